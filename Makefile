@@ -1,0 +1,54 @@
+# Everything a developer or a newcomer runs. It needs Python 3.11+ and nothing else: `.venv` is made here, from the
+# versions and hashes of requirements.lock, with uv where it can be had and with pip where not.
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench lock clean
+
+help:  ## What can be made
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## .venv with everything in it, the prebuilds and temporal commands too
+
+demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing running
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## The whole test suite
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(STAMP)  ## Lint, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)  ## Rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## The measured claims of the README, on this machine
+	$(BIN)/python -m benchmarks.claim
+
+lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \
+		--extra embedded --group dev --no-emit-package prebuilds pyproject.toml -o requirements.lock
+
+clean:  ## Remove what was installed and cached
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Prebuilds needs Python 3.11 or later; name one with: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv; going on with pip"
+	@if test -x $(BIN)/uv; then \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock && \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .; \
+	else \
+		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --no-deps -e .; \
+	fi
+	@touch $(STAMP)

@@ -1,0 +1,311 @@
+"""PrebuildsClient: claim and operate prebuilds from a service. Needs Temporal only, no database."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from prebuilds.api import ERRORS, OrchestratorNotRunning, PrebuildsError, StackUnreachable
+from prebuilds.payloads import (
+    CLAIMS_QUEUE,
+    CONTROL_QUEUE,
+    ORCHESTRATOR_ID,
+    ClaimId,
+    ClaimRequest,
+    ClaimResult,
+    OnEmpty,
+    OperatorRequest,
+    OrchestratorStatus,
+    ReleaseResult,
+    claim_workflow_id,
+    parse_input,
+)
+from prebuilds.views import SystemStatus
+
+logger = logging.getLogger(__name__)
+
+TASK_TIMEOUT = timedelta(seconds=2)
+"""Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+OPERATION_TIMEOUT = timedelta(seconds=60)
+"""An operator's request that no worker takes up in this time has failed."""
+
+SEARCH_ATTRIBUTES = ("Preset", "Template", "Initiator", "Owner", "Transition")
+
+
+class SearchAttributes:
+    """Ours, left out with one warning on a cluster that does not have them."""
+
+    registered = True
+
+    @classmethod
+    def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
+        if not cls.registered:
+            return None
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(SearchAttributeKey.for_keyword(f"Prebuilds{name.title()}"), value)
+                for name, value in values.items()
+                if value is not None
+            ]
+        )
+
+
+async def connect(address: str | None = None, **options: Any) -> Client:
+    """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
+
+    Args:
+        address: Used in place of the environment's.
+        options: Passed on to `temporalio.client.Client.connect`.
+    Raises:
+        StackUnreachable: Says where it tried, and what to do.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is not None:
+        config["target_host"] = address
+    config.setdefault("target_host", "localhost:7233")
+    try:
+        return await Client.connect(**config, data_converter=pydantic_data_converter, **options)
+    except (RuntimeError, OSError, RPCError) as error:
+        raise StackUnreachable(
+            f"cannot reach Temporal at {config['target_host']} ({error}); "
+            "start `prebuilds dev`, or set TEMPORAL_ADDRESS to a running server"
+        ) from error
+
+
+async def start_short(
+    client: Client,
+    workflow: str,
+    arg: Any,
+    *,
+    id: str,
+    task_queue: str,
+    search: Mapping[str, str | None] | None = None,
+    priority: Priority = Priority.default,
+    eager: bool = False,
+) -> WorkflowHandle[Any, Any]:
+    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened."""
+    for _ in range(2):
+        try:
+            return await client.start_workflow(
+                workflow,
+                arg,
+                id=id,
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                search_attributes=SearchAttributes.typed(**(search or {})),
+                request_eager_start=eager,
+                priority=priority,
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in str(error):
+                SearchAttributes.registered = False
+                logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
+                continue
+            raise
+    raise AssertionError("the second try sends no search attributes")
+
+
+class PrebuildsClient:
+    """Claims, and what an operator does, as workflows: any worker of the deployment answers.
+
+    Every method raises `StackUnreachable` when Temporal does not answer, and a `PrebuildsError` by its type when the
+    request is refused.
+    """
+
+    def __init__(self, client: Client) -> None:
+        """*client* must use `pydantic_data_converter`; `connect` gives such a one."""
+        self.temporal = client
+
+    @classmethod
+    async def connect(cls, address: str | None = None) -> PrebuildsClient:
+        return cls(await connect(address))
+
+    async def claim(
+        self,
+        *,
+        owner: str,
+        name: str,
+        preset: str | None = None,
+        template: str | None = None,
+        parameters: Mapping[str, str] | None = None,
+        initiator: str | None = None,
+        autostart_schedule: str | None = None,
+        next_start_at: datetime | None = None,
+        ttl: timedelta | None = None,
+        claim_parameters: Mapping[str, str] | None = None,
+        on_empty: OnEmpty = OnEmpty.FAIL,
+        claim_id: ClaimId | None = None,
+    ) -> ClaimResult:
+        """Claim a workspace for a person.
+
+        Args:
+            owner: Who gets it.
+            name: What they call it; unique among theirs.
+            preset: An id, or `organization/template/preset`.
+            template: `organization/template`, with *parameters*, in place of *preset*.
+            initiator: Who asks; the owner unless said. Never `prebuilds`.
+            ttl: How long a start lasts; None for the template's, zero for no end.
+            on_empty: What to do when nothing is ready.
+            claim_id: Repeat a claim under its id to get the same answer; a new one unless said.
+        Raises:
+            PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
+        """
+        request = {
+            "preset": preset,
+            "template": template,
+            "parameters": dict(parameters or {}),
+            "owner": owner,
+            "name": name,
+            "initiator": initiator,
+            "autostart_schedule": autostart_schedule,
+            "next_start_at": next_start_at,
+            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+            "claim_parameters": dict(claim_parameters or {}),
+            "on_empty": on_empty,
+        }
+        return await self.claim_request(parse_input(ClaimRequest, request, "claim"), claim_id or str(uuid4()))
+
+    async def claim_request(self, request: ClaimRequest, claim_id: str) -> ClaimResult:
+        """Claim as *request* says, under *claim_id*."""
+        handle = await _reached(
+            start_short(
+                self.temporal,
+                "ClaimWorkspace",
+                request.model_dump(mode="json", exclude_defaults=True),
+                id=claim_workflow_id(claim_id),
+                task_queue=CLAIMS_QUEUE,
+                search={
+                    "preset": request.preset,
+                    "template": request.template,
+                    "owner": request.owner,
+                    "initiator": request.asked_by,
+                },
+                eager=True,
+            )
+        )
+        return ClaimResult.model_validate(await _result(handle))
+
+    async def release(self, workspace: str) -> ReleaseResult:
+        """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""
+        return ReleaseResult.model_validate(await self._operate(OperatorRequest(action="release", workspace=workspace)))
+
+    async def status(self) -> SystemStatus:
+        """The loop, and every preset's pool."""
+        return SystemStatus.model_validate(await self._operate(OperatorRequest(action="status")))
+
+    async def pause(self, reason: str, by: str = "operator") -> None:
+        """Hold every pool as it is; claims go on."""
+        await self._operate(OperatorRequest(action="pause", reason=reason, by=by))
+
+    async def resume(self, by: str = "operator") -> None:
+        await self._operate(OperatorRequest(action="resume", by=by))
+
+    async def start(self, interval: timedelta | None = None) -> None:
+        """Start the reconciliation loop, and keep it alive until it is stopped."""
+        seconds = None if interval is None else interval.total_seconds()
+        await self._operate(OperatorRequest(action="start", interval_seconds=seconds))
+
+    async def stop(self, cause: str) -> None:
+        """End the reconciliation loop gracefully. Stopped already: nothing changes, the first cause stays."""
+        await self._operate(OperatorRequest(action="stop", reason=cause))
+
+    async def reconcile(self, presets: Sequence[UUID] = ()) -> None:
+        """Ask for a pass now, of the given presets or of all; returns when it has ended.
+
+        Raises:
+            OrchestratorNotRunning: The loop is stopped.
+        """
+        handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
+        try:
+            await handle.execute_update("reconcile", [str(preset) for preset in presets])
+        except RPCError as error:
+            raise _not_running(error) from error
+
+    async def nudge(self, presets: Sequence[UUID] = ()) -> None:
+        """Ask for a pass, of the given presets or of all, without waiting for it.
+
+        Raises:
+            OrchestratorNotRunning: The loop is stopped.
+        """
+        handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
+        try:
+            await handle.signal("nudge", [str(preset) for preset in presets])
+        except RPCError as error:
+            raise _not_running(error) from error
+
+    async def loop(self) -> OrchestratorStatus:
+        """What the loop says of itself.
+
+        Raises:
+            OrchestratorNotRunning: The loop is stopped.
+        """
+        handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
+        try:
+            return OrchestratorStatus.model_validate(await handle.query("status"))
+        except RPCError as error:
+            raise _not_running(error) from error
+
+    async def _operate(self, request: OperatorRequest) -> Any:
+        handle = await _reached(
+            self.temporal.start_workflow(
+                "OperatorRequest",
+                request.model_dump(mode="json", exclude_none=True),
+                id=f"operator-request/{uuid4()}",
+                task_queue=CONTROL_QUEUE,
+                task_timeout=TASK_TIMEOUT,
+                execution_timeout=OPERATION_TIMEOUT,
+            )
+        )
+        return await _result(handle)
+
+
+def _not_running(error: RPCError) -> PrebuildsError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return OrchestratorNotRunning("the reconciliation loop is not running; start it with `prebuilds start`")
+    return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
+
+
+async def _reached(start: Any) -> WorkflowHandle[Any, Any]:
+    try:
+        handle: WorkflowHandle[Any, Any] = await start
+    except RPCError as error:
+        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+    return handle
+
+
+async def _result(handle: WorkflowHandle[Any, Any]) -> Any:
+    """A workflow's result, or the error that it failed with, by its own type."""
+    try:
+        return await handle.result()
+    except WorkflowFailureError as failure:
+        raise error_of(failure.cause) from failure
+    except RPCError as error:
+        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+
+
+def error_of(cause: BaseException | None) -> PrebuildsError:
+    """The typed error that a workflow's failure stands for."""
+    if isinstance(cause, ApplicationError) and cause.type in ERRORS:
+        details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
+        return ERRORS[cause.type](cause.message, details)
+    message = "no worker has answered in time; is `worker.py` running?" if cause is None else f"{cause}"
+    return StackUnreachable(f"the workflow did not end well: {message}")

@@ -1,0 +1,378 @@
+"""What crosses a workflow's or activity's border, and what the CLI prints as JSON.
+
+Inputs arrive from other languages and from operators' keyboards, so public `run` methods take `Any` and call
+`parse_input`, which answers with a typed `InvalidInput` where a typed parameter would park the workflow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID, uuid5
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from prebuilds.api import InvalidInput
+
+NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
+"""Of every uuid5 in the system."""
+PREBUILDS_USER = "prebuilds"
+PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
+"""The system user that owns what nobody has claimed."""
+
+CONTROL_QUEUE = "prebuilds"
+CLAIMS_QUEUE = "prebuilds-claims"
+PROVISIONER_QUEUE = "prebuilds-provisioner"
+ORCHESTRATOR_ID = "prebuilds-orchestrator"
+
+NAME_LENGTH_MAX = 32
+NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
+CLAIM_ID_BYTES_MAX = 200
+TTL_MAX = timedelta(days=365)
+"""Longer is a typing error more often than a wish."""
+
+
+def reconcile_preset_id(preset_id: UUID | str) -> str:
+    return f"reconcile-preset/{preset_id}"
+
+
+def build_workflow_id(build_id: UUID) -> str:
+    return f"workspace-build/{build_id}"
+
+
+def claim_workflow_id(claim_id: str) -> str:
+    return f"claim-workspace/{claim_id}"
+
+
+def build_id_of(workspace_id: UUID, number: int) -> UUID:
+    """The id of a workspace's build: whoever records build 3 of it, records the same row."""
+    return uuid5(workspace_id, str(number))
+
+
+class Transition(StrEnum):
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class Stage(StrEnum):
+    NONE = "none"
+    CREATE = "create"  # a prebuild is made for the pool
+    CLAIM = "claim"  # a prebuild is handed to a person
+
+
+class BuildStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+
+
+class OnEmpty(StrEnum):
+    """What a claim does when nothing is ready."""
+
+    FAIL = "fail"
+    CREATE = "create"
+    WAIT = "wait"
+
+
+class MissReason(StrEnum):
+    NO_POOL = "no_pool"
+    EMPTY = "empty"
+    STARTING = "starting"
+    PAUSED = "paused"
+    HELD = "held"
+    INACTIVE_VERSION = "inactive_version"
+    DISABLED = "disabled"
+
+
+class Source(StrEnum):
+    PREBUILT = "prebuilt"
+    CREATED = "created"
+
+
+# --- Scalars ---------------------------------------------------------------------------------------------------------
+
+
+def check_name(value: str) -> str:
+    if len(value) > NAME_LENGTH_MAX or not NAME_PATTERN.fullmatch(value):
+        raise ValueError(NAME_RULE)
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+"""The one rule for names everywhere, so that `organization/template/preset` is never ambiguous."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Read `90s`, `15m`, `1h30m`, `2d`; a number is seconds; anything else is left for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+    if isinstance(value, int | float):
+        return _bounded_seconds(float(value))
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return _bounded_seconds(float(text))
+        if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+            raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+        return _bounded_seconds(sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
+    return value
+
+
+def _bounded_seconds(seconds: float) -> timedelta:
+    if not 0 <= seconds <= TTL_MAX.total_seconds():
+        raise ValueError("must be between 0 and 365d")
+    return timedelta(seconds=seconds)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
+
+
+def rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Timestamp = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+
+
+class Payload(BaseModel):
+    """A record of ours. Unknown keys are refused by name: a mistyped key must not be silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+def parse_input(model: type[P], raw: object, what: str) -> P:
+    """Validate something that came from outside.
+
+    Args:
+        model: What it should be.
+        raw: JSON as Temporal decoded it: a dict, or nothing, which stands for an empty object.
+        what: What it is, for the message: `claim`.
+    Raises:
+        InvalidInput: Its details name each wrong field.
+    """
+    try:
+        return model.model_validate({} if raw is None else raw)
+    except ValidationError as error:
+        details = field_messages(error)
+        text = "; ".join(f"{field}: {message}" for field, message in details.items())
+        raise InvalidInput(f"{what} is not valid: {text}", details) from error
+
+
+def field_messages(error: ValidationError) -> dict[str, str]:
+    """Each wrong field's path, and what is wrong with it in a person's words."""
+    messages: dict[str, str] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        path = ".".join(str(part) for part in item["loc"]) or "input"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key; remove it or correct its spelling"
+        elif item["type"] == "missing":
+            message = "is required"
+        messages[path] = message[0].lower() + message[1:]
+    return messages
+
+
+# --- Orchestrator and reconciling ------------------------------------------------------------------------------------
+
+
+class OrchestratorInput(Payload):
+    """How the loop runs. All optional; what is `carried` comes from the run before."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer client's option must not park the loop
+
+    interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
+    max_parallel_presets: int = Field(default=20, ge=1, le=500)
+    carried: OrchestratorCarried | None = None
+
+
+class OrchestratorCarried(Payload):
+    """What survives continue-as-new."""
+
+    started_at: AwareDatetime
+    passes: int = 0
+    stop_cause: str | None = None
+    wanted_all: bool = False
+    wanted_presets: list[str] = Field(default_factory=list)
+    next_pass_at: AwareDatetime | None = None
+    ignored: list[str] = Field(default_factory=list)
+
+
+class OrchestratorResult(Payload):
+    status: Literal["stopped"] = "stopped"
+    cause: str
+    passes: int
+    started_at: Timestamp
+    stopped_at: Timestamp
+
+
+class StopAnswer(Payload):
+    cause: str
+    already_stopping: bool
+
+
+class OrchestratorStatus(Payload):
+    state: Literal["running", "draining"]
+    cause: str | None
+    passes: int
+    started_at: Timestamp
+    last_pass_at: Timestamp | None
+    next_pass_at: Timestamp | None
+    interval_seconds: float
+    reconciling: list[str]
+    """Ids of presets whose child is running now."""
+    waiting: list[str]
+    """Ids of presets that were nudged and wait for their turn."""
+    ignored: list[str]
+    """The newest signals that were not understood: a mistyped name shows up here."""
+
+
+class ReconcilePresetInput(Payload):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    preset_id: UUID
+
+
+class ReconcilePresetResult(Payload):
+    created: int = 0
+    deleted: int = 0
+    canceled: int = 0
+    held: str | None = None
+    lost_races: int = 0
+    errors: list[str] = Field(default_factory=list)
+
+
+class OperatorRequest(Payload):
+    """What an operator or a service asks of the deployment through Temporal."""
+
+    action: Literal["status", "start", "stop", "pause", "resume", "release"]
+    workspace: str | None = None
+    reason: str | None = None
+    by: str = "operator"
+    interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
+
+
+class ReleaseResult(Payload):
+    workspace_id: UUID
+    build_id: UUID
+
+
+# --- Builds ----------------------------------------------------------------------------------------------------------
+
+
+class Replacement(Payload):
+    """One resource that a claim had to rebuild, and the attributes that forced it."""
+
+    resource: str
+    paths: list[str] = Field(default_factory=list)
+
+
+class WorkspaceBuildInput(Payload):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    build_id: UUID
+    queue: str | None = None
+    """Where its provisioning runs; None to look it up, as a start from outside does."""
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    fairness_key: str | None = None
+
+
+class WorkspaceBuildResult(Payload):
+    status: BuildStatus
+    error: str | None = None
+    replacements: list[Replacement] = Field(default_factory=list)
+
+
+# --- Claims ----------------------------------------------------------------------------------------------------------
+
+
+def _check_claim_id(value: str) -> str:
+    if not value or len(value.encode()) > CLAIM_ID_BYTES_MAX:
+        raise ValueError(f"must be 1 to {CLAIM_ID_BYTES_MAX} bytes of text")
+    return value
+
+
+ClaimId = Annotated[str, AfterValidator(_check_claim_id)]
+
+
+class ClaimRequest(Payload):
+    """What a person or service asks for. One shape for every language: plain JSON."""
+
+    preset: str | None = None
+    """An id, or `organization/template/preset`."""
+    template: str | None = None
+    """`organization/template`, with `parameters`, in place of a preset."""
+    parameters: dict[str, str] = Field(default_factory=dict)
+    owner: str
+    name: Name
+    initiator: str | None = None
+    """Who asks; the owner unless said."""
+    autostart_schedule: str | None = None
+    next_start_at: Timestamp | None = None
+    ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
+    """None: the template's; 0: no end."""
+    claim_parameters: dict[str, str] = Field(default_factory=dict)
+    on_empty: OnEmpty = OnEmpty.FAIL
+    wait_timeout_seconds: float = Field(default=300, gt=0, le=86_400)
+    on_timeout: Literal["fail", "create"] = "fail"
+
+    @model_validator(mode="after")
+    def _one_target(self) -> ClaimRequest:
+        if (self.preset is None) == (self.template is None):
+            raise ValueError("give exactly one of preset and template")
+        return self
+
+    @property
+    def asked_by(self) -> str:
+        return self.initiator or self.owner
+
+
+class ClaimResult(Payload):
+    claim_id: str
+    workspace_id: UUID
+    name: str
+    owner: str
+    initiator: str
+    preset_id: UUID | None
+    source: Source
+    miss_reason: MissReason | None
+    build_id: UUID
+    claimed_at: Timestamp
+    address: str | None
+
+
+def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]:
+    """Split `organization/template/preset`; each part is a name.
+
+    Raises:
+        InvalidInput: Naming *field*.
+    """
+    names = text.split("/")
+    if len(names) != parts or not all(NAME_PATTERN.fullmatch(n) and len(n) <= NAME_LENGTH_MAX for n in names):
+        raise InvalidInput.field(field, f"must be an id or a path such as {example}")
+    return names

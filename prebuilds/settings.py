@@ -1,0 +1,79 @@
+"""The environment, read once into a frozen model. Unset, it falls back to what `prebuilds dev` wrote for this user."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prebuilds.api import InvalidInput, StackUnreachable
+from prebuilds.payloads import Duration, field_messages
+
+STACK_FILE = "stack.json"
+
+
+class Settings(BaseSettings):
+    """`PREBUILDS_*`, with the defaults of a deployment."""
+
+    model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore")
+
+    database_url: str | None = None
+    state_dir: Path = Path(".prebuilds")
+    """Of the embedded stack, and of provisioners that keep things on this host."""
+    reconcile_interval: Duration = timedelta(seconds=15)
+    max_parallel_presets: int = Field(default=20, ge=1, le=500)
+    enabled: bool = True
+    """Off: claims that ask for a prebuild are refused, pools are emptied."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serve Prometheus text here; 0 takes a free port."""
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        InvalidInput: Naming each variable that cannot be read, and how to write it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = {f"PREBUILDS_{name.upper()}": message for name, message in field_messages(error).items()}
+        text = "; ".join(f"{name}: {message}" for name, message in wrong.items())
+        raise InvalidInput(f"the environment is not valid: {text}", wrong) from error
+
+
+def read_stack_file(state_dir: Path) -> dict[str, Any]:
+    """What a running `prebuilds dev` wrote about itself; empty when there is none."""
+    try:
+        found = json.loads((state_dir / STACK_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def database_url(settings: Settings) -> str:
+    """Where the database is.
+
+    Raises:
+        StackUnreachable: Neither set nor to be found.
+    """
+    url = settings.database_url or read_stack_file(settings.state_dir).get("database_url")
+    if not url:
+        raise StackUnreachable(
+            f"no database is configured: set PREBUILDS_DATABASE_URL, or start `prebuilds dev` here "
+            f"(looked for {settings.state_dir / STACK_FILE})"
+        )
+    return str(url)
+
+
+def temporal_address(settings: Settings) -> str | None:
+    """The embedded server's address when the SDK's own settings say nothing; None leaves it to them."""
+    if os.environ.get("TEMPORAL_ADDRESS") or os.environ.get("TEMPORAL_PROFILE"):
+        return None
+    address = read_stack_file(settings.state_dir).get("temporal_address")
+    return str(address) if address else None

@@ -1,0 +1,440 @@
+"""Builds as an outbox: recorded first, dispatched after, begun once, ended in one transaction.
+
+Whatever changes a build locks its workspace's row first: one order of locks, so that a claim, a deletion, a build's end
+and an operator's cancellation never wait for each other in a circle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import PrebuildsError, WorkspaceNotFound
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
+from prebuilds.planning.lifecycle import LatestBuild, next_action
+from prebuilds.provisioners.base import Provision, Provisioned
+from prebuilds.store.events import record_event
+from prebuilds.store.replacements import add_replacements
+
+BEGUN_REDISPATCH = timedelta(seconds=10)
+"""How long after its begin a build's workflow is first looked after; a start of a running one costs one call."""
+REDISPATCH_STEP = timedelta(seconds=5)
+REDISPATCH_MAX = timedelta(seconds=30)
+DISPATCH_BATCH_MAX = 200
+
+_BUILD = """
+    SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
+           b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
+           w.last_used_at, w.ttl, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
+           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
+      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
+      JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
+      JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
+      LEFT JOIN presets p ON p.id = b.preset_id
+"""
+LOCK_BUILD = text(f"{_BUILD} WHERE b.id = :build_id FOR NO KEY UPDATE OF w")
+READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
+READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
+
+READ_PARAMETERS = text("SELECT name, value FROM preset_parameters WHERE preset_id = :preset_id")
+READ_PROVISIONER_STATE = text("""
+    SELECT provisioner_state FROM workspace_builds
+     WHERE workspace_id = :workspace_id AND number < :number AND provisioner_state IS NOT NULL
+     ORDER BY number DESC LIMIT 1
+""")
+
+BEGIN = text("""
+    UPDATE workspace_builds
+       SET status = 'running', started_at = coalesce(started_at, now()), dispatches = 0,
+           next_dispatch_at = now() + CAST(:redispatch AS interval)
+     WHERE id = :build_id AND status IN ('pending', 'running')
+""")
+SET_LATEST_STATUS = text("""
+    UPDATE workspaces SET latest_status = :status WHERE id = :workspace_id AND latest_build = :number
+""")
+RECORD_HOST = text("""
+    UPDATE workspaces SET host = coalesce(host, :host) WHERE id = :workspace_id RETURNING host
+""")
+
+END = text("""
+    UPDATE workspace_builds
+       SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
+           provisioner_state = CAST(:state AS jsonb)
+     WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
+ RETURNING completed_at
+""")
+MAKE_CLAIMABLE = text("""
+    UPDATE workspaces
+       SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
+           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0')
+     WHERE id = :workspace_id
+""")
+STARTED = text("""
+    UPDATE workspaces
+       SET address = :address, resources = CAST(:resources AS jsonb),
+           last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
+     WHERE id = :workspace_id
+ RETURNING last_used_at
+""")
+STOPPED = text("UPDATE workspaces SET address = NULL WHERE id = :workspace_id")
+DELETED = text("""
+    UPDATE workspaces
+       SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
+           expires_at = NULL
+     WHERE id = :workspace_id
+""")
+SET_NEXT_ACTION = text("UPDATE workspaces SET next_action_at = :at WHERE id = :workspace_id")
+COUNT_BAD_TRIES = text("""
+    SELECT count(*) FROM workspace_builds
+     WHERE workspace_id = :workspace_id AND transition = :transition AND stage = :stage
+       AND status IN ('failed', 'canceled')
+       AND number > coalesce((SELECT max(number) FROM workspace_builds
+                               WHERE workspace_id = :workspace_id AND (transition, stage) <> (:transition, :stage)), 0)
+""")
+LOCK_WORKSPACE = text("""
+    SELECT w.id, w.latest_build, w.latest_transition, w.latest_status, w.template_version_id, w.preset_id, w.owner_id,
+           b.id AS build_id, b.status AS build_status, b.initiator_id
+      FROM workspaces w JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build
+     WHERE w.id = :workspace_id AND w.deleted_at IS NULL FOR NO KEY UPDATE OF w
+""")
+SUPERSEDE = text("""
+    UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
+     WHERE workspace_id = :workspace_id AND status = 'pending'
+""")
+RECORD = text("""
+    INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
+                                  template_version_id, claim_parameters, next_dispatch_at)
+    VALUES (:build_id, :workspace_id, :number, :transition, :stage, :initiator_id, :preset_id, :version_id,
+            coalesce((SELECT claim_parameters FROM workspace_builds
+                       WHERE workspace_id = :workspace_id AND stage = 'claim' ORDER BY number DESC LIMIT 1), '{}'),
+            now() + interval '1 second')
+""")
+ADVANCE_WORKSPACE = text("""
+    UPDATE workspaces
+       SET latest_build = :number, latest_transition = :transition, latest_status = 'pending', next_action_at = NULL,
+           claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
+     WHERE id = :workspace_id
+""")
+
+# People's builds first, then deletions: what is waited for, and what frees room.
+TAKE_DUE = text(f"""
+    UPDATE workspace_builds b
+       SET dispatches = b.dispatches + 1,
+           next_dispatch_at = now() + least(CAST(:step AS interval) * power(2, least(b.dispatches, 10)), CAST(:max AS interval))
+      FROM (SELECT d.id FROM workspace_builds d CROSS JOIN settings s
+             WHERE d.status IN ('pending', 'running', 'canceling') AND d.next_dispatch_at <= now()
+               AND NOT (s.paused AND d.initiator_id = '{PREBUILDS_USER_ID}' AND d.status = 'pending')
+             ORDER BY d.initiator_id = '{PREBUILDS_USER_ID}', d.transition <> 'delete', d.next_dispatch_at
+             LIMIT :limit FOR UPDATE OF d SKIP LOCKED) AS due
+     WHERE b.id = due.id RETURNING b.id
+""")
+
+
+class BuildWaiting(PrebuildsError):
+    """An earlier build of the same workspace is still running."""
+
+    retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFacts:
+    """One recorded build, with all that starting, running and measuring it needs."""
+
+    id: UUID
+    workspace_id: UUID
+    number: int
+    transition: Transition
+    stage: Stage
+    status: BuildStatus
+    error: str | None
+    preset_id: UUID | None
+    pool: bool
+    """Initiated by the prebuilds user."""
+    provisioner: str
+    queue: str
+    """Where its provisioning runs, host and kind of initiator included."""
+    host: str | None
+    organization: str
+    template: str
+    preset: str | None
+    owner: str
+    initiator_id: UUID
+    initiator: str
+    build_timeout: timedelta
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEnd:
+    """How a build ended, by whoever ended it first."""
+
+    facts: BuildFacts
+    status: BuildStatus
+    error: str | None
+    ended_now: bool
+    """False when somebody had ended it before."""
+
+
+def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
+    """People's builds have a queue beside the pool's, so that a herd of pool builds delays nobody; what lives on one
+    host can only be served there."""
+    return f"{queue}{'' if pool else '-people'}{f'@{host}' if host else ''}"
+
+
+async def read_builds(engine: AsyncEngine, ids: Sequence[UUID]) -> list[BuildFacts]:
+    """Facts of those of *ids* that exist, oldest first."""
+    async with engine.connect() as connection:
+        return [_facts(row) for row in await connection.execute(READ_BUILDS, {"ids": list(ids)})]
+
+
+async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, Provision | None]:
+    """Mark a build as running, before any effect. Repeated, it continues.
+
+    Returns:
+        Its facts, and what to provision; None when the build is closed or is being canceled.
+    Raises:
+        WorkspaceNotFound: No build has this id.
+        BuildWaiting: Another build of the workspace is running; try again soon.
+    """
+    try:
+        async with engine.begin() as connection:
+            row = await _lock(connection, build_id)
+            facts = _facts(row)
+            if facts.status not in (BuildStatus.PENDING, BuildStatus.RUNNING):
+                return facts, None
+            await connection.execute(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
+            await _set_latest(connection, facts, BuildStatus.RUNNING)
+            parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})
+            state = await connection.scalar(
+                READ_PROVISIONER_STATE, {"workspace_id": facts.workspace_id, "number": facts.number}
+            )
+            return facts, _provision(row, {p.name: p.value for p in parameters}, state)
+    except IntegrityError as error:
+        if "workspace_builds_one_active_key" in str(error):
+            raise BuildWaiting(f"build {build_id} waits for an earlier build of its workspace") from error
+        raise
+
+
+async def record_host(engine: AsyncEngine, workspace_id: UUID, host: str) -> str:
+    """Note which host makes the workspace, before it does: a crash right after must be followed up there.
+
+    Returns:
+        The host that has it: another one, when that was first.
+    """
+    async with engine.begin() as connection:
+        return str(await connection.scalar(RECORD_HOST, {"workspace_id": workspace_id, "host": host}))
+
+
+async def end_build(
+    engine: AsyncEngine,
+    build_id: UUID,
+    status: BuildStatus,
+    *,
+    error: str | None = None,
+    error_type: str | None = None,
+    provisioned: Provisioned | None = None,
+    replacements: Sequence[Replacement] = (),
+) -> BuildEnd:
+    """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
+
+    Args:
+        status: succeeded, failed or canceled.
+        provisioned: Of a successful start.
+        replacements: What a claim's build had to rebuild.
+    """
+    made = provisioned or Provisioned()
+    async with engine.begin() as connection:
+        row = await _lock(connection, build_id)
+        facts = _facts(row)
+        completed_at: datetime | None = await connection.scalar(
+            END,
+            {
+                "build_id": build_id,
+                "status": status,
+                "error": error,
+                "error_type": error_type,
+                "state": json.dumps(made.state) if made.state is not None else None,
+            },
+        )
+        if completed_at is None:
+            return BuildEnd(facts, facts.status, facts.error, ended_now=False)
+        await _set_latest(connection, facts, status)
+        if status is BuildStatus.SUCCEEDED:
+            await _carry_over(connection, row, facts, made)
+        if facts.number == row.latest_build:
+            await _set_next_action(connection, row, facts, status, completed_at)
+        await add_replacements(connection, facts.workspace_id, build_id, replacements)
+        await record_event(
+            connection,
+            f"build_{status}",
+            facts.owner,
+            preset_id=facts.preset_id,
+            workspace_id=facts.workspace_id,
+            build_id=build_id,
+            data={"transition": facts.transition, "stage": facts.stage, "error": error},
+        )
+        return BuildEnd(facts, status, error, ended_now=True)
+
+
+async def _carry_over(
+    connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned
+) -> None:
+    """What a success means for the workspace."""
+    target: dict[str, Any] = {"workspace_id": facts.workspace_id}
+    if facts.transition is Transition.DELETE:
+        await connection.execute(DELETED, target)
+    elif facts.transition is Transition.STOP:
+        await connection.execute(STOPPED, target)
+    else:
+        started = {
+            "address": made.address,
+            "resources": json.dumps(made.resources),
+            "counts_as_use": facts.stage is Stage.NONE,  # a claim counted when it was made
+        }
+        await connection.execute(STARTED, target | started)
+        unclaimed = row.owner_id == PREBUILDS_USER_ID
+        if unclaimed and facts.number == row.latest_build and facts.preset_id is not None:
+            claimable = {
+                "preset_id": facts.preset_id,
+                "claim_build_id": build_id_of(facts.workspace_id, facts.number + 1),
+                "expire_after": row.expire_after,
+            }
+            await connection.execute(MAKE_CLAIMABLE, target | claimable)
+
+
+async def _set_next_action(
+    connection: AsyncConnection,
+    row: Row[tuple[object, ...]],
+    facts: BuildFacts,
+    status: BuildStatus,
+    completed_at: datetime,
+) -> None:
+    tries = await connection.scalar(
+        COUNT_BAD_TRIES,
+        {"workspace_id": facts.workspace_id, "transition": facts.transition, "stage": facts.stage},
+    )
+    last_used_at = row.last_used_at
+    if facts.transition is Transition.START and facts.stage is Stage.NONE and status is BuildStatus.SUCCEEDED:
+        last_used_at = completed_at
+    action = next_action(
+        LatestBuild(facts.transition, facts.stage, status, completed_at, int(str(tries))),
+        claimed=row.claimed_at is not None,
+        last_used_at=last_used_at,
+        ttl=row.ttl,
+    )
+    await connection.execute(
+        SET_NEXT_ACTION, {"workspace_id": facts.workspace_id, "at": action.at if action is not None else None}
+    )
+
+
+async def record_build(
+    connection: AsyncConnection,
+    workspace_id: UUID,
+    transition: Transition,
+    *,
+    initiator_id: UUID | None = None,
+    stage: Stage = Stage.NONE,
+) -> UUID:
+    """Record one more build of a workspace, behind one that runs; asked again, it is the same build.
+
+    A pending build of another kind is superseded: a release need not wait for a start that nobody has begun.
+
+    Args:
+        initiator_id: Who asks; None for the workspace's owner.
+    Returns:
+        The build's id, to start its workflow after the commit.
+    Raises:
+        WorkspaceNotFound: The workspace is deleted.
+    """
+    row = (await connection.execute(LOCK_WORKSPACE, {"workspace_id": workspace_id})).one_or_none()
+    if row is None:
+        raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
+    unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
+    if unfinished and row.latest_transition == transition:
+        return UUID(str(row.build_id))
+    await connection.execute(SUPERSEDE, {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"})
+    number = row.latest_build + 1
+    build = {
+        "build_id": build_id_of(workspace_id, number),
+        "workspace_id": workspace_id,
+        "number": number,
+        "transition": transition,
+        "stage": stage,
+        "initiator_id": initiator_id or row.owner_id,
+        "preset_id": row.preset_id,
+        "version_id": row.template_version_id,
+    }
+    await connection.execute(RECORD, build)
+    await connection.execute(ADVANCE_WORKSPACE, build)
+    return build_id_of(workspace_id, number)
+
+
+async def take_due_builds(engine: AsyncEngine) -> list[UUID]:
+    """Unfinished builds that nobody may be looking after, at most `DISPATCH_BATCH_MAX`; each is due again later."""
+    async with engine.begin() as connection:
+        due = {"step": REDISPATCH_STEP, "max": REDISPATCH_MAX, "limit": DISPATCH_BATCH_MAX}
+        return list(await connection.scalars(TAKE_DUE, due))
+
+
+async def _lock(connection: AsyncConnection, build_id: UUID) -> Row[tuple[object, ...]]:
+    row = (await connection.execute(LOCK_BUILD, {"build_id": build_id})).one_or_none()
+    if row is None:
+        raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
+    return row
+
+
+async def _set_latest(connection: AsyncConnection, facts: BuildFacts, status: BuildStatus) -> None:
+    latest = {"workspace_id": facts.workspace_id, "number": facts.number, "status": status}
+    await connection.execute(SET_LATEST_STATUS, latest)
+
+
+def _facts(row: Row[tuple[object, ...]]) -> BuildFacts:
+    pool = row.initiator_id == PREBUILDS_USER_ID
+    return BuildFacts(
+        id=row.id,
+        workspace_id=row.workspace_id,
+        number=row.number,
+        transition=Transition(row.transition),
+        stage=Stage(row.stage),
+        status=BuildStatus(row.status),
+        error=row.error,
+        preset_id=row.preset_id,
+        pool=pool,
+        provisioner=row.provisioner,
+        queue=provisioning_queue(row.queue, pool=pool, host=row.host),
+        host=row.host,
+        organization=row.organization,
+        template=row.template,
+        preset=row.preset,
+        owner=row.owner,
+        initiator_id=row.initiator_id,
+        initiator=row.initiator,
+        build_timeout=row.build_timeout,
+        created_at=row.created_at,
+    )
+
+
+def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: Any) -> Provision:
+    return Provision(
+        workspace_id=row.workspace_id,
+        build_number=row.number,
+        name=row.name,
+        owner=row.owner,
+        organization=row.organization,
+        template=row.template,
+        preset=row.preset,
+        source=row.source,
+        parameters=parameters,
+        claim_parameters=row.claim_parameters,
+        claimed=row.claimed_at is not None,
+        ready_timeout_s=row.ready_timeout.total_seconds(),
+        state=state,
+    )

@@ -1,0 +1,121 @@
+"""What operators set for the whole system, and what the loop reports: pause, stop, passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.store.events import record_event
+
+PASSES_KEPT = 10_000
+"""About two days at the usual interval: enough to answer what happened last night."""
+
+READ = text("SELECT * FROM settings")
+PAUSE = text("""
+    UPDATE settings SET paused = true, paused_by = :actor, paused_reason = :reason, paused_at = now() WHERE NOT paused
+ RETURNING paused
+""")
+RESUME = text("""
+    UPDATE settings SET paused = false, paused_by = NULL, paused_reason = NULL, paused_at = NULL WHERE paused
+ RETURNING paused
+""")
+RECORD_STOP = text("""
+    UPDATE settings SET loop = 'stopped', stop_cause = :cause, loop_since = now() WHERE loop <> 'stopped'
+ RETURNING loop
+""")
+RECORD_START = text("""
+    UPDATE settings
+       SET loop = 'running', stop_cause = NULL, loop_since = now(), loop_interval = coalesce(:interval, loop_interval)
+""")
+BEGIN_PASS = text("""
+    WITH counted AS (UPDATE settings SET passes = passes + 1, last_pass_at = now())
+    INSERT INTO passes (number, presets, presets_with_work) VALUES (nextval('pass_numbers'), :presets, :with_work)
+ RETURNING number
+""")
+END_PASS = text("UPDATE passes SET completed_at = now() WHERE number = :number AND completed_at IS NULL")
+FORGET_PASSES = text("""
+    DELETE FROM passes WHERE number < (SELECT number FROM passes ORDER BY number DESC OFFSET :kept LIMIT 1)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The one row of settings."""
+
+    paused: bool
+    paused_by: str | None
+    paused_reason: str | None
+    loop: Literal["never_started", "running", "stopped"]
+    """What is wanted of the loop; whether it lives, Temporal knows."""
+    loop_since: datetime
+    loop_interval: timedelta | None
+    """None: the deployment's."""
+    stop_cause: str | None
+    passes: int
+    """Of every loop that this deployment ever ran."""
+    last_pass_at: datetime | None
+
+
+async def read_control(engine: AsyncEngine) -> Control:
+    async with engine.connect() as connection:
+        row = (await connection.execute(READ)).one()
+    return Control(
+        paused=row.paused,
+        paused_by=row.paused_by,
+        paused_reason=row.paused_reason,
+        loop=row.loop,
+        loop_since=row.loop_since,
+        loop_interval=row.loop_interval,
+        stop_cause=row.stop_cause,
+        passes=row.passes,
+        last_pass_at=row.last_pass_at,
+    )
+
+
+async def pause(engine: AsyncEngine, actor: str, reason: str) -> bool:
+    """Hold every pool as it is. Returns whether that changed anything."""
+    async with engine.begin() as connection:
+        changed = await connection.scalar(PAUSE, {"actor": actor, "reason": reason}) is not None
+        if changed:
+            await record_event(connection, "paused", actor, data={"reason": reason})
+    return changed
+
+
+async def resume(engine: AsyncEngine, actor: str) -> bool:
+    """Let passes write again. Returns whether that changed anything."""
+    async with engine.begin() as connection:
+        changed = await connection.scalar(RESUME) is not None
+        if changed:
+            await record_event(connection, "resumed", actor)
+    return changed
+
+
+async def record_stop(engine: AsyncEngine, cause: str) -> None:
+    """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays."""
+    async with engine.begin() as connection:
+        if await connection.scalar(RECORD_STOP, {"cause": cause}) is not None:
+            await record_event(connection, "loop_stopped", "operator", data={"cause": cause})
+
+
+async def record_start(engine: AsyncEngine, interval: timedelta | None) -> None:
+    """Note that the loop is wanted, so that control workers keep it alive. *interval* None keeps the one it had."""
+    async with engine.begin() as connection:
+        await connection.execute(RECORD_START, {"interval": interval})
+
+
+async def begin_pass(engine: AsyncEngine, *, presets: int, with_work: int) -> int:
+    """Record that a pass has read its snapshot; returns the pass's number."""
+    async with engine.begin() as connection:
+        number = int(str(await connection.scalar(BEGIN_PASS, {"presets": presets, "with_work": with_work})))
+        if number % 100 == 0:
+            await connection.execute(FORGET_PASSES, {"kept": PASSES_KEPT})
+        return number
+
+
+async def end_pass(engine: AsyncEngine, number: int) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(END_PASS, {"number": number})

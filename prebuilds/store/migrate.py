@@ -1,0 +1,82 @@
+"""Create or upgrade the schema, and refuse to run on another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import StackUnreachable
+
+MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": of all places that migrate at once, one works and the rest find it done
+SERVER_VERSION_MIN = 140000
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head_revision() -> str:
+    """The schema version that this release needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None, "there is at least one migration"  # noqa: S101
+    return head
+
+
+async def current_revision(engine: AsyncEngine) -> str | None:
+    """The schema version that the database has; None when it has none."""
+    async with engine.connect() as connection:
+        return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+
+
+async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
+    """Bring the schema to this release's version, in one transaction; safe to repeat and to run at once.
+
+    Returns:
+        The version before (None for an empty database) and the version now.
+    Raises:
+        StackUnreachable: The server is too old, or its schema is newer than this release.
+    """
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATE_LOCK})
+        version = int(str(await connection.scalar(text("SHOW server_version_num"))))
+        if version < SERVER_VERSION_MIN:
+            raise StackUnreachable(f"PostgreSQL {version // 10000} is too old; Prebuilds needs 14 or later")
+        before = await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        if before is not None and before not in known:
+            raise StackUnreachable(_newer(before))
+        await connection.run_sync(lambda c: command.upgrade(_config(c), "head"))
+    return before, head_revision()
+
+
+async def check_schema(engine: AsyncEngine) -> None:
+    """Refuse to work on a schema of another version.
+
+    Raises:
+        StackUnreachable: Says which version is there, and what to do.
+    """
+    current, head = await current_revision(engine), head_revision()
+    if current == head:
+        return
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    if current is None:
+        raise StackUnreachable("the database has no Prebuilds schema; run `prebuilds init`")
+    if current in known:
+        raise StackUnreachable(f"the database has schema {current}, this release needs {head}; run `prebuilds migrate`")
+    raise StackUnreachable(_newer(current))
+
+
+def _newer(revision: str) -> str:
+    return (
+        f"the database has schema {revision}, which this release does not know; "
+        "install the release of Prebuilds that migrated it, or a later one"
+    )

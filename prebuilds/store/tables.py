@@ -1,0 +1,333 @@
+"""The schema: what PostgreSQL itself keeps true.
+
+Migrations build it step by step; `tests/postgres/test_migrations.py` holds that they end exactly here. Constraints and
+unique indexes are named, since code matches refusals by name.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Interval,
+    LargeBinary,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from prebuilds.payloads import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER_ID
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    }
+)
+pass_numbers = Sequence("pass_numbers", metadata=metadata)
+"""Of every pass and every preset's turn: a restarted loop never takes a number again."""
+
+UNFINISHED = "status IN ('pending', 'running', 'canceling')"
+NAME_CHECK = f"name ~ '^{NAME_PATTERN.pattern}$' AND length(name) <= {NAME_LENGTH_MAX}"
+NOW = text("now()")
+
+
+def _uuid(name: str, references: str | None = None, *, null: bool = False, pk: bool = False) -> Column[object]:
+    if references is None:
+        return Column(name, Uuid, nullable=null, primary_key=pk)
+    return Column(name, Uuid, ForeignKey(references), nullable=null, primary_key=pk)
+
+
+def _time(name: str, *, null: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=null, server_default=None if null else NOW)
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _uuid("id", pk=True),
+    Column("name", Text, nullable=False),
+    Column("prebuilds_enabled", Boolean, nullable=False, server_default=text("true")),
+    _time("created_at", null=False),
+    UniqueConstraint("name"),
+    CheckConstraint(NAME_CHECK, name="organizations_name_check"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _uuid("id", pk=True),
+    Column("name", Text, nullable=False),
+    _time("created_at", null=False),
+    UniqueConstraint("name"),
+    CheckConstraint(NAME_CHECK, name="users_name_check"),
+)
+
+organization_members = Table(
+    "organization_members",
+    metadata,
+    _uuid("organization_id", "organizations.id", pk=True),
+    _uuid("user_id", "users.id", pk=True),
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    _uuid("id", pk=True),
+    _uuid("organization_id", "organizations.id"),
+    Column("name", Text, nullable=False),
+    _uuid("active_version_id", null=True),
+    Column("deprecated", Boolean, nullable=False, server_default=text("false")),
+    _time("deleted_at"),
+    Column("default_ttl", Interval),
+    Column("build_timeout", Interval, nullable=False, server_default=text("'30 minutes'")),
+    Column("ready_timeout", Interval, nullable=False, server_default=text("'5 minutes'")),
+    _time("created_at", null=False),
+    Index(
+        "templates_live_name_key", "organization_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")
+    ),
+    CheckConstraint(NAME_CHECK, name="templates_name_check"),
+)
+
+template_versions = Table(
+    "template_versions",
+    metadata,
+    _uuid("id", pk=True),
+    _uuid("template_id", "templates.id"),
+    Column("number", Integer, nullable=False),
+    Column("provisioner", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("source", JSONB, nullable=False),
+    _time("created_at", null=False),
+    UniqueConstraint("template_id", "number"),
+)
+
+presets = Table(
+    "presets",
+    metadata,
+    _uuid("id", pk=True),
+    _uuid("template_version_id", "template_versions.id"),
+    _uuid("template_id", "templates.id"),
+    Column("name", Text, nullable=False),
+    Column("desired_instances", Integer),  # null: no pool
+    Column("expire_after", Interval),
+    Column("timezone", Text),
+    Column("is_default", Boolean, nullable=False, server_default=text("false")),
+    Column("claim_parameters", ARRAY(Text), nullable=False, server_default=text("'{}'")),
+    _time("last_invalidated_at"),
+    _time("limit_reset_at"),
+    Column("last_pass", BigInteger, nullable=False, server_default=text("0")),
+    _time("created_at", null=False),
+    UniqueConstraint("template_version_id", "name"),
+    CheckConstraint(NAME_CHECK, name="presets_name_check"),
+    CheckConstraint("desired_instances >= 0", name="presets_desired_instances_check"),
+)
+
+preset_parameters = Table(
+    "preset_parameters",
+    metadata,
+    _uuid("preset_id", "presets.id", pk=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+preset_schedules = Table(
+    "preset_schedules",
+    metadata,
+    _uuid("preset_id", "presets.id", pk=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("cron", Text, nullable=False),
+    Column("instances", Integer, nullable=False),
+    CheckConstraint("instances >= 0", name="preset_schedules_instances_check"),
+)
+
+workspaces = Table(
+    "workspaces",
+    metadata,
+    _uuid("id", pk=True),
+    _uuid("organization_id", "organizations.id"),
+    _uuid("owner_id", "users.id"),
+    Column("name", Text, nullable=False),
+    _uuid("template_id", "templates.id"),
+    _uuid("template_version_id", "template_versions.id"),
+    _uuid("preset_id", "presets.id", null=True),
+    Column("autostart_schedule", Text),
+    _time("next_start_at"),
+    Column("ttl", Interval),
+    _time("created_at", null=False),
+    _time("last_used_at"),
+    _time("claimed_at"),
+    _time("deleted_at"),
+    _uuid("claimable_preset_id", null=True),  # null: cannot be claimed
+    _uuid("claim_build_id", null=True),  # of the build that a claim will record: uuid5 is not to be had in SQL
+    _time("expires_at"),  # null: as a prebuild it never expires
+    _time("next_action_at"),
+    Column("host", Text),
+    Column("address", Text),
+    Column("resources", JSONB, nullable=False, server_default=text("'{}'")),
+    # The latest build, repeated here so that a snapshot reads one table. Kept by every statement that changes a build.
+    Column("latest_build", Integer, nullable=False, server_default=text("0")),
+    Column("latest_transition", Text),
+    Column("latest_status", Text),
+    Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
+    Index(
+        "workspaces_claimable_idx",
+        "claimable_preset_id",
+        "created_at",
+        "id",
+        postgresql_where=text("claimable_preset_id IS NOT NULL"),
+    ),
+    Index(
+        "workspaces_pool_idx",
+        "preset_id",
+        postgresql_where=text(f"owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL"),
+    ),
+    Index("workspaces_next_action_idx", "next_action_at", postgresql_where=text("next_action_at IS NOT NULL")),
+    CheckConstraint(NAME_CHECK, name="workspaces_name_check"),
+    CheckConstraint(
+        f"claimable_preset_id IS NULL OR (owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL)",
+        name="workspaces_claimable_is_unclaimed_check",
+    ),
+    CheckConstraint(
+        "(claimable_preset_id IS NULL) = (claim_build_id IS NULL)", name="workspaces_claimable_has_build_id_check"
+    ),
+    CheckConstraint(
+        f"(claimed_at IS NULL) OR (owner_id <> '{PREBUILDS_USER_ID}')", name="workspaces_claimed_has_owner_check"
+    ),
+    # Claims and pool deletions rewrite a row within its page, without touching the indexes that did not change.
+    postgresql_with={"fillfactor": "80"},
+)
+
+workspace_builds = Table(
+    "workspace_builds",
+    metadata,
+    _uuid("id", pk=True),
+    _uuid("workspace_id", "workspaces.id"),
+    Column("number", Integer, nullable=False),
+    Column("transition", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default=text("'pending'")),
+    _uuid("initiator_id", "users.id"),
+    _uuid("preset_id", "presets.id", null=True),
+    _uuid("template_version_id", "template_versions.id"),
+    Column("claim_parameters", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("error", Text),
+    Column("error_type", Text),
+    Column("provisioner_state", JSONB),
+    Column("dispatches", Integer, nullable=False, server_default=text("0")),
+    _time("next_dispatch_at"),
+    _time("created_at", null=False),
+    _time("started_at"),
+    _time("completed_at"),
+    UniqueConstraint("workspace_id", "number"),
+    Index(
+        "workspace_builds_one_active_key",
+        "workspace_id",
+        unique=True,
+        postgresql_where=text("status IN ('running', 'canceling')"),
+    ),
+    Index("workspace_builds_one_waiting_key", "workspace_id", unique=True, postgresql_where=text("status = 'pending'")),
+    Index("workspace_builds_outbox_idx", "next_dispatch_at", postgresql_where=text(UNFINISHED)),
+    Index("workspace_builds_queue_idx", "initiator_id", "created_at", postgresql_where=text(UNFINISHED)),
+    Index("workspace_builds_created_idx", "created_at"),
+    Index("workspace_builds_failed_idx", "preset_id", "completed_at", postgresql_where=text("status = 'failed'")),
+    CheckConstraint("number >= 1", name="workspace_builds_number_check"),
+    CheckConstraint("transition IN ('start', 'stop', 'delete')", name="workspace_builds_transition_check"),
+    CheckConstraint("stage IN ('none', 'create', 'claim')", name="workspace_builds_stage_check"),
+    CheckConstraint(
+        "status IN ('pending', 'running', 'succeeded', 'failed', 'canceling', 'canceled')",
+        name="workspace_builds_status_check",
+    ),
+    CheckConstraint(f"(completed_at IS NULL) = ({UNFINISHED})", name="workspace_builds_completed_when_finished_check"),
+    # The headline promise: a claim is initiated by a person, never by the prebuilds system.
+    CheckConstraint(
+        f"stage <> 'claim' OR initiator_id <> '{PREBUILDS_USER_ID}'", name="workspace_builds_claim_has_person_check"
+    ),
+)
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("outcome", Text),  # null: being decided, or refused before anything was written
+    Column("miss_reason", Text),
+    _uuid("workspace_id", "workspaces.id", null=True),
+    Column("answer", JSONB),
+    _time("created_at", null=False),
+    _time("completed_at"),
+    UniqueConstraint("workspace_id"),
+    CheckConstraint("octet_length(id) BETWEEN 1 AND 200", name="claims_id_check"),
+    CheckConstraint("outcome IN ('prebuilt', 'created', 'missed')", name="claims_outcome_check"),
+    CheckConstraint(
+        "(workspace_id IS NOT NULL) = (outcome IS NOT NULL AND outcome <> 'missed')", name="claims_winner_check"
+    ),
+)
+
+resource_replacements = Table(
+    "resource_replacements",
+    metadata,
+    _uuid("build_id", "workspace_builds.id", pk=True),
+    Column("resource", Text, primary_key=True),
+    _uuid("workspace_id", "workspaces.id"),
+    Column("paths", ARRAY(Text), nullable=False),
+    _time("created_at", null=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("id", Boolean, primary_key=True, server_default=text("true")),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("paused_by", Text),
+    Column("paused_reason", Text),
+    _time("paused_at"),
+    Column("loop", Text, nullable=False, server_default=text("'never_started'")),
+    Column("loop_interval", Interval),
+    Column("stop_cause", Text),
+    _time("loop_since", null=False),  # when `loop` was last set
+    Column("passes", BigInteger, nullable=False, server_default=text("0")),
+    _time("last_pass_at"),
+    CheckConstraint("id", name="settings_one_row_check"),
+    CheckConstraint("loop IN ('never_started', 'running', 'stopped')", name="settings_loop_check"),
+)
+
+passes = Table(
+    "passes",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _time("started_at", null=False),
+    _time("completed_at"),
+    Column("presets", Integer, nullable=False),
+    Column("presets_with_work", Integer, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    _time("at", null=False),
+    Column("kind", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _uuid("preset_id", null=True),
+    _uuid("workspace_id", null=True),
+    _uuid("build_id", null=True),
+    Column("claim_id", Text),
+    Column("data", JSONB, nullable=False, server_default=text("'{}'")),
+    Index("events_preset_idx", "preset_id", "id", postgresql_where=text("preset_id IS NOT NULL")),
+    Index("events_workspace_idx", "workspace_id", "id", postgresql_where=text("workspace_id IS NOT NULL")),
+    Index("events_claim_idx", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
+)

@@ -1,0 +1,33 @@
+"""How our errors leave an activity: by their own type, and retried only when that can help."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from prebuilds.api import PrebuildsError
+
+
+def application_error(error: PrebuildsError) -> ApplicationError:
+    # A refusal is an outcome: benign ones are neither logged as errors nor counted as failures.
+    category = ApplicationErrorCategory.UNSPECIFIED if error.retryable else ApplicationErrorCategory.BENIGN
+    return ApplicationError(
+        str(error), error.details, type=error.type, non_retryable=not error.retryable, category=category
+    )
+
+
+class TypedErrors(Interceptor):
+    """Turns a `PrebuildsError` into an `ApplicationError` of the same type, in one place for every activity."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _TypedErrors(next)
+
+
+class _TypedErrors(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        try:
+            return await super().execute_activity(input)
+        except PrebuildsError as error:
+            raise application_error(error) from error

@@ -1,0 +1,148 @@
+"""One build through its provisioner, all SQL inside: begun before any effect, ended in one transaction after it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import activity
+
+from activities.builds import BuildOutcome
+from activities.heartbeat import heartbeating
+from prebuilds.api import PrebuildsError, ProvisionFailed
+from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
+from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
+from prebuilds.store import builds
+from prebuilds.store.builds import BuildEnd, BuildFacts, provisioning_queue
+from prebuilds.metrics import METRICS
+
+logger = logging.getLogger(__name__)
+
+UNEXPECTED_TRIES_MAX = 3
+"""A driver's bug, or a fault that it has no word for: tried so often, then the build has failed."""
+ERROR_CHARS_MAX = 2000
+
+
+class ProvisioningActivities:
+    def __init__(self, engine: AsyncEngine, driver: Callable[[str], Provisioner], host: str) -> None:
+        """Args:
+        driver: Gives the driver of a name, the same one each time.
+        host: Names this host, for what only the host that made it can serve.
+        """
+        self._engine = engine
+        self._driver = driver
+        self._host = host
+
+    @activity.defn
+    async def run_build(self, build_id: UUID) -> BuildOutcome:
+        """Take a recorded build to its end. Closed before: nothing happens."""
+        async with heartbeating():
+            facts, wanted = await builds.begin_build(self._engine, build_id)
+            if wanted is None:
+                return await self._closed(facts)
+            driver = self._driver(facts.provisioner)
+            if driver.locality is Locality.HOST and (elsewhere := await self._elsewhere(facts)):
+                return BuildOutcome(BuildStatus.RUNNING, moved_to=elsewhere)
+            try:
+                provisioned, replacements = await _effect(driver, facts, wanted)
+            except asyncio.CancelledError:
+                if not _asked_to_cancel():
+                    raise  # the worker drains, or another attempt has taken over: the build itself goes on
+                end = await builds.end_build(self._engine, build_id, BuildStatus.CANCELED, error="canceled")
+            except (ProvisionFailed, InvalidSource, StaleBuild) as error:
+                end = await self._failed(build_id, error)
+            except Exception as error:
+                if isinstance(error, PrebuildsError) or activity.info().attempt < UNEXPECTED_TRIES_MAX:
+                    raise
+                logger.exception("A provisioner failed unexpectedly", extra={"build_id": str(build_id)})
+                end = await self._failed(build_id, error)
+            else:
+                end = await builds.end_build(
+                    self._engine,
+                    build_id,
+                    BuildStatus.SUCCEEDED,
+                    provisioned=provisioned,
+                    replacements=replacements,
+                )
+                _measure(end, replaced=bool(replacements))
+                return _outcome(end, replacements)
+            _measure(end)
+            return _outcome(end)
+
+    async def _closed(self, facts: BuildFacts) -> BuildOutcome:
+        if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
+            end = await builds.end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
+            _measure(end)
+            return _outcome(end)
+        return BuildOutcome(facts.status, facts.error)
+
+    async def _elsewhere(self, facts: BuildFacts) -> str | None:
+        """The queue of the host that has the workspace; None when that is this one, or nobody yet."""
+        host = facts.host or await builds.record_host(self._engine, facts.workspace_id, self._host)
+        if host == self._host:
+            return None
+        base = facts.queue.partition("@")[0].removesuffix("-people")
+        return provisioning_queue(base, pool=facts.pool, host=host)
+
+    async def _failed(self, build_id: UUID, error: Exception) -> BuildEnd:
+        message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
+        return await builds.end_build(
+            self._engine,
+            build_id,
+            BuildStatus.FAILED,
+            error=message[:ERROR_CHARS_MAX],
+            error_type=type(error).__name__,
+        )
+
+
+async def _effect(
+    driver: Provisioner, facts: BuildFacts, wanted: Provision
+) -> tuple[Provisioned | None, list[Replacement]]:
+    """What this build's transition and stage mean to a driver."""
+
+    def log(line: str) -> None:
+        logger.info(line, extra={"build_id": str(facts.id), "workspace_id": str(facts.workspace_id)})
+
+    match facts.transition:
+        case Transition.DELETE:
+            await driver.destroy(wanted, log)
+            return None, []
+        case Transition.STOP:
+            await driver.stop(wanted, log)
+            return None, []
+        case Transition.START if facts.stage is Stage.CLAIM:
+            replacements = await driver.plan(wanted)
+            return await driver.claim(wanted, log), replacements
+        case Transition.START:
+            return await driver.apply(wanted, log), []
+
+
+def _asked_to_cancel() -> bool:
+    details = activity.cancellation_details()
+    return details is not None and details.cancel_requested and not details.not_found
+
+
+def _measure(end: BuildEnd, *, replaced: bool = False) -> None:
+    if not end.ended_now:
+        return
+    facts = end.facts
+    METRICS.build_ended(
+        {
+            "organization_name": facts.organization,
+            "template_name": facts.template,
+            "preset_name": facts.preset or "",
+        },
+        transition=facts.transition,
+        stage=facts.stage,
+        status=end.status,
+        duration=datetime.now(UTC) - facts.created_at,
+        replaced=replaced,
+    )
+
+
+def _outcome(end: BuildEnd, replacements: Sequence[Replacement] = ()) -> BuildOutcome:
+    return BuildOutcome(end.status, end.error, list(replacements))

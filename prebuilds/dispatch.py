@@ -1,0 +1,210 @@
+"""Starting what is recorded. Whoever commits a build starts its workflow right after; the relay makes up for the rest.
+
+Nothing here decides anything: a lost start costs the relay's sweep, a lost nudge costs one interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from prebuilds.client import start_short
+from prebuilds.payloads import (
+    CONTROL_QUEUE,
+    ORCHESTRATOR_ID,
+    PREBUILDS_USER,
+    OrchestratorInput,
+    Transition,
+    WorkspaceBuildInput,
+    build_workflow_id,
+)
+from prebuilds.store import builds, control, workspaces
+from prebuilds.settings import Settings
+from prebuilds.store.builds import BuildFacts
+from prebuilds.store.control import Control
+
+logger = logging.getLogger(__name__)
+
+NUDGE_WINDOW_S = 0.02
+"""Nudges of this time go out as one signal: a burst of 300 claims asks for a handful of reconciles."""
+STARTS_AT_ONCE = 10
+"""Of one process; more would only queue in the server, in front of a claim's own start."""
+SWEEP_INTERVAL_S = 2.0
+KEEP_ALIVE_INTERVAL_S = 60.0
+SIGNAL_TIMEOUT = timedelta(seconds=5)
+
+DELETE_PRIORITY, USUAL_PRIORITY = 1, 3
+"""Within a queue deletions come first: they free what creations need."""
+
+
+class Dispatcher:
+    """Starts builds' workflows and nudges the loop, in the background of whoever committed."""
+
+    def __init__(self, engine: AsyncEngine, client: Client) -> None:
+        self._engine = engine
+        self._client = client
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._nudged: set[UUID] = set()
+        self._recorded: set[UUID] = set()
+
+    def start_builds(self, build_ids: Iterable[UUID]) -> None:
+        """Start the workflows of recorded builds, soon. Call after the commit."""
+        first = not self._recorded
+        self._recorded.update(build_ids)
+        if first and self._recorded:
+            self._spawn(self._start_recorded())
+
+    def nudge(self, preset_ids: Iterable[UUID]) -> None:
+        """Ask the loop to reconcile these presets now, soon. Call after the commit. A stopped loop stays stopped."""
+        first = not self._nudged
+        self._nudged.update(preset_ids)
+        if first and self._nudged:
+            self._spawn(self._send_nudges())
+
+    async def drain(self) -> None:
+        """Wait for what was asked for so far; called before the process ends."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("A background start failed; the relay will repeat it", exc_info=error)
+
+    async def _send_nudges(self) -> None:
+        await asyncio.sleep(NUDGE_WINDOW_S)
+        presets, self._nudged = sorted(self._nudged), set()
+        handle = self._client.get_workflow_handle(ORCHESTRATOR_ID)
+        try:
+            await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and is to stay so
+                raise
+
+    async def _start_recorded(self) -> None:
+        await asyncio.sleep(0)  # what the same moment records goes into the same read
+        ids, self._recorded = list(self._recorded), set()
+        facts = await builds.read_builds(self._engine, ids)
+        await asyncio.gather(*[self._start(build) for build in facts])
+
+    async def _start(self, build: BuildFacts) -> None:
+        path = f"{build.organization}/{build.template}"
+        async with self._starting:
+            await start_short(
+                self._client,
+                "WorkspaceBuild",
+                WorkspaceBuildInput(
+                    build_id=build.id,
+                    queue=build.queue,
+                    timeout_seconds=build.build_timeout.total_seconds(),
+                ),
+                id=build_workflow_id(build.id),
+                task_queue=CONTROL_QUEUE,
+                search={
+                    "preset": f"{path}/{build.preset}" if build.preset else None,
+                    "template": path,
+                    "initiator": PREBUILDS_USER if build.pool else build.initiator,
+                    "owner": build.owner,
+                    "transition": build.transition,
+                },
+                priority=Priority(
+                    priority_key=DELETE_PRIORITY if build.transition is Transition.DELETE else USUAL_PRIORITY,
+                    fairness_key=str(build.preset_id or build.workspace_id),
+                ),
+            )
+
+
+def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput:
+    """How the loop is to run: as its operator last said, else as this deployment is configured."""
+    interval = wanted.loop_interval or settings.reconcile_interval
+    return OrchestratorInput(
+        interval_seconds=interval.total_seconds(), max_parallel_presets=settings.max_parallel_presets
+    )
+
+
+async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
+    """Start the loop's workflow unless it runs. Returns whether this call started it."""
+    handle = client.get_workflow_handle(ORCHESTRATOR_ID)
+    try:
+        if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+            return False
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+    await client.start_workflow(
+        "PrebuildsOrchestrator",
+        input,
+        id=ORCHESTRATOR_ID,
+        task_queue=CONTROL_QUEUE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="Keeps every preset's pool at its desired number of prebuilds",
+    )
+    return True
+
+
+class Relay:
+    """Sweeps the outbox in every control worker, whether the loop runs, is paused or stopped."""
+
+    def __init__(self, engine: AsyncEngine, client: Client, dispatcher: Dispatcher, settings: Settings) -> None:
+        self._engine = engine
+        self._client = client
+        self._dispatcher = dispatcher
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""
+        next_keep_alive = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                await self.sweep()
+                if self._settings.enabled and clock() >= next_keep_alive:
+                    await self.keep_loop_alive()
+                    next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
+            except Exception as error:
+                logger.warning("The relay's sweep failed and will be repeated", extra={"error": repr(error)})
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> Sequence[UUID]:
+        """Start lost builds, and the builds of workspaces whose time has come. Returns what it started."""
+        started = [*await workspaces.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
+        self._dispatcher.start_builds(started)
+        return started
+
+    async def keep_loop_alive(self) -> bool:
+        """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
+        wanted = await control.read_control(self._engine)
+        if wanted.loop == "stopped" or await self._ended_on_purpose(since=wanted.loop_since):
+            return False
+        started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))
+        if started:
+            await control.record_start(self._engine, None)
+            logger.info("The loop was not running and is started")
+        return started
+
+    async def _ended_on_purpose(self, *, since: datetime) -> bool:
+        """A loop that completed after it was wanted was stopped, even when its worker could not write that down."""
+        try:
+            description = await self._client.get_workflow_handle(ORCHESTRATOR_ID).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        closed_at = description.close_time
+        return description.status is WorkflowExecutionStatus.COMPLETED and closed_at is not None and closed_at > since

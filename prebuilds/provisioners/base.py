@@ -1,0 +1,123 @@
+"""How a workspace becomes real: the protocol that every driver implements.
+
+Each effect carries the workspace id as its tag and the number of the build that wants it. The same call twice makes
+one thing; a crash between doing and recording is found again by the tag; a call with a lower build number than one
+that the driver has seen for this workspace is refused with `StaleBuild`, so that a frozen start which wakes up late
+cannot bring back what a later delete removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prebuilds.api import PrebuildsError
+from prebuilds.payloads import Replacement
+
+
+class StaleBuild(PrebuildsError):
+    """A later build of this workspace has already been here."""
+
+
+class InvalidSource(PrebuildsError):
+    """The template's source or parameters can never work. Details: field path -> what to do."""
+
+
+class Locality(StrEnum):
+    """Who can act on a workspace once it was made."""
+
+    SHARED = "shared"  # any provisioner worker: a remote engine, terraform
+    HOST = "host"  # only the one that made it: a local process, a local engine
+
+
+class Provision(BaseModel):
+    """One workspace as one build wants it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workspace_id: UUID
+    build_number: int
+    name: str
+    owner: str
+    organization: str
+    template: str
+    preset: str | None
+    source: dict[str, Any]
+    parameters: dict[str, str] = Field(default_factory=dict)
+    claim_parameters: dict[str, str] = Field(default_factory=dict)
+    claimed: bool = False
+    ready_timeout_s: float = 300.0
+    state: dict[str, Any] | None = None
+    """What the driver returned from the workspace's last build, as it was."""
+
+
+class Provisioned(BaseModel):
+    """What an effect made."""
+
+    address: str | None = None
+    """Where a person reaches it, as a URL or host:port."""
+    resources: dict[str, Any] = Field(default_factory=dict)
+    """For `workspaces show`: names and values a person understands (folder, pid, log, port)."""
+    state: dict[str, Any] | None = None
+
+
+class InventoryItem(BaseModel):
+    """One thing that exists and carries our tag."""
+
+    workspace_id: UUID
+    build_number: int
+    running: bool
+    created_at: datetime
+
+
+class Provisioner(Protocol):
+    """One kind of workspace. Built once for a worker; its methods run concurrently, also for the same workspace."""
+
+    locality: Locality
+
+    def validate(self, source: dict[str, Any]) -> None:
+        """Check a template's source. No I/O that changes anything.
+
+        Raises:
+            InvalidSource: Its details name each wrong field (`source.command`) and say what to do.
+        """
+        ...
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        """Which existing resources `claim` would have to replace; empty when none, or when nothing exists."""
+        ...
+
+    async def apply(self, wanted: Provision, log: Callable[[str], None]) -> Provisioned:
+        """Make it, or start it again after `stop`, and return once it is ready.
+
+        Raises:
+            ProvisionFailed: It could not be made, or was not ready within `ready_timeout_s`; what was made is removed
+                when the workspace is new, and kept when it existed before.
+            InvalidSource: This input can never work.
+        """
+        ...
+
+    async def claim(self, wanted: Provision, log: Callable[[str], None]) -> Provisioned:
+        """Hand over a running workspace: tell it its owner, name and claim parameters. At least once."""
+        ...
+
+    async def stop(self, wanted: Provision, log: Callable[[str], None]) -> None:
+        """End what runs and keep what is stored. Nothing there is success."""
+        ...
+
+    async def destroy(self, wanted: Provision, log: Callable[[str], None]) -> None:
+        """Remove everything. Nothing there is success."""
+        ...
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        """Whether it is ready now."""
+        ...
+
+    async def inventory(self) -> list[InventoryItem]:
+        """Everything on this host (or in this account) that carries our tag."""
+        ...

@@ -1,0 +1,249 @@
+"""A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
+
+The one place of wiring: settings, engine, client, activities, workflows. SIGTERM and SIGINT drain: nothing new is taken,
+what runs gets `GRACE` to end, and what does not is taken up by another worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from typing import Any, Literal, cast
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
+
+from activities.builds import BuildActivities
+from activities.claims import ClaimActivities
+from activities.errors import TypedErrors
+from activities.operator import OperatorActivities
+from activities.provisioning import ProvisioningActivities
+from activities.reconcile import ReconcileActivities
+from prebuilds import provisioners
+from prebuilds.api import PrebuildsError, StackUnreachable
+from prebuilds.client import connect
+from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.logs import configure_logging
+from prebuilds.metrics import PoolGauges
+from prebuilds.operations import Operations
+from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+from prebuilds.provisioners.host import host_id
+from prebuilds.settings import Settings, database_url, load_settings, temporal_address
+from prebuilds.store.builds import provisioning_queue
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
+from prebuilds.store.migrate import check_schema
+from prebuilds.telemetry import exporting
+from workflows.claim_workspace import ClaimWorkspace
+from workflows.operator_request import OperatorRequest
+from workflows.orchestrator import PrebuildsOrchestrator
+from workflows.reconcile_preset import ReconcilePreset
+from workflows.workspace_build import WorkspaceBuild
+
+logger = logging.getLogger("prebuilds.worker")
+
+Role = Literal["control", "claims", "provisioner"]
+ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
+
+GRACE = timedelta(seconds=10)
+STICKY_TIMEOUT = timedelta(seconds=1)
+"""After a worker's death its cached workflows wait this long for it, not the usual 10 s."""
+CLAIM_SLOTS = 100
+CLAIM_CONNECTIONS = 16
+"""PostgreSQL is at its best with a few connections a core; claims beyond that queue here for a millisecond."""
+POOL_BUILD_SLOTS = 20
+PEOPLE_BUILD_SLOTS = 20
+"""Beside the pool's: a herd of pool builds cannot take the slots of people who wait."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What this process serves."""
+
+    roles: tuple[Role, ...] = ROLES
+    queues: tuple[str, ...] = (PROVISIONER_QUEUE,)
+    """Provisioner queues; each also under the host's own name, and beside it the one for people's builds."""
+
+
+@dataclass
+class Running:
+    """A worker that has started, to be awaited and ended by its owner."""
+
+    workers: list[Worker] = field(default_factory=list)
+    background: list[asyncio.Task[Any]] = field(default_factory=list)
+
+
+def _worker(client: Client, queue: str, **options: Any) -> Worker:
+    return Worker(
+        client,
+        task_queue=queue,
+        interceptors=[TypedErrors()],
+        # The workflow tests run all of them in the sandbox; here it would cost a claim 7 to 10 ms and buy nothing.
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+        graceful_shutdown_timeout=GRACE,
+        **options,
+    )
+
+
+@asynccontextmanager
+async def serve(
+    options: WorkerOptions, settings: Settings, engine: AsyncEngine, client: Client, db_url: str
+) -> AsyncIterator[Running]:
+    """Run the workers of *options* until the block ends; then drain them."""
+    dispatcher = Dispatcher(engine, client)
+    running = Running()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(dispatcher.drain)
+        if "claims" in options.roles:
+            pool = await stack.enter_async_context(await create_claim_pool(db_url, size=CLAIM_CONNECTIONS))
+            claims = ClaimActivities(ClaimStore(pool, enabled=settings.enabled), dispatcher)
+            running.workers.append(_claims_worker(client, claims))
+        if "control" in options.roles:
+            running.workers.append(_control_worker(client, settings, engine, dispatcher))
+        if "provisioner" in options.roles:
+            driver = cache(lambda name: provisioners.load(name, settings.state_dir))
+            host = host_id(settings.state_dir)
+            await provisioners.restore(settings.state_dir)
+            provisioning = ProvisioningActivities(engine, driver, host)
+            running.workers += _provisioner_workers(client, provisioning, options.queues, host)
+        for worker in running.workers:
+            await stack.enter_async_context(worker)
+        if "control" in options.roles:
+            relay = Relay(engine, client, dispatcher, settings)
+            task = asyncio.create_task(relay.run())
+            stack.push_async_callback(_end, task)
+            running.background.append(task)
+        yield running
+
+
+def _claims_worker(client: Client, claims: ClaimActivities) -> Worker:
+    return _worker(
+        client,
+        CLAIMS_QUEUE,
+        workflows=[ClaimWorkspace],
+        activities=[claims.claim],
+        max_concurrent_workflow_tasks=CLAIM_SLOTS,
+        max_concurrent_local_activities=CLAIM_SLOTS,
+        max_cached_workflows=CLAIM_SLOTS * 2,
+        workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(maximum=10),
+    )
+
+
+def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher) -> Worker:
+    gauges = PoolGauges(settings.reconcile_interval)
+    reconcile = ReconcileActivities(engine, dispatcher, gauges, enabled=settings.enabled)
+    builds = BuildActivities(engine)
+    operator = OperatorActivities(Operations(engine, client, dispatcher, settings))
+    return _worker(
+        client,
+        CONTROL_QUEUE,
+        workflows=[PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, OperatorRequest],
+        activities=[
+            reconcile.find_work,
+            reconcile.end_pass,
+            reconcile.record_stop,
+            reconcile.plan_reconcile,
+            reconcile.create_prebuilds,
+            reconcile.delete_prebuilds,
+            reconcile.cancel_builds,
+            builds.locate_build,
+            builds.close_build,
+            operator.operate,
+        ],
+    )
+
+
+def _provisioner_workers(
+    client: Client, provisioning: ProvisioningActivities, queues: Sequence[str], host: str
+) -> list[Worker]:
+    """For each queue four: the pool's and people's, for any host and for this one."""
+    return [
+        _worker(
+            client,
+            provisioning_queue(queue, pool=pool, host=at),
+            activities=[provisioning.run_build],
+            max_concurrent_activities=POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS,
+        )
+        for queue in queues
+        for at in (None, host)
+        for pool in (True, False)
+    ]
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -> None:
+    """Connect, check, serve until *stop*.
+
+    Raises:
+        StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+    """
+    db_url = database_url(settings)
+    await check_reachable(db_url)
+    engine = create_engine(db_url)
+    try:
+        await check_schema(engine)
+        async with exporting(settings.metrics_port) as telemetry:
+            client = await connect(temporal_address(settings), **telemetry)
+            async with serve(options, settings, engine, client, db_url):
+                logger.info("Serving %s", ", ".join(options.roles))
+                await stop.wait()
+                logger.info("Draining")
+    finally:
+        await engine.dispose()
+
+
+def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
+    parser = argparse.ArgumentParser(prog="worker.py", description="A Prebuilds worker.")
+    parser.add_argument("--role", choices=[*ROLES, "all"], default="all", help="what to serve (default: all)")
+    parser.add_argument("--queue", action="append", metavar="QUEUE", help=f"provisioner queue ({PROVISIONER_QUEUE})")
+    given = parser.parse_args(argv)
+    if given.queue and given.role not in ("provisioner", "all"):
+        parser.error("--queue is for --role provisioner or all")
+    roles = ROLES if given.role == "all" else (cast("Role", given.role),)
+    return WorkerOptions(roles, tuple(given.queue or (PROVISIONER_QUEUE,)))
+
+
+async def _main(options: WorkerOptions) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await run(options, load_settings(), stop)
+
+
+def main() -> None:
+    options = parse_options()
+    configure_logging()
+    code = 0
+    try:
+        asyncio.run(_main(options))
+    except StackUnreachable as error:
+        print(f"error: {error.type}: {error}", file=sys.stderr)
+        code = 3
+    except PrebuildsError as error:
+        print(f"error: {error.type}: {error}", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""One operation that a service asks for without a database of its own: status, start, stop, pause, resume, release."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.operator import OperatorActivities
+    from workflows.refusal import refused
+
+OPERATE = workflow.ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=90),  # a start waits for a loop that drains
+    schedule_to_close_timeout=timedelta(seconds=120),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
+)
+
+
+@workflow.defn
+class OperatorRequest:
+    @workflow.run
+    async def run(self, raw: Any = None) -> Any:
+        try:
+            return await workflow.execute_activity_method(OperatorActivities.operate, raw, **OPERATE)
+        except ActivityError as error:
+            raise refused(error) from None

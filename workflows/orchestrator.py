@@ -1,0 +1,321 @@
+"""The reconciliation loop: one for a deployment, running until a signal with a cause stops it.
+
+It keeps true that every preset with work is reconciled again and again, each by one child at a time. Control workers
+start it and bring it back when it was terminated. It ends by `stop`, with a result that carries the first cause;
+cancelled, it stops with the cause `cancelled`. It decides nothing: a pass asks which presets have work, children do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.workflow import ParentClosePolicy
+
+with workflow.unsafe.imports_passed_through():
+    from activities.reconcile import ReconcileActivities, Work
+    from prebuilds.api import InvalidInput
+    from prebuilds.payloads import (
+        OrchestratorCarried,
+        OrchestratorInput,
+        OrchestratorResult,
+        OrchestratorStatus,
+        StopAnswer,
+        parse_input,
+        reconcile_preset_id,
+        rfc3339,
+    )
+    from workflows.raw import as_text, preset_ids, seconds, stop_cause
+
+INTERVAL_S = 15.0
+PASS_WAIT = timedelta(seconds=30)
+"""How long a pass waits for its presets; the rest stay busy, and stop nobody."""
+CHILD_TIMEOUT = timedelta(seconds=60)
+BUSY_PAUSE = timedelta(seconds=1)
+"""Before asking again for a preset that a child of an earlier run is still at."""
+HISTORY_EVENTS = 4000
+"""Then the loop continues as new at its next idle moment: replay after a worker's death stays within a second."""
+HISTORY_EVENTS_MAX = 10_000
+"""Then it does not wait for an idle moment: the server warns at 10,240 and ends the workflow at 51,200."""
+IGNORED_KEPT = 5
+TASK_TIMEOUT = timedelta(seconds=2)
+
+READ_STATE = workflow.ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=30),
+    heartbeat_timeout=timedelta(seconds=2),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)),
+    schedule_to_close_timeout=timedelta(minutes=5),
+)
+NOTE = workflow.LocalActivityConfig(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=20),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=2)),
+)
+
+
+@workflow.defn
+class PrebuildsOrchestrator:
+    @workflow.init
+    def __init__(self, raw: Any = None) -> None:
+        self._refusal: InvalidInput | None = None
+        try:
+            self._input = parse_input(OrchestratorInput, raw, "input")
+        except InvalidInput as refusal:  # refused by `run`: whatever raises here would park the workflow
+            self._refusal, self._input = refusal, OrchestratorInput()
+        carried = self._input.carried or OrchestratorCarried(started_at=workflow.now())
+        self._started_at = carried.started_at
+        self._passes = carried.passes
+        self._stop = carried.stop_cause
+        self._wanted_all = carried.wanted_all
+        self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order they were asked for
+        self._next_pass_at = carried.next_pass_at or workflow.now()
+        self._ignored = list(carried.ignored)
+        self._interval_s = self._input.interval_seconds or INTERVAL_S
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._pass: asyncio.Task[None] | None = None
+        self._passes_begun = 0
+        self._passes_ended = 0
+        self._last_pass_at: datetime | None = None
+        self._leaving = False
+
+    @workflow.run
+    async def run(self, raw: Any = None) -> OrchestratorResult:
+        if self._refusal is not None:
+            raise ApplicationError(str(self._refusal), self._refusal.details, type="InvalidInput", non_retryable=True)
+        try:
+            while self._stop is None:
+                if self._should_continue_as_new():
+                    await self._continue_as_new()
+                self._begin_due_pass()
+                self._begin_wanted_children()
+                self._tell()
+                await self._wait_for_something_to_do()
+        except asyncio.CancelledError:
+            self._request_stop("cancelled")
+        return await self._drain()
+
+    # --- What operators and our own processes send ---
+
+    @workflow.signal(description='Stop reconciling. Input: a cause, or {"cause": TEXT}, or nothing')
+    def stop(self, *raw: Any) -> None:  # typed parameters would drop or park what an operator mistypes
+        self._request_stop(stop_cause(raw))
+
+    @workflow.update(name="stop", description="Stop reconciling, and answer with the cause that counts")
+    def stop_with_answer(self, *raw: Any) -> StopAnswer:
+        already = self._stop is not None
+        self._request_stop(stop_cause(raw))
+        return StopAnswer(cause=self._stop or "", already_stopping=already)
+
+    @workflow.signal(description="Ask for a pass now. Input: nothing, or a list of preset ids for those alone")
+    def nudge(self, *raw: Any) -> None:
+        wanted, unknown = preset_ids(raw)
+        for item in unknown:
+            self._ignore(f"nudge {item}")
+        self._wanted.update(dict.fromkeys(wanted))
+        if not wanted and not unknown:
+            self._wanted_all = True
+
+    @workflow.signal(description="Set the seconds between passes")
+    def set_interval(self, *raw: Any) -> None:
+        interval = seconds(raw)
+        if interval is None:
+            self._ignore(f"set_interval {as_text(list(raw))}")
+            return
+        self._interval_s = interval
+        self._next_pass_at = min(self._next_pass_at, workflow.now() + timedelta(seconds=interval))
+
+    @workflow.signal(dynamic=True)
+    def unknown(self, name: str, args: Sequence[RawValue]) -> None:
+        """Catch a mistyped name, so that it shows in the status; the caller was told `succeeded`."""
+        self._ignore(name)
+
+    @workflow.update(description="Run a pass, of all presets or of those given, and answer when it has ended")
+    async def reconcile(self, *raw: Any) -> None:
+        wanted, unknown = preset_ids(raw)
+        if unknown:
+            raise ApplicationError(f"not a preset id: {', '.join(unknown)}", type="InvalidInput", non_retryable=True)
+        if wanted:
+            self._wanted.update(dict.fromkeys(wanted))
+            await workflow.wait_condition(lambda: self._stop is not None or not self._busy_with(wanted))
+        else:
+            self._wanted_all = True
+            mine = self._passes_begun + 1
+            await workflow.wait_condition(lambda: self._stop is not None or self._passes_ended >= mine)
+        if self._stop is not None:
+            raise ApplicationError("the loop was stopped", type="OrchestratorNotRunning", non_retryable=True)
+
+    @workflow.query(description="What the loop is doing")
+    def status(self, *raw: Any) -> OrchestratorStatus:
+        return OrchestratorStatus(
+            state="running" if self._stop is None else "draining",
+            cause=self._stop,
+            passes=self._passes,
+            started_at=self._started_at,
+            last_pass_at=self._last_pass_at,
+            next_pass_at=self._next_pass_at if self._stop is None else None,
+            interval_seconds=self._interval_s,
+            reconciling=list(self._running),
+            waiting=list(self._wanted),
+            ignored=self._ignored,
+        )
+
+    # --- The loop's steps ---
+
+    async def _wait_for_something_to_do(self) -> None:
+        seen = self._doing()
+        wait = max((self._next_pass_at - workflow.now()).total_seconds(), 0.0) if self._pass is None else None
+        try:
+            await workflow.wait_condition(
+                lambda: self._pass_is_due() or self._startable() is not None or self._doing() != seen,
+                timeout=wait,
+                timeout_summary="until the next pass",
+            )
+        except TimeoutError:
+            return
+
+    def _doing(self) -> tuple[object, ...]:
+        """What the next turn of the loop depends on, beside the time and what is wanted."""
+        return self._stop, self._pass, self._next_pass_at, len(self._running)
+
+    def _pass_is_due(self) -> bool:
+        return self._pass is None and (self._wanted_all or workflow.now() >= self._next_pass_at)
+
+    def _begin_due_pass(self) -> None:
+        if self._pass_is_due():
+            self._wanted_all = False  # before the read, so that a nudge during this pass earns another
+            self._next_pass_at = workflow.now() + timedelta(seconds=self._interval_s)
+            self._passes_begun += 1
+            self._pass = asyncio.create_task(self._run_pass())
+
+    async def _run_pass(self) -> None:
+        try:
+            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, **READ_STATE)
+            self._last_pass_at = workflow.now()
+            found = [str(preset) for preset in work.preset_ids]
+            self._wanted.update(dict.fromkeys(found))
+            if found:
+                try:
+                    await workflow.wait_condition(lambda: not self._busy_with(found), timeout=PASS_WAIT)
+                except TimeoutError:
+                    workflow.logger.warning("A pass leaves presets busy", extra={"presets": list(self._running)})
+                await workflow.execute_local_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)
+            self._passes += 1
+        except ActivityError as error:
+            workflow.logger.error("A pass could not be run; the next is the retry", extra={"error": repr(error.cause)})
+        finally:
+            self._passes_ended += 1
+            self._pass = None
+
+    def _busy_with(self, presets: Sequence[str]) -> bool:
+        return any(preset in self._wanted or preset in self._running for preset in presets)
+
+    def _startable(self) -> str | None:
+        """The next preset to begin: one that is being reconciled keeps its turn until that has ended."""
+        # They contend for this workflow's tasks: 500 children take 10 s at 50 at a time, and 23 s unbounded.
+        if self._leaving or len(self._running) >= self._input.max_parallel_presets:
+            return None
+        return next((preset for preset in self._wanted if preset not in self._running), None)
+
+    def _begin_wanted_children(self) -> None:
+        while (preset := self._startable()) is not None:
+            del self._wanted[preset]
+            self._running[preset] = asyncio.create_task(self._reconcile_preset(preset))
+
+    async def _reconcile_preset(self, preset: str) -> None:
+        try:
+            await workflow.execute_child_workflow(
+                "ReconcilePreset",
+                {"preset_id": preset},
+                id=reconcile_preset_id(preset),
+                parent_close_policy=ParentClosePolicy.ABANDON,
+                execution_timeout=CHILD_TIMEOUT,
+                task_timeout=TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            )
+        except WorkflowAlreadyStartedError:
+            await workflow.sleep(BUSY_PAUSE)
+            self._wanted[preset] = None
+        except ChildWorkflowError as error:
+            workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(error.cause)})
+        finally:
+            del self._running[preset]
+
+    def _should_continue_as_new(self) -> bool:
+        info = workflow.info()
+        events = info.get_current_history_length()
+        idle = self._pass is None and not self._running and not self._wanted
+        return events >= HISTORY_EVENTS_MAX or (
+            idle and (events >= HISTORY_EVENTS or info.is_continue_as_new_suggested())
+        )
+
+    async def _continue_as_new(self) -> None:
+        """Go on in a new run, once nothing of this one is in the air; a stop that comes meanwhile is carried along."""
+        left = self._begin_leaving()
+        await self._wait_for_children(PASS_WAIT)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        carried = OrchestratorCarried(
+            started_at=self._started_at,
+            passes=self._passes,
+            stop_cause=self._stop,
+            wanted_all=self._wanted_all,
+            wanted_presets=[*left, *self._wanted, *self._running],
+            next_pass_at=self._next_pass_at,
+            ignored=self._ignored,
+        )
+        workflow.continue_as_new(
+            self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})
+        )
+
+    def _begin_leaving(self) -> list[str]:
+        """Start nothing more. Returns the presets that were still waiting, for whoever comes after."""
+        self._leaving = True
+        left, self._wanted = list(self._wanted), {}
+        return left
+
+    async def _drain(self) -> OrchestratorResult:
+        """End: what runs is awaited, recorded builds go on by themselves, and the cause is written down."""
+        assert self._stop is not None  # noqa: S101 - `run` comes here for no other reason
+        self._begin_leaving()
+        self._tell()
+        note = asyncio.create_task(self._record_stop(self._stop))
+        await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))
+        await note
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        workflow.set_current_details(f"Stopped: {self._stop}")
+        return OrchestratorResult(
+            cause=self._stop, passes=self._passes, started_at=self._started_at, stopped_at=workflow.now()
+        )
+
+    async def _wait_for_children(self, timeout: timedelta) -> None:
+        try:
+            await workflow.wait_condition(lambda: not self._running and self._pass is None, timeout=timeout)
+        except TimeoutError:
+            workflow.logger.warning("Presets are left to their children", extra={"presets": list(self._running)})
+
+    async def _record_stop(self, cause: str) -> None:
+        try:
+            await workflow.execute_local_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
+        except ActivityError as error:  # our completion says the same to whoever would bring us back
+            workflow.logger.error("The stop could not be written down", extra={"error": repr(error.cause)})
+
+    def _request_stop(self, cause: str) -> None:
+        if self._stop is None:
+            self._stop = cause
+            workflow.logger.info("Stopping", extra={"cause": cause})
+
+    def _ignore(self, what: str) -> None:
+        self._ignored = [*self._ignored, what[:200]][-IGNORED_KEPT:]
+        workflow.logger.warning("A signal was not understood", extra={"signal": what[:200]})
+
+    def _tell(self) -> None:
+        busy = f"reconciling {len(self._running)} presets, {len(self._wanted)} waiting"
+        if self._stop is not None:
+            text = f"Draining: {self._stop}; {busy}"
+        else:
+            text = f"Running: {self._passes} passes, {busy}; next pass at {rfc3339(self._next_pass_at)}"
+        workflow.set_current_details(text)

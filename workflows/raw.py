@@ -1,0 +1,55 @@
+"""What an operator types, made sense of. Nothing here raises: a handler that does would park or fail its workflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+NO_CAUSE = "no cause given"
+
+
+def as_text(value: Any) -> str:
+    """Any decoded payload as text that a person can read again."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    try:
+        return json.dumps(value, default=str)
+    except (TypeError, ValueError):
+        return repr(value)
+
+
+def stop_cause(raw: Sequence[Any]) -> str:
+    """The cause of a stop: a string, `{"cause": TEXT}`, or nothing; anything else is kept as its JSON text."""
+    given = [item for item in raw if item is not None]
+    if not given:
+        return NO_CAUSE
+    first = given[0]
+    if len(given) == 1 and isinstance(first, dict) and isinstance(first.get("cause"), str):
+        first = first["cause"]
+    text = as_text(first if len(given) == 1 else given).strip()
+    return text or NO_CAUSE
+
+
+def preset_ids(raw: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """The preset ids of a nudge, given as one list, one string or several: what is an id, and what is not."""
+    items: list[Any] = []
+    for item in raw:
+        items.extend(item if isinstance(item, list) else [] if item is None else [item])
+    good, bad = [], []
+    for item in items:
+        try:
+            good.append(str(UUID(item)))
+        except (ValueError, AttributeError, TypeError):
+            bad.append(as_text(item))
+    return good, bad
+
+
+def seconds(raw: Sequence[Any]) -> float | None:
+    """A positive number of seconds, at most a day; None when it is none."""
+    if len(raw) == 1 and isinstance(raw[0], int | float) and not isinstance(raw[0], bool) and 0 < raw[0] <= 86_400:
+        return float(raw[0])
+    return None

@@ -1,0 +1,81 @@
+"""One preset, once: plan it from a fresh snapshot, then carry the plan out.
+
+It keeps true that at most one pass of a preset runs at a time (its id is the lock), and the fence in the database that
+a late one writes nothing. The orchestrator starts it; it ends when the plan is carried out, with errors in its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.reconcile import CarriedOut, CarryOut, ReconcileActivities
+    from prebuilds.api import InvalidInput, SupersededPass
+    from prebuilds.payloads import ReconcilePresetInput, ReconcilePresetResult, parse_input
+    from prebuilds.planning.plan import ReconcilePlan
+    from workflows.refusal import refused
+
+STEP = workflow.LocalActivityConfig(
+    start_to_close_timeout=timedelta(seconds=10),
+    schedule_to_close_timeout=timedelta(seconds=25),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=2)),
+)
+
+
+@workflow.defn
+class ReconcilePreset:
+    @workflow.run
+    async def run(self, raw: Any = None) -> ReconcilePresetResult:
+        try:
+            input = parse_input(ReconcilePresetInput, raw, "input")
+            plan = await workflow.execute_local_activity_method(
+                ReconcileActivities.plan_reconcile, input.preset_id, **STEP
+            )
+        except (InvalidInput, ActivityError) as error:
+            raise refused(error) from None
+        return await self._carry_out(plan)
+
+    async def _carry_out(self, plan: ReconcilePlan) -> ReconcilePresetResult:
+        """Deletions first, since they free what creations need; one step's failure leaves the others alone."""
+        self._lost = 0
+        self._errors: list[str] = []
+        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)
+        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)
+        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)
+        return ReconcilePresetResult(
+            created=created,
+            deleted=deleted,
+            canceled=canceled,
+            held=plan.held,
+            lost_races=self._lost,
+            errors=self._errors,
+        )
+
+    async def _step(
+        self,
+        plan: ReconcilePlan,
+        write: Callable[[ReconcileActivities, CarryOut], Awaitable[CarriedOut]],
+        ids: list[UUID],
+    ) -> int:
+        if not ids:
+            return 0
+        try:
+            done = await workflow.execute_local_activity_method(
+                write, CarryOut(plan.preset_id, plan.pass_number, ids), **STEP
+            )
+        except ActivityError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type == SupersededPass.__name__:
+                self._lost += len(ids)
+            else:
+                self._errors.append(str(cause))
+            return 0
+        self._lost += done.lost
+        return done.done

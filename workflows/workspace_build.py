@@ -1,0 +1,103 @@
+"""One recorded build, through its provisioner: pending, running, then succeeded, failed or canceled.
+
+It keeps true that a build ends: by its provisioner, by its timeout, or by a cancellation that reaches the provisioner.
+Who recorded the build starts it, and the relay again if that was lost; a build already closed ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import Priority, RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType, is_cancelled_exception
+from temporalio.workflow import ActivityCancellationType
+
+with workflow.unsafe.imports_passed_through():
+    from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
+    from activities.provisioning import ProvisioningActivities
+    from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
+    from prebuilds.payloads import BuildStatus, WorkspaceBuildInput, WorkspaceBuildResult, parse_input
+    from workflows.refusal import refused
+
+HEARTBEAT_TIMEOUT = timedelta(seconds=2)
+QUEUE_TIMEOUTS = 4
+"""How many times its own timeout a build may take with its time in the queue: past it, it ends failed."""
+HOST_TIMEOUT = timedelta(seconds=60)
+"""A host that takes nothing up in this time is away."""
+MOVES_MAX = 3
+
+CONTROL = workflow.LocalActivityConfig(
+    start_to_close_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=5)),
+)
+RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=[WorkspaceNotFound.__name__],
+)
+
+
+@workflow.defn
+class WorkspaceBuild:
+    @workflow.run
+    async def run(self, raw: Any = None) -> WorkspaceBuildResult:
+        try:
+            self._input = parse_input(WorkspaceBuildInput, raw, "input")
+            place = await self._locate()
+            for _ in range(MOVES_MAX):
+                outcome = await self._provision(place)
+                if outcome.moved_to is None:
+                    break
+                place = BuildPlace(outcome.moved_to, place.timeout_seconds)
+        except (InvalidInput, ActivityError) as error:
+            raise refused(error) from None
+        return WorkspaceBuildResult(status=outcome.status, error=outcome.error, replacements=outcome.replacements)
+
+    async def _locate(self) -> BuildPlace:
+        if self._input.queue is not None and self._input.timeout_seconds is not None:
+            return BuildPlace(self._input.queue, self._input.timeout_seconds)
+        return await workflow.execute_local_activity_method(
+            BuildActivities.locate_build, self._input.build_id, **CONTROL
+        )
+
+    async def _provision(self, place: BuildPlace) -> BuildOutcome:
+        timeout = timedelta(seconds=place.timeout_seconds)
+        try:
+            return await workflow.execute_activity_method(
+                ProvisioningActivities.run_build,
+                self._input.build_id,
+                task_queue=place.queue,
+                start_to_close_timeout=timeout,
+                schedule_to_close_timeout=timeout * QUEUE_TIMEOUTS,
+                schedule_to_start_timeout=HOST_TIMEOUT if "@" in place.queue else None,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                retry_policy=RETRY,
+                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                priority=workflow.info().priority or Priority.default,
+            )
+        except ActivityError as error:
+            return await self._close(error, place)
+        except asyncio.CancelledError as error:
+            return await self._close(error, place)
+
+    async def _close(self, error: BaseException, place: BuildPlace) -> BuildOutcome:
+        """End the build when its provisioner could not."""
+        cause = error.cause if isinstance(error, ActivityError) else error
+        if isinstance(cause, ApplicationError) and cause.type == WorkspaceNotFound.__name__:
+            raise error
+        if is_cancelled_exception(error):
+            status, kind, message = BuildStatus.CANCELED, "Canceled", "canceled"
+        elif isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
+            status, kind = BuildStatus.FAILED, ProvisionerUnavailable.__name__
+            message = f"no worker serves {place.queue}; start one on that host"
+        elif isinstance(cause, TimeoutError):
+            status, kind = BuildStatus.FAILED, ProvisionFailed.__name__
+            message = f"not done within its timeout of {place.timeout_seconds:g} s"
+        else:
+            status, kind, message = BuildStatus.FAILED, ProvisionFailed.__name__, str(cause)
+        return await workflow.execute_local_activity_method(
+            BuildActivities.close_build, CloseBuild(self._input.build_id, status, message, kind), **CONTROL
+        )

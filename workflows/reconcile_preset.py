@@ -24,8 +24,8 @@ with workflow.unsafe.imports_passed_through():
 
 STEP = workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),
-    schedule_to_close_timeout=timedelta(seconds=25),
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=2)),
+    # For a lost connection; a longer outage, and a bug, are the next pass's.
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_attempts=5),
 )
 
 

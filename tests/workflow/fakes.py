@@ -1,0 +1,120 @@
+"""Activities that a workflow test scripts: the real names, no database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from activities.reconcile import CarriedOut, CarryOut, Work
+from prebuilds.payloads import CONTROL_QUEUE, ORCHESTRATOR_ID
+from prebuilds.planning.plan import ReconcilePlan
+from workflows.orchestrator import PrebuildsOrchestrator
+from workflows.reconcile_preset import ReconcilePreset
+
+
+@dataclass
+class FakePool:
+    """What the loop's activities do in a test, and what they were asked."""
+
+    work: Callable[[int], list[UUID]] = lambda _: []
+    """The presets that the nth pass (from 1) finds."""
+    plan: Callable[[UUID], ReconcilePlan] = lambda preset: ReconcilePlan(1, preset, create=[uuid4()])
+    passes: int = 0
+    ended: list[int] = field(default_factory=list)
+    planned: list[UUID] = field(default_factory=list)
+    written: list[tuple[str, CarryOut]] = field(default_factory=list)
+    stops: list[str] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    """How often an activity still fails, by name."""
+    hold: asyncio.Event | None = None
+    """When set to an unset event, planning waits for it."""
+    planning: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a planning has begun."""
+
+    def _fail_if_told(self, name: str) -> None:
+        if self.failures.get(name, 0) > 0:
+            self.failures[name] -= 1
+            raise ApplicationError(f"{name} fails on purpose", type="Injected")
+
+    @activity.defn
+    async def find_work(self) -> Work:
+        self._fail_if_told("find_work")
+        self.passes += 1
+        return Work(self.passes, self.work(self.passes))
+
+    @activity.defn
+    async def end_pass(self, pass_number: int) -> None:
+        self._fail_if_told("end_pass")
+        self.ended.append(pass_number)
+
+    @activity.defn
+    async def record_stop(self, cause: str) -> None:
+        self._fail_if_told("record_stop")
+        self.stops.append(cause)
+
+    @activity.defn
+    async def plan_reconcile(self, preset_id: UUID) -> ReconcilePlan:
+        self._fail_if_told("plan_reconcile")
+        self.planning.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        self.planned.append(preset_id)
+        return self.plan(preset_id)
+
+    @activity.defn
+    async def create_prebuilds(self, input: CarryOut) -> CarriedOut:
+        return self._write("create", input)
+
+    @activity.defn
+    async def delete_prebuilds(self, input: CarryOut) -> CarriedOut:
+        return self._write("delete", input)
+
+    @activity.defn
+    async def cancel_builds(self, input: CarryOut) -> CarriedOut:
+        return self._write("cancel", input)
+
+    def _write(self, kind: str, input: CarryOut) -> CarriedOut:
+        self._fail_if_told(kind)
+        self.written.append((kind, input))
+        return CarriedOut(done=len(input.ids), lost=0)
+
+    @asynccontextmanager
+    async def worker(self, client: Client) -> Any:
+        """A worker in the SDK's sandbox, which production leaves out: what it forbids must fail here."""
+        async with Worker(
+            client,
+            task_queue=CONTROL_QUEUE,
+            workflows=[PrebuildsOrchestrator, ReconcilePreset],
+            activities=[
+                self.find_work,
+                self.end_pass,
+                self.record_stop,
+                self.plan_reconcile,
+                self.create_prebuilds,
+                self.delete_prebuilds,
+                self.cancel_builds,
+            ],
+        ):
+            yield
+
+
+async def start_loop(client: Client, **input: Any) -> WorkflowHandle[Any, Any]:
+    await client.start_workflow(PrebuildsOrchestrator.run, input, id=ORCHESTRATOR_ID, task_queue=CONTROL_QUEUE)
+    return client.get_workflow_handle(ORCHESTRATOR_ID)  # not pinned to one run: the loop continues as new
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
+    """Wait for a state, with a deadline in real time."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"not in {timeout_s} s: {what}"
+        await asyncio.sleep(0.01)

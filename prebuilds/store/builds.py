@@ -40,6 +40,10 @@ _BUILD = """
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
       LEFT JOIN presets p ON p.id = b.preset_id
 """
+# Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
+LOCK_PRESET = text("""
+    SELECT FROM presets WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
+""")
 LOCK_BUILD = text(f"{_BUILD} WHERE b.id = :build_id FOR NO KEY UPDATE OF w")
 READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
 READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
@@ -252,6 +256,7 @@ async def end_build(
     """
     made = provisioned or Provisioned()
     async with engine.begin() as connection:
+        await connection.execute(LOCK_PRESET, {"build_id": build_id})
         row = await _lock(connection, build_id)
         facts = _facts(row)
         completed_at: datetime | None = await connection.scalar(

@@ -1,0 +1,187 @@
+"""What `apply` changes: organizations, members, templates and presets become what the file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import TemplateNotFound
+from prebuilds.payloads import PREBUILDS_USER, Payload
+from prebuilds.planning.content import policy_changes, preset_id
+from prebuilds.store import templates as store
+from prebuilds.store.events import record_event
+from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
+
+
+class ActivatedVersion(Payload):
+    """A template version that became the active one: a new one, or an earlier one again."""
+
+    template: str
+    """`organization/template`."""
+    version: int
+    id: UUID
+
+
+class ApplyResult(Payload):
+    """What changed, as readable paths in the file's order: `organization acme`, `user alice`, `member acme/alice`,
+    `template acme/python`, `preset acme/python/small`; a preset that is not in the new version ends in `(removed)`."""
+
+    created: list[str] = Field(default_factory=list)
+    updated: list[str] = Field(default_factory=list)
+    unchanged: list[str] = Field(default_factory=list)
+    versions: list[ActivatedVersion] = Field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.created or self.updated or self.versions)
+
+
+async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run: bool = False) -> ApplyResult:
+    """Make what is stored as *file* says, in one transaction; applied again, it changes nothing.
+
+    Policy (counts, expiry, schedule, limits) changes in place. Changed content (provisioner, queue, source, the set of
+    presets, their parameters) becomes a new active version; content that was active before makes that version active
+    again, with its holds reset. What the file has no entry for is left as it is: members are never removed, a
+    deprecated template stays so. A preset that a template's entry does not list is not in the new version.
+
+    Args:
+        actor: Who applies, for the events.
+        dry_run: Find out what would change, and change nothing.
+    Raises:
+        TemplateNotFound: A template was deleted in the meantime; nothing was changed.
+    """
+    async with engine.connect() as connection, connection.begin() as transaction:
+        await store.lock_apply(connection)
+        applying = _Applying(connection, actor)
+        for organization in file.organizations:
+            await applying.organization(organization)
+        result = await applying.finish()
+        if dry_run:
+            await transaction.rollback()
+    return result
+
+
+@dataclass
+class _Applying:
+    """One run of `apply`, inside its transaction."""
+
+    connection: AsyncConnection
+    actor: str
+    result: ApplyResult = field(default_factory=ApplyResult)
+    expiry: dict[UUID, timedelta | None] = field(default_factory=dict)
+    """Pools whose prebuilds get another expiry, at the end."""
+
+    async def organization(self, entry: OrganizationEntry) -> None:
+        label = f"organization {entry.name}"
+        found = await store.find_organization(self.connection, entry.name)
+        if found is None:
+            enabled = entry.prebuilds is not False
+            organization_id = await store.create_organization(self.connection, entry.name, enabled=enabled)
+            self.result.created.append(label)
+        else:
+            organization_id, enabled = found
+            if entry.prebuilds not in (None, enabled):
+                await store.switch_organization(self.connection, organization_id, enabled=not enabled)
+                await self._policy_changed(label, {"prebuilds": (enabled, not enabled)})
+                self.result.updated.append(label)
+            else:
+                self.result.unchanged.append(label)
+        await self._members(organization_id, entry)
+        for template in entry.templates:
+            await self._template(organization_id, f"{entry.name}/{template.name}", template)
+
+    async def finish(self) -> ApplyResult:
+        for preset, expire_after in self.expiry.items():
+            await store.set_expiry(self.connection, preset, expire_after)
+        if self.result.changed:
+            data = self.result.model_dump(mode="json", exclude={"unchanged"})
+            await record_event(self.connection, "applied", self.actor, data=data)
+        return self.result
+
+    async def _members(self, organization_id: UUID, entry: OrganizationEntry) -> None:
+        created = await store.create_users(self.connection, entry.members)
+        has_pool = any(preset.instances is not None for template in entry.templates for preset in template.presets)
+        # The system user owns the pools, and who owns a workspace is a member of its organization.
+        wanted = [*entry.members, *([PREBUILDS_USER] if has_pool else [])]
+        added = await store.add_members(self.connection, organization_id, wanted)
+        for name in wanted:
+            if name in created:
+                self.result.created.append(f"user {name}")
+            label = f"member {entry.name}/{name}"
+            if name in added:
+                self.result.created.append(label)
+            elif name != PREBUILDS_USER:
+                self.result.unchanged.append(label)
+
+    async def _template(self, organization_id: UUID, path: str, entry: TemplateEntry) -> None:
+        found = await store.find_template(self.connection, organization_id, entry.name)
+        template_id = found.id if found else await store.create_template(self.connection, organization_id, entry.name)
+        content, policy = entry.content(), entry.policy()
+        version_id = content.version_id(template_id)
+        replaced = found.active_version_id if found else None
+        activates = replaced != version_id
+        changes = policy_changes(found.policy, policy) if found else {}
+
+        if found is None:
+            self.result.created.append(f"template {path}")
+        elif activates or changes:
+            self.result.updated.append(f"template {path}")
+        else:
+            self.result.unchanged.append(f"template {path}")
+        number, is_new = await store.ensure_version(self.connection, template_id, version_id, content)
+        await self._presets(path, entry, version_id, replaced)
+        if activates:
+            if not is_new:
+                await store.reset_holds(self.connection, version_id)
+            version = ActivatedVersion(template=path, version=number, id=version_id)
+            self.result.versions.append(version)
+            await self._version_activated(version, entry, found.active_number if found else None, is_new)
+        if changes:
+            await self._policy_changed(f"template {path}", changes)
+        if activates or changes:
+            done = await store.update_template(self.connection, template_id, policy, version_id)
+            if not done:
+                raise TemplateNotFound(f"template {path} was deleted meanwhile; apply again to make it anew")
+
+    async def _presets(self, path: str, entry: TemplateEntry, version_id: UUID, replaced: UUID | None) -> None:
+        """Set each preset's policy; what people are told compares with the preset of that name active so far."""
+        stored = await store.read_policies(self.connection, version_id)
+        active = await store.read_policies(self.connection, replaced) if replaced else {}
+        for preset in entry.presets:
+            id_, label, policy = preset_id(version_id, preset.name), f"preset {path}/{preset.name}", preset.policy()
+            if stored[preset.name] != policy:
+                await store.set_policy(self.connection, id_, policy)
+            if stored[preset.name].expire_after != policy.expire_after:
+                self.expiry[id_] = policy.expire_after
+            known = active.get(preset.name)
+            changes = policy_changes(known, policy) if known else {}
+            if changes:
+                await self._policy_changed(label, changes, preset=id_)
+            if known is None:
+                self.result.created.append(label)
+            elif changes or replaced != version_id:
+                self.result.updated.append(label)
+            else:
+                self.result.unchanged.append(label)
+        gone = active.keys() - {preset.name for preset in entry.presets}
+        self.result.updated.extend(f"preset {path}/{name} (removed)" for name in sorted(gone))
+
+    async def _version_activated(
+        self, version: ActivatedVersion, entry: TemplateEntry, replaced: int | None, is_new: bool
+    ) -> None:
+        data = {**version.model_dump(mode="json"), "replaces": replaced, "new": is_new}
+        presets: list[UUID | None] = [preset_id(version.id, preset.name) for preset in entry.presets]
+        for preset in presets or [None]:  # one for each, so that a preset's own history has it
+            await record_event(self.connection, "version_activated", self.actor, preset_id=preset, data=data)
+
+    async def _policy_changed(
+        self, label: str, changes: Mapping[str, tuple[Any, Any]], preset: UUID | None = None
+    ) -> None:
+        data = {"what": label, "changes": changes}
+        await record_event(self.connection, "policy_changed", self.actor, preset_id=preset, data=data)

@@ -1,0 +1,134 @@
+"""What is wrong with a template file beyond the shape of single values.
+
+These checks read the plain YAML values and step over what is malformed, so that one answer has all that is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path as FolderPath
+from tempfile import TemporaryDirectory
+from typing import Any, TypeAlias
+
+from prebuilds import provisioners
+from prebuilds.api import InvalidInput
+from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.templates.yaml_text import Path
+
+Load: TypeAlias = Callable[[str], Provisioner]
+
+SOURCE_VALUES_MAX = 10_000
+"""Also ends a source that contains itself."""
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can keep it: Unicode text without NUL. YAML's escapes can make other things."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
+    """What is wrong, by path: names used twice, defaults, schedules that lack something, sources."""
+    # Drivers are asked about sources only. They get a folder because they must have one; nothing is to be found there.
+    with TemporaryDirectory(prefix="prebuilds-check-") as folder:
+        return _check_entries(data, cache(lambda name: provisioners.load(name, FolderPath(folder))))
+
+
+def _check_entries(data: dict[Any, Any], load: Load) -> dict[Path, str]:
+    problems: dict[Path, str] = {}
+    organizations = list(_entries(data, (), "organizations"))
+    problems |= _names_used_twice(organizations)
+    for organization_path, organization in organizations:
+        templates = list(_entries(organization, organization_path, "templates"))
+        problems |= _names_used_twice(templates)
+        for path, template in templates:
+            presets = list(_entries(template, path, "presets"))
+            problems |= _names_used_twice(presets) | _presets_at_odds(presets) | _source(template, path, load)
+    return problems
+
+
+def _entries(parent: dict[Any, Any], path: Path, key: str) -> Iterator[tuple[Path, dict[Any, Any]]]:
+    entries = parent.get(key)
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict):
+            yield (*path, key, index), entry
+
+
+def _names_used_twice(entries: list[tuple[Path, dict[Any, Any]]]) -> dict[Path, str]:
+    seen: set[str] = set()
+    problems: dict[Path, str] = {}
+    for path, entry in entries:
+        name = entry.get("name")
+        if not isinstance(name, str):
+            continue
+        if name in seen:
+            problems[(*path, "name")] = f"{name} is used by an entry before; choose another name, or join the two"
+        seen.add(name)
+    return problems
+
+
+def _presets_at_odds(presets: list[tuple[Path, dict[Any, Any]]]) -> dict[Path, str]:
+    problems: dict[Path, str] = {}
+    default: str | None = None
+    for path, preset in presets:
+        if preset.get("default") is True:
+            if default is not None:
+                problems[(*path, "default")] = f"{default} is the default already; a template has at most one"
+            default = default or str(preset.get("name"))
+        if preset.get("schedule"):
+            if preset.get("timezone") is None:
+                problems[(*path, "timezone")] = "is required with a schedule, such as Europe/Berlin"
+            if preset.get("instances") is None:
+                problems[(*path, "instances")] = "is required with a schedule: how many outside its windows; may be 0"
+    return problems
+
+
+def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]:
+    name, source = template.get("provisioner"), template.get("source")
+    if not isinstance(name, str):
+        return {}
+    try:
+        provisioner = load(name)
+    except (InvalidSource, InvalidInput) as error:
+        return {(*path, "provisioner"): "; ".join(map(str, error.details.values())) or str(error)}
+    except ImportError as error:
+        return {(*path, "provisioner"): f"cannot be loaded here ({error}); install what it needs"}
+    if not isinstance(source, dict):
+        return {}
+    problems = dict(_not_json(source, (*path, "source")))
+    if not problems:
+        try:
+            provisioner.validate(source)
+        except InvalidSource as error:
+            # The driver's own paths begin with `source`.
+            problems = {(*path, field): message for field, message in error.details.items()}
+            problems = problems or {(*path, "source"): str(error)}
+    return problems
+
+
+def _not_json(source: dict[Any, Any], path: Path) -> Iterator[tuple[Path, str]]:
+    """What of a source cannot be kept as JSON, which YAML can write."""
+    waiting: list[tuple[Path, Any]] = [(path, source)]
+    for count in range(SOURCE_VALUES_MAX + 1):
+        if not waiting:
+            return
+        if count == SOURCE_VALUES_MAX:
+            yield path, f"has more than {SOURCE_VALUES_MAX} values, or contains itself"
+            return
+        at, value = waiting.pop()
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(key, str) and is_storable(key):
+                    waiting.append(((*at, key), item))
+                else:
+                    yield (*at, str(key)), "the key must be text; put it in quotes"
+        elif isinstance(value, list):
+            waiting += [((*at, index), item) for index, item in enumerate(value)]
+        elif isinstance(value, str):
+            if not is_storable(value):
+                yield at, "must not contain NUL or half a surrogate pair"
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield at, "must be a finite number"
+        elif value is not None and not isinstance(value, str | int | float):
+            yield at, "must be text, a number, true, false, null, a list or a mapping"

@@ -1,0 +1,232 @@
+"""The YAML that `apply` reads: its keys, their defaults, and what each value may be.
+
+An entry of a template or preset is the whole of it: an optional key left out has its default, also when the entry was
+applied with another value before. What has no entry is left as it is; so is an organization's `prebuilds` when left
+out, since the templates of one organization may well be spread over several files.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
+
+from prebuilds.api import InvalidInput
+from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, Payload
+from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
+from prebuilds.planning.schedule import check_cron
+from prebuilds.templates.checks import check_entries, is_storable
+from prebuilds.templates.yaml_text import Path, load_yaml
+
+INSTANCES_MAX = 10_000
+"""More is a typing error sooner than a wish."""
+PARAMETER_LENGTH_MAX = 8192
+_PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
+
+
+def _parameter_name(value: str) -> str:
+    if not _PARAMETER_NAME.fullmatch(value):
+        raise ValueError("a parameter's name must be 1 to 64 letters, digits, underscores, dots and dashes")
+    return value
+
+
+def _parameter_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("must be text, a number, true or false")
+    if len(value) > PARAMETER_LENGTH_MAX or not is_storable(value):
+        raise ValueError(
+            f"must be at most {PARAMETER_LENGTH_MAX} characters, none of them NUL or half a surrogate pair"
+        )
+    return value
+
+
+def _not_reserved(value: str) -> str:
+    if value == PREBUILDS_USER:
+        raise ValueError(f"the name {PREBUILDS_USER} is reserved for the system user")
+    return value
+
+
+def _distinct(values: list[str]) -> list[str]:
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"has {', '.join(repeated)} more than once")
+    return values
+
+
+def _queue(value: str) -> str:
+    if not _QUEUE.fullmatch(value):
+        raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
+    if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
+        raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
+    return value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _none_for_zero(value: timedelta | None) -> timedelta | None:
+    return value or None
+
+
+def _cron(value: str) -> str:
+    check_cron(value)
+    return " ".join(value.split())
+
+
+_time_zones = cache(available_timezones)
+
+
+def _timezone(value: str) -> str:
+    if value not in _time_zones():
+        raise ValueError("must be the name of a time zone, such as Europe/Berlin or UTC")
+    return value
+
+
+Instances = Annotated[StrictInt, Field(ge=0, le=INSTANCES_MAX)]
+ParameterName = Annotated[str, AfterValidator(_parameter_name)]
+ParameterValue = Annotated[str, BeforeValidator(_parameter_value)]
+Timeout = Annotated[Duration, AfterValidator(_positive)]
+Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
+"""0 is the same as none."""
+
+
+class WindowEntry(Payload):
+    cron: Annotated[str, AfterValidator(_cron)]
+    instances: Instances
+
+
+class PresetEntry(Payload):
+    name: Name
+    parameters: dict[ParameterName, ParameterValue] = Field(default_factory=dict)
+    instances: Instances | None = None
+    """None: no pool."""
+    expire_after: Limit = None
+    default: StrictBool = False
+    claim_parameters: Annotated[list[ParameterName], AfterValidator(_distinct)] = Field(default_factory=list)
+    timezone: Annotated[str, AfterValidator(_timezone)] | None = None
+    schedule: list[WindowEntry] = Field(default_factory=list)
+
+    def policy(self) -> PresetPolicy:
+        return PresetPolicy(
+            instances=self.instances,
+            expire_after=self.expire_after,
+            default=self.default,
+            claim_parameters=tuple(sorted(self.claim_parameters)),
+            timezone=self.timezone,
+            schedule=tuple((window.cron, window.instances) for window in self.schedule),
+        )
+
+
+class TemplateEntry(Payload):
+    name: Name
+    provisioner: str
+    queue: Annotated[str, AfterValidator(_queue)] = PROVISIONER_QUEUE
+    source: dict[str, Any]
+    """The provisioner's own; JSON values only."""
+    build_timeout: Timeout = timedelta(minutes=30)
+    ready_timeout: Timeout = timedelta(minutes=5)
+    default_ttl: Limit = None
+    presets: list[PresetEntry] = Field(default_factory=list)
+
+    def content(self) -> VersionContent:
+        return VersionContent(
+            provisioner=self.provisioner,
+            queue=self.queue,
+            source=self.source,
+            parameters={preset.name: preset.parameters for preset in self.presets},
+        )
+
+    def policy(self) -> TemplatePolicy:
+        return TemplatePolicy(
+            default_ttl=self.default_ttl, build_timeout=self.build_timeout, ready_timeout=self.ready_timeout
+        )
+
+
+class OrganizationEntry(Payload):
+    name: Name
+    prebuilds: StrictBool | None = None
+    """Whether the feature is on; None leaves it as it is, and a new organization has it on."""
+    members: Annotated[list[Annotated[Name, AfterValidator(_not_reserved)]], AfterValidator(_distinct)] = Field(
+        default_factory=list
+    )
+    templates: list[TemplateEntry] = Field(default_factory=list)
+
+
+class TemplateFile(Payload):
+    organizations: list[OrganizationEntry]
+
+
+def parse_template_file(text: str) -> TemplateFile:
+    """Read and check a whole template file, each source by its own driver; nothing is written.
+
+    Raises:
+        InvalidInput: With everything that is wrong; its details have the path of each wrong value, such as
+            `organizations[acme].templates[python].presets[small].expire_after`. What is not YAML at all is `file`.
+    """
+    data, problems = load_yaml(text)
+    if data is None:
+        raise InvalidInput.field("organizations", "is required; the file is empty")
+    if not isinstance(data, dict):
+        raise InvalidInput.field("file", "must be a mapping with the key organizations")
+    problems |= check_entries(data)
+    file = None
+    try:
+        file = TemplateFile.model_validate(data)
+    except ValidationError as error:
+        problems |= _messages(error)
+    if problems or file is None:
+        details = {readable_path(data, path): message for path, message in problems.items()}
+        text = "; ".join(f"{path}: {message}" for path, message in details.items())
+        raise InvalidInput(f"the template file is not valid: {text}", details)
+    return file
+
+
+_MESSAGES = {
+    "extra_forbidden": "unknown key; remove it or correct its spelling",
+    "missing": "is required",
+    "string_type": "must be text; put it in quotes",
+    "time_delta_type": "must be a duration such as 90s, 15m, 8h or 2d",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "recursion_loop": "refers to itself",
+}
+"""Pydantic's own words speak of Python; the rest are good as they are."""
+
+
+def _messages(error: ValidationError) -> dict[Path, str]:
+    messages: dict[Path, str] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        path = tuple(part for part in item["loc"] if part != "[key]")
+        message = _MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, "))
+        messages[path] = message[0].lower() + message[1:]
+    return messages
+
+
+def readable_path(data: Any, path: Path) -> str:
+    """*path* with the names of list entries in place of their numbers, where they have one of their own."""
+    text = ""
+    for part in path:
+        if isinstance(data, list) and isinstance(part, int):
+            names = [entry.get("name") if isinstance(entry, dict) else None for entry in data]
+            name = names[part]
+            text += f"[{name}]" if isinstance(name, str) and names.count(name) == 1 else f"[{part}]"
+            data = data[part]
+        else:
+            text += f".{part}" if text else str(part)
+            data = data.get(part) if isinstance(data, dict) else None
+    return text

@@ -1,0 +1,90 @@
+"""Reading a template file's YAML, without the surprises that YAML 1.1 has in store.
+
+A key given twice is an error and not the last one's win; `12:30` and dates stay text; and a preset's parameters are
+kept as they are written, since what reaches a provisioner is text: `3.10` must not become `3.1`, nor `on` be `true`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.reader import ReaderError
+
+from prebuilds.api import InvalidInput
+
+FILE_LENGTH_MAX = 1_000_000
+"""Thousands of templates fit; a wrong file given by mistake is refused at once."""
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_TEXT = "tag:yaml.org,2002:str"
+_TIME = "tag:yaml.org,2002:timestamp"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_PLAIN = (*_NUMBERS, _TIME, "tag:yaml.org,2002:bool")
+_PARAMETERS = ("organizations", "templates", "presets", "parameters")
+
+
+class _Loader(yaml.SafeLoader):
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
+        tag = str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
+        return _TEXT if tag == _TIME or (tag in _NUMBERS and ":" in value) else tag
+
+
+def load_yaml(text: str) -> tuple[Any, dict[Path, str]]:
+    """Read one YAML document.
+
+    Returns:
+        Its plain values, None for an empty one; and each key that was given twice: its path, and what is wrong.
+    Raises:
+        InvalidInput: It is not YAML; says line and column where known.
+    """
+    if len(text) > FILE_LENGTH_MAX:
+        raise InvalidInput.field("file", f"is longer than {FILE_LENGTH_MAX} characters")
+    problems: dict[Path, str] = {}
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None, problems
+        _examine(node, (), problems, set())
+        return loader.construct_document(node), problems
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise InvalidInput.field("file", f"is not valid YAML{where}: {what}") from error
+    except ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, error.position - before.rfind("\n")
+        message = f"is not valid YAML at line {line}, column {column}: this character is not allowed"
+        raise InvalidInput.field("file", message) from error
+    except RecursionError as error:
+        raise InvalidInput.field("file", "is nested too deeply") from error
+    except (ValueError, KeyError, AttributeError) as error:  # thousands of digits, or a tag such as !!bool on a word
+        raise InvalidInput.field("file", f"has a value that cannot be read: {error}") from error
+
+
+def _examine(node: yaml.Node, path: Path, problems: dict[Path, str], seen: set[int]) -> None:
+    """Note keys given twice, and turn parameters to text, before anything is made of the nodes."""
+    if id(node) in seen:  # an alias, perhaps of what it stands in
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _examine(item, (*path, index), problems, seen)
+    elif isinstance(node, yaml.MappingNode):
+        first_lines: dict[str, int] = {}
+        parameters = tuple(part for part in path if isinstance(part, str)) == _PARAMETERS
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in first_lines:
+                message = f"is given twice, at lines {first_lines[key.value]} and {line}; keep one"
+                problems[(*path, key.value)] = message
+            first_lines.setdefault(key.value, line)
+            for scalar in (key, value) if parameters else ():
+                if isinstance(scalar, yaml.ScalarNode) and scalar.tag in _PLAIN:
+                    scalar.tag = _TEXT
+            _examine(value, (*path, key.value), problems, seen)

@@ -1,0 +1,115 @@
+"""A PostgreSQL for the tests that need one: one server a run (one a worker under xdist), one database a test.
+
+`PREBUILDS_TEST_DATABASE_URL` names another server to use, such as an older version's; its user must be allowed to
+create databases. Nothing here outlives its event loop: the server is a process, what connects is made for each test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.store.engine import create_engine, dsn_of
+from prebuilds.store.migrate import migrate
+
+
+def database_at(server: str, database: str) -> str:
+    """The URL of another database on the same server."""
+    return urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+
+
+def run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end in a loop and thread of its own, so that the test's loop is neither used nor replaced."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, work).result()
+
+
+async def execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn_of(url))
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def create_database(server: str, database: str, *, template: str) -> None:
+    connection = await asyncpg.connect(dsn_of(server))
+    try:
+        # Copying files is the faster strategy for a small template; before 15 there was no other.
+        strategy = " STRATEGY = FILE_COPY" if connection.get_server_version().major >= 15 else ""
+        await connection.execute(f'CREATE DATABASE "{database}" TEMPLATE "{template}"{strategy}')
+    finally:
+        await connection.close()
+
+
+async def drop_database(server: str, database: str) -> None:
+    await execute(server, f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server's maintenance database."""
+    if given := os.environ.get("PREBUILDS_TEST_DATABASE_URL"):
+        yield given
+        return
+    from prebuilds.stack.postgres import EmbeddedPostgres
+
+    folder = tmp_path_factory.mktemp("postgres")
+    server = EmbeddedPostgres(folder, durable=False)
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+        shutil.rmtree(folder)  # pytest keeps the folders of some runs, and this one is large
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: str) -> Iterator[str]:
+    """A migrated database that nobody uses but to copy it."""
+    database = f"migrated_{uuid4().hex[:12]}"
+
+    async def make() -> None:
+        await create_database(postgres_server, database, template="template0")
+        engine = create_engine(database_at(postgres_server, database))
+        await migrate(engine)
+        await engine.dispose()  # a template that somebody is connected to cannot be copied
+
+    run_apart(make())
+    yield database
+    run_apart(drop_database(postgres_server, database))
+
+
+@pytest.fixture
+async def database_url(postgres_server: str, migrated_template: str) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    database = f"test_{uuid4().hex[:12]}"
+    await create_database(postgres_server, database, template=migrated_template)
+    yield database_at(postgres_server, database)
+    await drop_database(postgres_server, database)
+
+
+@pytest.fixture
+async def empty_database_url(postgres_server: str) -> AsyncIterator[str]:
+    """A database of the test's own, without a schema."""
+    database = f"empty_{uuid4().hex[:12]}"
+    await create_database(postgres_server, database, template="template0")
+    yield database_at(postgres_server, database)
+    await drop_database(postgres_server, database)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(database_url, application="prebuilds-tests")
+    yield engine
+    await engine.dispose()

@@ -1,0 +1,243 @@
+"""The process driver against real processes: twice is once, killed is found again, gone is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+import pytest
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners import process_host
+from prebuilds.provisioners.base import InvalidSource, Provision, StaleBuild
+from prebuilds.provisioners.process import ProcessProvisioner
+
+SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
+SLEEP = {"command": ["sleep", "infinity"]}
+
+
+def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
+    return Provision(
+        workspace_id=workspace_id or uuid4(),
+        build_number=number,
+        name=changes.pop("name", "prebuild-1"),
+        owner=changes.pop("owner", "prebuilds"),
+        organization="acme",
+        template="python",
+        preset="small",
+        source=source,
+        **changes,
+    )
+
+
+def later(provision: Provision, **changes: Any) -> Provision:
+    return provision.model_copy(update={"build_number": provision.build_number + 1, **changes})
+
+
+def log(_: str) -> None: ...
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
+    driver = ProcessProvisioner(tmp_path)
+    yield driver
+    for item in await driver.inventory():
+        await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
+    assert process_host.find_tagged((tmp_path / "host-id").read_text()) == []
+
+
+async def running(driver: ProcessProvisioner) -> dict[UUID, bool]:
+    return {item.workspace_id: item.running for item in await driver.inventory()}
+
+
+async def test_a_workspace_serves_stops_starts_and_goes(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    first = wanted(SERVE)
+    made = await driver.apply(first, log)
+    assert made.address is not None
+    assert httpx.get(made.address).status_code == 200
+    assert await driver.probe(first.workspace_id)
+    folder = Path(made.resources["folder"])
+    (folder / "kept.txt").write_text("mine")
+
+    await driver.stop(later(first), log)
+    assert await running(driver) == {first.workspace_id: False}
+    assert not await driver.probe(first.workspace_id)
+    again = await driver.apply(later(later(first)), log)
+    assert (again.address, again.resources["folder"]) == (made.address, made.resources["folder"])
+    assert "kept.txt" in httpx.get(made.address).text
+
+    await driver.destroy(wanted(SERVE, 4, first.workspace_id), log)
+    assert await running(driver) == {}
+    assert not folder.exists()
+    assert not list((tmp_path / "ports").iterdir())
+
+
+async def test_each_call_twice_and_at_once_makes_one_thing(driver: ProcessProvisioner) -> None:
+    build = wanted(SERVE)
+    made = await asyncio.gather(*[driver.apply(build, log) for _ in range(4)])
+    assert len({m.resources["pid"] for m in made}) == 1
+    claim = later(build, owner="alice", name="alice-dev")
+    claimed = await asyncio.gather(driver.claim(claim, log), driver.claim(claim, log))
+    assert {c.resources["pid"] for c in claimed} == {made[0].resources["pid"]}
+    gone = later(claim)
+    await asyncio.gather(driver.destroy(gone, log), driver.destroy(gone, log))
+    await driver.destroy(gone, log)
+    assert await running(driver) == {}
+
+
+async def test_claim_tells_the_process_by_file_and_signal(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    script = (
+        "import os, signal, pathlib, time\n"
+        "def told(*_): pathlib.Path('told').write_text(pathlib.Path(os.environ['PREBUILDS_CLAIM_FILE']).read_text())\n"
+        "signal.signal(signal.SIGUSR1, told)\n"
+        "pathlib.Path('up').touch()\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    source = {"command": [sys.executable, "-c", script], "ready": {"file": "up"}, "claim": {"signal": "SIGUSR1"}}
+    build = wanted(source)
+    made = await driver.apply(build, log)
+    await driver.claim(later(build, owner="alice", name="dev", claim_parameters={"token": "a b"}), log)
+    told = Path(made.resources["folder"]) / "told"
+    deadline = asyncio.get_running_loop().time() + 5
+    while not (told.exists() and told.read_text()):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.02)
+    said = json.loads(told.read_text())
+    assert (said["owner"], said["name"], said["claim_parameters"]) == ("alice", "dev", {"token": "a b"})
+    claim_file = tmp_path / "workspaces" / str(build.workspace_id) / "claim.json"
+    assert claim_file.stat().st_mode & 0o077 == 0
+
+
+async def test_a_crash_between_start_and_record_is_found_by_its_tag(
+    driver: ProcessProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, pids = wanted(SLEEP), []
+    spawn = process_host.spawn
+
+    def crash_after(*args: Any, **kwargs: Any) -> Any:
+        pids.append(spawn(*args, **kwargs).pid)
+        raise KeyboardInterrupt  # like a kill: nothing of ours runs after it
+
+    monkeypatch.setattr(process_host, "spawn", crash_after)
+    with pytest.raises(KeyboardInterrupt):
+        await driver.apply(build, log)
+    monkeypatch.setattr(process_host, "spawn", spawn)
+    made = await ProcessProvisioner(tmp_path).apply(build, log)
+    assert made.resources["pid"] == pids[0]
+
+
+async def test_an_earlier_build_is_refused_also_after_the_end(driver: ProcessProvisioner) -> None:
+    build = wanted(SLEEP, 3)
+    await driver.apply(build, log)
+    earlier = build.model_copy(update={"build_number": 2})
+    for effect in (driver.apply, driver.claim, driver.stop, driver.destroy):
+        with pytest.raises(StaleBuild):
+            await effect(earlier, log)
+    await driver.destroy(later(build), log)
+    with pytest.raises(StaleBuild):
+        await driver.apply(build, log)
+
+
+async def test_values_reach_the_command_as_they_are(driver: ProcessProvisioner) -> None:
+    nasty = "a b'c\"d$(touch hacked)`id`;\nnext {port} %s"
+    source = {
+        "command": [sys.executable, "-c", "import sys,time,pathlib;pathlib.Path('a').write_text(sys.argv[1]);time.sleep(99)",
+                    "{param.size}"],
+        "ready": {"file": "a"},
+    }  # fmt: skip
+    made = await driver.apply(wanted(source, parameters={"size": nasty}), log)
+    assert (Path(made.resources["folder"]) / "a").read_text() == nasty
+    assert not (Path(made.resources["folder"]) / "hacked").exists()
+
+
+async def test_the_workers_secrets_stay_with_the_worker(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREBUILDS_DATABASE_URL", "postgresql://secret")
+    made = await driver.apply(wanted(SLEEP), log)
+    assert "PREBUILDS_DATABASE_URL" not in psutil.Process(made.resources["pid"]).environ()
+
+
+async def test_a_command_that_ends_early_fails_with_its_log(driver: ProcessProvisioner) -> None:
+    source = {"command": ["sh", "-c", "echo out of cheese; exit 7"], "ready": {"file": "never"}}
+    with pytest.raises(ProvisionFailed, match=r"status 7 (.|\n)*out of cheese"):
+        await driver.apply(wanted(source), log)
+    assert await running(driver) == {}
+
+
+async def test_one_that_is_never_ready_fails_and_leaves_nothing(driver: ProcessProvisioner) -> None:
+    source = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
+    with pytest.raises(ProvisionFailed, match=r"not ready within 0\.2 s"):
+        await driver.apply(wanted(source, ready_timeout_s=0.2), log)
+    assert await running(driver) == {}
+
+
+async def test_a_cancelled_start_leaves_nothing(driver: ProcessProvisioner) -> None:
+    build = wanted({"command": ["sleep", "infinity"], "ready": {"file": "never"}})
+    task = asyncio.create_task(driver.apply(build, log))
+    while not (await running(driver)).get(build.workspace_id):
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await running(driver) == {}
+    await driver.apply(wanted(SLEEP, 1, build.workspace_id), log)  # the same build may be tried again
+
+
+async def test_a_program_that_is_not_there_can_never_work(driver: ProcessProvisioner) -> None:
+    source = {"command": ["no-such-program"]}
+    with pytest.raises(InvalidSource, match=r"source\.command: no program no-such-program"):
+        driver.validate(source)
+    with pytest.raises(InvalidSource):
+        await driver.apply(wanted(source), log)
+
+
+async def test_a_recycled_pid_is_left_alone(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    os.kill(made.resources["pid"], signal.SIGKILL)
+    record_file = tmp_path / "workspaces" / str(build.workspace_id) / "process.json"
+    record = json.loads(record_file.read_text())
+    record_file.write_text(json.dumps(record | {"pid": os.getpid()}))  # another process has that pid by now
+    await driver.destroy(later(build), log)  # must not end the test run
+
+
+async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) -> None:
+    source = {"command": ["sh", "-c", "setsid sleep 1000 & touch up; exec sleep 1000"], "ready": {"file": "up"}}
+    build = wanted(source)
+    await driver.apply(build, log)
+    await driver.destroy(later(build), log)  # the fixture checks that nothing tagged is left
+
+
+async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    runs, stopped = wanted(SERVE), wanted(SLEEP)
+    made = await driver.apply(runs, log)
+    await driver.apply(stopped, log)
+    await driver.stop(later(stopped), log)
+    assert await driver.suspend() == 1
+    assert set((await running(driver)).values()) == {False}
+    assert await ProcessProvisioner(tmp_path).restore() == 1
+    assert await driver.restore() == 0
+    assert await running(driver) == {runs.workspace_id: True, stopped.workspace_id: False}
+    again = await driver.apply(runs, log)
+    assert again.address == made.address
+
+
+@pytest.mark.parametrize(
+    "ready",
+    [{"http": "/"}, {"tcp": True}, {"command": [sys.executable, "-c", "import os; os.stat('up')"]}, {"file": "up"}],
+    ids=["http", "tcp", "command", "file"],
+)
+async def test_ready_in_each_way(driver: ProcessProvisioner, ready: dict[str, Any]) -> None:
+    script = "import http.server as h, sys, pathlib; pathlib.Path('up').touch(); h.test(h.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
+    source = {"command": [sys.executable, "-c", script, "{port}"], "ready": ready}
+    await driver.apply(wanted(source), log)

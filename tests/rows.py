@@ -1,0 +1,65 @@
+"""Looking into a test's database, and writing what no public call makes in one step."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.payloads import PREBUILDS_USER_ID
+from prebuilds.store.tables import metadata
+from tests.builders import MadePreset
+
+
+async def rows_of(engine: AsyncEngine) -> dict[str, list[str]]:
+    """Every row of every table, with the transaction that wrote it: equal only when no row was touched."""
+    async with engine.connect() as connection:
+        return {
+            table: sorted(map(str, await connection.scalars(text(f"SELECT (t.xmin, t)::text FROM {table} t"))))
+            for table in metadata.tables
+        }
+
+
+async def one(engine: AsyncEngine, statement: str, **values: Any) -> Any:
+    async with engine.begin() as connection:
+        return (await connection.execute(text(statement), values)).one()
+
+
+async def do(engine: AsyncEngine, statement: str, **values: Any) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(statement), values)
+
+
+async def events(engine: AsyncEngine, kind: str) -> list[tuple[UUID | None, dict[str, Any]]]:
+    async with engine.connect() as connection:
+        found = await connection.execute(
+            text("SELECT preset_id, data FROM events WHERE kind = :kind ORDER BY id"), {"kind": kind}
+        )
+        return [(row.preset_id, row.data) for row in found]
+
+
+async def add_prebuild(engine: AsyncEngine, preset: MadePreset, age: timedelta, *, claimable: bool = True) -> UUID:
+    workspace_id = uuid4()
+    await do(
+        engine,
+        """
+        INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
+                                created_at, claimable_preset_id, claim_build_id, expires_at)
+        VALUES (:id, :organization_id, :owner_id, :name, :template_id, :version_id, :preset_id,
+                now() - CAST(:age AS interval), :claimable_id, :claim_build_id, now() + interval '1 minute')
+        """,
+        id=workspace_id,
+        organization_id=preset.organization_id,
+        owner_id=PREBUILDS_USER_ID,
+        name=f"w{workspace_id.hex[:12]}",
+        template_id=preset.template_id,
+        version_id=preset.version_id,
+        preset_id=preset.id,
+        age=age,
+        claimable_id=preset.id if claimable else None,
+        claim_build_id=uuid4() if claimable else None,
+    )
+    return workspace_id

@@ -1,0 +1,65 @@
+"""Template files for tests of reading them: one with every key, and one that is right but for what a test breaks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from prebuilds.api import InvalidInput
+from prebuilds.templates import parse_template_file
+
+CONTRACT = """
+organizations:
+  - name: acme
+    prebuilds: false
+    members: [alice, bob]
+    templates:
+      - name: python
+        provisioner: process
+        queue: gpu
+        build_timeout: 20m
+        ready_timeout: 90s
+        source: {command: ["python3", "-m", "http.server", "{port}"], ready: {http: "/"}}
+        default_ttl: 8h
+        presets:
+          - name: small
+            parameters: {size: small}
+            instances: 3
+            expire_after: 24h
+            default: true
+            claim_parameters: [token]
+            timezone: Europe/Berlin
+            schedule:
+              - {cron: "* 8-18 * * 1-5", instances: 10}
+"""
+
+TEMPLATE = "organizations[acme].templates[python]"
+PRESET = f"{TEMPLATE}.presets[small]"
+
+
+def written(
+    preset: dict[str, Any] | None = None,
+    template: dict[str, Any] | None = None,
+    organization: dict[str, Any] | None = None,
+) -> str:
+    """A file that is right but for what is given; None removes a key."""
+    small = merged({"name": "small"}, preset)
+    python = merged(
+        {"name": "python", "provisioner": "process", "source": {"command": ["sleep", "1"]}, "presets": [small]},
+        template,
+    )
+    return yaml.safe_dump({"organizations": [merged({"name": "acme", "templates": [python]}, organization)]})
+
+
+def merged(entry: dict[str, Any], changes: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (entry | (changes or {})).items() if value is not ...}
+
+
+def problems(text: str) -> dict[str, str]:
+    with pytest.raises(InvalidInput) as caught:
+        parse_template_file(text)
+    for path, message in caught.value.details.items():
+        assert f"{path}: {message}" in str(caught.value)
+    return caught.value.details

@@ -1,0 +1,174 @@
+"""Reading template files: every key of the contract, and what becomes of the values."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from prebuilds.api import InvalidInput
+from prebuilds.planning.content import preset_id
+from prebuilds.planning.schedule import check_cron
+from prebuilds.templates import parse_template_file
+from prebuilds.templates.file import OrganizationEntry, PresetEntry, TemplateEntry
+from tests.template_files import CONTRACT, TEMPLATE, written
+
+
+def only_preset(text: str) -> PresetEntry:
+    return parse_template_file(text).organizations[0].templates[0].presets[0]
+
+
+def test_every_key_of_the_contract_is_read() -> None:
+    file = parse_template_file(CONTRACT)
+    (organization,) = file.organizations
+    (template,) = organization.templates
+    (preset,) = template.presets
+    assert organization.model_dump(exclude={"templates"}) == {
+        "name": "acme",
+        "prebuilds": False,
+        "members": ["alice", "bob"],
+    }
+    assert template.model_dump(exclude={"presets"}) == {
+        "name": "python",
+        "provisioner": "process",
+        "queue": "gpu",
+        "build_timeout": timedelta(minutes=20),
+        "ready_timeout": timedelta(seconds=90),
+        "source": {"command": ["python3", "-m", "http.server", "{port}"], "ready": {"http": "/"}},
+        "default_ttl": timedelta(hours=8),
+    }
+    assert preset.model_dump() == {
+        "name": "small",
+        "parameters": {"size": "small"},
+        "instances": 3,
+        "expire_after": timedelta(hours=24),
+        "default": True,
+        "claim_parameters": ["token"],
+        "timezone": "Europe/Berlin",
+        "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+    }
+
+
+def test_no_key_is_left_untested() -> None:
+    for entry in (OrganizationEntry, TemplateEntry, PresetEntry):
+        for key in entry.model_fields:
+            assert f"{key}:" in CONTRACT
+
+
+def test_optional_keys_have_defaults() -> None:
+    template = parse_template_file(written()).organizations[0].templates[0]
+    assert template.queue == "prebuilds-provisioner"
+    assert (template.build_timeout, template.ready_timeout) == (timedelta(minutes=30), timedelta(minutes=5))
+    assert template.default_ttl is None
+    assert template.presets[0].model_dump(exclude={"name"}) == {
+        "parameters": {},
+        "instances": None,
+        "expire_after": None,
+        "default": False,
+        "claim_parameters": [],
+        "timezone": None,
+        "schedule": [],
+    }
+    assert parse_template_file("organizations: [{name: acme}]").organizations[0].prebuilds is None
+
+
+def test_examples_of_the_project_are_right() -> None:
+    for example in (Path(__file__).parents[2] / "examples").glob("*.yaml"):
+        assert parse_template_file(example.read_text()).organizations
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("small", "small"),
+        ("3", "3"),
+        ("3.10", "3.10"),
+        ("010", "010"),
+        ("1_000", "1_000"),
+        ("12:30", "12:30"),
+        ("true", "true"),
+        ("on", "on"),
+        ("2024-01-31", "2024-01-31"),
+        ("''", ""),
+        ("'null'", "null"),
+        ("|\n                two\n                lines", "two\nlines\n"),
+        ("größer 🐍", "größer 🐍"),
+    ],
+)
+def test_parameters_are_kept_as_they_are_written(value: str, text: str) -> None:
+    file = CONTRACT.replace("parameters: {size: small}", f"parameters:\n              size: {value}")
+    assert only_preset(file).parameters == {"size": text}
+
+
+def test_parameters_given_in_python_become_text() -> None:
+    entry = PresetEntry.model_validate({"name": "small", "parameters": {"a": 1, "b": 1.5, "c": True, "d": False}})
+    assert entry.parameters == {"a": "1", "b": "1.5", "c": "true", "d": "false"}
+
+
+def test_source_keeps_its_values() -> None:
+    source = {"env": {"PORT": 8080, "RATIO": 0.5, "DEBUG": True, "NONE": None}, "command": ["sleep", "1"]}
+    try:
+        template = parse_template_file(written(template={"provisioner": "process", "source": source}))
+    except InvalidInput as error:  # the driver may want text in env; what we tell it is then in its answer
+        assert set(error.details) <= {f"{TEMPLATE}.source.env.{key}" for key in source["env"]}  # noqa: PT017
+    else:
+        assert template.organizations[0].templates[0].source == source
+
+
+def test_zero_limits_are_none() -> None:
+    template = parse_template_file(written({"expire_after": "0s"}, {"default_ttl": 0})).organizations[0].templates[0]
+    assert (template.default_ttl, template.presets[0].expire_after) == (None, None)
+
+
+def test_anchors_and_merges_are_read() -> None:
+    text = CONTRACT + (
+        "          - &other {name: other, parameters: {version: 3.10}, instances: 1}\n"
+        "          - {<<: *other, name: third}\n"
+    )
+    presets = parse_template_file(text).organizations[0].templates[0].presets
+    assert [(preset.name, preset.parameters, preset.instances) for preset in presets[1:]] == [
+        ("other", {"version": "3.10"}, 1),
+        ("third", {"version": "3.10"}, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["* * * * *", "* 8-18 * * 1-5", "* 0-6/2,22 1,15 */3 0", "* 9 * JAN-MAR mon-fri", "*  8  * * *", "* * 29 2 *"],
+)
+def test_right_windows_are_accepted(cron: str) -> None:
+    check_cron(cron)
+    schedule = [{"cron": cron, "instances": 0}]
+    preset = only_preset(written({"instances": 1, "timezone": "UTC", "schedule": schedule}))
+    assert preset.schedule[0].cron == " ".join(cron.split())
+
+
+def test_reading_a_file_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary, here = tmp_path / "temporary", tmp_path / "here"
+    for folder in (temporary, here):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    parse_template_file(CONTRACT)
+    assert [*temporary.iterdir(), *here.iterdir()] == []
+
+
+def test_policy_is_no_content() -> None:
+    def content(text: str) -> str:
+        return parse_template_file(text).organizations[0].templates[0].content().canonical()
+
+    policy = {"instances": 9, "expire_after": "1h", "default": True, "claim_parameters": ["t"], "timezone": "UTC"}
+    limits = {"default_ttl": "1h", "build_timeout": "1h", "ready_timeout": "1h"}
+    assert content(written(policy, limits)) == content(written())
+    assert content(written({"parameters": {"size": "small"}})) != content(written())
+
+
+def test_ids_depend_on_template_content_and_name() -> None:
+    one, other = uuid4(), uuid4()
+    content = parse_template_file(CONTRACT).organizations[0].templates[0].content()
+    changed = parse_template_file(CONTRACT.replace("gpu", "cpu")).organizations[0].templates[0].content()
+    assert content.version_id(one) == content.version_id(one)
+    assert len({content.version_id(one), content.version_id(other), changed.version_id(one)}) == 3
+    assert len({preset_id(one, "small"), preset_id(one, "large"), preset_id(other, "small")}) == 3

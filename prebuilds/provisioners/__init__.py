@@ -1,0 +1,39 @@
+"""Drivers by name: ours and those that other packages bring, all found the same way, by entry point."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.provisioners.process import ProcessProvisioner
+
+GROUP = "prebuilds.provisioners"
+
+
+def known() -> list[str]:
+    """The names of all drivers that are installed."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def load(name: str, state_dir: Path) -> Provisioner:
+    """The driver *name*, for things kept in *state_dir*.
+
+    Raises:
+        InvalidSource: No such driver is installed here.
+    """
+    for entry in entry_points(group=GROUP, name=name):
+        driver: Provisioner = entry.load()(state_dir)
+        return driver
+    message = f"no provisioner {name} is installed; known are {', '.join(known())}"
+    raise InvalidSource(f"provisioner: {message}", {"provisioner": message})
+
+
+async def restore(state_dir: Path) -> int:
+    """Bring back the workspaces that should run on this host and do not. Returns how many were started."""
+    return await ProcessProvisioner(state_dir).restore()
+
+
+async def suspend(state_dir: Path) -> int:
+    """End the workspaces that run on this host, to be brought back by `restore`. Returns how many ran."""
+    return await ProcessProvisioner(state_dir).suspend()

@@ -1,0 +1,338 @@
+"""The `process` driver: a workspace is a command that runs on this host, in a folder and a process group of its own.
+
+It needs no privileges and isolates nothing. The process outlives the worker that started it, and is found again by its
+record, or by its tag where a crash came between starting and recording. On claim it is told its owner by a file, and
+by a signal where the template names one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners import process_host as host
+from prebuilds.provisioners.base import InventoryItem, Locality, Provision, Provisioned
+from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
+from prebuilds.provisioners.process_host import Found
+from prebuilds.provisioners.process_source import fill, find_program, parse_source
+from prebuilds.provisioners.readiness import command_ready, http_ready, tcp_ready
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.02
+POLL_MAX_S = 0.5
+LOG_TAIL_LINES = 15
+AT_ONCE = 16
+"""Starts and stops at a time when the whole host is suspended or restored."""
+
+Log = Callable[[str], None]
+
+
+class ProcessProvisioner:
+    locality = Locality.HOST
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir.absolute()
+        self._folders = Folders(self._state_dir)
+
+    @cached_property  # not made by `validate`, which must leave no trace
+    def _host(self) -> str:
+        return host_id(self._state_dir)
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        # Plain HTTP to ourselves: no certificates to load, no proxy to ask.
+        return httpx.AsyncClient(verify=False, trust_env=False)  # noqa: S501
+
+    def validate(self, source: dict[str, Any]) -> None:
+        program = parse_source(source).command[0]
+        if "{" not in program:
+            find_program(program)
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        return []  # a hand-over writes a file and sends a signal; it never replaces anything
+
+    async def apply(self, wanted: Provision, log: Log) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            is_new = before is None or before.made_by == wanted.build_number
+            try:
+                record = await self._ensure_runs(wanted, before)
+                await self._wait_ready(record)
+            except (ProvisionFailed, asyncio.CancelledError):
+                await self._end(wanted.workspace_id, before=self._folders.read(wanted.workspace_id))
+                if is_new:
+                    await asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number - 1)
+                raise
+        log(f"process {record.pid} is ready")
+        return self._provisioned(record)
+
+    async def claim(self, wanted: Provision, log: Log) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            self._write_claim(wanted)
+            record = await self._ensure_runs(wanted, before)
+            number = parse_source(wanted.source).claim.signal
+            if number is not None and record.found is not None:
+                host.send(record.found, signal.Signals[number])
+            await self._wait_ready(record)
+        log(f"handed over to {wanted.owner}")
+        return self._provisioned(record)
+
+    async def stop(self, wanted: Provision, log: Log) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            if record is None:
+                return
+            self._folders.write(record.model_copy(update={"build_number": wanted.build_number, "wanted": False}))
+            await self._end(wanted.workspace_id, record)
+
+    async def destroy(self, wanted: Provision, log: Log) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            await self._end(wanted.workspace_id, record)
+            await asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number)
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        record = self._folders.read(workspace_id)
+        return record is not None and record.found is not None and await self._is_ready(record, record.found)
+
+    async def inventory(self) -> list[InventoryItem]:
+        tagged: dict[UUID, Found] = {}
+        for workspace_id, found in await asyncio.to_thread(host.find_tagged, self._host):
+            tagged.setdefault(workspace_id, found)
+        items = []
+        for workspace_id in sorted({*tagged, *self._folders.all()}):
+            record, running = self._folders.read(workspace_id), tagged.get(workspace_id)
+            folder = self._folders.folder(workspace_id)
+            since = running.started if running is not None else folder.stat().st_mtime if folder.exists() else 0.0
+            items.append(
+                InventoryItem(
+                    workspace_id=workspace_id,
+                    build_number=record.build_number if record is not None else 0,
+                    running=running is not None,
+                    created_at=datetime.fromtimestamp(since, UTC),
+                )
+            )
+        return items
+
+    # --- The whole host ---
+
+    async def suspend(self) -> int:
+        """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
+        return await self._each(self._suspend_one)
+
+    async def restore(self) -> int:
+        """Start again what should run and does not: after `suspend`, or a reboot. Returns how many were started."""
+        return await self._each(self._restore_one)
+
+    async def _each(self, act: Callable[[UUID], Any]) -> int:
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def one(workspace_id: UUID) -> bool:
+            async with at_once:
+                try:
+                    return bool(await act(workspace_id))
+                except Exception as error:
+                    logger.warning(
+                        "A workspace is left as it is",
+                        extra={"workspace_id": str(workspace_id), "error": f"{type(error).__name__}: {error}"},
+                    )
+                    return False
+
+        return sum(await asyncio.gather(*[one(workspace_id) for workspace_id in self._folders.all()]))
+
+    async def _suspend_one(self, workspace_id: UUID) -> bool:
+        async with self._folders.locked(workspace_id):
+            record = self._folders.read(workspace_id)
+            if record is None or not record.wanted:
+                return False
+            await self._end(workspace_id, record)
+            return True
+
+    async def _restore_one(self, workspace_id: UUID) -> bool:
+        async with self._folders.locked(workspace_id):
+            record = self._folders.read(workspace_id)
+            if record is None or not record.wanted or await self._living(record) is not None:
+                return False
+            port = record.launch.port
+            if port is not None and not host.port_is_free(port):
+                raise ProvisionFailed(f"its port {port} is taken by another program")
+            await self._start(record)
+            return True
+
+    # --- One workspace, under its lock ---
+
+    async def _ensure_runs(self, wanted: Provision, before: Record | None) -> Record:
+        """The workspace's record, with a process that runs: the one it has, or a new one."""
+        if before is not None and (living := await self._living(before)) is not None:
+            update = {
+                "build_number": wanted.build_number,
+                "wanted": True,
+                "pid": living.pid,
+                "started": living.started,
+            }
+            return self._folders.write(before.model_copy(update=update))
+        record = Record(
+            workspace_id=wanted.workspace_id,
+            made_by=before.made_by if before is not None else wanted.build_number,
+            build_number=wanted.build_number,
+            wanted=True,
+            launch=self._launch(wanted, before),
+        )
+        return await self._start(record)
+
+    async def _start(self, record: Record) -> Record:
+        # Recorded before it is started: a crash right after leaves a record without pid, which means: look for the tag.
+        self._folders.write(record.model_copy(update={"pid": None, "started": None}))
+        folders, launch = self._folders, record.launch
+        home, log = folders.home(record.workspace_id), folders.log(record.workspace_id)
+        try:
+            found = host.spawn(launch.argv, folder=home, env=launch.env, log=log)
+        except OSError as error:
+            raise ProvisionFailed(f"{launch.argv[0]} cannot be started: {error}") from error
+        return folders.write(record.model_copy(update={"pid": found.pid, "started": found.started}))
+
+    async def _living(self, record: Record) -> Found | None:
+        """Its process, if one runs; by its tag when a crash may have come between starting and recording."""
+        if record.found is not None:
+            return record.found if host.is_alive(record.found) else None
+        tagged = await asyncio.to_thread(host.find_tagged, self._host, record.workspace_id)
+        return tagged[0][1] if tagged else None
+
+    async def _end(self, workspace_id: UUID, before: Record | None) -> None:
+        leader = await self._living(before) if before is not None else None
+        stop_signal = signal.Signals[before.launch.stop_signal] if before is not None else signal.SIGTERM
+        grace_s = before.launch.stop_timeout_s if before is not None else 0.0
+        await asyncio.to_thread(host.end_all, self._host, workspace_id, leader, stop_signal, grace_s)
+
+    def _remove(self, workspace_id: UUID, build_number: int) -> None:
+        record = self._folders.read(workspace_id)
+        self._folders.remove(workspace_id, build_number)
+        if record is not None and record.launch.port is not None:
+            host.give_port_back(self._folders.ports, record.launch.port, workspace_id)
+
+    def _launch(self, wanted: Provision, before: Record | None) -> Launch:
+        """Fill the template's placeholders for this workspace.
+
+        Raises:
+            InvalidSource: A placeholder has no value, or the program is not on this host.
+        """
+        source = parse_source(wanted.source)
+        port = None
+        if source.has_port:
+            port = host.take_port(self._folders.ports, wanted.workspace_id, before.launch.port if before else None)
+        home = self._folders.home(wanted.workspace_id)
+        values = {
+            "workspace_id": str(wanted.workspace_id),
+            "name": wanted.name,
+            "owner": wanted.owner,
+            "organization": wanted.organization,
+            "template": wanted.template,
+            "preset": wanted.preset or "",
+            "folder": str(home),
+            **({"port": str(port)} if port is not None else {}),
+            **{f"param.{name}": value for name, value in wanted.parameters.items()},
+        }
+        argv = [fill(word, values, f"source.command.{n}") for n, word in enumerate(source.command)]
+        env = {name: fill(value, values, f"source.env.{name}") for name, value in source.env.items()}
+        ready = source.readiness
+        if ready is not None and ready.command is not None:
+            ready = ready.model_copy(
+                update={"command": [fill(w, values, "source.ready.command") for w in ready.command]}
+            )
+        return Launch(
+            argv=[find_program(argv[0]), *argv[1:]],
+            env={
+                **host.base_environment(),
+                "HOME": str(home),
+                **env,
+                host.WORKSPACE_TAG: str(wanted.workspace_id),
+                host.HOST_TAG: self._host,
+                "PREBUILDS_CLAIM_FILE": str(self._folders.claim_file(wanted.workspace_id)),
+            },
+            port=port,
+            ready=ready,
+            ready_timeout_s=wanted.ready_timeout_s,
+            address=fill(source.shown_address, values, "source.address") if source.shown_address else None,
+            stop_signal=source.stop_signal,
+            stop_timeout_s=source.stop_timeout.total_seconds(),
+        )
+
+    def _write_claim(self, wanted: Provision) -> None:
+        told = {
+            "workspace_id": str(wanted.workspace_id),
+            "organization": wanted.organization,
+            "owner": wanted.owner,
+            "name": wanted.name,
+            "parameters": wanted.parameters,
+            "claim_parameters": wanted.claim_parameters,
+        }
+        path = self._folders.claim_file(wanted.workspace_id)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(path, json.dumps(told, indent=2) + "\n")
+
+    async def _wait_ready(self, record: Record) -> None:
+        """Return once it serves.
+
+        Raises:
+            ProvisionFailed: It ended, or was not ready in time; with the end of its log.
+        """
+        assert record.found is not None  # noqa: S101 - it was started before
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + record.launch.ready_timeout_s, POLL_S
+        while not await self._is_ready(record, record.found):
+            if not host.is_alive(record.found):
+                code = host.exit_code(record.found.pid)
+                ended = "ended" if code is None else f"ended with status {code}"
+                raise ProvisionFailed(f"the command {ended} before it was ready{self._log_tail(record)}")
+            if clock() > deadline:
+                raise ProvisionFailed(f"not ready within {record.launch.ready_timeout_s:g} s{self._log_tail(record)}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, POLL_MAX_S)
+
+    async def _is_ready(self, record: Record, found: Found) -> bool:
+        launch, ready = record.launch, record.launch.ready
+        if not host.is_alive(found):
+            return False
+        if ready is None:
+            return True
+        if ready.http is not None and launch.port is not None:
+            return await http_ready(self._http, launch.port, ready.http)
+        if ready.tcp is not None and launch.port is not None:
+            return await tcp_ready(launch.port)
+        home = self._folders.home(record.workspace_id)
+        if ready.file is not None:
+            return (home / ready.file).exists()
+        return ready.command is not None and await command_ready(ready.command, home, launch.env)
+
+    def _log_tail(self, record: Record) -> str:
+        try:
+            lines = self._folders.log(record.workspace_id).read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "; its log ends with:\n" + "\n".join(lines[-LOG_TAIL_LINES:]) if lines else ""
+
+    def _provisioned(self, record: Record) -> Provisioned:
+        return Provisioned(
+            address=record.launch.address,
+            resources={
+                "pid": record.pid,
+                "port": record.launch.port,
+                "folder": str(self._folders.home(record.workspace_id)),
+                "log": str(self._folders.log(record.workspace_id)),
+            },
+        )

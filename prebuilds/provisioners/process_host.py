@@ -1,0 +1,161 @@
+"""Processes on this host, known by their tag: started in a session of their own, found again, ended with all they made.
+
+The tag is in the environment, which children inherit: the workspace's id, and the host's, so that two deployments on
+one machine never touch each other's. A pid alone proves nothing, since pids are used again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+
+WORKSPACE_TAG = "PREBUILDS_WORKSPACE_ID"
+HOST_TAG = "PREBUILDS_HOST_ID"
+SAME_START_S = 1.0
+KILL_GRACE_S = 5.0
+INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
+"""Of the worker's environment. Its secrets, such as the database's URL, are none of a workspace's business."""
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Those that this process has started, to be reaped: as its parent we would see them as zombies for ever."""
+
+
+@dataclass(frozen=True)
+class Found:
+    pid: int
+    started: float
+
+
+def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -> Found:
+    """Start a process that outlives us."""
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    _children[child.pid] = child
+    return Found(child.pid, _start_of(child.pid) or time.time())
+
+
+def base_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def exit_code(pid: int) -> int | None:
+    """How our own child ended; None when it runs, or is not ours."""
+    child = _children.get(pid)
+    return None if child is None else child.poll()
+
+
+def is_alive(found: Found) -> bool:
+    """Whether that very process runs: the same pid, started at the same time, and no zombie."""
+    exit_code(found.pid)  # reaps it, if it is ours and has ended
+    started = _start_of(found.pid)
+    return started is not None and abs(started - found.started) <= SAME_START_S
+
+
+def find_tagged(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, Found]]:
+    """Every living process of this host's workspaces, or of one of them, oldest first. A scan of all processes."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            env = process.environ()
+            if env.get(HOST_TAG) == host and process.status() != psutil.STATUS_ZOMBIE:
+                owner = UUID(env[WORKSPACE_TAG])
+                if workspace_id in (None, owner):
+                    found.append((owner, Found(process.pid, process.create_time())))
+    return sorted(found, key=lambda item: (item[1].started, item[1].pid))
+
+
+def send(found: Found, number: signal.Signals) -> None:
+    """Signal one process, unless it is gone."""
+    if is_alive(found):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found.pid, number)
+
+
+def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: signal.Signals, grace_s: float) -> None:
+    """End a workspace's processes: its group by *stop_signal*, then by force whatever still carries its tag."""
+    if leader is not None and is_alive(leader):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, stop_signal)
+        _wait_gone(leader, grace_s)
+    for _, left in find_tagged(host, workspace_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(left.pid, signal.SIGKILL)
+        _wait_gone(left, KILL_GRACE_S)
+    if leader is not None and exit_code(leader.pid) is not None:
+        _children.pop(leader.pid, None)
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
+    """A port for one workspace: the one it had, when that is free, else a new one that no other workspace has.
+
+    Args:
+        ports: A folder with one file a port, which says whose it is: concurrent workers cannot take the same.
+    """
+    ports.mkdir(parents=True, exist_ok=True)
+    if last is not None and _reserve(ports, last, workspace_id) and port_is_free(last):
+        return last
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if _reserve(ports, port, workspace_id):
+                return port
+
+
+def give_port_back(ports: Path, port: int, workspace_id: UUID) -> None:
+    path = ports / str(port)
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text() == str(workspace_id):
+            path.unlink()
+
+
+def _reserve(ports: Path, port: int, workspace_id: UUID) -> bool:
+    path = ports / str(port)
+    try:
+        with path.open("x") as file:
+            file.write(str(workspace_id))
+    except FileExistsError:
+        return path.read_text() == str(workspace_id)
+    return True
+
+
+def _start_of(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def _wait_gone(found: Found, grace_s: float) -> None:
+    deadline = time.monotonic() + grace_s
+    while is_alive(found) and time.monotonic() < deadline:
+        time.sleep(0.01)

@@ -1,0 +1,50 @@
+"""Whether a process serves: one question, asked until it says yes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+CHECK_TIMEOUT_S = 2.0
+
+
+async def http_ready(client: httpx.AsyncClient, port: int, path: str) -> bool:
+    try:
+        answer = await client.get(f"http://127.0.0.1:{port}{path}", timeout=CHECK_TIMEOUT_S)
+    except (httpx.HTTPError, OSError):
+        return False
+    return answer.status_code < 400
+
+
+async def tcp_ready(port: int) -> bool:
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), CHECK_TIMEOUT_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def command_ready(argv: list[str], folder: Path, env: Mapping[str, str]) -> bool:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=folder,
+            env=dict(env),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    try:
+        return await asyncio.wait_for(process.wait(), CHECK_TIMEOUT_S) == 0
+    except (TimeoutError, asyncio.CancelledError) as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        return False

@@ -1,0 +1,47 @@
+"""Our search attributes, so that `temporal workflow list --query` can tell the pool's builds from people's."""
+
+from __future__ import annotations
+
+import logging
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+logger = logging.getLogger(__name__)
+
+KEYWORDS = (
+    "PrebuildsPreset",
+    "PrebuildsTemplate",
+    "PrebuildsInitiator",
+    "PrebuildsOwner",
+    "PrebuildsTransition",
+)
+
+
+async def register(client: Client) -> bool:
+    """Register what is missing in the client's namespace; safe to repeat.
+
+    Returns:
+        Whether all are there now; False where the cluster does not let us, and all works without them.
+    """
+    try:
+        known = await client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace)
+        )
+        missing = {
+            name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+            for name in KEYWORDS
+            if name not in known.custom_attributes
+        }
+        if missing:
+            await client.operator_service.add_search_attributes(
+                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+            )
+    except RPCError as error:
+        if error.status is RPCStatusCode.ALREADY_EXISTS:  # another process was faster
+            return True
+        logger.warning("Search attributes cannot be registered here", extra={"error": error.message})
+        return False
+    return True

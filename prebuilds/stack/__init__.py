@@ -1,0 +1,235 @@
+"""The embedded stack of `prebuilds dev`: PostgreSQL, Temporal with its UI and the workers, supervised from one process.
+
+Whatever dies is started again, with the same data and addresses. Whatever kills the supervisor, the next start finds no
+leftover: on Linux the children die with it, elsewhere their recorded pids are ended first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from prebuilds.api import StackUnreachable
+from prebuilds.client import connect
+from prebuilds.search_attributes import register
+from prebuilds.settings import STACK_FILE
+from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child, started_at
+from prebuilds.stack.postgres import EmbeddedPostgres
+from prebuilds.stack.temporal_server import TemporalDevServer
+
+logger = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 0.2
+RESTART_PAUSE_S = 0.25
+RESTART_PAUSE_MAX_S = 5.0
+STEADY_S = 10.0
+"""A worker that lived this long is started again at once; one that keeps dying waits longer each time."""
+WORKER_GRACE_S = 15.0
+"""A little more than a worker takes to drain."""
+LOCK_FILE = "lock"
+
+Prepare = Callable[[str, str], Awaitable[None]]
+"""Called with the database's URL and Temporal's address before the workers start: migrations."""
+
+
+@dataclass
+class WorkerProcess:
+    """One worker to supervise."""
+
+    name: str
+    argv: Sequence[str]
+    env: dict[str, str] = field(default_factory=dict)
+    child: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    restarts: int = 0
+    restart_at: float = 0.0
+
+
+class Stack:
+    """`async with Stack(...)`: everything is up inside the block, and nothing is left after it. Main thread only."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        workers: Sequence[WorkerProcess] = (),
+        *,
+        prepare: Prepare | None = None,
+        metrics: dict[str, str] | None = None,
+    ) -> None:
+        self._dir = state_dir.absolute()
+        self._workers = list(workers)
+        self._prepare = prepare
+        self._metrics = metrics
+        self._postgres = EmbeddedPostgres(self._dir / "postgres")
+        self._temporal = TemporalDevServer(self._dir / "temporal")
+        self._lock: Any = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.database_url = ""
+        self.temporal_address = ""
+        self.temporal_ui = ""
+
+    async def __aenter__(self) -> Self:
+        """Raises:
+        StackUnreachable: Another one has the folder, or a part does not start.
+        """
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            self._end_leftovers()
+            self.database_url = self._postgres.start()
+            self.temporal_address = await self._temporal.start()
+            self.temporal_ui = self._temporal.ui_url
+            await register(await connect(self.temporal_address))
+            self._write_stack_file()
+            if self._prepare is not None:
+                await self._prepare(self.database_url, self.temporal_address)
+            for worker in self._workers:
+                self._start_worker(worker)
+            self._write_stack_file()
+        except BaseException:
+            self._end_all()
+            raise
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop_workers()
+        self._end_all()
+
+    async def stop_workers(self) -> None:
+        """Drain the workers, all at once; the servers stay up for whatever is still to be said."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+            self._watcher = None
+        children = [worker.child for worker in self._workers if worker.child is not None]
+        await asyncio.gather(
+            *[asyncio.to_thread(end_child, child, signal.SIGTERM, WORKER_GRACE_S) for child in children]
+        )
+
+    def pids(self) -> dict[str, int]:
+        """Of everything that runs now, by name."""
+        found = {"supervisor": os.getpid(), "postgres": self._postgres.pid, "temporal": self._temporal.pid}
+        found |= {w.name: w.child.pid for w in self._workers if w.child is not None and w.child.poll() is None}
+        return {name: pid for name, pid in found.items() if pid is not None}
+
+    # --- Starting and ending ---
+
+    def _take_lock(self) -> None:
+        self._lock = (self._dir / LOCK_FILE).open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise StackUnreachable(
+                f"{self._dir} is in use by the process {holder}; end that one, or name another PREBUILDS_STATE_DIR"
+            ) from error
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _end_leftovers(self) -> None:
+        """What a supervisor that was killed has left; ours by its start time, so that a recycled pid is not touched."""
+        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
+            recorded = json.loads((self._dir / STACK_FILE).read_text()).get("started", {})
+            for pid, started in recorded.items():
+                end_recorded(int(pid), float(started))
+        (self._dir / STACK_FILE).unlink(missing_ok=True)
+
+    def _start_worker(self, worker: WorkerProcess) -> None:
+        env = {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}
+        env |= {
+            "TEMPORAL_ADDRESS": self.temporal_address,
+            "PREBUILDS_DATABASE_URL": self.database_url,
+            "PREBUILDS_STATE_DIR": str(self._dir),
+            **worker.env,
+        }
+        argv = dying_with_parent(worker.argv, "KILL")  # as a crash would: what it leaves, others take up
+        worker.child = start_child(argv, env=env, log=self._dir / f"{worker.name}.log")
+        worker.started = time.monotonic()
+
+    def _end_all(self) -> None:
+        for worker in self._workers:
+            if worker.child is not None:
+                end_child(worker.child, signal.SIGTERM, WORKER_GRACE_S)
+        self._temporal.stop()
+        self._postgres.stop()
+        (self._dir / STACK_FILE).unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _write_stack_file(self) -> None:
+        pids = self.pids()
+        others = {pid for name, pid in pids.items() if name != "supervisor"}
+        stack = {
+            "temporal_address": self.temporal_address,
+            "temporal_ui": self.temporal_ui,
+            "database_url": self.database_url,
+            "metrics": self._metrics,
+            "pids": pids,
+            "started": {str(pid): started for pid in sorted(others) if (started := started_at(pid)) is not None},
+        }
+        made = self._dir / f"{STACK_FILE}.new"
+        made.write_text(json.dumps(stack, indent=2) + "\n")
+        made.replace(self._dir / STACK_FILE)
+
+    # --- Watching ---
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            try:
+                if await self._restart_dead():
+                    self._write_stack_file()
+            except StackUnreachable as error:
+                logger.error("A part of the stack does not come back; trying again", extra={"error": str(error)})
+
+    async def _restart_dead(self) -> bool:
+        """Start again what has died; returns whether anything was."""
+        changed = False
+        if not self._postgres.running:
+            logger.warning("PostgreSQL has died and is started again")
+            self._postgres.start()
+            changed = True
+        if not self._temporal.running:
+            logger.warning("Temporal has died and is started again")
+            self.temporal_address = await self._temporal.start()
+            changed = True
+        for worker in self._workers:
+            changed = self._restart_worker(worker) or changed
+        return changed
+
+    def _restart_worker(self, worker: WorkerProcess) -> bool:
+        if worker.child is None or worker.child.poll() is None:
+            return False
+        now = time.monotonic()
+        if worker.restart_at == 0.0:
+            worker.restarts = 0 if now - worker.started > STEADY_S else worker.restarts + 1
+            pause = min(RESTART_PAUSE_S * 2 ** max(worker.restarts - 1, 0), RESTART_PAUSE_MAX_S)
+            worker.restart_at = now + pause
+            logger.warning(
+                "A worker has died and is started again",
+                extra={"worker": worker.name, "exit_code": worker.child.returncode, "log": f"{worker.name}.log"},
+            )
+        if now < worker.restart_at:
+            return False
+        worker.restart_at = 0.0
+        self._start_worker(worker)
+        return True

@@ -1,0 +1,81 @@
+"""One process of the stack: dies with its parent, logs to a file, hears no Ctrl-C but ours, is known again later."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+SAME_START_S = 1.0
+"""A pid whose process started at another time is a recycled one, and none of our business."""
+
+
+def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:
+    """*argv* so that Linux sends the signal when the starting thread ends: call from the main thread.
+
+    Elsewhere, and without setpriv, what is left over is ended by the next start.
+    """
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    return [setpriv, "--pdeathsig", with_signal, *argv] if setpriv else list(argv)
+
+
+def start_child(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start in a session of its own: the terminal's Ctrl-C is for the supervisor alone."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            argv,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def started_at(pid: int) -> float | None:
+    """When the process *pid* started, as psutil tells; None when there is none."""
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def end_recorded(pid: int, started: float, *, grace_s: float = 5.0) -> None:
+    """End the process that was recorded as *pid* started at *started*; one that has its pid by now is left alone."""
+    now = started_at(pid)
+    if now is None or abs(now - started) > SAME_START_S:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(grace_s)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait(grace_s)
+
+
+def end_child(child: subprocess.Popen[bytes], with_signal: signal.Signals, grace_s: float) -> None:
+    """Ask a child to end, and make it when it does not."""
+    if child.poll() is not None:
+        return
+    child.send_signal(with_signal)
+    try:
+        child.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def log_tail(log: Path, lines: int = 10) -> str:
+    """The end of a log, for an error's message."""
+    with contextlib.suppress(OSError):
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return ""

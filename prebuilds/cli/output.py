@@ -1,0 +1,82 @@
+"""What a command prints: tables for people, or one JSON document and nothing else on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+AS_JSON = False
+"""Set once by `run`, from `--json` anywhere on the command line."""
+
+
+def document(value: Any, *, human: str | None = None) -> None:
+    """Print *value* as JSON when that was asked for, else *human*."""
+    if AS_JSON:
+        print(json.dumps(jsonable(value), indent=2))
+    elif human is not None:
+        print(human)
+
+
+def jsonable(value: Any) -> Any:
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, timedelta_mode="float")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
+    """Print rows under their columns; *empty* when there are none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print(empty)
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold", no_wrap=column in ("ID", "ADDRESS"))
+    for row in rows:
+        shown.add_row(*[_cell(value) for value in row])
+    # A pipe has no width of its own: 80 columns would fold ids in the middle.
+    Console(width=None if sys.stdout.isatty() else 200).print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return ago(value)
+    return str(value)
+
+
+def ago(moment: datetime) -> str:
+    """How long ago, in one unit: what an operator asks of a time."""
+    seconds = max(int((datetime.now(UTC) - moment).total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"
+
+
+@contextmanager
+def progress(text: str) -> Iterator[None]:
+    """Show on a terminal that a long wait is one."""
+    if AS_JSON or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def error(kind: str, message: str, details: dict[str, Any] | None = None) -> None:
+    if AS_JSON:
+        print(json.dumps({"error": {"type": kind, "message": message, "details": jsonable(details or {})}}, indent=2))
+    else:
+        print(f"error: {kind}: {message}", file=sys.stderr)

@@ -1,0 +1,265 @@
+"""Setting up and steering: init, apply, start, stop, status, pause, resume, reconcile, snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.api import InvalidInput, PrebuildsError
+from prebuilds.cli.connections import database, operations
+from prebuilds.cli.output import ago, document, progress, table
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from prebuilds.views import LoopStatus, PresetRow
+
+
+def duration(text: str, field: str) -> timedelta:
+    """A duration of the command line.
+
+    Raises:
+        InvalidInput: Naming *field*.
+    """
+    from datetime import timedelta
+
+    from prebuilds.payloads import parse_duration
+
+    try:
+        value = parse_duration(text)
+    except ValueError as error:
+        raise InvalidInput.field(field, str(error)) from error
+    assert isinstance(value, timedelta)  # noqa: S101 - what it makes of text
+    return value
+
+
+def actor() -> str:
+    """Who is at the keyboard, for the record."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"
+
+
+def init() -> None:
+    """Create or upgrade the schema, and register Temporal's search attributes. Safe to repeat."""
+
+    async def go() -> None:
+        from prebuilds.client import connect
+        from prebuilds.search_attributes import register
+        from prebuilds.settings import load_settings, temporal_address
+
+        before, now = await _migrate()
+        try:
+            client = await connect(temporal_address(load_settings()))
+            attributes = "registered" if await register(client) else "refused by the cluster; all works without them"
+        except PrebuildsError:
+            attributes = "not registered, since Temporal cannot be reached; run this again when it can"
+        document(
+            {"schema_before": before, "schema": now, "search_attributes": attributes},
+            human=f"{_migrated(before, now)}\nsearch attributes: {attributes}",
+        )
+
+    asyncio.run(go())
+
+
+def migrate() -> None:
+    """Create or upgrade the schema. Safe to repeat, and to run from several places at once."""
+
+    async def go() -> None:
+        before, now = await _migrate()
+        document({"schema_before": before, "schema": now}, human=_migrated(before, now))
+
+    asyncio.run(go())
+
+
+async def _migrate() -> tuple[str | None, str]:
+    from prebuilds.store.migrate import migrate as run_migrations
+
+    async with database(any_schema=True) as engine:
+        return await run_migrations(engine)
+
+
+def _migrated(before: str | None, now: str) -> str:
+    if before == now:
+        return f"schema {now}: up to date"
+    return f"schema {now}: " + ("created" if before is None else f"upgraded from {before}")
+
+
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The template file, YAML; - for standard input")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing")] = False,
+) -> None:
+    """Make organizations, members, templates and presets as a file says. The same file again changes nothing."""
+
+    async def go() -> None:
+        from prebuilds.templates import apply as apply_file
+        from prebuilds.templates import parse_template_file
+
+        parsed = parse_template_file(_read(file))
+        async with database() as engine:
+            done = await apply_file(engine, parsed, actor=actor(), dry_run=dry_run)
+        lines = [f"{what}: {', '.join(items)}" for what in ("created", "updated") if (items := getattr(done, what))]
+        lines += [f"activated: version {v.version} of {v.template}" for v in done.versions]
+        lines += [f"unchanged: {len(done.unchanged)}"] if done.unchanged else []
+        document(done, human="\n".join((["dry run, nothing was changed"] if dry_run else []) + lines))
+        if not dry_run and done.changed:
+            await _nudge()
+
+    asyncio.run(go())
+
+
+async def _nudge() -> None:
+    """Have what was applied take effect now; without a loop it does at the next start."""
+    try:
+        async with operations() as system:
+            await asyncio.wait_for(system.reconcile(), timeout=3)
+    except (PrebuildsError, TimeoutError):
+        return
+
+
+def _read(file: Path) -> str:
+    import sys
+
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput.field("file", f"{file} cannot be read: {error}") from error
+
+
+def start(
+    interval: Annotated[str | None, typer.Option(help="Between passes, such as 15s; kept for later starts")] = None,
+) -> None:
+    """Start the reconciliation loop. One that runs goes on, with the interval given."""
+
+    async def go() -> None:
+        async with operations() as system:
+            with progress("starting the loop"):
+                done = await system.start(duration(interval, "interval") if interval is not None else None)
+        said = "the loop is started" if done.started else "the loop is running already"
+        applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
+        document({"started": done.started, "interval_applied": done.interval_applied}, human=said + applied)
+
+    asyncio.run(go())
+
+
+def stop(
+    cause: Annotated[str, typer.Option(help="Why; kept for logs, the result and whoever asks")] = "no cause given",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the loop has ended")] = False,
+) -> None:
+    """Stop the reconciliation loop gracefully. Workspaces and claims go on; nothing is refilled until `start`."""
+
+    async def go() -> None:
+        async with operations() as system:
+            with progress("waiting for the loop to end"):
+                was_running = await system.stop(cause, wait=wait)
+            loop = await system.loop()
+        said = "the loop has ended" if wait else "the loop is stopping"
+        document(
+            {"was_running": was_running, "state": loop.state, "cause": loop.cause},
+            human=f"{said}: {cause}" if was_running else f"the loop is not running: {loop.cause or 'never started'}",
+        )
+
+    asyncio.run(go())
+
+
+def status() -> None:
+    """The loop, and each preset's pool."""
+
+    async def go() -> None:
+        async with operations() as system:
+            found = await system.status()
+        document(found)
+        from prebuilds.cli import output
+
+        if not output.AS_JSON:
+            print(_loop_line(found.loop))
+            table(_STATUS_COLUMNS, [_status_row(p) for p in found.presets], empty="no presets; see `prebuilds apply`")
+            for preset in found.presets:
+                if preset.last_error is not None:
+                    at, path = ago(preset.last_error.at), f"{preset.organization}/{preset.template}/{preset.preset}"
+                    print(f"last error of {path}, {at}: {preset.last_error.message.splitlines()[0]}")
+
+    asyncio.run(go())
+
+
+_STATUS_COLUMNS = (
+    *("PRESET", "VERSION", "DESIRED", "READY", "ACTUAL", "STARTING", "STOPPING", "DELETING", "EXPIRED", "FAILED"),
+    "HELD",
+)
+
+
+def _status_row(p: PresetRow) -> tuple[object, ...]:
+    name = f"{p.organization}/{p.template}/{p.preset}" + ("" if p.active else " (inactive)")
+    return (
+        *(name, p.version, p.desired, p.eligible, p.actual, p.starting, p.stopping, p.deleting, p.expired, p.failed),
+        p.held,
+    )
+
+
+def _loop_line(loop: LoopStatus) -> str:
+    facts = [f"loop: {loop.state.replace('_', ' ')}"]
+    if loop.cause and loop.state != "running":
+        facts.append(f"cause: {loop.cause}")
+    if loop.last_pass_at is not None:
+        facts.append(f"{loop.passes} passes, the last {ago(loop.last_pass_at)}")
+    if loop.paused:
+        facts.append(f"paused by {loop.paused_by}: {loop.paused_reason}")
+    if loop.note:
+        facts.append(loop.note)
+    return "; ".join(facts)
+
+
+def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the pools held")]) -> None:
+    """Hold every pool as it is: nothing is created or deleted. Claims go on."""
+
+    async def go() -> None:
+        async with operations() as system:
+            changed = await system.pause(reason, actor())
+        document({"paused": True, "changed": changed}, human="paused" if changed else "paused already")
+
+    asyncio.run(go())
+
+
+def resume() -> None:
+    """Let the loop create and delete again."""
+
+    async def go() -> None:
+        async with operations() as system:
+            changed = await system.resume(actor())
+        document({"paused": False, "changed": changed}, human="resumed" if changed else "not paused")
+
+    asyncio.run(go())
+
+
+def reconcile(
+    preset: Annotated[str | None, typer.Option(help="Only this one, by path or id")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the pass has ended")] = False,
+) -> None:
+    """Ask for a pass now."""
+
+    async def go() -> None:
+        async with operations() as system:
+            with progress("waiting for the pass to end"):
+                await system.reconcile(preset, wait=wait)
+        document({"reconciled": wait}, human="the pass has ended" if wait else "asked for a pass")
+
+    asyncio.run(go())
+
+
+def snapshot() -> None:
+    """The state that a pass would decide from, at one instant, as JSON."""
+
+    async def go() -> None:
+        import json
+
+        from prebuilds.cli.output import jsonable
+
+        async with operations() as system:
+            print(json.dumps(jsonable(await system.snapshot()), indent=2))
+
+    asyncio.run(go())

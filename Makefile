@@ -42,10 +42,10 @@ clean:  ## Remove what was installed and cached
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Prebuilds needs Python 3.11 or later; name one with: make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv; going on with pip"
 	@if test -x $(BIN)/uv; then \
-		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements.lock && \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock && \
 		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .; \
 	else \
 		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \

@@ -41,7 +41,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) 
     for row in rows:
         shown.add_row(*[_cell(value) for value in row])
     # A pipe has no width of its own: 80 columns would fold ids in the middle.
-    Console(width=None if sys.stdout.isatty() else 200).print(shown)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    with console.capture() as printed:
+        console.print(shown)
+    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _cell(value: Any) -> str:

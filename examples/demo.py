@@ -1,0 +1,150 @@
+"""`make demo`: the whole story on real parts, told by the commands that a person would type.
+
+Everything lives in a temporary folder and on free ports. Whatever happens, nothing is left running.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+START_S, STEP_S, END_S = 60.0, 60.0, 40.0
+
+
+class Demo:
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "dev.log"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_"))}
+        self.env |= {"PREBUILDS_STATE_DIR": str(folder / "state"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        self.dev: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: str) -> str:
+        """Type a command, show what it prints, and fail when it does."""
+        print(f"\n$ {command}", flush=True)
+        done = subprocess.run(shlex.split(command), env=self.env, capture_output=True, text=True, check=False)
+        print(done.stdout.rstrip(), flush=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{command} failed with {done.returncode}:\n{done.stderr}\n{self.tail()}")
+        return done.stdout
+
+    def ask(self, command: str) -> Any:
+        """The same for a program: no output shown, JSON read."""
+        words = [*shlex.split(command), "--json"]
+        return json.loads(subprocess.run(words, env=self.env, capture_output=True, text=True, check=True).stdout)
+
+    def until(self, what: str, is_so: Callable[[], bool], timeout_s: float) -> float:
+        begun = time.monotonic()
+        while not is_so():
+            if time.monotonic() - begun > timeout_s:
+                raise SystemExit(f"{what} took more than {timeout_s:g} s\n{self.tail()}")
+            if self.dev is not None and self.dev.poll() is not None:
+                raise SystemExit(f"prebuilds dev ended with {self.dev.returncode}\n{self.tail()}")
+            time.sleep(0.1)
+        return time.monotonic() - begun
+
+    def pools_are_whole(self) -> bool:
+        return all(p["eligible"] == p["desired"] for p in self.ask("prebuilds status")["presets"])
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""
+
+    def tell(self) -> None:
+        say("One command starts it all: PostgreSQL, Temporal with its UI, the workers and the loop.")
+        print("\n$ prebuilds dev &", flush=True)
+        with self.log.open("wb") as log:
+            self.dev = subprocess.Popen(
+                ["prebuilds", "dev"], env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )  # fmt: skip
+        took = self.until("starting", lambda: "\nready" in self.log.read_text(), START_S)
+        facts = ("database ", "temporal ", "ui ", "ready")
+        print("\n".join(line for line in self.log.read_text().splitlines() if line.startswith(facts)))
+        print(f"(up after {took:.1f} s)")
+
+        say("A template with two presets: how many workspaces of each are to be ready at any time.")
+        self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(HERE / 'prebuilds.yaml'))}")
+        took = self.until("filling the pools", self.pools_are_whole, STEP_S)
+        print(f"(all ready after {took:.1f} s)")
+        self.run("prebuilds status")
+
+        say("Alice claims one. It was ready before she asked.")
+        claimed = self.run("prebuilds claim --preset acme/python/small --owner alice --name alice-dev --json")
+        address = json.loads(claimed)["address"]
+        print(f"\nGET {address}")
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - our own address
+            print(f"HTTP {answer.status} {answer.reason}")
+        self.run("prebuilds workspaces show alice/alice-dev")
+
+        say("The claim itself had the pool refilled.")
+        took = self.until("the refill", self.pools_are_whole, STEP_S)
+        self.run("prebuilds workspaces list")
+
+        say("The pools' own jobs never contain a claim: alice asked for hers.")
+        self.run("prebuilds jobs list --initiator prebuilds")
+        self.run("prebuilds jobs list --initiator alice")
+
+        say("The loop stops by a signal that carries the cause, and says so to whoever looks.")
+        self.run("prebuilds stop --wait --cause 'end of the demo'")
+        self.run("prebuilds status")
+
+    def end(self) -> None:
+        """End the stack as Ctrl-C would, and make sure that nothing of it is left."""
+        if self.dev is None:
+            return
+        if self.dev.poll() is None:
+            self.dev.send_signal(signal.SIGINT)
+            try:
+                self.dev.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self.dev.kill()
+                self.dev.wait()
+        left = [process for process in psutil.process_iter() if self._is_ours(process)]
+        for process in left:
+            process.kill()
+        if left:
+            raise SystemExit(f"left running, and ended by force: {[process.pid for process in left]}")
+        print("\nEnded; nothing is left running.")
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            state_dir = self.env[
+                "PREBUILDS_STATE_DIR"
+            ]  # in a worker's environment, in a workspace's, in a server's words
+            return any(state_dir in text for text in (*process.environ().values(), *process.cmdline()))
+        except (psutil.Error, OSError):
+            return False
+
+
+def say(text: str) -> None:
+    print(f"\n# {text}", flush=True)
+
+
+def main() -> None:
+    # SIGTERM, as a CI job's end sends it, takes the same way out as Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="prebuilds-demo-") as folder:
+        demo = Demo(Path(folder))
+        try:
+            demo.tell()
+        finally:
+            demo.end()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

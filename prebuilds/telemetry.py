@@ -1,7 +1,7 @@
 """What leaves the process: our metrics and the Temporal SDK's beside them, and traces. Off unless configured.
 
-OpenTelemetry's own variables switch on OTLP (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin), `PREBUILDS_METRICS_PORT` serves
-Prometheus text. With neither, nothing is imported and nothing runs.
+OpenTelemetry's own variables switch on OTLP (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin), `PREBUILDS_METRICS_PORT`
+serves Prometheus text. With neither, nothing is imported and nothing runs.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ ADVANCE_WORKSPACE = text("""
 TAKE_DUE = text(f"""
     UPDATE workspace_builds b
        SET dispatches = b.dispatches + 1,
-           next_dispatch_at = now() + least(CAST(:step AS interval) * power(2, least(b.dispatches, 10)), CAST(:max AS interval))
+           next_dispatch_at =
+               now() + least(CAST(:step AS interval) * power(2, least(b.dispatches, 10)), CAST(:max AS interval))
       FROM (SELECT d.id FROM workspace_builds d CROSS JOIN settings s
              WHERE d.status IN ('pending', 'running', 'canceling') AND d.next_dispatch_at <= now()
                AND NOT (s.paused AND d.initiator_id = '{PREBUILDS_USER_ID}' AND d.status = 'pending')

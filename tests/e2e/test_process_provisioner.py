@@ -149,11 +149,8 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ProcessPro
 
 async def test_values_reach_the_command_as_they_are(driver: ProcessProvisioner) -> None:
     nasty = "a b'c\"d$(touch hacked)`id`;\nnext {port} %s"
-    source = {
-        "command": [sys.executable, "-c", "import sys,time,pathlib;pathlib.Path('a').write_text(sys.argv[1]);time.sleep(99)",
-                    "{param.size}"],
-        "ready": {"file": "a"},
-    }  # fmt: skip
+    script = "import sys, time, pathlib; pathlib.Path('a').write_text(sys.argv[1]); time.sleep(99)"
+    source = {"command": [sys.executable, "-c", script, "{param.size}"], "ready": {"file": "a"}}
     made = await driver.apply(wanted(source, parameters={"size": nasty}), log)
     assert (Path(made.resources["folder"]) / "a").read_text() == nasty
     assert not (Path(made.resources["folder"]) / "hacked").exists()
@@ -238,6 +235,9 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     ids=["http", "tcp", "command", "file"],
 )
 async def test_ready_in_each_way(driver: ProcessProvisioner, ready: dict[str, Any]) -> None:
-    script = "import http.server as h, sys, pathlib; pathlib.Path('up').touch(); h.test(h.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
+    script = (
+        "import http.server as h, sys, pathlib; pathlib.Path('up').touch(); "
+        "h.test(h.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind='127.0.0.1')"
+    )
     source = {"command": [sys.executable, "-c", script, "{port}"], "ready": ready}
     await driver.apply(wanted(source), log)

@@ -73,7 +73,7 @@ BEGIN
         RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
     ELSIF NOT EXISTS (SELECT FROM organization_members m
                        WHERE m.organization_id = v_preset.organization_id AND m.user_id = v_owner) THEN
-        RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001', DETAIL = v_preset.organization_name;
+        RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';
     END IF;
     organization := v_preset.organization_name;
     template := v_preset.template_name;

@@ -1,0 +1,186 @@
+"""A `prebuilds dev` of a test's own, and the commands that a person would type at it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+
+from prebuilds.cli import run
+from prebuilds.client import PrebuildsClient
+from prebuilds.payloads import ClaimResult
+
+BIN = Path(sys.executable).parent
+START_S = 90.0
+
+TEMPLATE = """
+organizations:
+  - name: {organization}
+    members: [alice, bob]
+    templates:
+      - name: python
+        provisioner: process
+        queue: {queue}
+        source: {{command: {command}, ready: {ready}}}
+        ready_timeout: 60s
+        presets:
+          - name: small
+            parameters: {{size: small}}
+            instances: {instances}
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class DevStack:
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.state_dir = folder / "state"
+        self.log = folder / "dev.log"
+        self.files = folder
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_", "PYTHONDONT"))}
+        self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s", **env}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.begin()
+        until(self.is_ready, "prebuilds dev to be ready", START_S, self.log)
+
+    def begin(self) -> None:
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [BIN / "prebuilds", "dev"], env=self.env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        return "\nready" in self.log.read_text()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.state_dir / "stack.json").read_text())
+        return found
+
+    def cli(self, *words: str, **env: str) -> Said:
+        """One command line, in this process: an interpreter's start a command would take longer than the tests."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            patch.dict(os.environ, self.env | env, clear=True),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = run(words)
+        return Said(code, out.getvalue(), err.getvalue())
+
+    def typed(self, *words: str, **env: str) -> Said:
+        """The same as a process of its own, as a person runs it."""
+        return self._process("prebuilds", *words, **env)
+
+    def _process(self, program: str, *words: str, **env: str) -> Said:
+        done = subprocess.run(
+            [BIN / program, *words], env=self.env | env, capture_output=True, text=True, timeout=120, check=False
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    def ask(self, *words: str) -> Any:
+        said = self.cli(*words, "--json")
+        assert said.code == 0, said
+        return said.json
+
+    def temporal(self, *words: str) -> Said:
+        """The plain `temporal` command, with no code of ours."""
+        return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
+
+    def apply(self, organization: str, instances: int, **source: Any) -> None:
+        values = {
+            "command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"],
+            "ready": {"http": "/"},
+            "queue": "prebuilds-provisioner",
+        } | source
+        path = self.files / f"{organization}.yaml"
+        text = {k: v if k == "queue" else json.dumps(v) for k, v in values.items()}
+        path.write_text(TEMPLATE.format(organization=organization, instances=instances, **text))
+        said = self.cli("apply", "-f", str(path))
+        assert said.code == 0, said
+
+    def preset(self, organization: str) -> dict[str, Any]:
+        rows = self.ask("status")["presets"]
+        found: dict[str, Any] = next(row for row in rows if row["organization"] == organization and row["active"])
+        return found
+
+    def wait_whole(self, organization: str, timeout_s: float = 60) -> None:
+        def whole() -> bool:
+            row = self.preset(organization)
+            return bool(row["eligible"] == row["desired"] and not row["starting"] and not row["deleting"])
+
+        until(whole, f"{organization}'s pool to be whole", timeout_s, self.log)
+
+    def workspaces(self, organization: str) -> list[dict[str, Any]]:
+        return [w for w in self.ask("workspaces", "list")["workspaces"] if w["organization"] == organization]
+
+    def processes(self) -> dict[str, list[int]]:
+        """Living workspace processes of this stack by workspace id; children of their own left out."""
+        host = (self.state_dir / "host-id").read_text()
+        found: dict[str, list[int]] = {}
+        for process in psutil.process_iter():
+            try:
+                env = process.environ()
+                if env.get("PREBUILDS_HOST_ID") == host and process.status() != psutil.STATUS_ZOMBIE:
+                    found.setdefault(env["PREBUILDS_WORKSPACE_ID"], []).append(process.pid)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def claim_at_once(self, organization: str, names: Sequence[str]) -> list[ClaimResult | BaseException]:
+        """So many claims by a service, all in the air together: their results, or what each was refused with."""
+
+        async def claim_all() -> list[ClaimResult | BaseException]:
+            client = await PrebuildsClient.connect(self.facts["temporal_address"])
+            preset = f"{organization}/python/small"
+            return await asyncio.gather(
+                *[client.claim(preset=preset, owner="alice", name=name) for name in names], return_exceptions=True
+            )
+
+        return asyncio.run(claim_all())
+
+
+def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30, log: Path | None = None) -> float:
+    """Wait for a state with a deadline; returns how long it took in seconds."""
+    begun = time.monotonic()
+    while not is_so():
+        tail = "\n".join(log.read_text().splitlines()[-20:]) if log is not None else ""
+        assert time.monotonic() - begun < timeout_s, f"not in {timeout_s} s: {what}\n{tail}"
+        time.sleep(0.1)
+    return time.monotonic() - begun

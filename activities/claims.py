@@ -11,11 +11,11 @@ from temporalio import activity
 
 from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PresetNotFound, TemplateNotFound
 from prebuilds.dispatch import Dispatcher
+from prebuilds.metrics import METRICS
 from prebuilds.payloads import PREBUILDS_USER, ClaimRequest, ClaimResult, OnEmpty, parse_input, parse_path
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.choose import check_parameters, choose_preset
 from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
-from prebuilds.metrics import METRICS
 
 
 class ClaimActivities:

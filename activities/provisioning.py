@@ -14,11 +14,11 @@ from temporalio import activity
 from activities.builds import BuildOutcome
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
+from prebuilds.metrics import METRICS
 from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
 from prebuilds.store.builds import BuildEnd, BuildFacts, provisioning_queue
-from prebuilds.metrics import METRICS
 
 logger = logging.getLogger(__name__)
 

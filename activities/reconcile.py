@@ -10,11 +10,11 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeating
 from prebuilds.dispatch import Dispatcher
+from prebuilds.metrics import PoolGauges
 from prebuilds.planning.plan import ReconcilePlan, plan_preset, presets_with_work
 from prebuilds.store import control, pool
 from prebuilds.store.pool import Written
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.metrics import PoolGauges
 
 PRESETS_PER_PASS_MAX = 500
 """A pass bounds its own history; what is left over is found again by the next."""

@@ -27,8 +27,8 @@ from prebuilds.payloads import (
     WorkspaceBuildInput,
     build_workflow_id,
 )
-from prebuilds.store import builds, control, workspaces
 from prebuilds.settings import Settings
+from prebuilds.store import builds, control, workspaces
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.control import Control
 

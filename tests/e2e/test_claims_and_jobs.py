@@ -1,0 +1,156 @@
+"""Claims at once, and what the pool's operators can and cannot touch."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prebuilds.api import NoClaimablePrebuiltWorkspaces
+from prebuilds.client import connect
+from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.payloads import ClaimResult
+from prebuilds.settings import Settings
+from prebuilds.store.control import record_start
+from prebuilds.store.engine import create_engine
+from tests.e2e.dev_stack import DevStack, until
+
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+
+
+@contextmanager
+def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
+    """The worker processes *workers* stand still inside the block: nothing they serve is taken up."""
+    pids = [stack.facts["pids"][worker] for worker in workers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_forty_claims_on_ten_prebuilds(stack: DevStack) -> None:
+    stack.apply("burst", 10, **QUICK)
+    stack.wait_whole("burst")
+    stack.ask("pause", "--reason", "the exact count")
+    try:
+        results = stack.claim_at_once("burst", [f"paused-{n}" for n in range(40)])
+    finally:
+        stack.ask("resume")
+    won = [r for r in results if isinstance(r, ClaimResult)]
+    assert len({r.workspace_id for r in won}) == len(won) == 10
+    missed = [r for r in results if isinstance(r, NoClaimablePrebuiltWorkspaces)]
+    assert len(missed) == 30, [r for r in results if not isinstance(r, ClaimResult)]
+    assert {m.details["miss_reason"] for m in missed} == {"paused"}
+
+    stack.wait_whole("burst")
+    results = stack.claim_at_once("burst", [f"open-{n}" for n in range(40)])
+    won = [r for r in results if isinstance(r, ClaimResult)]
+    assert len({r.workspace_id for r in won}) == len(won) >= 10
+    assert all(isinstance(r, ClaimResult | NoClaimablePrebuiltWorkspaces) for r in results), "everyone is answered"
+    stack.wait_whole("burst")
+    assert stack.preset("burst")["eligible"] == 10
+
+
+def test_the_pools_jobs_never_contain_a_claim(stack: DevStack) -> None:
+    stack.apply("jobs", 3, **QUICK)
+    stack.wait_whole("jobs")
+    with frozen(stack, "provisioner"):
+        results = stack.claim_at_once("jobs", ["job-a", "job-b"])
+        claimed = {str(r.build_id) for r in results if isinstance(r, ClaimResult)}
+        assert len(claimed) == 2
+
+        def refill_is_pending() -> bool:
+            return stack.preset("jobs")["starting"] == 2
+
+        until(refill_is_pending, "the refill to be recorded")
+        pool = stack.ask("jobs", "list", "--initiator", "prebuilds", "--status", "pending", "--status", "running")
+        people = stack.ask("jobs", "list", "--initiator", "alice", "--template", "jobs/python")
+        ours = [j for j in pool["jobs"] if j["preset_id"] == stack.preset("jobs")["preset_id"]]
+        assert len(ours) == 2
+        assert {j["stage"] for j in pool["jobs"]} == {"create"}
+        assert {j["build_id"] for j in people["jobs"]} == claimed
+        assert {j["status"] for j in people["jobs"]} == {"pending"}
+        assert {j["queue"].split("@")[0] for j in people["jobs"]} == {"prebuilds-provisioner-people"}
+
+        query = 'WorkflowType="WorkspaceBuild" AND PrebuildsInitiator="prebuilds" AND ExecutionStatus="Running"'
+        until(
+            lambda: stack.temporal("workflow", "count", "--query", query).out.strip() == "Total: 2", "the pool's queue"
+        )
+        stack.ask("pause", "--reason", "an overwhelmed queue")
+        try:
+            would = stack.ask("jobs", "cancel", "--initiator", "prebuilds", "--dry-run")
+            assert would["canceled"] == 2
+            done = stack.ask("jobs", "cancel", "--initiator", "prebuilds")
+            assert done == {"canceled": 2, "skipped": 0}
+            people = stack.ask("jobs", "list", "--initiator", "alice", "--template", "jobs/python")
+            assert {j["status"] for j in people["jobs"]} == {"pending"}
+            assert stack.preset("jobs")["starting"] == 0
+        finally:
+            stack.ask("resume")
+    for name in ("job-a", "job-b"):
+        until(lambda name=name: stack.ask("workspaces", "show", f"alice/{name}")["ready"], f"{name}'s hand-over")
+    stack.wait_whole("jobs")
+
+
+def test_a_build_whose_workflow_is_terminated_still_ends(stack: DevStack) -> None:
+    stack.apply("ended", 0, **QUICK)
+    with frozen(stack, "provisioner"):
+        made = stack.ask(
+            *("claim", "--preset", "ended/python/small", "--owner", "alice", "--name", "cut", "--on-empty", "create")
+        )
+        assert (made["source"], made["address"]) == ("created", None)
+        workflow = f"workspace-build/{made['build_id']}"
+        until(lambda: stack.temporal("workflow", "describe", "-w", workflow).code == 0, "the build's workflow")
+        assert stack.temporal("workflow", "terminate", "-w", workflow, "--reason", "by hand").code == 0
+    until(lambda: stack.ask("workspaces", "show", "alice/cut")["ready"], "the build to end all the same", 40)
+
+
+def test_claims_build_while_the_loop_is_stopped(stack: DevStack) -> None:
+    stack.apply("stopped", 1, **QUICK)
+    stack.wait_whole("stopped")
+    assert stack.cli("stop", "--wait", "--cause", "a claim meanwhile").code == 0
+    try:
+        results = stack.claim_at_once("stopped", ["while-stopped"])
+        assert isinstance(results[0], ClaimResult)
+        until(lambda: stack.ask("workspaces", "show", "alice/while-stopped")["ready"], "the hand-over")
+        made = stack.ask(
+            *("claim", "--preset", "stopped/python/small", "--owner", "bob", "--name", "made", "--on-empty", "create"),
+            "--wait-ready",
+        )
+        assert (made["source"], made["miss_reason"]) == ("created", "empty")
+        assert stack.ask("status")["loop"]["state"] == "stopped", "no claim starts a stopped loop"
+    finally:
+        stack.ask("start")
+    stack.wait_whole("stopped")
+
+
+async def test_a_terminated_loop_comes_back_and_a_stopped_one_does_not(stack: DevStack) -> None:
+    engine, client = create_engine(stack.facts["database_url"]), await connect(stack.facts["temporal_address"])
+    relay = Relay(engine, client, Dispatcher(engine, client), Settings())
+    try:
+        assert not await relay.keep_loop_alive(), "it runs"
+        await client.get_workflow_handle("prebuilds-orchestrator").terminate("by hand")
+        assert await relay.keep_loop_alive()
+        await client.get_workflow_handle("prebuilds-orchestrator").signal("stop", "on purpose")
+        await client.get_workflow_handle("prebuilds-orchestrator").result()
+        assert not await relay.keep_loop_alive()
+        await record_start(engine, None)  # as `prebuilds start` does, before it dies
+        assert await relay.keep_loop_alive(), "wanted again after it had stopped"
+    finally:
+        await engine.dispose()
+
+
+def test_the_same_claim_id_gets_the_same_workspace(stack: DevStack) -> None:
+    stack.apply("again", 2, **QUICK)
+    stack.wait_whole("again")
+    words = ("claim", "--preset", "again/python/small", "--owner", "alice", "--name", "once", "--claim-id", "again-1")
+    first, second = stack.ask(*words), stack.ask(*words)
+    assert first == second
+    said = stack.cli(
+        "claim", "--preset", "again/python/small", "--owner", "bob", "--name", "o", "--claim-id", "again-1"
+    )
+    assert "ClaimIdReused" in said.err

@@ -1,0 +1,130 @@
+"""kill -9 of anything, at any moment: everyone is answered, nothing is doubled, nothing is left over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from prebuilds.client import PrebuildsClient
+from prebuilds.payloads import ClaimResult
+from tests.e2e.dev_stack import DevStack, until
+
+CLAIM_ANSWERS_S = 4.0
+BUILD_ENDS_S = 5.0
+WORKER_START_S = 6.0
+"""What a machine with other work takes to start a worker's interpreter and imports; not what is measured here."""
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+SLOW_S = 1.0
+SLOW_SCRIPT = f"import time, pathlib; time.sleep({SLOW_S}); pathlib.Path('up').touch(); time.sleep(9999)"
+SLOW = {"command": [sys.executable, "-c", SLOW_SCRIPT], "ready": {"file": "up"}}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """A stack of this file's own, since everything in it is killed."""
+    stack = DevStack(tmp_path_factory.mktemp("killed"))
+    stack.start()
+    yield stack
+    assert stack.stop() == 0
+    assert stack.processes() == {}
+
+
+def kill_worker(stack: DevStack, role: str) -> None:
+    os.kill(stack.facts["pids"][role], signal.SIGKILL)
+
+
+def check_whole(stack: DevStack, *organizations: str) -> None:
+    """Pools at their size, and one process for each row that should have one."""
+    for organization in organizations:
+        stack.wait_whole(organization)
+
+    def rows_and_processes_agree() -> bool:
+        rows = {w["id"] for w in stack.ask("workspaces", "list")["workspaces"] if w["status"] == "running"}
+        return rows == set(stack.processes())
+
+    until(rows_and_processes_agree, "a process for each row and a row for each process")
+
+
+def test_claims_in_the_air_survive_their_worker(own: DevStack) -> None:
+    own.apply("air", 8, **QUICK)
+    own.wait_whole("air")
+
+    async def claim_all() -> tuple[list[ClaimResult], float]:
+        client = await PrebuildsClient.connect(own.facts["temporal_address"])
+
+        async def claim(n: int) -> ClaimResult:
+            await asyncio.sleep(n * 0.02)
+            return await client.claim(preset="air/python/small", owner="alice", name=f"air-{n}", claim_id=f"air-{n}")
+
+        tasks = [asyncio.create_task(claim(n)) for n in range(8)]
+        await asyncio.sleep(0.05)
+        begun = time.monotonic()
+        kill_worker(own, "claims")
+        return await asyncio.gather(*tasks), time.monotonic() - begun
+
+    results, took = asyncio.run(claim_all())
+    assert len({r.workspace_id for r in results}) == 8, "each has one of its own"
+    assert took < CLAIM_ANSWERS_S + WORKER_START_S
+    check_whole(own, "air")
+
+
+@pytest.mark.parametrize("role", ["provisioner", "control"])
+def test_a_build_survives_its_worker(own: DevStack, role: str) -> None:
+    organization = f"cut-{role}"
+    own.apply(organization, 1, **SLOW)
+    until(lambda: own.preset(organization)["starting"] == 1, "the build to begin")
+    until(lambda: bool(own.processes()), "its process")
+    begun = time.monotonic()
+    kill_worker(own, role)
+    own.wait_whole(organization)
+    assert time.monotonic() - begun < SLOW_S + BUILD_ENDS_S + WORKER_START_S
+    check_whole(own, organization)
+
+
+@pytest.mark.parametrize("part", ["postgres", "temporal"])
+def test_a_server_that_dies_comes_back_where_it_was(own: DevStack, part: str) -> None:
+    own.apply("servers", 2, **QUICK)
+    own.wait_whole("servers")
+    before = own.facts
+    os.kill(before["pids"][part], signal.SIGKILL)
+    until(lambda: own.facts["pids"].get(part) not in (None, before["pids"][part]), f"{part} to be started again")
+    assert own.facts["temporal_address"] == before["temporal_address"]
+    name = f"after-{part}"
+    claim = ("claim", "--preset", "servers/python/small", "--owner", "alice", "--name", name, "--claim-id", name)
+    until(lambda: own.cli(*claim, "--json").code == 0, "a claim, tried again with its id")
+    check_whole(own, "servers")
+
+
+def test_the_whole_stack_killed_again_and_again(own: DevStack) -> None:
+    own.apply("all", 2, **QUICK)
+    claim = ("claim", "--preset", "all/python/small", "--owner", "bob")
+    answers = []
+    for n, pause_s in enumerate((0.0, 0.3, 2.0)):
+        own.wait_whole("all")
+        answers.append(own.ask(*claim, "--name", f"all-{n}", "--claim-id", f"all-{n}"))
+        own.kill()
+        own.begin()
+        time.sleep(pause_s)  # not a wait for a state: it is the moment of the next kill
+        own.kill()
+        own.start()
+    assert len({a["workspace_id"] for a in answers}) == 3
+    again = [own.ask(*claim, "--name", f"all-{n}", "--claim-id", f"all-{n}") for n in range(3)]
+    assert again == answers, "no claim is lost or doubled"
+    check_whole(own, "all", "air", "servers")
+
+
+def test_ctrl_c_and_back_keeps_ids_and_folders(own: DevStack) -> None:
+    own.apply("back", 1)
+    own.wait_whole("back")
+    before = own.workspaces("back")
+    assert own.stop() == 0
+    assert own.processes() == {}
+    own.start()
+    check_whole(own, "back")
+    assert own.workspaces("back") == before

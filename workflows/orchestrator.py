@@ -52,7 +52,8 @@ READ_STATE = workflow.ActivityConfig(
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)),
     schedule_to_close_timeout=timedelta(minutes=5),
 )
-NOTE = workflow.LocalActivityConfig(
+# Normal activities, though short: this loop acts on timers, and a local activity's end may be replayed at another time.
+NOTE = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
 )
@@ -78,6 +79,8 @@ class PrebuildsOrchestrator:
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
+        self._alarm: asyncio.Task[None] | None = None
+        self._due = False
         self._passes_begun = 0
         self._passes_ended = 0
         self._last_pass_at: datetime | None = None
@@ -87,6 +90,7 @@ class PrebuildsOrchestrator:
     async def run(self, raw: Any = None) -> OrchestratorResult:
         if self._refusal is not None:
             raise ApplicationError(str(self._refusal), self._refusal.details, type="InvalidInput", non_retryable=True)
+        self._wake_at(self._next_pass_at)
         try:
             while self._stop is None:
                 if self._should_continue_as_new():
@@ -127,7 +131,8 @@ class PrebuildsOrchestrator:
             self._ignore(f"set_interval {as_text(list(raw))}")
             return
         self._interval_s = interval
-        self._next_pass_at = min(self._next_pass_at, workflow.now() + timedelta(seconds=interval))
+        if not self._due:
+            self._wake_at(min(self._next_pass_at, workflow.now() + timedelta(seconds=interval)))
 
     @workflow.signal(dynamic=True)
     def unknown(self, name: str, args: Sequence[RawValue]) -> None:
@@ -168,27 +173,36 @@ class PrebuildsOrchestrator:
 
     async def _wait_for_something_to_do(self) -> None:
         seen = self._doing()
-        wait = max((self._next_pass_at - workflow.now()).total_seconds(), 0.0) if self._pass is None else None
-        try:
-            await workflow.wait_condition(
-                lambda: self._pass_is_due() or self._startable() is not None or self._doing() != seen,
-                timeout=wait,
-                timeout_summary="until the next pass",
-            )
-        except TimeoutError:
-            return
+        await workflow.wait_condition(
+            lambda: self._pass_is_due() or self._startable() is not None or self._doing() != seen
+        )
 
     def _doing(self) -> tuple[object, ...]:
-        """What the next turn of the loop depends on, beside the time and what is wanted."""
+        """What a turn of the loop tells, and acts on beside what is due and wanted."""
         return self._stop, self._pass, self._next_pass_at, len(self._running)
 
+    def _wake_at(self, moment: datetime) -> None:
+        """Have the next pass fall due at *moment*.
+
+        By a timer's firing and not by asking the clock: the clock may read differently in a replay.
+        """
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._next_pass_at = moment
+        self._alarm = asyncio.create_task(self._ring((moment - workflow.now()).total_seconds()))
+
+    async def _ring(self, after_s: float) -> None:
+        if after_s > 0:
+            await workflow.sleep(after_s, summary="until the next pass")
+        self._due = True
+
     def _pass_is_due(self) -> bool:
-        return self._pass is None and (self._wanted_all or workflow.now() >= self._next_pass_at)
+        return self._pass is None and (self._wanted_all or self._due)
 
     def _begin_due_pass(self) -> None:
         if self._pass_is_due():
-            self._wanted_all = False  # before the read, so that a nudge during this pass earns another
-            self._next_pass_at = workflow.now() + timedelta(seconds=self._interval_s)
+            self._wanted_all = self._due = False  # before the read, so that a nudge during this pass earns another
+            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))
             self._passes_begun += 1
             self._pass = asyncio.create_task(self._run_pass())
 
@@ -203,7 +217,7 @@ class PrebuildsOrchestrator:
                     await workflow.wait_condition(lambda: not self._busy_with(found), timeout=PASS_WAIT)
                 except TimeoutError:
                     workflow.logger.warning("A pass leaves presets busy", extra={"presets": list(self._running)})
-                await workflow.execute_local_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)
+                await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)
             self._passes += 1
         except FailureError as error:
             workflow.logger.error("A pass failed; the next is the retry", extra={"error": repr(cause_of(error))})
@@ -299,7 +313,7 @@ class PrebuildsOrchestrator:
 
     async def _record_stop(self, cause: str) -> None:
         try:
-            await workflow.execute_local_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
+            await workflow.execute_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
         except FailureError as error:  # our completion says the same to whoever would bring us back
             workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -99,6 +100,9 @@ class TemporalDevServer:
 
     async def _answers(self, deadline: float) -> bool:
         while self.running and time.monotonic() < deadline:
+            if not self._listens():  # else it may be somebody else's server that answers
+                await asyncio.sleep(0.02)
+                continue
             try:
                 client = await Client.connect(self.address)
                 await client.service_client.check_health()
@@ -107,6 +111,16 @@ class TemporalDevServer:
             except (RuntimeError, RPCError):
                 await asyncio.sleep(0.05)
         return False
+
+    def _listens(self) -> bool:
+        assert self._child is not None  # noqa: S101 - it was started
+        assert self._ports is not None  # noqa: S101 - before that
+        try:
+            taken = psutil.Process(self._child.pid).net_connections(kind="tcp")
+        except psutil.Error:
+            return False
+        listening = {c.laddr.port for c in taken if c.status == psutil.CONN_LISTEN}
+        return set(self._ports) <= listening
 
     def _last_ports(self) -> tuple[int, int] | None:
         try:

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
 """Nudges of this time go out as one signal: a burst of 300 claims asks for a handful of reconciles."""
+START_DELAY_S = 0.01
+"""Builds start after the answer that they follow has left, not beside it; what this time records is read at once."""
 STARTS_AT_ONCE = 10
 """Of one process; more would only queue in the server, in front of a claim's own start."""
 SWEEP_INTERVAL_S = 2.0
@@ -97,7 +99,7 @@ class Dispatcher:
                 raise
 
     async def _start_recorded(self) -> None:
-        await asyncio.sleep(0)  # what the same moment records goes into the same read
+        await asyncio.sleep(START_DELAY_S)
         ids, self._recorded = list(self._recorded), set()
         facts = await builds.read_builds(self._engine, ids)
         await asyncio.gather(*[self._start(build) for build in facts])

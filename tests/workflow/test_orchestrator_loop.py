@@ -70,9 +70,7 @@ async def test_carries_out_deletions_before_creations(skipping: WorkflowEnvironm
 async def test_each_activity_may_fail_once(skipping: WorkflowEnvironment) -> None:
     names = ["find_work", "end_pass", "plan_reconcile", "create", "delete", "cancel", "record_stop"]
     plan = ReconcilePlan(1, PRESET, create=[uuid4()], delete=[uuid4()], cancel=[uuid4()])
-    pool = FakePool(
-        work=lambda n: [PRESET] if n == 1 else [], plan=lambda _: plan, failures=dict.fromkeys(names, 1)
-    )
+    pool = FakePool(work=lambda n: [PRESET] if n == 1 else [], plan=lambda _: plan, failures=dict.fromkeys(names, 1))
     async with pool.worker(skipping.client):
         loop = await start_loop(skipping.client, interval_seconds=3600)
         await until(lambda: pool.ended == [1], "the pass to end")

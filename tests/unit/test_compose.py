@@ -1,0 +1,56 @@
+"""The cluster file fits the code: its syntax, its settings, its commands."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from compose_spec import PyCompose
+
+from prebuilds.settings import Settings
+from prebuilds.stack.temporal_server import SETTINGS
+from worker import parse_options
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = (ROOT / "docker-compose.yml").read_text()
+SERVICES = yaml.safe_load(COMPOSE)["services"]
+OURS = {"migrate", "control", "claims", "provisioner"}
+
+
+def test_it_is_a_compose_file() -> None:
+    assert PyCompose.from_yaml(COMPOSE) is not None
+
+
+def test_our_services_set_only_what_the_code_reads() -> None:
+    known = {f"PREBUILDS_{name.upper()}" for name in Settings.model_fields}
+    for name in OURS:
+        ours = {key for key in SERVICES[name]["environment"] if key.startswith("PREBUILDS_")}
+        assert ours <= known
+
+
+def test_every_role_is_served_by_a_command_that_the_worker_understands() -> None:
+    roles = set()
+    for name in OURS - {"migrate"}:
+        program, script, *options = SERVICES[name]["command"]
+        assert (program, script) == ("python", "worker.py")
+        roles.update(parse_options(options).roles)
+    assert roles == {"control", "claims", "provisioner"}
+
+
+def test_what_is_waited_for_exists() -> None:
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", {})) <= set(SERVICES)
+
+
+def test_the_cluster_has_the_embedded_servers_settings() -> None:
+    embedded = dict(item.split("=") for item in SETTINGS if "." in item)
+    deployed = yaml.safe_load((ROOT / "deploy/dynamicconfig/prebuilds.yaml").read_text())
+    flat = {key: str(entries[0]["value"]).lower() for key, entries in deployed.items()}
+    assert flat == {key: value.strip('"').lower() for key, value in embedded.items()}
+
+
+def test_the_image_has_every_package() -> None:
+    copied = {line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {*wheel["packages"], *wheel["force-include"]} <= copied

@@ -19,7 +19,8 @@ OURS = {"migrate", "control", "claims", "provisioner"}
 
 
 def test_it_is_a_compose_file() -> None:
-    assert PyCompose.from_yaml(COMPOSE) is not None
+    resolved = yaml.safe_dump(yaml.safe_load(COMPOSE))  # the checker knows no merge keys
+    assert PyCompose.from_yaml(resolved) is not None
 
 
 def test_our_services_set_only_what_the_code_reads() -> None:

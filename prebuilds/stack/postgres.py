@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ USER = "prebuilds"
 DATABASE = "prebuilds"
 READY = "ready"
 NOBODY = 65534
+"""A user that every system has."""
 
 
 class EmbeddedPostgres:
@@ -186,12 +188,20 @@ def _environment() -> dict[str, str]:
 
 
 def _as_somebody(folder: Path, program: Path) -> list[str]:
-    """What makes root somebody else who may use *folder* and run *program*; nothing for an ordinary user."""
-    if os.geteuid() != 0 or sys.platform != "linux":
+    """What makes root, and a user id without a name, somebody who may use *folder* and run *program*.
+
+    PostgreSQL refuses both. For an ordinary user there is nothing to do.
+    """
+    if sys.platform != "linux" or (os.geteuid() != 0 and _has_name(os.geteuid())):
         return []
-    namespace = ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    namespace = ["unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}"]
     if _succeeds([*namespace, "true"]):
         return namespace
+    if os.geteuid() != 0:
+        raise StackUnreachable(
+            f"PostgreSQL refuses to run for user id {os.geteuid()}, which has no name here: add one to /etc/passwd, "
+            "or set PREBUILDS_DATABASE_URL to another server"
+        )
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
@@ -201,6 +211,13 @@ def _as_somebody(folder: Path, program: Path) -> list[str]:
         f"PostgreSQL refuses to run as root, and here it can only run as nobody, who cannot use {folder} or {program}: "
         "put both where every user may go, or run as an ordinary user, or set PREBUILDS_DATABASE_URL to another server"
     )
+
+
+def _has_name(user_id: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(user_id).pw_name)
+    except KeyError:
+        return False
 
 
 def _succeeds(command: list[str]) -> bool:

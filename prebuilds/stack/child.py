@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+LOG_LINE_MAX = 400
 SAME_START_S = 1.0
 """A pid whose process started at another time is a recycled one, and none of our business."""
 
@@ -77,5 +78,5 @@ def end_child(child: subprocess.Popen[bytes], with_signal: signal.Signals, grace
 def log_tail(log: Path, lines: int = 10) -> str:
     """The end of a log, for an error's message."""
     with contextlib.suppress(OSError):
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(line[:LOG_LINE_MAX] for line in log.read_text(errors="replace").splitlines()[-lines:])
     return ""

@@ -153,4 +153,5 @@ def free_port(wanted: int) -> int:
 
 def _environment() -> dict[str, str]:
     """Ours without what would point the server at somebody else's settings."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}
+    return {"USER": "prebuilds", **ours}  # it does not start for a user id that has no name at all

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import OwnerNotFound, PrebuiltWorkspacesNotSupported, ReconciliationOrchestrator
+from prebuilds.api import Claimer, OwnerNotFound, PrebuiltWorkspacesNotSupported, ReconciliationOrchestrator
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ORCHESTRATOR_ID, ClaimRequest, Replacement, parse_input
 from prebuilds.planning.autostart import next_start
@@ -110,4 +110,6 @@ class DisabledClaimer:
         )
 
 
-_: type[ReconciliationOrchestrator] = TemporalOrchestrator  # the type checker holds the class to its protocol
+# The type checker holds the classes to their protocols.
+_orchestrator: type[ReconciliationOrchestrator] = TemporalOrchestrator
+_claimers: tuple[type[Claimer], ...] = (TemporalClaimer, DisabledClaimer)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,9 @@ class DevStack:
             patch.dict(os.environ, self.env | env, clear=True),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
+            ThreadPoolExecutor(1) as apart,  # a test may have a loop of its own running
         ):
-            code = run(words)
+            code = apart.submit(run, words).result()
         return Said(code, out.getvalue(), err.getvalue())
 
     def typed(self, *words: str, **env: str) -> Said:

@@ -11,6 +11,7 @@ from temporalio import activity
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import BuildStatus, Replacement
 from prebuilds.store import builds
+from prebuilds.store.build_end import end_build
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class BuildActivities:
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:
         """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended."""
-        end = await builds.end_build(
+        end = await end_build(
             self._engine, input.build_id, input.status, error=input.error, error_type=input.error_type
         )
         return BuildOutcome(end.status, end.error)

@@ -18,7 +18,8 @@ from prebuilds.metrics import METRICS
 from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
-from prebuilds.store.builds import BuildEnd, BuildFacts, provisioning_queue
+from prebuilds.store.build_end import BuildEnd, end_build
+from prebuilds.store.builds import BuildFacts, provisioning_queue
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class ProvisioningActivities:
             except asyncio.CancelledError:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
-                end = await builds.end_build(self._engine, build_id, BuildStatus.CANCELED, error="canceled")
+                end = await end_build(self._engine, build_id, BuildStatus.CANCELED, error="canceled")
             except (ProvisionFailed, InvalidSource, StaleBuild) as error:
                 end = await self._failed(build_id, error)
             except Exception as error:
@@ -61,7 +62,7 @@ class ProvisioningActivities:
                 logger.exception("A provisioner failed unexpectedly", extra={"build_id": str(build_id)})
                 end = await self._failed(build_id, error)
             else:
-                end = await builds.end_build(
+                end = await end_build(
                     self._engine,
                     build_id,
                     BuildStatus.SUCCEEDED,
@@ -75,7 +76,7 @@ class ProvisioningActivities:
 
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
         if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
-            end = await builds.end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
+            end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
             _measure(end)
             return _outcome(end)
         return BuildOutcome(facts.status, facts.error)
@@ -90,7 +91,7 @@ class ProvisioningActivities:
 
     async def _failed(self, build_id: UUID, error: Exception) -> BuildEnd:
         message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
-        return await builds.end_build(
+        return await end_build(
             self._engine,
             build_id,
             BuildStatus.FAILED,

@@ -27,7 +27,8 @@ from prebuilds.payloads import BuildStatus, ClaimRequest, build_id_of
 from prebuilds.planning.plan import CREATES_PER_PASS_MAX, prebuild_id
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.stack import Stack, WorkerProcess
-from prebuilds.store.builds import begin_build, end_build
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore, ClaimTarget, request_hash
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.migrate import migrate

@@ -6,7 +6,6 @@ and an operator's cancellation never wait for each other in a circle.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,11 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
-from prebuilds.planning.lifecycle import LatestBuild, next_action
-from prebuilds.provisioners.base import Provision, Provisioned
-from prebuilds.store.events import record_event
-from prebuilds.store.replacements import add_replacements
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
+from prebuilds.provisioners.base import Provision
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
 """How long after its begin a build's workflow is first looked after; a start of a running one costs one call."""
@@ -40,10 +36,6 @@ _BUILD = """
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
       LEFT JOIN presets p ON p.id = b.preset_id
 """
-# Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
-LOCK_PRESET = text("""
-    SELECT FROM presets WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
-""")
 LOCK_BUILD = text(f"{_BUILD} WHERE b.id = :build_id FOR NO KEY UPDATE OF w")
 READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
 READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
@@ -68,41 +60,6 @@ RECORD_HOST = text("""
     UPDATE workspaces SET host = coalesce(host, :host) WHERE id = :workspace_id RETURNING host
 """)
 
-END = text("""
-    UPDATE workspace_builds
-       SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
-           provisioner_state = CAST(:state AS jsonb)
-     WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
- RETURNING completed_at
-""")
-MAKE_CLAIMABLE = text("""
-    UPDATE workspaces
-       SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
-           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0')
-     WHERE id = :workspace_id
-""")
-STARTED = text("""
-    UPDATE workspaces
-       SET address = :address, resources = CAST(:resources AS jsonb),
-           last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
-     WHERE id = :workspace_id
- RETURNING last_used_at
-""")
-STOPPED = text("UPDATE workspaces SET address = NULL WHERE id = :workspace_id")
-DELETED = text("""
-    UPDATE workspaces
-       SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
-           expires_at = NULL
-     WHERE id = :workspace_id
-""")
-SET_NEXT_ACTION = text("UPDATE workspaces SET next_action_at = :at WHERE id = :workspace_id")
-COUNT_BAD_TRIES = text("""
-    SELECT count(*) FROM workspace_builds
-     WHERE workspace_id = :workspace_id AND transition = :transition AND stage = :stage
-       AND status IN ('failed', 'canceled')
-       AND number > coalesce((SELECT max(number) FROM workspace_builds
-                               WHERE workspace_id = :workspace_id AND (transition, stage) <> (:transition, :stage)), 0)
-""")
 LOCK_WORKSPACE = text("""
     SELECT w.id, w.latest_build, w.latest_transition, w.latest_status, w.template_version_id, w.preset_id, w.owner_id,
            b.id AS build_id, b.status AS build_status, b.initiator_id
@@ -177,17 +134,6 @@ class BuildFacts:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class BuildEnd:
-    """How a build ended, by whoever ended it first."""
-
-    facts: BuildFacts
-    status: BuildStatus
-    error: str | None
-    ended_now: bool
-    """False when somebody had ended it before."""
-
-
 def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
     """People's builds have a queue beside the pool's, so that a herd of pool builds delays nobody; what lives on one
     host can only be served there."""
@@ -197,7 +143,7 @@ def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
 async def read_builds(engine: AsyncEngine, ids: Sequence[UUID]) -> list[BuildFacts]:
     """Facts of those of *ids* that exist, oldest first."""
     async with engine.connect() as connection:
-        return [_facts(row) for row in await connection.execute(READ_BUILDS, {"ids": list(ids)})]
+        return [facts_of(row) for row in await connection.execute(READ_BUILDS, {"ids": list(ids)})]
 
 
 async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, Provision | None]:
@@ -211,12 +157,12 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
     """
     try:
         async with engine.begin() as connection:
-            row = await _lock(connection, build_id)
-            facts = _facts(row)
+            row = await lock_build(connection, build_id)
+            facts = facts_of(row)
             if facts.status not in (BuildStatus.PENDING, BuildStatus.RUNNING):
                 return facts, None
             await connection.execute(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
-            await _set_latest(connection, facts, BuildStatus.RUNNING)
+            await set_latest(connection, facts, BuildStatus.RUNNING)
             parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})
             state = await connection.scalar(
                 READ_PROVISIONER_STATE, {"workspace_id": facts.workspace_id, "number": facts.number}
@@ -236,109 +182,6 @@ async def record_host(engine: AsyncEngine, workspace_id: UUID, host: str) -> str
     """
     async with engine.begin() as connection:
         return str(await connection.scalar(RECORD_HOST, {"workspace_id": workspace_id, "host": host}))
-
-
-async def end_build(
-    engine: AsyncEngine,
-    build_id: UUID,
-    status: BuildStatus,
-    *,
-    error: str | None = None,
-    error_type: str | None = None,
-    provisioned: Provisioned | None = None,
-    replacements: Sequence[Replacement] = (),
-) -> BuildEnd:
-    """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
-
-    Args:
-        status: succeeded, failed or canceled.
-        provisioned: Of a successful start.
-        replacements: What a claim's build had to rebuild.
-    """
-    made = provisioned or Provisioned()
-    async with engine.begin() as connection:
-        await connection.execute(LOCK_PRESET, {"build_id": build_id})
-        row = await _lock(connection, build_id)
-        facts = _facts(row)
-        completed_at: datetime | None = await connection.scalar(
-            END,
-            {
-                "build_id": build_id,
-                "status": status,
-                "error": error,
-                "error_type": error_type,
-                "state": json.dumps(made.state) if made.state is not None else None,
-            },
-        )
-        if completed_at is None:
-            return BuildEnd(facts, facts.status, facts.error, ended_now=False)
-        await _set_latest(connection, facts, status)
-        if status is BuildStatus.SUCCEEDED:
-            await _carry_over(connection, row, facts, made)
-        if facts.number == row.latest_build:
-            await _set_next_action(connection, row, facts, status, completed_at)
-        await add_replacements(connection, facts.workspace_id, build_id, replacements)
-        await record_event(
-            connection,
-            f"build_{status}",
-            facts.owner,
-            preset_id=facts.preset_id,
-            workspace_id=facts.workspace_id,
-            build_id=build_id,
-            data={"transition": facts.transition, "stage": facts.stage, "error": error},
-        )
-        return BuildEnd(facts, status, error, ended_now=True)
-
-
-async def _carry_over(
-    connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned
-) -> None:
-    """What a success means for the workspace."""
-    target: dict[str, Any] = {"workspace_id": facts.workspace_id}
-    if facts.transition is Transition.DELETE:
-        await connection.execute(DELETED, target)
-    elif facts.transition is Transition.STOP:
-        await connection.execute(STOPPED, target)
-    else:
-        started = {
-            "address": made.address,
-            "resources": json.dumps(made.resources),
-            "counts_as_use": facts.stage is Stage.NONE,  # a claim counted when it was made
-        }
-        await connection.execute(STARTED, target | started)
-        unclaimed = row.owner_id == PREBUILDS_USER_ID
-        if unclaimed and facts.number == row.latest_build and facts.preset_id is not None:
-            claimable = {
-                "preset_id": facts.preset_id,
-                "claim_build_id": build_id_of(facts.workspace_id, facts.number + 1),
-                "expire_after": row.expire_after,
-            }
-            await connection.execute(MAKE_CLAIMABLE, target | claimable)
-
-
-async def _set_next_action(
-    connection: AsyncConnection,
-    row: Row[tuple[object, ...]],
-    facts: BuildFacts,
-    status: BuildStatus,
-    completed_at: datetime,
-) -> None:
-    tries = await connection.scalar(
-        COUNT_BAD_TRIES,
-        {"workspace_id": facts.workspace_id, "transition": facts.transition, "stage": facts.stage},
-    )
-    last_used_at = row.last_used_at
-    if facts.transition is Transition.START and facts.stage is Stage.NONE and status is BuildStatus.SUCCEEDED:
-        last_used_at = completed_at
-    action = next_action(
-        LatestBuild(facts.transition, facts.stage, status, completed_at, int(str(tries))),
-        claimed=row.claimed_at is not None,
-        last_used_at=last_used_at,
-        ttl=row.ttl,
-    )
-    await connection.execute(
-        SET_NEXT_ACTION, {"workspace_id": facts.workspace_id, "at": action.at if action is not None else None}
-    )
 
 
 async def record_build(
@@ -390,19 +233,19 @@ async def take_due_builds(engine: AsyncEngine) -> list[UUID]:
         return list(await connection.scalars(TAKE_DUE, due))
 
 
-async def _lock(connection: AsyncConnection, build_id: UUID) -> Row[tuple[object, ...]]:
+async def lock_build(connection: AsyncConnection, build_id: UUID) -> Row[tuple[object, ...]]:
     row = (await connection.execute(LOCK_BUILD, {"build_id": build_id})).one_or_none()
     if row is None:
         raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
     return row
 
 
-async def _set_latest(connection: AsyncConnection, facts: BuildFacts, status: BuildStatus) -> None:
+async def set_latest(connection: AsyncConnection, facts: BuildFacts, status: BuildStatus) -> None:
     latest = {"workspace_id": facts.workspace_id, "number": facts.number, "status": status}
     await connection.execute(SET_LATEST_STATUS, latest)
 
 
-def _facts(row: Row[tuple[object, ...]]) -> BuildFacts:
+def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
     pool = row.initiator_id == PREBUILDS_USER_ID
     return BuildFacts(
         id=row.id,

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, parse_path
 from prebuilds.planning.lifecycle import LatestBuild, NextAction, next_action
-from prebuilds.store.builds import COUNT_BAD_TRIES, SET_NEXT_ACTION, provisioning_queue, record_build
+from prebuilds.store.build_end import COUNT_BAD_TRIES, SET_NEXT_ACTION
+from prebuilds.store.builds import provisioning_queue, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.views import CancelResult, EventRow, JobFilter, JobRow, WorkspaceDetails, WorkspaceRow

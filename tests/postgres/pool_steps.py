@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.payloads import BuildStatus, ClaimRequest, build_id_of
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.provisioners.base import Provisioned
-from prebuilds.store.builds import begin_build, end_build
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number

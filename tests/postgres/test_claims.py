@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds import api
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, MissReason, Source, build_id_of
-from prebuilds.store.builds import begin_build, end_build
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore, ClaimTarget
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool, dsn_of

@@ -15,7 +15,8 @@ from prebuilds.api import SnapshotIsolationError, SupersededPass
 from prebuilds.payloads import BuildStatus, Transition, build_id_of
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.snapshot import count_prebuilds
-from prebuilds.store.builds import BuildWaiting, begin_build, end_build, record_build, record_host, take_due_builds
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import BuildWaiting, begin_build, record_build, record_host, take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool

@@ -1,0 +1,174 @@
+"""How a build ends: its outcome carried to the workspace, in one transaction, by whoever ends it first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
+from prebuilds.planning.lifecycle import LatestBuild, next_action
+from prebuilds.provisioners.base import Provisioned
+from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
+from prebuilds.store.events import record_event
+from prebuilds.store.replacements import add_replacements
+
+# Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
+LOCK_PRESET = text("""
+    SELECT FROM presets WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
+""")
+END = text("""
+    UPDATE workspace_builds
+       SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
+           provisioner_state = CAST(:state AS jsonb)
+     WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
+ RETURNING completed_at
+""")
+MAKE_CLAIMABLE = text("""
+    UPDATE workspaces
+       SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
+           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0')
+     WHERE id = :workspace_id
+""")
+STARTED = text("""
+    UPDATE workspaces
+       SET address = :address, resources = CAST(:resources AS jsonb),
+           last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
+     WHERE id = :workspace_id
+ RETURNING last_used_at
+""")
+STOPPED = text("UPDATE workspaces SET address = NULL WHERE id = :workspace_id")
+DELETED = text("""
+    UPDATE workspaces
+       SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
+           expires_at = NULL
+     WHERE id = :workspace_id
+""")
+SET_NEXT_ACTION = text("UPDATE workspaces SET next_action_at = :at WHERE id = :workspace_id")
+COUNT_BAD_TRIES = text("""
+    SELECT count(*) FROM workspace_builds
+     WHERE workspace_id = :workspace_id AND transition = :transition AND stage = :stage
+       AND status IN ('failed', 'canceled')
+       AND number > coalesce((SELECT max(number) FROM workspace_builds
+                               WHERE workspace_id = :workspace_id AND (transition, stage) <> (:transition, :stage)), 0)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildEnd:
+    """How a build ended, by whoever ended it first."""
+
+    facts: BuildFacts
+    status: BuildStatus
+    error: str | None
+    ended_now: bool
+    """False when somebody had ended it before."""
+
+
+async def end_build(
+    engine: AsyncEngine,
+    build_id: UUID,
+    status: BuildStatus,
+    *,
+    error: str | None = None,
+    error_type: str | None = None,
+    provisioned: Provisioned | None = None,
+    replacements: Sequence[Replacement] = (),
+) -> BuildEnd:
+    """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
+
+    Args:
+        status: succeeded, failed or canceled.
+        provisioned: Of a successful start.
+        replacements: What a claim's build had to rebuild.
+    """
+    made = provisioned or Provisioned()
+    async with engine.begin() as connection:
+        await connection.execute(LOCK_PRESET, {"build_id": build_id})
+        row = await lock_build(connection, build_id)
+        facts = facts_of(row)
+        completed_at: datetime | None = await connection.scalar(
+            END,
+            {
+                "build_id": build_id,
+                "status": status,
+                "error": error,
+                "error_type": error_type,
+                "state": json.dumps(made.state) if made.state is not None else None,
+            },
+        )
+        if completed_at is None:
+            return BuildEnd(facts, facts.status, facts.error, ended_now=False)
+        await set_latest(connection, facts, status)
+        if status is BuildStatus.SUCCEEDED:
+            await _carry_over(connection, row, facts, made)
+        if facts.number == row.latest_build:
+            await _set_next_action(connection, row, facts, status, completed_at)
+        await add_replacements(connection, facts.workspace_id, build_id, replacements)
+        await record_event(
+            connection,
+            f"build_{status}",
+            facts.owner,
+            preset_id=facts.preset_id,
+            workspace_id=facts.workspace_id,
+            build_id=build_id,
+            data={"transition": facts.transition, "stage": facts.stage, "error": error},
+        )
+        return BuildEnd(facts, status, error, ended_now=True)
+
+
+async def _carry_over(
+    connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned
+) -> None:
+    """What a success means for the workspace."""
+    target: dict[str, Any] = {"workspace_id": facts.workspace_id}
+    if facts.transition is Transition.DELETE:
+        await connection.execute(DELETED, target)
+    elif facts.transition is Transition.STOP:
+        await connection.execute(STOPPED, target)
+    else:
+        started = {
+            "address": made.address,
+            "resources": json.dumps(made.resources),
+            "counts_as_use": facts.stage is Stage.NONE,  # a claim counted when it was made
+        }
+        await connection.execute(STARTED, target | started)
+        unclaimed = row.owner_id == PREBUILDS_USER_ID
+        if unclaimed and facts.number == row.latest_build and facts.preset_id is not None:
+            claimable = {
+                "preset_id": facts.preset_id,
+                "claim_build_id": build_id_of(facts.workspace_id, facts.number + 1),
+                "expire_after": row.expire_after,
+            }
+            await connection.execute(MAKE_CLAIMABLE, target | claimable)
+
+
+async def _set_next_action(
+    connection: AsyncConnection,
+    row: Row[tuple[object, ...]],
+    facts: BuildFacts,
+    status: BuildStatus,
+    completed_at: datetime,
+) -> None:
+    tries = await connection.scalar(
+        COUNT_BAD_TRIES,
+        {"workspace_id": facts.workspace_id, "transition": facts.transition, "stage": facts.stage},
+    )
+    last_used_at = row.last_used_at
+    if facts.transition is Transition.START and facts.stage is Stage.NONE and status is BuildStatus.SUCCEEDED:
+        last_used_at = completed_at
+    action = next_action(
+        LatestBuild(facts.transition, facts.stage, status, completed_at, int(str(tries))),
+        claimed=row.claimed_at is not None,
+        last_used_at=last_used_at,
+        ttl=row.ttl,
+    )
+    await connection.execute(
+        SET_NEXT_ACTION, {"workspace_id": facts.workspace_id, "at": action.at if action is not None else None}
+    )

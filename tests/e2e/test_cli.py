@@ -239,7 +239,7 @@ def test_the_snapshot_is_json(stack: DevStack) -> None:
 
 
 def test_a_second_dev_on_the_same_folder_is_refused(stack: DevStack) -> None:
-    said = stack.cli("dev")
+    said = stack.typed("dev")  # it handles signals, which only a main thread can
     assert said.code == 3
     assert "is in use by the process" in said.err
 

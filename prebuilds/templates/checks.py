@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path as FolderPath
 from tempfile import TemporaryDirectory
@@ -14,6 +15,14 @@ from typing import Any, TypeAlias
 
 from prebuilds import provisioners
 from prebuilds.api import InvalidInput
+from prebuilds.planning.schedule import (
+    SEARCHED_FROM,
+    WINDOWS_MAX,
+    UnreadableSchedule,
+    check_cron,
+    find_overlap,
+    overlap_in_words,
+)
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.templates.yaml_text import Path
 
@@ -29,7 +38,7 @@ def is_storable(text: str) -> bool:
 
 
 def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
-    """What is wrong, by path: names used twice, defaults, schedules that lack something, sources."""
+    """What is wrong, by path: names used twice, defaults, schedules that lack something or overlap, sources."""
     # Drivers are asked about sources only. They get a folder because they must have one; nothing is to be found there.
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:
         return _check_entries(data, cache(lambda name: provisioners.load(name, FolderPath(folder))))
@@ -81,7 +90,46 @@ def _presets_at_odds(presets: list[tuple[Path, dict[Any, Any]]]) -> dict[Path, s
                 problems[(*path, "timezone")] = "is required with a schedule, such as Europe/Berlin"
             if preset.get("instances") is None:
                 problems[(*path, "instances")] = "is required with a schedule: how many outside its windows; may be 0"
+            problems |= _windows_that_overlap(preset, (*path, "schedule"))
     return problems
+
+
+def _windows_that_overlap(preset: dict[Any, Any], path: Path) -> dict[Path, str]:
+    """Each window that overlaps one before it, at its cron."""
+    timezone, windows = preset.get("timezone"), preset["schedule"]
+    if not isinstance(timezone, str) or not isinstance(windows, list):
+        return {}
+    if len(windows) > WINDOWS_MAX:
+        return {path: f"has {len(windows)} windows; at most {WINDOWS_MAX}"}
+    now = datetime.now(UTC)
+    problems: dict[Path, str] = {}
+    before: dict[int, str] = {}
+    for index, cron in enumerate(map(_readable_cron, windows)):
+        if cron is None:
+            continue
+        for earlier, other in before.items():
+            pair = ((other, 0), (cron, 0))
+            try:
+                # Also from where a stored schedule is searched, so that none is accepted that is not read later.
+                overlap = find_overlap(timezone, pair, now) or find_overlap(timezone, pair, SEARCHED_FROM)
+            except UnreadableSchedule:
+                return {}  # the time zone is unknown
+            if overlap is not None:
+                problems[(*path, index, "cron")] = overlap_in_words(earlier, other, overlap.at, timezone)
+                break
+        before[index] = cron
+    return problems
+
+
+def _readable_cron(window: object) -> str | None:
+    cron = window.get("cron") if isinstance(window, dict) else None
+    if not isinstance(cron, str):
+        return None
+    try:
+        check_cron(cron)
+    except ValueError:
+        return None
+    return cron
 
 
 def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -10,9 +11,14 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeating
 from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import PoolGauges
-from prebuilds.planning.plan import ReconcilePlan, plan_preset, presets_with_work
+from prebuilds.metrics import METRICS, PoolGauges
+from prebuilds.planning.holds import Held, Hold
+from prebuilds.planning.pass_plan import hold_note, plan_pass
+from prebuilds.planning.plan import ReconcilePlan, plan_preset
+from prebuilds.planning.rules import Rules
 from prebuilds.store import control, pool
+from prebuilds.store.events import note
+from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 
@@ -26,6 +32,12 @@ class Work:
 
     pass_number: int
     preset_ids: list[UUID] = field(default_factory=list)
+    pending_max: int | None = None
+    """How many pending creations a preset may have until the next pass; None for no limit."""
+    favored: list[UUID] = field(default_factory=list)
+    """Of *preset_ids*: these may have one more."""
+    short: bool = False
+    """Somebody waits for capacity: worth another look soon."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,7 @@ class CarryOut:
     preset_id: UUID
     pass_number: int
     ids: list[UUID]
+    pending_max: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,28 +57,36 @@ class CarriedOut:
 
 
 class ReconcileActivities:
-    def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher, gauges: PoolGauges, *, enabled: bool) -> None:
+    def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher, gauges: PoolGauges, rules: Rules) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
         self._gauges = gauges
-        self._enabled = enabled
+        self._rules = rules
 
     @activity.defn
     async def find_work(self) -> Work:
         """Take the global snapshot, and return the presets that have work: ids, not rows."""
         async with heartbeating():
             async with snapshot_transaction(self._engine) as connection:
-                snapshot = await snapshot_state(connection, enabled=self._enabled)
-            self._gauges.observe(snapshot)
-            working = presets_with_work(snapshot)[:PRESETS_PER_PASS_MAX]
-            number = await control.begin_pass(self._engine, presets=len(snapshot.presets), with_work=len(working))
+                snapshot = await snapshot_state(connection, self._rules)
+            plan = plan_pass(snapshot)
+            self._gauges.observe(plan)
+            await note(self._engine, plan.notes())
+            barred = await join_organizations(self._engine, snapshot)
+            working = plan.working(PRESETS_PER_PASS_MAX, barred)
+            number = await control.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
-                await control.end_pass(self._engine, number)
-            return Work(number, working)
+                await self.end_pass(number)
+            if plan.shares is None:
+                return Work(number, working)
+            favored = [preset for preset in working if preset in plan.shares.favored]
+            return Work(number, working, plan.shares.level, favored, plan.short)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:
-        await control.end_pass(self._engine, pass_number)
+        took = await control.end_pass(self._engine, pass_number)
+        if took is not None:
+            METRICS.pass_ended(took)
 
     @activity.defn
     async def record_stop(self, cause: str) -> None:
@@ -73,25 +94,34 @@ class ReconcileActivities:
         await control.record_stop(self._engine, cause)
 
     @activity.defn
-    async def plan_reconcile(self, preset_id: UUID) -> ReconcilePlan:
+    async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:
         """Read one preset's pool at one instant and decide; the plan, with every id in it, stands in the history."""
         # The number first: a pass that reads later has a higher one, and the fence lets it win.
         number = await next_pass_number(self._engine)
         async with snapshot_transaction(self._engine) as connection:
-            snapshot = await snapshot_preset(connection, preset_id, enabled=self._enabled)
-        return plan_preset(snapshot, number)
+            snapshot = await snapshot_preset(connection, preset_id, self._rules)
+        plan = plan_preset(snapshot, number, pending_max)
+        if plan.held is not None and plan.held != Hold.PAUSED:
+            await note(self._engine, [hold_note(preset_id, Held(Hold(plan.held), plan.held_until))])
+        return plan
 
     @activity.defn
     async def create_prebuilds(self, input: CarryOut) -> CarriedOut:
-        return self._started(await pool.create_prebuilds(self._engine, input.preset_id, input.pass_number, input.ids))
+        written = await pool.create_prebuilds(
+            self._engine, input.preset_id, input.pass_number, input.ids, self._rules, pending_max=input.pending_max
+        )
+        return self._started(written)
 
     @activity.defn
     async def delete_prebuilds(self, input: CarryOut) -> CarriedOut:
-        return self._started(await pool.delete_prebuilds(self._engine, input.preset_id, input.pass_number, input.ids))
+        return self._started(await pool.delete_prebuilds(*self._asked(input)))
 
     @activity.defn
     async def cancel_builds(self, input: CarryOut) -> CarriedOut:
-        return self._started(await pool.cancel_creations(self._engine, input.preset_id, input.pass_number, input.ids))
+        return self._started(await pool.cancel_creations(*self._asked(input)))
+
+    def _asked(self, input: CarryOut) -> tuple[AsyncEngine, UUID, int, Sequence[UUID], Rules]:
+        return self._engine, input.preset_id, input.pass_number, input.ids, self._rules
 
     def _started(self, written: Written) -> CarriedOut:
         self._dispatcher.start_builds(written.build_ids)

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
 """Nudges of this time go out as one signal: a burst of 300 claims asks for a handful of reconciles."""
+NUDGED_MAX = 500
+"""Named in one signal; beyond that a pass over all costs less."""
 START_DELAY_S = 0.01
 """Builds start after the answer that they follow has left, not beside it; what this time records is read at once."""
 STARTS_AT_ONCE = 10
@@ -44,8 +46,8 @@ SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
-DELETE_PRIORITY, USUAL_PRIORITY = 1, 3
-"""Within a queue deletions come first: they free what creations need."""
+PEOPLE_PRIORITY, DELETE_PRIORITY, CREATE_PRIORITY = 1, 2, 4
+"""Within a queue: what a person waits for, then deletions, which free what creations need. The loop's own is 3."""
 
 
 class Dispatcher:
@@ -91,6 +93,8 @@ class Dispatcher:
     async def _send_nudges(self) -> None:
         await asyncio.sleep(NUDGE_WINDOW_S)
         presets, self._nudged = sorted(self._nudged), set()
+        if len(presets) > NUDGED_MAX:
+            presets = []  # all
         handle = self._client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
@@ -125,10 +129,16 @@ class Dispatcher:
                     "transition": build.transition,
                 },
                 priority=Priority(
-                    priority_key=DELETE_PRIORITY if build.transition is Transition.DELETE else USUAL_PRIORITY,
+                    priority_key=_priority(build),
                     fairness_key=str(build.preset_id or build.workspace_id),
                 ),
             )
+
+
+def _priority(build: BuildFacts) -> int:
+    if not build.pool:
+        return PEOPLE_PRIORITY
+    return DELETE_PRIORITY if build.transition is Transition.DELETE else CREATE_PRIORITY
 
 
 def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput:

@@ -14,10 +14,13 @@ from datetime import timedelta
 
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
-from prebuilds.planning.plan import HELD_PAUSED, pool_state
-from prebuilds.planning.snapshot import GlobalSnapshot, PresetCounts
+from prebuilds.planning.holds import Hold
+from prebuilds.planning.pass_plan import PassPlan, Turn
+from prebuilds.planning.snapshot import PresetCounts
+from prebuilds.planning.state import PoolState
 
 CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+PASS_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BUILD_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0)
 
 
@@ -51,6 +54,12 @@ class Metrics:
             description="A build, from its record to its end",
             explicit_bucket_boundaries_advisory=BUILD_BUCKETS_S,
         )
+        self._pass_s = meter.create_histogram(
+            "prebuilds_pass_duration",
+            unit="s",
+            description="A pass, from its snapshot until its presets are done",
+            explicit_bucket_boundaries_advisory=PASS_BUCKETS_S,
+        )
 
     @contextmanager
     def time_claim(self) -> Iterator[TimedClaim]:
@@ -64,6 +73,9 @@ class Metrics:
             self._claimed.add(1, labels)
         else:
             self._misses.add(1, {**labels, "reason": miss_reason})
+
+    def pass_ended(self, duration: timedelta) -> None:
+        self._pass_s.record(duration.total_seconds())
 
     def build_ended(
         self,
@@ -92,7 +104,7 @@ class PoolGauges:
     def __init__(self, interval: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
         self._fresh_s = 2 * interval.total_seconds()
         self._clock = clock
-        self._seen: tuple[float, float, GlobalSnapshot] | None = None
+        self._seen: tuple[float, PassPlan] | None = None
         meter = get_meter("prebuilds")
         for name, read in _GAUGES.items():
             meter.create_observable_gauge(f"prebuilds_{name}", callbacks=[self._callback(read)])
@@ -100,38 +112,38 @@ class PoolGauges:
         meter.create_observable_gauge("prebuilds_reconciliation_paused", callbacks=[self._paused])
         meter.create_observable_gauge("prebuilds_last_pass_timestamp", unit="s", callbacks=[self._last_pass])
 
-    def observe(self, snapshot: GlobalSnapshot) -> None:
-        self._seen = (self._clock(), snapshot.taken_at.timestamp(), snapshot)
+    def observe(self, plan: PassPlan) -> None:
+        self._seen = self._clock(), plan
 
-    def _current(self) -> GlobalSnapshot | None:
+    def _current(self) -> PassPlan | None:
         if self._seen is None or self._clock() - self._seen[0] > self._fresh_s:
             return None
-        return self._seen[2]
+        return self._seen[1]
 
-    def _callback(
-        self, read: Callable[[GlobalSnapshot, PresetCounts], int]
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _active(self) -> Iterable[Turn]:
+        plan = self._current()
+        return [turn for turn in plan.turns if turn.state.active] if plan is not None else []
+
+    def _callback(self, read: Callable[[PoolState], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            if (snapshot := self._current()) is not None:
-                for item in snapshot.presets:
-                    if item.preset.active:
-                        yield Observation(read(snapshot, item), _labels(item))
+            for turn in self._active():
+                yield Observation(read(turn.state), _labels(turn.item))
 
         return observe
 
     def _held(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (snapshot := self._current()) is not None:
-            for item in snapshot.presets:
-                if item.preset.active:
-                    yield Observation(int(snapshot.paused), {**_labels(item), "reason": HELD_PAUSED})
+        for turn in self._active():
+            held = turn.held.reason if turn.held is not None else None
+            for reason in Hold:
+                yield Observation(int(reason is held), {**_labels(turn.item), "reason": reason})
 
     def _paused(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (snapshot := self._current()) is not None:
-            yield Observation(int(snapshot.paused))
+        if (plan := self._current()) is not None:
+            yield Observation(int(plan.paused))
 
     def _last_pass(self, _: CallbackOptions) -> Iterable[Observation]:
-        if self._current() is not None and self._seen is not None:
-            yield Observation(self._seen[1])
+        if (plan := self._current()) is not None:
+            yield Observation(plan.taken_at.timestamp())
 
 
 def _labels(item: PresetCounts) -> dict[str, str]:
@@ -143,9 +155,10 @@ def _labels(item: PresetCounts) -> dict[str, str]:
     }
 
 
-_GAUGES: dict[str, Callable[[GlobalSnapshot, PresetCounts], int]] = {
-    "desired": lambda s, p: pool_state(p.preset, p.counts, s.taken_at).desired,
-    "running": lambda _, p: p.counts.running,
-    "eligible": lambda _, p: p.counts.eligible,
-    "starting": lambda _, p: p.counts.starting,
+_GAUGES: dict[str, Callable[[PoolState], int]] = {
+    "desired": lambda state: state.desired,
+    "running": lambda state: state.actual,
+    "eligible": lambda state: state.eligible,
+    "starting": lambda state: state.starting,
+    "schedule_unreadable": lambda state: int(state.unreadable_schedule is not None),
 }

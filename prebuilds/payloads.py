@@ -83,6 +83,10 @@ class BuildStatus(StrEnum):
     CANCELING = "canceling"
     CANCELED = "canceled"
 
+    @property
+    def ended(self) -> bool:
+        return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED)
+
 
 class OnEmpty(StrEnum):
     """What a claim does when nothing is ready."""
@@ -219,6 +223,7 @@ class OrchestratorCarried(Payload):
     stop_cause: str | None = None
     wanted_all: bool = False
     wanted_presets: list[str] = Field(default_factory=list)
+    pending_max: int | None = None
     next_pass_at: AwareDatetime | None = None
     ignored: list[str] = Field(default_factory=list)
 
@@ -256,6 +261,8 @@ class ReconcilePresetInput(Payload):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     preset_id: UUID
+    pending_max: int | None = None
+    """Its share of the capacity: how many creations it may have pending. None for no limit."""
 
 
 class ReconcilePresetResult(Payload):
@@ -265,6 +272,8 @@ class ReconcilePresetResult(Payload):
     held: str | None = None
     lost_races: int = 0
     errors: list[str] = Field(default_factory=list)
+    more: bool = False
+    """A bound has cut the plan short: there is more of the same to do at once."""
 
 
 class OperatorRequest(Payload):
@@ -275,6 +284,10 @@ class OperatorRequest(Payload):
     reason: str | None = None
     by: str = "operator"
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    after: str | None = None
+    """Of a status: what the page before said comes `next`; None for the first page."""
+    limit: int | None = Field(default=None, ge=1)
+    """Of a status: rows of one page at most; None for as many as the deployment puts into one answer."""
 
 
 class ReleaseResult(Payload):

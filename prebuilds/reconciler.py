@@ -17,6 +17,7 @@ from prebuilds.api import Claimer, OwnerNotFound, PrebuiltWorkspacesNotSupported
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ORCHESTRATOR_ID, ClaimRequest, Replacement, parse_input
 from prebuilds.planning.autostart import next_start
+from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.replacements import record_replacements
 from prebuilds.store.snapshots import snapshot_state
@@ -26,18 +27,19 @@ from prebuilds.store.workspaces import user_name
 class TemporalSnapshotter:
     """A `StateSnapshotter` over the database."""
 
-    def __init__(self, *, enabled: bool = True) -> None:
-        self._enabled = enabled
+    def __init__(self, rules: Rules | None = None) -> None:
+        """*rules* are the deployment's; None for the defaults."""
+        self._rules = rules or Rules()
 
     async def snapshot_state(self, connection: AsyncConnection) -> GlobalSnapshot:
-        return await snapshot_state(connection, enabled=self._enabled)
+        return await snapshot_state(connection, self._rules)
 
 
 class TemporalOrchestrator(TemporalSnapshotter):
     """A `ReconciliationOrchestrator`: the loop's workflow, seen from another program."""
 
-    def __init__(self, client: PrebuildsClient, engine: AsyncEngine, *, enabled: bool = True) -> None:
-        super().__init__(enabled=enabled)
+    def __init__(self, client: PrebuildsClient, engine: AsyncEngine, rules: Rules | None = None) -> None:
+        super().__init__(rules)
         self._client = client
         self._engine = engine
 

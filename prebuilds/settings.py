@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import Duration, field_messages
+from prebuilds.planning.rules import Rules
 
 STACK_FILE = "stack.json"
 
@@ -29,8 +31,17 @@ class Settings(BaseSettings):
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     enabled: bool = True
     """Off: claims that ask for a prebuild are refused, pools are emptied."""
+    backoff_interval: Duration = timedelta(minutes=1)
+    backoff_lookback: Duration = timedelta(hours=1)
+    failure_hard_limit: int = Field(default=3, ge=0, le=1000)
+    failed_retention: Duration = timedelta(hours=1)
+    max_pending_builds: int | None = Field(default=None, ge=1)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus text here; 0 takes a free port."""
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
 
 
 def load_settings() -> Settings:

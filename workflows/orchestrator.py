@@ -44,6 +44,12 @@ HISTORY_EVENTS = 4000
 HISTORY_EVENTS_MAX = 10_000
 """Then it does not wait for an idle moment: the server warns at 10,240 and ends the workflow at 51,200."""
 IGNORED_KEPT = 5
+WANTED_MAX = 1000
+"""Presets that wait by name; beyond that a pass finds them again, and no payload grows with the deployment."""
+SHOWN_MAX = 100
+"""Ids of each kind that the status has."""
+CAPACITY_PAUSE_S = 2.0
+"""Until the next pass when somebody waits for capacity: it frees up as builds begin, which nudges nobody."""
 TASK_TIMEOUT = timedelta(seconds=2)
 
 READ_STATE = workflow.ActivityConfig(
@@ -76,6 +82,8 @@ class PrebuildsOrchestrator:
         self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order they were asked for
         self._next_pass_at = carried.next_pass_at or workflow.now()
         self._ignored = list(carried.ignored)
+        self._pending_max = carried.pending_max  # the last pass's shares of the capacity
+        self._favored: set[str] = set()
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
@@ -120,9 +128,10 @@ class PrebuildsOrchestrator:
         wanted, unknown = preset_ids(raw)
         for item in unknown:
             self._ignore(f"nudge {item}")
-        self._wanted.update(dict.fromkeys(wanted))
-        if not wanted and not unknown:
+        if len(self._wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
             self._wanted_all = True
+        else:
+            self._wanted.update(dict.fromkeys(wanted))
 
     @workflow.signal(description="Set the seconds between passes")
     def set_interval(self, *raw: Any) -> None:
@@ -164,8 +173,8 @@ class PrebuildsOrchestrator:
             last_pass_at=self._last_pass_at,
             next_pass_at=self._next_pass_at if self._stop is None else None,
             interval_seconds=self._interval_s,
-            reconciling=list(self._running),
-            waiting=list(self._wanted),
+            reconciling=list(self._running)[:SHOWN_MAX],
+            waiting=list(self._wanted)[:SHOWN_MAX],
             ignored=self._ignored,
         )
 
@@ -211,6 +220,9 @@ class PrebuildsOrchestrator:
             work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, **READ_STATE)
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
+            self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
+            if work.short and self._interval_s > CAPACITY_PAUSE_S:
+                self._wake_at(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
             self._wanted.update(dict.fromkeys(found))
             if found:
                 try:
@@ -242,15 +254,17 @@ class PrebuildsOrchestrator:
 
     async def _reconcile_preset(self, preset: str) -> None:
         try:
-            await workflow.execute_child_workflow(
+            done = await workflow.execute_child_workflow(
                 "ReconcilePreset",
-                {"preset_id": preset},
+                {"preset_id": preset, "pending_max": self._share_of(preset)},
                 id=reconcile_preset_id(preset),
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 execution_timeout=CHILD_TIMEOUT,
                 task_timeout=TASK_TIMEOUT,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             )
+            if done.get("more") and not self._leaving:
+                self._wanted[preset] = None
         except WorkflowAlreadyStartedError:
             await workflow.sleep(BUSY_PAUSE)
             self._wanted[preset] = None
@@ -258,6 +272,12 @@ class PrebuildsOrchestrator:
             workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(cause_of(error))})
         finally:
             del self._running[preset]
+
+    def _share_of(self, preset: str) -> int | None:
+        if self._pending_max is None or preset not in self._favored:
+            return self._pending_max
+        self._favored.remove(preset)  # once: until the next pass it is a preset like any other
+        return self._pending_max + 1
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
@@ -280,6 +300,7 @@ class PrebuildsOrchestrator:
             wanted_presets=[*left, *self._wanted, *self._running],
             next_pass_at=self._next_pass_at,
             ignored=self._ignored,
+            pending_max=self._pending_max,
         )
         workflow.continue_as_new(
             self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})

@@ -36,10 +36,11 @@ class ReconcilePreset:
         try:
             input = parse_input(ReconcilePresetInput, raw, "input")
             plan = await workflow.execute_local_activity_method(
-                ReconcileActivities.plan_reconcile, input.preset_id, **STEP
+                ReconcileActivities.plan_reconcile, args=[input.preset_id, input.pending_max], **STEP
             )
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
+        self._pending_max = input.pending_max
         return await self._carry_out(plan)
 
     async def _carry_out(self, plan: ReconcilePlan) -> ReconcilePresetResult:
@@ -56,6 +57,7 @@ class ReconcilePreset:
             held=plan.held,
             lost_races=self._lost,
             errors=self._errors,
+            more=plan.more and created + deleted + canceled > 0,
         )
 
     async def _step(
@@ -68,7 +70,7 @@ class ReconcilePreset:
             return 0
         try:
             done = await workflow.execute_local_activity_method(
-                write, CarryOut(plan.preset_id, plan.pass_number, ids), **STEP
+                write, CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max), **STEP
             )
         except FailureError as error:
             cause = cause_of(error)

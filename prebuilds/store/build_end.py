@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
 from prebuilds.planning.lifecycle import LatestBuild, next_action
-from prebuilds.provisioners.base import Provisioned
+from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
+from prebuilds.store.pool import cancel_creations_of_invalid
 from prebuilds.store.replacements import add_replacements
 
 # Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
@@ -33,7 +34,8 @@ END = text("""
 MAKE_CLAIMABLE = text("""
     UPDATE workspaces
        SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
-           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0')
+           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0'),
+           probe_failures = 0, probe_failed_at = NULL
      WHERE id = :workspace_id
 """)
 STARTED = text("""
@@ -105,9 +107,11 @@ async def end_build(
         )
         if completed_at is None:
             return BuildEnd(facts, facts.status, facts.error, ended_now=False)
-        await set_latest(connection, facts, status)
+        await set_latest(connection, facts.workspace_id, facts.number, status)
         if status is BuildStatus.SUCCEEDED:
             await _carry_over(connection, row, facts, made)
+        if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
+            await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
         if facts.number == row.latest_build:
             await _set_next_action(connection, row, facts, status, completed_at)
         await add_replacements(connection, facts.workspace_id, build_id, replacements)

@@ -29,13 +29,14 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           w.last_used_at, w.ttl, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
+           w.last_used_at, w.ttl, w.claimed_at, w.host, (SELECT name FROM users WHERE id = w.owner_id) AS owner, o.name AS organization, t.name AS template,
            t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
-      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
+      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
       LEFT JOIN presets p ON p.id = b.preset_id
 """
+# The owner's name is not joined: were the row waited for while a claim changes it, the join would lose it.
 LOCK_BUILD = text(f"{_BUILD} WHERE b.id = :build_id FOR NO KEY UPDATE OF w")
 READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
 READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
@@ -54,7 +55,9 @@ BEGIN = text("""
      WHERE id = :build_id AND status IN ('pending', 'running')
 """)
 SET_LATEST_STATUS = text("""
-    UPDATE workspaces SET latest_status = :status WHERE id = :workspace_id AND latest_build = :number
+    UPDATE workspaces
+       SET latest_status = :status, latest_ended_at = CASE WHEN :ended THEN now() END
+     WHERE id = :workspace_id AND latest_build = :number
 """)
 RECORD_HOST = text("""
     UPDATE workspaces SET host = coalesce(host, :host) WHERE id = :workspace_id RETURNING host
@@ -80,8 +83,8 @@ RECORD = text("""
 """)
 ADVANCE_WORKSPACE = text("""
     UPDATE workspaces
-       SET latest_build = :number, latest_transition = :transition, latest_status = 'pending', next_action_at = NULL,
-           claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
+       SET latest_build = :number, latest_transition = :transition, latest_status = 'pending', latest_ended_at = NULL,
+           next_action_at = NULL, claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
      WHERE id = :workspace_id
 """)
 
@@ -162,7 +165,7 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
             if facts.status not in (BuildStatus.PENDING, BuildStatus.RUNNING):
                 return facts, None
             await connection.execute(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
-            await set_latest(connection, facts, BuildStatus.RUNNING)
+            await set_latest(connection, facts.workspace_id, facts.number, BuildStatus.RUNNING)
             parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})
             state = await connection.scalar(
                 READ_PROVISIONER_STATE, {"workspace_id": facts.workspace_id, "number": facts.number}
@@ -240,8 +243,9 @@ async def lock_build(connection: AsyncConnection, build_id: UUID) -> Row[tuple[o
     return row
 
 
-async def set_latest(connection: AsyncConnection, facts: BuildFacts, status: BuildStatus) -> None:
-    latest = {"workspace_id": facts.workspace_id, "number": facts.number, "status": status}
+async def set_latest(connection: AsyncConnection, workspace_id: UUID, number: int, status: BuildStatus) -> None:
+    """Repeat a build's new status on its workspace's row, when it is the latest one."""
+    latest = {"workspace_id": workspace_id, "number": number, "status": status, "ended": status.ended}
     await connection.execute(SET_LATEST_STATUS, latest)
 
 

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
 
 PASSES_KEPT = 10_000
 """About two days at the usual interval: enough to answer what happened last night."""
+
+_RULES = TypeAdapter(Rules)
 
 READ = text("SELECT * FROM settings")
 PAUSE = text("""
@@ -32,11 +37,17 @@ RECORD_START = text("""
        SET loop = 'running', stop_cause = NULL, loop_since = now(), loop_interval = coalesce(:interval, loop_interval)
 """)
 BEGIN_PASS = text("""
-    WITH counted AS (UPDATE settings SET passes = passes + 1, last_pass_at = now())
-    INSERT INTO passes (number, presets, presets_with_work) VALUES (nextval('pass_numbers'), :presets, :with_work)
+    WITH counted AS (
+        UPDATE settings SET passes = passes + 1, last_pass_at = now(), rules = CAST(:rules AS jsonb)
+    )
+    INSERT INTO passes (number, started_at, presets, presets_with_work)
+    VALUES (nextval('pass_numbers'), :started_at, :presets, :with_work)
  RETURNING number
 """)
-END_PASS = text("UPDATE passes SET completed_at = now() WHERE number = :number AND completed_at IS NULL")
+END_PASS = text("""
+    UPDATE passes SET completed_at = now() WHERE number = :number AND completed_at IS NULL
+ RETURNING completed_at - started_at
+""")
 FORGET_PASSES = text("""
     DELETE FROM passes WHERE number < (SELECT number FROM passes ORDER BY number DESC OFFSET :kept LIMIT 1)
 """)
@@ -58,6 +69,8 @@ class Control:
     passes: int
     """Of every loop that this deployment ever ran."""
     last_pass_at: datetime | None
+    rules: Rules | None
+    """Of the control worker that ran the last pass."""
 
 
 async def read_control(engine: AsyncEngine) -> Control:
@@ -73,6 +86,7 @@ async def read_control(engine: AsyncEngine) -> Control:
         stop_cause=row.stop_cause,
         passes=row.passes,
         last_pass_at=row.last_pass_at,
+        rules=_RULES.validate_python(row.rules) if row.rules is not None else None,
     )
 
 
@@ -107,15 +121,23 @@ async def record_start(engine: AsyncEngine, interval: timedelta | None) -> None:
         await connection.execute(RECORD_START, {"interval": interval})
 
 
-async def begin_pass(engine: AsyncEngine, *, presets: int, with_work: int) -> int:
-    """Record that a pass has read its snapshot; returns the pass's number."""
+async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work: int) -> int:
+    """Record that a pass has read *snapshot*, and by which rules it decides; returns the pass's number."""
+    counted = {
+        "started_at": snapshot.taken_at,
+        "presets": len(snapshot.presets),
+        "with_work": with_work,
+        "rules": _RULES.dump_json(snapshot.rules).decode(),
+    }
     async with engine.begin() as connection:
-        number = int(str(await connection.scalar(BEGIN_PASS, {"presets": presets, "with_work": with_work})))
+        number = int(str(await connection.scalar(BEGIN_PASS, counted)))
         if number % 100 == 0:
             await connection.execute(FORGET_PASSES, {"kept": PASSES_KEPT})
         return number
 
 
-async def end_pass(engine: AsyncEngine, number: int) -> None:
+async def end_pass(engine: AsyncEngine, number: int) -> timedelta | None:
+    """Record that a pass has ended. Returns how long it took; None when that was recorded before."""
     async with engine.begin() as connection:
-        await connection.execute(END_PASS, {"number": number})
+        took: timedelta | None = await connection.scalar(END_PASS, {"number": number})
+        return took

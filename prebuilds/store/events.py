@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.payloads import PREBUILDS_USER
+from prebuilds.planning.pass_plan import Note
 
 RECORD_EVENT = text("""
     INSERT INTO events (kind, actor, preset_id, workspace_id, build_id, claim_id, data)
     VALUES (:kind, :actor, :preset_id, :workspace_id, :build_id, :claim_id, CAST(:data AS jsonb))
 """)
+
+
+# A hold lasts for many passes and is told once: unless the newest news of its kind is the same already.
+RECORD_NOTES = text("""
+    INSERT INTO events (kind, actor, preset_id, data)
+    SELECT n.kind, :actor, n.preset_id, CAST(n.data AS jsonb)
+      FROM unnest(CAST(:kinds AS text[]), CAST(:presets AS uuid[]), CAST(:data AS text[])) AS n (kind, preset_id, data)
+     WHERE NOT EXISTS (
+           SELECT FROM (SELECT e.kind, e.data FROM events e
+                         WHERE e.preset_id = n.preset_id
+                           AND e.kind = ANY(CASE n.kind WHEN 'creation_held' THEN CAST(:ends_hold AS text[])
+                                                        ELSE CAST(:mends_schedule AS text[]) END || n.kind)
+                         ORDER BY e.id DESC LIMIT 1) AS last
+            WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
+""")
+ENDS_HOLD = ["prebuilds_created", "holds_lifted", "version_activated"]
+MENDS_SCHEDULE = ["policy_changed", "version_activated"]
 
 
 async def record_event(
@@ -40,3 +60,21 @@ async def record_event(
             "data": json.dumps(data or {}, default=str),
         },
     )
+
+
+async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
+    """Append what passes found out about presets, as far as it is news."""
+    if not notes:
+        return
+    async with engine.begin() as connection:
+        await connection.execute(
+            RECORD_NOTES,
+            {
+                "actor": PREBUILDS_USER,
+                "kinds": [note.kind for note in notes],
+                "presets": [note.preset_id for note in notes],
+                "data": [json.dumps(note.data, default=str) for note in notes],
+                "ends_hold": ENDS_HOLD,
+                "mends_schedule": MENDS_SCHEDULE,
+            },
+        )

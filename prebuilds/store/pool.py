@@ -1,74 +1,83 @@
 """Carrying out a plan: create, delete and cancel prebuilds, each in one transaction behind the fence.
 
 The fence is the preset's row: it takes a pass's writes only when no later pass was there, so a frozen activity that
-wakes up late can change nothing. Behind it, every write repeats the condition it was planned on.
+wakes up late can change nothing. Behind it the pool is read and planned again, and what both plans have is done: while
+the row is held nothing can raise the pool or change the policy, so no pass ever creates or deletes too much.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import SupersededPass
 from prebuilds.payloads import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
-from prebuilds.planning.plan import prebuild_name
+from prebuilds.planning.plan import deletions, plan_preset, prebuild_name, state_of
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.store.events import record_event
+from prebuilds.store.snapshots import read_preset
 
+# Preset, then template: nobody activates another version, deprecates or deletes while a pass writes.
 FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
-
-PRESET_NOW = text("""
-    SELECT t.id AS template_id, t.organization_id, s.paused,
-           t.active_version_id = :version_id AND t.deleted_at IS NULL AND NOT t.deprecated
-             AND o.prebuilds_enabled AND p.desired_instances IS NOT NULL AS active
-      FROM presets p JOIN templates t ON t.id = p.template_id
-      JOIN organizations o ON o.id = t.organization_id CROSS JOIN settings s
+LOCK_TEMPLATE = text("""
+    SELECT t.id AS template_id, t.organization_id FROM presets p JOIN templates t ON t.id = p.template_id
      WHERE p.id = :preset_id FOR SHARE OF t
 """)
 
-CREATE_WORKSPACE = text(f"""
-    INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
-                            latest_build, latest_transition, latest_status)
-    VALUES (:id, :organization_id, '{PREBUILDS_USER_ID}', :name, :template_id, :version_id, :preset_id,
-            1, 'start', 'pending')
-    ON CONFLICT (id) DO NOTHING RETURNING id
+CAPACITY_LOCK = 0x7072656275696C63  # "prebuilc": where pending builds are limited, one pass at a time adds to them
+LOCK_CAPACITY = text("SELECT pg_advisory_xact_lock(:key)")
+COUNT_PENDING = text(f"""
+    SELECT count(*) FROM workspace_builds WHERE status = 'pending' AND initiator_id = '{PREBUILDS_USER_ID}'
 """)
 
-CREATE_BUILD = text(f"""
+EXISTING = text("SELECT id FROM workspaces WHERE id = ANY(CAST(:ids AS uuid[]))")
+CREATE_WORKSPACES = text(f"""
+    INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
+                            latest_build, latest_transition, latest_status)
+    SELECT n.id, :organization_id, '{PREBUILDS_USER_ID}', n.name, :template_id, :version_id, :preset_id,
+           1, 'start', 'pending'
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[])) AS n (id, name)
+""")
+_RECORD_BUILDS = f"""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                   template_version_id, next_dispatch_at)
-    VALUES (:build_id, :id, 1, 'start', 'create', '{PREBUILDS_USER_ID}', :preset_id, :version_id,
-            now() + interval '1 second')
-""")
+    SELECT n.id, n.workspace_id, n.number, '{{transition}}', '{{stage}}', '{PREBUILDS_USER_ID}', :preset_id,
+           :version_id, now() + interval '1 second'
+      FROM unnest(CAST(:build_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:numbers AS int[]))
+           AS n (id, workspace_id, number)
+"""
+RECORD_CREATIONS = text(_RECORD_BUILDS.format(transition="start", stage="create"))
+RECORD_DELETIONS = text(_RECORD_BUILDS.format(transition="delete", stage="none"))
 
 # Claimed meanwhile: another owner, no row. A claim in the air holds the row; this waits for it, and then sees that.
 LOCK_DELETABLE = text(f"""
     SELECT id, latest_build FROM workspaces
      WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}'
-       AND deleted_at IS NULL AND latest_transition = 'start' AND latest_status = 'succeeded'
+       AND deleted_at IS NULL AND latest_transition <> 'delete'
+       AND latest_status IN ('succeeded', 'failed', 'canceled')
      ORDER BY id FOR NO KEY UPDATE
 """)
-
-BEGIN_DELETION = text("""
-    UPDATE workspaces
-       SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
-           latest_build = :number, latest_transition = 'delete', latest_status = 'pending'
-     WHERE id = :id
+BEGIN_DELETIONS = text("""
+    UPDATE workspaces w
+       SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL, next_action_at = NULL,
+           latest_build = n.number, latest_transition = 'delete', latest_status = 'pending', latest_ended_at = NULL
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS n (id, number) WHERE w.id = n.id
 """)
 
-DELETE_BUILD = text(f"""
-    INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
-                                  template_version_id, next_dispatch_at)
-    VALUES (:build_id, :id, :number, 'delete', 'none', '{PREBUILDS_USER_ID}', :preset_id, :version_id,
-            now() + interval '1 second')
+FIND_PENDING_CREATIONS = text(f"""
+    SELECT id FROM workspaces
+     WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
+       AND latest_build = 1 AND latest_transition = 'start' AND latest_status = 'pending'
 """)
-
 # Workspace and build end together: no infrastructure exists, and neither may be counted without the other.
 CANCEL_CREATIONS = text(f"""
     WITH pending AS (
@@ -81,7 +90,8 @@ CANCEL_CREATIONS = text(f"""
         UPDATE workspace_builds b SET status = 'canceled', completed_at = now(), error = :cause, next_dispatch_at = NULL
           FROM pending WHERE b.id = pending.build_id
     )
-    UPDATE workspaces w SET deleted_at = now(), latest_status = 'canceled', next_action_at = NULL
+    UPDATE workspaces w
+       SET deleted_at = now(), latest_status = 'canceled', latest_ended_at = now(), next_action_at = NULL
       FROM pending WHERE w.id = pending.id RETURNING w.id
 """)
 
@@ -93,117 +103,140 @@ class Written:
     workspace_ids: list[UUID]
     build_ids: list[UUID]
     lost: int = 0
-    """How many of the planned ids had moved on since the snapshot."""
+    """How many of the planned ids were no longer to be touched."""
 
 
-NOTHING = Written([], [])
+@dataclass(frozen=True, slots=True)
+class _Fenced:
+    """The preset's row, held for one pass, with what is true now."""
+
+    connection: AsyncConnection
+    pass_number: int
+    snapshot: PresetSnapshot
+    version_id: UUID
+    template_id: UUID
+    organization_id: UUID
+
+    async def tell(self, kind: str, data: dict[str, Any]) -> None:
+        """Record the event of what was done, with the figures that it was decided on."""
+        figures = asdict(state_of(self.snapshot))
+        told = {name: figures[name] for name in ("desired", "window", "actual", "expired", "starting")}
+        await record_event(
+            self.connection,
+            kind,
+            PREBUILDS_USER,
+            preset_id=self.snapshot.preset.id,
+            data={"pass": self.pass_number, **told, **data},
+        )
 
 
 @asynccontextmanager
 async def _fenced(
-    engine: AsyncEngine, preset_id: UUID, pass_number: int
-) -> AsyncIterator[tuple[AsyncConnection, UUID, Row[tuple[object, ...]]]]:
-    """A transaction that holds the preset's row for this pass, with what is true now.
-
+    engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, counts_pending: bool = False
+) -> AsyncIterator[_Fenced]:
+    """Args:
+        counts_pending: Also hold what pending builds are counted under.
     Raises:
         SupersededPass: A later pass was here.
     """
     async with engine.begin() as connection:
+        if counts_pending:
+            await connection.execute(LOCK_CAPACITY, {"key": CAPACITY_LOCK})
         version_id = await connection.scalar(FENCE, {"preset_id": preset_id, "pass": pass_number})
         if version_id is None:
             raise SupersededPass(f"a pass after {pass_number} has reconciled preset {preset_id}")
-        now = (await connection.execute(PRESET_NOW, {"preset_id": preset_id, "version_id": version_id})).one()
-        yield connection, version_id, now
+        template = (await connection.execute(LOCK_TEMPLATE, {"preset_id": preset_id})).one()
+        snapshot = await read_preset(connection, preset_id, rules)
+        yield _Fenced(connection, pass_number, snapshot, version_id, template.template_id, template.organization_id)
 
 
-async def create_prebuilds(engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID]) -> Written:
-    """Record the workspaces *ids* and their first builds. Those that exist are left alone, so twice makes one.
+async def create_prebuilds(
+    engine: AsyncEngine,
+    preset_id: UUID,
+    pass_number: int,
+    ids: Sequence[UUID],
+    rules: Rules,
+    *,
+    pending_max: int | None = None,
+) -> Written:
+    """Record the workspaces *ids* and their first builds; those that exist are left alone, so twice makes one.
 
-    Nothing is written when the preset is paused or no longer active.
+    Only as many as the pool still lacks, and none while creation is held.
 
+    Args:
+        pending_max: As it was planned with.
     Raises:
         SupersededPass: A later pass was here.
     """
-    async with _fenced(engine, preset_id, pass_number) as (connection, version_id, now):
-        if now.paused or not now.active:
-            return Written([], [], lost=len(ids))
-        created: list[UUID] = []
-        for workspace_id in ids:
-            row = {
-                "id": workspace_id,
-                "build_id": build_id_of(workspace_id, 1),
-                "name": prebuild_name(workspace_id),
+    limit = rules.max_pending_builds
+    async with _fenced(engine, preset_id, pass_number, rules, counts_pending=limit is not None) as now:
+        made = set(await now.connection.scalars(EXISTING, {"ids": list(ids)}))
+        allowed = len(plan_preset(now.snapshot, pass_number, pending_max).create)
+        if limit is not None:
+            allowed = min(allowed, limit - int(str(await now.connection.scalar(COUNT_PENDING))))
+        new = [i for i in ids if i not in made][: max(allowed, 0)]
+        if new:
+            values = {
+                "ids": new,
+                "names": [prebuild_name(i) for i in new],
+                "build_ids": [build_id_of(i, 1) for i in new],
+                "numbers": [1] * len(new),
                 "organization_id": now.organization_id,
                 "template_id": now.template_id,
-                "version_id": version_id,
+                "version_id": now.version_id,
                 "preset_id": preset_id,
             }
-            if await connection.scalar(CREATE_WORKSPACE, row) is not None:
-                await connection.execute(CREATE_BUILD, row)
-                created.append(workspace_id)
-        if created:
-            await record_event(
-                connection,
-                "prebuilds_created",
-                PREBUILDS_USER,
-                preset_id=preset_id,
-                data={"pass": pass_number, "workspaces": created},
-            )
-    return Written(created, [build_id_of(i, 1) for i in created], lost=0)
+            await now.connection.execute(CREATE_WORKSPACES, values)
+            await now.connection.execute(RECORD_CREATIONS, values)
+            await now.tell("prebuilds_created", {"workspaces": new})
+    done = [i for i in ids if i in made or i in new]
+    return Written(done, [build_id_of(i, 1) for i in done], lost=len(ids) - len(done))
 
 
-async def delete_prebuilds(engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID]) -> Written:
-    """Record a delete build for each of *ids* that is still an unclaimed, running prebuild of this preset.
+async def delete_prebuilds(
+    engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
+) -> Written:
+    """Record a delete build for each of *ids* that nobody has claimed and that still is to go.
 
     Raises:
         SupersededPass: A later pass was here.
     """
-    async with _fenced(engine, preset_id, pass_number) as (connection, version_id, now):
-        if now.paused:
+    async with _fenced(engine, preset_id, pass_number, rules) as now:
+        if now.snapshot.paused:
             return Written([], [], lost=len(ids))
-        rows = (await connection.execute(LOCK_DELETABLE, {"ids": list(ids), "preset_id": preset_id})).all()
-        builds: list[UUID] = []
-        for row in rows:
-            number = row.latest_build + 1
-            build = {
-                "id": row.id,
-                "number": number,
-                "build_id": build_id_of(row.id, number),
-                "preset_id": preset_id,
-                "version_id": version_id,
-            }
-            await connection.execute(BEGIN_DELETION, build)
-            await connection.execute(DELETE_BUILD, build)
-            builds.append(build["build_id"])
+        due = deletions(now.snapshot)
+        wanted = {"ids": [i for i in ids if i in due], "preset_id": preset_id}
+        rows = (await now.connection.execute(LOCK_DELETABLE, wanted)).all()
+        deleted = [row.id for row in rows]
+        numbers = [row.latest_build + 1 for row in rows]
+        builds = [build_id_of(i, number) for i, number in zip(deleted, numbers, strict=True)]
         if rows:
-            await record_event(
-                connection,
-                "prebuilds_deleted",
-                PREBUILDS_USER,
-                preset_id=preset_id,
-                data={"pass": pass_number, "workspaces": [row.id for row in rows]},
+            values = {"ids": deleted, "numbers": numbers, "build_ids": builds}
+            await now.connection.execute(BEGIN_DELETIONS, values)
+            await now.connection.execute(
+                RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": now.version_id}
             )
-    return Written([row.id for row in rows], builds, lost=len(ids) - len(rows))
+            by_reason: dict[str, list[UUID]] = {}
+            for workspace_id in deleted:
+                by_reason.setdefault(due[workspace_id], []).append(workspace_id)
+            await now.tell("prebuilds_deleted", {"reasons": by_reason})
+    return Written(deleted, builds, lost=len(ids) - len(deleted))
 
 
-async def cancel_creations(engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID]) -> Written:
+async def cancel_creations(
+    engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
+) -> Written:
     """End each of *ids* whose creation was not begun, row and build in one transaction.
 
     Raises:
         SupersededPass: A later pass was here.
     """
-    async with _fenced(engine, preset_id, pass_number) as (connection, _, now):
-        if now.paused or now.active:
+    async with _fenced(engine, preset_id, pass_number, rules) as now:
+        if now.snapshot.paused or now.snapshot.preset.active:
             return Written([], [], lost=len(ids))
-        canceled = await cancel_pending_creations(connection, ids, cause="its preset is no longer active")
+        canceled = await cancel_pending_creations(now.connection, ids, cause="its preset is no longer active")
         if canceled:
-            await record_event(
-                connection,
-                "creations_canceled",
-                PREBUILDS_USER,
-                preset_id=preset_id,
-                data={"pass": pass_number, "workspaces": canceled},
-            )
+            await now.tell("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
     return Written(canceled, [], lost=len(ids) - len(canceled))
 
 
@@ -211,3 +244,18 @@ async def cancel_pending_creations(connection: AsyncConnection, ids: Sequence[UU
     """End those of the workspaces *ids* that are prebuilds whose creation was not begun; returns which those were."""
     rows = await connection.scalars(CANCEL_CREATIONS, {"ids": list(ids), "cause": cause})
     return sorted(rows)
+
+
+async def cancel_creations_of_invalid(connection: AsyncConnection, preset_id: UUID, build_id: UUID) -> None:
+    """The build has shown that this preset's input can never work: one try is enough."""
+    pending = list(await connection.scalars(FIND_PENDING_CREATIONS, {"preset_id": preset_id}))
+    canceled = await cancel_pending_creations(connection, pending, cause=f"build {build_id} says it can never work")
+    if canceled:
+        await record_event(
+            connection,
+            "creations_canceled",
+            PREBUILDS_USER,
+            preset_id=preset_id,
+            build_id=build_id,
+            data={"workspaces": canceled, "cause": "validation_failed"},
+        )

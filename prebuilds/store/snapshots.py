@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -11,21 +13,33 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition
-from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Prebuild, Preset, PresetCounts, PresetSnapshot
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import (
+    PROBE_FAILURES_MAX,
+    Creation,
+    CreationHistory,
+    GlobalSnapshot,
+    PoolCounts,
+    Prebuild,
+    Preset,
+    PresetCounts,
+    PresetSnapshot,
+)
 
 ISOLATION = text("SELECT current_setting('transaction_isolation')")
 
-INSTANT = text("SELECT now() AS taken_at, paused FROM settings")
+INSTANT = text("SELECT now() AS taken_at, paused, passes FROM settings")
 
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
-    p.expire_after, p.last_invalidated_at,
+    p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
-_PRESETS = """
+_PRESETS = f"""
     presets p JOIN template_versions v ON v.id = p.template_version_id JOIN templates t ON t.id = p.template_id
     JOIN organizations o ON o.id = t.organization_id
+    LEFT JOIN organization_members m ON m.organization_id = o.id AND m.user_id = '{PREBUILDS_USER_ID}'
 """
 
 # One scan of the pools' own partial index, counted for each preset; an idle deployment returns no rows of workspaces.
@@ -34,13 +48,17 @@ COUNT_POOLS = text(f"""
         SELECT w.preset_id,
                count(*) FILTER (WHERE running) AS running,
                count(*) FILTER (WHERE running AND expired) AS expired,
+               count(*) FILTER (WHERE running AND NOT expired AND probe_failures >= {PROBE_FAILURES_MAX}) AS unhealthy,
                count(*) FILTER (WHERE running AND NOT expired AND claimable_preset_id IS NOT NULL) AS eligible,
                count(*) FILTER (WHERE in_progress AND latest_transition = 'start') AS starting,
                count(*) FILTER (WHERE in_progress AND latest_transition = 'stop') AS stopping,
                count(*) FILTER (WHERE in_progress AND latest_transition = 'delete') AS deleting,
                count(*) FILTER (WHERE latest_build = 1 AND latest_transition = 'start' AND latest_status = 'pending')
                    AS creations_pending,
-               count(*) FILTER (WHERE latest_status = 'failed') AS failed
+               count(*) FILTER (WHERE latest_status = 'pending') AS pending,
+               count(*) FILTER (WHERE latest_status = 'failed') AS failed,
+               count(*) FILTER (WHERE NOT running AND NOT in_progress AND latest_transition <> 'delete' AND NOT kept
+                                  AND now() - latest_ended_at > :retention) AS evidence_due
           FROM workspaces w JOIN presets p ON p.id = w.preset_id,
                LATERAL (SELECT latest_transition = 'start' AND latest_status = 'succeeded' AS running,
                                latest_status IN ('pending', 'running', 'canceling') AS in_progress,
@@ -57,8 +75,44 @@ COUNT_POOLS = text(f"""
 
 READ_PRESET = text(f"SELECT {_PRESET} FROM {_PRESETS} WHERE p.id = :preset_id")
 
+_ACTIVE = "SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id"
+_WINDOWS = "SELECT preset_id, cron, instances FROM preset_schedules WHERE preset_id {} ORDER BY preset_id, position"
+READ_WINDOWS = text(_WINDOWS.format(f"IN ({_ACTIVE})"))
+READ_WINDOWS_OF = text(_WINDOWS.format("= :preset_id"))
+
+# Only presets with a failed creation since their holds were last lifted; of those, the newest that any rule looks at.
+# Ties come from one pass's creations: what ended later is the newer news.
+_HISTORIES = """
+    WITH failing AS (
+        SELECT b.preset_id, p.limit_reset_at,
+               greatest(1, :hard_limit, p.desired_instances,
+                        (SELECT max(s.instances) FROM preset_schedules s WHERE s.preset_id = b.preset_id)) AS looked_at,
+               count(*) FILTER (WHERE b.created_at >= now() - CAST(:lookback AS interval)) AS failures,
+               max(b.created_at) FILTER (WHERE b.error_type = 'InvalidSource' AND b.stage = 'create') AS invalid_at
+          FROM workspace_builds b JOIN presets p ON p.id = b.preset_id
+         WHERE b.number = 1 AND b.status = 'failed' AND b.preset_id {}
+           AND (p.limit_reset_at IS NULL OR b.created_at > p.limit_reset_at)
+         GROUP BY b.preset_id, p.id
+    )
+    SELECT f.preset_id, f.failures, f.invalid_at,
+           (SELECT max(b.created_at) FROM workspace_builds b
+             WHERE b.preset_id = f.preset_id AND b.number = 1 AND b.status = 'succeeded') AS succeeded_at,
+           array_agg(n.created_at ORDER BY n.position) AS created_ats,
+           array_agg(n.failed ORDER BY n.position) AS faileds
+      FROM failing f,
+           LATERAL (SELECT b.created_at, b.status = 'failed' AS failed, row_number() OVER () AS position
+                      FROM (SELECT c.created_at, c.status FROM workspace_builds c
+                             WHERE c.preset_id = f.preset_id AND c.number = 1 AND c.status IN ('succeeded', 'failed')
+                               AND (f.limit_reset_at IS NULL OR c.created_at > f.limit_reset_at)
+                             ORDER BY c.created_at DESC, c.completed_at DESC, c.id DESC LIMIT f.looked_at) AS b) AS n
+     GROUP BY f.preset_id, f.failures, f.invalid_at
+"""
+READ_HISTORIES = text(_HISTORIES.format(f"IN ({_ACTIVE})"))
+READ_HISTORY_OF = text(_HISTORIES.format("= :preset_id"))
+
 READ_POOL = text(f"""
-    SELECT id, created_at, latest_build, latest_transition, latest_status, claimable_preset_id IS NOT NULL AS claimable
+    SELECT id, created_at, latest_build, latest_transition, latest_status, latest_ended_at,
+           claimable_preset_id IS NOT NULL AS claimable, probe_failures, kept
       FROM workspaces
      WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
 """)
@@ -88,22 +142,35 @@ async def require_snapshot_isolation(connection: AsyncConnection) -> None:
         raise SnapshotIsolationError(f"a snapshot needs REPEATABLE READ; this transaction is {level.upper()}")
 
 
-async def snapshot_state(connection: AsyncConnection, *, enabled: bool = True) -> GlobalSnapshot:
+async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSnapshot:
     """Read every preset's pool, counted, at one instant.
 
     Args:
         connection: Inside a REPEATABLE READ transaction.
-        enabled: Whether the deployment has the feature on; off, no preset is active.
+        rules: The deployment's; switched off, no preset is active.
     Raises:
         SnapshotIsolationError: *connection* is not inside such a transaction.
     """
     await require_snapshot_isolation(connection)
     instant = (await connection.execute(INSTANT)).one()
-    rows = await connection.execute(COUNT_POOLS, {"enabled": enabled})
-    return GlobalSnapshot(instant.taken_at, instant.paused, [PresetCounts(_preset(r), _counts(r)) for r in rows])
+    windows = _windows(await connection.execute(READ_WINDOWS))
+    histories = await connection.execute(READ_HISTORIES, _looked_at(rules))
+    history = {row.preset_id: _history(row) for row in histories}
+    found = await connection.execute(COUNT_POOLS, {"enabled": rules.enabled, "retention": rules.failed_retention})
+    none = CreationHistory()
+    return GlobalSnapshot(
+        taken_at=instant.taken_at,
+        paused=instant.paused,
+        rules=rules,
+        passes=instant.passes,
+        presets=[
+            PresetCounts(_preset(row, windows.get(row.id, ())), _counts(row), history.get(row.id, none))
+            for row in found
+        ],
+    )
 
 
-async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, *, enabled: bool = True) -> PresetSnapshot:
+async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
     """Read one pool's rows at one instant.
 
     Raises:
@@ -111,12 +178,30 @@ async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, *, enabl
         PresetNotFound: No preset has this id.
     """
     await require_snapshot_isolation(connection)
-    row = (await connection.execute(READ_PRESET, {"preset_id": preset_id, "enabled": enabled})).one_or_none()
+    return await read_preset(connection, preset_id, rules)
+
+
+async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
+    """The same for a transaction that holds the preset's row: what it must rely on cannot change under it.
+
+    Raises:
+        PresetNotFound: No preset has this id.
+    """
+    row = (await connection.execute(READ_PRESET, {"preset_id": preset_id, "enabled": rules.enabled})).one_or_none()
     if row is None:
         raise PresetNotFound(f"no preset has the id {preset_id}")
     instant = (await connection.execute(INSTANT)).one()
+    windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": preset_id}))
+    history = await connection.execute(READ_HISTORY_OF, {"preset_id": preset_id, **_looked_at(rules)})
     prebuilds = await connection.execute(READ_POOL, {"preset_id": preset_id})
-    return PresetSnapshot(instant.taken_at, instant.paused, _preset(row), [_prebuild(r) for r in prebuilds])
+    return PresetSnapshot(
+        taken_at=instant.taken_at,
+        paused=instant.paused,
+        rules=rules,
+        preset=_preset(row, windows.get(preset_id, ())),
+        prebuilds=[_prebuild(p) for p in prebuilds],
+        history=next((_history(h) for h in history), CreationHistory()),
+    )
 
 
 async def next_pass_number(engine: AsyncEngine) -> int:
@@ -125,7 +210,28 @@ async def next_pass_number(engine: AsyncEngine) -> int:
         return int(str(await connection.scalar(NEXT_PASS_NUMBER)))
 
 
-def _preset(row: Row[tuple[object, ...]]) -> Preset:
+def _looked_at(rules: Rules) -> dict[str, Any]:
+    return {"hard_limit": rules.failure_hard_limit, "lookback": rules.backoff_lookback}
+
+
+def _windows(rows: Any) -> dict[UUID, tuple[tuple[str, int], ...]]:
+    windows: dict[UUID, list[tuple[str, int]]] = defaultdict(list)
+    for row in rows:
+        windows[row.preset_id].append((row.cron, row.instances))
+    return {preset: tuple(found) for preset, found in windows.items()}
+
+
+def _history(row: Row[tuple[object, ...]]) -> CreationHistory:
+    newest = zip(row.created_ats, row.faileds, strict=True)
+    return CreationHistory(
+        newest=tuple(Creation(created_at, failed) for created_at, failed in newest),
+        failures=row.failures,
+        invalid_at=row.invalid_at,
+        succeeded_at=row.succeeded_at,
+    )
+
+
+def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...]) -> Preset:
     return Preset(
         id=row.id,
         organization=row.organization,
@@ -136,6 +242,10 @@ def _preset(row: Row[tuple[object, ...]]) -> Preset:
         base_instances=row.desired_instances,
         expire_after=row.expire_after,
         last_invalidated_at=row.last_invalidated_at,
+        timezone=row.timezone,
+        windows=windows,
+        organization_id=row.organization_id,
+        member=row.member,
     )
 
 
@@ -145,12 +255,15 @@ def _counts(row: Row[tuple[object, ...]]) -> PoolCounts:
     return PoolCounts(
         running=row.running,
         expired=row.expired,
+        unhealthy=row.unhealthy,
         eligible=row.eligible,
         starting=row.starting,
         stopping=row.stopping,
         deleting=row.deleting,
         creations_pending=row.creations_pending,
+        pending=row.pending,
         failed=row.failed,
+        evidence_due=row.evidence_due,
     )
 
 
@@ -161,5 +274,8 @@ def _prebuild(row: Row[tuple[object, ...]]) -> Prebuild:
         build_number=row.latest_build,
         transition=Transition(row.latest_transition),
         status=BuildStatus(row.latest_status),
+        ended_at=row.latest_ended_at,
         claimable=row.claimable,
+        probe_failures=row.probe_failures,
+        kept=row.kept,
     )

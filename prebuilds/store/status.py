@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.planning.plan import HELD_PAUSED, pool_state
+from prebuilds.planning.pass_plan import Turn, plan_pass
+from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
@@ -22,47 +23,50 @@ LAST_ERRORS = text("""
 """)
 
 
-async def read_snapshot(engine: AsyncEngine, *, enabled: bool) -> GlobalSnapshot:
+async def read_snapshot(engine: AsyncEngine, rules: Rules) -> GlobalSnapshot:
     async with snapshot_transaction(engine) as connection:
-        return await snapshot_state(connection, enabled=enabled)
+        return await snapshot_state(connection, rules)
 
 
-async def read_status(engine: AsyncEngine, *, enabled: bool) -> list[PresetRow]:
+async def read_status(engine: AsyncEngine, rules: Rules) -> list[PresetRow]:
     """One row a preset, as at one instant."""
     async with snapshot_transaction(engine) as connection:
-        snapshot = await snapshot_state(connection, enabled=enabled)
+        snapshot = await snapshot_state(connection, rules)
         pending: dict[UUID, int] = {row[0]: row[1] for row in await connection.execute(PENDING_BUILDS)}
         failing = [p.preset.id for p in snapshot.presets]
         errors = {
             row.preset_id: LastError(build_id=row.build_id, message=row.error or "", at=row.completed_at)
             for row in await connection.execute(LAST_ERRORS, {"ids": failing})
         }
-    rows = []
-    for item in snapshot.presets:
-        preset, counts = item.preset, item.counts
-        state = pool_state(preset, counts, snapshot.taken_at)
-        rows.append(
-            PresetRow(
-                preset_id=preset.id,
-                organization=preset.organization,
-                template=preset.template,
-                version=preset.version,
-                preset=preset.name,
-                active=state.active,
-                desired=state.desired,
-                actual=state.actual,
-                eligible=state.eligible,
-                expired=state.expired,
-                extraneous=state.extraneous,
-                starting=state.starting,
-                stopping=state.stopping,
-                deleting=state.deleting,
-                held=HELD_PAUSED if snapshot.paused and preset.active else None,
-                held_until=None,
-                waiting=0,
-                pending_builds=pending.get(preset.id, 0),
-                failed=counts.failed,
-                last_error=errors.get(preset.id),
-            )
-        )
-    return rows
+    return [
+        _row(turn, pending.get(turn.item.preset.id, 0), errors.get(turn.item.preset.id))
+        for turn in plan_pass(snapshot).turns
+    ]
+
+
+def _row(turn: Turn, pending: int, last_error: LastError | None) -> PresetRow:
+    preset, state = turn.item.preset, turn.state
+    unreadable = state.unreadable_schedule
+    return PresetRow(
+        preset_id=preset.id,
+        organization=preset.organization,
+        template=preset.template,
+        version=preset.version,
+        preset=preset.name,
+        active=state.active,
+        desired=state.desired,
+        actual=state.actual,
+        eligible=state.eligible,
+        expired=state.expired,
+        extraneous=state.extraneous,
+        starting=state.starting,
+        stopping=state.stopping,
+        deleting=state.deleting,
+        held=turn.held.reason if turn.held is not None else None,
+        held_until=turn.held.until if turn.held is not None else None,
+        waiting=0,
+        pending_builds=pending,
+        failed=turn.item.counts.failed,
+        last_error=last_error,
+        warnings=[f"schedule_unreadable:{unreadable}"] if unreadable is not None else [],
+    )

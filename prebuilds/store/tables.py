@@ -182,6 +182,10 @@ workspaces = Table(
     Column("latest_build", Integer, nullable=False, server_default=text("0")),
     Column("latest_transition", Text),
     Column("latest_status", Text),
+    _time("latest_ended_at"),  # null: unfinished
+    Column("kept", Boolean, nullable=False, server_default=text("false")),  # as evidence for good, by an operator
+    Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # in a row
+    _time("probe_failed_at"),
     Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
     Index(
         "workspaces_claimable_idx",
@@ -243,6 +247,18 @@ workspace_builds = Table(
     Index("workspace_builds_outbox_idx", "next_dispatch_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_queue_idx", "initiator_id", "created_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_created_idx", "created_at"),
+    Index(
+        "workspace_builds_creations_idx",
+        "preset_id",
+        "created_at",
+        postgresql_where=text("number = 1 AND status IN ('succeeded', 'failed')"),
+    ),
+    Index(
+        "workspace_builds_failed_creations_idx",
+        "preset_id",
+        "created_at",
+        postgresql_where=text("number = 1 AND status = 'failed'"),
+    ),
     Index("workspace_builds_failed_idx", "preset_id", "completed_at", postgresql_where=text("status = 'failed'")),
     CheckConstraint("number >= 1", name="workspace_builds_number_check"),
     CheckConstraint("transition IN ('start', 'stop', 'delete')", name="workspace_builds_transition_check"),
@@ -301,6 +317,7 @@ settings = Table(
     _time("loop_since", null=False),  # when `loop` was last set
     Column("passes", BigInteger, nullable=False, server_default=text("0")),
     _time("last_pass_at"),
+    Column("rules", JSONB),  # of the control workers, as the last pass had them
     CheckConstraint("id", name="settings_one_row_check"),
     CheckConstraint("loop IN ('never_started', 'running', 'stopped')", name="settings_loop_check"),
 )

@@ -10,23 +10,52 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.payloads import BuildStatus, ClaimRequest, build_id_of
 from prebuilds.planning.plan import prebuild_id
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
 from prebuilds.store.pool import create_prebuilds
-from prebuilds.store.snapshots import next_pass_number
+from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_transaction
 from tests.builders import MadePreset
+from tests.rows import do, one
+
+RULES = Rules()
 
 _names = count(1)
 
 
 async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """So many creations, recorded and not begun."""
+    """So many creations, recorded and not begun, whatever the preset's count and holds are."""
+    wanted = await one(engine, "SELECT desired_instances, limit_reset_at FROM presets WHERE id = :id", id=preset.id)
+    await do(
+        engine, "UPDATE presets SET desired_instances = 10000, limit_reset_at = now() WHERE id = :id", id=preset.id
+    )
     pass_number = await next_pass_number(engine)
     ids = [prebuild_id(preset.id, pass_number, n) for n in range(number)]
-    assert (await create_prebuilds(engine, preset.id, pass_number, ids)).workspace_ids == ids
+    assert (await create_prebuilds(engine, preset.id, pass_number, ids, RULES)).workspace_ids == ids
+    await do(
+        engine,
+        "UPDATE presets SET desired_instances = :desired_instances, limit_reset_at = :limit_reset_at WHERE id = :id",
+        id=preset.id,
+        **wanted._mapping,
+    )
     return ids
+
+
+async def fail(engine: AsyncEngine, preset: MadePreset, number: int, error_type: str = "ProvisionFailed") -> list[UUID]:
+    """So many creations that failed."""
+    ids = await record_prebuilds(engine, preset, number)
+    for workspace_id in ids:
+        await begin_build(engine, build_id_of(workspace_id, 1))
+        await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.FAILED, error="no", error_type=error_type)
+    return ids
+
+
+async def snapshot_of(engine: AsyncEngine, preset: MadePreset, rules: Rules = RULES) -> PresetSnapshot:
+    async with snapshot_transaction(engine) as connection:
+        return await snapshot_preset(connection, preset.id, rules)
 
 
 async def make_ready(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import SnapshotIsolationError, SupersededPass
 from prebuilds.payloads import BuildStatus, Transition, build_id_of
 from prebuilds.planning.plan import prebuild_id
+from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build, record_build, record_host, take_due_builds
@@ -25,7 +26,7 @@ from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapsho
 from prebuilds.store.workspaces import cancel_jobs, list_jobs, take_due_actions
 from prebuilds.views import JobFilter
 from tests.builders import apply_file, make_preset
-from tests.postgres.pool_steps import claim, make_ready, record_prebuilds, workspace_ids
+from tests.postgres.pool_steps import RULES, claim, make_ready, record_prebuilds, workspace_ids
 from tests.rows import do, one, rows_of
 
 
@@ -39,18 +40,19 @@ async def test_a_plan_carried_out_twice_at_once_makes_each_once(engine: AsyncEng
     preset = await make_preset(engine, instances=5)
     number = await next_pass_number(engine)
     ids = [prebuild_id(preset.id, number, n) for n in range(5)]
-    written = await asyncio.gather(*[create_prebuilds(engine, preset.id, number, ids) for _ in range(3)])
-    assert sorted(i for w in written for i in w.workspace_ids) == sorted(ids)
+    written = await asyncio.gather(*[create_prebuilds(engine, preset.id, number, ids, RULES) for _ in range(3)])
+    assert [w.workspace_ids for w in written] == [ids] * 3, "each attempt answers alike"
+    assert (await one(engine, "SELECT count(*) FROM workspace_builds")).count == 5
 
 
 async def test_a_late_pass_writes_nothing(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     late, later = await next_pass_number(engine), await next_pass_number(engine)
-    await create_prebuilds(engine, preset.id, later, [])
+    await create_prebuilds(engine, preset.id, later, [], RULES)
     rows = await rows_of(engine)
     for write in (create_prebuilds, delete_prebuilds, cancel_creations):
         with pytest.raises(SupersededPass):
-            await write(engine, preset.id, late, [prebuild_id(preset.id, late, 0)])
+            await write(engine, preset.id, late, [prebuild_id(preset.id, late, 0)], RULES)
     assert await rows_of(engine) == rows
 
 
@@ -62,17 +64,17 @@ async def test_nothing_is_created_for_what_changed_since_the_plan(engine: AsyncE
         await pause(engine, "ops", "why")
     else:
         await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
-    written = await create_prebuilds(engine, preset.id, number, [prebuild_id(preset.id, number, 0)])
+    written = await create_prebuilds(engine, preset.id, number, [prebuild_id(preset.id, number, 0)], RULES)
     assert (written.workspace_ids, written.lost) == ([], 1)
 
 
 async def test_a_claim_and_a_deletion_never_both_win(engine: AsyncEngine, store: ClaimStore) -> None:
-    preset = await make_preset(engine)
+    preset = await make_preset(engine, instances=0)
     for n in range(25):
         [target] = await make_ready(engine, preset, 1)
         number = await next_pass_number(engine)
         claimed, deleted = await asyncio.gather(
-            claim(store, preset, name=f"r{n}"), delete_prebuilds(engine, preset.id, number, [target])
+            claim(store, preset, name=f"r{n}"), delete_prebuilds(engine, preset.id, number, [target], RULES)
         )
         assert (claimed.result is not None) + len(deleted.workspace_ids) == 1
 
@@ -82,7 +84,7 @@ async def test_only_creations_not_begun_are_cancelled(engine: AsyncEngine) -> No
     waiting, begun = await record_prebuilds(engine, preset, 2)
     await begin_build(engine, build_id_of(begun, 1))
     await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
-    written = await cancel_creations(engine, preset.id, await next_pass_number(engine), [waiting, begun])
+    written = await cancel_creations(engine, preset.id, await next_pass_number(engine), [waiting, begun], RULES)
     assert (written.workspace_ids, written.lost) == ([waiting], 1)
     row = await one(
         engine,
@@ -128,9 +130,10 @@ async def test_a_second_build_waits_for_the_first(engine: AsyncEngine, store: Cl
 
 
 async def test_a_failed_deletion_is_recorded_again(engine: AsyncEngine) -> None:
-    preset = await make_preset(engine)
+    preset = await make_preset(engine, instances=0)
     [workspace_id] = await make_ready(engine, preset, 1)
-    [build_id] = (await delete_prebuilds(engine, preset.id, await next_pass_number(engine), [workspace_id])).build_ids
+    number = await next_pass_number(engine)
+    [build_id] = (await delete_prebuilds(engine, preset.id, number, [workspace_id], RULES)).build_ids
     await begin_build(engine, build_id)
     await end_build(engine, build_id, BuildStatus.FAILED, error="out of order")
     assert await take_due_actions(engine) == [], "not before its time"
@@ -187,18 +190,18 @@ async def test_a_snapshot_needs_its_isolation_and_sees_one_instant(engine: Async
     preset = await make_preset(engine, instances=9)
     async with engine.connect() as connection:
         with pytest.raises(SnapshotIsolationError):
-            await snapshot_state(connection)
+            await snapshot_state(connection, RULES)
     async with engine.begin() as connection:
         with pytest.raises(SnapshotIsolationError, match="READ COMMITTED"):
-            await snapshot_state(connection)
+            await snapshot_state(connection, RULES)
     async with snapshot_transaction(engine) as connection:
-        before = await snapshot_state(connection)
+        before = await snapshot_state(connection, RULES)
         await record_prebuilds(engine, preset, 2)
-        assert (await snapshot_state(connection)) == before
+        assert (await snapshot_state(connection, RULES)) == before
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="SERIALIZABLE")
         async with connection.begin():
-            assert (await snapshot_state(connection)).presets[0].counts.starting == 2
+            assert (await snapshot_state(connection, RULES)).presets[0].counts.starting == 2
 
 
 async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -209,6 +212,7 @@ async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimS
     statuses, transitions = list(BuildStatus), list(Transition)
     mix = text("""
         UPDATE workspaces SET latest_transition = :transition, latest_status = :status, latest_build = :number,
+               probe_failures = :n % 4, kept = :n % 5 = 0, latest_ended_at = now() - make_interval(mins => :n),
                created_at = now() - make_interval(mins => :age) WHERE id = :id AND claimed_at IS NULL
     """)
     async with engine.begin() as connection:
@@ -217,6 +221,7 @@ async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimS
                 mix,
                 {
                     "id": workspace_id,
+                    "n": n,
                     "age": n % 17,
                     "number": n % 2 + 1,
                     "status": statuses[n % len(statuses)],
@@ -225,8 +230,10 @@ async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimS
             )
         await connection.execute(text("UPDATE presets SET last_invalidated_at = now() - interval '8 minutes'"))
     async with snapshot_transaction(engine) as connection:
-        [counted] = (await snapshot_state(connection)).presets
-        rows = await snapshot_preset(connection, preset.id)
+        rules = Rules(failed_retention=timedelta(minutes=30))
+        [counted] = (await snapshot_state(connection, rules)).presets
+        rows = await snapshot_preset(connection, preset.id, rules)
+    assert counted.preset == rows.preset
     assert len(rows.prebuilds) == 59
-    assert counted.counts == count_prebuilds(rows.preset, rows.prebuilds, rows.taken_at)
+    assert counted.counts == count_prebuilds(rows.preset, rows.prebuilds, rows)
     assert UUID(str(counted.preset.id)) == preset.id

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 SERVE = """
 import asyncio, os, urllib.request
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from prebuilds.metrics import METRICS, PoolGauges
+from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
 from prebuilds.stack.temporal_server import free_port
 from prebuilds.telemetry import exporting
@@ -28,15 +32,32 @@ async def main():
         METRICS.claim_decided(labels, "empty")
         with METRICS.time_claim() as timed:
             timed.source = "prebuilt"
+        METRICS.pass_ended(timedelta(seconds=0.3))
         gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
-        preset = Preset(UUID(int=1), "acme", "python", 1, "small", True, 3)
-        gauges.observe(GlobalSnapshot(datetime.now(UTC), False, [PresetCounts(preset, PoolCounts(running=2))]))
-        def read():
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
-        print(await asyncio.to_thread(read))
-        now[0] = 31.0
-        print("=== later")
-        print(await asyncio.to_thread(read))
+        counts = PoolCounts(running=2, eligible=1, starting=1)
+        def preset(n, name, **policy):
+            return Preset(UUID(int=n), "acme", "python", 1, name, **{"active": True, "base_instances": 5} | policy)
+        def observe(paused, *presets):
+            gauges.observe(plan_pass(GlobalSnapshot(
+                taken_at=datetime(2026, 3, 2, 12, tzinfo=UTC),
+                paused=paused,
+                rules=Rules(max_pending_builds=1),
+                presets=[PresetCounts(preset, counts) for preset in presets],
+            )))
+        async def show(title):
+            def read():
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+            print("===", title)
+            print(await asyncio.to_thread(read))
+        odd = preset(2, "odd", timezone="Nowhere/Else", windows=(("* 8 * * *", 9),), base_instances=2)
+        observe(False, preset(1, "small"), odd, preset(3, "old", active=False))
+        await show("first")
+        now[0] = 30.0
+        observe(True, preset(1, "small"))
+        now[0] = 60.0  # two intervals later, and no more
+        await show("paused")
+        now[0] = 60.1
+        await show("later")
     import sys; sys.stdout.flush(); os._exit(0)
 asyncio.run(main())
 """
@@ -49,16 +70,19 @@ COUNTED = (
     "prebuilds_resource_replacements_total",
     "prebuilds_build_duration_seconds_bucket",
     "prebuilds_claim_duration_seconds_bucket",
+    "prebuilds_pass_duration_seconds_bucket",
 )
 GAUGES = (
     "prebuilds_desired",
     "prebuilds_running",
     "prebuilds_eligible",
     "prebuilds_starting",
+    "prebuilds_schedule_unreadable",
     "prebuilds_held",
     "prebuilds_reconciliation_paused",
     "prebuilds_last_pass_timestamp_seconds",
 )
+REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity")
 
 
 def run(code: str) -> str:
@@ -70,17 +94,44 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_metrics_have_the_names_that_dashboards_read() -> None:
-    first, _, later = run(SERVE).partition("=== later")
+def samples(text: str, name: str) -> dict[str, dict[str, float]]:
+    """One metric's samples: of each preset, by what its own label says."""
+    found: dict[str, dict[str, float]] = {}
+    for labels, value in re.findall(rf"^{name}(?:{{(.*)}})? (.*)$", text, re.MULTILINE):
+        read = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        found.setdefault(read.get("preset_name", ""), {})[read.get("reason", "")] = float(value)
+    return found
+
+
+def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
+    _, first, paused, later = run(SERVE).split("=== ")
 
     def names(text: str) -> set[str]:
         return {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
 
     assert {*COUNTED, *GAUGES} <= names(first)
     assert 'le="0.001"' in first, "claims are counted from a millisecond"
-    running = [line for line in first.splitlines() if line.startswith("prebuilds_running{")]
-    assert len(running) == 1
-    assert all(label in running[0] for label in ('organization_name="acme"', 'preset_name="small"', "2.0"))
+    assert samples(first, "prebuilds_pass_duration_seconds_count") == {"": {"": 1}}
+    assert samples(first, "prebuilds_pass_duration_seconds_sum") == {"": {"": 0.3}}
+    (running,) = (line for line in first.splitlines() if line.startswith("prebuilds_running{") and "small" in line)
+    labels = ('organization_name="acme"', 'template_name="python"', 'preset_name="small"')
+    assert all(label in running for label in labels)
+
+    # The inactive preset has no series.
+    assert samples(first, "prebuilds_desired") == {"small": {"": 5}, "odd": {"": 2}}
+    assert samples(first, "prebuilds_running") == {"small": {"": 2}, "odd": {"": 2}}
+    assert samples(first, "prebuilds_eligible") == {"small": {"": 1}, "odd": {"": 1}}
+    assert samples(first, "prebuilds_starting") == {"small": {"": 1}, "odd": {"": 1}}
+    assert samples(first, "prebuilds_schedule_unreadable") == {"small": {"": 0}, "odd": {"": 1}}
+    none = dict.fromkeys(REASONS, 0.0)
+    assert samples(first, "prebuilds_held") == {"small": none | {"capacity": 1}, "odd": none}
+    assert samples(first, "prebuilds_reconciliation_paused") == {"": {"": 0}}
+
+    assert samples(paused, "prebuilds_held") == {"small": none | {"paused": 1}}, "a preset that is gone leaves none"
+    assert samples(paused, "prebuilds_reconciliation_paused") == {"": {"": 1}}
+    at = datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp()
+    assert samples(paused, "prebuilds_last_pass_timestamp_seconds") == {"": {"": at}}
+
     assert set(COUNTED) <= names(later)
     assert not set(GAUGES) & names(later), "a worker that runs no pass drops its gauges"
 

@@ -25,12 +25,14 @@ from workflows.reconcile_preset import ReconcilePreset
 class FakePool:
     """What the loop's activities do in a test, and what they were asked."""
 
-    work: Callable[[int], list[UUID]] = lambda _: []
+    work: Callable[[int], list[UUID] | Work] = lambda _: []
     """The presets that the nth pass (from 1) finds."""
     plan: Callable[[UUID], ReconcilePlan] = lambda preset: ReconcilePlan(1, preset, create=[uuid4()])
     passes: int = 0
     ended: list[int] = field(default_factory=list)
     planned: list[UUID] = field(default_factory=list)
+    shares: list[int | None] = field(default_factory=list)
+    """Of the capacity, as each planning was told."""
     written: list[tuple[str, CarryOut]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
@@ -49,7 +51,8 @@ class FakePool:
     async def find_work(self) -> Work:
         self._fail_if_told("find_work")
         self.passes += 1
-        return Work(self.passes, self.work(self.passes))
+        found = self.work(self.passes)
+        return found if isinstance(found, Work) else Work(self.passes, found)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:
@@ -62,8 +65,9 @@ class FakePool:
         self.stops.append(cause)
 
     @activity.defn
-    async def plan_reconcile(self, preset_id: UUID) -> ReconcilePlan:
+    async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:
         self._fail_if_told("plan_reconcile")
+        self.shares.append(pending_max)
         self.planning.set()
         if self.hold is not None:
             await self.hold.wait()

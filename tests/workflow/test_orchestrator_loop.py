@@ -8,8 +8,10 @@ from uuid import UUID, uuid4
 
 from temporalio.testing import WorkflowEnvironment
 
+from activities.reconcile import Work
 from prebuilds.planning.plan import ReconcilePlan
 from tests.workflow.fakes import FakePool, start_loop, until
+from workflows.orchestrator import WANTED_MAX
 
 PRESET = UUID(int=1)
 
@@ -155,3 +157,72 @@ async def test_a_nudge_in_mid_pass_earns_another_pass(skipping: WorkflowEnvironm
             await until(lambda: pool.passes == 2, "a pass after the one that was nudged")
             await loop.signal("stop")
             await loop.result()
+
+
+async def test_a_plan_cut_short_is_followed_by_the_next_at_once(skipping: WorkflowEnvironment) -> None:
+    plans = iter([True, True, False])
+    pool = FakePool(
+        work=lambda n: [PRESET] if n == 1 else [],
+        plan=lambda preset: ReconcilePlan(1, preset, create=[uuid4()], more=next(plans)),
+    )
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await until(lambda: pool.ended == [1], "the pass to end")
+        await loop.signal("stop")
+        await loop.result()
+    assert (len(pool.planned), pool.passes) == (3, 1)
+
+
+async def test_a_plan_that_changes_nothing_is_not_repeated(skipping: WorkflowEnvironment) -> None:
+    plan = ReconcilePlan(1, PRESET, more=True)
+    pool = FakePool(work=lambda n: [PRESET] if n == 1 else [], plan=lambda _: plan)
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await until(lambda: pool.ended == [1], "the pass to end")
+        await loop.signal("stop")
+        await loop.result()
+    assert len(pool.planned) == 1
+
+
+async def test_each_preset_gets_its_share_also_when_it_is_nudged(skipping: WorkflowEnvironment) -> None:
+    favored = UUID(int=2)
+    work = Work(1, [PRESET, favored], pending_max=4, favored=[favored])
+    pool = FakePool(work=lambda n: work if n == 1 else [])
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await until(lambda: pool.ended == [1], "the pass to end")
+        assert dict(zip(pool.planned, pool.shares, strict=True)) == {PRESET: 4, favored: 5}
+        assert {written.pending_max for _, written in pool.written} == {4, 5}
+        await loop.signal("nudge", [str(favored)])
+        await until(lambda: len(pool.planned) == 3, "the nudged preset")
+        assert pool.shares[-1] == 4, "one more only once a pass"
+        await loop.signal("nudge")
+        await until(lambda: pool.passes == 2, "a pass without a limit")
+        await loop.signal("nudge", [str(favored)])
+        await until(lambda: len(pool.planned) == 4, "the nudged preset")
+        assert pool.shares[-1] is None
+        await loop.signal("stop")
+        await loop.result()
+
+
+async def test_while_somebody_waits_for_capacity_passes_come_sooner(skipping: WorkflowEnvironment) -> None:
+    pool = FakePool(work=lambda n: Work(n, [], pending_max=1, short=n < 10))
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await skipping.sleep(timedelta(minutes=1))
+        assert pool.passes == 10
+        await loop.signal("stop")
+        await loop.result()
+
+
+async def test_more_names_than_a_payload_should_have_are_a_pass(skipping: WorkflowEnvironment) -> None:
+    pool = FakePool()
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await until(lambda: pool.passes == 1, "the first pass")
+        await loop.signal("nudge", [str(uuid4()) for _ in range(WANTED_MAX + 1)])
+        await until(lambda: pool.passes == 2, "a pass in place of their turns")
+        assert (await loop.query("status"))["waiting"] == []
+        await loop.signal("stop")
+        await loop.result()
+    assert pool.planned == []

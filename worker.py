@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,6 +38,7 @@ from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.operations import Operations
 from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -104,6 +105,7 @@ async def serve(
     """Run the workers of *options* until the block ends; then drain them."""
     dispatcher = Dispatcher(engine, client)
     running = Running()
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = []
     async with AsyncExitStack() as stack:
         stack.push_async_callback(dispatcher.drain)
         if "claims" in options.roles:
@@ -116,13 +118,16 @@ async def serve(
             driver = cache(lambda name: provisioners.load(name, settings.state_dir))
             host = host_id(settings.state_dir)
             await provisioners.restore(settings.state_dir)
-            provisioning = ProvisioningActivities(engine, driver, host)
+            provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
+            prober = Prober(engine, dispatcher, driver, options.queues, host)
             running.workers += _provisioner_workers(client, provisioning, options.queues, host)
+            background.append(prober.run)
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "control" in options.roles:
-            relay = Relay(engine, client, dispatcher, settings)
-            task = asyncio.create_task(relay.run())
+            background.append(Relay(engine, client, dispatcher, settings).run)
+        for run in background:
+            task = asyncio.create_task(run())
             stack.push_async_callback(_end, task)
             running.background.append(task)
         yield running
@@ -143,7 +148,7 @@ def _claims_worker(client: Client, claims: ClaimActivities) -> Worker:
 
 def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher) -> Worker:
     gauges = PoolGauges(settings.reconcile_interval)
-    reconcile = ReconcileActivities(engine, dispatcher, gauges, enabled=settings.enabled)
+    reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine)
     operator = OperatorActivities(Operations(engine, client, dispatcher, settings))
     return _worker(

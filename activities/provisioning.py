@@ -14,6 +14,7 @@ from temporalio import activity
 from activities.builds import BuildOutcome
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
+from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
@@ -29,12 +30,15 @@ ERROR_CHARS_MAX = 2000
 
 
 class ProvisioningActivities:
-    def __init__(self, engine: AsyncEngine, driver: Callable[[str], Provisioner], host: str) -> None:
+    def __init__(
+        self, engine: AsyncEngine, dispatcher: Dispatcher, driver: Callable[[str], Provisioner], host: str
+    ) -> None:
         """Args:
         driver: Gives the driver of a name, the same one each time.
         host: Names this host, for what only the host that made it can serve.
         """
         self._engine = engine
+        self._dispatcher = dispatcher
         self._driver = driver
         self._host = host
 
@@ -71,14 +75,18 @@ class ProvisioningActivities:
                 )
                 _measure(end, replaced=bool(replacements))
                 return _outcome(end, replacements)
-            _measure(end)
-            return _outcome(end)
+            return self._ended_badly(end)
+
+    def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
+        """The pool lacks one now, and its preset may have to back off: decided at once, not at the next pass."""
+        _measure(end)
+        if end.facts.pool and end.facts.preset_id is not None:
+            self._dispatcher.nudge([end.facts.preset_id])
+        return _outcome(end)
 
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
         if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
-            end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
-            _measure(end)
-            return _outcome(end)
+            return self._ended_badly(await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled"))
         return BuildOutcome(facts.status, facts.error)
 
     async def _elsewhere(self, facts: BuildFacts) -> str | None:

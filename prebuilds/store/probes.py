@@ -1,0 +1,85 @@
+"""Idle prebuilds that are asked whether they are still ready, and what becomes of those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.payloads import PREBUILDS_USER
+from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
+from prebuilds.store.events import record_event
+
+# What lives on one host has that host's name; the rest can be asked from anywhere.
+LIST_IDLE = text("""
+    SELECT w.id, w.preset_id, v.provisioner, w.probe_failures > 0 AS failing
+      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
+     WHERE w.claimable_preset_id IS NOT NULL AND v.queue = ANY(CAST(:queues AS text[]))
+       AND (w.host IS NULL OR w.host = :host)
+     ORDER BY w.id
+""")
+# A claim in the air wins: the row then has an owner. Workers that share a host count one round once, by `apart`.
+COUNT_FAILURE = text(f"""
+    UPDATE workspaces
+       SET probe_failures = probe_failures + 1, probe_failed_at = now(),
+           claimable_preset_id = CASE WHEN probe_failures + 1 < {PROBE_FAILURES_MAX} THEN claimable_preset_id END,
+           claim_build_id = CASE WHEN probe_failures + 1 < {PROBE_FAILURES_MAX} THEN claim_build_id END,
+           expires_at = CASE WHEN probe_failures + 1 < {PROBE_FAILURES_MAX} THEN expires_at END
+     WHERE id = :id AND claimable_preset_id IS NOT NULL
+       AND (probe_failed_at IS NULL OR probe_failed_at <= now() - CAST(:apart AS interval))
+ RETURNING preset_id, probe_failures
+""")
+FORGET_FAILURES = text("""
+    UPDATE workspaces SET probe_failures = 0, probe_failed_at = NULL
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND claimable_preset_id IS NOT NULL AND probe_failures > 0
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A prebuild that can be claimed."""
+
+    workspace_id: UUID
+    preset_id: UUID
+    provisioner: str
+    failing: bool
+    """Its last probe failed."""
+
+
+async def list_idle(engine: AsyncEngine, queues: Sequence[str], host: str) -> list[Idle]:
+    """Prebuilds of these queues that this host can ask."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(LIST_IDLE, {"queues": list(queues), "host": host})
+        return [Idle(row.id, row.preset_id, row.provisioner, row.failing) for row in rows]
+
+
+async def count_probe_failure(engine: AsyncEngine, workspace_id: UUID, *, apart: timedelta) -> bool:
+    """Count one more failure; at the second in a row the prebuild can no longer be claimed.
+
+    Args:
+        apart: Failures closer together than this are of the same round, and count once.
+    Returns:
+        Whether it is given up now, so that a pass replaces it.
+    """
+    async with engine.begin() as connection:
+        row = (await connection.execute(COUNT_FAILURE, {"id": workspace_id, "apart": apart})).one_or_none()
+        given_up = row is not None and row.probe_failures >= PROBE_FAILURES_MAX
+        if row is not None and given_up:
+            await record_event(
+                connection,
+                "prebuild_unhealthy",
+                PREBUILDS_USER,
+                preset_id=row.preset_id,
+                workspace_id=workspace_id,
+                data={"probes_failed": row.probe_failures},
+            )
+    return given_up
+
+
+async def forget_probe_failures(engine: AsyncEngine, workspace_ids: Sequence[UUID]) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(FORGET_FAILURES, {"ids": list(workspace_ids)})

@@ -37,7 +37,7 @@ from prebuilds.payloads import (
     claim_workflow_id,
     parse_input,
 )
-from prebuilds.views import SystemStatus
+from prebuilds.views import PresetRow, StatusPage, SystemStatus
 
 logger = logging.getLogger(__name__)
 
@@ -208,9 +208,21 @@ class PrebuildsClient:
         """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""
         return ReleaseResult.model_validate(await self._operate(OperatorRequest(action="release", workspace=workspace)))
 
-    async def status(self) -> SystemStatus:
-        """The loop, and every preset's pool."""
-        return SystemStatus.model_validate(await self._operate(OperatorRequest(action="status")))
+    async def status(self, *, limit: int | None = None) -> SystemStatus:
+        """The loop, and every preset's pool.
+
+        Args:
+            limit: Rows of one answer at most; there are as many answers as it takes. None leaves it to the deployment.
+        """
+        presets: list[PresetRow] = []
+        after = None
+        while True:
+            request = OperatorRequest(action="status", after=after, limit=limit)
+            page = StatusPage.model_validate(await self._operate(request))
+            presets += page.presets
+            if page.next is None:
+                return SystemStatus(loop=page.loop, presets=presets)
+            after = page.next
 
     async def pause(self, reason: str, by: str = "operator") -> None:
         """Hold every pool as it is; claims go on."""

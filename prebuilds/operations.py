@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import InvalidInput, PrebuildsError, PresetNotFound
+from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.client import PrebuildsClient
-from prebuilds.dispatch import Dispatcher, orchestrator_input, start_orchestrator
-from prebuilds.payloads import (
-    ORCHESTRATOR_ID,
-    OperatorRequest,
-    OrchestratorStatus,
-    ReleaseResult,
-    build_workflow_id,
-)
+from prebuilds.dispatch import NUDGED_MAX, Dispatcher, orchestrator_input, start_orchestrator
+from prebuilds.loop_status import loop_status
+from prebuilds.payloads import ORCHESTRATOR_ID, OperatorRequest, ReleaseResult, build_workflow_id
+from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
+from prebuilds.queues import queue_warnings
 from prebuilds.settings import Settings
-from prebuilds.store import control, workspaces
-from prebuilds.store.control import Control
+from prebuilds.store import control, evidence, explain, presets, retiring, workspaces
+from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
-from prebuilds.views import CancelResult, JobFilter, JobRow, LoopStatus, SystemStatus, WorkspaceDetails, WorkspaceRow
+from prebuilds.views import (
+    CancelResult,
+    ClaimExplanation,
+    InvalidateResult,
+    JobFilter,
+    JobRow,
+    KeepResult,
+    LiftResult,
+    LoopStatus,
+    PresetExplanation,
+    PresetInfo,
+    PresetRow,
+    PruneResult,
+    StatusPage,
+    SystemStatus,
+    TemplateChange,
+    TemplateRow,
+    WorkspaceDetails,
+    WorkspaceRow,
+    status_page,
+)
 
-ASK_TIMEOUT = timedelta(seconds=3)
-"""For a question to the loop: `status` must answer at 3 a.m., also while no worker does."""
+STATUS_BYTES_MAX = 400_000
+"""Of one status through Temporal, which warns of a payload above 512 KiB and refuses one above 2 MiB."""
+STATUS_ROWS_MAX = 1000
+"""About as many as that. Each page reads the whole status anew, so that few large ones cost less than many."""
+NUDGE_TIMEOUT_S = 3.0
+"""The change is committed, so nobody need wait long for a Temporal that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,32 +75,35 @@ class Operations:
     settings: Settings
 
     async def status(self) -> SystemStatus:
-        return SystemStatus(
-            loop=await self.loop(), presets=await read_status(self.engine, enabled=self.settings.enabled)
-        )
+        loop, rows = await asyncio.gather(self.loop(), self._preset_rows())
+        return SystemStatus(loop=loop, presets=rows)
+
+    async def _preset_rows(self) -> list[PresetRow]:
+        rows = await read_status(self.engine, await self.rules())
+        queues = await presets.queues_of(self.engine, [row.preset_id for row in rows])
+        told = await queue_warnings(self.client, set(queues.values()))
+        warnings = {preset: told[queue] for preset, queue in queues.items() if queue in told}
+        return [
+            row.model_copy(update={"warnings": [*row.warnings, warnings[row.preset_id]]})
+            if row.preset_id in warnings
+            else row
+            for row in rows
+        ]
+
+    async def status_page(self, after: str | None, limit: int | None) -> StatusPage:
+        """A part of the status that one Temporal payload can carry; the client puts them together."""
+        rows_max = min(limit or STATUS_ROWS_MAX, STATUS_ROWS_MAX)
+        return status_page(await self.status(), after, rows_max, STATUS_BYTES_MAX)
 
     async def snapshot(self) -> GlobalSnapshot:
-        return await read_snapshot(self.engine, enabled=self.settings.enabled)
+        return await read_snapshot(self.engine, await self.rules())
+
+    async def rules(self) -> Rules:
+        """As the control workers last wrote down that they decide; else as this environment says."""
+        return (await control.read_control(self.engine)).rules or self.settings.rules
 
     async def loop(self) -> LoopStatus:
-        """Whether the loop runs, by Temporal; why it does not, by the database."""
-        wanted = await control.read_control(self.engine)
-        handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
-        try:
-            description = await handle.describe(rpc_timeout=ASK_TIMEOUT)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return _loop(wanted, None, None)
-            return _loop(wanted, None, f"Temporal does not answer ({error.status.name})")
-        if description.status is not WorkflowExecutionStatus.RUNNING:
-            return _loop(wanted, None, None)
-        try:
-            raw = await handle.query("status", rpc_timeout=ASK_TIMEOUT)
-        except RPCError as error:
-            return _loop(wanted, "running", f"the loop does not answer ({error.status.name}); is a worker running?")
-        said = OrchestratorStatus.model_validate(raw)
-        note = f"signals not understood: {'; '.join(said.ignored)}" if said.ignored else None
-        return _loop(wanted, said.state, note, said)
+        return await loop_status(self.engine, self.client)
 
     async def start(self, interval: timedelta | None = None) -> Started:
         """Start the loop, or apply *interval* to the one that runs; one that drains is awaited first."""
@@ -119,7 +145,7 @@ class Operations:
     async def resume(self, by: str) -> bool:
         resumed = await control.resume(self.engine, by)
         if resumed:
-            await self._nudge_all()
+            await self._nudge([])
         return resumed
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> None:
@@ -129,12 +155,49 @@ class Operations:
             OrchestratorNotRunning: The loop is stopped.
             PresetNotFound: No such preset.
         """
-        presets = [await self._preset_id(preset)] if preset is not None else []
+        wanted = [await self._preset_id(preset)] if preset is not None else []
         client = PrebuildsClient(self.client)
         if wait:
-            await client.reconcile(presets)
+            await client.reconcile(wanted)
         else:
-            await client.nudge(presets)
+            await client.nudge(wanted)
+
+    async def list_presets(self, template: str | None = None) -> list[PresetInfo]:
+        return await presets.list_presets(self.engine, await self.rules(), template)
+
+    async def invalidate(self, by: str, *, preset: str | None = None, template: str | None = None) -> InvalidateResult:
+        """Have the prebuilds of a preset, or of a template's active presets, replaced; none of them is claimed again.
+
+        Raises:
+            InvalidInput: Not exactly one of the two is given.
+        """
+        if (preset is None) == (template is None):
+            raise InvalidInput.field("preset", "give exactly one of preset and template")
+        done = await presets.invalidate(self.engine, by, preset=preset, template=template)
+        if done.preset_ids:
+            await self._nudge(done.preset_ids)
+        return InvalidateResult(presets=len(done.preset_ids), prebuilds=done.prebuilds)
+
+    async def lift_holds(self, preset: str, by: str) -> LiftResult:
+        """Try a preset's creation again at once, whatever has failed before."""
+        done = await presets.lift_holds(self.engine, preset, await self.rules(), by)
+        if done.hold is not None:
+            await self._nudge([done.preset.id])
+        return LiftResult(preset_id=done.preset.id, preset=done.preset.path, lifted=done.hold)
+
+    async def list_templates(self) -> list[TemplateRow]:
+        return await retiring.list_templates(self.engine)
+
+    async def deprecate_template(self, template: str, by: str, *, undo: bool = False) -> TemplateChange:
+        return await self._changed(await retiring.deprecate_template(self.engine, template, by, undo=undo))
+
+    async def delete_template(self, template: str, by: str) -> TemplateChange:
+        return await self._changed(await retiring.delete_template(self.engine, template, by))
+
+    async def _changed(self, done: ChangedTemplate) -> TemplateChange:
+        if done.preset_ids:
+            await self._nudge(done.preset_ids)
+        return done.change
 
     async def release(self, workspace: str) -> ReleaseResult:
         workspace_id, build_id = await workspaces.release_workspace(self.engine, workspace)
@@ -148,6 +211,25 @@ class Operations:
 
     async def show_workspace(self, workspace: str) -> WorkspaceDetails:
         return await workspaces.show_workspace(self.engine, workspace)
+
+    async def keep(self, workspace: str, by: str, *, undo: bool = False) -> KeepResult:
+        return await evidence.keep(self.engine, workspace, by, undo=undo)
+
+    async def prune(
+        self, by: str, *, failed: bool = False, stopped: bool = False, preset: str | None = None, dry_run: bool = False
+    ) -> PruneResult:
+        """Delete evidence now, while paused too, since a person asks; at least one kind must be named."""
+        if not (failed or stopped):
+            raise InvalidInput.field("filter", "give at least one of failed and stopped")
+        done = await evidence.prune(self.engine, by, failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
+        self.dispatcher.start_builds(done.build_ids)
+        return done.result
+
+    async def explain_preset(self, preset: str, at: datetime | None = None) -> PresetExplanation:
+        return await explain.explain_preset(self.engine, preset, await self.rules(), at)
+
+    async def explain_claim(self, claim_id: str) -> ClaimExplanation:
+        return await explain.explain_claim(self.engine, claim_id)
 
     async def list_jobs(self, wanted: JobFilter) -> list[JobRow]:
         return await workspaces.list_jobs(self.engine, wanted)
@@ -169,7 +251,7 @@ class Operations:
         """Carry out what a service asked for through Temporal; returns what crosses back as JSON."""
         match request.action:
             case "status":
-                return (await self.status()).model_dump(mode="json")
+                return (await self.status_page(request.after, request.limit)).model_dump(mode="json")
             case "start":
                 seconds = request.interval_seconds
                 done = await self.start(None if seconds is None else timedelta(seconds=seconds))
@@ -186,24 +268,11 @@ class Operations:
                 return (await self.release(request.workspace)).model_dump(mode="json")
 
     async def _preset_id(self, preset: str) -> UUID:
-        for item in (await self.snapshot()).presets:
-            if preset in (str(item.preset.id), item.preset.path) and (item.preset.active or preset != item.preset.path):
-                return item.preset.id
-        raise PresetNotFound(f"no preset {preset}; see `prebuilds status`", {"preset": "does not exist"})
+        async with self.engine.connect() as connection:
+            return (await presets.find_preset(connection, preset)).id
 
-    async def _nudge_all(self) -> None:
-        with suppress(PrebuildsError):  # a lost nudge costs one interval
-            await PrebuildsClient(self.client).nudge()
-
-
-def _loop(wanted: Control, state: Any, note: str | None, said: OrchestratorStatus | None = None) -> LoopStatus:
-    return LoopStatus(
-        state=state or ("stopped" if wanted.loop != "never_started" else "never_started"),
-        cause=said.cause if said else wanted.stop_cause,
-        last_pass_at=wanted.last_pass_at,
-        passes=wanted.passes,
-        paused=wanted.paused,
-        paused_reason=wanted.paused_reason,
-        paused_by=wanted.paused_by,
-        note=note,
-    )
+    async def _nudge(self, preset_ids: Sequence[UUID]) -> None:
+        """Have a change take effect now, of these presets or of all; a lost nudge costs one interval."""
+        with suppress(PrebuildsError, TimeoutError, RuntimeError):  # a client that cannot connect fails by RuntimeError
+            async with asyncio.timeout(NUDGE_TIMEOUT_S):
+                await PrebuildsClient(self.client).nudge(preset_ids if len(preset_ids) <= NUDGED_MAX else [])

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from prebuilds.api import InvalidInput
 from prebuilds.payloads import BuildStatus, Payload, Stage, Timestamp, Transition
 
 
@@ -107,6 +108,122 @@ class SystemStatus(Payload):
     presets: list[PresetRow]
 
 
+class StatusPage(SystemStatus):
+    """A part of the status that fits into one Temporal payload."""
+
+    next: str | None
+    """To be given as `after` for what follows; None: this was the last page."""
+
+
+class WindowRow(Payload):
+    cron: str
+    instances: int
+
+
+class PresetInfo(Payload):
+    """A preset as it is defined; how its pool stands is `PresetRow`."""
+
+    preset_id: UUID
+    organization: str
+    template: str
+    version: int
+    preset: str
+    active: bool
+    instances: int | None
+    """None: no pool."""
+    expire_after_seconds: float | None
+    default: bool
+    parameters: dict[str, str]
+    claim_parameters: list[str]
+    timezone: str | None
+    schedule: list[WindowRow]
+    last_invalidated_at: Timestamp | None
+    limit_reset_at: Timestamp | None
+
+
+class InvalidateResult(Payload):
+    presets: int
+    prebuilds: int
+    """Ready or being made, and to be replaced."""
+
+
+class LiftResult(Payload):
+    preset_id: UUID
+    preset: str
+    """`organization/template/preset`."""
+    lifted: str | None
+    """None: no failed creation held it, and nothing was changed."""
+
+
+class TemplateRow(Payload):
+    id: UUID
+    organization: str
+    template: str
+    provisioner: str
+    queue: str
+    version: int
+    deprecated: bool
+    presets: int
+    """Of the active version."""
+    workspaces: int
+    """Live ones of any version, claimed or not."""
+
+
+class TemplateChange(Payload):
+    id: UUID
+    template: str
+    """`organization/template`."""
+    deprecated: bool
+    deleted: bool
+    changed: bool
+    """False: it was so already."""
+
+
+class KeepResult(Payload):
+    workspace_id: UUID
+    kept: bool
+    changed: bool
+
+
+class PruneResult(Payload):
+    pruned: int
+    kept: int
+    """Would have been pruned, were they not kept."""
+
+
+class PresetExplanation(Payload):
+    """What was decided about a preset, and on what."""
+
+    preset: str
+    """`organization/template/preset`."""
+    preset_id: UUID
+    at: Timestamp
+    desired: int
+    window: str | None
+    """The schedule's window that `desired` comes from; None: the base count."""
+    base: int | None
+    """None: no pool."""
+    held: str | None
+    """Why creation is withheld now; of another time than now it is not known."""
+    held_until: Timestamp | None
+    events: list[EventRow]
+    """Oldest first."""
+
+
+class ClaimExplanation(Payload):
+    """What became of a claim."""
+
+    claim_id: str
+    outcome: str | None
+    miss_reason: str | None
+    workspace_id: UUID | None
+    preset_id: UUID | None
+    created_at: Timestamp
+    completed_at: Timestamp | None
+    events: list[EventRow]
+    """Oldest first."""
+
+
 class CancelResult(Payload):
     canceled: int
     skipped: int
@@ -124,3 +241,42 @@ class JobFilter(Payload):
     @property
     def empty(self) -> bool:
         return self.initiator is None and not self.status and self.template is None
+
+
+def status_page(status: SystemStatus, after: str | None, limit: int, bytes_max: int) -> StatusPage:
+    """The rows of *status* that follow *after*, ordered by path, version and id.
+
+    The order is of what rows are named and not of when they were read, so pages of different moments join up: a preset
+    that is there all the time comes exactly once.
+
+    Args:
+        after: A page's `next`; None for the first page.
+        bytes_max: Of the rows as JSON, unless a single one is longer.
+    Raises:
+        InvalidInput: *after* is nothing that a page said.
+    """
+    rows = sorted(status.presets, key=_place)
+    if after is not None:
+        passed = _read_place(after)
+        rows = [row for row in rows if _place(row) > passed]
+    page: list[PresetRow] = []
+    size = 0
+    for row in rows[:limit]:
+        size += len(row.model_dump_json().encode())
+        if page and size > bytes_max:
+            break
+        page.append(row)
+    more = len(page) < len(rows)
+    return StatusPage(loop=status.loop, presets=page, next="/".join(map(str, _place(page[-1]))) if more else None)
+
+
+def _place(row: PresetRow) -> tuple[str, str, str, int, str]:
+    return row.organization, row.template, row.preset, row.version, str(row.preset_id)
+
+
+def _read_place(after: str) -> tuple[str, str, str, int, str]:
+    try:
+        organization, template, preset, version, preset_id = after.split("/")
+        return organization, template, preset, int(version), preset_id
+    except ValueError as error:
+        raise InvalidInput.field("after", "must be the `next` of the page before") from error

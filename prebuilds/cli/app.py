@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from prebuilds.cli import claims, dev, jobs, system, workspaces
+from prebuilds.cli import claims, dev, doctor, explain, jobs, presets, system, templates, workspaces
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The base of every usage error; typer gives it no public name."""
@@ -34,7 +34,11 @@ for command in (
     claims.claim,
     claims.release,
     system.snapshot,
+    doctor.doctor,
 ):
     app.command()(command)
+app.add_typer(presets.app, name="presets")
+app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(explain.app, name="explain")

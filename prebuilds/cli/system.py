@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,18 @@ def actor() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "operator"
+
+
+def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -> str:
+    """A time of day as people read it, with the date unless that is *near*'s.
+
+    Args:
+        zone: None for the terminal's.
+    """
+    local = moment.astimezone(zone)
+    if near is not None and local.date() == near.astimezone(zone).date():
+        return f"{local:%H:%M:%S}"
+    return f"{local:%Y-%m-%d %H:%M:%S}"
 
 
 def init() -> None:
@@ -180,11 +193,18 @@ def status() -> None:
             print(_loop_line(found.loop))
             table(_STATUS_COLUMNS, [_status_row(p) for p in found.presets], empty="no presets; see `prebuilds apply`")
             for preset in found.presets:
-                if preset.last_error is not None:
-                    at, path = ago(preset.last_error.at), f"{preset.organization}/{preset.template}/{preset.preset}"
-                    print(f"last error of {path}, {at}: {preset.last_error.message.splitlines()[0]}")
+                _print_notes(preset)
 
     asyncio.run(go())
+
+
+def _print_notes(preset: PresetRow) -> None:
+    path = f"{preset.organization}/{preset.template}/{preset.preset}"
+    if preset.last_error is not None:
+        told = preset.last_error.message.splitlines() or ["no message"]
+        print(f"last error of {path}, {ago(preset.last_error.at)}: {told[0]}")
+    for warning in preset.warnings:
+        print(f"warning for {path}: {warning}")
 
 
 _STATUS_COLUMNS = (
@@ -197,8 +217,15 @@ def _status_row(p: PresetRow) -> tuple[object, ...]:
     name = f"{p.organization}/{p.template}/{p.preset}" + ("" if p.active else " (inactive)")
     return (
         *(name, p.version, p.desired, p.eligible, p.actual, p.starting, p.stopping, p.deleting, p.expired, p.failed),
-        p.held,
+        held_in_words(p.held, p.held_until) if p.held is not None else None,
     )
+
+
+def held_in_words(reason: str, until: datetime | None, near: datetime | None = None, zone: tzinfo | None = None) -> str:
+    """`backoff until 14:03:10`; *near* and *zone* are as for `clock`, *near* being now unless it is given."""
+    if until is None:
+        return reason
+    return f"{reason} until {clock(until, near or datetime.now(UTC), zone)}"
 
 
 def _loop_line(loop: LoopStatus) -> str:

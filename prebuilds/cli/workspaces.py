@@ -1,4 +1,4 @@
-"""`prebuilds workspaces`: list them, show one."""
+"""`prebuilds workspaces`: list them, show one, keep one or clear away what failed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.output import ago, document, table
+from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
     from prebuilds.views import WorkspaceDetails
@@ -56,6 +57,43 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
         document(found)
         if not output.AS_JSON:
             _show(found)
+
+    asyncio.run(go())
+
+
+@app.command()
+def keep(
+    workspace: Annotated[str, typer.Argument(help="A prebuild: prebuilds/NAME, or an id")],
+    undo: Annotated[bool, typer.Option("--undo", help="Let it go in its time again")] = False,
+) -> None:
+    """Keep a prebuild that failed or stopped until somebody has looked at it, however long that takes."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.keep(workspace, actor(), undo=undo)
+        now = "no longer kept" if undo else "kept"
+        already = "not kept" if undo else "kept already"
+        document(done, human=f"{workspace} is {now if done.changed else already}")
+
+    asyncio.run(go())
+
+
+@app.command()
+def prune(
+    failed: Annotated[bool, typer.Option("--failed", help="Prebuilds that failed or were canceled")] = False,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Prebuilds that were stopped")] = False,
+    preset: Annotated[str | None, typer.Option(help="Only of this preset, by path or id")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, and delete none")] = False,
+) -> None:
+    """Delete prebuilds that stay as evidence now, without waiting for their time; while paused, too."""
+
+    async def go() -> None:
+        if not (failed or stopped):
+            raise typer.BadParameter("give at least one of --failed and --stopped")
+        async with operations() as system:
+            done = await system.prune(actor(), failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
+        would = "would be deleted" if dry_run else "are being deleted"
+        document(done, human=f"{done.pruned} {would}, {done.kept} are kept")
 
     asyncio.run(go())
 

@@ -14,7 +14,7 @@ from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, parse_path
 from prebuilds.planning.lifecycle import LatestBuild, NextAction, next_action
 from prebuilds.store.build_end import COUNT_BAD_TRIES, SET_NEXT_ACTION
-from prebuilds.store.builds import provisioning_queue, record_build
+from prebuilds.store.builds import provisioning_queue, record_build, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.views import CancelResult, EventRow, JobFilter, JobRow, WorkspaceDetails, WorkspaceRow
@@ -75,7 +75,6 @@ CANCEL_RUNNING = text(
     "UPDATE workspace_builds SET status = 'canceling' WHERE id = :id AND status = 'running' RETURNING id"
 )
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id FOR NO KEY UPDATE")
-SET_LATEST = text("UPDATE workspaces SET latest_status = :status WHERE id = :id AND latest_build = :number")
 TAKE_DUE_ACTIONS = text("""
     SELECT w.id, w.claimed_at, w.last_used_at, w.ttl, b.transition, b.stage, b.status, b.completed_at, b.initiator_id
       FROM workspaces w JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build
@@ -206,7 +205,7 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]]) -> 
     else:
         return False
     if done:
-        await connection.execute(SET_LATEST, {"id": job.workspace_id, "number": job.number, "status": status})
+        await set_latest(connection, job.workspace_id, job.number, status)
         await record_event(
             connection,
             "job_canceled",

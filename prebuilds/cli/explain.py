@@ -1,0 +1,174 @@
+"""`prebuilds explain`: why a pool is as large as it is, and why a claim got what it got."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, tzinfo
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prebuilds.api import InvalidInput
+from prebuilds.cli.connections import operations
+from prebuilds.cli.output import document
+from prebuilds.cli.system import clock, held_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
+
+app = typer.Typer(help="The recorded decisions behind an outcome, in order.", no_args_is_help=True)
+
+
+@app.command("preset")
+def explain_preset(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")],
+    at: Annotated[str | None, typer.Option(help="Up to then, such as 2026-03-02T09:14:00Z")] = None,
+) -> None:
+    """Why a pool is as large as it is, or was at a time."""
+
+    async def go() -> None:
+        moment = None if at is None else _moment(at)
+        async with operations() as system:
+            found = await system.explain_preset(preset, moment)
+        document(found, human=_preset_told(found))
+
+    asyncio.run(go())
+
+
+@app.command("claim")
+def explain_claim(claim_id: Annotated[str, typer.Argument(metavar="ID", help="The claim's id")]) -> None:
+    """What became of a claim, and why."""
+
+    async def go() -> None:
+        _check_claim_id(claim_id)
+        async with operations() as system:
+            found = await system.explain_claim(claim_id)
+        document(found, human=_claim_told(found))
+
+    asyncio.run(go())
+
+
+def _check_claim_id(text: str) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from prebuilds.payloads import ClaimId
+
+    try:
+        TypeAdapter(ClaimId).validate_python(text)
+    except ValidationError as error:
+        raise InvalidInput.field("claim_id", "must be 1 to 200 bytes of text") from error
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput.field("at", f"{text} must be a time such as 2026-03-02T09:14:00Z") from error
+    if moment.tzinfo is None:
+        raise InvalidInput.field("at", f"{text} needs its zone, such as {text}Z or {text}+01:00")
+    if not 2000 <= moment.year < 9999:
+        raise InvalidInput.field("at", f"{text} must be in the years from 2000 to 9998")
+    return moment.astimezone(UTC)
+
+
+def _preset_told(found: PresetExplanation) -> str:
+    by = f" by the window {found.window}" if found.window else ""
+    base = "it has no pool" if found.base is None else f"base {found.base}"
+    held = f"; creation held: {held_in_words(found.held, found.held_until)}" if found.held else ""
+    head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}, {base}{held}"
+    return "\n".join([head, f"preset {found.preset_id}", *_lines(found.events, found.at)])
+
+
+def _claim_told(found: ClaimExplanation) -> str:
+    outcome = (found.outcome or "undecided") + (f": {found.miss_reason}" if found.miss_reason else "")
+    facts = [f"workspace {found.workspace_id}" if found.workspace_id else "no workspace"]
+    facts += [f"preset {found.preset_id}"] if found.preset_id else []
+    head = f"claim {found.claim_id}, asked at {clock(found.created_at, None)}: {outcome}"
+    return "\n".join([head, ", ".join(facts), *_lines(found.events, found.created_at)])
+
+
+def _lines(events: Sequence[EventRow], near: datetime) -> list[str]:
+    return [f"{clock(event.at, near)} {in_words(event)}" for event in events] or ["nothing is recorded"]
+
+
+def in_words(event: EventRow, zone: tzinfo | None = None) -> str:
+    """What an event tells, on one line, without its own time.
+
+    Args:
+        zone: In which to tell times; None for the terminal's.
+    """
+    try:
+        told = _told(event.kind, event.data, event.actor, event.at, zone)
+    except (KeyError, TypeError, AttributeError, ValueError):  # of a release that recorded other data
+        told = None
+    if told is None:
+        facts = ", ".join(f"{key} {value}" for key, value in event.data.items())
+        told = f"{event.kind.replace('_', ' ')} by {event.actor}" + (f": {facts}" if facts else "")
+    return " ".join(told.split())
+
+
+def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinfo | None) -> str | None:  # noqa: PLR0911, PLR0912
+    match kind:
+        case "prebuilds_created":
+            return f"created {len(data['workspaces'])}: {_figures(data)}"
+        case "prebuilds_deleted":
+            reasons = {reason: len(ids) for reason, ids in data["reasons"].items()}
+            each = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+            return f"deleted {sum(reasons.values())}: {each}"
+        case "creations_canceled":
+            return f"canceled {len(data['workspaces'])} creations: {data['cause']}"
+        case "creation_held":
+            until = datetime.fromisoformat(data["until"]) if data["until"] else None
+            return f"creation held: {held_in_words(data['reason'], until, at, zone)}"
+        case "holds_lifted":
+            return f"hold lifted by {actor}: {data['hold']}"
+        case "schedule_unreadable":
+            return f"schedule passed over, base {data['base']} used: {data['why']}"
+        case "invalidated":
+            return f"invalidated by {actor}: {data['prebuilds']} to be replaced"
+        case "pruned":
+            which = " and ".join(kind for kind in ("failed", "stopped") if data[kind])
+            return f"pruned {len(data['workspaces'])} by {actor}: {which}"
+        case "kept" | "keep_undone":
+            return f"{data['name']} {'kept' if kind == 'kept' else 'no longer kept'} by {actor}"
+        case "version_activated":
+            replaced = f", replacing {data['replaces']}" if data["replaces"] else ""
+            return f"version {data['version']} activated by {actor}{replaced}"
+        case "policy_changed":
+            changes = ", ".join(f"{field} from {old} to {new}" for field, (old, new) in data["changes"].items())
+            return f"{data['what']} changed by {actor}: {changes}"
+        case "applied":
+            done = [f"{what} {_few(data[what])}" for what in ("created", "updated") if data[what]]
+            return f"applied by {actor}: {'; '.join(done)}"
+        case "template_deprecated" | "template_restored" | "template_deleted":
+            return f"template {kind.removeprefix('template_')} by {actor}"
+        case "paused":
+            return f"paused by {actor}: {data['reason']}"
+        case "loop_stopped":
+            return f"loop stopped: {data['cause']}"
+        case "build_succeeded" | "build_failed" | "build_canceled":
+            stage = "" if data["stage"] == "none" else f" ({data['stage']})"
+            why = f": {data['error'].splitlines()[0]}" if data["error"] else ""
+            return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
+        case "claim_prebuilt":
+            return f"claimed by {actor} as {data['owner']}/{data['name']}"
+        case "claim_created":
+            return (
+                f"claim by {actor}: created {data['owner']}/{data['name']}, as nothing was ready: {data['miss_reason']}"
+            )
+        case "claim_missed":
+            return f"claim by {actor} for {data['owner']}/{data['name']} missed: {data['miss_reason']}"
+        case _:
+            return None
+
+
+def _few(items: Sequence[str]) -> str:
+    return ", ".join(items) if len(items) <= 3 else f"{len(items)}, such as {items[-1]}"
+
+
+def _figures(data: dict[str, Any]) -> str:
+    window = f" (window {data['window']})" if data["window"] else ""
+    expired = f", expired {data['expired']}" if data["expired"] else ""
+    return f"desired {data['desired']}{window}, actual {data['actual']}{expired}, starting {data['starting']}"

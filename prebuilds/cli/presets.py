@@ -1,0 +1,81 @@
+"""`prebuilds presets`: list them, have their prebuilds replaced, lift what holds them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.cli import output
+from prebuilds.cli.connections import operations
+from prebuilds.cli.output import document, table
+from prebuilds.cli.system import actor
+
+if TYPE_CHECKING:
+    from prebuilds.views import PresetInfo
+
+app = typer.Typer(help="Presets, and what becomes of their pools.", no_args_is_help=True)
+
+Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
+
+
+@app.command("list")
+def list_(template: Template = None) -> None:
+    """Presets of the active versions, as they are defined; `prebuilds status` says how their pools stand."""
+
+    async def go() -> None:
+        async with operations() as system:
+            rows = await system.list_presets(template)
+        document({"presets": rows})
+        if not output.AS_JSON:
+            columns = ("PRESET", "VERSION", "INSTANCES", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE", "INVALIDATED", "ID")
+            table(columns, [_row(p) for p in rows], empty="no presets; see `prebuilds apply`")
+
+    asyncio.run(go())
+
+
+def _row(p: PresetInfo) -> tuple[object, ...]:
+    notes = [*(["default"] if p.default else []), *([] if p.active else ["inactive"])]
+    name = f"{p.organization}/{p.template}/{p.preset}" + (f" ({', '.join(notes)})" if notes else "")
+    expires = f"{p.expire_after_seconds:g}s" if p.expire_after_seconds else None
+    parameters = [f"{key}={value}" for key, value in sorted(p.parameters.items())]
+    windows = [f"{w.cron}: {w.instances}" for w in p.schedule]
+    zone = f" ({p.timezone})" if windows else ""
+    schedule = f"{'; '.join(windows)}{zone}" if windows else None
+    instances = "no pool" if p.instances is None else p.instances
+    settable = [f"{name}=?" for name in p.claim_parameters]
+    return (
+        *(name, p.version, instances, expires, " ".join([*parameters, *settable]) or None, schedule),
+        *(p.last_invalidated_at, p.preset_id),
+    )
+
+
+@app.command()
+def invalidate(
+    preset: Annotated[str | None, typer.Argument(help="organization/template/preset, or an id")] = None,
+    template: Template = None,
+) -> None:
+    """Replace the prebuilds that were created before now. From now on nobody is given one of them."""
+
+    async def go() -> None:
+        if (preset is None) == (template is None):
+            raise typer.BadParameter("give either a preset or --template")
+        async with operations() as system:
+            done = await system.invalidate(actor(), preset=preset, template=template)
+        document(done, human=f"presets invalidated: {done.presets}, prebuilds to be replaced: {done.prebuilds}")
+
+    asyncio.run(go())
+
+
+@app.command()
+def resume(preset: Annotated[str, typer.Argument(help="organization/template/preset, or an id")]) -> None:
+    """Try a preset's creation again now, though it has failed before."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.lift_holds(preset, actor())
+        said = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
+        document(done, human=f"{done.preset}: {said}")
+
+    asyncio.run(go())

@@ -1,0 +1,153 @@
+"""Evidence: prebuilds that failed, were cancelled or stopped, kept or cleared away because a person says so.
+
+Both hold the preset before the workspace, as a pass does, so that what a pass decides to clear away was not kept
+meanwhile, and what is kept here is not on its way out already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput, WorkspaceNotFound
+from prebuilds.payloads import PREBUILDS_USER_ID, Transition, build_id_of
+from prebuilds.store.events import record_event
+from prebuilds.store.pool import BEGIN_DELETIONS, RECORD_DELETIONS
+from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.workspaces import resolve_workspace
+from prebuilds.views import KeepResult, PruneResult
+
+PRUNED_AT_ONCE_MAX = 200
+"""Of one transaction, which holds the preset's passes up."""
+
+_EVIDENCE = f"""
+    owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
+    AND (:failed AND latest_transition <> 'delete' AND latest_status IN ('failed', 'canceled')
+         OR :stopped AND latest_transition = 'stop' AND latest_status = 'succeeded')
+"""
+COUNT_EVIDENCE = text(f"""
+    SELECT preset_id, count(*) FILTER (WHERE NOT kept) AS prunable, count(*) FILTER (WHERE kept) AS kept
+      FROM workspaces
+     WHERE {_EVIDENCE} AND preset_id IS NOT NULL
+       AND (CAST(:presets AS uuid[]) IS NULL OR preset_id = ANY(CAST(:presets AS uuid[])))
+     GROUP BY preset_id ORDER BY preset_id
+""")
+LOCK_PRESET = text("SELECT template_version_id FROM presets WHERE id = :preset_id FOR NO KEY UPDATE")
+LOCK_EVIDENCE = text(f"""
+    SELECT id, latest_build FROM workspaces
+     WHERE {_EVIDENCE} AND preset_id = :preset_id AND NOT kept
+     ORDER BY id LIMIT :limit FOR NO KEY UPDATE
+""")
+
+LOCK_PRESET_OF = text("""
+    SELECT FROM presets WHERE id = (SELECT preset_id FROM workspaces WHERE id = :workspace_id) FOR SHARE
+""")
+# The name by a subquery: a joined row would be the one from before a claim that this has waited for.
+LOCK_WORKSPACE = text("""
+    SELECT owner_id, (SELECT name FROM users WHERE id = owner_id) AS owner, name, preset_id, latest_transition, kept
+      FROM workspaces WHERE id = :workspace_id AND deleted_at IS NULL FOR NO KEY UPDATE
+""")
+SET_KEPT = text("UPDATE workspaces SET kept = :kept WHERE id = :workspace_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    result: PruneResult
+    build_ids: list[UUID]
+    """Their deletions, to be started."""
+
+
+async def keep(engine: AsyncEngine, reference: str, by: str, *, undo: bool = False) -> KeepResult:
+    """Keep a prebuild as evidence for good, or let it go again in its time.
+
+    Raises:
+        WorkspaceNotFound: No live workspace of this name or id.
+        InvalidInput: It is a person's, or is being deleted.
+    """
+    async with engine.begin() as connection:
+        workspace_id = await resolve_workspace(connection, reference)
+        await connection.execute(LOCK_PRESET_OF, {"workspace_id": workspace_id})
+        row = (await connection.execute(LOCK_WORKSPACE, {"workspace_id": workspace_id})).one_or_none()
+        if row is None:
+            raise WorkspaceNotFound(f"no live workspace has the id {reference}; see `prebuilds workspaces list`")
+        if row.owner_id != PREBUILDS_USER_ID:
+            raise InvalidInput.field(
+                "workspace",
+                f"{row.owner}/{row.name} has an owner, so nothing but its owner's release deletes it; "
+                "only a prebuild that nobody has claimed can be kept",
+            )
+        if row.latest_transition == Transition.DELETE and not undo:
+            raise InvalidInput.field(
+                "workspace",
+                f"{row.owner}/{row.name} is being deleted already; keep one while it is failed, canceled or stopped, "
+                "or set PREBUILDS_FAILED_RETENTION higher",
+            )
+        changed = row.kept == undo
+        if changed:
+            await connection.execute(SET_KEPT, {"workspace_id": workspace_id, "kept": not undo})
+            await record_event(
+                connection,
+                "keep_undone" if undo else "kept",
+                by,
+                preset_id=row.preset_id,
+                workspace_id=workspace_id,
+                data={"name": row.name},
+            )
+    return KeepResult(workspace_id=workspace_id, kept=not undo, changed=changed)
+
+
+async def prune(
+    engine: AsyncEngine, by: str, *, failed: bool, stopped: bool, preset: str | None = None, dry_run: bool = False
+) -> Pruned:
+    """Record the deletion of evidence now, however long it was to stay; kept ones stay.
+
+    A person asked, so it is done while reconciliation is paused, too. The deletions are the pool's own: should their
+    start be lost during a pause, the relay makes up for it when that ends.
+
+    Args:
+        failed: Prebuilds whose latest build failed or was cancelled, deletions apart.
+        stopped: Prebuilds that were stopped.
+        preset: Only those of this id, or of this path in any version.
+        dry_run: Count, and change nothing.
+    Raises:
+        PresetNotFound: There never was such a preset.
+    """
+    kinds = {"failed": failed, "stopped": stopped}
+    async with engine.connect() as connection:
+        presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset)]
+        found = (await connection.execute(COUNT_EVIDENCE, kinds | {"presets": presets})).all()
+    kept = sum(row.kept for row in found)
+    if dry_run:
+        return Pruned(PruneResult(pruned=sum(row.prunable for row in found), kept=kept), [])
+    builds: list[UUID] = []
+    for row in found:
+        more = row.prunable > 0
+        while more:  # one short transaction each: a sweep must not hold a preset's passes up
+            async with engine.begin() as connection:
+                recorded = await _prune_some(connection, row.preset_id, kinds, by)
+            builds += recorded
+            more = len(recorded) == PRUNED_AT_ONCE_MAX
+    return Pruned(PruneResult(pruned=len(builds), kept=kept), builds)
+
+
+async def _prune_some(connection: AsyncConnection, preset_id: UUID, kinds: dict[str, bool], by: str) -> Sequence[UUID]:
+    version_id = await connection.scalar(LOCK_PRESET, {"preset_id": preset_id})
+    wanted: dict[str, Any] = {**kinds, "preset_id": preset_id, "limit": PRUNED_AT_ONCE_MAX}
+    rows = (await connection.execute(LOCK_EVIDENCE, wanted)).all()
+    if not rows:
+        return []
+    numbers = [row.latest_build + 1 for row in rows]
+    values = {
+        "ids": [row.id for row in rows],
+        "numbers": numbers,
+        "build_ids": [build_id_of(row.id, number) for row, number in zip(rows, numbers, strict=True)],
+    }
+    await connection.execute(BEGIN_DELETIONS, values)
+    await connection.execute(RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": version_id})
+    await record_event(connection, "pruned", by, preset_id=preset_id, data={**kinds, "workspaces": values["ids"]})
+    return values["build_ids"]

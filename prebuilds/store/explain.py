@@ -1,0 +1,115 @@
+"""The recorded decisions behind a pool's size and a claim's outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import InvalidInput
+from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.state import Desired, desired_at
+from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
+from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
+
+EVENTS_MAX = 100
+"""The newest so many: what an operator reads in one sitting."""
+CONCERN_ALL = ["paused", "resumed", "loop_stopped", "applied"]
+"""Kinds of events that have no preset and may explain any."""
+
+PRESET_EVENTS = text("""
+    WITH told AS (
+        SELECT e.id, e.at, e.kind, e.actor, e.data
+          FROM unnest(CAST(:presets AS uuid[])) AS p (id),
+               LATERAL (SELECT * FROM events WHERE preset_id = p.id AND at <= :at ORDER BY id DESC LIMIT :limit) AS e
+         UNION ALL
+        (SELECT id, at, kind, actor, data FROM events
+          WHERE preset_id IS NULL AND kind = ANY(CAST(:concern_all AS text[])) AND at <= :at
+          ORDER BY id DESC LIMIT :limit)
+    ), newest AS (
+        SELECT * FROM told ORDER BY id DESC LIMIT :limit
+    )
+    SELECT at, kind, actor, data FROM newest ORDER BY at, id
+""")
+
+READ_CLAIM = text("SELECT * FROM claims WHERE id = :id")
+CLAIM_EVENTS = text("""
+    SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id
+     UNION
+    SELECT id, at, kind, actor, data FROM events WHERE workspace_id = :workspace_id AND build_id = :build_id
+     ORDER BY at, id
+""")
+
+
+async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: datetime | None) -> PresetExplanation:
+    """What was desired of a preset at an instant, and what was recorded about it until then.
+
+    Args:
+        reference: An id, or a path, of a deleted template too; the events are those of every preset of that path.
+        at: Desired is what the schedule, as it is stored now, says of then. None for now, with the hold there is.
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        PresetNotFound: There never was such a preset.
+    """
+    async with snapshot_transaction(engine) as connection:
+        found = (await find_presets_ever(connection, reference))[0]
+        snapshot = await snapshot_preset(connection, found.id, rules)
+        preset, until = snapshot.preset, at or snapshot.taken_at
+        wanted, held = desired_at(preset, until), None
+        if at is None:
+            turns = plan_pass(await snapshot_state(connection, rules)).turns
+            turn = next((turn for turn in turns if turn.item.preset.id == found.id), None)
+            wanted = Desired(turn.state.desired, turn.state.window) if turn is not None else Desired(0)
+            held = turn.held if turn is not None else None
+        everywhere = [p.id for p in await find_presets_ever(connection, found.path)]
+        about = {"presets": everywhere, "at": until, "limit": EVENTS_MAX, "concern_all": CONCERN_ALL}
+        events = _events(await connection.execute(PRESET_EVENTS, about))
+    return PresetExplanation(
+        preset=found.path,
+        preset_id=found.id,
+        at=until,
+        desired=wanted.instances,
+        window=wanted.window,
+        base=preset.base_instances,
+        held=held.reason if held is not None else None,
+        held_until=held.until if held is not None else None,
+        events=events,
+    )
+
+
+async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
+    """What became of a claim, with the end of its build.
+
+    Raises:
+        InvalidInput: No such claim is recorded.
+    """
+    async with engine.connect() as connection:
+        claim = (await connection.execute(READ_CLAIM, {"id": claim_id})).one_or_none()
+        if claim is None:
+            raise InvalidInput.field(
+                "claim_id", f"no claim {claim_id} is recorded; one that was refused leaves nothing behind"
+            )
+        answer = claim.answer or {}
+        build_id = UUID(answer["build_id"]) if "build_id" in answer else None
+        about = {"claim_id": claim_id, "workspace_id": claim.workspace_id, "build_id": build_id}
+        events = _events(await connection.execute(CLAIM_EVENTS, about))
+    return ClaimExplanation(
+        claim_id=claim_id,
+        outcome=claim.outcome,
+        miss_reason=claim.miss_reason,
+        workspace_id=claim.workspace_id,
+        preset_id=answer.get("preset_id"),
+        created_at=claim.created_at,
+        completed_at=claim.completed_at,
+        events=events,
+    )
+
+
+def _events(rows: Iterable[Any]) -> list[EventRow]:
+    return [EventRow(at=row.at, kind=row.kind, actor=row.actor, data=row.data) for row in rows]

@@ -1,0 +1,206 @@
+"""Presets as operators list and change them; what makes them is `apply`.
+
+What locks several presets holds `lock_apply` first, since `apply` takes them in its file's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import PresetNotFound
+from prebuilds.payloads import PREBUILDS_USER_ID, parse_path
+from prebuilds.planning.plan import state_of
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import Preset
+from prebuilds.store.events import record_event
+from prebuilds.store.retiring import find_live_template
+from prebuilds.store.snapshots import read_preset, snapshot_state, snapshot_transaction
+from prebuilds.store.templates import lock_apply
+from prebuilds.views import PresetInfo, WindowRow
+
+_PRESETS = """
+    SELECT p.id, o.name || '/' || t.name || '/' || p.name AS path
+      FROM presets p JOIN template_versions v ON v.id = p.template_version_id JOIN templates t ON t.id = p.template_id
+      JOIN organizations o ON o.id = t.organization_id
+"""
+_PATH = "o.name = :organization AND t.name = :template AND p.name = :preset"
+PRESET_BY_ID = text(f"{_PRESETS} WHERE p.id = :id AND t.deleted_at IS NULL")
+PRESET_BY_PATH = text(
+    f"{_PRESETS} WHERE {_PATH} AND t.deleted_at IS NULL AND p.template_version_id = t.active_version_id"
+)
+ANY_PRESET_BY_ID = text(f"{_PRESETS} WHERE p.id = :id")
+# The active one of the live template first, else what came last; ids of one path differ by version and generation.
+ANY_PRESETS_BY_PATH = text(f"""
+    {_PRESETS} WHERE {_PATH}
+     ORDER BY t.deleted_at DESC NULLS FIRST, p.template_version_id = t.active_version_id DESC, v.number DESC
+""")
+
+PRESET_DETAILS = text("""
+    SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at,
+           coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
+               AS parameters
+      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
+     WHERE CAST(:template_id AS uuid) IS NULL OR t.id = :template_id
+""")
+QUEUES = text("""
+    SELECT p.id, v.queue FROM presets p JOIN template_versions v ON v.id = p.template_version_id
+     WHERE p.id = ANY(CAST(:ids AS uuid[]))
+""")
+
+LOCK_PRESETS = text("SELECT id FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
+INVALIDATE = text("""
+    UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, now()) WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+COUNT_INVALIDATED = text(f"""
+    SELECT p.id, count(w.id) AS prebuilds
+      FROM presets p
+      LEFT JOIN workspaces w ON w.preset_id = p.id AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
+                            AND w.latest_transition = 'start' AND w.latest_status IN ('pending', 'running', 'succeeded')
+                            AND w.created_at < p.last_invalidated_at
+     WHERE p.id = ANY(CAST(:ids AS uuid[])) GROUP BY p.id ORDER BY p.id
+""")
+LIFT_HOLDS = text("UPDATE presets SET limit_reset_at = now() WHERE id = :id")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPreset:
+    id: UUID
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidated:
+    preset_ids: list[UUID]
+    prebuilds: int
+    """Ready or being made, and to be replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiftedHold:
+    preset: FoundPreset
+    hold: str | None
+    """None: nothing was held, and nothing was written."""
+
+
+async def find_preset(connection: AsyncConnection, reference: str) -> FoundPreset:
+    """The preset of the active version that a path names, or the one with an id, of whatever version.
+
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        PresetNotFound: No live template has it.
+    """
+    rows = await _presets(connection, reference, PRESET_BY_ID, PRESET_BY_PATH)
+    return rows[0]
+
+
+async def find_presets_ever(connection: AsyncConnection, reference: str) -> list[FoundPreset]:
+    """Every preset that a path has ever named, or the one with an id, of deleted templates too: the one that counts
+    now first.
+
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        PresetNotFound: There never was one.
+    """
+    return await _presets(connection, reference, ANY_PRESET_BY_ID, ANY_PRESETS_BY_PATH)
+
+
+async def _presets(connection: AsyncConnection, reference: str, by_id: Any, by_path: Any) -> list[FoundPreset]:
+    try:
+        rows = await connection.execute(by_id, {"id": UUID(reference)})
+    except ValueError:
+        path = parse_path(reference, 3, "preset", "acme/python/small")
+        rows = await connection.execute(by_path, dict(zip(("organization", "template", "preset"), path, strict=True)))
+    found = [FoundPreset(row.id, row.path) for row in rows]
+    if not found:
+        raise PresetNotFound(f"no preset {reference}; see `prebuilds presets list`", {"preset": "does not exist"})
+    return found
+
+
+async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None = None) -> list[PresetInfo]:
+    """Presets of the active versions of live templates, by path. *template* is an id or a path.
+
+    Raises:
+        TemplateNotFound: No such template.
+    """
+    async with snapshot_transaction(engine) as connection:
+        only = (await find_live_template(connection, template)).id if template is not None else None
+        details = {row.id: row for row in await connection.execute(PRESET_DETAILS, {"template_id": only})}
+        snapshot = await snapshot_state(connection, rules)
+    presets = [item.preset for item in snapshot.presets]
+    return [_info(preset, details[preset.id]) for preset in presets if preset.id in details]
+
+
+async def queues_of(engine: AsyncEngine, preset_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The provisioner queue of each preset's version."""
+    async with engine.connect() as connection:
+        return {row.id: row.queue for row in await connection.execute(QUEUES, {"ids": list(preset_ids)})}
+
+
+async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, template: str | None) -> Invalidated:
+    """Let no prebuild that was created before now be claimed any more, of one preset or of a template's active ones.
+
+    Args:
+        preset: An id or a path; None when *template* is given.
+    Raises:
+        PresetNotFound, TemplateNotFound: No such thing; nothing was changed.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)
+        if preset is not None:
+            ids = [(await find_preset(connection, preset)).id]
+        else:
+            found = await find_live_template(connection, template or "")
+            ids = [row.id for row in await connection.execute(PRESET_DETAILS, {"template_id": found.id})]
+        await connection.execute(LOCK_PRESETS, {"ids": ids})
+        await connection.execute(INVALIDATE, {"ids": ids})
+        counted = (await connection.execute(COUNT_INVALIDATED, {"ids": ids})).all()
+        for row in counted:
+            await record_event(connection, "invalidated", by, preset_id=row.id, data={"prebuilds": row.prebuilds})
+    return Invalidated([row.id for row in counted], sum(row.prebuilds for row in counted))
+
+
+async def lift_holds(engine: AsyncEngine, reference: str, rules: Rules, by: str) -> LiftedHold:
+    """Forget a preset's failed creations, which lifts a hard limit, a validation hold and a backoff.
+
+    Raises:
+        PresetNotFound: No live template has it.
+    """
+    async with engine.begin() as connection:
+        found = await find_preset(connection, reference)
+        await connection.execute(LOCK_PRESETS, {"ids": [found.id]})
+        # A pause is told before the other holds, and is not lifted here.
+        snapshot = replace(await read_preset(connection, found.id, rules), paused=False)
+        held = state_of(snapshot).held
+        if held is None:
+            return LiftedHold(found, None)
+        await connection.execute(LIFT_HOLDS, {"id": found.id})
+        data = {"hold": held.reason, "until": held.until.isoformat() if held.until is not None else None}
+        await record_event(connection, "holds_lifted", by, preset_id=found.id, data=data)
+    return LiftedHold(found, held.reason)
+
+
+def _info(preset: Preset, details: Row[Any]) -> PresetInfo:
+    expire_after = preset.expire_after
+    return PresetInfo(
+        preset_id=preset.id,
+        organization=preset.organization,
+        template=preset.template,
+        version=preset.version,
+        preset=preset.name,
+        active=preset.active,
+        instances=preset.base_instances,
+        expire_after_seconds=None if expire_after is None else expire_after.total_seconds(),
+        default=details.is_default,
+        parameters=details.parameters,
+        claim_parameters=details.claim_parameters,
+        timezone=preset.timezone,
+        schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
+        last_invalidated_at=preset.last_invalidated_at,
+        limit_reset_at=details.limit_reset_at,
+    )

@@ -1,0 +1,146 @@
+"""Templates taken out of use and back: deprecated, restored, deleted; what makes them is `apply`.
+
+Each change holds `lock_apply`, then the template's presets by id, then the template: the order of a pass. So no pass is
+in the middle of filling a pool when its template goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import TemplateNotFound
+from prebuilds.payloads import parse_path
+from prebuilds.store.events import record_event
+from prebuilds.store.templates import lock_apply
+from prebuilds.views import TemplateChange, TemplateRow
+
+_TEMPLATES = """
+    SELECT t.id, o.name || '/' || t.name AS path, t.deprecated, t.deleted_at, t.active_version_id
+      FROM templates t JOIN organizations o ON o.id = t.organization_id
+"""
+TEMPLATE_BY_ID = text(f"{_TEMPLATES} WHERE t.id = :id")
+TEMPLATE_BY_PATH = text(f"""
+    {_TEMPLATES} WHERE o.name = :organization AND t.name = :template ORDER BY t.deleted_at DESC NULLS FIRST LIMIT 1
+""")
+LOCK_PRESETS_OF = text("""
+    SELECT id, template_version_id FROM presets WHERE template_id = :template_id ORDER BY id FOR NO KEY UPDATE
+""")
+LIST_TEMPLATES = text("""
+    SELECT t.id, o.name AS organization, t.name AS template, v.provisioner, v.queue, v.number AS version, t.deprecated,
+           (SELECT count(*) FROM presets p WHERE p.template_version_id = v.id) AS presets,
+           coalesce(w.live, 0) AS workspaces
+      FROM templates t JOIN organizations o ON o.id = t.organization_id
+      JOIN template_versions v ON v.id = t.active_version_id
+      LEFT JOIN (SELECT template_id, count(*) AS live FROM workspaces WHERE deleted_at IS NULL GROUP BY 1) AS w
+             ON w.template_id = t.id
+     WHERE t.deleted_at IS NULL ORDER BY o.name, t.name
+""")
+DEPRECATE = text("UPDATE templates SET deprecated = :deprecated WHERE id = :id")
+DELETE_TEMPLATE = text("UPDATE templates SET deleted_at = now() WHERE id = :id")
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedTemplate:
+    change: TemplateChange
+    preset_ids: list[UUID]
+    """Of the active version; empty when nothing was changed."""
+
+
+async def find_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+    """By id or path: the live one of that name, else the one that was deleted last.
+
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        TemplateNotFound: There never was one.
+    """
+    try:
+        rows = await connection.execute(TEMPLATE_BY_ID, {"id": UUID(reference)})
+    except ValueError:
+        organization, template = parse_path(reference, 2, "template", "acme/python")
+        rows = await connection.execute(TEMPLATE_BY_PATH, {"organization": organization, "template": template})
+    found = rows.one_or_none()
+    if found is None:
+        raise TemplateNotFound(
+            f"no template {reference}; see `prebuilds templates list`", {"template": "does not exist"}
+        )
+    return found
+
+
+async def find_live_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+    """The same for one that is not deleted.
+
+    Raises:
+        TemplateNotFound: There is none.
+    """
+    found = await find_template(connection, reference)
+    if found.deleted_at is not None:
+        raise TemplateNotFound(f"template {found.path} was deleted; apply it anew", {"template": "was deleted"})
+    return found
+
+
+async def list_templates(engine: AsyncEngine) -> list[TemplateRow]:
+    """Live templates, by path."""
+    async with engine.connect() as connection:
+        return [TemplateRow(**row._mapping) for row in await connection.execute(LIST_TEMPLATES)]
+
+
+async def deprecate_template(engine: AsyncEngine, reference: str, by: str, *, undo: bool = False) -> ChangedTemplate:
+    """Make a template's presets not claimable and their pools empty, until it is restored.
+
+    Raises:
+        TemplateNotFound: No such template, or it was deleted.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)
+        found = await find_live_template(connection, reference)
+        presets: list[UUID] = []
+        if found.deprecated == undo:
+            presets = await _lock_presets_of(connection, found)
+            await connection.execute(DEPRECATE, {"id": found.id, "deprecated": not undo})
+            await _tell(connection, "template_restored" if undo else "template_deprecated", by, found, presets)
+    change = TemplateChange(
+        id=found.id, template=found.path, deprecated=not undo, deleted=False, changed=found.deprecated == undo
+    )
+    return ChangedTemplate(change, presets)
+
+
+async def delete_template(engine: AsyncEngine, reference: str, by: str) -> ChangedTemplate:
+    """Delete a template: its pools are emptied, claimed workspaces stay with their owners, its name is free again.
+
+    Raises:
+        TemplateNotFound: There never was such a template.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)
+        found = await find_template(connection, reference)
+        presets: list[UUID] = []
+        if found.deleted_at is None:
+            presets = await _lock_presets_of(connection, found)
+            await connection.execute(DELETE_TEMPLATE, {"id": found.id})
+            await _tell(connection, "template_deleted", by, found, presets)
+    change = TemplateChange(
+        id=found.id,
+        template=found.path,
+        deprecated=found.deprecated,
+        deleted=True,
+        changed=found.deleted_at is None,
+    )
+    return ChangedTemplate(change, presets)
+
+
+async def _lock_presets_of(connection: AsyncConnection, template: Row[Any]) -> list[UUID]:
+    """Hold off the passes of every version; returns the presets of the active one."""
+    rows = await connection.execute(LOCK_PRESETS_OF, {"template_id": template.id})
+    return [row.id for row in rows if row.template_version_id == template.active_version_id]
+
+
+async def _tell(connection: AsyncConnection, kind: str, by: str, template: Row[Any], presets: Sequence[UUID]) -> None:
+    each: Sequence[UUID | None] = presets or [None]  # one for each, so that a preset's own history has it
+    for preset in each:
+        await record_event(connection, kind, by, preset_id=preset, data={"template": template.path})

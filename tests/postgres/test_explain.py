@@ -1,0 +1,144 @@
+"""Explaining from what is recorded: the right presets, the right time, in order, and no more than can be read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import InvalidInput, PresetNotFound
+from prebuilds.payloads import BuildStatus
+from prebuilds.planning.rules import Rules
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.control import pause, resume
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.explain import EVENTS_MAX, explain_claim, explain_preset
+from prebuilds.store.presets import invalidate
+from prebuilds.store.retiring import delete_template
+from tests.builders import apply_file, find_preset, make_preset
+from tests.postgres.pool_steps import RULES, claim, fail, make_ready
+from tests.rows import do, one
+
+PATH = "acme/python/small"
+WINDOW = {"cron": "* 9-17 * * 1-5", "instances": 7}
+MONDAY_NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SUNDAY_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=2) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+async def kinds(engine: AsyncEngine, reference: str, at: datetime | None = None) -> list[str]:
+    return [event.kind for event in (await explain_preset(engine, reference, RULES, at)).events]
+
+
+async def test_every_preset_of_a_path_and_what_concerns_all_is_told(engine: AsyncEngine) -> None:
+    first = await make_preset(engine)
+    await make_ready(engine, first, 1)
+    await pause(engine, "ops", "upgrade")
+    await make_preset(engine, "other", template="go")
+    await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
+    second = await find_preset(engine)
+    await invalidate(engine, "ops", preset=PATH, template=None)
+    await delete_template(engine, "acme/python", "ops")
+    third = await make_preset(engine)
+    await resume(engine, "ops")
+
+    told = await explain_preset(engine, PATH, RULES, None)
+    assert (told.preset, told.preset_id, told.desired, told.base) == (PATH, third.id, 1, 1)
+    assert [event.kind for event in told.events] == [
+        *("version_activated", "applied", "prebuilds_created", "build_succeeded", "paused", "applied"),
+        *("version_activated", "applied", "invalidated", "template_deleted", "version_activated", "applied", "resumed"),
+    ]
+    assert [event.at for event in told.events] == sorted(event.at for event in told.events)
+    by_id = await explain_preset(engine, str(second.id), RULES, None)
+    assert (by_id.preset_id, by_id.desired, by_id.held) == (second.id, 0, None), "a deleted one has its history too"
+    assert [event.kind for event in by_id.events] == [event.kind for event in told.events]
+
+    await delete_template(engine, "acme/python", "ops")
+    gone = await explain_preset(engine, PATH, RULES, None)
+    assert (gone.preset_id, gone.desired, gone.base) == (third.id, 0, 1)
+    assert gone.events[-1].kind == "template_deleted"
+
+
+async def test_events_end_at_the_time_asked_for(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 1)
+    moment = (await one(engine, "SELECT at FROM events WHERE kind = 'prebuilds_created'")).at
+    assert await kinds(engine, PATH, moment) == ["version_activated", "applied", "prebuilds_created"]
+    assert await kinds(engine, PATH, moment - timedelta(microseconds=1)) == ["version_activated", "applied"]
+    assert await kinds(engine, PATH, SUNDAY_NOON) == []
+
+
+async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    numbered = "jsonb_build_object('n', n) FROM generate_series(1, 80) AS n"
+    own = f"INSERT INTO events (preset_id, kind, actor, data) SELECT :id, 'k', 'x', {numbered}"
+    await do(engine, own, id=preset.id)
+    await do(engine, f"INSERT INTO events (kind, actor, data) SELECT 'applied', 'x', {numbered}")
+    events = (await explain_preset(engine, PATH, RULES, None)).events
+    assert len(events) == EVENTS_MAX
+    assert [(e.kind, e.data["n"]) for e in events] == [
+        *[("k", n) for n in range(61, 81)],
+        *[("applied", n) for n in range(1, 81)],
+    ]
+
+
+async def test_what_the_schedule_wants_at_a_time(engine: AsyncEngine) -> None:
+    await make_preset(engine, instances=2, timezone="Europe/Berlin", schedule=[WINDOW])
+    noon = await explain_preset(engine, PATH, RULES, MONDAY_NOON)
+    assert (noon.at, noon.desired, noon.window, noon.base) == (MONDAY_NOON, 7, WINDOW["cron"], 2)
+    night = await explain_preset(engine, PATH, RULES, SUNDAY_NOON)
+    assert (night.desired, night.window, night.held) == (2, None, None)
+
+
+async def test_the_hold_is_told_of_now_alone(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=2)
+    await fail(engine, preset, 1)
+    now = await explain_preset(engine, PATH, RULES, None)
+    assert (now.held, now.held_until is not None) == ("backoff", True)
+    assert now.held_until is not None
+    then = await explain_preset(engine, PATH, RULES, now.at)
+    assert (then.held, then.held_until, then.desired) == (None, None, 2)
+    short = Rules(backoff_interval=timedelta(0), max_pending_builds=1)
+    assert (await explain_preset(engine, PATH, short, None)).held == "capacity", "as status has it"
+
+
+async def test_a_preset_that_never_was_is_refused(engine: AsyncEngine) -> None:
+    await make_preset(engine)
+    with pytest.raises(PresetNotFound):
+        await explain_preset(engine, "acme/python/none", RULES, None)
+    with pytest.raises(InvalidInput):
+        await explain_preset(engine, "nonsense", RULES, None)
+
+
+async def test_a_claim_is_told_with_the_end_of_its_build(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine)
+    await claim(store, preset, "again", name="dev")
+    missed = await explain_claim(engine, "again")
+    assert (missed.outcome, missed.miss_reason, missed.workspace_id) == ("missed", "empty", None)
+    assert (missed.preset_id, [e.kind for e in missed.events]) == (preset.id, ["claim_missed"])
+
+    [ready] = await make_ready(engine, preset, 1)
+    won = await claim(store, preset, "again", name="dev")
+    assert won.result is not None
+    await begin_build(engine, won.result.build_id)
+    await end_build(engine, won.result.build_id, BuildStatus.FAILED, error="no disk", error_type="ProvisionFailed")
+    told = await explain_claim(engine, "again")
+    assert (told.claim_id, told.outcome, told.miss_reason, told.workspace_id) == ("again", "prebuilt", None, ready)
+    assert [e.kind for e in told.events] == ["claim_missed", "claim_prebuilt", "build_failed"]
+    assert told.completed_at is not None
+    assert told.created_at < told.completed_at, "first asked, and at last decided"
+
+
+async def test_an_unknown_claim_is_refused_by_name(engine: AsyncEngine) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        await explain_claim(engine, "never-was")
+    assert list(refusal.value.details) == ["claim_id"]

@@ -1,0 +1,155 @@
+"""The reconciler on real parts: failing templates, a crowded queue, prebuilds that die, new versions."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds import provisioners
+from prebuilds.client import connect
+from prebuilds.dispatch import Dispatcher
+from prebuilds.probing import Prober
+from prebuilds.provisioners.host import host_id
+from prebuilds.store.engine import create_engine
+from tests.e2e.dev_stack import DevStack, until
+
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+NEVER_READY = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
+POOL_SLOTS = 20
+CROWD = 500
+CLAIM_BUILD_STARTS_S = 1.0
+
+
+def creations(stack: DevStack, organization: str) -> list[dict[str, Any]]:
+    jobs = stack.ask("jobs", "list", "--template", f"{organization}/python")["jobs"]
+    return [job for job in jobs if job["transition"] == "start" and job["stage"] == "create"]
+
+
+async def an_hour_later(engine: AsyncEngine, preset_id: str) -> None:
+    """Time that passed for one preset, by making what is recorded of it older."""
+    async with engine.begin() as connection:
+        for statement in (
+            "UPDATE workspace_builds SET created_at = created_at - interval '1 hour 1 minute',"
+            " completed_at = completed_at - interval '1 hour 1 minute' WHERE preset_id = CAST(:id AS uuid)",
+            "UPDATE workspaces SET created_at = created_at - interval '1 hour 1 minute',"
+            " latest_ended_at = latest_ended_at - interval '1 hour 1 minute' WHERE preset_id = CAST(:id AS uuid)",
+        ):
+            await connection.execute(text(statement), {"id": preset_id})
+
+
+async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: DevStack) -> None:
+    stack.apply("failing", 3, command=["false"], ready=None)
+    stack.apply("fine", 2, **QUICK)
+    until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit")
+    row = stack.preset("failing")
+    assert (row["failed"], row["actual"], row["starting"], row["held_until"]) == (3, 0, 0, None)
+    assert "ended" in row["last_error"]["message"]
+    assert len(creations(stack, "failing")) == 3
+    stack.wait_whole("fine")
+
+    engine = create_engine(stack.facts["database_url"], pool_size=1)
+    await an_hour_later(engine, row["preset_id"])
+    await engine.dispose()
+    for _ in range(2):
+        assert stack.cli("reconcile", "--wait").code == 0
+    row = stack.preset("failing")
+    assert (row["held"], row["starting"]) == ("hard_limited", 0)
+    assert len(creations(stack, "failing")) == 3
+    assert stack.preset("fine")["eligible"] == 2
+
+    told = stack.cli("explain", "preset", "failing/python/small")
+    assert told.code == 0
+    assert "hard_limited" in told.out
+    assert stack.cli("presets", "resume", "failing/python/small").code == 0
+    until(lambda: len(creations(stack, "failing")) == 6, "three more tries")
+    until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit again")
+    assert len(creations(stack, "failing")) == 6
+    stack.apply("failing", 0, command=["false"], ready=None)
+
+
+@pytest.mark.timeout(240)
+def test_a_crowded_queue_delays_neither_deletions_nor_people(stack: DevStack) -> None:
+    stack.apply("many", 20, **QUICK)
+    stack.wait_whole("many")
+    assert stack.ask("start", "--interval", "1h")["interval_applied"]  # only the passes that are asked for below
+    try:
+        stack.apply("crowd", CROWD + POOL_SLOTS, **NEVER_READY)
+
+        def crowded() -> bool:
+            row = stack.preset("crowd")
+            return bool(row["pending_builds"] == CROWD and row["starting"] == CROWD + POOL_SLOTS)
+
+        until(crowded, "every slot busy and the queue full", 120, stack.log)
+
+        claimed = stack.ask("claim", "--preset", "many/python/small", "--owner", "alice", "--name", "last")
+        until(lambda: stack.ask("workspaces", "show", "alice/last")["ready"], "the hand-over", 30, stack.log)
+        [build] = [b for b in stack.ask("workspaces", "show", "alice/last")["builds"] if b["stage"] == "claim"]
+        assert build["build_id"] == claimed["build_id"]
+        waited = datetime.fromisoformat(build["started_at"]) - datetime.fromisoformat(build["created_at"])
+        assert waited < timedelta(seconds=CLAIM_BUILD_STARTS_S), f"in the queue for {waited}"
+        assert stack.preset("crowd")["pending_builds"] >= CROWD - POOL_SLOTS, "the queue is as long as before"
+
+        passes = stack.ask("status")["loop"]["passes"]
+        stack.apply("many", 1, **QUICK)
+        until(lambda: stack.preset("many")["actual"] == 1, "nineteen deletions to overtake", 30, stack.log)
+        assert stack.ask("status")["loop"]["passes"] - passes <= 2
+        assert stack.preset("crowd")["pending_builds"] >= CROWD - POOL_SLOTS
+    finally:
+        stack.ask("pause", "--reason", "clearing the crowd")
+        for status in ("pending", "running"):
+            stack.ask("jobs", "cancel", "--template", "crowd/python", "--status", status)
+        stack.apply("crowd", 0, **NEVER_READY)
+        stack.ask("start", "--interval", "2s")
+        stack.ask("resume")
+    until(lambda: stack.preset("crowd")["starting"] == 0, "the crowd to be gone", 60, stack.log)
+    assert stack.cli("workspaces", "prune", "--failed", "--preset", "crowd/python/small").code == 0
+
+
+async def test_a_prebuild_that_died_is_replaced(stack: DevStack) -> None:
+    stack.apply("mortal", 2, **QUICK)
+    stack.wait_whole("mortal")
+    doomed = stack.workspaces("mortal")[0]["id"]
+    [pid] = stack.processes()[doomed]
+    os.kill(pid, signal.SIGKILL)
+    engine, client = create_engine(stack.facts["database_url"]), await connect(stack.facts["temporal_address"])
+    dispatcher = Dispatcher(engine, client)
+    prober = Prober(
+        engine,
+        dispatcher,
+        lambda name: provisioners.load(name, stack.state_dir),
+        ["prebuilds-provisioner"],
+        host_id(stack.state_dir),
+        interval=timedelta(0),
+    )
+    try:
+        await prober.sweep()
+        assert stack.preset("mortal")["eligible"] == 2, "one failed probe may be a hiccup"
+        await prober.sweep()
+        await dispatcher.drain()
+    finally:
+        await engine.dispose()
+    until(lambda: doomed not in {w["id"] for w in stack.workspaces("mortal")}, "the dead one to go")
+    stack.wait_whole("mortal")
+    assert set(stack.processes()) >= {w["id"] for w in stack.workspaces("mortal")}
+
+
+def test_a_new_version_replaces_the_pool_and_leaves_people_alone(stack: DevStack) -> None:
+    stack.apply("renewed", 2, **QUICK)
+    stack.wait_whole("renewed")
+    claimed = stack.ask("claim", "--preset", "renewed/python/small", "--owner", "bob", "--name", "old", "--wait-ready")
+    before = {w["id"] for w in stack.workspaces("renewed")}
+    stack.apply("renewed", 2, command=["sleep", "99999"], ready=None)
+
+    def replaced() -> bool:
+        return {w["id"] for w in stack.workspaces("renewed")} & before == {claimed["workspace_id"]}
+
+    until(replaced, "the old pool to go")
+    stack.wait_whole("renewed")
+    assert {w["version"] for w in stack.workspaces("renewed") if w["owner"] == "prebuilds"} == {2}
+    assert stack.ask("workspaces", "show", "bob/old")["status"] == "running"

@@ -1,0 +1,223 @@
+"""A deployment without workers: a real database, and steps that a workflow, a provisioner or a person would take.
+
+Time passes by making every recorded time older, so that the store and its statements run as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import DateTime, text
+
+from prebuilds.api import PrebuildsError, SupersededPass
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimRequest
+from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.plan import ReconcilePlan, plan_preset
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import BuildWaiting, begin_build
+from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
+from prebuilds.store.control import begin_pass, end_pass
+from prebuilds.store.engine import create_engine, dsn_of
+from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
+from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
+from prebuilds.store.tables import metadata
+from prebuilds.store.workspaces import take_due_actions
+from tests.builders import apply_file
+
+T = TypeVar("T")
+
+CLAIM_OWNERS = ("alice", "bob")
+FORGET = f"""
+    TRUNCATE organizations, organization_members, templates, template_versions, presets, preset_parameters,
+             preset_schedules, workspaces, workspace_builds, claims, resource_replacements, passes, events;
+    DELETE FROM users WHERE id <> '{PREBUILDS_USER_ID}';
+    UPDATE settings SET paused = false, passes = 0, rules = NULL;
+"""
+TIMES = {
+    table.name: [column.name for column in table.columns if isinstance(column.type, DateTime)]
+    for table in metadata.sorted_tables
+}
+BUILDS = text(f"""
+    SELECT b.id, b.status, b.transition, b.stage, b.initiator_id = '{PREBUILDS_USER_ID}' AS pool, b.workspace_id,
+           b.number, b.preset_id
+      FROM workspace_builds b ORDER BY b.created_at, b.id
+""")
+WORKSPACES = text("""
+    SELECT w.id, w.owner_id, u.name AS owner, w.preset_id, w.deleted_at, w.latest_build, w.latest_transition,
+           w.latest_status, w.claimable_preset_id, w.claimed_at, b.transition, b.status, b.number
+      FROM workspaces w JOIN users u ON u.id = w.owner_id
+      JOIN workspace_builds b ON b.workspace_id = w.id
+       AND b.number = (SELECT max(number) FROM workspace_builds x WHERE x.workspace_id = w.id)
+""")
+
+
+class World:
+    def __init__(self, database_url: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.engine = create_engine(database_url, application="prebuilds-simulation")
+        self._url = database_url
+        self._pool: asyncpg.Pool[Any] | None = None
+        self.rules = Rules()
+        self._claims: ClaimStore | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(work)
+
+    def close(self) -> None:
+        async def end() -> None:
+            await self.engine.dispose()
+            if self._pool is not None:
+                await self._pool.close()
+
+        self.run(end())
+
+    def begin(self, rules: Rules) -> None:
+        """An empty deployment."""
+
+        async def clear() -> None:
+            if self._claims is None:
+                self._pool = await asyncpg.create_pool(dsn_of(self._url), min_size=1, max_size=4)
+                self._claims = ClaimStore(self._pool, enabled=True)
+            async with self.engine.begin() as connection:
+                for statement in FORGET.split(";"):
+                    if statement.strip():
+                        await connection.execute(text(statement))
+
+        self.rules = rules
+        self.run(clear())
+
+    def apply(
+        self, *presets: dict[str, Any], template: str = "python", members: tuple[str, ...] = CLAIM_OWNERS
+    ) -> None:
+        self.run(apply_file(self.engine, *presets, template=template, members=members))
+
+    # --- Reading ---
+
+    def snapshot(self) -> GlobalSnapshot:
+        async def read() -> GlobalSnapshot:
+            async with snapshot_transaction(self.engine) as connection:
+                return await snapshot_state(connection, self.rules)
+
+        return self.run(read())
+
+    def preset(self, preset_id: UUID) -> PresetSnapshot:
+        async def read() -> PresetSnapshot:
+            async with snapshot_transaction(self.engine) as connection:
+                return await snapshot_preset(connection, preset_id, self.rules)
+
+        return self.run(read())
+
+    def rows(self, statement: Any) -> list[Any]:
+        async def read() -> list[Any]:
+            async with self.engine.connect() as connection:
+                return list(await connection.execute(statement))
+
+        return self.run(read())
+
+    def execute(self, statement: str, **values: Any) -> None:
+        async def write() -> None:
+            async with self.engine.begin() as connection:
+                await connection.execute(text(statement), values)
+
+        self.run(write())
+
+    # --- What workflows and provisioners do ---
+
+    def plan(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:
+        """One child's first activity."""
+        number = self.run(next_pass_number(self.engine))
+        return plan_preset(self.preset(preset_id), number, pending_max)
+
+    def carry_out(
+        self, plan: ReconcilePlan, kind: str, pending_max: int | None = None, times: int = 1
+    ) -> list[Written]:
+        """One of a child's writes, *times* at once; a superseded one has written nothing."""
+        ids = {"create": plan.create, "delete": plan.delete, "cancel": plan.cancel}[kind]
+
+        async def once() -> Written:
+            asked = (self.engine, plan.preset_id, plan.pass_number, ids, self.rules)
+            try:
+                match kind:
+                    case "create":
+                        return await create_prebuilds(*asked, pending_max=pending_max)
+                    case "delete":
+                        return await delete_prebuilds(*asked)
+                    case _:
+                        return await cancel_creations(*asked)
+            except SupersededPass:
+                return Written([], [], lost=len(ids))
+
+        async def at_once() -> list[Written]:
+            return await asyncio.gather(*[once() for _ in range(times)])
+
+        return self.run(at_once()) if ids else []
+
+    def full_pass(self) -> int:
+        """One pass over everything, as the loop does it. Returns how many presets had work."""
+        plan = plan_pass(self.snapshot())
+        working = plan.working(500)
+        number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
+        for preset_id in working:
+            share = None if plan.shares is None else plan.shares.pending_max(preset_id)
+            child = self.plan(preset_id, share)
+            for kind in ("delete", "cancel", "create"):
+                self.carry_out(child, kind, share)
+        self.run(end_pass(self.engine, number))
+        return len(working)
+
+    def begin_build(self, build_id: UUID) -> bool:
+        async def begin() -> bool:
+            try:
+                return (await begin_build(self.engine, build_id))[1] is not None
+            except BuildWaiting:
+                return False
+
+        return self.run(begin())
+
+    def end_build(self, build_id: UUID, status: BuildStatus, error_type: str | None = None) -> None:
+        error = None if status is BuildStatus.SUCCEEDED else "simulated"
+        self.run(end_build(self.engine, build_id, status, error=error, error_type=error_type))
+
+    def relay(self) -> None:
+        self.run(take_due_actions(self.engine))
+
+    # --- What people do ---
+
+    def claim(
+        self, preset: str, owner: str, name: str, claim_id: str, times: int = 1
+    ) -> list[Claimed | PrebuildsError]:
+        """One claim, *times* at once under the same id."""
+        path = f"acme/python/{preset}"
+        request = ClaimRequest(preset=path, owner=owner, name=name)
+
+        async def once() -> Claimed | PrebuildsError:
+            assert self._claims is not None
+            try:
+                target = ClaimTarget(path, path=path.split("/"))
+                return await self._claims.claim(claim_id, request, target, request_hash(request))
+            except PrebuildsError as refusal:
+                return refusal
+
+        async def at_once() -> list[Claimed | PrebuildsError]:
+            return await asyncio.gather(*[once() for _ in range(times)])
+
+        return self.run(at_once())
+
+    def let_pass(self, time: timedelta) -> None:
+        """Make everything recorded older, in one transaction."""
+
+        async def age() -> None:
+            async with self.engine.begin() as connection:
+                for table, columns in TIMES.items():
+                    if columns:
+                        shifted = ", ".join(f"{c} = {c} - CAST(:time AS interval)" for c in columns)
+                        await connection.execute(text(f"UPDATE {table} SET {shifted}"), {"time": time})
+
+        self.run(age())

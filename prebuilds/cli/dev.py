@@ -81,31 +81,26 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
 
 async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass."""
-    from temporalio.api.enums.v1 import TaskQueueType
-    from temporalio.api.taskqueue.v1 import TaskQueue
-    from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-
     from prebuilds.client import connect
     from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+    from prebuilds.queues import queues_without_pollers
+    from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.control import read_control
     from prebuilds.store.engine import create_engine
 
     client = await connect(address)
-    workflow, activity = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
-    missing = {(CLAIMS_QUEUE, workflow), (CONTROL_QUEUE, workflow), (PROVISIONER_QUEUE, activity)}
+    provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
     engine = create_engine(database_url, pool_size=1)
+
+    async def all_answer() -> bool:
+        return (
+            not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
+            and not await queues_without_pollers(client, provisioner_queues)
+            and _is_settled(await read_control(engine))
+        )
+
     try:
-        while missing:
-            for name, kind in sorted(missing):
-                described = await client.workflow_service.describe_task_queue(
-                    DescribeTaskQueueRequest(
-                        namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
-                    )
-                )
-                if described.pollers:
-                    missing.discard((name, kind))
-            await asyncio.sleep(READY_POLL_S)
-        while not _is_settled(await read_control(engine)):  # noqa: ASYNC110 - other processes settle it
+        while not await all_answer():  # noqa: ASYNC110 - other processes get ready
             await asyncio.sleep(READY_POLL_S)
     finally:
         await engine.dispose()

@@ -183,7 +183,12 @@ def test_presets_share_the_capacity(capacity: int | None, expected: list[int], s
     assert [turn.held is not None for turn in plan.turns] == [created < 3 for created in expected]
 
 
-INVALIDATED = [prebuild(n) for n in (1, 2, 3)]
+def test_the_next_pass_gives_the_rest_to_the_next() -> None:
+    three = [pool(n) for n in (1, 2, 3)]
+    assert [creates(plan_with(1, *three, passes=n)) for n in range(3)] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+THREE = [prebuild(n) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
@@ -191,12 +196,12 @@ INVALIDATED = [prebuild(n) for n in (1, 2, 3)]
     [
         (pool(1, prebuild(1, DELETE, PENDING), base_instances=0), 4),  # recorded, not begun
         (pool(1, prebuild(1, DELETE, FAILED), base_instances=0), 5),
-        (pool(1, *INVALIDATED, base_instances=0), 2),  # extraneous
-        (pool(1, *INVALIDATED, base_instances=0, last_invalidated_at=NOW), 2),
+        (pool(1, *THREE, base_instances=0), 2),  # extraneous
+        (pool(1, *THREE, base_instances=0, last_invalidated_at=NOW), 2),
         (pool(1, prebuild(1, probe_failures=2), base_instances=0), 4),
         (pool(1, prebuild(1, status=FAILED, ended_at=NOW - HOUR - TICK), base_instances=0), 4),
         (pool(1, prebuild(1, status=FAILED, ended_at=NOW - HOUR), base_instances=0), 5),
-        (pool(1, *INVALIDATED, active=False), 2),
+        (pool(1, *THREE, active=False), 2),
         (pool(1, prebuild(1, status=FAILED, ended_at=NOW - 2 * HOUR), active=False), 4),
         (pool(1, *prebuilds(9), base_instances=0), 0),
     ],

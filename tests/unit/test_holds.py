@@ -73,8 +73,9 @@ def test_one_failure_holds_for_an_interval_from_its_creation_and_equality_still_
 def test_the_wait_is_linear_in_the_failures_and_counted_from_the_newest(failures: int) -> None:
     history = history_of(*(failed(n * SECOND) for n in range(failures)))
     until = NOW + failures * MINUTE
-    assert hold(history, at=until) == Held(Hold.BACKOFF, until)
-    assert hold(history, at=until + TICK) is None
+    for base in (1, failures):
+        assert hold(history, at=until, base=base) == Held(Hold.BACKOFF, until)
+        assert hold(history, at=until + TICK, base=base) is None
 
 
 def test_failures_that_do_not_decide_still_count() -> None:
@@ -124,6 +125,7 @@ def test_a_failure_outside_the_lookback_neither_decides_nor_counts() -> None:
     old = [failed(HOUR + TICK)] * 5
     assert hold(history_of(failed(MINUTE), *old), rules, base=6) == Held(Hold.BACKOFF, NOW - MINUTE + 2 * HOUR)
     assert hold(history_of(succeeded(MINUTE), *old), rules, base=6) is None
+    assert hold(history_of(*old, failures=9), rules, base=6) is None, "whatever is counted, it does not decide"
 
 
 def test_an_interval_of_zero_holds_nobody() -> None:

@@ -347,9 +347,11 @@ def test_a_pass_is_bounded_and_says_when_that_cut_it_short(
     assert plan.more is more
 
 
-def test_a_bound_leaves_the_youngest() -> None:
+def test_what_a_bound_leaves_is_the_youngest() -> None:
     pool = prebuilds(DELETES + 5)
     assert plan_preset(snapshot(*reversed(pool), base_instances=1), 1).delete == [p.id for p in pool[:DELETES]]
+    pool = creations(CANCELS + 5)
+    assert plan_preset(snapshot(*reversed(pool), active=False), 1).cancel == [p.id for p in pool[:CANCELS]]
 
 
 def test_ids_repeat_with_the_pass_and_never_with_another() -> None:

@@ -1,0 +1,31 @@
+"""`prebuilds doctor`: what is wrong with this installation, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+
+from prebuilds.cli.output import document, progress, table
+
+
+def doctor() -> None:
+    """Check everything that Prebuilds stands on, and say what to do where something is wrong (exit code 1)."""
+    from prebuilds.cli import output
+    from prebuilds.doctor import examine
+
+    with progress("checking"):
+        report = asyncio.run(examine())
+    document(report)
+    if not output.AS_JSON:
+        table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")
+        remedies: dict[str, str] = {}  # one that several checks wait for is said once, at the first
+        for check in report.checks:
+            if check.remedy is not None:
+                remedies.setdefault(check.remedy, check.name)
+        if remedies:
+            print("\nto do")
+        for remedy, name in remedies.items():
+            print(f"  {name}: {remedy}")
+    if not report.ok:
+        raise typer.Exit(1)

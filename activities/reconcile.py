@@ -69,11 +69,11 @@ class ReconcileActivities:
         async with heartbeating():
             async with snapshot_transaction(self._engine) as connection:
                 snapshot = await snapshot_state(connection, self._rules)
-            plan = plan_pass(snapshot)
+            barred = await join_organizations(self._engine, snapshot)
+            plan = plan_pass(snapshot, barred)
             self._gauges.observe(plan)
             await note(self._engine, plan.notes())
-            barred = await join_organizations(self._engine, snapshot)
-            working = plan.working(PRESETS_PER_PASS_MAX, barred)
+            working = plan.working(PRESETS_PER_PASS_MAX)
             number = await control.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
                 await self.end_pass(number)

@@ -55,24 +55,22 @@ class PassPlan:
     shares: Shares | None = None
     """None: pending builds are not limited."""
     passes: int = 0
+    barred: Container[UUID] = ()
+    """Organizations whose presets are left alone."""
 
     @property
     def short(self) -> bool:
         """Whether somebody waits for capacity, which frees up as builds begin."""
         return any(turn.held is not None and turn.held.reason is Hold.CAPACITY for turn in self.turns)
 
-    def working(self, limit: int, barred: Container[UUID] = ()) -> list[UUID]:
-        """At most *limit* ids of presets to reconcile: those with deletions first. Which ones come first within their
-        group rotates from pass to pass, so that a bound starves nobody.
-
-        Args:
-            barred: Organizations whose presets are left out.
-        """
-        working = [t for t in self.turns if t.has_work and t.item.preset.organization_id not in barred]
-        deleting = [t.item.preset.id for t in working if t.deletes]
-        creating = [t.item.preset.id for t in working if not t.deletes]
-        first = self._rotated(deleting, limit)
-        return [*first, *self._rotated(creating, max(limit - len(first), 0))]
+    def working(self, limit: int) -> list[UUID]:
+        """At most *limit* ids of presets to reconcile: those that somebody waits for and those with deletions first.
+        Which ones come first within their group rotates from pass to pass, so that a bound starves nobody."""
+        working = [t for t in self.turns if t.has_work and t.item.preset.organization_id not in self.barred]
+        urgent = [t.item.preset.id for t in working if t.deletes or t.item.preset.waiting]
+        usual = [t.item.preset.id for t in working if not (t.deletes or t.item.preset.waiting)]
+        first = self._rotated(urgent, limit)
+        return [*first, *self._rotated(usual, max(limit - len(first), 0))]
 
     def notes(self) -> list[Note]:
         """Holds that withhold something now, and schedules passed over. A pause is an event of its own."""
@@ -95,12 +93,16 @@ def hold_note(preset_id: UUID, held: Held) -> Note:
     return Note(preset_id, "creation_held", {"reason": held.reason, "until": until})
 
 
-def plan_pass(snapshot: GlobalSnapshot) -> PassPlan:
-    """Decide which presets a pass reconciles; none while paused."""
+def plan_pass(snapshot: GlobalSnapshot, barred: Container[UUID] = ()) -> PassPlan:
+    """Decide which presets a pass reconciles; none while paused.
+
+    Args:
+        barred: Organizations whose presets are left alone, and take no share of the capacity.
+    """
     states = [pool_state(item.preset, item.counts, item.history, snapshot) for item in snapshot.presets]
-    shares = _shares(snapshot, states)
+    shares = _shares(snapshot, states, barred)
     turns = [_turn(item, state, snapshot, shares) for item, state in zip(snapshot.presets, states, strict=True)]
-    return PassPlan(snapshot.taken_at, snapshot.paused, turns, shares, snapshot.passes)
+    return PassPlan(snapshot.taken_at, snapshot.paused, turns, shares, snapshot.passes, barred)
 
 
 def _turn(item: PresetCounts, state: PoolState, snapshot: GlobalSnapshot, shares: Shares | None) -> Turn:
@@ -119,7 +121,7 @@ def _deletes(item: PresetCounts, state: PoolState) -> int:
     return counts.expired + counts.unhealthy + state.extraneous + counts.evidence_due
 
 
-def _shares(snapshot: GlobalSnapshot, states: Sequence[PoolState]) -> Shares | None:
+def _shares(snapshot: GlobalSnapshot, states: Sequence[PoolState], barred: Container[UUID]) -> Shares | None:
     """What deletions leave of the capacity, shared among the creations that nothing else withholds."""
     limit = snapshot.rules.max_pending_builds
     if limit is None:
@@ -128,6 +130,9 @@ def _shares(snapshot: GlobalSnapshot, states: Sequence[PoolState]) -> Shares | N
     for item, state in zip(snapshot.presets, states, strict=True):
         pending = item.counts.creations_pending
         taken += item.counts.pending - pending
+        if item.preset.organization_id in barred:
+            demands.append(Demand(item.preset.id, pending, 0))
+            continue
         builds = _deletes(item, state) - (0 if state.active else pending)  # a cancellation is none
         taken += min(builds, DELETES_PER_PASS_MAX)
         demands.append(Demand(item.preset.id, pending, 0 if state.held is not None else state.missing))

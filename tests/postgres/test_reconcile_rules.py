@@ -343,7 +343,7 @@ async def test_the_prebuilds_user_joins_where_it_can_and_an_error_stops_nobody_e
         snapshot = await snapshot_state(connection, RULES)
     barred = await join_organizations(engine, snapshot)
     assert barred == {presets["broken"].organization_id}
-    assert plan_pass(snapshot).working(10, barred) == [presets["acme"].id, presets["zeta"].id]
+    assert plan_pass(snapshot, barred).working(10) == [presets["acme"].id, presets["zeta"].id]
     assert [data["organization"] for _, data in await events(engine, "member_added")] == ["acme", "zeta"]
     async with snapshot_transaction(engine) as connection:
         again = await snapshot_state(connection, RULES)

@@ -134,11 +134,14 @@ def test_a_barred_organization_waits_and_nobody_else() -> None:
     one, other = ids(101, 102)
     found = [pool(n, organization_id=org) for n, org in enumerate((one, other, one, None), 1)]
     found += [pool(5, *prebuilds(4), organization_id=one)]
-    plan = plan_pass(whole(*found))
-    assert plan.working(500, {one}) == ids(2, 4)
-    assert plan.working(1, {one}) == ids(2), "whoever is left out takes nobody's turn"
-    assert plan.working(500, {one, other}) == ids(4)
-    assert plan.working(500, set()) == ids(5, 1, 2, 3, 4)
+    taken = whole(*found)
+    assert plan_pass(taken, {one}).working(500) == ids(2, 4)
+    assert plan_pass(taken, {one}).working(1) == ids(2), "whoever is left out takes nobody's turn"
+    assert plan_pass(taken, {one, other}).working(500) == ids(4)
+    assert plan_pass(taken).working(500) == ids(5, 1, 2, 3, 4)
+    limited = replace(taken, rules=Rules(max_pending_builds=3))
+    turns = plan_pass(limited, {one}).turns
+    assert [t.creates for t in turns if t.item.preset.id in ids(2, 4)] == [2, 1], "nor a share"
 
 
 # --- What is told ---

@@ -1,0 +1,185 @@
+"""`prebuilds doctor`: all is well on `prebuilds dev`, and with a piece away it says which one and what to type."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+
+from prebuilds.client import connect
+from prebuilds.doctor import examine
+from prebuilds.fairness import WORKFLOW_TYPE, try_fairness
+from prebuilds.queues import queue_warnings
+from prebuilds.settings import Settings
+from prebuilds.store.control import record_start
+from prebuilds.store.engine import create_engine
+from tests.e2e.dev_stack import DevStack, Said, until
+from tests.workflow.conftest import binary
+
+NAMES = [
+    *("settings", "database", "schema_version", "temporal", "search_attributes", "task_queues", "clock_skew", "loop"),
+    "fairness",
+]
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Somebody listens there and never says a word."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield int(silent.getsockname()[1])
+
+
+def by_name(said: Said) -> dict[str, dict[str, Any]]:
+    """The checks of a failed doctor."""
+    assert (said.code, said.err) == (1, ""), said
+    report = said.json
+    assert report.keys() == {"ok", "checks"}
+    assert report["ok"] is False
+    assert [check["name"] for check in report["checks"]] == NAMES
+    for check in report["checks"]:
+        assert check["ok"] is (check["remedy"] is None)
+    return {check["name"]: check for check in report["checks"]}
+
+
+def well(checks: dict[str, dict[str, Any]]) -> set[str]:
+    """The checks that are ok; fairness apart, which a busy machine may be too slow to tell."""
+    return {name for name, check in checks.items() if check["ok"]} - {"fairness"}
+
+
+async def test_all_is_well_on_dev(stack: DevStack) -> None:
+    stack.apply("doctor-well", 0, **QUICK)
+    said: list[Said] = []
+
+    def is_well() -> bool:
+        said.append(stack.cli("doctor", "--json"))
+        return said[-1].code == 0
+
+    until(is_well, "the doctor to find nothing wrong")
+    report = said[-1].json
+    assert report["ok"] is True
+    assert [(check["name"], check["ok"], check["remedy"]) for check in report["checks"]] == [
+        (name, True, None) for name in NAMES
+    ]
+    shown = stack.typed("doctor")
+    assert (shown.code, shown.err) == (0, "")
+    assert [line.split()[:2] for line in shown.out.splitlines()[1:]] == [[name, "yes"] for name in NAMES]
+    await nothing_left(await connect(stack.facts["temporal_address"]))
+
+
+async def nothing_left(client: Client) -> None:
+    """Wait until the trial's workflows are gone, also from the list of ended ones."""
+    async with asyncio.timeout(10):
+        while (await client.count_workflows(f"WorkflowType = '{WORKFLOW_TYPE}'")).count:
+            await asyncio.sleep(0.05)
+
+
+def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
+    url = f"postgresql://me:secret@127.0.0.1:{closed_port}/prebuilds"
+    said = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
+    checks = by_name(said)
+    assert well(checks) == {"settings", "temporal", "search_attributes"}
+    assert f"127.0.0.1:{closed_port}" in checks["database"]["detail"]
+    assert "secret" not in said.out
+    assert "PREBUILDS_DATABASE_URL" in checks["database"]["remedy"]
+    assert {checks[name]["remedy"] for name in ("schema_version", "task_queues", "clock_skew", "loop")} == {
+        checks["database"]["remedy"]
+    }
+    shown = stack.cli("doctor", PREBUILDS_DATABASE_URL=url)
+    assert (shown.code, shown.out.count(checks["database"]["remedy"])) == (1, 1)
+
+
+def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
+    checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
+    assert well(checks) == {"settings", "database", "schema_version", "clock_skew"}
+    assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
+    assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]
+
+
+def test_a_namespace_that_does_not_exist(stack: DevStack) -> None:
+    checks = by_name(
+        stack.cli("doctor", "--json", TEMPORAL_ADDRESS=stack.facts["temporal_address"], TEMPORAL_NAMESPACE="nowhere")
+    )
+    assert "temporal operator namespace create -n nowhere" in checks["temporal"]["remedy"]
+
+
+def test_an_environment_that_cannot_be_read(stack: DevStack) -> None:
+    checks = by_name(stack.cli("doctor", "--json", PREBUILDS_RECONCILE_INTERVAL="soon"))
+    assert well(checks) == set()
+    assert {check["remedy"] for check in checks.values()} == {"correct or unset PREBUILDS_RECONCILE_INTERVAL"}
+
+
+async def test_a_database_without_our_schema(stack: DevStack, empty_database_url: str) -> None:
+    checks = by_name(stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=empty_database_url))
+    assert {"database", "clock_skew", "temporal"} <= well(checks)
+    assert checks["schema_version"]["remedy"] == "run `prebuilds init`"
+    assert checks["task_queues"]["remedy"] == checks["loop"]["remedy"] == "run `prebuilds init`"
+
+
+def test_a_queue_that_nobody_serves(stack: DevStack) -> None:
+    queue = f"doctor-{uuid4().hex[:8]}"
+    stack.apply("doctor-unserved", 0, queue=queue, **QUICK)
+    checks = by_name(stack.cli("doctor", "--json"))
+    assert well(checks) == set(NAMES) - {"task_queues", "fairness"}
+    assert checks["task_queues"]["detail"] == f"no worker polls {queue}, {queue}-people"
+    assert checks["task_queues"]["remedy"] == f"start `python worker.py --role provisioner --queue {queue}`"
+    stack.ask("templates", "delete", "doctor-unserved/python")
+    assert queue not in stack.cli("doctor", "--json").out
+
+
+async def test_a_bare_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = create_engine(database_url)
+    await record_start(engine, None)
+    await engine.dispose()
+    async with await WorkflowEnvironment.start_local(dev_server_existing_path=binary("temporal")) as env:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", env.client.service_client.config.target_host)
+        report = await examine(Settings(database_url=database_url))
+        await nothing_left(env.client)
+    remedies = {check.name: check.remedy for check in report.checks if not check.ok}
+    assert remedies.keys() == {"search_attributes", "task_queues", "loop", "fairness"}
+    assert "prebuilds init" in (remedies["search_attributes"] or "")
+    assert remedies["task_queues"] == "start `python worker.py --role control` and `python worker.py --role claims`"
+    assert "prebuilds start" in (remedies["loop"] or "")
+    assert "matching.enableFairness" in (remedies["fairness"] or "")
+
+
+@pytest.mark.parametrize("fair", [True, False])
+async def test_fairness_is_told_on_a_queue_of_four_partitions(fair: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prebuilds.fairness.TRY_TIMEOUT_S", 60)  # this is about the answer, not about a busy machine
+    async with await WorkflowEnvironment.start_local(
+        dev_server_existing_path=binary("temporal"), dev_server_extra_args=FAIR if fair else ()
+    ) as env:
+        assert (await try_fairness(env.client)).fair is fair
+        await nothing_left(env.client)
+
+
+async def test_it_answers_in_time_when_nobody_else_does(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{silent_port}")
+    settings = Settings(database_url=f"postgresql://me@127.0.0.1:{silent_port}/prebuilds")
+    report = await asyncio.wait_for(examine(settings), 10)
+    assert [check.name for check in report.checks if check.ok] == ["settings"]
+
+
+async def test_warnings_of_queues(stack: DevStack, closed_port: int, silent_port: int) -> None:
+    served, unserved = "prebuilds-provisioner", f"doctor-{uuid4().hex[:8]}"
+    client = await connect(stack.facts["temporal_address"])
+    assert await queue_warnings(client, [served, unserved]) == {unserved: f"no_pollers:{unserved}"}
+    for port in (closed_port, silent_port):
+        away = await connect(f"127.0.0.1:{port}", lazy=True)
+        assert await asyncio.wait_for(queue_warnings(away, [served, unserved]), 5) == {}

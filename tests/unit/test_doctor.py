@@ -1,0 +1,77 @@
+"""What the doctor concludes from answers, with no server."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from temporalio.api.taskqueue.v1 import PollerInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
+from temporalio.client import Client
+
+from prebuilds.examination import STEPS, gap_s
+from prebuilds.queues import ASKED_AT_ONCE, Kind, queues_without_pollers
+
+ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("theirs_s", "gap"),
+    [(-5.0, -5.0), (-0.1, -0.1), (0.0, 0.0), (0.3, 0.0), (1.0, 0.0), (1.5, 0.5), (61.0, 60.0)],
+)
+def test_a_clock_is_wrong_only_by_what_the_question_does_not_explain(theirs_s: float, gap: float) -> None:
+    theirs = ASKED + timedelta(seconds=theirs_s)
+    assert gap_s(ASKED, theirs, ASKED + timedelta(seconds=1)) == gap
+
+
+class Server:
+    """A Temporal that knows when each queue was last polled, by its age in seconds."""
+
+    def __init__(self, **polled_s: float) -> None:
+        self.polled_s = polled_s
+        self.asking = self.asked_at_once = 0
+        self.namespace = "default"
+        self.workflow_service = SimpleNamespace(describe_task_queue=self.describe_task_queue)
+
+    async def describe_task_queue(self, request: DescribeTaskQueueRequest) -> DescribeTaskQueueResponse:
+        self.asking += 1
+        self.asked_at_once = max(self.asked_at_once, self.asking)
+        await asyncio.sleep(0)
+        self.asking -= 1
+        answer = DescribeTaskQueueResponse()
+        if (age_s := self.polled_s.get(request.task_queue.name)) is not None:
+            poller = PollerInfo()
+            poller.last_access_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=age_s))
+            answer.pollers.append(poller)
+        return answer
+
+    def as_client(self) -> Client:
+        return cast("Client", self)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unserved"), [("workflow", {"silent", "unknown"}), ("activity", {"unknown"})], ids=str
+)
+async def test_a_silent_workflow_poller_is_gone_and_a_silent_activity_poller_is_busy(
+    kind: Kind, unserved: set[str]
+) -> None:
+    server = Server(idle=59.0, silent=200.0)
+    assert await queues_without_pollers(server.as_client(), ["idle", "silent", "unknown"], kind) == unserved
+
+
+async def test_many_queues_are_asked_a_few_at_a_time() -> None:
+    server = Server()
+    queues = {f"queue-{n}" for n in range(50)}
+    assert await queues_without_pollers(server.as_client(), queues) == queues
+    assert server.asked_at_once == ASKED_AT_ONCE
+
+
+def test_every_step_waits_for_steps_that_exist_and_never_in_a_circle() -> None:
+    waits = {step.name: {*step.needs, *step.after} for step in STEPS}
+    while ready := {name for name, needed in waits.items() if not needed & waits.keys()}:
+        waits = {name: needed for name, needed in waits.items() if name not in ready}
+    assert waits == {}
+    assert {need for step in STEPS for need in (*step.needs, *step.after)} <= {step.name for step in STEPS}

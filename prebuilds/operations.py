@@ -10,43 +10,35 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.client import PrebuildsClient
-from prebuilds.dispatch import NUDGED_MAX, Dispatcher, orchestrator_input, start_orchestrator
+from prebuilds.dispatch import NUDGED_MAX, orchestrator_input, start_orchestrator
 from prebuilds.loop_status import loop_status
-from prebuilds.payloads import ORCHESTRATOR_ID, OperatorRequest, ReleaseResult, build_workflow_id
+from prebuilds.payloads import ORCHESTRATOR_ID, OperatorRequest
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
 from prebuilds.settings import Settings
-from prebuilds.store import control, evidence, explain, presets, retiring, workspaces
+from prebuilds.store import control, explain, presets, retiring
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
-    CancelResult,
     ClaimExplanation,
     InvalidateResult,
-    JobFilter,
-    JobRow,
-    KeepResult,
     LiftResult,
     LoopStatus,
     PresetExplanation,
     PresetInfo,
     PresetRow,
-    PruneResult,
     StatusPage,
     SystemStatus,
     TemplateChange,
     TemplateRow,
-    WorkspaceDetails,
-    WorkspaceRow,
     status_page,
 )
+from prebuilds.workspace_operations import WorkspaceOperations
 
 STATUS_BYTES_MAX = 400_000
 """Of one status through Temporal, which warns of a payload above 512 KiB and refuses one above 2 MiB."""
@@ -66,12 +58,9 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Operations:
-    """Each method is one operation. Bad input raises a typed error before anything is written."""
+class Operations(WorkspaceOperations):
+    """All of them: of the loop, presets and templates here, of workspaces and their builds inherited."""
 
-    engine: AsyncEngine
-    client: Client
-    dispatcher: Dispatcher
     settings: Settings
 
     async def status(self) -> SystemStatus:
@@ -199,53 +188,11 @@ class Operations:
             await self._nudge(done.preset_ids)
         return done.change
 
-    async def release(self, workspace: str) -> ReleaseResult:
-        workspace_id, build_id = await workspaces.release_workspace(self.engine, workspace)
-        self.dispatcher.start_builds([build_id])
-        return ReleaseResult(workspace_id=workspace_id, build_id=build_id)
-
-    async def list_workspaces(
-        self, *, owner: str | None = None, preset: str | None = None, prebuilt: bool = False
-    ) -> list[WorkspaceRow]:
-        return await workspaces.list_workspaces(self.engine, owner=owner, preset=preset, prebuilt=prebuilt)
-
-    async def show_workspace(self, workspace: str) -> WorkspaceDetails:
-        return await workspaces.show_workspace(self.engine, workspace)
-
-    async def keep(self, workspace: str, by: str, *, undo: bool = False) -> KeepResult:
-        return await evidence.keep(self.engine, workspace, by, undo=undo)
-
-    async def prune(
-        self, by: str, *, failed: bool = False, stopped: bool = False, preset: str | None = None, dry_run: bool = False
-    ) -> PruneResult:
-        """Delete evidence now, while paused too, since a person asks; at least one kind must be named."""
-        if not (failed or stopped):
-            raise InvalidInput.field("filter", "give at least one of failed and stopped")
-        done = await evidence.prune(self.engine, by, failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
-        self.dispatcher.start_builds(done.build_ids)
-        return done.result
-
     async def explain_preset(self, preset: str, at: datetime | None = None) -> PresetExplanation:
         return await explain.explain_preset(self.engine, preset, await self.rules(), at)
 
     async def explain_claim(self, claim_id: str) -> ClaimExplanation:
         return await explain.explain_claim(self.engine, claim_id)
-
-    async def list_jobs(self, wanted: JobFilter) -> list[JobRow]:
-        return await workspaces.list_jobs(self.engine, wanted)
-
-    async def cancel_jobs(self, wanted: JobFilter, *, dry_run: bool = False) -> CancelResult:
-        """Cancel builds; at least one filter must be given, so that nobody cancels everything by a slip."""
-        if wanted.empty:
-            raise InvalidInput.field("filter", "give at least one of initiator, status and template")
-        done = await workspaces.cancel_jobs(self.engine, wanted, dry_run=dry_run)
-        for build_id in done.running:
-            try:
-                await self.client.get_workflow_handle(build_workflow_id(build_id)).cancel()
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # the relay starts it again, and it ends as canceled
-                    raise
-        return done.result
 
     async def request(self, request: OperatorRequest) -> Any:
         """Carry out what a service asked for through Temporal; returns what crosses back as JSON."""
@@ -262,10 +209,8 @@ class Operations:
                 return {"changed": await self.pause(request.reason or "", request.by)}
             case "resume":
                 return {"changed": await self.resume(request.by)}
-            case "release":
-                if request.workspace is None:
-                    raise InvalidInput.field("workspace", "is required, as owner/name or id")
-                return (await self.release(request.workspace)).model_dump(mode="json")
+            case _:
+                return (await self.request_of_workspace(request)).model_dump(mode="json")
 
     async def _preset_id(self, preset: str) -> UUID:
         async with self.engine.connect() as connection:

@@ -57,8 +57,38 @@ class EventRow(Payload):
 class WorkspaceDetails(WorkspaceRow):
     resources: dict[str, Any]
     host: str | None
+    autostart_schedule: str | None
+    next_start_at: Timestamp | None
+    """The schedule's next moment."""
+    next_action_at: Timestamp | None
+    """When it is looked at next: its ttl ends, it starts, something failed is tried again."""
     builds: list[JobRow]
     events: list[EventRow]
+
+
+class WorkspaceChange(Payload):
+    """What became of a request to start or stop a workspace, or to try its failed build again."""
+
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
+    transition: Transition
+    status: str
+    """As `WorkspaceRow` has it."""
+    build_id: UUID
+    """The latest build: recorded for this request, or what made it needless."""
+    changed: bool
+
+
+class WorkspaceSettings(Payload):
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
+    ttl_seconds: float | None
+    autostart_schedule: str | None
+    next_start_at: Timestamp | None
+    next_action_at: Timestamp | None
+    changed: bool
 
 
 class LoopStatus(Payload):

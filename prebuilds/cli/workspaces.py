@@ -1,21 +1,32 @@
-"""`prebuilds workspaces`: list them, show one, keep one or clear away what failed."""
+"""`prebuilds workspaces`: list and show them; start, stop, retry and set claimed ones; keep or clear away evidence."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import ago, document, table
-from prebuilds.cli.system import actor
+from prebuilds.cli.output import ago, document, progress, table
+from prebuilds.cli.system import actor, clock, duration
 
 if TYPE_CHECKING:
-    from prebuilds.views import WorkspaceDetails
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from prebuilds.operations import Operations
+    from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceSettings
 
 app = typer.Typer(help="Workspaces, claimed and not.", no_args_is_help=True)
+
+Claimed = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A claimed one: owner/name, or an id")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done")]
+
+ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
+"""What each becomes when its build has succeeded."""
 
 
 @app.command("list")
@@ -62,6 +73,45 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
 
 
 @app.command()
+def start(workspace: Claimed, wait: Wait = False) -> None:
+    """Start a workspace that is stopped."""
+    asyncio.run(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
+
+
+@app.command()
+def stop(workspace: Claimed, wait: Wait = False) -> None:
+    """Stop a workspace, and keep what it has stored."""
+    asyncio.run(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
+
+
+@app.command()
+def retry(workspace: Claimed, wait: Wait = False) -> None:
+    """Try a workspace's failed or canceled build again, as it was."""
+    asyncio.run(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
+
+
+@app.command("set")
+def set_(
+    workspace: Claimed,
+    ttl: Annotated[str | None, typer.Option(help="How long a start lasts, such as 8h; 0 for no end")] = None,
+    autostart: Annotated[
+        str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'; none for no schedule")
+    ] = None,
+) -> None:
+    """Change when a workspace stops and starts by itself, from now on."""
+
+    async def go() -> None:
+        if ttl is None and autostart is None:
+            raise typer.BadParameter("give at least one of --ttl and --autostart")
+        lasts = None if ttl is None else duration(ttl, "ttl")
+        async with operations() as system:
+            done = await system.set_workspace(workspace, actor(), ttl=lasts, autostart=autostart)
+        document(done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_lifetime(done)}")
+
+    asyncio.run(go())
+
+
+@app.command()
 def keep(
     workspace: Annotated[str, typer.Argument(help="A prebuild: prebuilds/NAME, or an id")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it go in its time again")] = False,
@@ -98,11 +148,43 @@ def prune(
     asyncio.run(go())
 
 
+async def _change(
+    ask: Callable[[Operations], Coroutine[Any, Any, WorkspaceChange]], wait: bool, unchanged: str
+) -> None:
+    """Ask for a build of a workspace, and await its end if that is wanted, also the end of one asked for before.
+
+    Args:
+        unchanged: What to say when there is nothing to do: of its path and its status.
+    """
+    from prebuilds.client import PrebuildsClient
+
+    async with operations() as system:
+        done = await ask(system)
+        told = f"{{}} is {{}} (build {done.build_id})" if done.changed else unchanged
+        if wait and done.status in ONGOING:
+            with progress(f"waiting for build {done.build_id}"):
+                await system.dispatcher.drain()
+                await PrebuildsClient(system.client).wait_until_ready(done.build_id)
+            done, told = done.model_copy(update={"status": ONGOING[done.status]}), "{} is {}"
+    document(done, human=told.format(done.workspace, done.status))
+
+
+def _lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
+    """When it stops and starts by itself."""
+    ends = f"ttl {timedelta(seconds=w.ttl_seconds)}" if w.ttl_seconds else "no ttl"
+    if w.autostart_schedule is None:
+        return f"{ends}, no autostart"
+    upcoming = clock(w.next_start_at, None) if w.next_start_at else "never"
+    return f"{ends}, autostart {w.autostart_schedule} (next {upcoming})"
+
+
 def _show(w: WorkspaceDetails) -> None:
     print(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
     preset = f"/{w.preset}" if w.preset else ""
     print(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
     print(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
+    if w.claimed_at:
+        print(_lifetime(w))
     for name, value in sorted(w.resources.items()):
         print(f"  {name}: {value}")
     print()

@@ -10,6 +10,8 @@ from cronsim import CronSim, CronSimError
 from prebuilds.api import InvalidInput
 
 FIELD = "autostart_schedule"
+REMOVES = ("", "none")
+"""What an operator types for no schedule."""
 
 
 def next_start(schedule: str, after: datetime) -> datetime:
@@ -36,3 +38,33 @@ def next_start(schedule: str, after: datetime) -> datetime:
         raise InvalidInput.field(FIELD, f"{cron} is no cron expression ({error})") from error
     except StopIteration as error:
         raise InvalidInput.field(FIELD, f"{cron} names a time that never comes") from error
+
+
+def parse_autostart(text: str, now: datetime) -> str | None:
+    """The schedule that an operator means; None to have none.
+
+    Raises:
+        InvalidInput: It cannot be read, or never comes after *now*.
+    """
+    schedule = text.strip()
+    if schedule.lower() in REMOVES:
+        return None
+    next_start(schedule, now)
+    return schedule
+
+
+def coming_start(schedule: str, known: datetime | None, *, used_until: datetime, now: datetime) -> datetime | None:
+    """The first moment of *schedule* that is not used up. It has passed when it was missed.
+
+    Args:
+        known: The one computed before; None computes the first after *now*.
+        used_until: Moments up to this one, itself included, are used up.
+    Returns:
+        None when the schedule cannot be read: a workspace must not suffer for a stored one.
+    """
+    try:
+        if known is None:
+            return next_start(schedule, now)
+        return known if known > used_until else next_start(schedule, used_until)
+    except InvalidInput:
+        return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,10 +13,11 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
-from prebuilds.planning.lifecycle import LatestBuild, next_action
 from prebuilds.provisioners.base import InvalidSource, Provisioned
+from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
+from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
 from prebuilds.store.replacements import add_replacements
 
@@ -52,14 +53,6 @@ DELETED = text("""
            expires_at = NULL
      WHERE id = :workspace_id
 """)
-SET_NEXT_ACTION = text("UPDATE workspaces SET next_action_at = :at WHERE id = :workspace_id")
-COUNT_BAD_TRIES = text("""
-    SELECT count(*) FROM workspace_builds
-     WHERE workspace_id = :workspace_id AND transition = :transition AND stage = :stage
-       AND status IN ('failed', 'canceled')
-       AND number > coalesce((SELECT max(number) FROM workspace_builds
-                               WHERE workspace_id = :workspace_id AND (transition, stage) <> (:transition, :stage)), 0)
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +64,8 @@ class BuildEnd:
     error: str | None
     ended_now: bool
     """False when somebody had ended it before."""
+    served: Served = field(default_factory=Served)
+    """Who had waited for the prebuild that it made ready."""
 
 
 async def end_build(
@@ -113,7 +108,7 @@ async def end_build(
         if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
             await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
         if facts.number == row.latest_build:
-            await _set_next_action(connection, row, facts, status, completed_at)
+            await plan_next_action(connection, facts.workspace_id)
         await add_replacements(connection, facts.workspace_id, build_id, replacements)
         await record_event(
             connection,
@@ -124,7 +119,10 @@ async def end_build(
             build_id=build_id,
             data={"transition": facts.transition, "stage": facts.stage, "error": error},
         )
-        return BuildEnd(facts, status, error, ended_now=True)
+        served = Served()
+        if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
+            await serve_waiters(connection, facts.preset_id, served)
+        return BuildEnd(facts, status, error, ended_now=True, served=served)
 
 
 async def _carry_over(
@@ -151,28 +149,3 @@ async def _carry_over(
                 "expire_after": row.expire_after,
             }
             await connection.execute(MAKE_CLAIMABLE, target | claimable)
-
-
-async def _set_next_action(
-    connection: AsyncConnection,
-    row: Row[tuple[object, ...]],
-    facts: BuildFacts,
-    status: BuildStatus,
-    completed_at: datetime,
-) -> None:
-    tries = await connection.scalar(
-        COUNT_BAD_TRIES,
-        {"workspace_id": facts.workspace_id, "transition": facts.transition, "stage": facts.stage},
-    )
-    last_used_at = row.last_used_at
-    if facts.transition is Transition.START and facts.stage is Stage.NONE and status is BuildStatus.SUCCEEDED:
-        last_used_at = completed_at
-    action = next_action(
-        LatestBuild(facts.transition, facts.stage, status, completed_at, int(str(tries))),
-        claimed=row.claimed_at is not None,
-        last_used_at=last_used_at,
-        ttl=row.ttl,
-    )
-    await connection.execute(
-        SET_NEXT_ACTION, {"workspace_id": facts.workspace_id, "at": action.at if action is not None else None}
-    )

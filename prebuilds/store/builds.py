@@ -78,8 +78,8 @@ RECORD = text("""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                   template_version_id, claim_parameters, next_dispatch_at)
     VALUES (:build_id, :workspace_id, :number, :transition, :stage, :initiator_id, :preset_id, :version_id,
-            coalesce((SELECT claim_parameters FROM workspace_builds
-                       WHERE workspace_id = :workspace_id AND stage = 'claim' ORDER BY number DESC LIMIT 1), '{}'),
+            (SELECT claim_parameters FROM workspace_builds
+              WHERE workspace_id = :workspace_id AND number = :number - 1),
             now() + interval '1 second')
 """)
 ADVANCE_WORKSPACE = text("""

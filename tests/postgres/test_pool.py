@@ -16,14 +16,15 @@ from prebuilds.payloads import BuildStatus, Transition, build_id_of
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import count_prebuilds
+from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build, record_build, record_host, take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.jobs import cancel_jobs, list_jobs
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.store.workspaces import cancel_jobs, list_jobs, take_due_actions
 from prebuilds.views import JobFilter
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, record_prebuilds, workspace_ids
@@ -137,7 +138,8 @@ async def test_a_failed_deletion_is_recorded_again(engine: AsyncEngine) -> None:
     await begin_build(engine, build_id)
     await end_build(engine, build_id, BuildStatus.FAILED, error="out of order")
     assert await take_due_actions(engine) == [], "not before its time"
-    await do(engine, "UPDATE workspaces SET next_action_at = now()")
+    for table, column in (("workspaces", "next_action_at"), ("workspace_builds", "completed_at")):
+        await do(engine, f"UPDATE {table} SET {column} = {column} - interval '10 seconds'")
     assert await take_due_actions(engine) == [build_id_of(workspace_id, 3)]
 
 

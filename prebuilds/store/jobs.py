@@ -1,0 +1,140 @@
+"""Builds as jobs: listed, and cancelled by operators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage
+from prebuilds.store.actions import plan_next_action
+from prebuilds.store.builds import provisioning_queue, set_latest
+from prebuilds.store.events import record_event
+from prebuilds.store.pool import cancel_pending_creations
+from prebuilds.views import CancelResult, JobFilter, JobRow
+
+LIST_MAX = 10_000
+"""Rows that one listing returns at most."""
+
+_JOBS = """
+    SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
+           b.initiator_id, v.queue, w.host, b.created_at, b.started_at, b.completed_at, b.error, b.number
+      FROM workspace_builds b JOIN users u ON u.id = b.initiator_id JOIN workspaces w ON w.id = b.workspace_id
+      JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
+      JOIN organizations o ON o.id = t.organization_id
+"""
+_JOB_FILTER = """
+     WHERE (CAST(:initiator AS text) IS NULL OR u.name = :initiator)
+       AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
+       AND (CAST(:template AS text) IS NULL OR o.name || '/' || t.name = :template)
+"""
+LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT :limit")
+JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
+CANCEL_PENDING = text("""
+    UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
+     WHERE id = :id AND status = 'pending' RETURNING id
+""")
+CANCEL_RUNNING = text(
+    "UPDATE workspace_builds SET status = 'canceling' WHERE id = :id AND status = 'running' RETURNING id"
+)
+LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id FOR NO KEY UPDATE")
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What a cancellation changed, and whose workflows still have to be told."""
+
+    result: CancelResult
+    running: list[UUID]
+
+
+async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
+    """Builds as jobs, newest first."""
+    async with engine.connect() as connection:
+        return [_job(row) for row in await connection.execute(LIST_JOBS, _filter(wanted))]
+
+
+async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, *, dry_run: bool = False) -> Cancellation:
+    """Cancel builds: pending ones unless the filter's status says otherwise.
+
+    A pending one ends here and now, with its workspace when that was never made. A running one is marked, and its
+    workflow has to be cancelled by the caller.
+    """
+    chosen = wanted if wanted.status else wanted.model_copy(update={"status": [BuildStatus.PENDING]})
+    async with engine.connect() as connection:
+        jobs = (await connection.execute(LIST_JOBS, _filter(chosen))).all()
+    if dry_run:
+        possible = sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
+        return Cancellation(CancelResult(canceled=possible, skipped=len(jobs) - possible), [])
+    canceled, running = 0, []
+    for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
+        async with engine.begin() as connection:
+            if await _cancel(connection, job):
+                canceled += 1
+                if job.status == BuildStatus.RUNNING:
+                    running.append(job.build_id)
+    return Cancellation(CancelResult(canceled=canceled, skipped=len(jobs) - canceled), running)
+
+
+async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRow]:
+    """A workspace's builds, in their order."""
+    return [_job(row) for row in await connection.execute(JOBS_OF, {"id": workspace_id})]
+
+
+async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]]) -> bool:
+    await connection.execute(LOCK_WORKSPACE, {"id": job.workspace_id})
+    if job.status == BuildStatus.RUNNING:
+        done = await connection.scalar(CANCEL_RUNNING, {"id": job.build_id}) is not None
+        status = BuildStatus.CANCELING
+    elif job.status == BuildStatus.PENDING and job.number == 1 and job.stage == Stage.CREATE:
+        done = bool(await cancel_pending_creations(connection, [job.workspace_id], cause="canceled by an operator"))
+        status = BuildStatus.CANCELED
+    elif job.status == BuildStatus.PENDING:
+        done = (
+            await connection.scalar(CANCEL_PENDING, {"id": job.build_id, "cause": "canceled by an operator"})
+            is not None
+        )
+        status = BuildStatus.CANCELED
+    else:
+        return False
+    if done:
+        await set_latest(connection, job.workspace_id, job.number, status)
+        await plan_next_action(connection, job.workspace_id)  # a deletion and a hand-over are tried again
+        await record_event(
+            connection,
+            "job_canceled",
+            "operator",
+            preset_id=job.preset_id,
+            workspace_id=job.workspace_id,
+            build_id=job.build_id,
+        )
+    return done
+
+
+def _filter(wanted: JobFilter) -> dict[str, Any]:
+    return {
+        "initiator": wanted.initiator,
+        "status": [status.value for status in wanted.status],
+        "template": wanted.template,
+        "limit": LIST_MAX,
+    }
+
+
+def _job(row: Row[tuple[object, ...]]) -> JobRow:
+    return JobRow(
+        build_id=row.build_id,
+        workspace_id=row.workspace_id,
+        preset_id=row.preset_id,
+        transition=row.transition,
+        stage=row.stage,
+        status=row.status,
+        initiator=row.initiator,
+        queue=provisioning_queue(row.queue, pool=row.initiator_id == PREBUILDS_USER_ID, host=row.host),
+        created_at=row.created_at,
+        started_at=row.started_at,
+        completed_at=row.completed_at,
+        error=row.error,
+    )

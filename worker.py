@@ -1,7 +1,7 @@
 """A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
 
 The one place of wiring: settings, engine, client, activities, workflows. SIGTERM and SIGINT drain: nothing new is
-taken, what runs gets `GRACE` to end, and what does not is taken up by another worker.
+taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from functools import cache
 from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
-from activities.claims import ClaimActivities
-from activities.errors import TypedErrors
 from activities.operator import OperatorActivities
 from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
@@ -37,16 +34,15 @@ from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.operations import Operations
-from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+from prebuilds.payloads import CONTROL_QUEUE, PROVISIONER_QUEUE
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
-from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
+from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
-from workflows.claim_workspace import ClaimWorkspace
+from prebuilds.workers import claims_worker_on, worker_on
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
 from workflows.reconcile_preset import ReconcilePreset
@@ -57,12 +53,6 @@ logger = logging.getLogger("prebuilds.worker")
 Role = Literal["control", "claims", "provisioner"]
 ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
 
-GRACE = timedelta(seconds=10)
-STICKY_TIMEOUT = timedelta(seconds=1)
-"""After a worker's death its cached workflows wait this long for it, not the usual 10 s."""
-CLAIM_SLOTS = 100
-CLAIM_CONNECTIONS = 16
-"""PostgreSQL is at its best with a few connections a core; claims beyond that queue here for a millisecond."""
 POOL_BUILD_SLOTS = 20
 PEOPLE_BUILD_SLOTS = 20
 """Beside the pool's: a herd of pool builds cannot take the slots of people who wait."""
@@ -85,19 +75,6 @@ class Running:
     background: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
-def _worker(client: Client, queue: str, **options: Any) -> Worker:
-    return Worker(
-        client,
-        task_queue=queue,
-        interceptors=[TypedErrors()],
-        # The workflow tests run all of them in the sandbox; here it would cost a claim 7 to 10 ms and buy nothing.
-        workflow_runner=UnsandboxedWorkflowRunner(),
-        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
-        graceful_shutdown_timeout=GRACE,
-        **options,
-    )
-
-
 @asynccontextmanager
 async def serve(
     options: WorkerOptions, settings: Settings, engine: AsyncEngine, client: Client, db_url: str
@@ -109,9 +86,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(dispatcher.drain)
         if "claims" in options.roles:
-            pool = await stack.enter_async_context(await create_claim_pool(db_url, size=CLAIM_CONNECTIONS))
-            claims = ClaimActivities(ClaimStore(pool, enabled=settings.enabled), dispatcher)
-            running.workers.append(_claims_worker(client, claims))
+            claims = claims_worker_on(client, engine, db_url, dispatcher, settings)
+            running.workers.append(await stack.enter_async_context(claims))
         if "control" in options.roles:
             running.workers.append(_control_worker(client, settings, engine, dispatcher))
         if "provisioner" in options.roles:
@@ -133,25 +109,12 @@ async def serve(
         yield running
 
 
-def _claims_worker(client: Client, claims: ClaimActivities) -> Worker:
-    return _worker(
-        client,
-        CLAIMS_QUEUE,
-        workflows=[ClaimWorkspace],
-        activities=[claims.claim],
-        max_concurrent_workflow_tasks=CLAIM_SLOTS,
-        max_concurrent_local_activities=CLAIM_SLOTS,
-        max_cached_workflows=CLAIM_SLOTS * 2,
-        workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(maximum=10),
-    )
-
-
 def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher) -> Worker:
     gauges = PoolGauges(settings.reconcile_interval)
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine)
     operator = OperatorActivities(Operations(engine, client, dispatcher, settings))
-    return _worker(
+    return worker_on(
         client,
         CONTROL_QUEUE,
         workflows=[PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, OperatorRequest],
@@ -175,7 +138,7 @@ def _provisioner_workers(
 ) -> list[Worker]:
     """For each queue four: the pool's and people's, for any host and for this one."""
     return [
-        _worker(
+        worker_on(
             client,
             provisioning_queue(queue, pool=pool, host=at),
             activities=[provisioning.run_build],

@@ -1,51 +1,141 @@
-"""The claim's one activity: check, decide in one transaction, answer; what follows goes on behind the answer."""
+"""A claim's activities: check, decide in one transaction, answer, or wait. What follows an answer goes on behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PresetNotFound, TemplateNotFound
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import PREBUILDS_USER, ClaimRequest, ClaimResult, OnEmpty, parse_input, parse_path
+from prebuilds.payloads import (
+    PREBUILDS_USER,
+    ClaimPlace,
+    ClaimQueued,
+    ClaimRequest,
+    ClaimResult,
+    ClaimsRequest,
+    ClaimsResult,
+    ClaimTerms,
+    MissReason,
+    OnEmpty,
+    parse_input,
+    parse_path,
+)
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.choose import check_parameters, choose_preset
-from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
+from prebuilds.planning.rules import Rules
+from prebuilds.store.claim_queue import ClaimQueue
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.status import creation_is_held
+
+Terms = TypeVar("Terms", bound=ClaimTerms)
 
 
 class ClaimActivities:
-    def __init__(self, store: ClaimStore, dispatcher: Dispatcher) -> None:
+    def __init__(self, engine: AsyncEngine, store: ClaimStore, dispatcher: Dispatcher, rules: Rules) -> None:
+        """*engine* is for what a claim asks only when nothing is ready."""
+        self._engine = engine
         self._store = store
+        self._queue = ClaimQueue(store)
         self._dispatcher = dispatcher
+        self._rules = rules
 
     @activity.defn
-    async def claim(self, raw: Any, claim_id: str) -> ClaimResult:
+    async def claim(self, raw: Any, claim_id: str) -> ClaimResult | ClaimQueued:
         """Decide one claim. The same claim id again gets the same answer, also when two attempts race.
 
         Raises:
             PrebuildsError: One of the contract's claim errors, by its type.
         """
+        asked = check_request(parse_input(ClaimRequest, raw, "claim"))
+        if asked.on_empty is OnEmpty.WAIT:
+            return await self._claim_or_wait(asked, claim_id)
+        return await self._claim(asked, claim_id)
+
+    @activity.defn
+    async def claim_all(self, raw: Any, claim_id: str) -> ClaimsResult:
+        """Decide many claims in one transaction, all or nothing.
+
+        Raises:
+            PrebuildsError: As for one claim; nothing was written for any.
+        """
+        asked = check_request(parse_input(ClaimsRequest, raw, "claims"))
+        if asked.on_empty is OnEmpty.WAIT:
+            raise InvalidInput.field("on_empty", "wait is for single claims; use fail or create for many at once")
+        terms = asked.model_dump(exclude={"names"})
+        first, target = await self._target(_with_next_start(ClaimRequest(name=asked.names[0], **terms)))
+        requests = [first.model_copy(update={"name": name}) for name in asked.names]
+        hashed = request_hash(asked)
+        claims = await self._store.claim_all(claim_id, requests, target, hashed, held=None)
+        if claims[-1].result is None and claims[-1].miss_reason is MissReason.EMPTY:
+            held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)
+            claims = await self._store.claim_all(claim_id, requests, target, hashed, held=held)
+        won = [c.result for c in claims if c.result is not None]
+        if len(won) < len(asked.names):
+            METRICS.claim_decided(claims[-1].labels, claims[-1].miss_reason)
+            raise _nothing_ready(target, claims[-1], f"; {len(won)} of {len(asked.names)} would have been")
+        for claim in claims:
+            self._follow_up(claim)
+        return ClaimsResult(claim_id=claim_id, claims=won)
+
+    @activity.defn
+    async def look_in_queue(self, claim_id: str) -> ClaimPlace:
+        """Where a waiting claim stands; an answer, once there is one, is taken."""
+        return await self._queue.look(claim_id)
+
+    @activity.defn
+    async def leave_queue(self, claim_id: str) -> ClaimPlace:
+        """Give a waiting claim's place up; a hand-over that has won is taken all the same."""
+        return await self._queue.leave(claim_id)
+
+    @activity.defn
+    async def create_instead(self, raw: Any, claim_id: str) -> ClaimResult:
+        """What a claim that waited in vain gets when it had asked for that."""
+        asked = check_request(parse_input(ClaimRequest, raw, "claim"))
+        return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
+
+    async def _claim(self, asked: ClaimRequest, claim_id: str, original: ClaimRequest | None = None) -> ClaimResult:
         with METRICS.time_claim() as measured:
-            asked = check_request(raw)
-            request, target = await self._target(_with_next_start(asked, activity.info().started_time))
-            claimed = await self._store.claim(claim_id, request, target, request_hash(asked))
+            request, target = await self._target(_with_next_start(asked))
+            hashed = request_hash(original or asked)
+            claimed = await self._store.claim(claim_id, request, target, hashed)
+            if claimed.result is None and claimed.miss_reason is MissReason.EMPTY:
+                held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
+                claimed = await self._store.claim(claim_id, request, target, hashed, held=held)
             measured.source = claimed.result.source if claimed.result else None
-        if claimed.fresh:
-            self._follow_up(claimed)
+        self._follow_up(claimed)
         if claimed.result is None:
-            raise NoClaimablePrebuiltWorkspaces(
-                f"no prebuild of {target.label} is ready ({claimed.miss_reason}); "
-                "try again, or claim with on_empty create",
-                {"miss_reason": claimed.miss_reason},
-            )
+            raise _nothing_ready(target, claimed)
+        return claimed.result
+
+    async def _claim_or_wait(self, asked: ClaimRequest, claim_id: str) -> ClaimResult | ClaimQueued:
+        request, target = await self._target(_with_next_start(asked))
+        hashed = request_hash(asked)
+        claimed = await self._store.claim(claim_id, request, target, hashed)
+        if claimed.result is None:
+            if claimed.miss_reason is MissReason.NO_POOL and asked.on_timeout == "create":
+                return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
+            workflow_id = activity.info().workflow_id or ""
+            waiting = await self._queue.enqueue(claim_id, workflow_id, request, target, claimed, hashed)
+            if isinstance(waiting, ClaimQueued):
+                self._dispatcher.nudge([claimed.preset_id])  # its pool's target has one more now
+                return waiting
+            claimed = waiting
+        self._follow_up(claimed)
+        if claimed.result is None:
+            raise _nothing_ready(target, claimed)
         return claimed.result
 
     def _follow_up(self, claimed: Claimed) -> None:
+        if not claimed.fresh:
+            return
         METRICS.claim_decided(claimed.labels, claimed.miss_reason)
         if claimed.result is not None:
             self._dispatcher.start_builds([claimed.result.build_id])
@@ -80,26 +170,24 @@ class ClaimActivities:
         return request.model_copy(update={"claim_parameters": given}), target
 
 
-def check_request(raw: Any) -> ClaimRequest:
+def check_request(request: Terms) -> Terms:
     """Validate what came from outside, as far as that needs no database.
 
     Raises:
         InvalidInput: Naming each wrong field.
     """
-    request = parse_input(ClaimRequest, raw, "claim")
     for field, user in (("owner", request.owner), ("initiator", request.asked_by)):
         if user == PREBUILDS_USER:
             raise InvalidInput.field(field, "prebuilds is the system's own user; name a person or a service")
-    if request.on_empty is OnEmpty.WAIT:
-        raise InvalidInput.field("on_empty", "wait is not supported by this release; use fail or create")
     if request.next_start_at is not None and request.autostart_schedule is None:
         raise InvalidInput.field("next_start_at", "needs an autostart_schedule")
     return request
 
 
-def _with_next_start(request: ClaimRequest, now: datetime) -> ClaimRequest:
+def _with_next_start(request: ClaimRequest) -> ClaimRequest:
     if request.autostart_schedule is None:
         return request
+    now: datetime = activity.info().started_time
     start = next_start(request.autostart_schedule, now)  # also when one is given: the schedule must be readable
     return request if request.next_start_at else request.model_copy(update={"next_start_at": start})
 
@@ -109,3 +197,11 @@ def _preset_target(preset: str) -> ClaimTarget:
         return ClaimTarget(preset, preset_id=UUID(preset))
     except ValueError:
         return ClaimTarget(preset, path=parse_path(preset, 3, "preset", "acme/python/small"))
+
+
+def _nothing_ready(target: ClaimTarget, claimed: Claimed, more: str = "") -> NoClaimablePrebuiltWorkspaces:
+    return NoClaimablePrebuiltWorkspaces(
+        f"no prebuild of {target.label} is ready ({claimed.miss_reason}){more}; "
+        "try again, or claim with on_empty create or wait",
+        {"miss_reason": claimed.miss_reason},
+    )

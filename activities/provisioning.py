@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
-from activities.builds import BuildOutcome
+from activities.builds import BuildOutcome, ended_outcome
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
@@ -74,7 +74,8 @@ class ProvisioningActivities:
                     replacements=replacements,
                 )
                 _measure(end, replaced=bool(replacements))
-                return _outcome(end, replacements)
+                self._dispatcher.follow(end.served)
+                return _outcome(end, replacements, provisioned)
             return self._ended_badly(end)
 
     def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
@@ -87,7 +88,7 @@ class ProvisioningActivities:
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
         if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
             return self._ended_badly(await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled"))
-        return BuildOutcome(facts.status, facts.error)
+        return await ended_outcome(self._engine, facts)
 
     async def _elsewhere(self, facts: BuildFacts) -> str | None:
         """The queue of the host that has the workspace; None when that is this one, or nobody yet."""
@@ -153,5 +154,8 @@ def _measure(end: BuildEnd, *, replaced: bool = False) -> None:
     )
 
 
-def _outcome(end: BuildEnd, replacements: Sequence[Replacement] = ()) -> BuildOutcome:
-    return BuildOutcome(end.status, end.error, list(replacements))
+def _outcome(
+    end: BuildEnd, replacements: Sequence[Replacement] = (), provisioned: Provisioned | None = None
+) -> BuildOutcome:
+    address = provisioned.address if provisioned is not None and end.status is BuildStatus.SUCCEEDED else None
+    return BuildOutcome(end.status, end.error, list(replacements), address=address)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -22,22 +23,31 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import ERRORS, OrchestratorNotRunning, PrebuildsError, StackUnreachable
+from prebuilds.api import ERRORS, OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
     CONTROL_QUEUE,
     ORCHESTRATOR_ID,
+    BuildStatus,
     ClaimId,
     ClaimRequest,
     ClaimResult,
+    ClaimsRequest,
+    ClaimsResult,
+    ClaimTerms,
     OnEmpty,
     OperatorRequest,
     OrchestratorStatus,
     ReleaseResult,
+    Transition,
+    WorkspaceAction,
+    WorkspaceBuildInput,
+    WorkspaceBuildResult,
+    build_workflow_id,
     claim_workflow_id,
     parse_input,
 )
-from prebuilds.views import PresetRow, StatusPage, SystemStatus
+from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +56,8 @@ TASK_TIMEOUT = timedelta(seconds=2)
 OPERATION_TIMEOUT = timedelta(seconds=60)
 """An operator's request that no worker takes up in this time has failed."""
 
+PEOPLE_PRIORITY = 1
+"""Of what a person waits for, within a queue; nothing goes before it."""
 SEARCH_ATTRIBUTES = ("Preset", "Template", "Initiator", "Owner", "Transition")
 
 
@@ -153,6 +165,8 @@ class PrebuildsClient:
         ttl: timedelta | None = None,
         claim_parameters: Mapping[str, str] | None = None,
         on_empty: OnEmpty = OnEmpty.FAIL,
+        wait_timeout: timedelta | None = None,
+        on_timeout: Literal["fail", "create"] = "fail",
         claim_id: ClaimId | None = None,
     ) -> ClaimResult:
         """Claim a workspace for a person.
@@ -164,7 +178,9 @@ class PrebuildsClient:
             template: `organization/template`, with *parameters*, in place of *preset*.
             initiator: Who asks; the owner unless said. Never `prebuilds`.
             ttl: How long a start lasts; None for the template's, zero for no end.
-            on_empty: What to do when nothing is ready.
+            on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
+            wait_timeout: How long to wait at most; None for five minutes.
+            on_timeout: What to do when the wait was in vain.
             claim_id: Repeat a claim under its id to get the same answer; a new one unless said.
         Raises:
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
@@ -181,7 +197,10 @@ class PrebuildsClient:
             "ttl_seconds": None if ttl is None else ttl.total_seconds(),
             "claim_parameters": dict(claim_parameters or {}),
             "on_empty": on_empty,
+            "on_timeout": on_timeout,
         }
+        if wait_timeout is not None:
+            request["wait_timeout_seconds"] = wait_timeout.total_seconds()
         return await self.claim_request(parse_input(ClaimRequest, request, "claim"), claim_id or str(uuid4()))
 
     async def claim_request(self, request: ClaimRequest, claim_id: str) -> ClaimResult:
@@ -193,20 +212,107 @@ class PrebuildsClient:
                 request.model_dump(mode="json", exclude_defaults=True),
                 id=claim_workflow_id(claim_id),
                 task_queue=CLAIMS_QUEUE,
-                search={
-                    "preset": request.preset,
-                    "template": request.template,
-                    "owner": request.owner,
-                    "initiator": request.asked_by,
-                },
+                search=_attributes(request),
                 eager=True,
             )
         )
         return ClaimResult.model_validate(await _result(handle))
 
+    async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
+        """Claim a workspace for each of the request's names, all in one transaction or none.
+
+        Raises:
+            PrebuildsError: As for one claim; then there is none of them.
+        """
+        handle = await _reached(
+            start_short(
+                self.temporal,
+                "ClaimWorkspaces",
+                request.model_dump(mode="json", exclude_defaults=True),
+                id=f"claim-workspaces/{claim_id or uuid4()}",
+                task_queue=CLAIMS_QUEUE,
+                search=_attributes(request),
+                eager=True,
+            )
+        )
+        return ClaimsResult.model_validate(await _result(handle))
+
+    async def wait_until_ready(
+        self, build: ClaimResult | UUID, timeout: timedelta | None = None
+    ) -> WorkspaceBuildResult:
+        """Wait until a claimed workspace is handed over, or a created one is made: until its build has succeeded.
+
+        Args:
+            build: What `claim` returned, or the id of any build.
+            timeout: How long to wait; None for as long as the build may take.
+        Returns:
+            How the build ended, with the workspace's address.
+        Raises:
+            WorkspaceBuildFailed: It has ended otherwise than well. A hand-over is then tried again, as another build.
+            TimeoutError: It has not ended in time, and goes on.
+        """
+        build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _attributes_of_build(build))
+        # Attaches to the one that runs; one that was not started yet is started, and one that has ended says how.
+        handle = await _reached(
+            start_short(
+                self.temporal,
+                "WorkspaceBuild",
+                WorkspaceBuildInput(build_id=build_id),
+                id=build_workflow_id(build_id),
+                task_queue=CONTROL_QUEUE,
+                search=search,
+                priority=Priority(priority_key=PEOPLE_PRIORITY, fairness_key=str(build_id)),
+            )
+        )
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            result = WorkspaceBuildResult.model_validate(await _result(handle))
+        if result.status is not BuildStatus.SUCCEEDED:
+            details = {"build_id": str(build_id), "error": result.error}
+            raise WorkspaceBuildFailed(f"build {build_id} has {result.status}: {result.error}", details)
+        return result
+
     async def release(self, workspace: str) -> ReleaseResult:
         """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""
         return ReleaseResult.model_validate(await self._operate(OperatorRequest(action="release", workspace=workspace)))
+
+    async def start_workspace(self, workspace: str, by: str = "operator") -> WorkspaceChange:
+        """Start a claimed workspace. Returns once that is recorded; it runs or is starting already: unchanged."""
+        return await self._change("start_workspace", workspace, by)
+
+    async def stop_workspace(self, workspace: str, by: str = "operator") -> WorkspaceChange:
+        """Stop a claimed workspace. Returns once that is recorded; it is stopped or stopping already: unchanged."""
+        return await self._change("stop_workspace", workspace, by)
+
+    async def retry(self, workspace: str, by: str = "operator") -> WorkspaceChange:
+        """Try a workspace's failed build again. Returns once that is recorded; none has failed: unchanged."""
+        return await self._change("retry", workspace, by)
+
+    async def set_workspace(
+        self,
+        workspace: str,
+        *,
+        ttl: timedelta | None = None,
+        autostart_schedule: str | None = None,
+        by: str = "operator",
+    ) -> WorkspaceSettings:
+        """Change what a claimed workspace does by itself; None leaves something as it is.
+
+        Args:
+            ttl: How long a start lasts; zero for no end.
+            autostart_schedule: Cron expression; empty for none.
+        """
+        request = {
+            "action": "set",
+            "workspace": workspace,
+            "by": by,
+            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+            "autostart_schedule": autostart_schedule,
+        }
+        return WorkspaceSettings.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
+
+    async def _change(self, action: WorkspaceAction, workspace: str, by: str) -> WorkspaceChange:
+        request = OperatorRequest(action=action, workspace=workspace, by=by)
+        return WorkspaceChange.model_validate(await self._operate(request))
 
     async def status(self, *, limit: int | None = None) -> SystemStatus:
         """The loop, and every preset's pool.
@@ -288,6 +394,19 @@ class PrebuildsClient:
             )
         )
         return await _result(handle)
+
+
+def _attributes(request: ClaimTerms) -> dict[str, str | None]:
+    return {
+        "preset": request.preset,
+        "template": request.template,
+        "owner": request.owner,
+        "initiator": request.asked_by,
+    }
+
+
+def _attributes_of_build(claimed: ClaimResult) -> dict[str, str | None]:
+    return {"owner": claimed.owner, "initiator": claimed.initiator, "transition": Transition.START}
 
 
 def _not_running(error: RPCError) -> PrebuildsError:

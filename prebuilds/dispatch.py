@@ -17,7 +17,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.client import start_short
+from prebuilds.client import PEOPLE_PRIORITY, start_short
+from prebuilds.metrics import METRICS
 from prebuilds.payloads import (
     CONTROL_QUEUE,
     ORCHESTRATOR_ID,
@@ -28,14 +29,18 @@ from prebuilds.payloads import (
     build_workflow_id,
 )
 from prebuilds.settings import Settings
-from prebuilds.store import builds, control, workspaces
+from prebuilds.store import actions, builds, control
 from prebuilds.store.builds import BuildFacts
+from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.control import Control
+from prebuilds.store.hand_over import Served, serve_all_waiters
 
 logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
-"""Nudges of this time go out as one signal: a burst of 300 claims asks for a handful of reconciles."""
+"""Nudges of this time go out as one signal."""
+NUDGE_SPACING_S = 0.25
+"""Between two signals of one process: the first goes at once; a burst of 300 claims is a handful of reconciles."""
 NUDGED_MAX = 500
 """Named in one signal; beyond that a pass over all costs less."""
 START_DELAY_S = 0.01
@@ -46,8 +51,8 @@ SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
-PEOPLE_PRIORITY, DELETE_PRIORITY, CREATE_PRIORITY = 1, 2, 4
-"""Within a queue: what a person waits for, then deletions, which free what creations need. The loop's own is 3."""
+DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
+"""Within a queue: after what a person waits for deletions, which free what creations need. The loop's own is 3."""
 
 
 class Dispatcher:
@@ -59,6 +64,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
         self._nudged: set[UUID] = set()
+        self._next_nudge_at = 0.0
         self._recorded: set[UUID] = set()
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
@@ -74,6 +80,15 @@ class Dispatcher:
         self._nudged.update(preset_ids)
         if first and self._nudged:
             self._spawn(self._send_nudges())
+
+    def follow(self, served: Served) -> None:
+        """Go on after a hand-over: tell who waited, start the claims' builds, refill. Call after the commit."""
+        for workflow_id in served.workflow_ids:
+            self._spawn(self._wake(workflow_id))
+        for labels in served.labels:
+            METRICS.claim_decided(labels, None)
+        self.start_builds(served.build_ids)
+        self.nudge(served.preset_ids)
 
     async def drain(self) -> None:
         """Wait for what was asked for so far; called before the process ends."""
@@ -91,7 +106,9 @@ class Dispatcher:
             logger.warning("A background start failed; the relay will repeat it", exc_info=error)
 
     async def _send_nudges(self) -> None:
-        await asyncio.sleep(NUDGE_WINDOW_S)
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(NUDGE_WINDOW_S, self._next_nudge_at - now))
+        self._next_nudge_at = asyncio.get_running_loop().time() + NUDGE_SPACING_S
         presets, self._nudged = sorted(self._nudged), set()
         if len(presets) > NUDGED_MAX:
             presets = []  # all
@@ -102,11 +119,19 @@ class Dispatcher:
             if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and is to stay so
                 raise
 
+    async def _wake(self, workflow_id: str) -> None:
+        try:
+            await self._client.get_workflow_handle(workflow_id).signal("wake", rpc_timeout=SIGNAL_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the relay withdraws it
+                raise
+
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
         ids, self._recorded = list(self._recorded), set()
         facts = await builds.read_builds(self._engine, ids)
-        await asyncio.gather(*[self._start(build) for build in facts])
+        # A claim's build has ended with its claim where there is nothing to do at a hand-over.
+        await asyncio.gather(*[self._start(build) for build in facts if not build.status.ended])
 
     async def _start(self, build: BuildFacts) -> None:
         path = f"{build.organization}/{build.template}"
@@ -194,10 +219,36 @@ class Relay:
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> Sequence[UUID]:
-        """Start lost builds, and the builds of workspaces whose time has come. Returns what it started."""
-        started = [*await workspaces.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
+        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait.
+
+        Returns:
+            The builds that it started.
+        """
+        started = [*await actions.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
         self._dispatcher.start_builds(started)
+        await self._attend_queue()
         return started
+
+    async def _attend_queue(self) -> None:
+        """Wake waiters whose signal was lost; withdraw those that nobody stands behind any more."""
+        self._dispatcher.follow(await serve_all_waiters(self._engine))
+        gone = []
+        for waiter in await take_unattended(self._engine):
+            if waiter.late or not await self._lives(waiter.workflow_id):
+                gone.append(waiter)
+            elif waiter.decided:
+                self._dispatcher.follow(Served(workflow_ids=[waiter.workflow_id]))
+        if gone and (withdrawn := await withdraw(self._engine, gone)):
+            logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
+
+    async def _lives(self, workflow_id: str) -> bool:
+        try:
+            description = await self._client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        return description.status is WorkflowExecutionStatus.RUNNING
 
     async def keep_loop_alive(self) -> bool:
         """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""

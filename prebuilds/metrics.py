@@ -108,6 +108,7 @@ class PoolGauges:
         meter = get_meter("prebuilds")
         for name, read in _GAUGES.items():
             meter.create_observable_gauge(f"prebuilds_{name}", callbacks=[self._callback(read)])
+        meter.create_observable_gauge("prebuilds_claims_waiting", callbacks=[self._waiting])
         meter.create_observable_gauge("prebuilds_held", callbacks=[self._held])
         meter.create_observable_gauge("prebuilds_reconciliation_paused", callbacks=[self._paused])
         meter.create_observable_gauge("prebuilds_last_pass_timestamp", unit="s", callbacks=[self._last_pass])
@@ -130,6 +131,10 @@ class PoolGauges:
                 yield Observation(read(turn.state), _labels(turn.item))
 
         return observe
+
+    def _waiting(self, _: CallbackOptions) -> Iterable[Observation]:
+        for turn in self._active():
+            yield Observation(turn.item.preset.waiting, _labels(turn.item))
 
     def _held(self, _: CallbackOptions) -> Iterable[Observation]:
         for turn in self._active():

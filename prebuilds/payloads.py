@@ -42,6 +42,8 @@ NAME_LENGTH_MAX = 32
 NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
 CLAIM_ID_BYTES_MAX = 200
+CLAIMS_MAX = 500
+"""In one transaction: about half a second of it."""
 TTL_MAX = timedelta(days=365)
 """Longer is a typing error more often than a wish."""
 
@@ -276,10 +278,14 @@ class ReconcilePresetResult(Payload):
     """A bound has cut the plan short: there is more of the same to do at once."""
 
 
+DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
+WorkspaceAction = Literal["release", "start_workspace", "stop_workspace", "retry", "set"]
+
+
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
-    action: Literal["status", "start", "stop", "pause", "resume", "release"]
+    action: DeploymentAction | WorkspaceAction
     workspace: str | None = None
     reason: str | None = None
     by: str = "operator"
@@ -288,6 +294,10 @@ class OperatorRequest(Payload):
     """Of a status: what the page before said comes `next`; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
     """Of a status: rows of one page at most; None for as many as the deployment puts into one answer."""
+    ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
+    """To be set: 0 for no end; None leaves it as it is."""
+    autostart_schedule: str | None = None
+    """To be set: empty or `none` for none; None leaves it as it is."""
 
 
 class ReleaseResult(Payload):
@@ -319,6 +329,8 @@ class WorkspaceBuildResult(Payload):
     status: BuildStatus
     error: str | None = None
     replacements: list[Replacement] = Field(default_factory=list)
+    address: str | None = None
+    """Of the workspace, after a start that has succeeded."""
 
 
 # --- Claims ----------------------------------------------------------------------------------------------------------
@@ -333,7 +345,7 @@ def _check_claim_id(value: str) -> str:
 ClaimId = Annotated[str, AfterValidator(_check_claim_id)]
 
 
-class ClaimRequest(Payload):
+class ClaimTerms(Payload):
     """What a person or service asks for. One shape for every language: plain JSON."""
 
     preset: str | None = None
@@ -342,7 +354,6 @@ class ClaimRequest(Payload):
     """`organization/template`, with `parameters`, in place of a preset."""
     parameters: dict[str, str] = Field(default_factory=dict)
     owner: str
-    name: Name
     initiator: str | None = None
     """Who asks; the owner unless said."""
     autostart_schedule: str | None = None
@@ -355,7 +366,7 @@ class ClaimRequest(Payload):
     on_timeout: Literal["fail", "create"] = "fail"
 
     @model_validator(mode="after")
-    def _one_target(self) -> ClaimRequest:
+    def _one_target(self) -> ClaimTerms:
         if (self.preset is None) == (self.template is None):
             raise ValueError("give exactly one of preset and template")
         return self
@@ -363,6 +374,24 @@ class ClaimRequest(Payload):
     @property
     def asked_by(self) -> str:
         return self.initiator or self.owner
+
+
+class ClaimRequest(ClaimTerms):
+    """One claim."""
+
+    name: Name
+
+
+class ClaimsRequest(ClaimTerms):
+    """Many claims in one transaction, all or nothing."""
+
+    names: list[Name] = Field(min_length=1, max_length=CLAIMS_MAX)
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> ClaimsRequest:
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("names must be distinct, since a name is unique for its owner")
+        return self
 
 
 class ClaimResult(Payload):
@@ -377,6 +406,38 @@ class ClaimResult(Payload):
     build_id: UUID
     claimed_at: Timestamp
     address: str | None
+
+
+class ClaimsResult(Payload):
+    claim_id: str
+    claims: list[ClaimResult]
+    """In the order of the names; their claim ids are `{claim_id}/{n}`."""
+
+
+class ClaimQueued(Payload):
+    """Nothing was ready, and the claim waits."""
+
+    position: int
+    """From 1."""
+    deadline: Timestamp
+
+
+class ClaimPlace(Payload):
+    """Where a claim that was queued stands now."""
+
+    result: ClaimResult | None = None
+    """Set: it was handed a prebuild, and has left."""
+    waiting: ClaimQueued | None = None
+    """Set: it still waits. Neither: it has left with nothing."""
+
+
+class ClaimStatus(Payload):
+    """What the `status` query of a claim answers."""
+
+    state: Literal["deciding", "waiting", "claimed", "failed"]
+    position: int | None = None
+    """In the queue, as last looked up."""
+    deadline: Timestamp | None = None
 
 
 def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]:

@@ -47,14 +47,16 @@ class WorkspaceBuild:
         try:
             self._input = parse_input(WorkspaceBuildInput, raw, "input")
             place = await self._locate()
+            outcome = place.ended or await self._provision(place)
             for _ in range(MOVES_MAX):
-                outcome = await self._provision(place)
                 if outcome.moved_to is None:
                     break
-                place = BuildPlace(outcome.moved_to, place.timeout_seconds)
+                outcome = await self._provision(BuildPlace(outcome.moved_to, place.timeout_seconds))
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
-        return WorkspaceBuildResult(status=outcome.status, error=outcome.error, replacements=outcome.replacements)
+        return WorkspaceBuildResult(
+            status=outcome.status, error=outcome.error, replacements=outcome.replacements, address=outcome.address
+        )
 
     async def _locate(self) -> BuildPlace:
         if self._input.queue is not None and self._input.timeout_seconds is not None:

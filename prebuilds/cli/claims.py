@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
 
-from prebuilds.api import InvalidInput, WorkspaceBuildFailed
+from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.output import document, progress
 from prebuilds.cli.system import duration
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from temporalio.client import Client
-
     from prebuilds.payloads import ClaimResult
 
 
@@ -35,7 +32,9 @@ def claim(
     ttl: Annotated[str | None, typer.Option(help="How long a start lasts, such as 8h; 0 for no end")] = None,
     autostart: Annotated[str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'")] = None,
     next_start: Annotated[str | None, typer.Option(help="The first automatic start, RFC 3339")] = None,
-    on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail or create")] = "fail",
+    on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail, create or wait")] = "fail",
+    timeout: Annotated[str | None, typer.Option(help="How long to wait at most, such as 5m")] = None,
+    on_timeout: Annotated[str, typer.Option(help="When the wait was in vain: fail or create")] = "fail",
     wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
 ) -> None:
     """Claim a workspace for a person."""
@@ -55,17 +54,17 @@ def claim(
             "next_start_at": next_start,
             "ttl_seconds": None if ttl is None else duration(ttl, "ttl").total_seconds(),
             "on_empty": on_empty,
+            "on_timeout": on_timeout,
         }
+        if timeout is not None:
+            request["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
         asked = parse_input(ClaimRequest, request, "claim")
         client = await prebuilds_client()
-        result = await client.claim_request(asked, claim_id or str(uuid4()))
+        with progress("waiting for a prebuild") if on_empty == "wait" else nullcontext():
+            result = await client.claim_request(asked, claim_id or str(uuid4()))
         if wait_ready:
             with progress("waiting for the hand-over"):
-                await _wait_for_build(client.temporal, result.build_id)
-                async with operations() as system:
-                    result = result.model_copy(
-                        update={"address": (await system.show_workspace(str(result.workspace_id))).address}
-                    )
+                result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
         document(result, human=_told(result))
 
     asyncio.run(go())
@@ -78,38 +77,17 @@ def release(
     """Delete a workspace."""
 
     async def go() -> None:
+        from prebuilds.client import PrebuildsClient
+
         async with operations() as system:
             done = await system.release(workspace)
             if wait:
                 with progress("waiting for the deletion"):
                     await system.dispatcher.drain()
-                    await _wait_for_build(system.client, done.build_id)
+                    await PrebuildsClient(system.client).wait_until_ready(done.build_id)
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
     asyncio.run(go())
-
-
-async def _wait_for_build(client: Client, build_id: UUID) -> None:
-    """Raises:
-    WorkspaceBuildFailed: It has ended otherwise than well.
-    """
-    from prebuilds.client import start_short
-    from prebuilds.payloads import CONTROL_QUEUE, BuildStatus, WorkspaceBuildInput, build_workflow_id
-    from prebuilds.payloads import WorkspaceBuildResult as Result
-
-    # Attaches to the one that runs; one that was not started yet is started, and one that has ended says how.
-    handle = await start_short(
-        client,
-        "WorkspaceBuild",
-        WorkspaceBuildInput(build_id=build_id),
-        id=build_workflow_id(build_id),
-        task_queue=CONTROL_QUEUE,
-    )
-    result = Result.model_validate(await handle.result())
-    if result.status is not BuildStatus.SUCCEEDED:
-        raise WorkspaceBuildFailed(
-            f"build {build_id} has {result.status}: {result.error}", {"build_id": str(build_id), "error": result.error}
-        )
 
 
 def _pairs(given: list[str] | None, field: str) -> dict[str, str]:

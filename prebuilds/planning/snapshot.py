@@ -43,6 +43,8 @@ class Preset:
     """Whose members the prebuilds user must be among."""
     member: bool = True
     """Whether the prebuilds user is."""
+    waiting: int = 0
+    """How many claims wait for one of its prebuilds."""
 
     @property
     def path(self) -> str:

@@ -59,7 +59,7 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
 def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at: Instant) -> PoolState:
     """Derive a pool's figures."""
     wanted = desired_at(preset, at.taken_at) if preset.active else Desired(0)
-    target = wanted.instances
+    target = wanted.instances + (preset.waiting if preset.active else 0)
     held = creation_hold(history, at, desired=wanted.instances, base=preset.base_instances) if preset.active else None
     return PoolState(
         active=preset.active,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.provisioners.process import ProcessProvisioner
@@ -27,6 +29,15 @@ def load(name: str, state_dir: Path) -> Provisioner:
         return driver
     message = f"no provisioner {name} is installed; known are {', '.join(known())}"
     raise InvalidSource(f"provisioner: {message}", {"provisioner": message})
+
+
+def hands_over(name: str, source: dict[str, Any]) -> bool:
+    """Whether the driver *name* acts when a workspace of this source is claimed; in doubt it is called."""
+    with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # it is asked about the source only
+        try:
+            return load(name, Path(folder)).hands_over(source)
+        except InvalidSource:
+            return True
 
 
 async def restore(state_dir: Path) -> int:

@@ -88,6 +88,10 @@ class Provisioner(Protocol):
         """
         ...
 
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        """Whether `claim` has anything to do for such a source. If not, a claim ends its build by itself."""
+        ...
+
     async def plan(self, wanted: Provision) -> list[Replacement]:
         """Which existing resources `claim` would have to replace; empty when none, or when nothing exists."""
         ...

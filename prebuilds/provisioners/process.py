@@ -62,6 +62,9 @@ class ProcessProvisioner:
         if "{" not in program:
             find_program(program)
 
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return parse_source(source).claim is not False
+
     async def plan(self, wanted: Provision) -> list[Replacement]:
         return []  # a hand-over writes a file and sends a signal; it never replaces anything
 
@@ -83,11 +86,12 @@ class ProcessProvisioner:
     async def claim(self, wanted: Provision, log: Log) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
-            self._write_claim(wanted)
+            how = parse_source(wanted.source).claim
+            if how is not False:
+                self._write_claim(wanted)
             record = await self._ensure_runs(wanted, before)
-            number = parse_source(wanted.source).claim.signal
-            if number is not None and record.found is not None:
-                host.send(record.found, signal.Signals[number])
+            if how is not False and how.signal is not None and record.found is not None:
+                host.send(record.found, signal.Signals[how.signal])
             await self._wait_ready(record)
         log(f"handed over to {wanted.owner}")
         return self._provisioned(record)

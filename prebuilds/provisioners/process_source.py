@@ -112,7 +112,8 @@ class ProcessSource(Part):
     """Shown to its owner; `http://127.0.0.1:{port}` unless said, where it has a port."""
     stop_signal: SignalName = "SIGTERM"
     stop_timeout: Duration = timedelta(seconds=5)
-    claim: OnClaim = OnClaim()
+    claim: OnClaim | Literal[False] = OnClaim()
+    """What its hand-over does; false: nothing, so that a claim needs no build of the provisioner's."""
 
     @field_validator("command", mode="before")
     @classmethod

@@ -8,68 +8,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID, uuid5
 
 import asyncpg
 
-from prebuilds.api import (
-    ClaimIdReused,
-    InitiatorNotFound,
-    InvalidInput,
-    NameTaken,
-    NotAMember,
-    OwnerNotFound,
-    PrebuildsError,
-    PrebuiltWorkspacesNotSupported,
-    PresetNotFound,
-    TemplateNotFound,
-    TemplateUnavailable,
-)
-from prebuilds.payloads import NAMESPACE, ClaimRequest, ClaimResult, MissReason, build_id_of
+from prebuilds.api import NameTaken
+from prebuilds.payloads import NAMESPACE, ClaimRequest, ClaimResult, ClaimTerms, MissReason, build_id_of
 from prebuilds.planning.choose import PresetOffer
+from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset
-      FROM claim_workspace_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+      FROM claim_workspace_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
+# A batch holds rows while it waits for others, as single claims never do: so it takes turns, at its preset's row, with
+# passes, `apply` and other batches, which do so too. The template keeps its active version: all get the same one.
+_LOCK_FOR_BATCH = """
+    SELECT p.id FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
+     WHERE {} FOR NO KEY UPDATE OF p FOR SHARE OF t
+"""
+LOCK_FOR_BATCH_BY_ID = _LOCK_FOR_BATCH.format("p.id = $1")
+LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
+       o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL AND p.name = $3
+       AND p.template_version_id = t.active_version_id
+""")
 
-OFFERS = """
+_OFFER = """
     SELECT p.id, p.name, p.is_default, p.desired_instances IS NOT NULL AS has_pool, p.claim_parameters,
            coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
                AS parameters
+"""
+OFFERS = f"""
+    {_OFFER}
       FROM organizations o
       JOIN templates t ON t.organization_id = o.id AND t.name = $2 AND t.deleted_at IS NULL
       JOIN presets p ON p.template_version_id = t.active_version_id
      WHERE o.name = $1
 """
-OFFER_BY_ID = """
-    SELECT p.id, p.name, p.is_default, p.desired_instances IS NOT NULL AS has_pool, p.claim_parameters,
-           coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
-               AS parameters
-      FROM presets p WHERE p.id = $1
-"""
+OFFER_BY_ID = f"{_OFFER} FROM presets p WHERE p.id = $1"
 TEMPLATE_EXISTS = """
     SELECT EXISTS (SELECT FROM templates t JOIN organizations o ON o.id = t.organization_id
                     WHERE o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL)
 """
 
-REFUSED = "PB001"
-"""The SQLSTATE of a refusal; its message is the error's type."""
 NAME_KEY = "workspaces_live_name_key"
+TRIES_MAX = 5
+"""Of a transaction that gave way to another one, in a circle of waits or to a new template version."""
 
-
-@dataclass(frozen=True, slots=True)
-class ClaimTarget:
-    """Which preset is claimed: an id, or a path of active version. `label` is for messages."""
-
-    label: str
-    preset_id: UUID | None = None
-    path: Sequence[str] | None = None
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +78,48 @@ class Claimed:
     labels: dict[str, str]
 
 
-def request_hash(request: ClaimRequest) -> bytes:
-    """Of what was asked, so that another request under a used claim id is noticed."""
-    return hashlib.sha256(request.model_dump_json().encode()).digest()
+class _GaveWay(Exception):
+    """What the transaction stood on has changed: to be tried again."""
+
+
+async def transacted(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction, and again when it was the one to give way.
+
+    Raises:
+        StoreUnavailable: The database is away, or it had to give way each time.
+    """
+    for tries_left in reversed(range(TRIES_MAX)):
+        try:
+            return await transaction()
+        except CONNECTION_LOST as error:
+            raise store_unavailable(error) from error
+        except (asyncpg.DeadlockDetectedError, _GaveWay) as error:
+            if not tries_left:
+                raise store_unavailable(error) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def request_hash(request: ClaimTerms) -> bytes:
+    """Of what was asked, so that another request under a used claim id is noticed; the same in every release."""
+    asked = json.dumps(request.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(asked.encode()).digest()
 
 
 class ClaimStore:
     def __init__(self, pool: asyncpg.Pool[Any], *, enabled: bool) -> None:
-        self._pool = pool
+        self.pool = pool
         self._enabled = enabled
 
     async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
         """The presets that a claim may choose from, with their parameters; empty when there is no such thing."""
         try:
             if template is not None:
-                rows = await self._pool.fetch(OFFERS, *template)
+                rows = await self.pool.fetch(OFFERS, *template)
             elif target is not None and target.preset_id is not None:
-                rows = await self._pool.fetch(OFFER_BY_ID, target.preset_id)
+                rows = await self.pool.fetch(OFFER_BY_ID, target.preset_id)
             elif target is not None and target.path is not None:
                 organization, template_name, preset = target.path
-                rows = [r for r in await self._pool.fetch(OFFERS, organization, template_name) if r["name"] == preset]
+                rows = [r for r in await self.pool.fetch(OFFERS, organization, template_name) if r["name"] == preset]
             else:
                 return []
         except CONNECTION_LOST as error:
@@ -122,22 +137,94 @@ class ClaimStore:
         ]
 
     async def template_exists(self, organization: str, template: str) -> bool:
-        return bool(await self._pool.fetchval(TEMPLATE_EXISTS, organization, template))
+        return bool(await self.pool.fetchval(TEMPLATE_EXISTS, organization, template))
 
-    async def claim(self, claim_id: str, request: ClaimRequest, target: ClaimTarget, asked: bytes) -> Claimed:
+    async def claim(
+        self, claim_id: str, request: ClaimRequest, target: ClaimTarget, asked: bytes, *, held: bool | None = None
+    ) -> Claimed:
         """Decide a claim in one transaction and one round trip. The same claim id again gets the same answer.
 
         Args:
             asked: `request_hash` of the request as it came, before anything was computed for it.
+            held: Whether creation is held, for the reason of a miss. None when that is not known: then a pool that is
+                just empty decides nothing, also not to create, and is to be asked again with the answer.
         Raises:
             PrebuildsError: One of the contract's refusals; nothing was written.
             StoreUnavailable: The database is away; whether the claim was decided is known to its next attempt.
         """
+        return await transacted(partial(self.decide, self.pool, claim_id, request, target, asked, held=held))
+
+    async def claim_all(
+        self, claim_id: str, requests: Sequence[ClaimRequest], target: ClaimTarget, asked: bytes, *, held: bool | None
+    ) -> list[Claimed]:
+        """Decide one claim for each of *requests*, of one preset, in one transaction.
+
+        A refusal, and a miss that nothing is created for, leaves nothing behind; the last of the answers is then that
+        miss.
+
+        Raises:
+            PrebuildsError: The first refusal.
+            StoreUnavailable: The database is away.
+        """
+        return await transacted(partial(self._transact_all, claim_id, requests, target, asked, held))
+
+    async def _transact_all(
+        self, claim_id: str, requests: Sequence[ClaimRequest], target: ClaimTarget, asked: bytes, held: bool | None
+    ) -> list[Claimed]:
+        async with self.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                claims = await self._decide_each(connection, claim_id, requests, target, asked, held)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            if claims[-1].result is None:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+        return claims
+
+    async def _decide_each(
+        self,
+        connection: Connection,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        asked: bytes,
+        held: bool | None,
+    ) -> list[Claimed]:
+        """Up to the first miss."""
+        if target.preset_id is not None:
+            locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
+        else:
+            locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
+        claims: list[Claimed] = []
+        for n, request in enumerate(requests):
+            claimed = await self.decide(connection, f"{claim_id}/{n}", request, target, asked, held=held)
+            if claimed.fresh and claimed.preset_id != locked:
+                raise _GaveWay  # a version became active before its template was held
+            claims.append(claimed)
+            if claimed.result is None:
+                break
+        return claims
+
+    async def decide(
+        self,
+        connection: asyncpg.Pool[Any] | Connection,
+        claim_id: str,
+        request: ClaimRequest,
+        target: ClaimTarget,
+        asked: bytes,
+        *,
+        held: bool | None,
+    ) -> Claimed:
+        """`claim` on a connection of the caller's, inside its transaction."""
         workspace_id = uuid5(NAMESPACE, f"claim/{claim_id}")
         organization, template, preset = target.path or (None, None, None)
         ttl = None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds)
         try:
-            row = await self._pool.fetchrow(
+            row = await connection.fetchrow(
                 CLAIM,
                 claim_id,
                 asked,
@@ -154,21 +241,19 @@ class ClaimStore:
                 json.dumps(request.claim_parameters),
                 request.on_empty.value,
                 self._enabled,
+                held,
                 workspace_id,
                 build_id_of(workspace_id, 1),
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:
-                raise NameTaken(
-                    f"{request.owner} has a live workspace named {request.name}; choose another name or release it",
-                    {"name": "is taken"},
-                ) from error
+                raise refusal(NameTaken.__name__, request, target, claim_id) from error
             raise
-        except CONNECTION_LOST as error:
-            raise store_unavailable(error) from error
+        except asyncpg.DataError as error:
+            raise unstorable(request, claim_id, error) from error
         except asyncpg.PostgresError as error:
             if error.sqlstate == REFUSED:
-                raise _refusal(str(error), request, target, claim_id) from error
+                raise refusal(str(error), request, target, claim_id) from error
             raise
         assert row is not None  # noqa: S101 - a function returns one row
         answer: dict[str, Any] = json.loads(row["answer"])
@@ -184,38 +269,3 @@ class ClaimStore:
                 "preset_name": row["preset"] or "",
             },
         )
-
-
-def _refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str) -> PrebuildsError:
-    refusals: dict[str, PrebuildsError] = {
-        "ClaimIdReused": ClaimIdReused(
-            f"claim id {claim_id} has won a workspace with a different request; use a new id", {"claim_id": claim_id}
-        ),
-        "OwnerNotFound": OwnerNotFound(
-            f"owner {request.owner} is not known; add them to an organization's members", {"owner": "is not known"}
-        ),
-        "InitiatorNotFound": InitiatorNotFound(
-            f"initiator {request.asked_by} is not known; add them to an organization's members",
-            {"initiator": "is not known"},
-        ),
-        "PresetNotFound": PresetNotFound(
-            f"no preset {target.label} on an active template version; see `prebuilds status`",
-            {"preset": "does not exist"},
-        ),
-        "TemplateNotFound": TemplateNotFound(
-            f"the template of preset {target.label} was deleted", {"template": "was deleted"}
-        ),
-        "TemplateUnavailable": TemplateUnavailable(
-            f"the template of preset {target.label} is deprecated, or the preset is not of its active version; "
-            "claim organization/template/preset to get the active one",
-            {"preset": "is not available"},
-        ),
-        "NotAMember": NotAMember(
-            f"owner {request.owner} is not a member of the organization of {target.label}",
-            {"owner": "is not a member of the organization"},
-        ),
-        "PrebuiltWorkspacesNotSupported": PrebuiltWorkspacesNotSupported(
-            f"prebuilds are switched off for {target.label}; claim with on_empty create to get an ordinary workspace"
-        ),
-    }
-    return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")

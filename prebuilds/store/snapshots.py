@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -33,6 +33,7 @@ INSTANT = text("SELECT now() AS taken_at, paused, passes FROM settings")
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
+    p.template_id, p.template_version_id = t.active_version_id AS serves,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -79,6 +80,11 @@ _ACTIVE = "SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = 
 _WINDOWS = "SELECT preset_id, cron, instances FROM preset_schedules WHERE preset_id {} ORDER BY preset_id, position"
 READ_WINDOWS = text(_WINDOWS.format(f"IN ({_ACTIVE})"))
 READ_WINDOWS_OF = text(_WINDOWS.format("= :preset_id"))
+
+COUNT_WAITING = text("""
+    SELECT template_id, preset_name, count(*) AS waiting FROM claim_queue
+     WHERE decided_at IS NULL AND deadline > now() GROUP BY template_id, preset_name
+""")
 
 # Only presets with a failed creation since their holds were last lifted; of those, the newest that any rule looks at.
 # Ties come from one pass's creations: what ended later is the newer news.
@@ -154,6 +160,7 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
     await require_snapshot_isolation(connection)
     instant = (await connection.execute(INSTANT)).one()
     windows = _windows(await connection.execute(READ_WINDOWS))
+    waiting = await _count_waiting(connection)
     histories = await connection.execute(READ_HISTORIES, _looked_at(rules))
     history = {row.preset_id: _history(row) for row in histories}
     found = await connection.execute(COUNT_POOLS, {"enabled": rules.enabled, "retention": rules.failed_retention})
@@ -164,7 +171,7 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
         rules=rules,
         passes=instant.passes,
         presets=[
-            PresetCounts(_preset(row, windows.get(row.id, ())), _counts(row), history.get(row.id, none))
+            PresetCounts(_preset(row, windows.get(row.id, ()), waiting), _counts(row), history.get(row.id, none))
             for row in found
         ],
     )
@@ -192,13 +199,14 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         raise PresetNotFound(f"no preset has the id {preset_id}")
     instant = (await connection.execute(INSTANT)).one()
     windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": preset_id}))
+    waiting = await _count_waiting(connection)
     history = await connection.execute(READ_HISTORY_OF, {"preset_id": preset_id, **_looked_at(rules)})
     prebuilds = await connection.execute(READ_POOL, {"preset_id": preset_id})
     return PresetSnapshot(
         taken_at=instant.taken_at,
         paused=instant.paused,
         rules=rules,
-        preset=_preset(row, windows.get(preset_id, ())),
+        preset=_preset(row, windows.get(preset_id, ()), waiting),
         prebuilds=[_prebuild(p) for p in prebuilds],
         history=next((_history(h) for h in history), CreationHistory()),
     )
@@ -208,6 +216,10 @@ async def next_pass_number(engine: AsyncEngine) -> int:
     """A number that no pass had before, also not before a restart."""
     async with engine.begin() as connection:
         return int(str(await connection.scalar(NEXT_PASS_NUMBER)))
+
+
+Waiting: TypeAlias = dict[tuple[UUID, str], int]
+"""Claims that wait, by template and preset name: the version that is active serves them."""
 
 
 def _looked_at(rules: Rules) -> dict[str, Any]:
@@ -231,7 +243,11 @@ def _history(row: Row[tuple[object, ...]]) -> CreationHistory:
     )
 
 
-def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...]) -> Preset:
+async def _count_waiting(connection: AsyncConnection) -> Waiting:
+    return {(row.template_id, row.preset_name): row.waiting for row in await connection.execute(COUNT_WAITING)}
+
+
+def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], waiting: Waiting) -> Preset:
     return Preset(
         id=row.id,
         organization=row.organization,
@@ -246,6 +262,7 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...]) 
         windows=windows,
         organization_id=row.organization_id,
         member=row.member,
+        waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
     )
 
 

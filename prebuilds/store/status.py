@@ -8,9 +8,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import Turn, plan_pass
+from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
-from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
 
 # By preset and unfinished, so that the builds' own partial indexes answer, however many have ended.
@@ -64,9 +65,15 @@ def _row(turn: Turn, pending: int, last_error: LastError | None) -> PresetRow:
         deleting=state.deleting,
         held=turn.held.reason if turn.held is not None else None,
         held_until=turn.held.until if turn.held is not None else None,
-        waiting=0,
+        waiting=preset.waiting,
         pending_builds=pending,
         failed=turn.item.counts.failed,
         last_error=last_error,
         warnings=[f"schedule_unreadable:{unreadable}"] if unreadable is not None else [],
     )
+
+
+async def creation_is_held(engine: AsyncEngine, preset_id: UUID, rules: Rules) -> bool:
+    """Whether an empty pool stays so for a reason, which whoever misses should be told."""
+    async with snapshot_transaction(engine) as connection:
+        return state_of(await snapshot_preset(connection, preset_id, rules)).held is not None

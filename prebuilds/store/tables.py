@@ -111,6 +111,7 @@ template_versions = Table(
     Column("provisioner", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("source", JSONB, nullable=False),
+    Column("hands_over", Boolean, nullable=False, server_default=text("true")),  # its provisioner acts on a claim
     _time("created_at", null=False),
     UniqueConstraint("template_id", "number"),
 )
@@ -291,6 +292,33 @@ claims = Table(
     CheckConstraint(
         "(workspace_id IS NOT NULL) = (outcome IS NOT NULL AND outcome <> 'missed')", name="claims_winner_check"
     ),
+)
+
+# Claims that wait. A row stays, decided, until its workflow has taken the answer.
+claim_queue = Table(
+    "claim_queue",
+    metadata,
+    Column("claim_id", Text, ForeignKey("claims.id"), primary_key=True),
+    Column("position", BigInteger, Identity(), nullable=False),  # first come, first served
+    Column("workflow_id", Text, nullable=False),
+    _uuid("template_id", "templates.id"),
+    Column("preset_name", Text, nullable=False),  # and not its id: a new version takes its waiters along
+    Column("request", JSONB, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),
+    _time("queued_at", null=False),
+    Column("deadline", DateTime(timezone=True), nullable=False),
+    _time("decided_at"),  # null: waiting
+    Column("refusal", Text),  # an error's type: it can no longer be served
+    _time("looked_after_at", null=False),  # when the relay last made sure of its workflow
+    Index(
+        "claim_queue_waiting_idx",
+        "template_id",
+        "preset_name",
+        "position",
+        postgresql_where=text("decided_at IS NULL"),
+    ),
+    Index("claim_queue_looked_after_idx", "looked_after_at"),
+    CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
 )
 
 resource_replacements = Table(

@@ -53,10 +53,10 @@ UPDATE_TEMPLATE = text("""
 """)
 
 CREATE_VERSION = text("""
-    INSERT INTO template_versions (id, template_id, number, provisioner, queue, source)
+    INSERT INTO template_versions (id, template_id, number, provisioner, queue, source, hands_over)
     VALUES (:id, :template_id,
             (SELECT coalesce(max(number), 0) + 1 FROM template_versions WHERE template_id = :template_id),
-            :provisioner, :queue, CAST(:source AS jsonb))
+            :provisioner, :queue, CAST(:source AS jsonb), :hands_over)
         ON CONFLICT (id) DO NOTHING RETURNING number
 """)
 READ_NUMBER = text("SELECT number FROM template_versions WHERE id = :id")
@@ -170,10 +170,12 @@ async def update_template(
 
 
 async def ensure_version(
-    connection: AsyncConnection, template_id: UUID, version_id: UUID, content: VersionContent
+    connection: AsyncConnection, template_id: UUID, version_id: UUID, content: VersionContent, *, hands_over: bool
 ) -> tuple[int, bool]:
     """Record a version and its presets, without policy, unless it exists.
 
+    Args:
+        hands_over: Whether its provisioner has anything to do when a workspace is claimed.
     Returns:
         Its number within the template, and whether it was recorded now.
     """
@@ -183,6 +185,7 @@ async def ensure_version(
         "provisioner": content.provisioner,
         "queue": content.queue,
         "source": json.dumps(content.source),
+        "hands_over": hands_over,
     }
     number: int | None = await connection.scalar(CREATE_VERSION, version)
     if number is None:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
 from prebuilds.payloads import PREBUILDS_USER, Payload
 from prebuilds.planning.content import policy_changes, preset_id
@@ -134,7 +135,13 @@ class _Applying:
             self.result.updated.append(f"template {path}")
         else:
             self.result.unchanged.append(f"template {path}")
-        number, is_new = await store.ensure_version(self.connection, template_id, version_id, content)
+        number, is_new = await store.ensure_version(
+            self.connection,
+            template_id,
+            version_id,
+            content,
+            hands_over=provisioners.hands_over(entry.provisioner, entry.source),
+        )
         await self._presets(path, entry, version_id, replaced)
         if activates:
             if not is_new:

@@ -12,7 +12,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimResult, Transition
 from prebuilds.planning.capacity import Shares
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, deletions, plan_preset, state_of
@@ -20,14 +20,16 @@ from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot, count_prebuilds
 from prebuilds.store import control
 from prebuilds.store.claims import Claimed
+from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.probes import count_probe_failure
-from prebuilds.store.workspaces import cancel_jobs, release_workspace
+from prebuilds.store.workspaces import release_workspace
 from prebuilds.views import JobFilter
-from tests.simulation.world import BUILDS, CLAIM_OWNERS, WORKSPACES, World
+from tests.simulation.world import BUILDS, CLAIM_OWNERS, QUEUE, UNMATCHED, WORKSPACES, World
 
 NAMES = ("small", "large")
 KINDS = ("delete", "cancel", "create")
 OUTCOMES = ("succeeded", "succeeded", "succeeded", "failed", "succeeded", "invalid", "canceled")
+OVERTAKING = ("policy", "policy", "claim", "build", "version", "pause", "invalidate")
 UNFINISHED = ("pending", "running", "canceling")
 CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 40
 
@@ -63,6 +65,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.won: dict[UUID, tuple[str, str]] = {}
         """Workspace -> who claimed it under which claim id; released ones are taken out."""
         self.released: set[UUID] = set()
+        self.decided: set[str] = set()
+        """Claims in the queue that have their answer."""
 
     # --- A deployment ---
 
@@ -144,9 +148,35 @@ class PoolMachine(RuleBasedStateMachine):
             assert len({tuple(w.workspace_ids) for w in written}) <= 1, "each attempt answers alike"
         self._count(f"stale_{kind}")
 
+    @rule(preset=PRESET, policy=POLICIES, outcome=st.sampled_from(OUTCOMES), what=st.sampled_from(OVERTAKING))
+    def overtaken(self, preset: str, policy: dict[str, Any], outcome: str, what: str) -> None:
+        """Between a plan and its writes, something else happens."""
+        taken = self._plan()
+        ids = [turn.item.preset.id for turn in taken.turns if turn.item.preset.name == preset]
+        plans = [(self.world.plan(i, _share(taken.shares, i)), _share(taken.shares, i)) for i in ids]
+        match what:
+            case "policy":
+                self.change_policy(preset, policy)
+            case "version":
+                self.new_version(again=False)
+            case "pause":
+                self.pause(paused=True)
+            case "claim":
+                self.claim(preset, "alice", len(self.won) + 100, 1)
+            case "invalidate":
+                self.invalidate(preset)
+            case "build":
+                self.begin_build(0)
+                self.end_build(0, outcome)
+        for planned in plans:
+            for kind in KINDS:
+                self.carry_out(planned, kind, 1)
+        self._count(f"overtaken_{what}")
+
     @rule()
     def relay(self) -> None:
         self.world.relay()
+        assert not self.world.rows(UNMATCHED), "nobody waits beside what is ready"
         self._count("relay")
 
     # --- Provisioners ---
@@ -186,13 +216,22 @@ class PoolMachine(RuleBasedStateMachine):
         answers = self.world.claim(preset, owner, f"w{n}", claim_id, times)
         for answer in answers:
             if isinstance(answer, Claimed) and answer.result is not None:
-                workspace, holder = answer.result.workspace_id, (owner, claim_id)
-                assert self.won.get(workspace, holder) == holder, "a workspace is won once"
-                held = [w for w, (_, c) in self.won.items() if c == claim_id]
-                assert held in ([], [workspace]), "a claim id holds one workspace"
-                if workspace not in self.released:
-                    self.won[workspace] = holder
+                self._won(answer.result)
         self._count("claim")
+
+    @rule(preset=PRESET, owner=st.sampled_from(CLAIM_OWNERS), n=st.integers(0, 8))
+    def wait(self, preset: str, owner: str, n: int) -> None:
+        """A claim that queues; some wait under a name that is taken when their turn comes."""
+        if found := self.world.wait(preset, owner, f"w{n}", f"wait-{n}"):
+            self._won(found)
+        self._count("wait")
+
+    @rule(n=st.integers(0, 8), look=st.booleans())
+    def stand(self, n: int, look: bool) -> None:
+        """A waiting claim's workflow looks itself up, or leaves."""
+        if found := self.world.leave(f"wait-{n}", look=look):
+            self._won(found)
+        self._count("look" if look else "leave")
 
     @precondition(lambda self: self.won)
     @rule(pick=st.integers(0, 1000))
@@ -224,6 +263,15 @@ class PoolMachine(RuleBasedStateMachine):
         claimed_at = {b.workspace_id: b.number for b in self.world.rows(BUILDS) if b.stage == "claim"}
         for build in self.world.rows(BUILDS):
             assert not build.pool or build.number < claimed_at.get(build.workspace_id, build.number + 1)
+
+    @invariant()
+    def the_queue_is_served_in_its_order(self) -> None:
+        queue = self.world.rows(QUEUE)
+        for row in queue:
+            if row.decided and row.claim_id not in self.decided:
+                before = [q for q in queue if (q.template_id, q.preset_name) == (row.template_id, row.preset_name)]
+                assert not [q for q in before if not q.decided and q.live and q.position < row.position]
+        self.decided = {row.claim_id for row in queue if row.decided}
 
     @invariant()
     def a_workspace_repeats_its_latest_build(self) -> None:
@@ -271,6 +319,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert state.active or not state.actual
 
     # --- Steps' parts ---
+
+    def _won(self, result: ClaimResult) -> None:
+        workspace, holder = result.workspace_id, (result.owner, result.claim_id)
+        assert self.won.get(workspace, holder) == holder, "a workspace is won once"
+        held = [w for w, (_, c) in self.won.items() if c == result.claim_id]
+        assert held in ([], [workspace]), "a claim id holds one workspace"
+        if workspace not in self.released:
+            self.won[workspace] = holder
 
     def _apply(self) -> None:
         presets = []

@@ -15,20 +15,23 @@ import asyncpg
 from sqlalchemy import DateTime, text
 
 from prebuilds.api import PrebuildsError, SupersededPass
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimRequest
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimQueued, ClaimRequest, ClaimResult, OnEmpty
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
+from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build
-from prebuilds.store.claims import Claimed, ClaimStore, ClaimTarget, request_hash
+from prebuilds.store.claim_queue import ClaimQueue
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import Claimed, ClaimStore, request_hash
 from prebuilds.store.control import begin_pass, end_pass
 from prebuilds.store.engine import create_engine, dsn_of
+from prebuilds.store.hand_over import serve_all_waiters
 from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.store.tables import metadata
-from prebuilds.store.workspaces import take_due_actions
 from tests.builders import apply_file
 
 T = TypeVar("T")
@@ -36,7 +39,7 @@ T = TypeVar("T")
 CLAIM_OWNERS = ("alice", "bob")
 FORGET = f"""
     TRUNCATE organizations, organization_members, templates, template_versions, presets, preset_parameters,
-             preset_schedules, workspaces, workspace_builds, claims, resource_replacements, passes, events;
+             preset_schedules, workspaces, workspace_builds, claims, claim_queue, resource_replacements, passes, events;
     DELETE FROM users WHERE id <> '{PREBUILDS_USER_ID}';
     UPDATE settings SET paused = false, passes = 0, rules = NULL;
 """
@@ -48,6 +51,17 @@ BUILDS = text(f"""
     SELECT b.id, b.status, b.transition, b.stage, b.initiator_id = '{PREBUILDS_USER_ID}' AS pool, b.workspace_id,
            b.number, b.preset_id
       FROM workspace_builds b ORDER BY b.created_at, b.id
+""")
+QUEUE = text("""
+    SELECT q.claim_id, q.template_id, q.preset_name, q.position, q.decided_at IS NOT NULL AS decided,
+           q.deadline > now() AS live FROM claim_queue q ORDER BY q.position
+""")
+UNMATCHED = text("""
+    SELECT p.name FROM claim_queue q JOIN templates t ON t.id = q.template_id AND t.deleted_at IS NULL
+      JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = q.preset_name
+      JOIN workspaces w ON w.claimable_preset_id = p.id AND (w.expires_at IS NULL OR w.expires_at >= now())
+       AND (p.last_invalidated_at IS NULL OR w.created_at >= p.last_invalidated_at)
+     WHERE q.decided_at IS NULL AND q.deadline > now() AND NOT t.deprecated
 """)
 WORKSPACES = text("""
     SELECT w.id, w.owner_id, u.name AS owner, w.preset_id, w.deleted_at, w.latest_build, w.latest_transition,
@@ -187,6 +201,7 @@ class World:
 
     def relay(self) -> None:
         self.run(take_due_actions(self.engine))
+        self.run(serve_all_waiters(self.engine))
 
     # --- What people do ---
 
@@ -201,7 +216,7 @@ class World:
             assert self._claims is not None
             try:
                 target = ClaimTarget(path, path=path.split("/"))
-                return await self._claims.claim(claim_id, request, target, request_hash(request))
+                return await self._claims.claim(claim_id, request, target, request_hash(request), held=False)
             except PrebuildsError as refusal:
                 return refusal
 
@@ -209,6 +224,39 @@ class World:
             return await asyncio.gather(*[once() for _ in range(times)])
 
         return self.run(at_once())
+
+    def wait(self, preset: str, owner: str, name: str, claim_id: str) -> ClaimResult | None:
+        """A claim that joins the queue when nothing is ready; the workspace that it found ready, if any."""
+        path = f"acme/python/{preset}"
+        request = ClaimRequest(preset=path, owner=owner, name=name, on_empty=OnEmpty.WAIT)
+        target, asked = ClaimTarget(path, path=path.split("/")), request_hash(request)
+
+        async def join() -> ClaimResult | None:
+            assert self._claims is not None
+            try:
+                claimed = await self._claims.claim(claim_id, request, target, asked)
+                if claimed.result is None:
+                    queue = ClaimQueue(self._claims)
+                    waiting = await queue.enqueue(claim_id, claim_id, request, target, claimed, asked)
+                    return None if isinstance(waiting, ClaimQueued) else waiting.result
+            except PrebuildsError:
+                return None
+            return claimed.result
+
+        return self.run(join())
+
+    def leave(self, claim_id: str, *, look: bool) -> ClaimResult | None:
+        """What a waiting claim's workflow does when it is woken, late or cancelled."""
+
+        async def go() -> ClaimResult | None:
+            assert self._claims is not None
+            queue = ClaimQueue(self._claims)
+            try:
+                return (await (queue.look(claim_id) if look else queue.leave(claim_id))).result
+            except PrebuildsError:
+                return None
+
+        return self.run(go())
 
     def let_pass(self, time: timedelta) -> None:
         """Make everything recorded older, in one transaction."""

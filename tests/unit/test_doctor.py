@@ -53,7 +53,7 @@ class Server:
 
 
 @pytest.mark.parametrize(
-    ("kind", "unserved"), [("workflow", {"silent", "unknown"}), ("activity", {"unknown"})], ids=str
+    ("kind", "unserved"), [("workflow", {"silent", "unknown"}), ("activity", {"unknown"})], ids=["workflow", "activity"]
 )
 async def test_a_silent_workflow_poller_is_gone_and_a_silent_activity_poller_is_busy(
     kind: Kind, unserved: set[str]

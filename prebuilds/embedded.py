@@ -1,0 +1,63 @@
+"""The claim worker inside a service's own process.
+
+    client = await prebuilds.client.connect()
+    async with claims_worker(client, database_url) as prebuilds:
+        workspace = await prebuilds.claim(preset="acme/python/small", owner="alice", name="alice-dev")
+
+A claim made through this very `Client` object starts eagerly: Temporal hands its first task to this process in the
+answer to the start, so that a claim waits for no poll. All else is as with any claims worker: each claim is a workflow
+of its own, and a process that is killed in the middle of one leaves it to the deployment's other claims workers, which
+notice within the task timeout of 2 s. So a deployment keeps at least one of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+
+from prebuilds.client import PrebuildsClient
+from prebuilds.dispatch import Dispatcher
+from prebuilds.settings import Settings, load_settings
+from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.store.migrate import check_schema
+from prebuilds.workers import claims_worker_on
+
+CONNECTIONS = 2
+"""Beside the claims' own: for what follows a claim, and for what is asked when nothing is ready."""
+
+
+@asynccontextmanager
+async def claims_worker(
+    client: Client, database_url: str, *, settings: Settings | None = None
+) -> AsyncIterator[PrebuildsClient]:
+    """Serve claims in this process until the block ends; then drain, as a worker does on SIGTERM.
+
+    Args:
+        client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. Claims that other clients start
+            are served, too, without the eager start.
+        database_url: The deployment's PostgreSQL.
+        settings: The deployment's; None reads the environment. `enabled` and the rules of holds matter here.
+    Yields:
+        A `PrebuildsClient` on *client*.
+    Raises:
+        TypeError: *client* converts data in another way.
+        StackUnreachable: The database cannot be reached, or has the schema of another version.
+    """
+    if not issubclass(client.data_converter.payload_converter_class, PydanticPayloadConverter):
+        raise TypeError("the client needs pydantic_data_converter; prebuilds.client.connect gives such a one")
+    await check_reachable(database_url)
+    engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)
+    try:
+        await check_schema(engine)
+        dispatcher = Dispatcher(engine, client)
+        async with claims_worker_on(client, engine, database_url, dispatcher, settings or load_settings()) as worker:
+            try:
+                async with worker:
+                    yield PrebuildsClient(client)
+            finally:
+                await dispatcher.drain()
+    finally:
+        await engine.dispose()

@@ -1,0 +1,89 @@
+"""What a claim is refused with, in a person's words: the database says only which kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from prebuilds.api import (
+    ClaimIdReused,
+    InitiatorNotFound,
+    InvalidInput,
+    NameTaken,
+    NotAMember,
+    OwnerNotFound,
+    PrebuildsError,
+    PrebuiltWorkspacesNotSupported,
+    PresetNotFound,
+    TemplateNotFound,
+    TemplateUnavailable,
+)
+from prebuilds.payloads import ClaimRequest
+
+REFUSED = "PB001"
+"""The SQLSTATE of a refusal; its message is the error's type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimTarget:
+    """Which preset is claimed: an id, or a path of active version. `label` is for messages."""
+
+    label: str
+    preset_id: UUID | None = None
+    path: Sequence[str] | None = None
+
+
+def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str) -> PrebuildsError:
+    """The typed error of a refusal of *kind*."""
+    refusals: dict[str, PrebuildsError] = {
+        "ClaimIdReused": ClaimIdReused(
+            f"claim id {claim_id} has won a workspace, or waits for one, with a different request; use a new id",
+            {"claim_id": claim_id},
+        ),
+        "NameTaken": NameTaken(
+            f"{request.owner} has a live workspace named {request.name}; choose another name or release it",
+            {"name": "is taken"},
+        ),
+        "OwnerNotFound": OwnerNotFound(
+            f"owner {request.owner} is not known; add them to an organization's members", {"owner": "is not known"}
+        ),
+        "InitiatorNotFound": InitiatorNotFound(
+            f"initiator {request.asked_by} is not known; add them to an organization's members",
+            {"initiator": "is not known"},
+        ),
+        "PresetNotFound": PresetNotFound(
+            f"no preset {target.label} on an active template version; see `prebuilds status`",
+            {"preset": "does not exist"},
+        ),
+        "TemplateNotFound": TemplateNotFound(
+            f"the template of preset {target.label} was deleted", {"template": "was deleted"}
+        ),
+        "TemplateUnavailable": TemplateUnavailable(
+            f"the template of preset {target.label} is deprecated, or the preset is not of its active version; "
+            "claim organization/template/preset to get the active one",
+            {"preset": "is not available"},
+        ),
+        "NotAMember": NotAMember(
+            f"owner {request.owner} is not a member of the organization of {target.label}",
+            {"owner": "is not a member of the organization"},
+        ),
+        "PrebuiltWorkspacesNotSupported": PrebuiltWorkspacesNotSupported(
+            f"prebuilds are switched off for {target.label}; claim with on_empty create to get an ordinary workspace"
+        ),
+    }
+    return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")
+
+
+def unstorable(request: ClaimRequest, claim_id: str, error: Exception) -> InvalidInput:
+    """Of text that no database takes, such as a zero character: names the fields that have one."""
+    fields = {"claim_id": claim_id, **request.model_dump(mode="json")}
+    details = {name: "has a zero character; leave it out" for name, value in fields.items() if _has_zero(value)}
+    told = "; ".join(f"{field}: {message}" for field, message in details.items()) or str(error)
+    return InvalidInput(f"the claim cannot be stored: {told}", details)
+
+
+def _has_zero(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_has_zero(part) for pair in value.items() for part in pair)
+    return isinstance(value, str) and "\0" in value

@@ -1,0 +1,185 @@
+"""Handing what is ready to whoever waits for it, within the transaction that made it ready."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput, NameTaken, NotAMember
+from prebuilds.payloads import ClaimRequest
+from prebuilds.store.claims import NAME_KEY
+from prebuilds.store.events import record_event
+
+logger = logging.getLogger(__name__)
+
+# Only an active preset serves its queue: a new version takes its waiters along.
+PRESET = text("""
+    SELECT p.id, p.name, p.template_id, p.template_version_id, p.last_invalidated_at, v.hands_over, t.default_ttl,
+           t.organization_id, o.name AS organization, t.name AS template
+      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.id = p.template_id
+      JOIN template_versions v ON v.id = p.template_version_id JOIN organizations o ON o.id = t.organization_id
+     WHERE p.id = :preset_id AND t.deleted_at IS NULL AND NOT t.deprecated AND o.prebuilds_enabled
+       AND EXISTS (SELECT FROM claim_queue q
+                    WHERE q.template_id = t.id AND q.preset_name = p.name AND q.decided_at IS NULL)
+""")
+# Who looks its place up or leaves at this moment is waited for: that takes no longer, and waits for nobody. Passed over
+# is whose claim is being tried again: that may wait for what is held here.
+HEAD = text("""
+    SELECT q.claim_id, q.workflow_id, q.request, q.request_hash, c.workspace_id AS won
+      FROM claim_queue q JOIN claims c ON c.id = q.claim_id
+     WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
+     ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
+""")
+OLDEST_READY = text("""
+    SELECT id, claim_build_id, address, latest_build + 1 AS build_number FROM workspaces
+     WHERE claimable_preset_id = :preset_id AND (expires_at IS NULL OR expires_at >= now())
+       AND (CAST(:invalidated AS timestamptz) IS NULL OR created_at >= :invalidated)
+     ORDER BY created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
+""")
+PEOPLE = text("""
+    SELECT o.id AS owner_id, i.id AS initiator_id,
+           EXISTS (SELECT FROM organization_members m
+                    WHERE m.user_id = o.id AND m.organization_id = :organization_id) AS member
+      FROM users o, users i WHERE o.name = :owner AND i.name = :initiator
+""")
+HAND_OVER = text("""
+    SELECT hand_over_v1(
+        :claim_id, :request_hash, :workspace_id, :build_id, :number, :address, :preset_id, :version_id, :hands_over,
+        :owner_id, :owner, :initiator_id, :initiator, :name, :autostart, :next_start,
+        nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
+        CAST(:claim_parameters AS jsonb))
+""")
+DECIDE = text("UPDATE claim_queue SET decided_at = now(), refusal = :refusal WHERE claim_id = :claim_id")
+
+WAITED_FOR = text("""
+    SELECT DISTINCT p.id
+      FROM claim_queue q JOIN templates t ON t.id = q.template_id AND t.deleted_at IS NULL AND NOT t.deprecated
+      JOIN organizations o ON o.id = t.organization_id AND o.prebuilds_enabled
+      JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = q.preset_name
+     WHERE q.decided_at IS NULL AND EXISTS (SELECT FROM workspaces w WHERE w.claimable_preset_id = p.id)
+""")
+SHARE_PRESET = text("SELECT FROM presets WHERE id = :preset_id FOR SHARE")
+
+
+@dataclass(slots=True)
+class Served:
+    """Who is to be told, and what is to be started, after the commit."""
+
+    workflow_ids: list[str] = field(default_factory=list)
+    build_ids: list[UUID] = field(default_factory=list)
+    preset_ids: list[UUID] = field(default_factory=list)
+    """Whose pools have given something away."""
+    labels: list[dict[str, str]] = field(default_factory=list)
+    """Of each prebuild that was handed over, for the metrics."""
+
+    def add(self, other: Served) -> None:
+        self.workflow_ids += other.workflow_ids
+        self.build_ids += other.build_ids
+        self.preset_ids += other.preset_ids
+        self.labels += other.labels
+
+
+async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Served) -> None:
+    """Give a preset's ready prebuilds to the head of its queue, as long as there are both.
+
+    The caller's transaction holds the preset's row shared, so that nobody joins the queue meanwhile.
+    """
+    preset = (await connection.execute(PRESET, {"preset_id": preset_id})).one_or_none()
+    if preset is None:
+        return
+    labels = {
+        "organization_name": preset.organization,
+        "template_name": preset.template,
+        "preset_name": preset.name,
+    }
+    queue = {"template_id": preset.template_id, "name": preset.name}
+    ready = {"preset_id": preset_id, "invalidated": preset.last_invalidated_at}
+    while (prebuild := (await connection.execute(OLDEST_READY, ready)).one_or_none()) is not None:
+        while (head := (await connection.execute(HEAD, queue)).one_or_none()) is not None:
+            refusal = None if head.won is not None else await _hand_over(connection, preset, prebuild, head)
+            await connection.execute(DECIDE, {"claim_id": head.claim_id, "refusal": refusal})
+            if refusal is not None:
+                told = {"error": refusal}
+                await record_event(
+                    connection, "claim_refused", "queue", preset_id=preset_id, claim_id=head.claim_id, data=told
+                )
+            served.workflow_ids.append(head.workflow_id)
+            if head.won is None and refusal is None:
+                break
+        else:
+            return
+        served.preset_ids.append(preset_id)
+        served.labels.append(labels)
+        if preset.hands_over:
+            served.build_ids.append(prebuild.claim_build_id)
+
+
+async def serve_all_waiters(engine: AsyncEngine) -> Served:
+    """Serve what a hand-over could have missed: a version that became active again with prebuilds of its own.
+
+    One preset's failure is logged, and leaves the others theirs.
+    """
+    served = Served()
+    async with engine.connect() as connection:
+        presets = list(await connection.scalars(WAITED_FOR))
+    for preset_id in presets:
+        now = Served()
+        try:
+            async with engine.begin() as connection:
+                await connection.execute(SHARE_PRESET, {"preset_id": preset_id})
+                await serve_waiters(connection, preset_id, now)
+        except DBAPIError:
+            logger.warning("Serving who waits has failed", extra={"preset_id": str(preset_id)}, exc_info=True)
+        else:
+            served.add(now)
+    return served
+
+
+async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Row[Any], head: Row[Any]) -> str | None:
+    """Give *prebuild* to *head*. Returns why that can no longer be, as an error's type; the next one is tried then."""
+    try:
+        request = ClaimRequest.model_validate(head.request)
+    except ValidationError:  # of another release; it must not keep the build from ending
+        return InvalidInput.__name__
+    asked = {"owner": request.owner, "initiator": request.asked_by, "organization_id": preset.organization_id}
+    people = (await connection.execute(PEOPLE, asked)).one_or_none()
+    if people is None or not people.member:
+        return NotAMember.__name__
+    values = {
+        "claim_id": head.claim_id,
+        "request_hash": head.request_hash,
+        "workspace_id": prebuild.id,
+        "build_id": prebuild.claim_build_id,
+        "number": prebuild.build_number,
+        "address": prebuild.address,
+        "preset_id": preset.id,
+        "version_id": preset.template_version_id,
+        "hands_over": preset.hands_over,
+        "owner_id": people.owner_id,
+        "owner": request.owner,
+        "initiator_id": people.initiator_id,
+        "initiator": request.asked_by,
+        "name": request.name,
+        "autostart": request.autostart_schedule,
+        "next_start": request.next_start_at,
+        "ttl": None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds),
+        "default_ttl": preset.default_ttl,
+        "claim_parameters": json.dumps(request.claim_parameters),
+    }
+    try:
+        async with connection.begin_nested():  # one candidate that fails leaves the others a chance
+            await connection.execute(HAND_OVER, values)
+    except IntegrityError as error:
+        if NAME_KEY in str(error):
+            return NameTaken.__name__
+        raise
+    return None

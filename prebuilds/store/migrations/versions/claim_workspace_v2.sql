@@ -1,0 +1,170 @@
+-- One person's claim, whole, in one round trip. Source of the order of its steps: docs/decisions/0004.
+--
+-- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim leaves nothing behind.
+-- `fresh` is false when an earlier attempt had decided already and this is its answer again. An empty pool with p_held null
+-- decides nothing yet: the caller finds out whether creation is held there, and asks again with the answer.
+CREATE FUNCTION claim_workspace_v2(
+    p_claim_id text, p_request_hash bytea,
+    p_preset_id uuid, p_organization text, p_template text, p_preset text,
+    p_owner text, p_initiator text, p_name text,
+    p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb,
+    p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
+    OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_claim claims%ROWTYPE;
+    v_owner uuid;
+    v_initiator uuid;
+    v_preset record;
+    v_workspace record;
+    v_miss text;
+    v_ttl interval;
+    v_final boolean;
+BEGIN
+    -- The claim's own row first: attempts of one claim queue here, else the later one could skip the last prebuild,
+    -- locked by the earlier, and report an empty pool.
+    INSERT INTO claims (id, request_hash) VALUES (p_claim_id, p_request_hash) ON CONFLICT (id) DO NOTHING;
+    fresh := FOUND;
+    IF NOT fresh THEN
+        SELECT * INTO v_claim FROM claims WHERE id = p_claim_id FOR UPDATE;
+        IF v_claim.workspace_id IS NOT NULL THEN
+            IF v_claim.request_hash <> p_request_hash THEN
+                RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
+            END IF;
+            answer := v_claim.answer;
+            RETURN;
+        ELSIF EXISTS (SELECT FROM claim_queue q WHERE q.claim_id = p_claim_id AND q.decided_at IS NULL
+                         AND q.deadline > now() AND q.request_hash <> p_request_hash) THEN
+            RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
+        END IF;
+        fresh := true;
+    END IF;
+
+    SELECT id INTO v_owner FROM users WHERE name = p_owner;
+    IF v_owner IS NULL THEN
+        RAISE EXCEPTION 'OwnerNotFound' USING ERRCODE = 'PB001';
+    END IF;
+    v_initiator := v_owner;
+    IF p_initiator <> p_owner THEN
+        SELECT id INTO v_initiator FROM users WHERE name = p_initiator;
+        IF v_initiator IS NULL THEN
+            RAISE EXCEPTION 'InitiatorNotFound' USING ERRCODE = 'PB001';
+        END IF;
+    END IF;
+
+    IF p_preset_id IS NOT NULL THEN
+        SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
+               t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
+               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled
+          INTO v_preset
+          FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
+          JOIN template_versions v ON v.id = p.template_version_id
+         WHERE p.id = p_preset_id;
+    ELSE
+        SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
+               t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
+               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled
+          INTO v_preset
+          FROM organizations o
+          JOIN templates t ON t.organization_id = o.id AND t.name = p_template AND t.deleted_at IS NULL
+          JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = p_preset
+          JOIN template_versions v ON v.id = p.template_version_id
+         WHERE o.name = p_organization;
+    END IF;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'PresetNotFound' USING ERRCODE = 'PB001';
+    ELSIF v_preset.deleted_at IS NOT NULL THEN
+        RAISE EXCEPTION 'TemplateNotFound' USING ERRCODE = 'PB001';
+    ELSIF v_preset.deprecated THEN
+        RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
+    ELSIF NOT EXISTS (SELECT FROM organization_members m
+                       WHERE m.organization_id = v_preset.organization_id AND m.user_id = v_owner) THEN
+        RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';
+    END IF;
+    organization := v_preset.organization_name;
+    template := v_preset.template_name;
+    preset := v_preset.name;
+    v_ttl := nullif(coalesce(p_ttl, v_preset.default_ttl), interval '0');
+
+    IF NOT (p_enabled AND v_preset.prebuilds_enabled) THEN
+        v_miss := 'disabled';
+        IF p_on_empty <> 'create' THEN
+            RAISE EXCEPTION 'PrebuiltWorkspacesNotSupported' USING ERRCODE = 'PB001';
+        END IF;
+    ELSIF v_preset.template_version_id IS DISTINCT FROM v_preset.active_version_id THEN
+        v_miss := 'inactive_version';
+        IF p_on_empty <> 'create' THEN
+            RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
+        END IF;
+    ELSE
+        SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
+          FROM workspaces w
+         WHERE w.claimable_preset_id = v_preset.id
+           AND (w.expires_at IS NULL OR w.expires_at >= now())
+           AND (v_preset.last_invalidated_at IS NULL OR w.created_at >= v_preset.last_invalidated_at)
+         ORDER BY w.created_at, w.id
+         LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            -- A second look that waits: whoever holds the last one may still roll back.
+            SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
+              FROM workspaces w
+             WHERE w.claimable_preset_id = v_preset.id
+               AND (w.expires_at IS NULL OR w.expires_at >= now())
+               AND (v_preset.last_invalidated_at IS NULL OR w.created_at >= v_preset.last_invalidated_at)
+             ORDER BY w.created_at, w.id
+             LIMIT 1 FOR NO KEY UPDATE;
+        END IF;
+        IF FOUND THEN
+            answer := hand_over_v1(
+                p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
+                v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner, p_owner,
+                v_initiator, p_initiator, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
+            RETURN;
+        END IF;
+        SELECT CASE WHEN v_preset.desired_instances IS NULL THEN 'no_pool'
+                    WHEN EXISTS (SELECT FROM workspaces w
+                                  WHERE w.preset_id = v_preset.id AND w.deleted_at IS NULL
+                                    AND w.owner_id = (SELECT id FROM users WHERE name = 'prebuilds')
+                                    AND w.latest_transition = 'start'
+                                    AND w.latest_status IN ('pending', 'running')) THEN 'starting'
+                    WHEN s.paused THEN 'paused'
+                    WHEN p_held THEN 'held'
+                    ELSE 'empty' END
+          INTO v_miss FROM settings s;
+    END IF;
+
+    v_final := p_held IS NOT NULL OR v_miss <> 'empty';
+    IF p_on_empty = 'create' AND v_final THEN
+        answer := jsonb_build_object(
+            'workspace_id', p_new_workspace_id, 'build_id', p_new_build_id, 'address', NULL, 'claim_id', p_claim_id,
+            'name', p_name, 'owner', p_owner, 'initiator', p_initiator, 'preset_id', v_preset.id,
+            'source', 'created', 'miss_reason', v_miss, 'claimed_at', now());
+        INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
+                                autostart_schedule, next_start_at, ttl, last_used_at, claimed_at, next_action_at,
+                                latest_build, latest_transition, latest_status)
+        VALUES (p_new_workspace_id, v_preset.organization_id, v_owner, p_name, v_preset.template_id,
+                v_preset.template_version_id, v_preset.id, p_autostart, p_next_start, v_ttl, now(), now(),
+                now() + v_ttl, 1, 'start', 'pending');
+        INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
+                                      template_version_id, claim_parameters, next_dispatch_at)
+        VALUES (p_new_build_id, p_new_workspace_id, 1, 'start', 'none', v_initiator, v_preset.id,
+                v_preset.template_version_id, p_claim_parameters, now() + interval '1 second');
+        UPDATE claims
+           SET request_hash = p_request_hash, outcome = 'created', miss_reason = v_miss,
+               answer = claim_workspace_v2.answer, workspace_id = p_new_workspace_id, completed_at = now()
+         WHERE id = p_claim_id;
+    ELSE
+        answer := jsonb_build_object('preset_id', v_preset.id, 'source', NULL, 'miss_reason', v_miss);
+        UPDATE claims
+           SET request_hash = p_request_hash, outcome = 'missed', miss_reason = v_miss,
+               answer = claim_workspace_v2.answer, completed_at = now()
+         WHERE id = p_claim_id;
+    END IF;
+    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- others go on to wait
+        INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
+        VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), p_initiator, v_preset.id,
+                (answer ->> 'workspace_id')::uuid, p_claim_id,
+                jsonb_build_object('owner', p_owner, 'name', p_name, 'miss_reason', v_miss));
+    END IF;
+END
+$$

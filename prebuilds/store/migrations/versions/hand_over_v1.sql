@@ -1,0 +1,42 @@
+-- A prebuild becomes a person's: the row's new owner, the claim's build, the answer. In the caller's transaction, which
+-- holds the workspace's row. Both ways to win end here: a claim that finds a prebuild, and one that waited for it.
+--
+-- Where the provisioner has nothing to do at the hand-over, its build has succeeded by this alone.
+CREATE FUNCTION hand_over_v1(
+    p_claim_id text, p_request_hash bytea, p_workspace_id uuid, p_build_id uuid, p_number int, p_address text,
+    p_preset_id uuid, p_version_id uuid, p_hands_over boolean, p_owner_id uuid, p_owner text, p_initiator_id uuid,
+    p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_answer jsonb := jsonb_build_object(
+        'workspace_id', p_workspace_id, 'build_id', p_build_id, 'address', p_address, 'claim_id', p_claim_id,
+        'name', p_name, 'owner', p_owner, 'initiator', p_initiator, 'preset_id', p_preset_id,
+        'source', 'prebuilt', 'miss_reason', NULL, 'claimed_at', now());
+BEGIN
+    UPDATE workspaces
+       SET owner_id = p_owner_id, name = p_name, autostart_schedule = p_autostart, next_start_at = p_next_start,
+           ttl = p_ttl, last_used_at = now(), claimed_at = now(), claimable_preset_id = NULL, claim_build_id = NULL,
+           expires_at = NULL, latest_build = p_number, latest_transition = 'start',
+           -- What its build's end would plan: the end of its ttl, or its schedule's next moment.
+           next_action_at = CASE WHEN p_hands_over THEN now() + p_ttl ELSE least(now() + p_ttl, p_next_start) END,
+           latest_status = CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
+           latest_ended_at = CASE WHEN p_hands_over THEN NULL ELSE now() END
+     WHERE id = p_workspace_id;
+    -- Initiated by the person, never by the prebuilds user: a constraint of the table says so too.
+    INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
+                                  template_version_id, claim_parameters, status, started_at, completed_at,
+                                  next_dispatch_at)
+    VALUES (p_build_id, p_workspace_id, p_number, 'start', 'claim', p_initiator_id, p_preset_id, p_version_id,
+            p_claim_parameters, CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
+            CASE WHEN p_hands_over THEN NULL ELSE now() END, CASE WHEN p_hands_over THEN NULL ELSE now() END,
+            CASE WHEN p_hands_over THEN now() + interval '1 second' END);
+    UPDATE claims
+       SET request_hash = p_request_hash, outcome = 'prebuilt', miss_reason = NULL, answer = v_answer,
+           workspace_id = p_workspace_id, completed_at = now()
+     WHERE id = p_claim_id;
+    INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
+    VALUES ('claim_prebuilt', p_initiator, p_preset_id, p_workspace_id, p_claim_id,
+            jsonb_build_object('owner', p_owner, 'name', p_name));
+    RETURN v_answer;
+END
+$$

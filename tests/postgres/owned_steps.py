@@ -1,0 +1,69 @@
+"""alice/dev, claimed and brought to a state by the store's own steps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.payloads import BuildStatus, build_id_of
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.tables import metadata
+from tests.builders import make_preset
+from tests.postgres.pool_steps import claim, make_ready, workspace_ids
+from tests.rows import do, one
+
+SUCCEEDED, FAILED = BuildStatus.SUCCEEDED, BuildStatus.FAILED
+DEV = "alice/dev"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+DAILY = "CRON_TZ=Europe/Berlin 30 9 * * *"
+BUILDS = """
+    SELECT string_agg(concat_ws(' ', b.transition, b.stage, b.status, u.name), ', ' ORDER BY b.number) AS told
+      FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.workspace_id = :id AND b.number > 1
+"""
+
+
+async def claimed(engine: AsyncEngine, store: ClaimStore, **changes: Any) -> UUID:
+    """alice/dev, claimed from a pool; handed over unless `handed_over` is false."""
+    handed_over = changes.pop("handed_over", True)
+    preset = await make_preset(engine, instances=0)
+    await make_ready(engine, preset, 1)
+    [workspace_id] = workspace_ids([await claim(store, preset, **({"name": "dev"} | changes))])
+    if handed_over:
+        await run(engine, workspace_id)
+    return workspace_id
+
+
+async def run(engine: AsyncEngine, workspace_id: UUID, status: BuildStatus = SUCCEEDED) -> None:
+    """The workspace's latest build, begun and ended."""
+    build_id = build_id_of(workspace_id, (await row_of(engine, workspace_id)).latest_build)
+    assert (await begin_build(engine, build_id))[1] is not None
+    await end_build(engine, build_id, status, error=None if status is SUCCEEDED else "no")
+
+
+async def row_of(engine: AsyncEngine, workspace_id: UUID) -> Any:
+    return await one(engine, "SELECT * FROM workspaces WHERE id = :id", id=workspace_id)
+
+
+async def builds_of(engine: AsyncEngine, workspace_id: UUID) -> list[str]:
+    """After its creation: transition, stage, status and initiator of each."""
+    return str((await one(engine, BUILDS, id=workspace_id)).told).split(", ")
+
+
+async def let_pass(engine: AsyncEngine, time: timedelta) -> None:
+    """Make all that is recorded of workspaces and builds older."""
+    for name in ("workspaces", "workspace_builds"):
+        columns = [c.name for c in metadata.tables[name].columns if isinstance(c.type, DateTime)]
+        shifted = ", ".join(f"{c} = {c} - CAST(:time AS interval)" for c in columns)
+        await do(engine, f"UPDATE {name} SET {shifted}", time=time)
+
+
+async def moment_comes(engine: AsyncEngine, workspace_id: UUID) -> None:
+    """Time passes until a second after the schedule's next moment."""
+    row = await one(engine, "SELECT next_start_at - now() AS left FROM workspaces WHERE id = :id", id=workspace_id)
+    await let_pass(engine, row.left + timedelta(seconds=1))

@@ -1,0 +1,302 @@
+"""Many claims in one transaction, on a real server: all or nothing, once, and beside everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import (
+    ClaimIdReused,
+    InvalidInput,
+    NameTaken,
+    NoClaimablePrebuiltWorkspaces,
+    NotAMember,
+    PrebuildsError,
+    PresetNotFound,
+)
+from prebuilds.payloads import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimResult, ClaimsResult, MissReason
+from prebuilds.store.claims import Claimed, ClaimStore
+from prebuilds.store.engine import create_claim_pool, dsn_of
+from tests.builders import apply_file, find_preset, make_preset
+from tests.postgres.pool_steps import Desk, claim, make_ready, workspace_ids
+from tests.rows import add_prebuild, do, one, rows_of
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=16) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
+    return Desk(engine, store)
+
+
+def names(number: int, prefix: str = "w") -> list[str]:
+    return [f"{prefix}{n}" for n in range(number)]
+
+
+def ids(result: ClaimsResult) -> list[UUID]:
+    return [c.workspace_id for c in result.claims]
+
+
+async def ready(engine: AsyncEngine, number: int, preset: str = "small", template: str = "python") -> list[UUID]:
+    """Prebuilds in the state that a succeeded creation leaves, oldest first."""
+    found = await find_preset(engine, template=template, preset=preset)
+    made = [await add_prebuild(engine, found, timedelta(seconds=number - n)) for n in range(number)]
+    await do(
+        engine,
+        """
+        UPDATE workspaces SET latest_build = 1, latest_transition = 'start', latest_status = 'succeeded'
+         WHERE claimable_preset_id = :id
+        """,
+        id=found.id,
+    )
+    return made
+
+
+async def test_a_hundred_at_once_in_one_transaction(engine: AsyncEngine, desk: Desk) -> None:
+    preset = await make_preset(engine)
+    made = await ready(engine, 120)
+    result = await desk.ask_all("class", names(100), initiator="bob", ttl_seconds=60)
+    assert ids(result) == made[:100], "the oldest, and each only once"
+    assert [c.name for c in result.claims] == names(100)
+    assert [c.claim_id for c in result.claims] == [f"class/{n}" for n in range(100)]
+    assert {(c.owner, c.initiator, c.source) for c in result.claims} == {("alice", "bob", "prebuilt")}
+    rows = await one(
+        engine,
+        """
+        SELECT count(*), count(DISTINCT w.xmin::text) AS transactions, count(DISTINCT claimed_at) AS times
+          FROM workspaces w WHERE claimed_at IS NOT NULL AND ttl = interval '60 s'
+        """,
+    )
+    assert (rows.count, rows.transactions, rows.times) == (100, 1, 1)
+    assert desk.dispatcher.started == [c.build_id for c in result.claims]
+    assert set(desk.dispatcher.nudged) == {preset.id}
+
+
+async def test_ninety_nine_of_a_hundred_are_none(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    await ready(engine, 99)
+    before = await rows_of(engine)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces, match="99 of 100") as refused:
+        await desk.ask_all("class", names(100))
+    assert refused.value.details == {"miss_reason": "empty"}
+    assert await rows_of(engine) == before
+    assert desk.dispatcher.started == []
+    created = await desk.ask_all("class", names(100), on_empty="create")
+    assert [c.source for c in created.claims] == ["prebuilt"] * 99 + ["created"]
+    assert (created.claims[-1].miss_reason, created.claims[-1].address) == (MissReason.EMPTY, None)
+
+
+async def test_the_same_batch_again_gets_the_same_answer(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    await ready(engine, 8)
+    at_once = await asyncio.gather(*[desk.ask_all("class", names(4)) for _ in range(3)])
+    assert at_once[0] == at_once[1] == at_once[2]
+    assert len(desk.dispatcher.started) == 4, "what an earlier attempt has started is not started again"
+    # Also when another version has become active since.
+    await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
+    rows = await rows_of(engine)
+    assert await desk.ask_all("class", names(4)) == at_once[0]
+    assert await rows_of(engine) == rows
+
+
+async def test_another_batch_under_its_id_is_refused(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    await ready(engine, 9)
+    await desk.ask_all("class", names(2))
+    rows = await rows_of(engine)
+    for other, changes in ((names(3), {}), (names(1), {}), (names(2, "x"), {}), (names(2), {"owner": "bob"})):
+        with pytest.raises(ClaimIdReused):
+            await desk.ask_all("class", other, **changes)
+    with pytest.raises(ClaimIdReused):
+        await desk.ask("class/0", name="w0")
+    assert await rows_of(engine) == rows
+
+
+async def test_one_name_taken_refuses_all(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    await ready(engine, 9)
+    await desk.ask("mine", name="w3")
+    rows = await rows_of(engine)
+    with pytest.raises(NameTaken, match="w3"):
+        await desk.ask_all("class", names(5))
+    assert await rows_of(engine) == rows
+    assert len(ids(await desk.ask_all("class", names(5), owner="bob"))) == 5, "names are unique for an owner"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"preset": "acme/python/none"}, PresetNotFound),
+        ({"owner": "carol"}, NotAMember),
+        ({"on_empty": "wait"}, InvalidInput),
+        ({"name": "one-too-many"}, InvalidInput),
+        ({"owner": "prebuilds"}, InvalidInput),
+    ],
+    ids=str,
+)
+async def test_a_refusal_is_of_all_and_writes_nothing(
+    engine: AsyncEngine, desk: Desk, changes: dict[str, str], refused: type[PrebuildsError]
+) -> None:
+    await make_preset(engine)
+    await ready(engine, 3)
+    await do(engine, "INSERT INTO users (id, name) VALUES (gen_random_uuid(), 'carol')")
+    rows = await rows_of(engine)
+    with pytest.raises(refused):
+        await desk.ask_all("class", names(3), **changes)
+    assert await rows_of(engine) == rows
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [([], "names"), (names(CLAIMS_MAX + 1), "names"), (["a", "b", "a"], "distinct"), (["a", "Not A Name"], "names.1")],
+    ids=["none", "too many", "twice", "no name"],
+)
+async def test_names_that_cannot_be_are_refused_by_field(desk: Desk, given: list[str], field: str) -> None:
+    with pytest.raises(InvalidInput, match=field):
+        await desk.ask_all("class", given)
+
+
+@pytest.mark.parametrize("number", [1, CLAIMS_MAX])
+async def test_from_one_to_the_most(engine: AsyncEngine, desk: Desk, number: int) -> None:
+    await make_preset(engine)
+    made = await ready(engine, number)
+    assert ids(await desk.ask_all("class", names(number))) == made
+
+
+async def test_a_members_id_fits_where_the_batchs_does(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    await ready(engine, 12)
+    longest = "x" * (CLAIM_ID_BYTES_MAX - len(f"/{CLAIMS_MAX - 1}"))
+    assert len(ids(await desk.ask_all(longest, names(11)))) == 11
+    for claim_id in (longest + "x", ""):
+        with pytest.raises(InvalidInput, match="claim_id"):
+            await desk.ask_all(claim_id, names(1, "y"))
+
+
+# --- Beside everybody else -------------------------------------------------------------------------------------------
+
+
+async def test_batches_and_single_claims_at_once_count_exactly(
+    engine: AsyncEngine, store: ClaimStore, desk: Desk
+) -> None:
+    preset = await make_preset(engine)
+    for n in range(8):
+        made = await ready(engine, 40)
+        batches = [
+            # One names the pool by its path, the other by its id: it is one pool all the same.
+            desk.ask_all(f"path-{n}", names(15, f"a{n}-")),
+            desk.ask_all(f"id-{n}", names(15, f"b{n}-"), preset=str(preset.id), owner="bob"),
+        ]
+        singles = [claim(store, preset, name=f"s{n}-{m}") for m in range(30)]
+        answers = await asyncio.gather(*batches, *singles, return_exceptions=True)
+        batch_ids = [i for a in answers if isinstance(a, ClaimsResult) for i in ids(a)]
+        single_ids = workspace_ids([a for a in answers if isinstance(a, Claimed)])
+        others = [a for a in answers if not isinstance(a, ClaimsResult | Claimed)]
+        assert all(isinstance(a, NoClaimablePrebuiltWorkspaces) for a in others), others
+        won = [*batch_ids, *single_ids]
+        assert len(set(won)) == len(won)
+        assert set(won) <= set(made)
+        assert len(batch_ids) % 15 == 0, "all or nothing"
+        left = (await one(engine, "SELECT count(*) FROM workspaces WHERE claimable_preset_id IS NOT NULL")).count
+        assert left == 40 - len(won)
+        assert left == 0 or (len(single_ids) == 30 and left < 15), "nobody misses what is there"
+        await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
+
+
+async def test_two_batches_that_want_more_than_there_is(engine: AsyncEngine, desk: Desk) -> None:
+    """Each would hold rows that the other waits for."""
+    preset = await make_preset(engine)
+    for n in range(15):
+        await ready(engine, 10)
+        asked = [
+            desk.ask_all(f"path-{n}", names(8, f"a{n}-")),
+            desk.ask_all(f"id-{n}", names(8, f"b{n}-"), preset=str(preset.id), owner="bob"),
+        ]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        won, missed = sorted(answers, key=lambda a: isinstance(a, BaseException))
+        assert isinstance(won, ClaimsResult)
+        assert isinstance(missed, NoClaimablePrebuiltWorkspaces)
+        await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
+    assert await deadlocks(engine) == 0
+
+
+async def test_the_same_names_in_another_order_from_another_pool(engine: AsyncEngine, desk: Desk) -> None:
+    """They wait for each other's names; one gives way, and then knows that they are taken."""
+    await apply_file(engine, {"name": "small", "instances": 1}, {"name": "large", "instances": 1})
+    for n in range(3):
+        await ready(engine, 40)
+        await ready(engine, 40, preset="large")
+        wanted = names(40, f"w{n}-")
+        answers = await asyncio.gather(
+            desk.ask_all(f"small-{n}", wanted),
+            desk.ask_all(f"large-{n}", wanted[::-1], preset="acme/python/large"),
+            return_exceptions=True,
+        )
+        won, refused = sorted(answers, key=lambda a: isinstance(a, BaseException))
+        assert isinstance(won, ClaimsResult), refused
+        assert isinstance(refused, NameTaken)
+        await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
+
+
+async def test_a_pass_and_a_batch_take_turns(engine: AsyncEngine, desk: Desk, database_url: str) -> None:
+    """A pass holds its preset's row before it locks prebuilds in an order of its own."""
+    preset = await make_preset(engine)
+    await ready(engine, 4)
+    other = await asyncpg.connect(dsn_of(database_url))
+    try:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute("UPDATE presets SET last_pass = last_pass WHERE id = $1", preset.id)
+        batch = asyncio.create_task(desk.ask_all("class", names(4)))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        async with asyncio.timeout(10):
+            while not await other.fetchval(waits):
+                await asyncio.sleep(0.01)
+        locked = await other.fetch("SELECT id FROM workspaces ORDER BY id FOR UPDATE NOWAIT")
+        assert len(locked) == 4, "it holds no prebuild while it waits"
+        await transaction.rollback()
+        assert len(ids(await batch)) == 4
+    finally:
+        await other.close()
+
+
+async def test_a_batch_is_of_one_version(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine)
+    for n in range(6):
+        await ready(engine, 60)
+        applying = apply_file(engine, {"name": "small", "instances": 1, "parameters": {"n": str(n)}})
+        answer, _ = await asyncio.gather(
+            desk.ask_all(f"class-{n}", names(60, f"w{n}-"), on_empty="create"), applying, return_exceptions=True
+        )
+        assert isinstance(answer, ClaimsResult)
+        assert len({c.preset_id for c in answer.claims}) == 1
+        assert {c.source for c in answer.claims} in ({"prebuilt"}, {"created"})
+        await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL")
+
+
+async def test_a_batch_serves_nobody_who_waits_and_waits_for_nobody(engine: AsyncEngine, desk: Desk) -> None:
+    preset = await make_preset(engine, instances=0)
+    await desk.wait("first")
+    [made] = await make_ready(engine, preset, 1)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces):
+        await desk.ask_all("class", names(1))
+    place = await desk.look("first")
+    assert isinstance(place.result, ClaimResult)
+    assert place.result.workspace_id == made
+
+
+async def deadlocks(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+    found = await one(engine, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    return int(found.deadlocks)

@@ -29,16 +29,20 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           w.last_used_at, w.ttl, w.claimed_at, w.host, (SELECT name FROM users WHERE id = w.owner_id) AS owner,
+           w.last_used_at, w.ttl, w.claimed_at, w.host, u.name AS owner,
            o.name AS organization, t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset,
            p.expire_after, v.provisioner, v.queue, v.source
-      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
+      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
       LEFT JOIN presets p ON p.id = b.preset_id
 """
-# The owner's name is not joined: were the row waited for while a claim changes it, the join would lose it.
-LOCK_BUILD = text(f"{_BUILD} WHERE b.id = :build_id FOR NO KEY UPDATE OF w")
+# Two statements: what a lock waited for has changed the rows that a join with it had read before.
+LOCK_WORKSPACE_OF = text("""
+    SELECT FROM workspaces WHERE id = (SELECT workspace_id FROM workspace_builds WHERE id = :build_id)
+       FOR NO KEY UPDATE
+""")
+READ_BUILD = text(f"{_BUILD} WHERE b.id = :build_id")
 READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
 READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
 
@@ -238,7 +242,9 @@ async def take_due_builds(engine: AsyncEngine) -> list[UUID]:
 
 
 async def lock_build(connection: AsyncConnection, build_id: UUID) -> Row[tuple[object, ...]]:
-    row = (await connection.execute(LOCK_BUILD, {"build_id": build_id})).one_or_none()
+    """The build, and its workspace's row held."""
+    await connection.execute(LOCK_WORKSPACE_OF, {"build_id": build_id})
+    row = (await connection.execute(READ_BUILD, {"build_id": build_id})).one_or_none()
     if row is None:
         raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
     return row

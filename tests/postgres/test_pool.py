@@ -23,7 +23,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs, list_jobs
-from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
+from prebuilds.store.pool import cancel_creations, cancel_pending_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import JobFilter
 from tests.builders import apply_file, make_preset
@@ -239,3 +239,26 @@ async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimS
     assert len(rows.prebuilds) == 59
     assert counted.counts == count_prebuilds(rows.preset, rows.prebuilds, rows)
     assert UUID(str(counted.preset.id)) == preset.id
+
+
+async def test_a_build_cancelled_while_its_begin_waits_is_not_begun(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    [workspace_id] = await record_prebuilds(engine, preset, 1)
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT FROM workspaces WHERE id = :id FOR UPDATE"), {"id": workspace_id})
+        beginning = asyncio.create_task(begin_build(engine, build_id_of(workspace_id, 1)))
+        while not await waiting_for_locks(engine):
+            await asyncio.sleep(0.01)
+        assert await cancel_pending_creations(connection, [workspace_id], cause="meanwhile") == [workspace_id]
+    facts, wanted = await beginning
+    assert (facts.status, wanted) == (BuildStatus.CANCELED, None)
+    row = await one(engine, "SELECT latest_status, deleted_at FROM workspaces")
+    assert row.latest_status == "canceled"
+    assert row.deleted_at is not None
+
+
+async def waiting_for_locks(engine: AsyncEngine) -> int:
+    row = await one(
+        engine, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return int(row.count)

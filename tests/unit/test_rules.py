@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from activities.claims import check_request
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import BuildStatus, Stage, Transition, parse_duration
+from prebuilds.payloads import BuildStatus, ClaimRequest, Stage, Transition, parse_duration, parse_input
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset
 from prebuilds.planning.lifecycle import LatestBuild, next_action
@@ -139,14 +139,16 @@ GOOD = {"preset": "a/b/c", "owner": "alice", "name": "dev"}
         ({"owner": None}, "owner"),
         ({"owner": "prebuilds"}, "owner"),
         ({"initiator": "prebuilds"}, "initiator"),
-        ({"on_empty": "wait"}, "on_empty"),
+        ({"on_empty": "maybe"}, "on_empty"),
+        ({"wait_timeout_seconds": 0}, "wait_timeout_seconds"),
+        ({"on_timeout": "wait"}, "on_timeout"),
         ({"next_start_at": "2026-01-01T00:00:00Z"}, "next_start_at"),
         ({"next_start_at": "tomorrow"}, "next_start_at"),
     ],
 )
 def test_a_bad_claim_names_its_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as wrong:
-        check_request(GOOD | change)
+        check_request(parse_input(ClaimRequest, GOOD | change, "claim"))
     assert field in wrong.value.details
 
 

@@ -81,6 +81,7 @@ class ProvisioningActivities:
     def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
         """The pool lacks one now, and its preset may have to back off: decided at once, not at the next pass."""
         _measure(end)
+        self._dispatcher.cancel_builds(end.canceled)
         if end.facts.pool and end.facts.preset_id is not None:
             self._dispatcher.nudge([end.facts.preset_id])
         return _outcome(end)

@@ -118,7 +118,9 @@ class ReconcileActivities:
 
     @activity.defn
     async def cancel_builds(self, input: CarryOut) -> CarriedOut:
-        return self._started(await pool.cancel_creations(*self._asked(input)))
+        written = await pool.cancel_creations(*self._asked(input))
+        self._dispatcher.cancel_builds(written.build_ids)
+        return CarriedOut(done=len(written.workspace_ids), lost=written.lost)
 
     def _asked(self, input: CarryOut) -> tuple[AsyncEngine, UUID, int, Sequence[UUID], Rules]:
         return self._engine, input.preset_id, input.pass_number, input.ids, self._rules

@@ -74,6 +74,14 @@ class Dispatcher:
         if first and self._recorded:
             self._spawn(self._start_recorded())
 
+    def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
+        """Cancel the workflows of builds that were cancelled, soon. Call after the commit.
+
+        One that is lost is made up for: it ends by itself once a provisioner takes it up, or the relay starts it.
+        """
+        for build_id in build_ids:
+            self._spawn(self._cancel(build_id))
+
     def nudge(self, preset_ids: Iterable[UUID]) -> None:
         """Ask the loop to reconcile these presets now, soon. Call after the commit. A stopped loop stays stopped."""
         first = not self._nudged
@@ -125,6 +133,14 @@ class Dispatcher:
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the relay withdraws it
                 raise
+
+    async def _cancel(self, build_id: UUID) -> None:
+        async with self._starting:
+            try:
+                await self._client.get_workflow_handle(build_workflow_id(build_id)).cancel(rpc_timeout=SIGNAL_TIMEOUT)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it was not started yet
+                    raise
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)

@@ -7,11 +7,10 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import OperatorRequest, Payload, ReleaseResult, build_workflow_id
+from prebuilds.payloads import OperatorRequest, Payload, ReleaseResult
 from prebuilds.store import evidence, jobs, owned, workspaces
 from prebuilds.views import (
     CancelResult,
@@ -91,12 +90,7 @@ class WorkspaceOperations:
         if wanted.empty:
             raise InvalidInput.field("filter", "give at least one of initiator, status and template")
         done = await jobs.cancel_jobs(self.engine, wanted, dry_run=dry_run)
-        for build_id in done.running:
-            try:
-                await self.client.get_workflow_handle(build_workflow_id(build_id)).cancel()
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # the relay starts it again, and it ends as canceled
-                    raise
+        self.dispatcher.cancel_builds(done.build_ids)
         return done.result
 
     async def request_of_workspace(self, request: OperatorRequest) -> Payload:

@@ -66,6 +66,8 @@ class BuildEnd:
     """False when somebody had ended it before."""
     served: Served = field(default_factory=Served)
     """Who had waited for the prebuild that it made ready."""
+    canceled: list[UUID] = field(default_factory=list)
+    """Other builds that it has ended, since they cannot work either."""
 
 
 async def end_build(
@@ -105,8 +107,9 @@ async def end_build(
         await set_latest(connection, facts.workspace_id, facts.number, status)
         if status is BuildStatus.SUCCEEDED:
             await _carry_over(connection, row, facts, made)
+        canceled: list[UUID] = []
         if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
-            await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
+            canceled = await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
         if facts.number == row.latest_build:
             await plan_next_action(connection, facts.workspace_id)
         await add_replacements(connection, facts.workspace_id, build_id, replacements)
@@ -122,7 +125,7 @@ async def end_build(
         served = Served()
         if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
             await serve_waiters(connection, facts.preset_id, served)
-        return BuildEnd(facts, status, error, ended_now=True, served=served)
+        return BuildEnd(facts, status, error, ended_now=True, served=served, canceled=canceled)
 
 
 async def _carry_over(

@@ -45,10 +45,10 @@ LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id FOR NO KEY UPDAT
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """What a cancellation changed, and whose workflows still have to be told."""
+    """What a cancellation changed, and the builds whose workflows still have to be told."""
 
     result: CancelResult
-    running: list[UUID]
+    build_ids: list[UUID]
 
 
 async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
@@ -60,8 +60,8 @@ async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
 async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, *, dry_run: bool = False) -> Cancellation:
     """Cancel builds: pending ones unless the filter's status says otherwise.
 
-    A pending one ends here and now, with its workspace when that was never made. A running one is marked, and its
-    workflow has to be cancelled by the caller.
+    A pending one ends here and now, with its workspace when that was never made; a running one is marked. Their
+    workflows are the caller's to cancel.
     """
     chosen = wanted if wanted.status else wanted.model_copy(update={"status": [BuildStatus.PENDING]})
     async with engine.connect() as connection:
@@ -69,14 +69,12 @@ async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, *, dry_run: bool =
     if dry_run:
         possible = sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
         return Cancellation(CancelResult(canceled=possible, skipped=len(jobs) - possible), [])
-    canceled, running = 0, []
+    canceled: list[UUID] = []
     for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
         async with engine.begin() as connection:
             if await _cancel(connection, job):
-                canceled += 1
-                if job.status == BuildStatus.RUNNING:
-                    running.append(job.build_id)
-    return Cancellation(CancelResult(canceled=canceled, skipped=len(jobs) - canceled), running)
+                canceled.append(job.build_id)
+    return Cancellation(CancelResult(canceled=len(canceled), skipped=len(jobs) - len(canceled)), canceled)
 
 
 async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRow]:

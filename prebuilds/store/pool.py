@@ -237,7 +237,7 @@ async def cancel_creations(
         canceled = await cancel_pending_creations(now.connection, ids, cause="its preset is no longer active")
         if canceled:
             await now.tell("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
-    return Written(canceled, [], lost=len(ids) - len(canceled))
+    return Written(canceled, [build_id_of(i, 1) for i in canceled], lost=len(ids) - len(canceled))
 
 
 async def cancel_pending_creations(connection: AsyncConnection, ids: Sequence[UUID], *, cause: str) -> list[UUID]:
@@ -246,8 +246,8 @@ async def cancel_pending_creations(connection: AsyncConnection, ids: Sequence[UU
     return sorted(rows)
 
 
-async def cancel_creations_of_invalid(connection: AsyncConnection, preset_id: UUID, build_id: UUID) -> None:
-    """The build has shown that this preset's input can never work: one try is enough."""
+async def cancel_creations_of_invalid(connection: AsyncConnection, preset_id: UUID, build_id: UUID) -> list[UUID]:
+    """The build has shown that this preset's input can never work: one try is enough. Returns the builds it ended."""
     pending = list(await connection.scalars(FIND_PENDING_CREATIONS, {"preset_id": preset_id}))
     canceled = await cancel_pending_creations(connection, pending, cause=f"build {build_id} says it can never work")
     if canceled:
@@ -259,3 +259,4 @@ async def cancel_creations_of_invalid(connection: AsyncConnection, preset_id: UU
             build_id=build_id,
             data={"workspaces": canceled, "cause": "validation_failed"},
         )
+    return [build_id_of(i, 1) for i in canceled]

@@ -86,6 +86,10 @@ def test_the_pools_jobs_never_contain_a_claim(stack: DevStack) -> None:
             assert would["canceled"] == 2
             done = stack.ask("jobs", "cancel", "--initiator", "prebuilds")
             assert done == {"canceled": 2, "skipped": 0}
+            until(
+                lambda: stack.temporal("workflow", "count", "--query", query).out.strip() == "Total: 0",
+                "the pool's queue to be empty for Temporal, too",
+            )
             people = stack.ask("jobs", "list", "--initiator", "alice", "--template", "jobs/python")
             assert {j["status"] for j in people["jobs"]} == {"pending"}
             assert stack.preset("jobs")["starting"] == 0

@@ -175,7 +175,7 @@ async def test_cancelling_the_pools_jobs_never_cancels_a_claim(engine: AsyncEngi
     assert (await cancel_jobs(engine, pools, dry_run=True)).result.canceled == 3
     assert (await cancel_jobs(engine, pools)).result.model_dump() == {"canceled": 3, "skipped": 0}
     running = JobFilter(initiator="prebuilds", status=[BuildStatus.RUNNING])
-    assert (await cancel_jobs(engine, running)).running == [build_id_of(begun, 1)]
+    assert (await cancel_jobs(engine, running)).build_ids == [build_id_of(begun, 1)]
     left = await list_jobs(engine, JobFilter(status=[BuildStatus.PENDING]))
     assert {job.build_id for job in left} == claim_builds
     assert len(workspace_ids(claims)) == 2

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -53,7 +54,8 @@ class ProvisioningActivities:
             if driver.locality is Locality.HOST and (elsewhere := await self._elsewhere(facts)):
                 return BuildOutcome(BuildStatus.RUNNING, moved_to=elsewhere)
             try:
-                provisioned, replacements = await _effect(driver, facts, wanted)
+                progress = _Progress(self._engine, facts)
+                provisioned, replacements = await _effect(driver, facts, wanted, progress)
             except asyncio.CancelledError:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
@@ -110,26 +112,37 @@ class ProvisioningActivities:
         )
 
 
+class _Progress:
+    """One build's `Progress`."""
+
+    def __init__(self, engine: AsyncEngine, facts: BuildFacts) -> None:
+        self._engine = engine
+        self._facts = facts
+        self._told = {"build_id": str(facts.id), "workspace_id": str(facts.workspace_id)}
+
+    def __call__(self, line: str) -> None:
+        logger.info(line, extra=self._told)
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        await builds.save_state(self._engine, self._facts.id, state)
+
+
 async def _effect(
-    driver: Provisioner, facts: BuildFacts, wanted: Provision
+    driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
 ) -> tuple[Provisioned | None, list[Replacement]]:
     """What this build's transition and stage mean to a driver."""
-
-    def log(line: str) -> None:
-        logger.info(line, extra={"build_id": str(facts.id), "workspace_id": str(facts.workspace_id)})
-
     match facts.transition:
         case Transition.DELETE:
-            await driver.destroy(wanted, log)
+            await driver.destroy(wanted, progress)
             return None, []
         case Transition.STOP:
-            await driver.stop(wanted, log)
+            await driver.stop(wanted, progress)
             return None, []
         case Transition.START if facts.stage is Stage.CLAIM:
             replacements = await driver.plan(wanted)
-            return await driver.claim(wanted, log), replacements
+            return await driver.claim(wanted, progress), replacements
         case Transition.START:
-            return await driver.apply(wanted, log), []
+            return await driver.apply(wanted, progress), []
 
 
 def _asked_to_cancel() -> bool:

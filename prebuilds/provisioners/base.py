@@ -8,7 +8,6 @@ cannot bring back what a later delete removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -53,7 +52,7 @@ class Provision(BaseModel):
     claimed: bool = False
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
-    """What the driver returned from the workspace's last build, as it was."""
+    """What the driver last saved or returned for this workspace, as it was."""
 
 
 class Provisioned(BaseModel):
@@ -73,6 +72,18 @@ class InventoryItem(BaseModel):
     build_number: int
     running: bool
     created_at: datetime
+
+
+class Progress(Protocol):
+    """Where a driver tells what it does while it does it."""
+
+    def __call__(self, line: str) -> None:
+        """Add a line to the build's log. Never a secret."""
+        ...
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        """Keep *state* now: what the next call for this workspace is given, also when this one never returns."""
+        ...
 
 
 class Provisioner(Protocol):
@@ -96,7 +107,7 @@ class Provisioner(Protocol):
         """Which existing resources `claim` would have to replace; empty when none, or when nothing exists."""
         ...
 
-    async def apply(self, wanted: Provision, log: Callable[[str], None]) -> Provisioned:
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         """Make it, or start it again after `stop`, and return once it is ready.
 
         Raises:
@@ -106,15 +117,15 @@ class Provisioner(Protocol):
         """
         ...
 
-    async def claim(self, wanted: Provision, log: Callable[[str], None]) -> Provisioned:
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         """Hand over a running workspace: tell it its owner, name and claim parameters. At least once."""
         ...
 
-    async def stop(self, wanted: Provision, log: Callable[[str], None]) -> None:
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
         """End what runs and keep what is stored. Nothing there is success."""
         ...
 
-    async def destroy(self, wanted: Provision, log: Callable[[str], None]) -> None:
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """Remove everything. Nothing there is success."""
         ...
 

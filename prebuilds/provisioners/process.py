@@ -23,7 +23,7 @@ import httpx
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners import process_host as host
-from prebuilds.provisioners.base import InventoryItem, Locality, Provision, Provisioned
+from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision, Provisioned
 from prebuilds.provisioners.host import host_id
 from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
 from prebuilds.provisioners.process_host import Found
@@ -37,8 +37,6 @@ POLL_MAX_S = 0.5
 LOG_TAIL_LINES = 15
 AT_ONCE = 16
 """Starts and stops at a time when the whole host is suspended or restored."""
-
-Log = Callable[[str], None]
 
 
 class ProcessProvisioner:
@@ -68,7 +66,7 @@ class ProcessProvisioner:
     async def plan(self, wanted: Provision) -> list[Replacement]:
         return []  # a hand-over writes a file and sends a signal; it never replaces anything
 
-    async def apply(self, wanted: Provision, log: Log) -> Provisioned:
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             is_new = before is None or before.made_by == wanted.build_number
@@ -80,10 +78,10 @@ class ProcessProvisioner:
                 if is_new:
                     await asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number - 1)
                 raise
-        log(f"process {record.pid} is ready")
+        progress(f"process {record.pid} is ready")
         return self._provisioned(record)
 
-    async def claim(self, wanted: Provision, log: Log) -> Provisioned:
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             how = parse_source(wanted.source).claim
@@ -93,10 +91,10 @@ class ProcessProvisioner:
             if how is not False and how.signal is not None and record.found is not None:
                 host.send(record.found, signal.Signals[how.signal])
             await self._wait_ready(record)
-        log(f"handed over to {wanted.owner}")
+        progress(f"handed over to {wanted.owner}")
         return self._provisioned(record)
 
-    async def stop(self, wanted: Provision, log: Log) -> None:
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             if record is None:
@@ -104,7 +102,7 @@ class ProcessProvisioner:
             self._folders.write(record.model_copy(update={"build_number": wanted.build_number, "wanted": False}))
             await self._end(wanted.workspace_id, record)
 
-    async def destroy(self, wanted: Provision, log: Log) -> None:
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             await self._end(wanted.workspace_id, record)

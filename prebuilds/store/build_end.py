@@ -28,7 +28,7 @@ LOCK_PRESET = text("""
 END = text("""
     UPDATE workspace_builds
        SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
-           provisioner_state = CAST(:state AS jsonb)
+           provisioner_state = coalesce(CAST(:state AS jsonb), provisioner_state)
      WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
  RETURNING completed_at
 """)

@@ -6,6 +6,7 @@ and an operator's cancellation never wait for each other in a circle.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,8 +50,13 @@ READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build
 READ_PARAMETERS = text("SELECT name, value FROM preset_parameters WHERE preset_id = :preset_id")
 READ_PROVISIONER_STATE = text("""
     SELECT provisioner_state FROM workspace_builds
-     WHERE workspace_id = :workspace_id AND number < :number AND provisioner_state IS NOT NULL
+     WHERE workspace_id = :workspace_id AND number <= :number AND provisioner_state IS NOT NULL
      ORDER BY number DESC LIMIT 1
+""")
+
+SAVE_STATE = text("""
+    UPDATE workspace_builds SET provisioner_state = CAST(:state AS jsonb)
+     WHERE id = :build_id AND status IN ('running', 'canceling')
 """)
 
 BEGIN = text("""
@@ -180,6 +186,12 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
         if "workspace_builds_one_active_key" in str(error):
             raise BuildWaiting(f"build {build_id} waits for an earlier build of its workspace") from error
         raise
+
+
+async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any]) -> None:
+    """Keep what a driver wants to be given again, while its build runs; a build that has ended keeps its own."""
+    async with engine.begin() as connection:
+        await connection.execute(SAVE_STATE, {"build_id": build_id, "state": json.dumps(state)})
 
 
 async def record_host(engine: AsyncEngine, workspace_id: UUID, host: str) -> str:

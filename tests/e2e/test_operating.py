@@ -223,7 +223,7 @@ async def test_the_pages_of_a_status_join_up(stack: DevStack) -> None:
     assert [str(row.preset_id) for row in whole.presets[:1]] == [page["presets"][0]["preset_id"]]
 
 
-NONE = str(uuid4())
+NONE = "00000000-0000-4000-8000-000000000000"
 
 MISTAKES = [
     (("presets", "list", "--template", "mistakes/none"), 1, "TemplateNotFound", "template"),

@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format simulate bench lock clean
+.PHONY: help install demo test check format simulate faults bench lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: $(STAMP)  ## Rewrite the code in the project's format
 
 simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints what it tried
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),5)
+
+faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
+	$(BIN)/python -m tests.faults
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine
 	$(BIN)/python -m benchmarks.claim

@@ -24,6 +24,7 @@ from prebuilds.payloads import (
     ClaimTerms,
     MissReason,
     OnEmpty,
+    parse_claim_id,
     parse_input,
     parse_path,
 )
@@ -55,6 +56,7 @@ class ClaimActivities:
             PrebuildsError: One of the contract's claim errors, by its type.
         """
         asked = check_request(parse_input(ClaimRequest, raw, "claim"))
+        parse_claim_id(claim_id)
         if asked.on_empty is OnEmpty.WAIT:
             return await self._claim_or_wait(asked, claim_id)
         return await self._claim(asked, claim_id)
@@ -67,6 +69,7 @@ class ClaimActivities:
             PrebuildsError: As for one claim; nothing was written for any.
         """
         asked = check_request(parse_input(ClaimsRequest, raw, "claims"))
+        parse_claim_id(claim_id, members=len(asked.names))
         if asked.on_empty is OnEmpty.WAIT:
             raise InvalidInput.field("on_empty", "wait is for single claims; use fail or create for many at once")
         terms = asked.model_dump(exclude={"names"})
@@ -116,18 +119,20 @@ class ClaimActivities:
         return claimed.result
 
     async def _claim_or_wait(self, asked: ClaimRequest, claim_id: str) -> ClaimResult | ClaimQueued:
-        request, target = await self._target(_with_next_start(asked))
-        hashed = request_hash(asked)
-        claimed = await self._store.claim(claim_id, request, target, hashed)
-        if claimed.result is None:
-            if claimed.miss_reason is MissReason.NO_POOL and asked.on_timeout == "create":
-                return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
-            workflow_id = activity.info().workflow_id or ""
-            waiting = await self._queue.enqueue(claim_id, workflow_id, request, target, claimed, hashed)
-            if isinstance(waiting, ClaimQueued):
-                self._dispatcher.nudge([claimed.preset_id])  # its pool's target has one more now
-                return waiting
-            claimed = waiting
+        with METRICS.time_claim() as measured:
+            request, target = await self._target(_with_next_start(asked))
+            hashed = request_hash(asked)
+            claimed = await self._store.claim(claim_id, request, target, hashed)
+            if claimed.result is None:
+                workflow_id = activity.info().workflow_id or ""
+                waiting = await self._queue.enqueue(claim_id, workflow_id, request, target, claimed, hashed)
+                if isinstance(waiting, ClaimQueued):
+                    self._dispatcher.nudge([claimed.preset_id], urgent=True)  # its pool's target has one more now
+                    return waiting
+                claimed = waiting
+            measured.source = claimed.result.source if claimed.result else None
+        if claimed.result is None and asked.on_timeout == "create":  # there is no pool to wait for
+            return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
         self._follow_up(claimed)
         if claimed.result is None:
             raise _nothing_ready(target, claimed)
@@ -200,8 +205,10 @@ def _preset_target(preset: str) -> ClaimTarget:
 
 
 def _nothing_ready(target: ClaimTarget, claimed: Claimed, more: str = "") -> NoClaimablePrebuiltWorkspaces:
+    remedy = "try again, or claim with on_empty create or wait"
+    if claimed.miss_reason is MissReason.NO_POOL:
+        remedy = "claim with on_empty create, or give the preset instances"
     return NoClaimablePrebuiltWorkspaces(
-        f"no prebuild of {target.label} is ready ({claimed.miss_reason}){more}; "
-        "try again, or claim with on_empty create or wait",
+        f"no prebuild of {target.label} is ready ({claimed.miss_reason}){more}; {remedy}",
         {"miss_reason": claimed.miss_reason},
     )

@@ -20,10 +20,17 @@ from temporalio.common import (
 )
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import ERRORS, OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
+from prebuilds.api import (
+    ERRORS,
+    OrchestratorNotRunning,
+    PrebuildsError,
+    RequestCanceled,
+    StackUnreachable,
+    WorkspaceBuildFailed,
+)
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
     CONTROL_QUEUE,
@@ -45,6 +52,7 @@ from prebuilds.payloads import (
     WorkspaceBuildResult,
     build_workflow_id,
     claim_workflow_id,
+    parse_claim_id,
     parse_input,
 )
 from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
@@ -210,7 +218,7 @@ class PrebuildsClient:
                 self.temporal,
                 "ClaimWorkspace",
                 request.model_dump(mode="json", exclude_defaults=True),
-                id=claim_workflow_id(claim_id),
+                id=claim_workflow_id(parse_claim_id(claim_id)),
                 task_queue=CLAIMS_QUEUE,
                 search=_attributes(request),
                 eager=True,
@@ -229,7 +237,7 @@ class PrebuildsClient:
                 self.temporal,
                 "ClaimWorkspaces",
                 request.model_dump(mode="json", exclude_defaults=True),
-                id=f"claim-workspaces/{claim_id or uuid4()}",
+                id=f"claim-workspaces/{parse_claim_id(claim_id or str(uuid4()), members=len(request.names))}",
                 task_queue=CLAIMS_QUEUE,
                 search=_attributes(request),
                 eager=True,
@@ -438,5 +446,7 @@ def error_of(cause: BaseException | None) -> PrebuildsError:
     if isinstance(cause, ApplicationError) and cause.type in ERRORS:
         details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
         return ERRORS[cause.type](cause.message, details)
+    if isinstance(cause, CancelledError):
+        return RequestCanceled("the request was cancelled before it was answered; ask again")
     message = "no worker has answered in time; is `worker.py` running?" if cause is None else f"{cause}"
     return StackUnreachable(f"the workflow did not end well: {message}")

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -21,8 +21,10 @@ from prebuilds.client import PEOPLE_PRIORITY, start_short
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import (
     CONTROL_QUEUE,
+    INVENTORY_ID,
     ORCHESTRATOR_ID,
     PREBUILDS_USER,
+    InventoryInput,
     OrchestratorInput,
     Transition,
     WorkspaceBuildInput,
@@ -30,17 +32,20 @@ from prebuilds.payloads import (
 )
 from prebuilds.settings import Settings
 from prebuilds.store import actions, builds, control
+from prebuilds.store.build_logs import forget_old_logs
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.control import Control
 from prebuilds.store.hand_over import Served, serve_all_waiters
+from prebuilds.store.inventory import take_inventory_turn
 
 logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
 """Nudges of this time go out as one signal."""
-NUDGE_SPACING_S = 0.25
-"""Between two signals of one process: the first goes at once; a burst of 300 claims is a handful of reconciles."""
+NUDGE_SPACING_S = 1.0
+"""Between two nudges of one preset: the first goes at once, and a burst of 300 claims is two reconciles. Each costs as
+much as two claims, so that four a second for each of four busy pools took a third of a machine with two cores."""
 NUDGED_MAX = 500
 """Named in one signal; beyond that a pass over all costs less."""
 START_DELAY_S = 0.01
@@ -49,6 +54,8 @@ STARTS_AT_ONCE = 10
 """Of one process; more would only queue in the server, in front of a claim's own start."""
 SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
+INVENTORY_TIMEOUT = timedelta(minutes=30)
+"""Of one comparison; hosts that are away cost a minute for every twenty of them."""
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
 DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
@@ -63,8 +70,11 @@ class Dispatcher:
         self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._nudged: set[UUID] = set()
-        self._next_nudge_at = 0.0
+        self._nudges: dict[UUID, float] = {}
+        """When each preset is due."""
+        self._nudged_at: dict[UUID, float] = {}
+        """Within the last `NUDGE_SPACING_S`."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._recorded: set[UUID] = set()
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
@@ -82,12 +92,18 @@ class Dispatcher:
         for build_id in build_ids:
             self._spawn(self._cancel(build_id))
 
-    def nudge(self, preset_ids: Iterable[UUID]) -> None:
-        """Ask the loop to reconcile these presets now, soon. Call after the commit. A stopped loop stays stopped."""
-        first = not self._nudged
-        self._nudged.update(preset_ids)
-        if first and self._nudged:
-            self._spawn(self._send_nudges())
+    def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
+        """Ask the loop to reconcile these presets now, soon. Call after the commit. A stopped loop stays stopped.
+
+        Args:
+            urgent: Also when they were nudged a moment ago.
+        """
+        now = asyncio.get_running_loop().time()
+        for preset in preset_ids:
+            spaced = 0.0 if urgent else self._nudged_at.get(preset, 0.0) + NUDGE_SPACING_S
+            due = max(now + NUDGE_WINDOW_S, spaced)
+            self._nudges[preset] = min(due, self._nudges.get(preset, due))
+        self._nudge_later()
 
     def follow(self, served: Served) -> None:
         """Go on after a hand-over: tell who waited, start the claims' builds, refill. Call after the commit."""
@@ -99,7 +115,9 @@ class Dispatcher:
         self.nudge(served.preset_ids)
 
     async def drain(self) -> None:
-        """Wait for what was asked for so far; called before the process ends."""
+        """Do what was asked for so far, and wait for it; called before the process ends."""
+        self._nudges = dict.fromkeys(self._nudges, 0.0)
+        self._nudge_now()
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -113,11 +131,24 @@ class Dispatcher:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("A background start failed; the relay will repeat it", exc_info=error)
 
-    async def _send_nudges(self) -> None:
+    def _nudge_later(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._nudges:
+            self._alarm = asyncio.get_running_loop().call_at(min(self._nudges.values()), self._nudge_now)
+
+    def _nudge_now(self) -> None:
         now = asyncio.get_running_loop().time()
-        await asyncio.sleep(max(NUDGE_WINDOW_S, self._next_nudge_at - now))
-        self._next_nudge_at = asyncio.get_running_loop().time() + NUDGE_SPACING_S
-        presets, self._nudged = sorted(self._nudged), set()
+        due = sorted(preset for preset, at in self._nudges.items() if at <= now)
+        self._nudged_at = {preset: at for preset, at in self._nudged_at.items() if at > now - NUDGE_SPACING_S}
+        for preset in due:
+            self._nudged_at[preset] = now
+            del self._nudges[preset]
+        self._nudge_later()
+        if due:
+            self._spawn(self._send_nudges(due))
+
+    async def _send_nudges(self, presets: Sequence[UUID]) -> None:
         if len(presets) > NUDGED_MAX:
             presets = []  # all
         handle = self._client.get_workflow_handle(ORCHESTRATOR_ID)
@@ -190,6 +221,20 @@ def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput
     )
 
 
+async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, Any]:
+    """Compare what exists with what is recorded; attaches to a comparison that runs, also to one that may not fix."""
+    return await client.start_workflow(
+        "ReconcileInventory",
+        InventoryInput(fix=fix),
+        id=INVENTORY_ID,
+        task_queue=CONTROL_QUEUE,
+        execution_timeout=INVENTORY_TIMEOUT,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="Compares what exists with what is recorded",
+    )
+
+
 async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
     """Start the loop's workflow unless it runs. Returns whether this call started it."""
     handle = client.get_workflow_handle(ORCHESTRATOR_ID)
@@ -227,15 +272,19 @@ class Relay:
         while True:
             try:
                 await self.sweep()
-                if self._settings.enabled and clock() >= next_keep_alive:
-                    await self.keep_loop_alive()
+                if clock() >= next_keep_alive:
+                    if self._settings.enabled:
+                        await self.keep_loop_alive()
+                    if await take_inventory_turn(self._engine):
+                        await start_inventory(self._client, fix=True)
                     next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
             except Exception as error:
                 logger.warning("The relay's sweep failed and will be repeated", extra={"error": repr(error)})
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> Sequence[UUID]:
-        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait.
+        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait; clear away
+        old logs.
 
         Returns:
             The builds that it started.
@@ -243,6 +292,7 @@ class Relay:
         started = [*await actions.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
         self._dispatcher.start_builds(started)
         await self._attend_queue()
+        await forget_old_logs(self._engine)
         return started
 
     async def _attend_queue(self) -> None:

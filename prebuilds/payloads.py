@@ -37,6 +37,7 @@ CONTROL_QUEUE = "prebuilds"
 CLAIMS_QUEUE = "prebuilds-claims"
 PROVISIONER_QUEUE = "prebuilds-provisioner"
 ORCHESTRATOR_ID = "prebuilds-orchestrator"
+INVENTORY_ID = "reconcile-inventory"
 
 NAME_LENGTH_MAX = 32
 NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
@@ -300,6 +301,13 @@ class OperatorRequest(Payload):
     """To be set: empty or `none` for none; None leaves it as it is."""
 
 
+class InventoryInput(Payload):
+    """How `ReconcileInventory` runs."""
+
+    fix: bool = False
+    """Whether it may act on what it finds a second time; otherwise it only reports."""
+
+
 class ReleaseResult(Payload):
     workspace_id: UUID
     build_id: UUID
@@ -343,6 +351,20 @@ def _check_claim_id(value: str) -> str:
 
 
 ClaimId = Annotated[str, AfterValidator(_check_claim_id)]
+
+
+def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
+    """A claim's id, as it comes from a caller or in a workflow's id.
+
+    Args:
+        members: Of a batch: so many claims have ids of their own, made from this one.
+    Raises:
+        InvalidInput: It cannot be stored.
+    """
+    longest = CLAIM_ID_BYTES_MAX - (len(f"/{members - 1}") if members else 0)
+    if not 0 < len(claim_id.encode()) <= longest or "\0" in claim_id:
+        raise InvalidInput.field("claim_id", f"must be 1 to {longest} bytes of text")
+    return claim_id
 
 
 class ClaimTerms(Payload):
@@ -434,7 +456,7 @@ class ClaimPlace(Payload):
 class ClaimStatus(Payload):
     """What the `status` query of a claim answers."""
 
-    state: Literal["deciding", "waiting", "claimed", "failed"]
+    state: Literal["deciding", "waiting", "claimed", "failed", "canceled"]
     position: int | None = None
     """In the queue, as last looked up."""
     deadline: Timestamp | None = None

@@ -10,8 +10,9 @@ answer, its deadline comes, or it is cancelled. Whoever has won, also late or ca
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -19,9 +20,11 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.claims import ClaimActivities
-    from prebuilds.api import ClaimTimedOut
+    from prebuilds.api import ClaimTimedOut, InvalidInput, StoreUnavailable
     from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimStatus
+    from workflows.raw import only_input
     from workflows.refusal import refused
+    from workflows.steps import to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspace/"
 
@@ -35,6 +38,9 @@ DECIDE = workflow.LocalActivityConfig(
 )
 LOOK_FIRST, LOOK_MAX = timedelta(seconds=2), timedelta(minutes=5)
 """How often a waiting claim looks up its position: twice as long each time, so that a day of it is a short history."""
+SHORTEST_S = 0.001
+
+T = TypeVar("T")
 
 
 @workflow.defn
@@ -43,16 +49,19 @@ class ClaimWorkspace:
         self._status = ClaimStatus(state="deciding")
         self._woken = False
         self._late = False
+        self._canceled = False
 
     @workflow.run
-    async def run(self, raw: Any = None) -> ClaimResult:
+    async def run(self, *raw: Any) -> ClaimResult:
         self._claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
         try:
-            decided = await self._decide(raw)
-            result = decided if isinstance(decided, ClaimResult) else await self._wait(raw, decided)
-        except FailureError as error:
+            result = await self._claim(only_input(raw))
+        except (InvalidInput, FailureError) as error:
             self._status = ClaimStatus(state="failed")
             raise refused(error) from None
+        except asyncio.CancelledError:
+            self._status = ClaimStatus(state="canceled")
+            raise
         self._status = ClaimStatus(state="claimed")
         return result
 
@@ -64,67 +73,68 @@ class ClaimWorkspace:
     def status(self, *raw: Any) -> ClaimStatus:
         return self._status
 
-    async def _decide(self, raw: Any) -> ClaimResult | ClaimQueued:
-        """The decision itself is not cancelled: its transaction may have committed, and then it counts."""
-        deciding = workflow.start_local_activity_method(ClaimActivities.claim, args=[raw, self._claim_id], **DECIDE)
-        try:
-            return await asyncio.shield(deciding)
-        except asyncio.CancelledError:
-            decided = await deciding
-            won = decided if isinstance(decided, ClaimResult) else await self._leave()
-            if won is None:
-                raise
+    async def _claim(self, raw: Any) -> ClaimResult:
+        decided = await self._step(ClaimActivities.claim, raw, self._claim_id)
+        if isinstance(decided, ClaimResult):
+            return decided
+        won = await self._wait(decided)
+        if won is not None:
             return won
-
-    async def _wait(self, raw: Any, queued: ClaimQueued) -> ClaimResult:
-        """Stand in the queue until there is an answer."""
-        # By a timer's firing, not by asking the clock: after a local activity it may read differently in a replay.
-        deadline = asyncio.create_task(self._ring((queued.deadline - workflow.now()).total_seconds()))
-        pause = LOOK_FIRST
-        try:
-            while not self._late:
-                self._status = ClaimStatus(state="waiting", position=queued.position, deadline=queued.deadline)
-                self._woken = False
-                try:
-                    await workflow.wait_condition(lambda: self._woken or self._late, timeout=pause)
-                except TimeoutError:
-                    pause = min(pause * 2, LOOK_MAX)
-                if self._late:
-                    break
-                place = await self._look()
-                if place.result is not None:
-                    return place.result
-                if place.waiting is None:
-                    break  # withdrawn: its deadline has passed long ago
-                queued = place.waiting
-        except asyncio.CancelledError:
-            if (won := await self._leave()) is not None:
-                return won
-            raise
-        finally:
-            deadline.cancel()
-        return await self._leave() or await self._in_vain(raw)
-
-    async def _ring(self, after_s: float) -> None:
-        if after_s > 0:
-            await workflow.sleep(after_s, summary="the claim's deadline")
-        self._late = True
-
-    async def _look(self) -> ClaimPlace:
-        return await workflow.execute_local_activity_method(ClaimActivities.look_in_queue, self._claim_id, **DECIDE)
-
-    async def _leave(self) -> ClaimResult | None:
-        place = await workflow.execute_local_activity_method(ClaimActivities.leave_queue, self._claim_id, **DECIDE)
-        return place.result
-
-    async def _in_vain(self, raw: Any) -> ClaimResult:
+        if self._canceled:
+            raise asyncio.CancelledError
         if isinstance(raw, dict) and raw.get("on_timeout") == "create":
-            return await workflow.execute_local_activity_method(
-                ClaimActivities.create_instead, args=[raw, self._claim_id], **DECIDE
-            )
+            return await self._step(ClaimActivities.create_instead, raw, self._claim_id)
         raise ApplicationError(
             "no prebuild became ready before the claim's deadline; try again, or claim with on_timeout create",
             {"claim_id": self._claim_id},
             type=ClaimTimedOut.__name__,
             non_retryable=True,
         )
+
+    async def _wait(self, queued: ClaimQueued) -> ClaimResult | None:
+        """Stand in the queue until there is an answer, and leave it in any case. None: it was all in vain."""
+        place, pause = ClaimPlace(waiting=queued), LOOK_FIRST
+        # By a timer's firing, not by asking the clock: after a local activity it may read differently in a replay.
+        left_s = (queued.deadline - workflow.now()).total_seconds()
+        deadline = asyncio.create_task(self._ring(max(left_s, SHORTEST_S)))
+        while place.waiting is not None and not self._late and not self._canceled:
+            self._status = ClaimStatus(
+                state="waiting", position=place.waiting.position, deadline=place.waiting.deadline
+            )
+            if not await self._woken_within(pause):
+                pause = min(pause * 2, LOOK_MAX)
+            if not self._late and not self._canceled:
+                place = await self._look() or place
+        deadline.cancel()
+        if place.result is not None:
+            return place.result
+        return (await self._step(ClaimActivities.leave_queue, self._claim_id)).result
+
+    async def _woken_within(self, pause: timedelta) -> bool:
+        try:
+            await workflow.wait_condition(lambda: self._woken or self._late, timeout=pause)
+        except TimeoutError:
+            return False
+        except asyncio.CancelledError:
+            self._canceled = True
+        return True
+
+    async def _ring(self, after_s: float) -> None:
+        await workflow.sleep(after_s, summary="the claim's deadline")
+        self._late = True
+
+    async def _look(self) -> ClaimPlace | None:
+        """None: the database is away, which who stands in its queue outlives."""
+        self._woken = False  # before the read, so that a wake during it earns another
+        try:
+            return await self._step(ClaimActivities.look_in_queue, self._claim_id)
+        except FailureError as error:
+            if refused(error).type != StoreUnavailable.__name__:
+                raise
+            return None
+
+    async def _step(self, activity: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """A step is not cancelled: its transaction may have committed, and then it counts."""
+        done, canceled = await to_its_end(workflow.start_local_activity_method(activity, args=args, **DECIDE))
+        self._canceled = self._canceled or canceled
+        return done

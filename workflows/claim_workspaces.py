@@ -10,9 +10,12 @@ from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.claims import ClaimActivities
+    from prebuilds.api import InvalidInput
     from prebuilds.payloads import ClaimsResult
     from workflows.claim_workspace import DECIDE
+    from workflows.raw import only_input
     from workflows.refusal import refused
+    from workflows.steps import to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspaces/"
 DECIDE_ALL = DECIDE | workflow.LocalActivityConfig(
@@ -23,11 +26,13 @@ DECIDE_ALL = DECIDE | workflow.LocalActivityConfig(
 @workflow.defn
 class ClaimWorkspaces:
     @workflow.run
-    async def run(self, raw: Any = None) -> ClaimsResult:
+    async def run(self, *raw: Any) -> ClaimsResult:
         claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
         try:
-            return await workflow.execute_local_activity_method(
-                ClaimActivities.claim_all, args=[raw, claim_id], **DECIDE_ALL
+            deciding = workflow.start_local_activity_method(
+                ClaimActivities.claim_all, args=[only_input(raw), claim_id], **DECIDE_ALL
             )
-        except FailureError as error:
+            won: ClaimsResult = (await to_its_end(deciding))[0]  # also when it was cancelled meanwhile
+        except (InvalidInput, FailureError) as error:
             raise refused(error) from None
+        return won

@@ -1,4 +1,4 @@
-"""What an operator types, made sense of. Nothing here raises: a handler that does would park or fail its workflow."""
+"""What an operator types, made sense of. Nothing that handlers use raises: that would park or fail their workflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from prebuilds.api import InvalidInput
+
 NO_CAUSE = "no cause given"
+
+
+def only_input(raw: Sequence[Any]) -> Any:
+    """A workflow's one input; None when there is none. A `run` that names its parameter is parked by a second one.
+
+    Raises:
+        InvalidInput: There is more than one.
+    """
+    if len(raw) > 1:
+        raise InvalidInput.field("input", f"must be one JSON object; {len(raw)} inputs were given")
+    return raw[0] if raw else None
 
 
 def as_text(value: Any) -> str:

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PrebuildsError, StoreUnavailable
+from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, MissReason
-from prebuilds.store.claim_refusals import ClaimTarget, refusal
+from prebuilds.store.claim_refusals import ClaimTarget, refusal, unstorable
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
 
 # NO KEY UPDATE: claims in the air refer to the preset by its key, and go on. The template keeps its active version.
@@ -129,20 +129,18 @@ class ClaimQueue:
 
         A claim that waits already keeps its place and deadline.
 
+        Returns:
+            Its place; or what it has won after all; or its miss again, when there is no pool to wait for.
         Raises:
-            NoClaimablePrebuiltWorkspaces: The preset has no pool, so waiting is in vain.
             PrebuildsError: What any claim is refused with; `ClaimIdReused` also when another request waits under it.
             StoreUnavailable: The database is away.
         """
+        if missed.miss_reason is MissReason.NO_POOL:
+            return missed
         for _ in range(JOIN_TRIES_MAX):
-            if missed.miss_reason is MissReason.NO_POOL:
-                raise NoClaimablePrebuiltWorkspaces(
-                    f"preset {target.label} has no pool to wait for; claim with on_empty create, or give it instances",
-                    {"miss_reason": missed.miss_reason},
-                )
             join = partial(self._join, claim_id, workflow_id, request, target, missed.preset_id, asked)
             found = await transacted(join)
-            if isinstance(found, ClaimQueued) or found.result is not None:
+            if isinstance(found, ClaimQueued) or found.result is not None or found.miss_reason is MissReason.NO_POOL:
                 return found
             missed = found
         raise StoreUnavailable(f"the version of {target.label} changes all the time; try again with the same id")
@@ -162,7 +160,11 @@ class ClaimQueue:
             await connection.execute(FORGET_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
             place = (claim_id, workflow_id, *queue, request.model_dump_json(), asked, timeout)
-            if await connection.fetchval(ENQUEUE, *place):
+            try:
+                joined = await connection.fetchval(ENQUEUE, *place)
+            except asyncpg.DataError as error:
+                raise unstorable(request, claim_id, error) from error
+            if joined:
                 told = (request.asked_by, preset_id, claim_id, request.owner, request.name)
                 await connection.execute(TELL_QUEUED, *told)
             return _queued(await connection.fetchrow(POSITION, claim_id))

@@ -194,20 +194,21 @@ class ClaimStore:
         asked: bytes,
         held: bool | None,
     ) -> list[Claimed]:
-        """Up to the first miss."""
+        """In the requests' order; ends with the first miss, if there is one."""
         if target.preset_id is not None:
             locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
         else:
             locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
-        claims: list[Claimed] = []
-        for n, request in enumerate(requests):
+        claims: dict[int, Claimed] = {}
+        # By name: batches of one owner, from whatever pools, then wait for each other's names in one order.
+        for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
             claimed = await self.decide(connection, f"{claim_id}/{n}", request, target, asked, held=held)
             if claimed.fresh and claimed.preset_id != locked:
                 raise _GaveWay  # a version became active before its template was held
-            claims.append(claimed)
             if claimed.result is None:
-                break
-        return claims
+                return [*claims.values(), claimed]
+            claims[n] = claimed
+        return [claims[n] for n in range(len(requests))]
 
     async def decide(
         self,

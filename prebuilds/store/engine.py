@@ -18,6 +18,7 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # told of its end while it was idle, and used before that end
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
@@ -61,8 +62,18 @@ def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 
 
 async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
     """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots."""
+
+    async def leave_as_it_is(_: Any) -> None:
+        """Claims change nothing of their session, and the driver ends an open transaction by itself; the usual reset
+        would be every claim's second round trip."""
+
     return await asyncpg.create_pool(
-        dsn_of(url), min_size=min(2, size), max_size=size, **_options("prebuilds-claims"), command_timeout=10
+        dsn_of(url),
+        min_size=min(2, size),
+        max_size=size,
+        reset=leave_as_it_is,
+        command_timeout=10,
+        **_options("prebuilds-claims"),
     )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from activities.claims import ClaimActivities
+from prebuilds.api import PrebuildsError
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import (
     BuildStatus,
@@ -36,7 +41,10 @@ from tests.builders import MadePreset
 from tests.rows import do, one
 
 RULES = Rules()
+SPREAD_S = 0.03
+"""About how long one of two opponents takes, on a machine with nothing else to do."""
 T = TypeVar("T")
+U = TypeVar("U")
 
 _names = count(1)
 
@@ -108,6 +116,37 @@ def workspace_ids(claims: Sequence[Claimed]) -> list[UUID]:
     return [c.result.workspace_id for c in claims if c.result is not None]
 
 
+async def against(n: int, rounds: int, first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """The nth round of two opponents. Over the rounds the first one begins later and later: from wholly before the
+    second one to wholly after it, with every moment of it in between."""
+
+    async def later() -> T:
+        await asyncio.sleep(n * SPREAD_S / rounds)  # not a wait for a state: the moment is what is tried
+        return await first
+
+    if n == 0:
+        begun = await first
+        return begun, await second
+    if n == rounds - 1:
+        ended = await second
+        return await first, ended
+    begun, ended = await asyncio.gather(later(), second)
+    return begun, ended
+
+
+async def together(works: Iterable[Awaitable[T]]) -> list[T]:
+    """All at once, beginning when this is awaited."""
+    return list(await asyncio.gather(*works))
+
+
+async def outcome(work: Awaitable[T]) -> T | PrebuildsError:
+    """What *work* returns, or is refused with."""
+    try:
+        return await work
+    except PrebuildsError as refusal:
+        return refusal
+
+
 class NotedDispatcher(Dispatcher):
     """Starts nothing, and notes what it was asked for."""
 
@@ -118,16 +157,18 @@ class NotedDispatcher(Dispatcher):
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         self.started += build_ids
 
-    def nudge(self, preset_ids: Iterable[UUID]) -> None:
+    def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
         self.nudged += preset_ids
 
 
 class Desk:
     """Where people claim: the activities of a claim's workflow, each run as that workflow would run it."""
 
-    def __init__(self, engine: AsyncEngine, store: ClaimStore, rules: Rules = RULES) -> None:
+    def __init__(
+        self, engine: AsyncEngine, store: ClaimStore, rules: Rules = RULES, dispatcher: Dispatcher | None = None
+    ) -> None:
         self.dispatcher = NotedDispatcher()
-        self._activities = ClaimActivities(engine, store, self.dispatcher, rules)
+        self._activities = ClaimActivities(engine, store, dispatcher or self.dispatcher, rules)
 
     async def ask(self, claim_id: str, **changes: Any) -> ClaimResult | ClaimQueued:
         """A claim by alice of acme/python/small under a name of its own, unless *changes* say otherwise."""
@@ -158,3 +199,58 @@ class Desk:
         environment = ActivityEnvironment()
         environment.info = replace(environment.info, workflow_id=f"claim-workspace/{claim_id}")
         return await environment.run(step, *args)
+
+
+def got(place: ClaimPlace) -> UUID:
+    """The workspace that a claim was handed."""
+    assert place.result is not None
+    return place.result.workspace_id
+
+
+def position_of(place: ClaimPlace) -> int:
+    """Of a claim that waits."""
+    assert place.waiting is not None
+    return place.waiting.position
+
+
+async def owner_of(engine: AsyncEngine, workspace_id: UUID) -> UUID:
+    row = await one(engine, "SELECT owner_id FROM workspaces WHERE id = :id", id=workspace_id)
+    return UUID(str(row.owner_id))
+
+
+async def until_blocked(connection: Any, number: int = 1) -> None:
+    """Wait until so many others wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with asyncio.timeout(10):
+        while await connection.fetchval(waiting) < number:
+            await asyncio.sleep(0.01)
+
+
+class Workflows:
+    """Temporal as dispatcher and relay use it: which workflows run, and what was sent to them."""
+
+    def __init__(self) -> None:
+        self.status: dict[str, WorkflowExecutionStatus] = {}
+        """By workflow id; those that are not in here are unknown."""
+        self.signals: list[tuple[str, str]] = []
+        self.started: list[str] = []
+        self.describes = True
+
+    def get_workflow_handle(self, id: str) -> Any:
+        async def describe() -> Any:
+            if not self.describes:
+                raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+            if id not in self.status:
+                raise RPCError("no such workflow", RPCStatusCode.NOT_FOUND, b"")
+            return SimpleNamespace(status=self.status[id])
+
+        async def signal(name: str, *_: Any, **__: Any) -> None:
+            self.signals.append((id, name))
+
+        return SimpleNamespace(describe=describe, signal=signal)
+
+    async def start_workflow(self, *_: Any, id: str, **__: Any) -> Any:
+        self.started.append(id)
+
+    def woken(self) -> list[str]:
+        return [id for id, name in self.signals if name == "wake"]

@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import ClaimIdReused, NameTaken, NoClaimablePrebuiltWorkspaces, NotAMember, PrebuildsError
+from prebuilds.api import ClaimIdReused, NameTaken, NotAMember, PrebuildsError
 from prebuilds.payloads import (
     PREBUILDS_USER_ID,
     ClaimPlace,
-    ClaimQueued,
-    ClaimRequest,
     ClaimResult,
-    OnEmpty,
     build_id_of,
 )
-from prebuilds.planning.plan import plan_preset
-from prebuilds.store.builds import begin_build
-from prebuilds.store.claim_queue import ClaimQueue
-from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import ClaimStore, request_hash
-from prebuilds.store.control import pause, resume
+from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
-from prebuilds.store.pool import create_prebuilds
-from prebuilds.store.retiring import delete_template, deprecate_template
-from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
-from prebuilds.store.status import read_status
-from tests.builders import MadePreset, apply_file, find_preset, make_preset
+from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
-    RULES,
     Desk,
+    against,
     begin_prebuilds,
     claim,
     finish,
+    got,
     make_ready,
-    snapshot_of,
+    owner_of,
+    position_of,
+    until_blocked,
     workspace_ids,
 )
 from tests.rows import do, events, one, rows_of
 
 ROUNDS = 40
-LATEST_S = 0.02
-"""About how long a build's end takes."""
 PATH = ("acme", "python", "small")
 UNMATCHED = """
     SELECT count(*) FROM claim_queue q JOIN presets p ON p.template_id = q.template_id AND p.name = q.preset_name
@@ -66,21 +53,6 @@ async def store(database_url: str) -> AsyncIterator[ClaimStore]:
 @pytest.fixture
 def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
     return Desk(engine, store)
-
-
-def got(place: ClaimPlace) -> UUID:
-    assert place.result is not None
-    return place.result.workspace_id
-
-
-def at(place: ClaimPlace) -> int:
-    assert place.waiting is not None
-    return place.waiting.position
-
-
-async def owner_of(engine: AsyncEngine, workspace_id: UUID) -> UUID:
-    row = await one(engine, "SELECT owner_id FROM workspaces WHERE id = :id", id=workspace_id)
-    return UUID(str(row.owner_id))
 
 
 async def one_member_less(engine: AsyncEngine, name: str) -> None:
@@ -101,7 +73,7 @@ async def test_first_come_first_served_with_a_visible_position(engine: AsyncEngi
 
     made = await begin_prebuilds(engine, preset, 3)
     for n, workspace_id in enumerate(made):
-        assert [at(await desk.look(f"c{m}")) for m in range(n, 3)] == list(range(1, 4 - n))
+        assert [position_of(await desk.look(f"c{m}")) for m in range(n, 3)] == list(range(1, 4 - n))
         served = (await finish(engine, workspace_id)).served
         assert served.workflow_ids == [f"claim-workspace/c{n}"]
         assert (served.build_ids, served.preset_ids) == ([build_id_of(workspace_id, 2)], [preset.id])
@@ -127,7 +99,7 @@ async def test_queues_are_apart(engine: AsyncEngine, desk: Desk) -> None:
     assert (await desk.wait("large-1", preset="acme/python/large")).position == 1
     [made] = await make_ready(engine, large, 1)
     assert got(await desk.look("large-1")) == made
-    assert at(await desk.look("small-1")) == 1
+    assert position_of(await desk.look("small-1")) == 1
 
 
 async def test_what_is_ready_is_taken_without_waiting(engine: AsyncEngine, desk: Desk) -> None:
@@ -219,7 +191,7 @@ async def test_a_place_that_is_looked_up_at_the_very_moment_is_waited_for(
         await transaction.start()
         await other.execute("SELECT FROM claim_queue WHERE claim_id = 'first' FOR UPDATE")
         ending = asyncio.create_task(finish(engine, made))
-        await blocked(other)
+        await until_blocked(other)
         await transaction.rollback()
         await ending
     finally:
@@ -246,22 +218,14 @@ async def test_an_answer_that_was_waited_for_is_the_new_one(engine: AsyncEngine,
             *(preset.organization_id, taken.name, preset.template_id, preset.version_id),
         )
         ending = asyncio.create_task(finish(engine, made))
-        await blocked(holder)
+        await until_blocked(holder)
         looking = asyncio.create_task(desk.look("c1"))
-        await blocked(holder, 2)
+        await until_blocked(holder, 2)
         await transaction.rollback()
         await ending
         assert got(await looking) == made
     finally:
         await holder.close()
-
-
-async def blocked(connection: Any, number: int = 1) -> None:
-    """Wait until so many others wait for a lock."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    async with asyncio.timeout(10):
-        while await connection.fetchval(waiting) < number:
-            await asyncio.sleep(0.01)
 
 
 # --- Those who can no longer be served -------------------------------------------------------------------------------
@@ -316,12 +280,7 @@ async def test_leaving_and_the_hand_over_cannot_both_win(engine: AsyncEngine, de
     for n in range(ROUNDS):
         await desk.wait(f"leave-{n}", name=f"leave-{n}")
         [made] = await begin_prebuilds(engine, preset, 1)
-
-        async def leave(n: int = n) -> ClaimPlace:
-            await asyncio.sleep(n * LATEST_S / ROUNDS)  # not a wait for a state: it is the moment of leaving
-            return await desk.leave(f"leave-{n}")
-
-        place, _ = await asyncio.gather(leave(), finish(engine, made))
+        place, _ = await against(n, ROUNDS, desk.leave(f"leave-{n}"), finish(engine, made))
         won = place.result is not None
         outcomes[won] += 1
         row = await one(engine, "SELECT owner_id, claimable_preset_id FROM workspaces WHERE id = :id", id=made)
@@ -344,7 +303,7 @@ async def test_whoever_leaves_moves_the_others_up(engine: AsyncEngine, desk: Des
     for n in range(3):
         await desk.wait(f"c{n}")
     assert await desk.leave("c0") == ClaimPlace()
-    assert [at(await desk.look(f"c{n}")) for n in (1, 2)] == [1, 2]
+    assert [position_of(await desk.look(f"c{n}")) for n in (1, 2)] == [1, 2]
     assert await desk.look("c0") == ClaimPlace()
 
 
@@ -409,150 +368,3 @@ async def test_a_place_whose_claim_was_won_otherwise_is_left_with_the_answer(eng
     assert got(await desk.look("next")) == second, "it is passed over, since it has one"
     assert got(await desk.look("mine")) == first
     assert got(await desk.leave("mine")) == first
-
-
-# --- Presets that change ---------------------------------------------------------------------------------------------
-
-
-async def test_a_new_version_takes_its_waiters_along(engine: AsyncEngine, desk: Desk) -> None:
-    old = await make_preset(engine, instances=0)
-    await desk.wait("by-path")
-    await desk.wait("by-id", preset=str(old.id))
-    [stale] = await begin_prebuilds(engine, old, 1)
-    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
-    new = await find_preset(engine)
-    assert (await finish(engine, stale)).served.workflow_ids == [], "only the active version serves"
-    assert await owner_of(engine, stale) == PREBUILDS_USER_ID
-    assert (await snapshot_of(engine, new)).preset.waiting == 2
-    made = await make_ready(engine, new, 2)
-    assert [got(await desk.look("by-path")), got(await desk.look("by-id"))] == made
-
-
-async def test_joining_minds_a_version_that_came_meanwhile(
-    engine: AsyncEngine, store: ClaimStore, database_url: str
-) -> None:
-    """It holds the row of the preset that will serve it: else it could join beside a build that is ending."""
-    await make_preset(engine, instances=0)
-    request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
-    missed = await store.claim("c1", request, target, asked)
-    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
-    new = await find_preset(engine)
-    ending = await asyncpg.connect(dsn_of(database_url))
-    try:
-        transaction = ending.transaction()
-        await transaction.start()
-        await ending.execute("SELECT FROM presets WHERE id = $1 FOR SHARE", new.id)
-        joining = asyncio.create_task(ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked))
-        await blocked(ending)
-        await transaction.rollback()
-        assert isinstance(await joining, ClaimQueued)
-    finally:
-        await ending.close()
-
-
-async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine, store: ClaimStore) -> None:
-    await make_preset(engine, instances=0)
-    request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
-    missed = await store.claim("c1", request, target, asked)
-    await do(engine, "UPDATE presets SET desired_instances = NULL")
-    with pytest.raises(NoClaimablePrebuiltWorkspaces, match="no pool"):
-        await ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked)
-
-
-async def _deprecated(engine: AsyncEngine) -> None:
-    await deprecate_template(engine, "acme/python", "ops")
-
-
-async def _deleted(engine: AsyncEngine) -> None:
-    await delete_template(engine, "acme/python", "ops")
-
-
-async def _switched_off(engine: AsyncEngine) -> None:
-    await do(engine, "UPDATE organizations SET prebuilds_enabled = false")
-
-
-@pytest.mark.parametrize("change", [_deprecated, _deleted, _switched_off])
-async def test_only_an_active_preset_serves(
-    engine: AsyncEngine, desk: Desk, change: Callable[[AsyncEngine], Awaitable[None]]
-) -> None:
-    preset = await make_preset(engine, instances=0)
-    await desk.wait("c1")
-    [made] = await begin_prebuilds(engine, preset, 1)
-    await change(engine)
-    assert (await finish(engine, made)).served.workflow_ids == []
-    assert await owner_of(engine, made) == PREBUILDS_USER_ID
-    assert at(await desk.look("c1")) == 1
-
-
-async def test_no_pool_is_refused_at_once(engine: AsyncEngine, desk: Desk) -> None:
-    await make_preset(engine, instances=None)
-    with pytest.raises(NoClaimablePrebuiltWorkspaces) as refused:
-        await desk.ask("c1", on_empty="wait")
-    assert refused.value.details == {"miss_reason": "no_pool"}
-    made = await desk.ask("c2", on_empty="wait", on_timeout="create")
-    assert isinstance(made, ClaimResult)
-    assert (made.source, made.miss_reason) == ("created", "no_pool")
-    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
-
-
-# --- The pool that they wait for -------------------------------------------------------------------------------------
-
-
-async def waiting_in_status(engine: AsyncEngine) -> list[int]:
-    return [row.waiting for row in await read_status(engine, RULES)]
-
-
-async def pass_over(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """One pass over a preset, whose number is *number*; what it has created is begun."""
-    plan = plan_preset(await snapshot_of(engine, preset), number)
-    return (await create_prebuilds(engine, preset.id, number, plan.create, RULES)).workspace_ids
-
-
-async def test_a_pool_of_zero_serves_its_waiters(engine: AsyncEngine, desk: Desk) -> None:
-    preset = await make_preset(engine, instances=0)
-    assert await pass_over(engine, preset, 1) == []
-    for n in range(2):
-        await desk.wait(f"c{n}")
-    assert desk.dispatcher.nudged == [preset.id] * 2, "the pool has more to make now"
-    assert await waiting_in_status(engine) == [2]
-    async with snapshot_transaction(engine) as connection:
-        [counted] = (await snapshot_state(connection, RULES)).presets
-    assert (counted.preset.waiting, counted.preset.base_instances) == (2, 0)
-    made = await pass_over(engine, preset, 2)
-    assert len(made) == 2
-    assert await pass_over(engine, preset, 3) == [], "those that are being made count"
-    await begin_builds(engine, made)
-    for workspace_id in made:
-        await finish(engine, workspace_id)
-    assert {got(await desk.look(f"c{n}")) for n in range(2)} == set(made)
-    assert await waiting_in_status(engine) == [0]
-    assert await pass_over(engine, preset, 4) == []
-
-
-async def test_only_the_version_that_serves_shows_who_waits(engine: AsyncEngine, desk: Desk) -> None:
-    old = await make_preset(engine, instances=1)
-    await begin_prebuilds(engine, old, 1)
-    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
-    await desk.wait("c1")
-    shown = {row.version: row.waiting for row in await read_status(engine, RULES)}
-    assert shown == {1: 0, 2: 1}
-
-
-async def test_a_pause_holds_what_is_made_for_waiters_and_not_the_queue(engine: AsyncEngine, desk: Desk) -> None:
-    preset = await make_preset(engine, instances=0)
-    [running] = await begin_prebuilds(engine, preset, 1)
-    await pause(engine, "ops", "upgrade")
-    for n in range(2):
-        assert (await desk.wait(f"c{n}")).position == n + 1
-    assert await pass_over(engine, preset, 100) == []
-    await finish(engine, running)
-    assert got(await desk.look("c0")) == running, "what ends in a pause is handed over"
-    await resume(engine, "ops")
-    assert len(await pass_over(engine, preset, 101)) == 1
-
-
-async def begin_builds(engine: AsyncEngine, workspace_ids: list[UUID]) -> None:
-    for workspace_id in workspace_ids:
-        await begin_build(engine, build_id_of(workspace_id, 1))

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.payloads import PREBUILDS_USER_ID, ClaimPlace, ClaimResult, build_id_of
@@ -22,38 +21,8 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.retiring import deprecate_template
 from tests.builders import apply_file, make_preset
-from tests.postgres.pool_steps import Desk, begin_prebuilds, finish, make_ready, record_prebuilds
+from tests.postgres.pool_steps import Desk, Workflows, begin_prebuilds, finish, make_ready, record_prebuilds
 from tests.rows import do, events, one
-
-
-class Workflows:
-    """Temporal as the relay uses it: which workflows run, and what was sent to them."""
-
-    def __init__(self) -> None:
-        self.status: dict[str, WorkflowExecutionStatus] = {}
-        """Of claims' workflows by their id; those that are not in here are unknown."""
-        self.signals: list[tuple[str, str]] = []
-        self.started: list[str] = []
-        self.describes = True
-
-    def get_workflow_handle(self, id: str) -> Any:
-        async def describe() -> Any:
-            if not self.describes:
-                raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
-            if id not in self.status:
-                raise RPCError("no such workflow", RPCStatusCode.NOT_FOUND, b"")
-            return SimpleNamespace(status=self.status[id])
-
-        async def signal(name: str, *_: Any, **__: Any) -> None:
-            self.signals.append((id, name))
-
-        return SimpleNamespace(describe=describe, signal=signal)
-
-    async def start_workflow(self, *_: Any, id: str, **__: Any) -> Any:
-        self.started.append(id)
-
-    def woken(self) -> list[str]:
-        return [id for id, name in self.signals if name == "wake"]
 
 
 @pytest.fixture
@@ -233,7 +202,7 @@ async def test_a_version_that_becomes_active_again_serves_with_what_it_has(
     engine: AsyncEngine, desk: Desk, workflows: Workflows, relay: Relay, dispatcher: Dispatcher
 ) -> None:
     first = await make_preset(engine, instances=1)
-    ready = await make_ready(engine, first, 2)
+    ready = sorted(await make_ready(engine, first, 2))
     await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
     for n in range(3):
         await desk.wait(f"c{n}")

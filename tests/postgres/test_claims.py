@@ -17,7 +17,8 @@ from prebuilds import api
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, MissReason, Source, build_id_of
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
-from prebuilds.store.claims import ClaimStore, ClaimTarget
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.workspaces import release_workspace
@@ -65,6 +66,15 @@ async def test_the_oldest_goes_first_and_keeps_its_id(engine: AsyncEngine, store
     build = await one(engine, "SELECT * FROM workspace_builds WHERE id = :id", id=build_id_of(ids[2], 2))
     person = await one(engine, "SELECT id FROM users WHERE name = 'alice'")
     assert (build.stage, build.status, build.initiator_id) == ("claim", "pending", person.id)
+
+
+async def test_the_usual_claim_is_one_statement(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 1)
+    assert workspace_ids([await claim(store, preset)])
+    last = "SELECT query FROM pg_stat_activity WHERE application_name = 'prebuilds-claims' AND query <> ''"
+    told = await one(engine, f"{last} AND datname = current_database()")
+    assert "claim_workspace_v2" in told.query, "nothing of the connection pool comes after it"
 
 
 async def test_one_claim_sent_twice_at_once_gets_one_workspace(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -235,6 +245,18 @@ async def test_a_refusal_writes_nothing(
     rows = await rows_of(engine)
     with pytest.raises(api.ERRORS[kind]):
         await claim(store, target or preset, **changes)
+    assert await rows_of(engine) == rows
+
+
+@pytest.mark.parametrize("on_empty", ["fail", "create", "wait"])
+async def test_a_taken_name_is_told_also_when_nothing_is_ready(
+    engine: AsyncEngine, store: ClaimStore, on_empty: str
+) -> None:
+    preset = await make_preset(engine, instances=0)
+    await claim(store, preset, name="taken", on_empty="create")
+    rows = await rows_of(engine)
+    with pytest.raises(api.NameTaken):
+        await claim(store, preset, name="taken", on_empty=on_empty)
     assert await rows_of(engine) == rows
 
 

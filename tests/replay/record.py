@@ -1,4 +1,5 @@
-"""Record one history of each workflow type from a real stack: `python -m tests.replay.record NAME`.
+"""Record one history of each workflow type, or of the types named, from a real stack:
+`python -m tests.replay.record NAME [TYPE ...]`.
 
 Adds files, never changes any: a history stands for what some release has left running out there.
 """
@@ -7,25 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from prebuilds.client import connect
+from prebuilds.client import PrebuildsClient, connect
+from prebuilds.payloads import ClaimsRequest, OnEmpty
 from tests.e2e.dev_stack import DevStack, until
 
 HISTORIES = Path(__file__).parent / "histories"
 
 
-async def fetch(address: str, name: str) -> None:
+async def fetch(address: str, name: str, wanted: Sequence[str]) -> None:
+    """Store one history of each kind, the newest; of claims that waited one for each way to end."""
     client = await connect(address)
     seen: set[str] = set()
     async for found in client.list_workflows():
-        kind = found.workflow_type
         history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
-        if kind in seen or (kind == "PrebuildsOrchestrator" and len(history.events) < 30):
+        kind = found.workflow_type
+        if kind == "ClaimWorkspace" and any(e.HasField("timer_started_event_attributes") for e in history.events):
+            kind = f"{found.status.name.lower() if found.status else 'running'}-{kind}"
+        unwanted = wanted and found.workflow_type not in wanted
+        if unwanted or kind in seen or (kind == "PrebuildsOrchestrator" and len(history.events) < 30):
             continue
         seen.add(kind)
         with gzip.open(HISTORIES / f"{name}-{kind}.json.gz", "xt") as file:
@@ -33,8 +41,27 @@ async def fetch(address: str, name: str) -> None:
     print(sorted(seen))
 
 
+def wait_in_every_way(stack: DevStack) -> None:
+    """Claims that wait: one is served, one is late, one is cancelled."""
+    stack.apply("queue", 0, command=["sleep", "infinity"], ready=None)
+    waits = ("claim", "--preset", "queue/python/small", "--owner", "alice", "--on-empty", "wait")
+    stack.ask(*waits, "--name", "served", "--timeout", "60s")
+    stack.ask("pause", "--reason", "nobody is served")
+    stack.cli(*waits, "--name", "late", "--timeout", "5s")
+    asked = {"preset": "queue/python/small", "owner": "alice", "name": "canceled", "on_empty": "wait"}
+    workflow = ("-w", "claim-workspace/canceled")
+    stack.temporal(
+        *("workflow", "start", *workflow, "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims"),
+        *("--input", json.dumps(asked)),
+    )
+    until(lambda: "waiting" in stack.temporal("workflow", "query", *workflow, "--type", "status").out, "the wait")
+    stack.temporal("workflow", "cancel", *workflow)
+    stack.ask("resume")
+
+
 def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
+    name, *wanted = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         stack = DevStack(Path(folder))
         stack.start()
@@ -46,16 +73,18 @@ def main() -> None:
             stack.wait_whole("replay")
             stack.temporal("workflow", "signal", "-w", "prebuilds-orchestrator", "--name", "halt", "--input", '"typo"')
             stack.ask("reconcile", "--wait")
+            wait_in_every_way(stack)
             until(lambda: stack.ask("status")["loop"]["passes"] > 8, "some passes")
 
             async def through_temporal() -> None:
-                from prebuilds.client import PrebuildsClient
-
-                await PrebuildsClient(await connect(stack.facts["temporal_address"])).status()
+                client = PrebuildsClient(await connect(stack.facts["temporal_address"]))
+                await client.status()
+                request = ClaimsRequest(preset="replay/python/small", owner="bob", names=["x", "y"])
+                await client.claim_all(request.model_copy(update={"on_empty": OnEmpty.CREATE}))
 
             asyncio.run(through_temporal())
             stack.ask("stop", "--wait", "--cause", "recorded")
-            asyncio.run(fetch(stack.facts["temporal_address"], sys.argv[1]))
+            asyncio.run(fetch(stack.facts["temporal_address"], name, wanted))
         finally:
             stack.stop()
 

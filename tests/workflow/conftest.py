@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,9 @@ async def dev() -> AsyncIterator[WorkflowEnvironment]:
     )
     async with env:
         yield env
+
+
+@pytest.fixture
+async def now(skipping: WorkflowEnvironment) -> datetime:
+    """The time-skipping server's time as the test begins."""
+    return await skipping.get_current_time()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,20 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
+from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
-from prebuilds.payloads import CONTROL_QUEUE, ORCHESTRATOR_ID
+from prebuilds.payloads import (
+    CLAIMS_QUEUE,
+    CONTROL_QUEUE,
+    ORCHESTRATOR_ID,
+    ClaimPlace,
+    ClaimQueued,
+    ClaimResult,
+    ClaimsResult,
+)
 from prebuilds.planning.plan import ReconcilePlan
+from workflows.claim_workspace import ClaimWorkspace
+from workflows.claim_workspaces import ClaimWorkspaces
 from workflows.orchestrator import PrebuildsOrchestrator
 from workflows.reconcile_preset import ReconcilePreset
 
@@ -122,3 +133,77 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"not in {timeout_s} s: {what}"
         await asyncio.sleep(0.01)
+
+
+@dataclass
+class FakeClaims:
+    """What a claim's activities do in a test, and what they were asked. Each step takes its answers in turn, the last
+    one again and again; an error is raised, and a future waited for."""
+
+    answers: dict[str, list[Any]] = field(default_factory=dict)
+    """By activity."""
+    asked: list[str] = field(default_factory=list)
+    """Activities that have begun, in their order."""
+    raws: list[Any] = field(default_factory=list)
+    """What claims were asked with."""
+
+    async def _answer(self, name: str) -> Any:
+        self.asked.append(name)
+        left = self.answers[name]
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, asyncio.Future):
+            answer = await asyncio.shield(answer)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @activity.defn
+    async def claim(self, raw: Any, claim_id: str) -> ClaimResult | ClaimQueued:
+        self.raws.append((raw, claim_id))
+        answer: ClaimResult | ClaimQueued = await self._answer("claim")
+        return answer
+
+    @activity.defn
+    async def claim_all(self, raw: Any, claim_id: str) -> ClaimsResult:
+        self.raws.append((raw, claim_id))
+        answer: ClaimsResult = await self._answer("claim_all")
+        return answer
+
+    @activity.defn
+    async def look_in_queue(self, claim_id: str) -> ClaimPlace:
+        answer: ClaimPlace = await self._answer("look")
+        return answer
+
+    @activity.defn
+    async def leave_queue(self, claim_id: str) -> ClaimPlace:
+        answer: ClaimPlace = await self._answer("leave")
+        return answer
+
+    @activity.defn
+    async def create_instead(self, raw: Any, claim_id: str) -> ClaimResult:
+        self.raws.append((raw, claim_id))
+        answer: ClaimResult = await self._answer("create")
+        return answer
+
+    @asynccontextmanager
+    async def worker(self, client: Client) -> Any:
+        steps: list[Callable[..., Any]] = [
+            self.claim,
+            self.claim_all,
+            self.look_in_queue,
+            self.leave_queue,
+            self.create_instead,
+        ]
+        async with claims_worker(client, steps):
+            yield
+
+
+def claims_worker(client: Client, steps: Sequence[Callable[..., Any]]) -> Worker:
+    """In the SDK's sandbox, too."""
+    return Worker(
+        client,
+        task_queue=CLAIMS_QUEUE,
+        workflows=[ClaimWorkspace, ClaimWorkspaces],
+        activities=steps,
+        interceptors=[TypedErrors()],
+    )

@@ -121,6 +121,11 @@ BEGIN
                 v_initiator, p_initiator, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
             RETURN;
         END IF;
+        -- A hand-over and a creation meet the unique name by themselves; nobody is to miss, or to wait, for a taken one.
+        IF EXISTS (SELECT FROM workspaces w
+                    WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN
+            RAISE EXCEPTION 'NameTaken' USING ERRCODE = 'PB001';
+        END IF;
         SELECT CASE WHEN v_preset.desired_instances IS NULL THEN 'no_pool'
                     WHEN EXISTS (SELECT FROM workspaces w
                                   WHERE w.preset_id = v_preset.id AND w.deleted_at IS NULL

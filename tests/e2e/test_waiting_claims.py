@@ -1,0 +1,190 @@
+"""Claims that wait, and many at once, through the commands that a person or a service types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.e2e.dev_stack import DevStack, Said, until
+
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+
+
+@pytest.fixture
+def people() -> Iterator[ThreadPoolExecutor]:
+    """Each types a command and waits for it."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
+
+
+@contextmanager
+def paused(stack: DevStack) -> Iterator[None]:
+    """Nothing is made for anybody inside the block."""
+    stack.ask("pause", "--reason", "to see who waits")
+    try:
+        yield
+    finally:
+        stack.ask("resume")
+
+
+def wait_for(stack: DevStack, organization: str, name: str, *words: str) -> Said:
+    return stack.typed(
+        *("claim", "--preset", f"{organization}/python/small", "--owner", "alice", "--name", name, "--claim-id", name),
+        *("--on-empty", "wait", *words, "--json"),
+    )
+
+
+def start(stack: DevStack, organization: str, name: str, **more: Any) -> str:
+    """The same by a service in any language: a workflow and its JSON."""
+    asked = {"preset": f"{organization}/python/small", "owner": "alice", "name": name, "on_empty": "wait", **more}
+    workflow = f"claim-workspace/{name}"
+    said = stack.temporal(
+        *("workflow", "start", "-w", workflow, "--type", "ClaimWorkspace", "--task-queue", "prebuilds-claims"),
+        *("--input", json.dumps(asked)),
+    )
+    assert said.code == 0, said
+    return workflow
+
+
+def status_of(stack: DevStack, workflow: str) -> dict[str, Any]:
+    said = stack.temporal("workflow", "query", "-w", workflow, "--type", "status", "-o", "json")
+    assert said.code == 0, said
+    [status] = said.json["queryResult"]
+    return dict(status)
+
+
+def workflow_status(stack: DevStack, workflow: str) -> str:
+    described = stack.temporal("workflow", "describe", "-w", workflow, "-o", "json").json
+    return str(described["workflowExecutionInfo"]["status"])
+
+
+def is_completed(stack: DevStack, workflow: str) -> bool:
+    return workflow_status(stack, workflow).endswith("COMPLETED")
+
+
+def test_a_pool_of_zero_makes_a_prebuild_for_who_waits(stack: DevStack, people: ThreadPoolExecutor) -> None:
+    stack.apply("wait", 0, **QUICK)
+    with paused(stack):
+        typed: Future[Said] = people.submit(wait_for, stack, "wait", "waited", "--timeout", "90s", "--wait-ready")
+        until(lambda: stack.preset("wait")["waiting"] == 1, "the claim to wait")
+        row = stack.preset("wait")
+        assert (row["desired"], row["actual"], row["starting"]) == (0, 0, 0)
+        assert not typed.done()
+    said = typed.result(90)
+    assert said.code == 0, said
+    won = said.json
+    assert (won["name"], won["owner"], won["source"], won["miss_reason"]) == ("waited", "alice", "prebuilt", None)
+    shown = stack.ask("workspaces", "show", "alice/waited")
+    assert (shown["id"], shown["prebuilt"], shown["ready"]) == (won["workspace_id"], True, True)
+    assert [(b["stage"], b["initiator"]) for b in shown["builds"]] == [("create", "prebuilds"), ("claim", "alice")]
+    assert stack.preset("wait")["waiting"] == 0
+    stack.wait_whole("wait")
+    told = stack.ask("explain", "claim", "waited")
+    assert [e["kind"] for e in told["events"]][:2] == ["claim_queued", "claim_prebuilt"]
+
+
+def test_the_status_query_shows_place_and_deadline(stack: DevStack) -> None:
+    stack.apply("place", 0, **QUICK)
+    with paused(stack):
+        before = datetime.now(UTC)
+        first = start(stack, "place", "place-1", wait_timeout_seconds=600)
+        until(lambda: status_of(stack, first)["state"] == "waiting", "the first to wait")
+        second = start(stack, "place", "place-2")
+        until(lambda: status_of(stack, second)["state"] == "waiting", "the second to wait")
+        assert [status_of(stack, w)["position"] for w in (first, second)] == [1, 2]
+        deadline = datetime.fromisoformat(status_of(stack, first)["deadline"])
+        assert timedelta(seconds=595) < deadline - before < timedelta(seconds=660)
+    for workflow in (first, second):
+        until(partial(is_completed, stack, workflow), "the answer", 60)
+        assert status_of(stack, workflow)["state"] == "claimed"
+    ids = [stack.ask("workspaces", "show", f"alice/place-{n}")["claimed_at"] for n in (1, 2)]
+    assert ids == sorted(ids), "first come, first served"
+
+
+def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolExecutor) -> None:
+    stack.apply("cancelled", 0, **QUICK)
+    with paused(stack):
+        typed: Future[Said] = people.submit(wait_for, stack, "cancelled", "given-up", "--timeout", "10m")
+        workflow = "claim-workspace/given-up"
+        until(lambda: stack.preset("cancelled")["waiting"] == 1, "the claim to wait")
+        assert stack.temporal("workflow", "cancel", "-w", workflow).code == 0
+        until(lambda: stack.preset("cancelled")["waiting"] == 0, "the place to be given up")
+        until(lambda: workflow_status(stack, workflow).endswith("CANCELED"), "the workflow to end")
+        assert status_of(stack, workflow)["state"] == "canceled"
+        said = typed.result(30)
+        assert (said.code, said.json["error"]["type"]) == (1, "RequestCanceled")
+    stack.ask("reconcile", "--wait")
+    assert stack.workspaces("cancelled") == [], "nothing is made for nobody"
+    assert [e["kind"] for e in stack.ask("explain", "claim", "given-up")["events"]] == ["claim_queued", "claim_left"]
+
+
+def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:
+    stack.apply("vain", 0, **QUICK)
+    with paused(stack):
+        said = wait_for(stack, "vain", "in-vain", "--timeout", "1s")
+        assert (said.code, said.json["error"]["type"]) == (1, "ClaimTimedOut")
+        assert said.json["error"]["details"] == {"claim_id": "in-vain"}
+        assert stack.preset("vain")["waiting"] == 0
+        made = wait_for(stack, "vain", "made", "--timeout", "1s", "--on-timeout", "create")
+        assert made.code == 0, made
+        assert (made.json["source"], made.json["miss_reason"]) == ("created", "paused")
+    assert wait_for(stack, "vain", "in-vain", "--timeout", "60s").json["source"] == "prebuilt", "tried again"
+
+
+def test_who_waits_outlives_the_worker(stack: DevStack, people: ThreadPoolExecutor) -> None:
+    stack.apply("outlives", 0, **QUICK)
+    with paused(stack):
+        typed: Future[Said] = people.submit(wait_for, stack, "outlives", "survivor", "--timeout", "2m")
+        until(lambda: stack.preset("outlives")["waiting"] == 1, "the claim to wait")
+        os.kill(stack.facts["pids"]["claims"], signal.SIGKILL)
+    said = typed.result(90)
+    assert (said.code, said.json["source"]) == (0, "prebuilt"), said
+
+
+def test_nobody_waits_where_there_is_no_pool(stack: DevStack) -> None:
+    stack.apply("poolless", 0, **QUICK)
+    path = stack.files / "poolless.yaml"
+    path.write_text(path.read_text().replace("name: small", "name: bare").replace("instances: 0", "default: false"))
+    assert stack.cli("apply", "-f", str(path)).code == 0
+    said = stack.cli(
+        *("claim", "--preset", "poolless/python/bare", "--owner", "alice", "--name", "never", "--on-empty", "wait"),
+        "--json",
+    )
+    assert (said.code, said.json["error"]["type"]) == (1, "NoClaimablePrebuiltWorkspaces")
+    assert said.json["error"]["details"] == {"miss_reason": "no_pool"}
+
+
+def test_twenty_at_once_by_plain_temporal(stack: DevStack) -> None:
+    stack.apply("class", 20, **QUICK)
+    stack.wait_whole("class")
+    names = [f"pupil-{n}" for n in range(20)]
+    asked = {"preset": "class/python/small", "owner": "bob", "initiator": "alice", "names": names, "ttl_seconds": 3600}
+    execute = ("workflow", "execute", "--type", "ClaimWorkspaces", "--task-queue", "prebuilds-claims", "-o", "json")
+    said = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(asked))
+    assert said.code == 0, said
+    result = said.json["result"]
+    assert result["claim_id"] == "class"
+    assert [c["name"] for c in result["claims"]] == names
+    assert [c["claim_id"] for c in result["claims"]] == [f"class/{n}" for n in range(20)]
+    assert len({c["workspace_id"] for c in result["claims"]}) == 20
+    assert {(c["source"], c["owner"], c["initiator"]) for c in result["claims"]} == {("prebuilt", "bob", "alice")}
+    again = stack.temporal(*execute, "-w", "claim-workspaces/class", "--input", json.dumps(asked))
+    assert again.json["result"] == result
+    owned = {w["id"] for w in stack.workspaces("class") if w["owner"] == "bob"}
+    assert owned == {c["workspace_id"] for c in result["claims"]}
+
+    more = json.dumps(asked | {"names": [*names[:1], "pupil-20"]})
+    refused = stack.temporal(*execute, "-w", "claim-workspaces/more", "--input", more)
+    assert refused.code != 0
+    assert "NameTaken" in refused.out + refused.err
+    assert len([w for w in stack.workspaces("class") if w["owner"] == "bob"]) == 20
+    stack.apply("class", 0, **QUICK)

@@ -1,0 +1,142 @@
+"""A claim's workflow cancelled at any moment: what it has won counts, and else it leaves the queue."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces
+from prebuilds.payloads import ClaimPlace, ClaimsResult
+from tests.workflow.claim_steps import (
+    ASKED,
+    GONE,
+    WON,
+    check_canceled,
+    failure_of,
+    later,
+    place,
+    queued,
+    replayed,
+    start,
+    until_recorded,
+    until_state,
+)
+from tests.workflow.fakes import FakeClaims, until
+
+
+async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until_state(handle, "waiting")
+        await handle.cancel()
+        async with replayed(handle):
+            await check_canceled(handle)
+    assert claims.asked[-1] == "leave"
+
+
+async def test_cancelled_when_the_hand_over_has_won(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until_state(handle, "waiting")
+        await handle.cancel()
+        async with replayed(handle):
+            assert await handle.result() == WON
+        assert (await handle.describe()).status is WorkflowExecutionStatus.COMPLETED
+
+
+STEPS: list[tuple[str, str]] = [
+    ("claim", "won"),
+    ("claim", "queued"),
+    ("claim", "refused"),
+    ("look", "won"),
+    ("look", "queued"),
+    ("look", "refused"),
+    ("leave", "won"),
+    ("leave", "queued"),
+    ("create", "won"),
+    ("create", "refused"),
+]
+
+
+@pytest.mark.parametrize(("step", "ends"), STEPS, ids=["-".join(s) for s in STEPS])
+async def test_cancelled_in_the_middle_of_a_step(
+    skipping: WorkflowEnvironment, now: datetime, step: str, ends: str
+) -> None:
+    """The step's transaction may have committed: it is awaited, and what it has won counts."""
+    minutes = 5 if step in ("claim", "look") else 0.0001
+    won: dict[str, Any] = {"claim": WON, "create": WON}
+    waits: dict[str, Any] = {"claim": queued(now, 1, minutes), "leave": GONE}
+    outcomes = {
+        "won": won.get(step, ClaimPlace(result=WON)),
+        "queued": waits.get(step, place(now)),
+        "refused": NameTaken("taken"),
+    }
+    held = later()
+    answers: dict[str, list[Any]] = {
+        "claim": [queued(now, 1, minutes)],
+        "look": [place(now, 1, minutes)],
+        "leave": [GONE],
+        "create": [WON],
+    }
+    claims = FakeClaims(answers | {step: [held, *answers[step]]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED | {"on_timeout": "create"})
+        if step == "look":
+            await until_state(handle, "waiting")
+            await handle.signal("wake")
+        else:
+            await skipping.sleep(timedelta(seconds=1))
+        await until(lambda: step in claims.asked, "the step to begin")
+        await handle.cancel()
+        await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
+        held.set_result(outcomes[ends])
+        async with replayed(handle):
+            if ends == "won":
+                assert await handle.result() == WON
+            elif ends == "refused":
+                assert (await failure_of(handle)).type == "NameTaken"
+            else:
+                await check_canceled(handle)
+                assert claims.asked[-1] == "leave"
+                assert "create" not in claims.asked, "nobody wants one any more"
+
+
+ALL = {"preset": "acme/python/small", "owner": "alice", "names": ["dev"]}
+ALL_WON = ClaimsResult(claim_id="b1", claims=[WON])
+
+
+async def test_many_are_answered_together(skipping: WorkflowEnvironment) -> None:
+    claims = FakeClaims({"claim_all": [ALL_WON]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
+        async with replayed(handle):
+            assert await handle.result() == ALL_WON
+    assert claims.raws == [(ALL, "b1")]
+
+
+@pytest.mark.parametrize("won", [True, False])
+async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: bool) -> None:
+    held = later()
+    claims = FakeClaims({"claim_all": [held]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
+        await until(lambda: bool(claims.asked), "the decision")
+        await handle.cancel()
+        await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
+        held.set_result(ALL_WON if won else NoClaimablePrebuiltWorkspaces("none", {"miss_reason": "empty"}))
+        async with replayed(handle):
+            if won:
+                assert await handle.result() == ALL_WON
+            else:
+                with pytest.raises(WorkflowFailureError) as failed:
+                    await handle.result()
+                assert isinstance(failed.value.cause, ApplicationError)
+                assert failed.value.cause.type == "NoClaimablePrebuiltWorkspaces"

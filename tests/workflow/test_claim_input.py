@@ -1,0 +1,82 @@
+"""What anybody may send to a claim's workflow: it ends with a typed failure, and is never parked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from activities.claims import ClaimActivities
+from prebuilds.planning.rules import Rules
+from tests.workflow.claim_steps import ASKED, failure_of, start
+from tests.workflow.fakes import claims_worker
+
+BAD: list[tuple[list[Any], str]] = [
+    ([], "owner"),
+    ([None], "owner"),
+    (["alice"], "input"),
+    ([[1, 2]], "input"),
+    ([7], "input"),
+    ([ASKED | {"prest": "x"}], "prest"),
+    ([ASKED | {"name": "Not A Name"}], "name"),
+    ([ASKED | {"on_empty": "perhaps"}], "on_empty"),
+    ([ASKED | {"on_timeout": "perhaps"}], "on_timeout"),
+    ([ASKED | {"wait_timeout_seconds": 0}], "wait_timeout_seconds"),
+    ([ASKED | {"wait_timeout_seconds": 1e9}], "wait_timeout_seconds"),
+    ([ASKED | {"wait_timeout_seconds": "soon"}], "wait_timeout_seconds"),
+    ([ASKED | {"ttl_seconds": -1}], "ttl_seconds"),
+    ([ASKED | {"owner": "prebuilds"}], "owner"),
+    ([ASKED | {"initiator": "prebuilds"}], "initiator"),
+    ([ASKED | {"template": "acme/python"}], "input"),
+    ([ASKED | {"next_start_at": "2026-03-02T09:14:00Z"}], "next_start_at"),
+    ([ASKED | {"next_start_at": "2026-03-02T09:14:00"}], "next_start_at"),
+    ([ASKED | {"autostart_schedule": "at nine"}], "autostart_schedule"),
+    ([ASKED | {"preset": "acme/small"}], "preset"),
+    ([ASKED, ASKED], "input"),
+]
+
+
+@pytest.fixture
+async def real(skipping: WorkflowEnvironment) -> AsyncIterator[None]:
+    """The real activities, without the database that bad input never gets to."""
+    nothing = cast("Any", None)
+    claims = ClaimActivities(nothing, nothing, nothing, Rules())
+    async with claims_worker(skipping.client, [claims.claim, claims.claim_all]):
+        yield
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(("inputs", "field"), BAD, ids=[f"{n}-{b[1]}" for n, b in enumerate(BAD)])
+async def test_bad_input_is_a_typed_failure(skipping: WorkflowEnvironment, inputs: list[Any], field: str) -> None:
+    handle = await start(skipping.client, *inputs)
+    async with asyncio.timeout(10):
+        failed = await failure_of(handle)
+    assert failed.type == "InvalidInput"
+    assert field in failed.details[0]
+
+
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize(
+    ("inputs", "field"),
+    [
+        ([], "owner"),
+        ([ASKED], "names"),
+        ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "on_empty": "wait"}], "on_empty"),
+        ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "count": 3}], "count"),
+        ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"]}, 1], "input"),
+    ],
+    ids=str,
+)
+async def test_bad_input_of_many_is_too(skipping: WorkflowEnvironment, inputs: list[Any], field: str) -> None:
+    handle = await start(skipping.client, *inputs, workflow="ClaimWorkspaces")
+    async with asyncio.timeout(10):
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "InvalidInput"
+    assert field in failed.value.cause.details[0]

@@ -1,0 +1,192 @@
+"""A claim's workflow: it answers, waits, is woken, is late; and each of its histories replays."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from prebuilds.api import NameTaken, StoreUnavailable
+from prebuilds.payloads import ClaimPlace
+from tests.workflow.claim_steps import (
+    ASKED,
+    GONE,
+    WON,
+    failure_of,
+    kinds,
+    later,
+    place,
+    queued,
+    replayed,
+    start,
+    state_of,
+    until_recorded,
+    until_state,
+)
+from tests.workflow.fakes import FakeClaims, until
+
+# --- Deciding and waiting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workflow_id", ["c1", "claim-workspace/c1"])
+async def test_an_answer_at_once(skipping: WorkflowEnvironment, workflow_id: str) -> None:
+    claims = FakeClaims({"claim": [WON]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED, id=workflow_id)
+        async with replayed(handle):
+            assert await handle.result() == WON
+        assert claims.raws == [(ASKED, "c1")]
+        assert await state_of(handle) == "claimed"
+        assert len(await kinds(handle)) == 6, "one workflow task and one local activity"
+
+
+async def test_a_place_is_shown_and_looked_up_again(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now, 3)], "look": [place(now, 2), ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        status = await until_state(handle, "waiting")
+        assert status["position"] == 3
+        assert datetime.fromisoformat(status["deadline"]) == now + timedelta(minutes=5)
+        async with replayed(handle):
+            assert await handle.result() == WON
+    assert claims.asked == ["claim", "look", "look"]
+
+
+async def test_being_woken_spares_the_wait(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until_state(handle, "waiting")
+        await handle.signal("wake")
+        async with replayed(handle):
+            assert await handle.result() == WON
+        assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
+
+
+@pytest.mark.parametrize("inputs", [[], ["x"], [1, 2]], ids=str)
+async def test_a_wake_as_anybody_may_send_it(skipping: WorkflowEnvironment, now: datetime, inputs: list[Any]) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await handle.signal("wake", args=inputs)
+        assert await handle.result() == WON
+
+
+async def test_a_wake_before_it_stands_in_the_queue_is_not_lost(skipping: WorkflowEnvironment, now: datetime) -> None:
+    """The hand-over may come right after the commit that queues the claim, before the workflow knows of that."""
+    joining = later()
+    claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until(lambda: claims.asked == ["claim"], "the decision")
+        await handle.signal("wake")
+        await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
+        joining.set_result(queued(now))
+        async with replayed(handle):
+            assert await handle.result() == WON
+        assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
+
+
+async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnvironment, now: datetime) -> None:
+    looking = later()
+    claims = FakeClaims({"claim": [queued(now)], "look": [looking, ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until_state(handle, "waiting")
+        await handle.signal("wake")
+        await until(lambda: claims.asked == ["claim", "look"], "the look")
+        await handle.signal("wake")
+        await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, 2)
+        looking.set_result(place(now))
+        async with replayed(handle):
+            assert await handle.result() == WON
+        assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
+
+
+async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [NameTaken("alice has dev", {"name": "is taken"})]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            failed = await failure_of(handle)
+    assert (failed.type, failed.message, failed.details) == ("NameTaken", "alice has dev", ({"name": "is taken"},))
+
+
+async def test_a_claim_in_the_queue_outlives_the_database(skipping: WorkflowEnvironment, now: datetime) -> None:
+    away = ApplicationError("away", type=StoreUnavailable.__name__, non_retryable=True)  # for 10 s, by then
+    claims = FakeClaims({"claim": [queued(now)], "look": [away, away, ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert await handle.result() == WON
+    assert claims.asked == ["claim", "look", "look", "look"]
+
+
+async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironment, now: datetime) -> None:
+    day = 24 * 60
+    claims = FakeClaims({"claim": [queued(now, 1, day)], "look": [place(now, 1, day)], "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        await until_state(handle, "waiting")
+        async with replayed(handle):
+            await failure_of(handle)
+        assert 200 < claims.asked.count("look") < 320
+        assert len(await kinds(handle)) < 3000, "of 51,200 that there may be"
+
+
+# --- The deadline ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            failed = await failure_of(handle)
+        described = await handle.describe()
+    assert (failed.type, failed.details) == ("ClaimTimedOut", ({"claim_id": "c1"},))
+    assert described.close_time is not None
+    assert timedelta(minutes=5) <= described.close_time - now < timedelta(minutes=5, seconds=20)
+    assert claims.asked[-1] == "leave"
+
+
+async def test_a_hand_over_at_the_deadline_counts(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [ClaimPlace(result=WON)]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert await handle.result() == WON
+
+
+@pytest.mark.parametrize("minutes", [-1, 0, 0.0001], ids=str)
+async def test_a_deadline_that_is_here_already(skipping: WorkflowEnvironment, now: datetime, minutes: float) -> None:
+    claims = FakeClaims({"claim": [queued(now, 1, minutes)], "look": [place(now, 1, minutes)], "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert (await failure_of(handle)).type == "ClaimTimedOut"
+
+
+async def test_instead_of_a_prebuild_one_is_created(skipping: WorkflowEnvironment, now: datetime) -> None:
+    made = WON.model_copy(update={"source": "created", "miss_reason": "empty", "address": None})
+    asked = ASKED | {"on_timeout": "create"}
+    claims = FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE], "create": [made]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, asked)
+        async with replayed(handle):
+            assert (await handle.result()).source == "created"
+    assert claims.raws == [(asked, "c1")] * 2
+    assert claims.asked[-2:] == ["leave", "create"]
+
+
+async def test_a_claim_that_was_withdrawn(skipping: WorkflowEnvironment, now: datetime) -> None:
+    claims = FakeClaims({"claim": [queued(now)], "look": [GONE], "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert (await failure_of(handle)).type == "ClaimTimedOut"
+    assert claims.asked == ["claim", "look", "leave"]

@@ -13,8 +13,8 @@ help:  ## What can be made
 
 install: $(STAMP)  ## .venv with everything in it, the prebuilds and temporal commands too
 
-demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing running
-	$(BIN)/python examples/demo.py
+demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing running; PROVISIONER=process
+	$(BIN)/python examples/demo.py $(PROVISIONER)
 
 test: $(STAMP)  ## The whole test suite
 	$(BIN)/pytest -n 2 --dist loadfile
@@ -35,8 +35,8 @@ simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints w
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults
 
-bench: $(STAMP)  ## The measured claims of the README, on this machine
-	$(BIN)/python -m benchmarks.claim
+bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
+	for each in claim burst refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \

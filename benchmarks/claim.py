@@ -1,143 +1,141 @@
-"""What a claim costs, beside its floors in the same run: a bare no-op workflow, and the claim's bare SQL statement.
+"""What a claim costs, beside its floor in the same run, a workflow that does nothing.
 
-    python -m benchmarks.claim [--pairs 300]
+    python -m benchmarks.claim [--quick]
 
 Everything is real and on this machine: the embedded stack with its durable settings, the claims worker in a process of
-its own. The pool is filled beforehand and nothing refills it, so that the claim path alone is measured.
+its own, the loop paused beside it. The pools are filled beforehand and nothing refills them, so that the claim's path
+alone is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+import subprocess
+from dataclasses import dataclass
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.noop import QUEUE
-from prebuilds.client import PrebuildsClient, connect, start_short
-from prebuilds.payloads import BuildStatus, ClaimRequest, build_id_of
-from prebuilds.planning.plan import CREATES_PER_PASS_MAX, prebuild_id
-from prebuilds.provisioners.base import Provisioned
-from prebuilds.stack import Stack, WorkerProcess
-from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
-from prebuilds.store.claims import ClaimStore, ClaimTarget, request_hash
+from benchmarks.stacks import run, stack, told, worker
+from prebuilds.bench.claiming import Claims, batches, poisson, saturation, sequential
+from prebuilds.bench.figures import Report, Sample
+from prebuilds.bench.filling import Pools
+from prebuilds.bench.load import crowd
+from prebuilds.bench.noop import noop_process, noop_worker
+from prebuilds.client import PrebuildsClient, connect
+from prebuilds.embedded import claims_worker
+from prebuilds.payloads import ClaimRequest
+from prebuilds.stack import Stack
+from prebuilds.stack.postgres import wheel_bin_dir
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import ClaimStore, request_hash
 from prebuilds.store.engine import create_claim_pool, create_engine
-from prebuilds.store.migrate import migrate
-from prebuilds.store.pool import create_prebuilds
-from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
-from prebuilds.templates import apply, parse_template_file
 
-TEMPLATE = """
-organizations:
-  - name: bench
-    members: [alice]
-    templates:
-      - {name: t, provisioner: process, source: {command: [sleep, "1"]}, presets: [{name: p, instances: 0}]}
+NOOP_QUEUE = "bench-noop"
+POOLS = 4
+RATE = 45.0
+CLIENTS = 50
+BATCH = 100
+STATEMENT_CLIENTS = 8
+STATEMENT = """\
+SELECT * FROM claim_workspace_v2(gen_random_uuid()::text, '\\x00', NULL,
+    '{organization}', 't1', 'p' || (1 + (random() * 3)::int), '{organization}', '{organization}',
+    left(md5(random()::text), 30), NULL, NULL, NULL, '{{}}', 'fail', true, NULL, gen_random_uuid(), gen_random_uuid());
 """
-PRESET = "bench/t/p"
-WARM_UP = 20
 
 
-async def fill(engine: AsyncEngine, number: int) -> None:
-    """*number* prebuilds that are ready, by the store's own steps and with no process behind them."""
-    async with snapshot_transaction(engine) as connection:
-        preset = (await snapshot_state(connection)).presets[0].preset
-    for _ in range(-(-number // CREATES_PER_PASS_MAX)):
-        pass_number = await next_pass_number(engine)
-        ids = [prebuild_id(preset.id, pass_number, n) for n in range(CREATES_PER_PASS_MAX)]
-        await create_prebuilds(engine, preset.id, pass_number, ids)
-        for workspace_id in ids:
-            await begin_build(engine, build_id_of(workspace_id, 1))
-            made = Provisioned(address="http://127.0.0.1")
-            await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.SUCCEEDED, provisioned=made)
+@dataclass(frozen=True)
+class Size:
+    pairs: int
+    seconds: float
+    slice_s: float
+    saturated_s: float
+    batches: int
+    statement_s: float
 
 
-async def timed(call: Callable[[], Awaitable[object]]) -> float:
-    begun = time.perf_counter()
-    await call()
-    return (time.perf_counter() - begun) * 1000
+FULL = Size(pairs=500, seconds=60, slice_s=15, saturated_s=20, batches=5, statement_s=5)
+QUICK = Size(pairs=60, seconds=10, slice_s=5, saturated_s=5, batches=2, statement_s=2)
 
 
-def quantiles(name: str, values: list[float]) -> str:
-    ordered = sorted(values)
-    p50, p90, p99 = (ordered[min(int(len(ordered) * q), len(ordered) - 1)] for q in (0.5, 0.9, 0.99))
-    return f"{name:<28} p50 {p50:7.2f} ms   p90 {p90:7.2f} ms   p99 {p99:7.2f} ms"
-
-
-async def measure(address: str, database_url: str, pairs: int) -> None:
-    temporal = await connect(address)
+async def measure(running: Stack, size: Size) -> None:
+    engine = create_engine(running.database_url)
+    temporal = await connect(running.temporal_address)
     client = PrebuildsClient(temporal)
-    engine = create_engine(database_url)
-    await apply(engine, parse_template_file(TEMPLATE), actor="bench")
-    await fill(engine, 2 * pairs + 2 * WARM_UP)
+    await client.start()
+    await client.pause("a benchmark's pools are not refilled")
 
-    async def noop() -> object:
-        handle = await start_short(temporal, "BenchNoop", None, id=f"noop-{uuid4()}", task_queue=QUEUE)
-        return await handle.result()
+    async def filled(ready: int) -> Pools:
+        pools = Pools(presets=POOLS)
+        await pools.fill(engine, ready=ready)
+        return pools
 
-    won: list[object] = []
-
-    async def claim() -> None:
-        result = await client.claim(preset=PRESET, owner="alice", name=f"w-{uuid4().hex[:20]}")
-        won.append(result.workspace_id)
-
-    async with await create_claim_pool(database_url, size=2) as pool:
-        store = ClaimStore(pool, enabled=True)
-        target = ClaimTarget(PRESET, path=PRESET.split("/"))
-
-        async def statement() -> None:
-            request = ClaimRequest(preset=PRESET, owner="alice", name=f"w-{uuid4().hex[:20]}")
-            claimed = await store.claim(uuid4().hex, request, target, request_hash(request))
-            assert claimed.result is not None
-            won.append(claimed.result.workspace_id)
-
-        for _ in range(WARM_UP):
-            await noop()
-            await claim()
-            await statement()
-        noops, claims, statements = [], [], []
-        for _ in range(pairs):  # interleaved: these machines' speed drifts
-            noops.append(await timed(noop))
-            claims.append(await timed(claim))
-            statements.append(await timed(statement))
+    ready = int(size.pairs + size.seconds * RATE + size.saturated_s * 150 + size.batches * BATCH * POOLS) // POOLS + 100
+    claims = Claims(client, await filled(ready), NOOP_QUEUE)
+    async with noop_process(running.temporal_address, NOOP_QUEUE):
+        told(await sequential(claims, size.pairs))
+        told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
+        told(await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=5))
+        told(await batches(claims, BATCH, size.batches))
+    own = await connect(running.temporal_address)
+    async with claims_worker(own, running.database_url), noop_worker(own, f"{NOOP_QUEUE}-eager"):
+        eager = Claims(PrebuildsClient(own), await filled(size.pairs), f"{NOOP_QUEUE}-eager", eager=True)
+        report = await sequential(eager, size.pairs, "claim, eager")
+    report.counts = {
+        "duplicates": claims.duplicates + eager.duplicates,
+        "over-created": await claims.pools.over_created(engine) + await eager.pools.over_created(engine),
+    }
+    told(report)
+    told(await statement(engine, running.database_url, size.statement_s))
     await engine.dispose()
-    print(f"{pairs} of each, one after the other, interleaved")
-    print(quantiles("no-op workflow (floor)", noops))
-    print(quantiles("claim through Temporal", claims))
-    print(quantiles("claim's statement alone", statements))
-    print(f"claim / no-op, medians: {statistics.median(claims) / statistics.median(noops):.2f}")
-    print(f"duplicates: {len(won) - len(set(won))}, errors: 0")
+
+
+async def statement(engine: AsyncEngine, database_url: str, seconds: float) -> Report:
+    """The store's claim without Temporal, and the same function called by PostgreSQL's own load generator."""
+    pools = Pools(presets=POOLS)
+    await pools.fill(engine, ready=int(seconds * 10_000) // POOLS)
+    claims = Sample(f"store's claim, {STATEMENT_CLIENTS} clients")
+    async with await create_claim_pool(database_url, size=STATEMENT_CLIENTS) as pool:
+        store = ClaimStore(pool, enabled=True)
+        turn = 0
+
+        async def claim() -> None:
+            nonlocal turn
+            turn += 1
+            path = pools.paths[turn % POOLS]
+            request = ClaimRequest(preset=path, owner=pools.organization, name=f"w-{uuid4().hex[:20]}")
+            target = ClaimTarget(path, path=path.split("/"))
+            claimed = await store.claim(uuid4().hex, request, target, request_hash(request))
+            assert claimed.result is not None, claimed.miss_reason
+
+        await crowd((claim, Sample("")), clients=STATEMENT_CLIENTS, seconds=seconds / 5)
+        await crowd((claim, claims), clients=STATEMENT_CLIENTS, seconds=seconds)
+    floor = pgbench(database_url, STATEMENT.format(organization=pools.organization), seconds)
+    return Report(
+        title="the claim's statement, without Temporal",
+        figures=[claims.figure()],
+        ratios={"pgbench's claims a second": floor, "store's / pgbench's": claims.rate / floor},
+    )
+
+
+def pgbench(database_url: str, script: str, seconds: float) -> float:
+    """Transactions a second."""
+    program = wheel_bin_dir() / "pgbench"
+    words = ["--no-vacuum", "--protocol=prepared", f"--client={STATEMENT_CLIENTS}", f"--time={max(round(seconds), 1)}"]
+    done = subprocess.run(
+        [program, *words, "--file=/dev/stdin", database_url], input=script, capture_output=True, text=True, check=True
+    )
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("tps = ")]
+    return float(line.split()[2])
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=300)
-    pairs: int = parser.parse_args().pairs
-
-    async def prepare(database_url: str, _: str) -> None:
-        engine = create_engine(database_url)
-        await migrate(engine)
-        await engine.dispose()
-
-    with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
-        workers = [
-            WorkerProcess("claims", [sys.executable, "-m", "worker", "--role", "claims"]),
-            WorkerProcess("noop", [sys.executable, "-m", "benchmarks.noop"]),
-        ]
-        async with Stack(Path(folder), workers, prepare=prepare) as stack:
-            await measure(stack.temporal_address, stack.database_url, pairs)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    size = QUICK if parser.parse_args().quick else FULL
+    async with stack(worker("claims"), worker("control")) as running:
+        await measure(running, size)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
-    sys.stdout.flush()
-    os._exit(0)
+    run(main())

@@ -1,0 +1,51 @@
+"""A stack of a benchmark's own: the embedded one with its durable settings, in a folder that goes away with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from prebuilds.bench.figures import Report
+from prebuilds.stack import Stack, WorkerProcess
+from prebuilds.store.engine import create_engine
+from prebuilds.store.migrate import migrate
+
+NO_PASSES = {"PREBUILDS_RECONCILE_INTERVAL": "1h"}
+"""Only those that are asked for."""
+
+
+@asynccontextmanager
+async def stack(*workers: WorkerProcess) -> AsyncIterator[Stack]:
+    async def prepare(database_url: str, _: str) -> None:
+        engine = create_engine(database_url)
+        await migrate(engine)
+        await engine.dispose()
+
+    with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
+        async with Stack(Path(folder), workers, prepare=prepare) as running:
+            yield running
+
+
+def worker(role: str, **env: str) -> WorkerProcess:
+    return WorkerProcess(role, [sys.executable, "-m", "worker", "--role", role], env)
+
+
+def told(report: Report) -> None:
+    print(report.text(), end="\n\n", flush=True)
+
+
+def run(main: Coroutine[Any, Any, None]) -> NoReturn:
+    """Run to the end, and say on what."""
+    import asyncio
+
+    load = os.getloadavg()[0]
+    print(f"Python {platform.python_version()}, {os.cpu_count()} CPUs for everything, load before {load:.1f}\n")
+    asyncio.run(main)
+    sys.stdout.flush()
+    os._exit(0)  # the SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300)

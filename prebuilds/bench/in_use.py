@@ -1,0 +1,96 @@
+"""The benchmarks on a stack in use: an organization of their own, pools that are not refilled, nothing left behind.
+
+Claims are real and take their share of the stack while they last. The histories of what ran are deleted at the end,
+which Temporal does in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.api.batch.v1 import BatchOperationDeletion
+from temporalio.api.workflowservice.v1 import StartBatchOperationRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from prebuilds.bench.claiming import WARM_UP, Claims, burst, sequential
+from prebuilds.bench.figures import Report
+from prebuilds.bench.filling import Pools
+from prebuilds.bench.noop import noop_process, noop_worker
+from prebuilds.client import PrebuildsClient, connect
+from prebuilds.embedded import claims_worker
+
+logger = logging.getLogger(__name__)
+
+LISTED_PAUSE_S = 0.5
+LISTED_TRIES_MAX = 20
+
+
+async def measure_claims(engine: AsyncEngine, database_url: str, address: str | None, pairs: int) -> list[Report]:
+    """One at a time: through the deployment's claims workers, then through one embedded in this process."""
+    async with _pools(engine, await connect(address), ready=2 * (pairs + WARM_UP)) as pools:
+        plain = Claims(PrebuildsClient(await connect(address)), pools, f"{pools.organization}-noop")
+        async with noop_process(address, plain.noop_queue):
+            reports = [await sequential(plain, pairs)]
+        client = await connect(address)
+        async with claims_worker(client, database_url), noop_worker(client, f"{pools.organization}-eager"):
+            eager = Claims(PrebuildsClient(client), pools, f"{pools.organization}-eager", eager=True)
+            reports.append(await sequential(eager, pairs, "claim, eager"))
+        reports[-1].counts = await eager.counts(engine) | {"duplicates": plain.duplicates + eager.duplicates}
+    return reports
+
+
+async def measure_bursts(engine: AsyncEngine, address: str | None, number: int, rounds: int) -> list[Report]:
+    async with _pools(engine, await connect(address), ready=number) as pools:
+        claims = Claims(PrebuildsClient(await connect(address)), pools, f"{pools.organization}-noop")
+        async with noop_process(address, claims.noop_queue):
+            report = await burst(claims, engine, number, rounds)
+        report.counts = await claims.counts(engine)
+    return [report]
+
+
+@asynccontextmanager
+async def _pools(engine: AsyncEngine, client: Client, *, ready: int) -> AsyncIterator[Pools]:
+    pools = Pools()
+    try:
+        await pools.fill(engine, ready=ready)
+        yield pools
+    finally:
+        await pools.remove(engine)
+        await _forget_histories(client, pools)
+
+
+async def _forget_histories(client: Client, pools: Pools) -> None:
+    """Delete the closed workflows; where that is not allowed they go with the namespace's retention."""
+    ids = [f"claim-workspace/{pools.organization}/", f"{pools.organization}/"]
+    query = " OR ".join(f'WorkflowId STARTS_WITH "{id}"' for id in ids)
+    try:
+        await _all_listed(client, query)
+        await client.workflow_service.start_batch_operation(
+            StartBatchOperationRequest(
+                namespace=client.namespace,
+                visibility_query=query,
+                job_id=str(uuid4()),
+                reason="a benchmark's workflows",
+                deletion_operation=BatchOperationDeletion(identity=client.identity),
+            )
+        )
+    except RPCError as error:
+        logger.warning("The benchmark's histories stay until their retention ends", extra={"error": error.message})
+
+
+async def _all_listed(client: Client, query: str) -> None:
+    """Wait until what has ended is listed as such, a moment later; what were not would not be deleted."""
+    seen = -1
+    for _ in range(LISTED_TRIES_MAX):
+        running = (await client.count_workflows(f'({query}) AND ExecutionStatus="Running"')).count
+        now = (await client.count_workflows(query)).count
+        if running == 0 and now == seen:
+            return
+        seen = now
+        await asyncio.sleep(LISTED_PAUSE_S)

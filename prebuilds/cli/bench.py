@@ -1,0 +1,74 @@
+"""`prebuilds bench`: what a claim costs on the stack in use."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.cli.connections import database, prebuilds_client
+from prebuilds.cli.output import document, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prebuilds.bench.figures import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure the stack in use, in an organization that is removed afterwards. It takes its share of the stack.",
+)
+
+
+@app.command()
+def claim(
+    pairs: Annotated[int, typer.Option(min=1, max=10_000, help="How many claims, each beside a no-op workflow")] = 100,
+) -> None:
+    """Claims one after the other: through the claims workers, and through one embedded in this process."""
+    from prebuilds.bench.in_use import measure_claims
+    from prebuilds.settings import database_url, load_settings, temporal_address
+
+    async def go() -> list[Report]:
+        settings = load_settings()
+        async with database() as engine:
+            return await measure_claims(engine, database_url(settings), temporal_address(settings), pairs)
+
+    with progress("claiming"):
+        _told(asyncio.run(go()))
+
+
+@app.command()
+def burst(
+    number: Annotated[int, typer.Option(min=1, max=2000, help="How many claims at once")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
+) -> None:
+    """Many claims at once on a pool of just as many, beside as many no-op workflows."""
+    from prebuilds.bench.in_use import measure_bursts
+    from prebuilds.settings import load_settings, temporal_address
+
+    async def go() -> list[Report]:
+        async with database() as engine:
+            return await measure_bursts(engine, temporal_address(load_settings()), number, rounds)
+
+    with progress("claiming"):
+        _told(asyncio.run(go()))
+
+
+@app.command()
+def reconcile(
+    passes: Annotated[int, typer.Option(min=1, max=1000, help="How many passes")] = 7,
+) -> None:
+    """Passes over this deployment as it is, beside the bare statement that counts its pools."""
+    from prebuilds.bench.passes import idle_passes
+
+    async def go() -> list[Report]:
+        async with database() as engine:
+            return [await idle_passes(await prebuilds_client(), engine, passes, "this deployment")]
+
+    with progress("reconciling"):
+        _told(asyncio.run(go()))
+
+
+def _told(reports: Sequence[Report]) -> None:
+    document({"reports": reports}, human="\n\n".join(report.text() for report in reports))

@@ -1,0 +1,80 @@
+"""The claim worker inside a service's own process: eager, and no less safe when that process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client
+
+from prebuilds.api import StackUnreachable
+from prebuilds.client import PrebuildsClient, connect
+from prebuilds.embedded import claims_worker
+from prebuilds.payloads import ClaimResult, claim_workflow_id
+from tests.e2e.dev_stack import DevStack
+
+SERVICE = Path(__file__).with_name("embedded_service.py")
+ROOT = Path(__file__).parents[2]
+CLAIMS = 30
+PRESET = "embedded/python/small"
+
+
+async def test_a_killed_service_leaves_its_claims_to_others(stack: DevStack) -> None:
+    stack.apply("embedded", CLAIMS, command=["sleep", "infinity"], ready=None)
+    stack.wait_whole("embedded")
+    temporal = await connect(stack.facts["temporal_address"])
+    client = PrebuildsClient(temporal)
+    await client.pause("the exact count")
+    try:
+        told = await claim_until_killed(stack)
+        assert 1 < len(told) < CLAIMS, "it dies with claims in the air"
+        asked = [
+            client.claim(preset=PRESET, owner="alice", name=f"embedded-{n}", claim_id=f"embedded-{n}")
+            for n in range(CLAIMS)
+        ]
+        results = await asyncio.gather(*asked)
+    finally:
+        await client.resume()
+    assert len({r.workspace_id for r in results}) == CLAIMS, "each has one of its own"
+    by_id = {r.claim_id: r for r in results}
+    assert all(by_id[r.claim_id] == r for r in told), "the same answer again"
+    owned = [w for w in stack.workspaces("embedded") if w["owner"] == "alice"]
+    assert len(owned) == CLAIMS, "and nobody has two"
+    started = await first_event(temporal, told[0].claim_id)
+    assert started.eager_execution_accepted
+
+
+async def claim_until_killed(stack: DevStack) -> list[ClaimResult]:
+    """Run the service, and kill -9 it as soon as the first of many claims at once is answered; what it was told."""
+    service = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(SERVICE), stack.facts["database_url"], PRESET, str(CLAIMS)),
+        env=stack.env | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert service.stdout is not None
+    lines = [await asyncio.wait_for(service.stdout.readline(), 60) for _ in range(2)]
+    service.kill()
+    lines += (await service.stdout.read()).splitlines(keepends=True)
+    await service.wait()
+    return [ClaimResult.model_validate_json(line) for line in lines if line.endswith(b"\n")]
+
+
+async def first_event(temporal: Client, claim_id: str):  # type: ignore[no-untyped-def]
+    """Of the claim's first run: a claim that is asked for again after its end is answered by another."""
+    workflow_id = claim_workflow_id(claim_id)
+    runs = [run async for run in temporal.list_workflows(f'WorkflowId="{workflow_id}"')]
+    first = min(runs, key=lambda run: run.start_time)
+    history = await temporal.get_workflow_handle(workflow_id, run_id=first.run_id).fetch_history()
+    return history.events[0].workflow_execution_started_event_attributes
+
+
+async def test_what_cannot_work_is_refused_at_the_start(stack: DevStack) -> None:
+    address = stack.facts["temporal_address"]
+    with pytest.raises(TypeError, match="pydantic_data_converter"):
+        async with claims_worker(await Client.connect(address), stack.facts["database_url"]):
+            pass
+    with pytest.raises(StackUnreachable, match="cannot reach the database"):
+        async with claims_worker(await connect(address), "postgresql://x@127.0.0.1:1/none"):
+            pass

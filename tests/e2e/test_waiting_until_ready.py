@@ -1,0 +1,81 @@
+"""What follows a claim, seen by a service: it waits through Temporal alone, and one build is a short history."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from prebuilds.api import WorkspaceBuildFailed, WorkspaceNotFound
+from prebuilds.client import PrebuildsClient
+from prebuilds.payloads import BuildStatus, ClaimResult, OnEmpty, build_id_of, build_workflow_id
+from tests.e2e.dev_stack import DevStack
+
+EVENTS_MAX = 12
+IDLE = {"command": ["sleep", "infinity"], "ready": None}
+
+
+@pytest.fixture
+async def client(stack: DevStack) -> PrebuildsClient:
+    return await PrebuildsClient.connect(stack.facts["temporal_address"])
+
+
+async def claim(client: PrebuildsClient, organization: str, name: str, **more: OnEmpty) -> ClaimResult:
+    return await client.claim(preset=f"{organization}/python/small", owner="alice", name=name, **more)
+
+
+async def check_history(client: PrebuildsClient, build_id: UUID) -> None:
+    """One normal activity at most, and few events."""
+    events = (await client.temporal.get_workflow_handle(build_workflow_id(build_id)).fetch_history()).events
+    activities = [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
+    assert len(activities) <= 1
+    assert len(events) <= EVENTS_MAX, [e.event_type for e in events]
+
+
+async def test_a_claim_is_waited_for_until_it_is_handed_over(stack: DevStack, client: PrebuildsClient) -> None:
+    stack.apply("ready", 1)
+    stack.wait_whole("ready")
+    won = await claim(client, "ready", "handed-over")
+    done = await client.wait_until_ready(won, timedelta(seconds=30))
+    assert (done.status, done.address) == (BuildStatus.SUCCEEDED, won.address)
+    assert stack.ask("workspaces", "show", "alice/handed-over")["ready"]
+    await check_history(client, won.build_id)
+    await check_history(client, build_id_of(won.workspace_id, 1))  # it was created for the pool by the loop
+
+
+async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, client: PrebuildsClient) -> None:
+    stack.apply("made", 0)
+    made = await claim(client, "made", "made", on_empty=OnEmpty.CREATE)
+    assert made.address is None
+    done = await client.wait_until_ready(made)
+    shown = stack.ask("workspaces", "show", "alice/made")
+    assert done.address == shown["address"]
+    assert done.address is not None
+    await check_history(client, made.build_id)
+    again = await client.wait_until_ready(made.build_id)  # it has ended: nothing is provisioned again
+    assert again.address == done.address
+    events = (await client.temporal.get_workflow_handle(build_workflow_id(made.build_id)).fetch_history()).events
+    assert not [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
+
+
+async def test_a_build_that_fails_is_told_to_who_waits(stack: DevStack, client: PrebuildsClient) -> None:
+    stack.apply("failing", 0, command=["false"], ready={"file": "never"})
+    made = await claim(client, "failing", "failing", on_empty=OnEmpty.CREATE)
+    with pytest.raises(WorkspaceBuildFailed) as refused:
+        await client.wait_until_ready(made)
+    assert refused.value.details["build_id"] == str(made.build_id)
+    assert refused.value.details["error"]
+
+
+async def test_waiting_has_an_end_of_its_own(stack: DevStack, client: PrebuildsClient) -> None:
+    stack.apply("slow", 0, command=["sleep", "infinity"], ready={"file": "never"})
+    made = await claim(client, "slow", "slow", on_empty=OnEmpty.CREATE)
+    with pytest.raises(TimeoutError):
+        await client.wait_until_ready(made, timedelta(seconds=0.5))
+    assert stack.cli("release", "alice/slow", "--wait").code == 0
+
+
+async def test_a_build_that_nobody_recorded_is_not_waited_for(stack: DevStack, client: PrebuildsClient) -> None:
+    with pytest.raises(WorkspaceNotFound):
+        await client.wait_until_ready(UUID(int=1))

@@ -1,0 +1,208 @@
+"""Claims that wait while their preset changes, and the pool that is made for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import NoClaimablePrebuiltWorkspaces
+from prebuilds.payloads import (
+    PREBUILDS_USER_ID,
+    ClaimQueued,
+    ClaimRequest,
+    ClaimResult,
+    MissReason,
+    OnEmpty,
+    build_id_of,
+)
+from prebuilds.planning.plan import plan_preset
+from prebuilds.store.builds import begin_build
+from prebuilds.store.claim_queue import ClaimQueue
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.control import pause, resume
+from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.pool import create_prebuilds
+from prebuilds.store.retiring import delete_template, deprecate_template
+from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.store.status import read_status
+from tests.builders import MadePreset, apply_file, find_preset, make_preset
+from tests.postgres.pool_steps import (
+    RULES,
+    Desk,
+    begin_prebuilds,
+    finish,
+    got,
+    make_ready,
+    owner_of,
+    position_of,
+    snapshot_of,
+    until_blocked,
+)
+from tests.rows import do, one
+
+PATH = ("acme", "python", "small")
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=12) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
+    return Desk(engine, store)
+
+
+# --- Presets that change ---------------------------------------------------------------------------------------------
+
+
+async def test_a_new_version_takes_its_waiters_along(engine: AsyncEngine, desk: Desk) -> None:
+    old = await make_preset(engine, instances=0)
+    await desk.wait("by-path")
+    await desk.wait("by-id", preset=str(old.id))
+    [stale] = await begin_prebuilds(engine, old, 1)
+    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
+    new = await find_preset(engine)
+    assert (await finish(engine, stale)).served.workflow_ids == [], "only the active version serves"
+    assert await owner_of(engine, stale) == PREBUILDS_USER_ID
+    assert (await snapshot_of(engine, new)).preset.waiting == 2
+    made = await make_ready(engine, new, 2)
+    assert [got(await desk.look("by-path")), got(await desk.look("by-id"))] == made
+
+
+async def test_joining_minds_a_version_that_came_meanwhile(
+    engine: AsyncEngine, store: ClaimStore, database_url: str
+) -> None:
+    """It holds the row of the preset that will serve it: else it could join beside a build that is ending."""
+    await make_preset(engine, instances=0)
+    request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
+    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
+    missed = await store.claim("c1", request, target, asked)
+    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
+    new = await find_preset(engine)
+    ending = await asyncpg.connect(dsn_of(database_url))
+    try:
+        transaction = ending.transaction()
+        await transaction.start()
+        await ending.execute("SELECT FROM presets WHERE id = $1 FOR SHARE", new.id)
+        joining = asyncio.create_task(ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked))
+        await until_blocked(ending)
+        await transaction.rollback()
+        assert isinstance(await joining, ClaimQueued)
+    finally:
+        await ending.close()
+
+
+async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine, store: ClaimStore) -> None:
+    await make_preset(engine, instances=0)
+    request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
+    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
+    missed = await store.claim("c1", request, target, asked)
+    await do(engine, "UPDATE presets SET desired_instances = NULL")
+    found = await ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked)
+    assert isinstance(found, Claimed)
+    assert (found.result, found.miss_reason) == (None, MissReason.NO_POOL)
+
+
+async def _deprecated(engine: AsyncEngine) -> None:
+    await deprecate_template(engine, "acme/python", "ops")
+
+
+async def _deleted(engine: AsyncEngine) -> None:
+    await delete_template(engine, "acme/python", "ops")
+
+
+async def _switched_off(engine: AsyncEngine) -> None:
+    await do(engine, "UPDATE organizations SET prebuilds_enabled = false")
+
+
+@pytest.mark.parametrize("change", [_deprecated, _deleted, _switched_off])
+async def test_only_an_active_preset_serves(
+    engine: AsyncEngine, desk: Desk, change: Callable[[AsyncEngine], Awaitable[None]]
+) -> None:
+    preset = await make_preset(engine, instances=0)
+    await desk.wait("c1")
+    [made] = await begin_prebuilds(engine, preset, 1)
+    await change(engine)
+    assert (await finish(engine, made)).served.workflow_ids == []
+    assert await owner_of(engine, made) == PREBUILDS_USER_ID
+    assert position_of(await desk.look("c1")) == 1
+
+
+async def test_no_pool_is_refused_at_once(engine: AsyncEngine, desk: Desk) -> None:
+    await make_preset(engine, instances=None)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces) as refused:
+        await desk.ask("c1", on_empty="wait")
+    assert refused.value.details == {"miss_reason": "no_pool"}
+    made = await desk.ask("c2", on_empty="wait", on_timeout="create")
+    assert isinstance(made, ClaimResult)
+    assert (made.source, made.miss_reason) == ("created", "no_pool")
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
+
+
+# --- The pool that they wait for -------------------------------------------------------------------------------------
+
+
+async def waiting_in_status(engine: AsyncEngine) -> list[int]:
+    return [row.waiting for row in await read_status(engine, RULES)]
+
+
+async def pass_over(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
+    """One pass over a preset, whose number is *number*; what it has created is begun."""
+    plan = plan_preset(await snapshot_of(engine, preset), number)
+    return (await create_prebuilds(engine, preset.id, number, plan.create, RULES)).workspace_ids
+
+
+async def test_a_pool_of_zero_serves_its_waiters(engine: AsyncEngine, desk: Desk) -> None:
+    preset = await make_preset(engine, instances=0)
+    assert await pass_over(engine, preset, 1) == []
+    for n in range(2):
+        await desk.wait(f"c{n}")
+    assert desk.dispatcher.nudged == [preset.id] * 2, "the pool has more to make now"
+    assert await waiting_in_status(engine) == [2]
+    async with snapshot_transaction(engine) as connection:
+        [counted] = (await snapshot_state(connection, RULES)).presets
+    assert (counted.preset.waiting, counted.preset.base_instances) == (2, 0)
+    made = await pass_over(engine, preset, 2)
+    assert len(made) == 2
+    assert await pass_over(engine, preset, 3) == [], "those that are being made count"
+    await begin_builds(engine, made)
+    for workspace_id in made:
+        await finish(engine, workspace_id)
+    assert {got(await desk.look(f"c{n}")) for n in range(2)} == set(made)
+    assert await waiting_in_status(engine) == [0]
+    assert await pass_over(engine, preset, 4) == []
+
+
+async def test_only_the_version_that_serves_shows_who_waits(engine: AsyncEngine, desk: Desk) -> None:
+    old = await make_preset(engine, instances=1)
+    await begin_prebuilds(engine, old, 1)
+    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
+    await desk.wait("c1")
+    shown = {row.version: row.waiting for row in await read_status(engine, RULES)}
+    assert shown == {1: 0, 2: 1}
+
+
+async def test_a_pause_holds_what_is_made_for_waiters_and_not_the_queue(engine: AsyncEngine, desk: Desk) -> None:
+    preset = await make_preset(engine, instances=0)
+    [running] = await begin_prebuilds(engine, preset, 1)
+    await pause(engine, "ops", "upgrade")
+    for n in range(2):
+        assert (await desk.wait(f"c{n}")).position == n + 1
+    assert await pass_over(engine, preset, 100) == []
+    await finish(engine, running)
+    assert got(await desk.look("c0")) == running, "what ends in a pause is handed over"
+    await resume(engine, "ops")
+    assert len(await pass_over(engine, preset, 101)) == 1
+
+
+async def begin_builds(engine: AsyncEngine, workspace_ids: list[UUID]) -> None:
+    for workspace_id in workspace_ids:
+        await begin_build(engine, build_id_of(workspace_id, 1))

@@ -11,6 +11,8 @@ from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.operator import OperatorActivities
+    from prebuilds.api import InvalidInput
+    from workflows.raw import only_input
     from workflows.refusal import refused
 
 OPERATE = workflow.ActivityConfig(
@@ -23,8 +25,8 @@ OPERATE = workflow.ActivityConfig(
 @workflow.defn
 class OperatorRequest:
     @workflow.run
-    async def run(self, raw: Any = None) -> Any:
+    async def run(self, *raw: Any) -> Any:
         try:
-            return await workflow.execute_activity_method(OperatorActivities.operate, raw, **OPERATE)
-        except FailureError as error:
+            return await workflow.execute_activity_method(OperatorActivities.operate, only_input(raw), **OPERATE)
+        except (InvalidInput, FailureError) as error:
             raise refused(error) from None

@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
         reconcile_preset_id,
         rfc3339,
     )
-    from workflows.raw import as_text, preset_ids, seconds, stop_cause
+    from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of
 
 INTERVAL_S = 15.0
@@ -68,10 +68,10 @@ NOTE = workflow.ActivityConfig(
 @workflow.defn
 class PrebuildsOrchestrator:
     @workflow.init
-    def __init__(self, raw: Any = None) -> None:
+    def __init__(self, *raw: Any) -> None:
         self._refusal: InvalidInput | None = None
         try:
-            self._input = parse_input(OrchestratorInput, raw, "input")
+            self._input = parse_input(OrchestratorInput, only_input(raw), "input")
         except InvalidInput as refusal:  # refused by `run`: whatever raises here would park the workflow
             self._refusal, self._input = refusal, OrchestratorInput()
         carried = self._input.carried or OrchestratorCarried(started_at=workflow.now())
@@ -95,7 +95,7 @@ class PrebuildsOrchestrator:
         self._leaving = False
 
     @workflow.run
-    async def run(self, raw: Any = None) -> OrchestratorResult:
+    async def run(self, *raw: Any) -> OrchestratorResult:
         if self._refusal is not None:
             raise ApplicationError(str(self._refusal), self._refusal.details, type="InvalidInput", non_retryable=True)
         self._wake_at(self._next_pass_at)

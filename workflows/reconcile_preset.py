@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from prebuilds.api import InvalidInput, SupersededPass
     from prebuilds.payloads import ReconcilePresetInput, ReconcilePresetResult, parse_input
     from prebuilds.planning.plan import ReconcilePlan
+    from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 
 STEP = workflow.LocalActivityConfig(
@@ -32,9 +33,9 @@ STEP = workflow.LocalActivityConfig(
 @workflow.defn
 class ReconcilePreset:
     @workflow.run
-    async def run(self, raw: Any = None) -> ReconcilePresetResult:
+    async def run(self, *raw: Any) -> ReconcilePresetResult:
         try:
-            input = parse_input(ReconcilePresetInput, raw, "input")
+            input = parse_input(ReconcilePresetInput, only_input(raw), "input")
             plan = await workflow.execute_local_activity_method(
                 ReconcileActivities.plan_reconcile, args=[input.preset_id, input.pending_max], **STEP
             )

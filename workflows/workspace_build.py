@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.provisioning import ProvisioningActivities
     from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
     from prebuilds.payloads import BuildStatus, WorkspaceBuildInput, WorkspaceBuildResult, parse_input
+    from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
@@ -43,9 +44,9 @@ RETRY = RetryPolicy(
 @workflow.defn
 class WorkspaceBuild:
     @workflow.run
-    async def run(self, raw: Any = None) -> WorkspaceBuildResult:
+    async def run(self, *raw: Any) -> WorkspaceBuildResult:
         try:
-            self._input = parse_input(WorkspaceBuildInput, raw, "input")
+            self._input = parse_input(WorkspaceBuildInput, only_input(raw), "input")
             place = await self._locate()
             outcome = place.ended or await self._provision(place)
             for _ in range(MOVES_MAX):

@@ -172,3 +172,15 @@ async def test_reconcile_answers_when_the_pass_has_ended(dev: WorkflowEnvironmen
         await until(lambda: pool.passes >= 4, "passes on the new interval")
         await loop.signal("stop")
         await loop.result()
+
+
+async def test_two_inputs_are_refused_and_not_parked(skipping: WorkflowEnvironment) -> None:
+    pool = FakePool()
+    async with pool.worker(skipping.client):
+        handle = await skipping.client.start_workflow(
+            "PrebuildsOrchestrator", args=[{}, {}], id=ORCHESTRATOR_ID, task_queue=CONTROL_QUEUE
+        )
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "InvalidInput"

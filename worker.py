@@ -24,6 +24,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
+from activities.inventory import InventoryActivities, PlaceActivities
 from activities.operator import OperatorActivities
 from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
@@ -45,6 +46,7 @@ from prebuilds.telemetry import exporting
 from prebuilds.workers import claims_worker_on, worker_on
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
+from workflows.reconcile_inventory import ReconcileInventory
 from workflows.reconcile_preset import ReconcilePreset
 from workflows.workspace_build import WorkspaceBuild
 
@@ -96,7 +98,8 @@ async def serve(
             await provisioners.restore(settings.state_dir)
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
             prober = Prober(engine, dispatcher, driver, options.queues, host)
-            running.workers += _provisioner_workers(client, provisioning, options.queues, host)
+            inventory = InventoryActivities(engine, dispatcher, driver, host)
+            running.workers += _provisioner_workers(client, provisioning, inventory, options.queues, host)
             background.append(prober.run)
         for worker in running.workers:
             await stack.enter_async_context(worker)
@@ -117,7 +120,7 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
     return worker_on(
         client,
         CONTROL_QUEUE,
-        workflows=[PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, OperatorRequest],
+        workflows=[PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, OperatorRequest, ReconcileInventory],
         activities=[
             reconcile.find_work,
             reconcile.end_pass,
@@ -129,19 +132,24 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
             builds.locate_build,
             builds.close_build,
             operator.operate,
+            PlaceActivities(engine).list_places,
         ],
     )
 
 
 def _provisioner_workers(
-    client: Client, provisioning: ProvisioningActivities, queues: Sequence[str], host: str
+    client: Client,
+    provisioning: ProvisioningActivities,
+    inventory: InventoryActivities,
+    queues: Sequence[str],
+    host: str,
 ) -> list[Worker]:
     """For each queue four: the pool's and people's, for any host and for this one."""
     return [
         worker_on(
             client,
             provisioning_queue(queue, pool=pool, host=at),
-            activities=[provisioning.run_build],
+            activities=[provisioning.run_build, inventory.look],
             max_concurrent_activities=POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS,
         )
         for queue in queues

@@ -18,8 +18,8 @@ async def heartbeating() -> AsyncIterator[None]:
 
     async def beat() -> None:
         while True:
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)  # first: a short build or pass is over by then, and spares a call
             activity.heartbeat()
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     task = asyncio.create_task(beat())
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,16 +12,18 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
+from activities.build_log import BuildLog
 from activities.builds import BuildOutcome, ended_outcome
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
+from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts, provisioning_queue
+from prebuilds.store.replacements import Recorded, read_replacements, record_replacements
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +56,9 @@ class ProvisioningActivities:
             if driver.locality is Locality.HOST and (elsewhere := await self._elsewhere(facts)):
                 return BuildOutcome(BuildStatus.RUNNING, moved_to=elsewhere)
             try:
-                progress = _Progress(self._engine, facts)
-                provisioned, replacements = await _effect(driver, facts, wanted, progress)
+                # Left before the end is recorded: who follows the log has read all of it when the build has ended.
+                async with BuildLog(self._engine, build_id) as log:
+                    provisioned = await self._effect(driver, facts, wanted, _Progress(self._engine, facts, log))
             except asyncio.CancelledError:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
@@ -68,29 +71,53 @@ class ProvisioningActivities:
                 logger.exception("A provisioner failed unexpectedly", extra={"build_id": str(build_id)})
                 end = await self._failed(build_id, error)
             else:
-                end = await end_build(
-                    self._engine,
-                    build_id,
-                    BuildStatus.SUCCEEDED,
-                    provisioned=provisioned,
-                    replacements=replacements,
-                )
-                _measure(end, replaced=bool(replacements))
+                replaced = await self._replaced(facts)
+                end = await end_build(self._engine, build_id, BuildStatus.SUCCEEDED, provisioned=provisioned)
+                _measure(end, replaced=replaced.first)
                 self._dispatcher.follow(end.served)
-                return _outcome(end, replacements, provisioned)
-            return self._ended_badly(end)
+                return _outcome(end, replaced, provisioned)
+            return await self._ended_badly(end)
 
-    def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
+    async def _effect(
+        self, driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
+    ) -> Provisioned | None:
+        """What this build's transition and stage mean to a driver."""
+        match facts.transition:
+            case Transition.DELETE:
+                await driver.destroy(wanted, progress)
+                return None
+            case Transition.STOP:
+                await driver.stop(wanted, progress)
+                return None
+            case Transition.START if facts.stage is Stage.CLAIM:
+                replacements = await driver.plan(wanted)
+                if replacements:
+                    # Before the effect: an attempt after a crash finds nothing left to replace, and could not tell.
+                    await record_replacements(self._engine, facts.workspace_id, facts.id, replacements)
+                for one in replacements:
+                    progress(f"{one.resource} is replaced because of {', '.join(one.paths)}")
+                return await driver.claim(wanted, progress)
+            case Transition.START:
+                return await driver.apply(wanted, progress)
+
+    async def _replaced(self, facts: BuildFacts) -> Recorded:
+        if facts.stage is not Stage.CLAIM:
+            return Recorded([], first=False)
+        return await read_replacements(self._engine, facts.id)
+
+    async def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
         """The pool lacks one now, and its preset may have to back off: decided at once, not at the next pass."""
-        _measure(end)
         self._dispatcher.cancel_builds(end.canceled)
         if end.facts.pool and end.facts.preset_id is not None:
             self._dispatcher.nudge([end.facts.preset_id])
-        return _outcome(end)
+        replaced = await self._replaced(end.facts)
+        _measure(end, replaced=replaced.first)
+        return _outcome(end, replaced)
 
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
         if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
-            return self._ended_badly(await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled"))
+            end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
+            return await self._ended_badly(end)
         return await ended_outcome(self._engine, facts)
 
     async def _elsewhere(self, facts: BuildFacts) -> str | None:
@@ -115,34 +142,16 @@ class ProvisioningActivities:
 class _Progress:
     """One build's `Progress`."""
 
-    def __init__(self, engine: AsyncEngine, facts: BuildFacts) -> None:
+    def __init__(self, engine: AsyncEngine, facts: BuildFacts, log: BuildLog) -> None:
         self._engine = engine
-        self._facts = facts
-        self._told = {"build_id": str(facts.id), "workspace_id": str(facts.workspace_id)}
+        self._build_id = facts.id
+        self._log = log
 
     def __call__(self, line: str) -> None:
-        logger.info(line, extra=self._told)
+        self._log.tell(line)
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        await builds.save_state(self._engine, self._facts.id, state)
-
-
-async def _effect(
-    driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
-) -> tuple[Provisioned | None, list[Replacement]]:
-    """What this build's transition and stage mean to a driver."""
-    match facts.transition:
-        case Transition.DELETE:
-            await driver.destroy(wanted, progress)
-            return None, []
-        case Transition.STOP:
-            await driver.stop(wanted, progress)
-            return None, []
-        case Transition.START if facts.stage is Stage.CLAIM:
-            replacements = await driver.plan(wanted)
-            return await driver.claim(wanted, progress), replacements
-        case Transition.START:
-            return await driver.apply(wanted, progress), []
+        await builds.save_state(self._engine, self._build_id, state)
 
 
 def _asked_to_cancel() -> bool:
@@ -150,7 +159,7 @@ def _asked_to_cancel() -> bool:
     return details is not None and details.cancel_requested and not details.not_found
 
 
-def _measure(end: BuildEnd, *, replaced: bool = False) -> None:
+def _measure(end: BuildEnd, *, replaced: bool) -> None:
     if not end.ended_now:
         return
     facts = end.facts
@@ -168,8 +177,6 @@ def _measure(end: BuildEnd, *, replaced: bool = False) -> None:
     )
 
 
-def _outcome(
-    end: BuildEnd, replacements: Sequence[Replacement] = (), provisioned: Provisioned | None = None
-) -> BuildOutcome:
+def _outcome(end: BuildEnd, replaced: Recorded, provisioned: Provisioned | None = None) -> BuildOutcome:
     address = provisioned.address if provisioned is not None and end.status is BuildStatus.SUCCEEDED else None
-    return BuildOutcome(end.status, end.error, list(replacements), address=address)
+    return BuildOutcome(end.status, end.error, replaced.replacements, address=address)

@@ -155,7 +155,11 @@ class ClaimTimedOut(PrebuildsError):
 
 
 class ClaimIdReused(PrebuildsError):
-    """This claim id has already won a workspace with a different request."""
+    """This claim id has won a workspace, or waits for one, with a different request."""
+
+
+class RequestCanceled(PrebuildsError):
+    """Somebody has cancelled the workflow that was to answer; a claim has left the queue with nothing."""
 
 
 class WorkspaceNotFound(PrebuildsError):

@@ -54,6 +54,14 @@ class EventRow(Payload):
     data: dict[str, Any]
 
 
+class LogLine(Payload):
+    """One line of a build's log; a build that ended badly has its error as the last one."""
+
+    build_id: UUID
+    at: Timestamp
+    line: str
+
+
 class WorkspaceDetails(WorkspaceRow):
     resources: dict[str, Any]
     host: str | None
@@ -64,6 +72,8 @@ class WorkspaceDetails(WorkspaceRow):
     """When it is looked at next: its ttl ends, it starts, something failed is tried again."""
     builds: list[JobRow]
     events: list[EventRow]
+    warnings: list[str] = Field(default_factory=list)
+    """`vanished`: it should run, and nothing of it was found."""
 
 
 class WorkspaceChange(Payload):
@@ -219,6 +229,41 @@ class PruneResult(Payload):
     pruned: int
     kept: int
     """Would have been pruned, were they not kept."""
+
+
+class InventoryRow(Payload):
+    """Something that exists and no live row knows, or that should run and does not."""
+
+    workspace_id: UUID
+    provisioner: str
+    host: str | None
+    """None: of what any host serves."""
+    finding: Literal["orphan", "vanished"]
+    first_seen_at: Timestamp
+    last_seen_at: Timestamp
+    sightings: int
+    action: Literal["none", "removed", "replaced", "told", "failed"]
+    """What this look did: none on a first sighting or without `fix`; failed when an orphan could not be removed."""
+    age_seconds: float
+    """Of the orphan, since it was made; of what vanished, since it was started."""
+
+
+class Unavailable(Payload):
+    """Where nobody could tell what exists, so that nothing is concluded."""
+
+    provisioner: str
+    host: str | None
+    queue: str
+    error: str
+
+
+class InventoryReport(Payload):
+    findings: list[InventoryRow]
+    unavailable: list[Unavailable]
+    fix: bool
+    """Whether it was allowed to act."""
+    omitted: int = 0
+    """Findings beyond what one report holds."""
 
 
 class PresetExplanation(Payload):

@@ -6,7 +6,20 @@ from typing import Any
 
 import typer
 
-from prebuilds.cli import claims, dev, doctor, explain, jobs, presets, system, templates, workspaces
+from prebuilds.cli import (
+    bench,
+    claims,
+    dev,
+    doctor,
+    explain,
+    inventory,
+    jobs,
+    logs,
+    presets,
+    system,
+    templates,
+    workspaces,
+)
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The base of every usage error; typer gives it no public name."""
@@ -33,6 +46,8 @@ for command in (
     system.reconcile,
     claims.claim,
     claims.release,
+    logs.logs,
+    inventory.inventory,
     system.snapshot,
     doctor.doctor,
 ):
@@ -42,3 +57,4 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(explain.app, name="explain")
+app.add_typer(bench.app, name="bench")

@@ -60,8 +60,9 @@ def claim(
             request["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
         asked = parse_input(ClaimRequest, request, "claim")
         client = await prebuilds_client()
-        with progress("waiting for a prebuild") if on_empty == "wait" else nullcontext():
-            result = await client.claim_request(asked, claim_id or str(uuid4()))
+        id_ = claim_id or str(uuid4())
+        with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
+            result = await client.claim_request(asked, id_)
         if wait_ready:
             with progress("waiting for the hand-over"):
                 result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})

@@ -27,6 +27,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done")]
 
 ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
 """What each becomes when its build has succeeded."""
+WARNINGS = {"vanished": "nothing of it runs any more; stop it, then start it, to have it made again"}
 
 
 @app.command("list")
@@ -182,6 +183,8 @@ def _show(w: WorkspaceDetails) -> None:
     print(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
     preset = f"/{w.preset}" if w.preset else ""
     print(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
+    for warning in w.warnings:
+        print(f"warning: {warning}: {WARNINGS[warning]}")
     print(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
     if w.claimed_at:
         print(_lifetime(w))

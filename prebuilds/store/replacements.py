@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -15,6 +16,29 @@ RECORD_REPLACEMENT = text("""
     INSERT INTO resource_replacements (build_id, resource, workspace_id, paths)
     VALUES (:build_id, :resource, :workspace_id, :paths) ON CONFLICT DO NOTHING RETURNING resource
 """)
+# A claim has one build, and more when that failed: the first of them that replaced anything is the one to count.
+READ_REPLACEMENTS = text("""
+    SELECT r.resource, r.paths,
+           NOT EXISTS (SELECT FROM resource_replacements e JOIN workspace_builds b ON b.id = e.build_id
+                        WHERE e.workspace_id = r.workspace_id
+                          AND b.number < (SELECT number FROM workspace_builds WHERE id = r.build_id)) AS first
+      FROM resource_replacements r WHERE r.build_id = :build_id ORDER BY r.resource
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a build has replaced, in all its attempts."""
+
+    replacements: list[Replacement]
+    first: bool
+    """No earlier build of the same claim has replaced anything, so that this one counts."""
+
+
+async def read_replacements(engine: AsyncEngine, build_id: UUID) -> Recorded:
+    async with engine.connect() as connection:
+        rows = (await connection.execute(READ_REPLACEMENTS, {"build_id": build_id})).all()
+    return Recorded([Replacement(resource=r.resource, paths=r.paths) for r in rows], first=any(r.first for r in rows))
 
 
 async def record_replacements(

@@ -321,6 +321,18 @@ claim_queue = Table(
     CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
 )
 
+build_logs = Table(
+    "build_logs",
+    metadata,
+    _uuid("build_id", "workspace_builds.id", pk=True),
+    # One attempt writes its own numbers only: a frozen one that wakes up takes no line from the one after it.
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("line", Text, nullable=False),
+    Index("build_logs_begun_idx", "at", postgresql_where=text("number = 1")),  # finds old logs by their first lines
+)
+
 resource_replacements = Table(
     "resource_replacements",
     metadata,
@@ -346,6 +358,7 @@ settings = Table(
     Column("passes", BigInteger, nullable=False, server_default=text("0")),
     _time("last_pass_at"),
     Column("rules", JSONB),  # of the control workers, as the last pass had them
+    _time("inventory_at", null=False),  # when a control worker last started the slow comparison
     CheckConstraint("id", name="settings_one_row_check"),
     CheckConstraint("loop IN ('never_started', 'running', 'stopped')", name="settings_loop_check"),
 )
@@ -375,4 +388,19 @@ events = Table(
     Index("events_preset_idx", "preset_id", "id", postgresql_where=text("preset_id IS NOT NULL")),
     Index("events_workspace_idx", "workspace_id", "id", postgresql_where=text("workspace_id IS NOT NULL")),
     Index("events_claim_idx", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
+)
+
+# What was found to exist unknown, or to be gone; a row goes when a later look finds it no more.
+inventory_sightings = Table(
+    "inventory_sightings",
+    metadata,
+    _uuid("workspace_id", pk=True),  # of an orphan there may be no row
+    Column("provisioner", Text, primary_key=True),
+    Column("place", Text, primary_key=True),  # `@HOST`, or the queue of what any host serves
+    Column("finding", Text, nullable=False),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False),
+    Column("last_seen_at", DateTime(timezone=True), nullable=False),
+    Column("sightings", Integer, nullable=False),
+    _time("told_at"),  # its owner, that it vanished
+    CheckConstraint("finding IN ('orphan', 'vanished')", name="inventory_sightings_finding_check"),
 )

@@ -45,6 +45,12 @@ FIND = text("""
 EVENTS_OF = text("""
     SELECT at, kind, actor, data FROM events WHERE workspace_id = :id ORDER BY id DESC LIMIT :limit
 """)
+# Told by the inventory since its latest start, and still so when it last looked.
+VANISHED = text("""
+    SELECT EXISTS (SELECT FROM inventory_sightings s JOIN workspaces w ON w.id = s.workspace_id
+                    WHERE w.id = :id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at
+                      AND w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded')
+""")
 USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Before the build is looked at: what was waited for comes with the builds as they were before.
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
@@ -112,6 +118,7 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
         if row is None:
             raise WorkspaceNotFound(f"no workspace has the id {reference}")
         events = await connection.execute(EVENTS_OF, {"id": workspace_id, "limit": EVENTS_SHOWN})
+        vanished = await connection.scalar(VANISHED, {"id": workspace_id})
         return WorkspaceDetails(
             **_workspace(row),
             resources=row.resources,
@@ -121,6 +128,7 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
             next_action_at=row.next_action_at,
             builds=await jobs_of(connection, workspace_id),
             events=[EventRow(at=e.at, kind=e.kind, actor=e.actor, data=e.data) for e in events][::-1],
+            warnings=["vanished"] if vanished else [],
         )
 
 

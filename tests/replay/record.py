@@ -83,6 +83,7 @@ def main() -> None:
                 await client.claim_all(request.model_copy(update={"on_empty": OnEmpty.CREATE}))
 
             asyncio.run(through_temporal())
+            stack.ask("inventory")
             stack.ask("stop", "--wait", "--cause", "recorded")
             asyncio.run(fetch(stack.facts["temporal_address"], name, wanted))
         finally:

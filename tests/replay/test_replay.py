@@ -14,17 +14,26 @@ from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
+from workflows.reconcile_inventory import ReconcileInventory
 from workflows.reconcile_preset import ReconcilePreset
 from workflows.workspace_build import WorkspaceBuild
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json.gz"))
-WORKFLOWS = [PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, ClaimWorkspace, ClaimWorkspaces, OperatorRequest]
+WORKFLOWS = [
+    PrebuildsOrchestrator,
+    ReconcilePreset,
+    WorkspaceBuild,
+    ClaimWorkspace,
+    ClaimWorkspaces,
+    OperatorRequest,
+    ReconcileInventory,
+]
 
 
 def test_every_workflow_type_has_a_history() -> None:
     kinds = {path.name.removesuffix(".json.gz").rpartition("-")[2] for path in HISTORIES}
     assert kinds == {workflow.__name__ for workflow in WORKFLOWS}
-    assert len(HISTORIES) >= 10, "histories are added, never removed"
+    assert len(HISTORIES) >= 11, "histories are added, never removed"
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=[p.name for p in HISTORIES])

@@ -1,0 +1,79 @@
+"""`prebuilds logs`: what a build's driver told, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.cli import output
+from prebuilds.cli.connections import database
+from prebuilds.cli.output import document
+from prebuilds.cli.system import clock
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from prebuilds.store.build_logs import LoggedBuild
+    from prebuilds.views import LogLine
+
+POLL_S = 0.5
+
+
+def logs(
+    of: Annotated[str, typer.Argument(metavar="BUILD|WORKSPACE", help="A build's id; a workspace's, or owner/name")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the build has ended")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Of a workspace: every build's, not only the latest one's")
+    ] = False,
+) -> None:
+    """The log of a build, or of a workspace's latest build. Its error is the last line."""
+
+    async def go() -> None:
+        from prebuilds.store.build_logs import find_logged_builds
+
+        told: list[LogLine] = []
+        async with database() as engine:
+            builds = await find_logged_builds(engine, of)
+            for build in builds if all_ else builds[-1:]:
+                if all_ and not output.AS_JSON:
+                    _print_heading(build)
+                async for line in _lines(engine, build, follow):
+                    if not output.AS_JSON:
+                        _print(line, build.created_at)
+                    told.append(line)
+        document({"lines": told})
+        if not told and not output.AS_JSON:
+            print("nothing is logged")
+
+    asyncio.run(go())
+
+
+async def _lines(engine: AsyncEngine, build: LoggedBuild, follow: bool) -> AsyncIterator[LogLine]:
+    """A build's lines in order; followed, they end with the build."""
+    from prebuilds.store.build_logs import Position, read_log, read_logged_build
+
+    position = Position()
+    while True:
+        now = await read_logged_build(engine, build.id)  # before its lines: ended by then, it tells no more
+        lines, position = await read_log(engine, build.id, position)
+        for line in lines:
+            yield line
+        if now.status.ended or not follow:
+            break
+        await asyncio.sleep(POLL_S)
+    for line in now.last_lines():
+        yield line
+
+
+def _print_heading(build: LoggedBuild) -> None:
+    stage = "" if build.stage == "none" else f" ({build.stage})"
+    print(f"{clock(build.created_at, None)} {build.transition}{stage}, build {build.id}", flush=True)
+
+
+def _print(line: LogLine, near: datetime) -> None:
+    print(f"{clock(line.at, near)} {line.line}", flush=True)

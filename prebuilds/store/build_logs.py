@@ -1,0 +1,151 @@
+"""What drivers tell while they build: kept line by line, read in order, removed when it is old."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import WorkspaceNotFound
+from prebuilds.payloads import BuildStatus, Stage, Transition
+from prebuilds.store.workspaces import resolve_workspace
+from prebuilds.views import LogLine
+
+LOG_LIFE = timedelta(days=14)
+"""After a build's end: longer than anybody asks why, and what a busy deployment can store."""
+BUILDS_PER_SWEEP_MAX = 10
+"""Whose logs one sweep removes: at most 50,000 short rows, and five builds a second are more than pools make."""
+
+OPEN = text("SELECT coalesce(max(attempt), 0) + 1 AS attempt, count(*) AS kept FROM build_logs WHERE build_id = :id")
+# Sent again after a lost reply, it is there already.
+APPEND = text("""
+    INSERT INTO build_logs (build_id, attempt, number, at, line)
+    SELECT :id, :attempt, n.number, n.at, n.line
+      FROM unnest(CAST(:numbers AS int[]), CAST(:times AS timestamptz[]), CAST(:lines AS text[]))
+           AS n (number, at, line)
+        ON CONFLICT DO NOTHING
+""")
+READ = text("""
+    SELECT attempt, number, at, line FROM build_logs
+     WHERE build_id = :id AND (attempt, number) > (:attempt, :number) ORDER BY attempt, number
+""")
+_BUILDS = "SELECT id, transition, stage, status, error, created_at, completed_at FROM workspace_builds"
+READ_BUILD = text(f"{_BUILDS} WHERE id = :id")
+BUILDS_OF = text(f"{_BUILDS} WHERE workspace_id = :id ORDER BY number")
+FORGET = text("""
+    DELETE FROM build_logs WHERE build_id IN (
+        SELECT l.build_id FROM build_logs l JOIN workspace_builds b ON b.id = l.build_id
+         WHERE l.number = 1 AND l.at < now() - CAST(:life AS interval)
+           AND b.completed_at < now() - CAST(:life AS interval)
+         ORDER BY l.at LIMIT :limit FOR UPDATE OF l SKIP LOCKED)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an attempt; its number counts from 1."""
+
+    number: int
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedBuild:
+    """A build whose log can be read."""
+
+    id: UUID
+    transition: Transition
+    stage: Stage
+    status: BuildStatus
+    error: str | None
+    created_at: datetime
+    completed_at: datetime | None
+
+    def last_lines(self) -> list[LogLine]:
+        """What its end adds to the log: its error, if it had one."""
+        if self.completed_at is None or not self.error:
+            return []
+        return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a log was read."""
+
+    attempt: int = 0
+    number: int = 0
+
+
+async def open_log(engine: AsyncEngine, build_id: UUID) -> tuple[int, int]:
+    """An attempt's number, behind those of the attempts before, and how many lines these have left."""
+    async with engine.connect() as connection:
+        row = (await connection.execute(OPEN, {"id": build_id})).one()
+        return row.attempt, row.kept
+
+
+async def append(engine: AsyncEngine, build_id: UUID, attempt: int, lines: Sequence[Line]) -> None:
+    """Keep lines of an attempt. Sent twice, they are kept once."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            APPEND,
+            {
+                "id": build_id,
+                "attempt": attempt,
+                "numbers": [line.number for line in lines],
+                "times": [line.at for line in lines],
+                "lines": [line.text for line in lines],
+            },
+        )
+
+
+async def read_log(engine: AsyncEngine, build_id: UUID, after: Position = Position()) -> tuple[list[LogLine], Position]:
+    """What was told since *after*, in order, and how far that is."""
+    async with engine.connect() as connection:
+        found = {"id": build_id, "attempt": after.attempt, "number": after.number}
+        rows = (await connection.execute(READ, found)).all()
+    lines = [LogLine(build_id=build_id, at=row.at, line=row.line) for row in rows]
+    return lines, Position(rows[-1].attempt, rows[-1].number) if rows else after
+
+
+async def read_logged_build(engine: AsyncEngine, build_id: UUID) -> LoggedBuild:
+    async with engine.connect() as connection:
+        row = (await connection.execute(READ_BUILD, {"id": build_id})).one()
+        return _logged(row)
+
+
+async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[LoggedBuild]:
+    """The one build of that id; or all of a workspace (`owner/name` or id, also a deleted one's), oldest first.
+
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        WorkspaceNotFound: No build and no workspace of that id, no live workspace of that name.
+    """
+    async with engine.connect() as connection:
+        id = await resolve_workspace(connection, reference)
+        for statement in (READ_BUILD, BUILDS_OF):
+            if rows := (await connection.execute(statement, {"id": id})).all():
+                return [_logged(row) for row in rows]
+    raise WorkspaceNotFound(f"no build and no workspace has the id {id}", {"id": str(id)})
+
+
+def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
+    return LoggedBuild(
+        row.id,
+        Transition(row.transition),
+        Stage(row.stage),
+        BuildStatus(row.status),
+        row.error,
+        row.created_at,
+        row.completed_at,
+    )
+
+
+async def forget_old_logs(engine: AsyncEngine) -> int:
+    """Remove the logs of a few builds that ended long ago. Returns how many lines."""
+    async with engine.begin() as connection:
+        return (await connection.execute(FORGET, {"life": LOG_LIFE, "limit": BUILDS_PER_SWEEP_MAX})).rowcount

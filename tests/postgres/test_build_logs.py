@@ -1,0 +1,436 @@
+"""A build's log: told through a driver's `Progress`, kept in order, bounded, followed to the end, removed when old."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities import build_log
+from activities.build_log import LINE_CHARS_MAX, LINES_MAX, BuildLog
+from activities.builds import BuildOutcome
+from activities.provisioning import ProvisioningActivities
+from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
+from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.metrics import METRICS
+from prebuilds.payloads import BuildStatus, Replacement, build_id_of
+from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
+from prebuilds.settings import Settings
+from prebuilds.store import build_logs
+from prebuilds.store.build_logs import Position, find_logged_builds, read_log
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool
+from tests.builders import make_preset
+from tests.postgres.owned_steps import claimed
+from tests.postgres.pool_steps import Workflows, fail, make_ready, record_prebuilds
+from tests.rows import do, events, one
+from tests.workflow.fakes import until
+
+Act = Callable[[Provision, Progress], Awaitable[None]]
+
+
+class Telling:
+    """A driver that does what a test says."""
+
+    locality = Locality.SHARED
+
+    def __init__(self, act: Act, replacements: list[Replacement] | None = None) -> None:
+        self.act = act
+        self.replacements = replacements or []
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        return self.replacements
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        await self.act(wanted, progress)
+        return Provisioned(address="http://there")
+
+    claim = apply
+
+
+async def run(engine: AsyncEngine, driver: Telling, build_id: UUID) -> BuildOutcome:
+    """One attempt of a build, as a provisioner worker runs it."""
+    dispatcher = Dispatcher(engine, cast("Client", Workflows()))
+    activities = ProvisioningActivities(engine, dispatcher, lambda _: cast("Any", driver), "host")
+    outcome: BuildOutcome = await ActivityEnvironment().run(activities.run_build, build_id)
+    await dispatcher.drain()
+    return outcome
+
+
+def telling(*lines: str, error: Exception | None = None) -> Telling:
+    async def act(_: Provision, progress: Progress) -> None:
+        for line in lines:
+            progress(line)
+        if error is not None:
+            raise error
+
+    return Telling(act)
+
+
+async def recorded(engine: AsyncEngine) -> UUID:
+    preset = await make_preset(engine)
+    [workspace_id] = await record_prebuilds(engine, preset, 1)
+    return build_id_of(workspace_id, 1)
+
+
+async def log_of(engine: AsyncEngine, build_id: UUID) -> list[str]:
+    return [line.line for line in (await read_log(engine, build_id))[0]]
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=4) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+async def test_lines_are_kept_in_order_before_the_build_has_ended(engine: AsyncEngine) -> None:
+    build_id, begun = await recorded(engine), datetime.now(UTC)
+    said = [f"line {n}" for n in range(250)]
+    assert (await run(engine, telling(*said), build_id)).status is BuildStatus.SUCCEEDED
+    lines, _ = await read_log(engine, build_id)
+    assert [line.line for line in lines] == said
+    times = [line.at for line in lines]
+    ended = (await one(engine, "SELECT completed_at FROM workspace_builds WHERE id = :id", id=build_id)).completed_at
+    assert begun <= times[0]
+    assert times == sorted(times)
+    assert times[-1] <= ended
+
+
+@pytest.mark.parametrize("lines", [1, 150])
+async def test_lines_are_read_while_the_driver_works(engine: AsyncEngine, lines: int) -> None:
+    build_id, go_on = await recorded(engine), asyncio.Event()
+
+    async def act(_: Provision, progress: Progress) -> None:
+        for n in range(lines):
+            progress(f"{n}")
+        await go_on.wait()
+        progress("done")
+
+    build = asyncio.create_task(run(engine, Telling(act), build_id))
+    async with asyncio.timeout(10):
+        while len(await log_of(engine, build_id)) < lines:
+            await asyncio.sleep(0.02)
+    _, position = await read_log(engine, build_id)
+    assert position == Position(1, lines)
+    assert await read_log(engine, build_id, position) == ([], position)
+    go_on.set()
+    await build
+    assert [line.line for line in (await read_log(engine, build_id, position))[0]] == ["done"]
+
+
+async def test_an_attempt_appends_after_the_one_before(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    with pytest.raises(OSError, match="lost"):
+        await run(engine, telling("first", error=OSError("lost")), build_id)
+    await run(engine, telling("second", "third"), build_id)
+    assert await log_of(engine, build_id) == ["first", "second", "third"]
+
+
+async def test_an_attempt_that_wakes_up_late_takes_no_line_from_the_next(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    async with BuildLog(engine, build_id) as frozen:
+        frozen.tell("before")
+        while await log_of(engine, build_id) != ["before"]:
+            await asyncio.sleep(0.02)
+        async with BuildLog(engine, build_id) as live:
+            live.tell("live")
+        frozen.tell("late")
+    assert sorted(await log_of(engine, build_id)) == ["before", "late", "live"]
+
+
+async def test_a_log_is_bounded_over_all_attempts(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    with pytest.raises(OSError, match="lost"):
+        await run(engine, telling(*["x"] * (LINES_MAX - 2), error=OSError("lost")), build_id)
+    await run(engine, telling(*"abcde"), build_id)
+    lines = await log_of(engine, build_id)
+    assert len(lines) == LINES_MAX + 1
+    assert lines[-3:] == ["a", "b", "3 more lines were dropped"]
+
+
+async def test_one_attempt_says_how_many_lines_it_dropped(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    await run(engine, telling(*["x"] * (LINES_MAX + 700)), build_id)
+    lines = await log_of(engine, build_id)
+    assert (len(lines), lines[-1]) == (LINES_MAX + 1, "700 more lines were dropped")
+
+
+async def test_lines_are_made_storable(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    await run(engine, telling("a\0b", "half \ud800", "two\nlines\r\n", "", "y" * LINE_CHARS_MAX, "z" * 9000), build_id)
+    lines = await log_of(engine, build_id)
+    assert lines[:-2] == ["ab", "half ?", "two", "lines", ""]
+    assert lines[-2] == "y" * LINE_CHARS_MAX
+    assert lines[-1] == "z" * (LINE_CHARS_MAX - 1) + "…"
+
+
+async def test_a_database_that_was_away_for_a_moment_loses_no_line(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_id, away, tries = await recorded(engine), True, 0
+    real = build_logs.append
+
+    async def append(*args: Any) -> None:
+        nonlocal tries
+        tries += 1
+        if away:
+            if tries == 2:
+                await real(*args)  # written, and the reply lost
+            raise OSError("the database is away")
+        await real(*args)
+
+    async def act(_: Provision, progress: Progress) -> None:
+        nonlocal away
+        progress("one")
+        await until(lambda: tries == 1, "a first try")
+        progress("two")
+        await until(lambda: tries == 3, "tries after that")
+        away = False
+
+    monkeypatch.setattr(build_log, "append", append)
+    assert (await run(engine, Telling(act), build_id)).status is BuildStatus.SUCCEEDED
+    assert await log_of(engine, build_id) == ["one", "two"]
+
+
+async def test_a_log_that_cannot_be_written_fails_no_build(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def append(*_: Any) -> None:
+        raise OSError("the log's table is away")
+
+    monkeypatch.setattr(build_log, "append", append)
+    monkeypatch.setattr(build_log, "LAST_FLUSH_S", 0.1)
+    build_id = await recorded(engine)
+    assert (await run(engine, telling("lost"), build_id)).status is BuildStatus.SUCCEEDED
+    assert await log_of(engine, build_id) == []
+
+
+async def test_builds_are_found_by_their_id_and_by_their_workspace(engine: AsyncEngine, store: ClaimStore) -> None:
+    workspace_id = await claimed(engine, store)
+    first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
+    for reference, expected in (
+        (str(first), [first]),
+        (str(workspace_id), [first, second]),
+        ("alice/dev", [first, second]),
+    ):
+        assert [build.id for build in await find_logged_builds(engine, reference)] == expected
+    with pytest.raises(WorkspaceNotFound, match="no build and no workspace"):
+        await find_logged_builds(engine, str(uuid4()))
+    with pytest.raises(WorkspaceNotFound, match="alice has no live workspace named nothing"):
+        await find_logged_builds(engine, "alice/nothing")
+    with pytest.raises(InvalidInput):
+        await find_logged_builds(engine, "alice")
+
+
+async def test_the_error_is_the_last_line(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    outcome = await run(engine, telling("trying", error=ProvisionFailed("no disk\nlog: full")), build_id)
+    assert outcome.status is BuildStatus.FAILED
+    [build] = await find_logged_builds(engine, str(build_id))
+    assert await log_of(engine, build_id) == ["trying"]
+    assert [(line.line, line.at) for line in build.last_lines()] == [("no disk\nlog: full", build.completed_at)]
+
+
+# --- Replacements: each is a line, an event tells all, and a claim counts once ---
+
+DISK = Replacement(resource="disk.home", paths=["owner", "tags.name"])
+VM = Replacement(resource="vm.main", paths=["image"])
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the counter of replacements went up, for each build's end that was measured."""
+    seen: list[bool] = []
+
+    def build_ended(*_: Any, replaced: bool, **__: Any) -> None:
+        seen.append(replaced)
+
+    monkeypatch.setattr(METRICS, "build_ended", build_ended)
+    return seen
+
+
+def replacing(*replacements: Replacement, error: Exception | None = None) -> Telling:
+    driver = telling("handed over", error=error)
+    driver.replacements = list(replacements)
+    return driver
+
+
+async def test_each_replacement_is_a_line_of_the_claims_build(
+    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    build_id = build_id_of(workspace_id, 2)
+    outcome = await run(engine, replacing(DISK, VM), build_id)
+    assert outcome.replacements == [DISK, VM]
+    assert await log_of(engine, build_id) == [
+        "disk.home is replaced because of owner, tags.name",
+        "vm.main is replaced because of image",
+        "handed over",
+    ]
+    [(_, told)] = await events(engine, "resources_replaced")
+    assert told == {"replacements": [DISK.model_dump(), VM.model_dump()]}
+    assert counted == [True]
+
+
+async def test_an_attempt_after_a_crash_counts_what_the_one_before_replaced_and_no_more(
+    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    build_id = build_id_of(workspace_id, 2)
+    with pytest.raises(OSError, match="crash"):
+        await run(engine, replacing(DISK, error=OSError("crash")), build_id)
+    outcome = await run(engine, replacing(), build_id)  # nothing is left to replace
+    assert outcome.replacements == [DISK]
+    await run(engine, replacing(), build_id)  # asked once more, it has ended
+    assert counted == [True]
+    assert len(await events(engine, "resources_replaced")) == 1
+
+
+async def test_a_claim_whose_build_is_tried_again_counts_once(
+    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
+) -> None:
+    from prebuilds.store.owned import retry_workspace
+
+    workspace_id = await claimed(engine, store, handed_over=False)
+    await run(engine, replacing(DISK, error=ProvisionFailed("no")), build_id_of(workspace_id, 2))
+    retried = await retry_workspace(engine, str(workspace_id), "alice")
+    assert retried.build_id == build_id_of(workspace_id, 3)
+    outcome = await run(engine, replacing(DISK), retried.build_id)
+    assert (outcome.status, outcome.replacements) == (BuildStatus.SUCCEEDED, [DISK])
+    assert counted == [True, False]
+
+
+async def test_a_claim_that_replaces_nothing_counts_nothing(
+    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    outcome = await run(engine, replacing(), build_id_of(workspace_id, 2))
+    assert outcome.replacements == []
+    assert counted == [False]
+
+
+# --- Old logs ---
+
+
+async def age(engine: AsyncEngine, build_id: UUID, by: timedelta, *, ended: timedelta | None = None) -> None:
+    await do(engine, "UPDATE build_logs SET at = at - CAST(:by AS interval) WHERE build_id = :id", id=build_id, by=by)
+    statement = "UPDATE workspace_builds SET completed_at = completed_at - CAST(:by AS interval) WHERE id = :id"
+    await do(engine, statement, id=build_id, by=by if ended is None else ended)
+
+
+async def test_the_relay_removes_logs_two_weeks_after_their_builds_end(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    old, recent, late, going = [build_id_of(w, 1) for w in await record_prebuilds(engine, preset, 4)]
+    for build_id in (old, recent, late):
+        await run(engine, telling("a", "b"), build_id)
+    with pytest.raises(OSError, match="lost"):
+        await run(engine, telling("c", error=OSError("lost")), going)
+    fortnight, day = timedelta(days=14), timedelta(days=1)
+    await age(engine, old, fortnight + day)
+    await age(engine, recent, fortnight - day)
+    await age(engine, late, fortnight + day, ended=fortnight - day)
+    await age(engine, going, fortnight + day)
+    client = cast("Client", Workflows())
+    dispatcher = Dispatcher(engine, client)
+    await Relay(engine, client, dispatcher, Settings()).sweep()
+    await dispatcher.drain()
+    assert [len(await log_of(engine, build_id)) for build_id in (old, recent, late, going)] == [0, 2, 2, 1]
+
+
+async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_logs, "BUILDS_PER_SWEEP_MAX", 2)
+    preset = await make_preset(engine)
+    builds = [build_id_of(w, 1) for w in await make_ready(engine, preset, 3)]
+    for build_id in builds:
+        async with BuildLog(engine, build_id) as log:
+            log.tell("a\nb")
+        await age(engine, build_id, timedelta(days=15))
+    assert [await build_logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]
+
+
+# --- The command ---
+
+
+async def cli(
+    database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> Any:
+    from prebuilds.cli import run as run_cli
+
+    monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
+    code = await asyncio.to_thread(run_cli, ["logs", *words])
+    return code, capsys.readouterr().out
+
+
+async def test_logs_of_a_workspace_are_its_latest_builds(
+    engine: AsyncEngine,
+    store: ClaimStore,
+    database_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
+    async with BuildLog(engine, first) as log:
+        log.tell("made")
+    await run(engine, telling("handing over", error=ProvisionFailed("no owner")), second)
+
+    async def lines(*words: str) -> list[tuple[str, str]]:
+        code, out = await cli(database_url, capsys, monkeypatch, "--json", *words)
+        assert code == 0
+        return [(line["build_id"], line["line"]) for line in json.loads(out)["lines"]]
+
+    made, handed = (str(first), "made"), [(str(second), "handing over"), (str(second), "no owner")]
+    assert await lines("alice/dev") == handed
+    assert await lines("alice/dev", "-f") == handed
+    assert await lines(str(workspace_id), "--all") == [made, *handed]
+    assert await lines(str(first)) == [made]
+    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev", "--all")
+    assert code == 0
+    assert [line.split(" ", 1)[1] for line in out.splitlines() if ", build " not in line] == [
+        "made",
+        "handing over",
+        "no owner",
+    ]
+    assert f"start (claim), build {second}" in out
+
+
+async def test_following_ends_with_the_build(
+    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_id, go_on = await recorded(engine), asyncio.Event()
+
+    async def act(_: Provision, progress: Progress) -> None:
+        progress("begun")
+        await go_on.wait()
+        progress("at the end")
+        raise ProvisionFailed("too late")
+
+    build = asyncio.create_task(run(engine, Telling(act), build_id))
+    following = asyncio.create_task(cli(database_url, capsys, monkeypatch, "--json", "-f", str(build_id)))
+    async with asyncio.timeout(10):
+        while await log_of(engine, build_id) != ["begun"]:
+            await asyncio.sleep(0.02)
+    assert not following.done()
+    go_on.set()
+    code, out = await asyncio.wait_for(following, 10)
+    await build
+    assert code == 0
+    assert [line["line"] for line in json.loads(out)["lines"]] == ["begun", "at the end", "too late"]
+
+
+async def test_a_build_that_told_nothing_is_said_so(
+    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_id = await recorded(engine)
+    assert await cli(database_url, capsys, monkeypatch, str(build_id)) == (0, "nothing is logged\n")
+    [workspace_id] = await fail(engine, await make_preset(engine, template="other"), 1)
+    _, out = await cli(database_url, capsys, monkeypatch, str(workspace_id))
+    assert out.endswith(" no\n")

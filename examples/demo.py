@@ -1,5 +1,7 @@
 """`make demo`: the whole story on real parts, told by the commands that a person would type.
 
+`make demo PROVISIONER=terraform` tells it with that provisioner's template.
+
 Everything lives in a temporary folder and on free ports. Whatever happens, nothing is left running.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,39 @@ BIN = Path(sys.executable).parent
 START_S, STEP_S, END_S = 60.0, 60.0, 40.0
 
 
+@dataclass(frozen=True)
+class Story:
+    """What differs between provisioners."""
+
+    file: str
+    preset: str
+    serves: bool = True
+    """Its address answers HTTP."""
+    missing: Callable[[], str | None] = lambda: None
+    """What this machine lacks for it."""
+    passed_on: tuple[str, ...] = ()
+    """Variables of ours that matter to it."""
+
+
+def no_terraform() -> str | None:
+    named = os.environ.get("PREBUILDS_TERRAFORM")
+    if any(shutil.which(name) for name in ([named] if named else ["tofu", "terraform"])):
+        return None
+    return "neither tofu nor terraform is on the PATH; install OpenTofu, or name the program by PREBUILDS_TERRAFORM"
+
+
+STORIES = {
+    "process": Story("prebuilds.yaml", "acme/python/small"),
+    "terraform": Story("terraform.yaml", "acme/desk/small", False, no_terraform, ("PREBUILDS_TERRAFORM",)),
+}
+
+
 class Demo:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, story: Story) -> None:
+        self.story = story
         self.log = folder / "dev.log"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_"))}
+        self.env |= {name: os.environ[name] for name in story.passed_on if name in os.environ}
         self.env |= {"PREBUILDS_STATE_DIR": str(folder / "state"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
         self.dev: subprocess.Popen[bytes] | None = None
 
@@ -67,25 +100,31 @@ class Demo:
         print("\n$ prebuilds dev &", flush=True)
         with self.log.open("wb") as log:
             self.dev = subprocess.Popen(
-                ["prebuilds", "dev"], env=self.env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )  # fmt: skip
+                ["prebuilds", "dev"],
+                cwd=HERE.parent,
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         took = self.until("starting", lambda: "\nready" in self.log.read_text(), START_S)
         facts = ("database ", "temporal ", "ui ", "ready")
         print("\n".join(line for line in self.log.read_text().splitlines() if line.startswith(facts)))
         print(f"(up after {took:.1f} s)")
 
-        say("A template with two presets: how many workspaces of each are to be ready at any time.")
-        self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(HERE / 'prebuilds.yaml'))}")
+        say("A template with its presets: how many workspaces of each are to be ready at any time.")
+        self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(HERE / self.story.file))}")
         took = self.until("filling the pools", self.pools_are_whole, STEP_S)
         print(f"(all ready after {took:.1f} s)")
         self.run("prebuilds status")
 
         say("Alice claims one. It was ready before she asked.")
-        claimed = self.run("prebuilds claim --preset acme/python/small --owner alice --name alice-dev --json")
-        address = json.loads(claimed)["address"]
-        print(f"\nGET {address}")
-        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - our own address
-            print(f"HTTP {answer.status} {answer.reason}")
+        claimed = self.run(f"prebuilds claim --preset {self.story.preset} --owner alice --name alice-dev --json")
+        if self.story.serves:
+            address = json.loads(claimed)["address"]
+            print(f"\nGET {address}")
+            with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 - our own address
+                print(f"HTTP {answer.status} {answer.reason}")
         self.run("prebuilds workspaces show alice/alice-dev")
 
         say("The claim itself had the pool refilled.")
@@ -133,10 +172,16 @@ def say(text: str) -> None:
 
 
 def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "process"
+    story = STORIES.get(name)
+    if story is None:
+        sys.exit(f"no demo for {name}; known are {', '.join(STORIES)}")
+    if (missing := story.missing()) is not None:
+        sys.exit(f"the {name} demo cannot run here: {missing}")
     # SIGTERM, as a CI job's end sends it, takes the same way out as Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="prebuilds-demo-") as folder:
-        demo = Demo(Path(folder))
+        demo = Demo(Path(folder), story)
         try:
             demo.tell()
         finally:

@@ -1,0 +1,289 @@
+"""The `container` driver: a workspace is a container with volumes of its own, on an engine that speaks Docker's API.
+
+DOCKER_HOST says where the engine is. One name per workspace makes the same call twice one container; labels tell ours
+from others'. A container is what its template resolves to for its owner: where a claim changes a part that only a new
+container can have, it is replaced, keeps its volumes, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.container_claim import hand_over, tail_of
+from prebuilds.provisioners.container_engine import Container, Engine, Engines
+from prebuilds.provisioners.container_ready import is_ready
+from prebuilds.provisioners.container_record import Seen
+from prebuilds.provisioners.container_source import ContainerSource, parse_source
+from prebuilds.provisioners.container_spec import (
+    BUILD_LABEL,
+    DEPLOYMENT_LABEL,
+    PORT_LABEL,
+    WORKSPACE_LABEL,
+    Spec,
+    container_name,
+    resolve,
+    values_of,
+)
+from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.process_source import fill
+
+POLL_S = 0.05
+POLL_MAX_S = 1.0
+LOG_TAIL_LINES = 15
+DEPLOYMENT_VARIABLE = "PREBUILDS_DEPLOYMENT"
+"""Tells the deployments that share a remote engine from each other. On a local one each has its host id."""
+
+T = TypeVar("T")
+
+
+class ContainerProvisioner:
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir.absolute()
+        self._engines = Engines()
+        self._seen = Seen(self._state_dir)
+        self.locality = Locality.HOST if self._engines.is_local else Locality.SHARED
+
+    @cached_property  # not made by `validate`, which must leave no trace
+    def _deployment(self) -> str:
+        if self._engines.is_local:
+            return host_id(self._state_dir)
+        return os.environ.get(DEPLOYMENT_VARIABLE) or "default"
+
+    def validate(self, source: dict[str, Any]) -> None:
+        parse_source(source)
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return parse_source(source).claim is not None
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        name = container_name(wanted.workspace_id)
+        async with self._engines.open() as engine:
+            before = await self._find(engine, wanted.workspace_id)
+        paths = set(_replaced(wanted))
+        if before is not None:
+            spec = resolve(parse_source(wanted.source), wanted, self._deployment)
+            paths.update(spec.differs_from(before.labels))
+        return [Replacement(resource=name, paths=sorted(paths))] if paths else []
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        source = parse_source(wanted.source)
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            before = await self._enter(engine, wanted)
+            try:
+                container = await self._ensure_runs(engine, source, wanted, before, progress)
+                container = await self._wait_ready(engine, wanted)
+                if wanted.claimed and source.claim is not None:
+                    await hand_over(engine, source.claim, source.user, wanted)
+            except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
+                await _to_the_end(self._undo(engine, wanted))
+                raise
+        progress(f"container {container.name} is ready")
+        return self._provisioned(source, wanted, container)
+
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        source = parse_source(wanted.source)
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            before = await self._enter(engine, wanted)
+            container = await self._ensure_runs(engine, source, wanted, before, progress)
+            container = await self._wait_ready(engine, wanted)
+            if source.claim is not None:
+                await hand_over(engine, source.claim, source.user, wanted)
+                container = await self._wait_ready(engine, wanted)  # its hook may have restarted what serves
+        progress(f"handed over to {wanted.owner}")
+        return self._provisioned(source, wanted, container)
+
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            container = await self._enter(engine, wanted)
+            if container is not None and container.running:
+                await engine.stop(container)
+                progress(f"container {container.name} is stopped")
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            container = await self._enter(engine, wanted)
+            if container is not None:
+                if container.running:
+                    await engine.stop(container)
+                await engine.remove(container.name)
+                progress(f"container {container.name} is removed")
+            await self._remove_volumes(engine, wanted.workspace_id)
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        async with self._engines.open() as engine:
+            container = await self._find(engine, workspace_id)
+            return container is not None and await is_ready(self._engines, engine, container)
+
+    async def inventory(self) -> list[InventoryItem]:
+        ours = f"{DEPLOYMENT_LABEL}={self._deployment}"
+        async with self._engines.open() as engine:
+            containers, volumes = await engine.tagged(ours), await engine.volumes(ours)
+        # A volume without a container is what a crash between making the two leaves.
+        things = [(volume["Labels"], False, _time(volume.get("CreatedAt"))) for volume in volumes] + containers
+        items: dict[UUID, InventoryItem] = {}
+        for labels, running, created_at in things:
+            workspace_id = UUID(labels[WORKSPACE_LABEL])
+            items[workspace_id] = InventoryItem(
+                workspace_id=workspace_id,
+                build_number=max(int(labels[BUILD_LABEL]), self._seen.number(workspace_id)),
+                running=running,
+                created_at=created_at,
+            )
+        return [items[workspace_id] for workspace_id in sorted(items)]
+
+    # --- One workspace, under its lock ---
+
+    async def _find(self, engine: Engine, workspace_id: UUID) -> Container | None:
+        """The workspace's container.
+
+        Raises:
+            ProvisionFailed: One of its name is not ours to touch.
+        """
+        name = container_name(workspace_id)
+        found = await engine.find(name)
+        if found is not None and found.labels.get(DEPLOYMENT_LABEL) != self._deployment:
+            raise ProvisionFailed(f"the container {name} is not of this deployment ({self._deployment})")
+        return found
+
+    async def _enter(self, engine: Engine, wanted: Provision) -> Container | None:
+        """What exists, once it is sure that no later build was here."""
+        found = await self._find(engine, wanted.workspace_id)
+        made_by = int(found.labels[BUILD_LABEL]) if found is not None else 0
+        self._seen.enter(wanted.workspace_id, wanted.build_number, made_by)
+        return found
+
+    async def _ensure_runs(
+        self, engine: Engine, source: ContainerSource, wanted: Provision, before: Container | None, progress: Progress
+    ) -> Container:
+        """The container that the source resolves to, running: the one there is, or a new one on the same volumes."""
+        spec = resolve(source, wanted, self._deployment)
+        name = container_name(wanted.workspace_id)
+        old = before if before is not None and (paths := spec.differs_from(before.labels)) else None
+        if before is None or old is not None:
+            await _have_image(engine, source, spec.image, progress)
+        if old is not None:
+            # Kept before it is done: asked again after a crash, the plan must still tell of it.
+            await progress.save_state({"replaced": {"build": wanted.build_number, "paths": paths}})
+            progress(f"{name} has to be replaced, for {', '.join(paths)}; its volumes stay")
+            await engine.stop(old)
+        made = await _to_the_end(_make(engine, name, spec, old=old, there=before))
+        if made is not before:
+            progress(f"container {name} is made from {spec.image}")
+        return made
+
+    async def _undo(self, engine: Engine, wanted: Provision) -> None:
+        """After a failed start: remove what this build has made, and keep, stopped, what was there before."""
+        container = await self._find(engine, wanted.workspace_id)
+        if container is not None and container.labels[BUILD_LABEL] != str(wanted.build_number):
+            await engine.stop(container)
+            return
+        if container is not None:
+            await engine.remove(container.name)
+        await self._remove_volumes(engine, wanted.workspace_id, f"{BUILD_LABEL}={wanted.build_number}")
+
+    async def _remove_volumes(self, engine: Engine, workspace_id: UUID, *labels: str) -> None:
+        ours = (f"{DEPLOYMENT_LABEL}={self._deployment}", f"{WORKSPACE_LABEL}={workspace_id}", *labels)
+        for volume in await engine.volumes(*ours):
+            await engine.remove_volume(volume["Name"])
+
+    async def _wait_ready(self, engine: Engine, wanted: Provision) -> Container:
+        """Return once it serves.
+
+        Raises:
+            ProvisionFailed: It ended, or was not ready in time; with the end of its log.
+        """
+        name, pause = container_name(wanted.workspace_id), POLL_S
+        try:
+            async with asyncio.timeout(wanted.ready_timeout_s):
+                while True:
+                    container = await self._find(engine, wanted.workspace_id)
+                    if container is None:
+                        raise ProvisionFailed(f"the container {name} was removed before it was ready")
+                    if not container.running:
+                        log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES))
+                        code = container.exit_code
+                        raise ProvisionFailed(f"the container ended with status {code} before it was ready{log}")
+                    if await is_ready(self._engines, engine, container):
+                        return container
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, POLL_MAX_S)
+        except TimeoutError as error:
+            log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES))
+            raise ProvisionFailed(f"not ready within {wanted.ready_timeout_s:g} s{log}") from error
+
+    def _provisioned(self, source: ContainerSource, wanted: Provision, container: Container) -> Provisioned:
+        host = self._engines.host_of(source.publish_on)
+        port = container.ports.get(container.labels.get(PORT_LABEL, ""))
+        values = values_of(wanted) | ({"port": str(port)} if port is not None else {})
+        shown = source.shown_address(host)
+        return Provisioned(
+            address=fill(shown, values, "source.address") if shown is not None else None,
+            resources={
+                "container": container.name,
+                "container_id": container.id[:12],
+                "ports": dict(sorted(container.ports.items())),
+                "volumes": [mount.volume for mount in source.mounts if mount.volume is not None],
+            },
+        )
+
+
+async def _have_image(engine: Engine, source: ContainerSource, image: str, progress: Progress) -> None:
+    """Pull it where the template says so.
+
+    Raises:
+        InvalidSource: There is no such image.
+    """
+    there = await engine.has_image(image)
+    if source.pull == "always" or (not there and source.pull == "missing"):
+        progress(f"pulling {image}")
+        async for line in engine.pull(image):
+            progress(f"pulling {image}: {line}")
+        there = await engine.has_image(image)
+    if not there:
+        message = f"the engine does not have the image {image}, and pull is {source.pull}"
+        raise InvalidSource(f"source.image: {message}", {"source.image": message})
+
+
+async def _make(engine: Engine, name: str, spec: Spec, *, old: Container | None, there: Container | None) -> Container:
+    """The container *there* if it is not an *old* one; else one of this spec. Started."""
+    if old is not None:
+        await engine.remove(name)
+    container = await engine.make(name, spec) if there is None or old is not None else there
+    if spec.needs_health_check and not container.has_health_check:  # not every engine tells it of an image
+        message = f"the image {spec.image} has no HEALTHCHECK"
+        raise InvalidSource(f"source.ready.healthcheck: {message}", {"source.ready.healthcheck": message})
+    if not container.running:
+        await engine.start(name)
+    return container
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Finish what is begun, though cancelled meanwhile: an engine goes on with a call that nobody waits for, so that
+    what comes after would look too early. The calls' own timeouts bound it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _replaced(wanted: Provision) -> list[str]:
+    """What an earlier attempt of this very build has already replaced."""
+    done = (wanted.state or {}).get("replaced") or {}
+    return list(done["paths"]) if done.get("build") == wanted.build_number else []
+
+
+def _time(text: str | None) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,191 @@
+"""The `terraform` driver: a workspace is one module's resources, by OpenTofu or Terraform as a process of the worker's.
+
+Its state is saved in our database whenever it changes, so that any worker can go on where another one was lost. A
+claim plans the module again with the new owner: what the plan replaces is told, and that very plan is applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
+from prebuilds.payloads import PREBUILDS_USER, Replacement
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    Progress,
+    Provision,
+    Provisioned,
+)
+from prebuilds.provisioners.terraform_check import check_module
+from prebuilds.provisioners.terraform_folder import TerraformFolders
+from prebuilds.provisioners.terraform_module import load_module
+from prebuilds.provisioners.terraform_run import find_binary
+from prebuilds.provisioners.terraform_source import parse_source
+from prebuilds.provisioners.terraform_state import has_resources, resource_names, shown_outputs
+from prebuilds.provisioners.terraform_work import Work
+
+READY_POLL_S = 0.2
+READY_POLL_MAX_S = 2.0
+CONNECT_S = 2.0
+DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
+
+
+class TerraformProvisioner:
+    locality = Locality.SHARED
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folders = TerraformFolders(state_dir.absolute())
+
+    def validate(self, source: dict[str, Any]) -> None:
+        parsed = parse_source(source)
+        if parsed.directory is not None and not Path(parsed.directory).is_dir():
+            return  # it is on the workers
+        module = load_module(parsed)
+        if (binary := find_binary(parsed.binary)) is not None:
+            check_module(module, parsed, binary)
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return parse_source(source).claim
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        if not parse_source(wanted.source).claim:
+            return []
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, None)
+            await work.take_up()
+            await work.prepare("claim")
+            return work.note_replacements((await work.plan()).replacements)
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            is_new = work.record.made_by == wanted.build_number
+            try:
+                await work.prepare("create" if is_new else "start")
+                await work.apply(await work.plan())
+                return await self._ready(work, wanted)
+            except (ProvisionFailed, InvalidSource) as error:
+                if is_new:
+                    await self._remove(work, wanted, error)
+                raise
+
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            await work.prepare("claim")
+            for name in sorted(set(wanted.claim_parameters) - work.module.variables):
+                progress(f"the module declares no variable {name}: the claim's parameter reaches nothing")
+            planned = await work.plan(reuse=True)
+            work.note_replacements(planned.replacements)
+            await work.apply(planned)
+            provisioned = await self._ready(work, wanted)
+        progress(f"handed over to {wanted.owner}")
+        return provisioned
+
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            if record is not None:
+                update = {"build_number": wanted.build_number, "address": None}
+                self._folders.write(wanted.workspace_id, record.model_copy(update=update))
+        progress("a terraform workspace keeps all its resources when it is stopped; a start applies its module again")
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            if has_resources(work.state):
+                await work.prepare("create" if wanted.owner == PREBUILDS_USER else "start")
+                await work.destroy()
+            await asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number)
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
+        if record is None or state is None:
+            raise ProvisionerUnavailable(f"workspace {workspace_id} was made by another worker, which can probe it")
+        return has_resources(state) and await answers(record.address)
+
+    async def inventory(self) -> list[InventoryItem]:
+        items = []
+        for workspace_id in self._folders.all():
+            record = self._folders.read(workspace_id)
+            if record is not None:
+                items.append(
+                    InventoryItem(
+                        workspace_id=workspace_id,
+                        build_number=record.build_number,
+                        running=has_resources(self._folders.read_state(workspace_id)),
+                        created_at=record.made_at,
+                    )
+                )
+        return items
+
+    async def _ready(self, work: Work, wanted: Provision) -> Provisioned:
+        """What was made, once its address answers.
+
+        Raises:
+            ProvisionFailed: It did not within `ready_timeout_s`.
+        """
+        state = work.state or ""
+        outputs, source = shown_outputs(state), work.source
+        address = outputs.get(source.address_output)
+        if address is not None and not isinstance(address, str):
+            raise ProvisionFailed(f"the output {source.address_output} must be a text, the workspace's address")
+        if address is None and source.address is not None:
+            raise ProvisionFailed(f"the output {source.address} has no value to show, or is sensitive")
+        probed = address if source.reachable else None
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + wanted.ready_timeout_s, READY_POLL_S
+        while not await answers(probed):
+            if clock() > deadline:
+                raise ProvisionFailed(f"{address} did not answer within {wanted.ready_timeout_s:g} s")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, READY_POLL_MAX_S)
+        work.keep_address(probed)
+        shown = {name: outputs[name] for name in (source.outputs or outputs) if name in outputs}
+        return Provisioned(
+            address=address,
+            resources={"folder": str(work.folder), "resources": resource_names(state), **shown},
+            state=work.packed(state),
+        )
+
+    async def _remove(self, work: Work, wanted: Provision, error: Exception) -> None:
+        """Destroy what a failed creation has made. What cannot be destroyed stays, for the workspace's deletion."""
+        if not work.is_prepared and has_resources(work.state):
+            return  # an earlier attempt's; there is no module to destroy it by
+        try:
+            await work.destroy()
+        except ProvisionFailed as left:
+            raise ProvisionFailed(f"{error}; and what it had made is not gone: {left}") from error
+        await asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1)
+
+
+def endpoint_of(address: str) -> tuple[str, int] | None:
+    """Host and port of a URL or of `host:port`; None for anything else."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port if parts.port is not None else DEFAULT_PORTS.get(parts.scheme)
+        return (parts.hostname, port) if parts.hostname and port else None
+    except ValueError:
+        return None
+
+
+async def answers(address: str | None) -> bool:
+    """Whether the address takes connections; one that names no port is taken at its word."""
+    endpoint = endpoint_of(address) if address is not None else None
+    if endpoint is None:
+        return True
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(*endpoint), CONNECT_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

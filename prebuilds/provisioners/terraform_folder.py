@@ -1,0 +1,113 @@
+"""What a host keeps for `terraform` workspaces.
+
+STATE_DIR/terraform/terraform.rc          an empty CLI configuration
+STATE_DIR/terraform/plugins/              providers, downloaded once
+STATE_DIR/terraform/modules/KEY/          one content of a module, initialised once
+STATE_DIR/terraform/workspaces/ID/        record.json, running.json, planned.json
+STATE_DIR/terraform/workspaces/ID/module/ the module, its inputs, its state: where Terraform runs
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import StaleBuild
+from prebuilds.provisioners.process_folder import Folders, write_whole
+from prebuilds.provisioners.terraform_state import LINEAGES
+
+INIT_LOCK = uuid5(LINEAGES, "init")
+"""One `init` at a time on a host: Terraform's plugin cache stands no two."""
+
+
+class Record(BaseModel):
+    """What is known of a workspace here, beside its state."""
+
+    model_config = ConfigDict(frozen=True)
+
+    made_by: int
+    """The build that first made it, here or elsewhere."""
+    build_number: int
+    """The highest build that was here."""
+    made_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    replaced: list[Replacement] = Field(default_factory=list)
+    """What the build `build_number` has to replace."""
+    files: list[str] = Field(default_factory=list)
+    """Of the module, as last written: what is no longer among them is removed."""
+    address: str | None = None
+    """To be probed."""
+
+
+class TerraformFolders:
+    def __init__(self, state_dir: Path) -> None:
+        self.root = state_dir / "terraform"
+        self._folders = Folders(self.root)
+
+    def folder(self, workspace_id: UUID) -> Path:
+        return self._folders.folder(workspace_id)
+
+    def module(self, workspace_id: UUID) -> Path:
+        return self.folder(workspace_id) / "module"
+
+    def state(self, workspace_id: UUID) -> Path:
+        return self.module(workspace_id) / "terraform.tfstate"
+
+    def running(self, workspace_id: UUID) -> Path:
+        return self.folder(workspace_id) / "running.json"
+
+    def initialised(self, key: str) -> Path:
+        return self.root / "modules" / key
+
+    def all(self) -> list[UUID]:
+        return self._folders.all()
+
+    def read(self, workspace_id: UUID) -> Record | None:
+        try:
+            return Record.model_validate_json((self.folder(workspace_id) / "record.json").read_text())
+        except FileNotFoundError:
+            return None
+
+    def read_state(self, workspace_id: UUID) -> str | None:
+        try:
+            return self.state(workspace_id).read_text()
+        except FileNotFoundError:
+            return None
+
+    def write(self, workspace_id: UUID, record: Record) -> Record:
+        self.module(workspace_id).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder(workspace_id).chmod(0o700)  # plans and states hold secrets
+        write_whole(self.folder(workspace_id) / "record.json", record.model_dump_json())
+        return record
+
+    def remove(self, workspace_id: UUID, build_number: int) -> None:
+        self._folders.remove(workspace_id, build_number)
+
+    def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
+        """The workspace's record, if there is one.
+
+        Raises:
+            StaleBuild: A later build was here.
+        """
+        record = self.read(workspace_id)
+        seen = record.build_number if record is not None else 0
+        with suppress(FileNotFoundError):
+            seen = max(seen, int((self._folders.root / ".gone" / str(workspace_id)).read_text()))
+        if build_number < seen:
+            raise StaleBuild(f"build {build_number} of workspace {workspace_id} comes after build {seen}")
+        return record
+
+    @asynccontextmanager
+    async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
+        async with self._folders.locked(workspace_id):
+            yield
+
+    @asynccontextmanager
+    async def initialising(self) -> AsyncIterator[None]:
+        async with self._folders.locked(INIT_LOCK):
+            yield

@@ -1,0 +1,229 @@
+"""A container engine of a test run's own: podman behind its API socket, storage in a folder, images from no network.
+
+A static busybox in an otherwise empty root file system is the image. A registry of a few lines serves it once more, so
+that pulls are real ones, and with a health check, which an import cannot set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+
+from prebuilds.stack.child import dying_with_parent
+from tests.e2e.dev_stack import until
+
+IMAGE = "localhost/prebuilds-test:latest"
+APPLETS = ("sh", "sleep", "httpd", "cat", "echo", "test", "touch", "true", "false", "kill", "mkdir", "stat", "id")
+SETTINGS = """
+[containers]
+default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+exit_command_delay = 1
+"""
+
+
+class Podman:
+    """One engine. `address` is for DOCKER_HOST; `registry` is where `hello` and `checked` can be pulled from."""
+
+    def __init__(self, folder: Path, registry: str) -> None:
+        self._folder = folder
+        self.registry = registry
+        self.address = f"unix://{folder / 'podman.sock'}"
+        (folder / "containers.conf").write_text(SETTINGS)
+        (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+        self._env = os.environ | {
+            "CONTAINERS_CONF": str(folder / "containers.conf"),
+            "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
+        }
+        self._service: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, *words: str, stdin: bytes | None = None) -> str:
+        """A podman command on the same storage."""
+        done = subprocess.run(
+            self._words(*words), env=self._env, input=stdin, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (words, done.stderr.decode())
+        return done.stdout.decode()
+
+    def _words(self, *words: str) -> list[str]:
+        at = self._folder
+        # A tmpdir and locks of its own: engines that share them count each other's containers.
+        return ["podman", f"--root={at}/storage", f"--runroot={at}/run", f"--tmpdir={at}/locks", *words]
+
+    def start(self) -> None:
+        serve = self._words("system", "service", "--time=0", self.address)
+        with (self._folder / "service.log").open("ab") as log:
+            self._service = subprocess.Popen(
+                dying_with_parent(serve, "TERM"), env=self._env, stdout=log, stderr=log, start_new_session=True
+            )
+        until((self._folder / "podman.sock").exists, "podman's socket", 20, self._folder / "service.log")
+
+    def stop(self) -> None:
+        """End the service alone; containers go on without it."""
+        if self._service is not None:
+            self._service.terminate()
+            self._service.wait(20)
+            self._service = None
+            (self._folder / "podman.sock").unlink(missing_ok=True)
+
+    def end(self) -> None:
+        self.stop()
+        self("rm", "--all", "--force", "--time=0", "--volumes")
+        self("rmi", "--all", "--force")
+        for process in psutil.process_iter():  # what watches over commands that were run in containers stays longer
+            with contextlib.suppress(psutil.Error):
+                if f"{self._folder}/" in " ".join(process.cmdline()):
+                    process.kill()
+
+
+@contextmanager
+def podman_engine() -> Iterator[Podman]:
+    """An engine with `IMAGE`, until the block ends. Skips the test where there can be none, with the reason."""
+    for program in ("podman", "runc", "busybox"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here: apt-get install podman runc busybox-static")
+    if os.geteuid() != 0:
+        pytest.skip("podman's networks need root here")
+    # A short path: a socket's may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="podman-"))
+    with _registry() as registry:
+        engine = Podman(folder, registry)
+        try:
+            layer = _root_file_system()
+            engine("import", "-", IMAGE, stdin=layer)
+            engine.start()
+            _refuse_half_working(engine)
+            yield engine
+        finally:
+            engine.end()
+            shutil.rmtree(folder)
+
+
+def _refuse_half_working(engine: Podman) -> None:
+    words = engine._words("run", "--rm", "--publish=127.0.0.1::80", IMAGE, "true")
+    done = subprocess.run(words, env=engine._env, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"podman cannot run a container here: {done.stderr.strip()}")
+
+
+@functools.cache
+def _root_file_system() -> bytes:
+    busybox = shutil.which("busybox")
+    assert busybox is not None
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name in ("bin", "etc", "tmp", "www"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+        tar.add(Path(busybox).resolve(), "bin/busybox")
+        for name in APPLETS:
+            entry = tarfile.TarInfo(f"bin/{name}")
+            entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, "busybox", 0o777
+            tar.addfile(entry)
+        page = tarfile.TarInfo("www/index.html")
+        page.size, page.mode = len(b"hello\n"), 0o644
+        tar.addfile(page, io.BytesIO(b"hello\n"))
+    return packed.getvalue()
+
+
+# --- A registry, as much of it as a pull needs ---
+
+
+class _Registry(BaseHTTPRequestHandler):
+    blobs: ClassVar[dict[str, tuple[str, bytes]]] = {}
+    """Path below /v2/ -> media type and content."""
+
+    def do_GET(self) -> None:
+        kind, content = "application/json", b"{}"
+        status = 200
+        if (path := self.path.removeprefix("/v2/")) != "":
+            found = self.blobs.get(path)
+            status = 200 if found is not None else 404
+            unknown = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+            kind, content = found or (kind, unknown)
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+@contextmanager
+def _registry() -> Iterator[str]:
+    _Registry.blobs = {
+        **_image("hello", {}),
+        **_image("checked", {"Healthcheck": {"Test": ["CMD", "test", "-e", "/up"]}}),
+    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _image(name: str, config: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
+    layer = _root_file_system()
+    packed = gzip.compress(layer, mtime=0)
+    about = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        }
+    ).encode()
+    docker = "application/vnd.docker"
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{docker}.distribution.manifest.v2+json",
+            "config": _described(f"{docker}.container.image.v1+json", about),
+            "layers": [_described(f"{docker}.image.rootfs.diff.tar.gzip", packed)],
+        }
+    ).encode()
+    return {
+        f"{name}/manifests/latest": (f"{docker}.distribution.manifest.v2+json", manifest),
+        f"{name}/blobs/{_digest(about)}": ("application/octet-stream", about),
+        f"{name}/blobs/{_digest(packed)}": ("application/octet-stream", packed),
+    }
+
+
+def _described(kind: str, content: bytes) -> dict[str, Any]:
+    return {"mediaType": kind, "size": len(content), "digest": _digest(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"

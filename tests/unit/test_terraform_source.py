@@ -1,0 +1,123 @@
+"""A terraform template's source: what is refused, where, and what reaches the module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.terraform_module import Module, inputs_of, load_module
+from prebuilds.provisioners.terraform_source import parse_source
+
+MAIN = 'variable "size" {}\noutput "address" { value = "x" }\n'
+FILES = {"main.tf": MAIN}
+
+
+@pytest.mark.parametrize(
+    ("source", "field"),
+    [
+        ({}, "source"),
+        ({"files": FILES, "directory": "/srv/module"}, "source"),
+        ({"directory": "not/here"}, "source.directory"),
+        ({"files": {}}, "source.files"),
+        ({"files": {"sub/main.tf": ""}}, "source.files.sub/main.tf"),
+        ({"files": {"main.py": ""}}, "source.files.main.py"),
+        ({"files": FILES, "colour": "red"}, "source.colour"),
+        ({"files": FILES, "variables": {"size": "{port}"}}, "source.variables.size"),
+        ({"files": FILES, "variables": {"size": [{"deep": "{nope}"}]}}, "source.variables.size"),
+        ({"files": FILES, "variables": {"prebuilds_owner": "me"}}, "source.variables.prebuilds_owner"),
+        ({"files": FILES, "variables": {"sise": 1}}, "source.variables.sise"),
+        ({"files": FILES, "binary": "bin/terraform"}, "source.binary"),
+        ({"files": FILES, "env": ["AWS_REGION=x"]}, "source.env.0"),
+        ({"files": FILES, "env": ["PREBUILDS_DATABASE_URL"]}, "source.env.0"),
+        ({"files": FILES, "parallelism": 0}, "source.parallelism"),
+        ({"files": FILES, "address": "url"}, "source.address"),
+        ({"files": FILES, "outputs": ["url"]}, "source.outputs"),
+        ({"files": {"main.tf": 'terraform {\n  backend "s3" {}\n}\n'}}, "source.files"),
+        ({"files": {"main.tf": "terraform {\n  cloud {\n  }\n}\n"}}, "source.files"),
+        ({"files": {"main.tf.json": '{"terraform": [{"backend": {"s3": {}}}]}'}}, "source.files"),
+        ({"directory": "/nowhere/at/all"}, "source.directory"),
+    ],
+)
+def test_a_wrong_source_is_refused_by_its_field(source: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidSource) as refused:
+        load_module(parse_source(source))
+    assert list(refused.value.details) == [field]
+
+
+def test_declared_variables_and_outputs_are_found() -> None:
+    module = Module(
+        {
+            "main.tf": b'# variable "no" {}\nvariable "a" {}\n  variable b {\n}\nvariable "c"\n{\n}\noutput "o" {}\n',
+            "more.tf.json": b'{"variable": {"d": {}}, "output": [{"p": {}}]}',
+            "broken.tf.json": b"{",
+            "modules/inner/main.tf": b'variable "inner" {}',
+        }
+    )
+    assert module.variables == {"a", "b", "c", "d"}
+    assert module.outputs == {"o", "p"}
+
+
+def test_a_directory_is_read_without_what_runs_there_have_left(tmp_path: Path) -> None:
+    (tmp_path / "main.tf").write_text(MAIN)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "inner.tf").write_text("")
+    (tmp_path / ".terraform").mkdir()
+    (tmp_path / ".terraform" / "provider").write_text("large")
+    (tmp_path / "terraform.tfstate").write_text("{}")
+    module = load_module(parse_source({"directory": str(tmp_path)}))
+    assert set(module.files) == {"main.tf", "modules/inner.tf"}
+    (tmp_path / "modules" / "inner.tf").write_text("# changed")
+    assert load_module(parse_source({"directory": str(tmp_path)})).digest != module.digest
+
+
+def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
+    names = ("size", "token", "prebuilds_owner", "prebuilds_stage", "prebuilds_prebuild_count", "prebuilds")
+    text = "".join(f'variable "{name}" {{}}\n' for name in names)
+    source = parse_source(
+        {"files": {"main.tf": text}, "variables": {"size": {"cpu": 2, "name": "{param.size}-{name}"}}}
+    )
+    wanted = Provision(
+        workspace_id=UUID(int=7),
+        build_number=1,
+        name="prebuild-1",
+        owner="prebuilds",
+        organization="acme",
+        template="vm",
+        preset="small",
+        source={},
+        parameters={"size": "{owner}"},
+        claim_parameters={"token": "t", "other": "x", "prebuilds_owner": "mallory"},
+    )
+    module = load_module(source)
+    values = inputs_of(source, module, wanted, "create")
+    assert values["prebuilds"]["workspace_id"] == str(UUID(int=7))
+    assert {name: value for name, value in values.items() if name != "prebuilds"} == {
+        "size": {"cpu": 2, "name": "{owner}-prebuild-1"},  # a value is never filled a second time
+        "token": "t",
+        "prebuilds_owner": "prebuilds",
+        "prebuilds_stage": "create",
+        "prebuilds_prebuild_count": 1,
+    }
+    claimed = wanted.model_copy(update={"owner": "alice", "claimed": True})
+    assert inputs_of(source, module, claimed, "claim")["prebuilds_prebuild_count"] == 0
+
+
+def test_a_placeholder_without_a_value_names_its_variable() -> None:
+    source = parse_source({"files": FILES, "variables": {"size": "{param.size}"}})
+    wanted = Provision(
+        workspace_id=UUID(int=7),
+        build_number=1,
+        name="n",
+        owner="o",
+        organization="a",
+        template="t",
+        preset=None,
+        source={},
+    )
+    with pytest.raises(InvalidSource) as refused:
+        inputs_of(source, load_module(source), wanted, "create")
+    assert list(refused.value.details) == ["source.variables.size"]

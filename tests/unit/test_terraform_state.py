@@ -1,0 +1,117 @@
+"""Terraform states: packed and given back, the later of two, what they hold, what a plan replaces."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.terraform import endpoint_of
+from prebuilds.provisioners.terraform_state import (
+    Saved,
+    has_resources,
+    later,
+    pack,
+    path_text,
+    replacements_in,
+    resource_names,
+    seed,
+    shown_outputs,
+    unpack,
+)
+
+THING = {"mode": "managed", "type": "terraform_data", "name": "thing", "instances": [{}]}
+
+
+def state(serial: int, lineage: str = "one", *resources: dict[str, Any]) -> str:
+    return json.dumps({"version": 4, "serial": serial, "lineage": lineage, "resources": list(resources)})
+
+
+def test_what_is_packed_comes_back_and_is_small() -> None:
+    saved = Saved(made_by=1, build=3, replaced=[Replacement(resource="a.b", paths=["c"])], text=seed(UUID(int=1)) * 50)
+    packed = json.loads(json.dumps(pack(saved)))
+    assert unpack(packed) == saved
+    assert len(packed["data"]) < len(saved.text) / 10
+    assert unpack(None) is None
+
+
+@pytest.mark.parametrize("change", [{"v": 2}, {"encoding": "zlib+fernet"}, {"data": "!"}, {"data": "AAAA"}])
+def test_a_state_that_cannot_be_read_is_refused_and_not_forgotten(change: dict[str, Any]) -> None:
+    packed = pack(Saved(made_by=1, build=1, text="{}"))
+    with pytest.raises(ProvisionFailed, match="saved Terraform state"):
+        unpack(packed | change)
+
+
+@pytest.mark.parametrize(
+    ("local", "saved", "chosen"),
+    [
+        (None, None, None),
+        (state(1), None, "local"),
+        (None, state(1), "saved"),
+        (state(5), state(4), "local"),
+        (state(4), state(4), "local"),
+        (state(4), state(5), "saved"),
+        ('{"serial": 9, "li', state(5), "saved"),
+        (state(9, "other"), state(1), "saved"),
+        (state(1, "other", THING), state(9), "local"),
+        (state(9, "other", THING), state(1, "one", THING), "saved"),
+    ],
+)
+def test_the_later_of_two_copies_is_gone_on_with(local: str | None, saved: str | None, chosen: str | None) -> None:
+    assert later(local, saved) == {"local": local, "saved": saved, None: None}[chosen]
+
+
+def test_every_host_seeds_a_workspace_with_the_same_lineage() -> None:
+    assert seed(UUID(int=1)) == seed(UUID(int=1)) != seed(UUID(int=2))
+    assert not has_resources(seed(UUID(int=1)))
+
+
+def test_what_a_state_holds() -> None:
+    data = {"mode": "data", "type": "http", "name": "page", "instances": [{}]}
+    assert not has_resources(state(1, "one", data, THING | {"instances": []}))
+    assert has_resources(state(1, "one", data, THING))
+    assert has_resources("{half a st"), "what cannot be read is not thrown away"
+    assert resource_names(state(1, "one", data, THING | {"module": "module.vm"})) == ["module.vm.terraform_data.thing"]
+    outputs = {"b": {"value": 1}, "a": {"value": "x"}, "token": {"value": "hunter2", "sensitive": True}}
+    assert shown_outputs(json.dumps({"outputs": outputs})) == {"a": "x", "b": 1}
+
+
+def test_replacements_are_resources_and_paths_never_values() -> None:
+    def change(address: str, actions: list[str], **more: Any) -> dict[str, Any]:
+        return {"address": address, "change": {"actions": actions, "before": {"a": "hunter2"}, **more}}
+
+    plan = {
+        "resource_changes": [
+            change("a.b", ["delete", "create"], replace_paths=[["disk", 0, "size"], ["owner"]]),
+            change("c.d[0]", ["create", "delete"], replace_paths=[]) | {"action_reason": "replace_because_tainted"},
+            change("e.f", ["update"]),
+            change("g.h", ["delete"]),
+            change("i.j", ["no-op"]),
+        ]
+    }
+    assert replacements_in(plan) == [
+        Replacement(resource="a.b", paths=["disk[0].size", "owner"]),
+        Replacement(resource="c.d[0]", paths=["(replace because tainted)"]),
+    ]
+    assert path_text([0]) == "[0]"
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint"),
+    [
+        ("http://vm.example/x", ("vm.example", 80)),
+        ("https://vm.example:8443", ("vm.example", 8443)),
+        ("ssh://me@vm.example", ("vm.example", 22)),
+        ("10.0.0.1:22", ("10.0.0.1", 22)),
+        ("[::1]:80", ("::1", 80)),
+        ("vm.example", None),
+        ("the third desk", None),
+        ("vm:notaport", None),
+    ],
+)
+def test_an_address_that_names_a_port_can_be_asked(address: str, endpoint: tuple[str, int] | None) -> None:
+    assert endpoint_of(address) == endpoint

@@ -197,7 +197,9 @@ async def test_each_preset_gets_its_share_also_when_it_is_nudged(skipping: Workf
         await until(lambda: len(pool.planned) == 3, "the nudged preset")
         assert pool.shares[-1] == 4, "one more only once a pass"
         await loop.signal("nudge")
-        await until(lambda: pool.passes == 2, "a pass without a limit")
+        async with asyncio.timeout(20):  # until the loop has taken in that the pass had no limit
+            while (await loop.query("status"))["passes"] < 2:
+                await asyncio.sleep(0.01)
         await loop.signal("nudge", [str(favored)])
         await until(lambda: len(pool.planned) == 4, "the nudged preset")
         assert pool.shares[-1] is None

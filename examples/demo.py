@@ -1,6 +1,6 @@
 """`make demo`: the whole story on real parts, told by the commands that a person would type.
 
-`make demo PROVISIONER=terraform` tells it with that provisioner's template.
+`make demo PROVISIONER=terraform` (or `container`) tells it with that provisioner's template.
 
 Everything lives in a temporary folder and on free ports. Whatever happens, nothing is left running.
 """
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import demo_container
 import psutil
 
 HERE = Path(__file__).parent
@@ -41,6 +42,10 @@ class Story:
     """What this machine lacks for it."""
     passed_on: tuple[str, ...] = ()
     """Variables of ours that matter to it."""
+    rewrite: Callable[[str], str] = lambda text: text
+    """Fits the template file to this machine."""
+    clean: Callable[[Path], None] = lambda state_dir: None
+    """Removes what outlives `prebuilds dev`, once that has ended."""
 
 
 def no_terraform() -> str | None:
@@ -53,6 +58,13 @@ def no_terraform() -> str | None:
 STORIES = {
     "process": Story("prebuilds.yaml", "acme/python/small"),
     "terraform": Story("terraform.yaml", "acme/desk/small", False, no_terraform, ("PREBUILDS_TERRAFORM",)),
+    "container": Story(
+        "container.yaml",
+        "acme/python/small",
+        missing=demo_container.missing,
+        rewrite=demo_container.with_image,
+        clean=demo_container.clean,
+    ),
 }
 
 
@@ -92,6 +104,16 @@ class Demo:
     def pools_are_whole(self) -> bool:
         return all(p["eligible"] == p["desired"] for p in self.ask("prebuilds status")["presets"])
 
+    def template_file(self) -> Path:
+        """The example, or what fits it to this machine."""
+        example = HERE / self.story.file
+        text = self.story.rewrite(example.read_text())
+        if text == example.read_text():
+            return example
+        made = self.log.with_name(self.story.file)
+        made.write_text(text)
+        return made
+
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""
 
@@ -113,7 +135,7 @@ class Demo:
         print(f"(up after {took:.1f} s)")
 
         say("A template with its presets: how many workspaces of each are to be ready at any time.")
-        self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(HERE / self.story.file))}")
+        self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(self.template_file()))}")
         took = self.until("filling the pools", self.pools_are_whole, STEP_S)
         print(f"(all ready after {took:.1f} s)")
         self.run("prebuilds status")
@@ -150,6 +172,7 @@ class Demo:
             except subprocess.TimeoutExpired:
                 self.dev.kill()
                 self.dev.wait()
+        self.story.clean(Path(self.env["PREBUILDS_STATE_DIR"]))
         left = [process for process in psutil.process_iter() if self._is_ours(process)]
         for process in left:
             process.kill()

@@ -1,0 +1,138 @@
+"""What a container template may say, and what of it a claim would have to replace."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.container_engine import Engines
+from prebuilds.provisioners.container_source import parse_source
+from prebuilds.provisioners.container_spec import SPEC_LABEL, Spec, resolve
+
+WORKSPACE = UUID("00000000-0000-4000-8000-000000000001")
+IMAGE = {"image": "busybox"}
+
+
+def wanted(**changes: Any) -> Provision:
+    return Provision(
+        **{
+            "workspace_id": WORKSPACE,
+            "build_number": 1,
+            "name": "prebuild-1",
+            "owner": "prebuilds",
+            "organization": "acme",
+            "template": "python",
+            "preset": "small",
+            "source": {},
+            **changes,
+        }
+    )
+
+
+def spec_of(source: dict[str, Any], **changes: Any) -> Spec:
+    return resolve(parse_source(IMAGE | source), wanted(**changes), "here")
+
+
+@pytest.mark.parametrize(
+    ("source", "field", "says"),
+    [
+        ({}, "source.image", "is required"),
+        (IMAGE | {"imgae": "x"}, "source.imgae", "unknown key"),
+        (IMAGE | {"command": "sleep 1"}, "source.command", "list of words"),
+        (IMAGE | {"entrypoint": []}, "source.entrypoint", "at least 1"),
+        (IMAGE | {"env": {"A": "{folder}"}}, "source.env.A", "mounts"),
+        (IMAGE | {"env": {"A": "{port}"}}, "source.env.A", "address only"),
+        (IMAGE | {"env": {"A=B": "x"}}, "source.env", "no variable's name"),
+        (IMAGE | {"labels": {"prebuilds.x": "y"}}, "source.labels", "are ours"),
+        (IMAGE | {"memory": "lots"}, "source.memory", "512m"),
+        (IMAGE | {"memory": "1k"}, "source.memory", "greater than"),
+        (IMAGE | {"cpus": 0}, "source.cpus", "greater than 0"),
+        (IMAGE | {"pids": 0}, "source.pids", "greater than"),
+        (IMAGE | {"ports": [0]}, "source.ports.0", "greater than"),
+        (IMAGE | {"ports": [80, 80]}, "source", "named twice"),
+        (IMAGE | {"ports": [80], "network": "none"}, "source", "none can be published"),
+        (IMAGE | {"publish_on": "localhost"}, "source.publish_on", "IP address"),
+        (IMAGE | {"pull": "sometimes"}, "source.pull", "never"),
+        (IMAGE | {"mounts": [{"target": "/x"}]}, "source.mounts.0", "exactly one of volume and bind"),
+        (IMAGE | {"mounts": [{"volume": "v", "target": "x"}]}, "source.mounts.0.target", "full path"),
+        (IMAGE | {"mounts": [{"bind": "x", "target": "/x"}]}, "source.mounts.0", "full path"),
+        (IMAGE | {"mounts": [{"volume": "a", "target": "/x"}, {"volume": "b", "target": "/x/"}]}, "source", "same"),
+        (IMAGE | {"ready": {"http": "/", "tcp": True}, "ports": [1]}, "source.ready", "exactly one"),
+        (IMAGE | {"ready": {"http": "x"}, "ports": [1]}, "source.ready", "starts with /"),
+        (IMAGE | {"ready": {"exec": ["id", "{owner}"]}}, "source.ready", "the owner changes"),
+        (IMAGE | {"ready": {"tcp": True}}, "source", "need ports"),
+        (IMAGE | {"address": "{port}"}, "source", "needs ports"),
+        (IMAGE | {"claim": {"signal": "SIGHUP"}}, "source.claim.signal", "unknown key"),
+        (IMAGE | {"claim": {"mode": "rw"}}, "source.claim.mode", "match"),
+        (IMAGE | {"claim": {"files": {"/a": "{nobody}"}}}, "source.claim.files./a", "no placeholder"),
+        (IMAGE | {"claim": None}, "source.claim", "must be false"),
+        (IMAGE | {"claim": False, "env": {"WHO": "{owner}"}}, "source", "env.WHO names {owner}"),
+        (IMAGE | {"stop_timeout": "soon"}, "source.stop_timeout", ""),
+    ],
+)
+def test_a_wrong_field_is_named(source: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(InvalidSource) as refused:
+        parse_source(source)
+    assert list(refused.value.details) == [field]
+    assert says in refused.value.details[field]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512m", 512 * 1024**2), ("2GiB", 2 * 1024**3), ("8388608", 8388608), (8388608, 8388608)]
+)
+def test_memory_is_read_as_people_write_it(text: Any, size: int) -> None:
+    assert parse_source(IMAGE | {"memory": text}).memory == size
+
+
+def test_a_parameter_without_a_value_can_never_work() -> None:
+    with pytest.raises(InvalidSource) as refused:
+        spec_of({"env": {"SIZE": "{param.size}"}})
+    assert list(refused.value.details) == ["source.env.SIZE"]
+
+
+@pytest.mark.parametrize(
+    ("source", "paths"),
+    [
+        ({"env": {"A": "{owner}", "B": "fixed"}}, ["env.A"]),
+        ({"command": ["run", "{name}"]}, ["command"]),
+        ({"entrypoint": ["/bin/{param.tool}"]}, ["entrypoint"]),
+        ({"labels": {"team": "{owner}"}}, ["labels.team"]),
+        ({"mounts": [{"bind": "/srv/{owner}", "target": "/home"}]}, ["mounts./home"]),
+        ({"image": "tools:{param.tool}", "user": "{owner}", "workdir": "/{owner}"}, ["image", "user", "workdir"]),
+        ({"env": {"A": "{workspace_id}{preset}"}, "mounts": [{"volume": "v", "target": "/v"}]}, []),
+        ({"claim": {"files": {"/etc/motd": "{owner}"}, "exec": ["tell", "{owner}"]}}, []),
+    ],
+)
+def test_what_an_owner_changes_in_a_container_is_told_by_path(source: dict[str, Any], paths: list[str]) -> None:
+    parameters = {"tool": "one"}
+    before = spec_of(source, parameters=parameters).config["Labels"]
+    own = {"owner": "alice", "name": "dev", "build_number": 2, "parameters": parameters}
+    claim = spec_of(source, **own, claim_parameters={"tool": "another"})
+    assert claim.differs_from(before) == paths
+    assert claim.differs_from(claim.config["Labels"]) == []
+
+
+def test_labels_tell_no_value_and_not_which_are_equal() -> None:
+    secret = {"env": {"TOKEN": "{param.token}"}}
+    one = spec_of(secret, parameters={"token": "hunter2"}).config["Labels"]
+    other = spec_of(secret, parameters={"token": "hunter2"}, workspace_id=UUID(int=2)).config["Labels"]
+    assert "hunter2" not in json.dumps(one)
+    assert json.loads(one[SPEC_LABEL])["env.TOKEN"] != json.loads(other[SPEC_LABEL])["env.TOKEN"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "publish_on", "host"),
+    [
+        ("unix:///run/docker.sock", "127.0.0.1", "127.0.0.1"),
+        ("unix:///run/docker.sock", "::", "127.0.0.1"),
+        ("tcp://engine.example:2375", "::", "engine.example"),
+        ("tcp://engine.example:2375", "10.0.0.7", "10.0.0.7"),
+    ],
+)
+def test_an_address_is_where_the_engine_publishes(engine: str, publish_on: str, host: str) -> None:
+    source = parse_source(IMAGE | {"ports": [80], "ready": {"http": "/"}, "publish_on": publish_on})
+    assert source.shown_address(Engines(engine).host_of(publish_on)) == f"http://{host}:{{port}}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -125,7 +126,7 @@ class ContainerProvisioner:
             return container is not None and await is_ready(self._engines, engine, container)
 
     async def inventory(self) -> list[InventoryItem]:
-        ours = f"{DEPLOYMENT_LABEL}={self._deployment}"
+        ours = {DEPLOYMENT_LABEL: self._deployment}
         async with self._engines.open() as engine:
             containers, volumes = await engine.tagged(ours), await engine.volumes(ours)
         # A volume without a container is what a crash between making the two leaves.
@@ -189,11 +190,13 @@ class ContainerProvisioner:
             return
         if container is not None:
             await engine.remove(container.name)
-        await self._remove_volumes(engine, wanted.workspace_id, f"{BUILD_LABEL}={wanted.build_number}")
+        await self._remove_volumes(engine, wanted.workspace_id, {BUILD_LABEL: str(wanted.build_number)})
 
-    async def _remove_volumes(self, engine: Engine, workspace_id: UUID, *labels: str) -> None:
-        ours = (f"{DEPLOYMENT_LABEL}={self._deployment}", f"{WORKSPACE_LABEL}={workspace_id}", *labels)
-        for volume in await engine.volumes(*ours):
+    async def _remove_volumes(
+        self, engine: Engine, workspace_id: UUID, also: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        ours = {WORKSPACE_LABEL: str(workspace_id), DEPLOYMENT_LABEL: self._deployment, **also}
+        for volume in await engine.volumes(ours):
             await engine.remove_volume(volume["Name"])
 
     async def _wait_ready(self, engine: Engine, wanted: Provision) -> Container:

@@ -158,14 +158,15 @@ class Engine:
         with _answers(f"removing {name}"), _gone_is_fine():
             await self._docker.containers.container(name).delete(force=True, v=True)
 
-    async def tagged(self, *labels: str) -> list[tuple[dict[str, str], bool, datetime]]:
-        """Labels, whether it runs, and when it was made, of all containers that have these labels."""
+    async def tagged(self, labels: Mapping[str, str]) -> list[tuple[dict[str, str], bool, datetime]]:
+        """Labels, whether it runs, and when it was made, of all containers that have all these labels."""
         with _answers("listing containers"):
             found = await self._docker.containers.list(all=True, filters=_filter(labels))
         rows = [one._container for one in found]
         return [
-            (row.get("Labels") or {}, row["State"] == "running", datetime.fromtimestamp(row["Created"], UTC))
+            (row["Labels"], row["State"] == "running", datetime.fromtimestamp(row["Created"], UTC))
             for row in rows
+            if _has(row, labels)
         ]
 
     async def log_tail(self, name: str, lines: int) -> str:
@@ -241,14 +242,16 @@ class Engine:
                 raise InvalidSource(str(error), {"source.image": str(error)}) from error
             raise
 
-    async def volumes(self, *labels: str) -> list[dict[str, Any]]:
+    async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What the engine says of the volumes that have all these labels."""
         with _answers("listing volumes"):
             told = await self._docker._query_json("volumes", params={"filters": _filter(labels)})
-        return list(told["Volumes"] or [])
+        return [volume for volume in told["Volumes"] or [] if _has(volume, labels)]
 
     async def remove_volume(self, name: str) -> None:
+        # Never by force: Podman would remove whatever container uses it, too.
         with _answers(f"removing the volume {name}"), _gone_is_fine():
-            await self._docker._query_json(f"volumes/{name}", method="DELETE", params={"force": True})
+            await self._docker._query_json(f"volumes/{name}", method="DELETE")
 
 
 @contextmanager
@@ -260,8 +263,13 @@ def _gone_is_fine() -> Iterator[None]:
             raise
 
 
-def _filter(labels: Sequence[str]) -> str:
-    return json.dumps({"label": list(labels)})
+def _filter(labels: Mapping[str, str]) -> str:
+    return json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+
+
+def _has(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    # Asked again of each: of a filter Docker means all labels, Podman 4 any of them, and what is found gets removed.
+    return labels.items() <= (row.get("Labels") or {}).items()
 
 
 def _container(told: Mapping[str, Any]) -> Container:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import yaml
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.payloads import Replacement
@@ -18,6 +20,7 @@ from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Stal
 from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.container_engine import Engine
 from prebuilds.provisioners.container_spec import Spec
+from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman, podman_engine
 
 SERVE = {
@@ -303,6 +306,22 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ContainerP
     assert await running(driver) == {}
 
 
+async def test_the_end_of_one_touches_no_other(driver: ContainerProvisioner, podman: Podman) -> None:
+    source = SLEEP | {"mounts": [{"volume": "home", "target": "/home"}]}
+    kept, stopped, gone = wanted(source), wanted(source), wanted(source)
+    for build in (kept, stopped, gone):
+        await driver.apply(build, log)
+        inside(podman, build, "touch", "/home/kept")
+    await driver.stop(later(stopped), log)
+    await driver.destroy(later(gone), log)
+    with pytest.raises(ProvisionFailed):  # what a failed start has made goes, too
+        await driver.apply(wanted(source | NEVER, ready_timeout_s=0.5), log)
+    assert await running(driver) == {kept.workspace_id: True, stopped.workspace_id: False}
+    await driver.apply(wanted(source, 3, stopped.workspace_id), log)
+    for build in (kept, stopped):
+        inside(podman, build, "stat", "/home/kept")
+
+
 async def test_what_was_never_made_is_stopped_and_destroyed_with_success(driver: ContainerProvisioner) -> None:
     build = wanted(SLEEP)
     assert await driver.plan(build) == []
@@ -525,3 +544,41 @@ async def test_limits_binds_and_values_reach_the_container_as_they_are(
     assert inside(podman, build, "sh", "-c", "touch /shared/x 2>/dev/null || echo refused") == "refused\n"
     with pytest.raises(InvalidSource, match="lead out"):
         await driver.apply(wanted(source, parameters={"size": "", "folder": "../.."}), log)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "container.yaml"
+
+
+@pytest.fixture
+def stack(podman: Podman, tmp_path: Path) -> Iterator[DevStack]:
+    """A stack of this test's own, whose workers know the engine."""
+    stack = DevStack(tmp_path, DOCKER_HOST=podman.address)
+    stack.start()
+    yield stack
+    assert stack.stop() == 0
+    podman("rm", "--all", "--force", "--time=0")
+    podman("volume", "prune", "--force")
+
+
+def test_a_pool_of_containers_is_filled_claimed_from_and_released(
+    stack: DevStack, podman: Podman, tmp_path: Path
+) -> None:
+    file = tmp_path / "container.yaml"
+    file.write_text(re.sub(r"image: .*", f"image: {IMAGE}", EXAMPLE.read_text()))
+    assert yaml.safe_load(file.read_text())["organizations"][0]["templates"][0]["source"]["image"] == IMAGE
+    assert stack.cli("apply", "-f", str(file)).code == 0
+    stack.wait_whole("acme")
+    assert len(podman("ps", "--quiet").split()) == 2
+
+    claim = ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev", "--wait-ready")
+    claimed = stack.ask(*claim)
+    assert claimed["source"] == "prebuilt"
+    assert httpx.get(claimed["address"]).text == "hello alice\n"
+    stack.wait_whole("acme")
+    assert len(podman("ps", "--quiet").split()) == 3
+
+    assert stack.cli("release", "alice/dev").code == 0
+    name = f"prebuilds-{claimed['workspace_id']}"
+    until(lambda: name not in podman("ps", "--all", "--format", "{{.Names}}"), "the release", 30, stack.log)
+    until(lambda: name not in podman("volume", "ls", "--quiet"), "its volumes' end", 30, stack.log)
+    assert len(podman("ps", "--quiet").split()) == 2

@@ -63,6 +63,7 @@ class DevStack:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_", "PYTHONDONT"))}
         self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s", **env}
         self.process: subprocess.Popen[bytes] | None = None
+        self._applied_by: dict[str, str] = {}
 
     def start(self) -> None:
         self.begin()
@@ -126,6 +127,8 @@ class DevStack:
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
 
     def apply(self, organization: str, instances: int, **source: Any) -> None:
+        test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]
+        assert self._applied_by.setdefault(organization, test) == test, f"{organization} is another test's organization"
         values = {
             "command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"],
             "ready": {"http": "/"},

@@ -101,9 +101,9 @@ def test_logs_tell_how_a_workspace_was_made_and_why_it_was_not(stack: DevStack) 
     assert every[1:] == handed
     assert stack.cli("logs", "-f", taken["build_id"]).out.endswith(" handed over to alice\n")
 
-    stack.apply("failing", 1, **FAILING)
-    until(lambda: stack.preset("failing")["failed"] > 0, "a creation to fail")
-    [failed, *_] = [w for w in stack.workspaces("failing") if w["status"] == "failed"]
+    stack.apply("log-of-failed", 1, **FAILING)
+    until(lambda: stack.preset("log-of-failed")["failed"] > 0, "a creation to fail")
+    [failed, *_] = [w for w in stack.workspaces("log-of-failed") if w["status"] == "failed"]
     error = stack.ask("workspaces", "show", failed["id"])["builds"][-1]["error"]
     lines = stack.ask("logs", failed["id"], "-f")["lines"]
     assert "ended with status 3" in error

@@ -152,14 +152,14 @@ def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStac
 
 
 def test_nothing_is_held_and_nothing_is_to_be_resumed(stack: DevStack) -> None:
-    stack.apply("fine", 0, **QUICK)
-    said = stack.cli("presets", "resume", "fine/python/small")
+    stack.apply("well", 0, **QUICK)
+    said = stack.cli("presets", "resume", "well/python/small")
     assert said.code == 0
     assert "not held" in said.out
-    assert stack.ask("presets", "resume", "fine/python/small")["lifted"] is None
-    assert stack.ask("presets", "list", "--template", "fine/python")["presets"][0]["limit_reset_at"] is None
+    assert stack.ask("presets", "resume", "well/python/small")["lifted"] is None
+    assert stack.ask("presets", "list", "--template", "well/python")["presets"][0]["limit_reset_at"] is None
     for options in (("--failed",), ("--stopped",), ("--failed", "--stopped")):
-        done = stack.ask("workspaces", "prune", *options, "--preset", "fine/python/small")
+        done = stack.ask("workspaces", "prune", *options, "--preset", "well/python/small")
         assert done == {"pruned": 0, "kept": 0}
 
 

@@ -45,11 +45,11 @@ async def test_a_claim_is_waited_for_until_it_is_handed_over(stack: DevStack, cl
 
 
 async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, client: PrebuildsClient) -> None:
-    stack.apply("made", 0)
-    made = await claim(client, "made", "made", on_empty=OnEmpty.CREATE)
+    stack.apply("to-make", 0)
+    made = await claim(client, "to-make", "to-make", on_empty=OnEmpty.CREATE)
     assert made.address is None
     done = await client.wait_until_ready(made)
-    shown = stack.ask("workspaces", "show", "alice/made")
+    shown = stack.ask("workspaces", "show", "alice/to-make")
     assert done.address == shown["address"]
     assert done.address is not None
     await check_history(client, made.build_id)
@@ -60,8 +60,8 @@ async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, cl
 
 
 async def test_a_build_that_fails_is_told_to_who_waits(stack: DevStack, client: PrebuildsClient) -> None:
-    stack.apply("failing", 0, command=["false"], ready={"file": "never"})
-    made = await claim(client, "failing", "failing", on_empty=OnEmpty.CREATE)
+    stack.apply("unmade", 0, command=["false"], ready={"file": "never"})
+    made = await claim(client, "unmade", "unmade", on_empty=OnEmpty.CREATE)
     with pytest.raises(WorkspaceBuildFailed) as refused:
         await client.wait_until_ready(made)
     assert refused.value.details["build_id"] == str(made.build_id)

@@ -31,11 +31,11 @@ async def main() -> None:
         await client.start()
         await client.pause("a benchmark's pools are not refilled")
         pools = Pools()
-        await pools.fill(engine, ready=NUMBER)
-        claims = Claims(client, pools, NOOP_QUEUE)
+        await pools.fill(engine, ready=0)
+        claims = Claims(client, engine, pools, NOOP_QUEUE)
         async with noop_process(running.temporal_address, NOOP_QUEUE):
-            report = await burst(claims, engine, NUMBER, rounds)
-        report.counts = await claims.counts(engine)
+            report = await burst(claims, NUMBER, rounds)
+        report.counts = await claims.counts()
         told(report)
         await engine.dispose()
 

@@ -65,13 +65,9 @@ async def measure(running: Stack, size: Size) -> None:
     await client.start()
     await client.pause("a benchmark's pools are not refilled")
 
-    async def filled(ready: int) -> Pools:
-        pools = Pools(presets=POOLS)
-        await pools.fill(engine, ready=ready)
-        return pools
-
-    ready = int(size.pairs + size.seconds * RATE + size.saturated_s * 150 + size.batches * BATCH * POOLS) // POOLS + 100
-    claims = Claims(client, await filled(ready), NOOP_QUEUE)
+    pools = Pools(presets=POOLS)
+    await pools.fill(engine, ready=0)
+    claims = Claims(client, engine, pools, NOOP_QUEUE)
     async with noop_process(running.temporal_address, NOOP_QUEUE):
         told(await sequential(claims, size.pairs))
         told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
@@ -79,12 +75,9 @@ async def measure(running: Stack, size: Size) -> None:
         told(await batches(claims, BATCH, size.batches))
     own = await connect(running.temporal_address)
     async with claims_worker(own, running.database_url), noop_worker(own, f"{NOOP_QUEUE}-eager"):
-        eager = Claims(PrebuildsClient(own), await filled(size.pairs), f"{NOOP_QUEUE}-eager", eager=True)
+        eager = Claims(PrebuildsClient(own), engine, pools, f"{NOOP_QUEUE}-eager", eager=True)
         report = await sequential(eager, size.pairs, "claim, eager")
-    report.counts = {
-        "duplicates": claims.duplicates + eager.duplicates,
-        "over-created": await claims.pools.over_created(engine) + await eager.pools.over_created(engine),
-    }
+    report.counts = await claims.counts() | {"duplicates": claims.duplicates + eager.duplicates}
     told(report)
     told(await statement(engine, running.database_url, size.statement_s))
     await engine.dispose()

@@ -68,9 +68,9 @@ async def measure(running: Stack, sizes: Sequence[int], passes: int) -> None:
         print(f"{large / small:.0f} times the presets: {slow / fast:.1f} times the pass", flush=True)
     pools = Pools()
     await pools.fill(engine, ready=3 * CLAIMS)
-    await engine.dispose()
     await client.pause("the benchmark's claims are from a pool that is not refilled")
-    told(await claims_beside_passes(Claims(client, pools, "")))
+    told(await claims_beside_passes(Claims(client, engine, pools, "")))
+    await engine.dispose()
 
 
 async def main() -> None:

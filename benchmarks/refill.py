@@ -121,12 +121,12 @@ async def main() -> None:
         pools = Pools(presets=POOLS)
         await pools.fill(engine, ready=READY, queue=QUEUE, hands_over=True)
         await client.start()
-        claims = Claims(client, pools, "")
+        claims = Claims(client, engine, pools, "")
         for _ in range(10):
             await claims.claim()
         told(await replacements(claims, engine, 10 if quick else 30))
         await sustained(claims, engine, 5 if quick else 15)
-        counts = await claims.counts(engine)
+        counts = await claims.counts()
         print(", ".join(f"{name}: {count}" for name, count in counts.items()), flush=True)
         await engine.dispose()
 

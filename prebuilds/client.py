@@ -18,7 +18,6 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
@@ -31,6 +30,7 @@ from prebuilds.api import (
     StackUnreachable,
     WorkspaceBuildFailed,
 )
+from prebuilds.converter import data_converter
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
     CONTROL_QUEUE,
@@ -101,7 +101,7 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         config["target_host"] = address
     config.setdefault("target_host", "localhost:7233")
     try:
-        return await Client.connect(**config, data_converter=pydantic_data_converter, **options)
+        return await Client.connect(**config, data_converter=data_converter, **options)
     except (RuntimeError, OSError, RPCError) as error:
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); "
@@ -152,7 +152,7 @@ class PrebuildsClient:
     """
 
     def __init__(self, client: Client) -> None:
-        """*client* must use `pydantic_data_converter`; `connect` gives such a one."""
+        """*client* must use pydantic's data converter; `connect` gives such a one."""
         self.temporal = client
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from itertools import count
 from uuid import UUID, uuid4
@@ -16,15 +17,20 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimsRequest
 
 WARM_UP = 20
+SPARE = 1.5
+"""Chance may bring more than the mean, and none should miss."""
 
 
 class Claims:
     """Claims from a benchmark's own pools, no-ops for a floor, and an account of both."""
 
-    def __init__(self, client: PrebuildsClient, pools: Pools, noop_queue: str, *, eager: bool = False) -> None:
+    def __init__(
+        self, client: PrebuildsClient, engine: AsyncEngine, pools: Pools, noop_queue: str, *, eager: bool = False
+    ) -> None:
         """*eager* starts no-ops eagerly; claims always ask for it, in vain where no worker shares the client."""
         self.client = client
         self.pools = pools
+        self._engine = engine
         self.won: list[UUID] = []
         self.noop_queue = noop_queue
         self._eager = eager
@@ -55,17 +61,24 @@ class Claims:
     def pair(self, name: str = "claim", floor: str = "no-op workflow (floor)") -> tuple[Asked, Asked]:
         return (self.noop, Sample(floor)), (self.claim, Sample(name))
 
+    async def expect(self, number: float) -> None:
+        """Fill the pools for so many claims, and not much further: what a pass over a pool costs grows with it."""
+        await self.pools.fill_up(self._engine, math.ceil(number / len(self.pools.paths)))
+
     async def warm_up(self) -> None:
+        await self.expect(WARM_UP)
         await in_turn(WARM_UP, (self.noop, Sample("")), (self.claim, Sample("")))
 
-    async def counts(self, engine: AsyncEngine) -> dict[str, int]:
-        return {"duplicates": self.duplicates, "over-created": await self.pools.over_created(engine)}
+    async def counts(self) -> dict[str, int]:
+        """Of what must not be."""
+        return {"duplicates": self.duplicates, "over-created": await self.pools.over_created(self._engine)}
 
 
 async def sequential(claims: Claims, pairs: int, name: str = "claim") -> Report:
     """One at a time, a no-op before each claim."""
     floor, claim = claims.pair(name, f"no-op{name.removeprefix('claim')} (floor)")
     await claims.warm_up()
+    await claims.expect(pairs)
     await in_turn(pairs, floor, claim)
     return _report(f"{name}, one after the other", floor[1], claim[1], latencies=True)
 
@@ -75,19 +88,19 @@ async def poisson(claims: Claims, *, rate: float, seconds: float, slice_s: float
     floor, claim = claims.pair()
     await claims.warm_up()
     for n in range(round(seconds / slice_s)):
+        await claims.expect(rate * slice_s * SPARE)
         for asked in (floor, claim):
             await arriving(asked, rate=rate, seconds=slice_s, seed=n)
     return _report(f"{rate:g} claims/s arriving by chance for {seconds:g} s", floor[1], claim[1], latencies=True)
 
 
-async def burst(claims: Claims, engine: AsyncEngine, number: int, rounds: int) -> Report:
+async def burst(claims: Claims, number: int, rounds: int) -> Report:
     """All at once on a pool of just as many, as many no-ops before; medians of rounds."""
     floor, claim = claims.pair(f"{number} claims at once", f"{number} no-ops at once (floor)")
-    await claims.pools.fill_up(engine, number)
     await claims.warm_up()
     took: dict[str, list[float]] = {"floor": [], "claim": []}
     for _ in range(rounds):
-        await claims.pools.fill_up(engine, number)
+        await claims.expect(number)
         took["floor"].append(await at_once(floor, number))
         took["claim"].append(await at_once(claim, number))
     report = _report(f"bursts of {number}, {rounds} of each", floor[1], claim[1], latencies=True)
@@ -100,6 +113,7 @@ async def saturation(claims: Claims, *, clients: int, seconds: float, slice_s: f
     floor, claim = claims.pair(f"{clients} claimers", f"{clients} no-op askers (floor)")
     await claims.warm_up()
     for _ in range(round(seconds / slice_s)):
+        await claims.expect(floor[1].rate * slice_s * SPARE or clients * slice_s * SPARE)
         for asked in (floor, claim):
             await crowd(asked, clients=clients, seconds=slice_s)
     report = _report(f"closed loop of {clients} for {seconds:g} s", floor[1], claim[1])
@@ -111,7 +125,9 @@ async def batches(claims: Claims, size: int, rounds: int) -> Report:
     """ClaimWorkspaces: many in one transaction."""
     floor, batch = Sample("one no-op (floor)"), Sample(f"ClaimWorkspaces of {size}")
     await claims.warm_up()
-    await in_turn(rounds, (claims.noop, floor), (lambda: claims.claim_many(size), batch))
+    for _ in range(rounds):
+        await claims.expect(size * len(claims.pools.paths))
+        await in_turn(1, (claims.noop, floor), (lambda: claims.claim_many(size), batch))
     return _report(f"batches of {size}", floor, batch)
 
 

@@ -16,6 +16,10 @@ from prebuilds.payloads import PREBUILDS_USER_ID, PROVISIONER_QUEUE
 
 PRESETS_PER_TEMPLATE = 10
 
+_ORGANIZATION = "(SELECT id FROM organizations WHERE name = :organization)"
+_OURS = f"(SELECT id FROM workspaces WHERE organization_id = {_ORGANIZATION})"
+_TEMPLATES = f"(SELECT id FROM templates WHERE organization_id = {_ORGANIZATION})"
+_PRESETS = f"(SELECT p.id FROM presets p WHERE p.template_id IN {_TEMPLATES})"
 FILL = (
     "INSERT INTO organizations (id, name) VALUES (gen_random_uuid(), :organization)",
     "INSERT INTO users (id, name) VALUES (gen_random_uuid(), :organization)",
@@ -42,6 +46,9 @@ FILL = (
      WHERE o.name = :organization
     """,
 )
+DESIRE = f"""
+    UPDATE presets SET desired_instances = greatest(desired_instances, CAST(:ready AS int)) WHERE id IN {_PRESETS}
+"""
 # A minute old: whatever is said of a pool's creations from now on is newer.
 ADD_READY = f"""
     INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
@@ -84,10 +91,6 @@ HOLD = (
      WHERE o.name = :organization AND w.latest_status = 'failed'
     """,
 )
-_ORGANIZATION = "(SELECT id FROM organizations WHERE name = :organization)"
-_OURS = f"(SELECT id FROM workspaces WHERE organization_id = {_ORGANIZATION})"
-_TEMPLATES = f"(SELECT id FROM templates WHERE organization_id = {_ORGANIZATION})"
-_PRESETS = f"(SELECT p.id FROM presets p WHERE p.template_id IN {_TEMPLATES})"
 REMOVE = (
     f"DELETE FROM events WHERE workspace_id IN {_OURS} OR preset_id IN {_PRESETS} OR actor = :organization",
     f"DELETE FROM claims WHERE workspace_id IN {_OURS} OR id LIKE :organization || '/%'",
@@ -151,8 +154,8 @@ class Pools:
         await vacuum(engine)
 
     async def fill_up(self, engine: AsyncEngine, ready: int) -> None:
-        """Have *ready* prebuilds for each preset again."""
-        await self._run(engine, (ADD_READY, ADD_BUILDS), {"ready": ready})
+        """Have *ready* prebuilds for each preset again, and so many desired at least."""
+        await self._run(engine, (DESIRE, ADD_READY, ADD_BUILDS), {"ready": ready})
         await vacuum(engine)
 
     async def remove(self, engine: AsyncEngine) -> None:

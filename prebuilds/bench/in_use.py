@@ -33,24 +33,24 @@ LISTED_TRIES_MAX = 20
 
 async def measure_claims(engine: AsyncEngine, database_url: str, address: str | None, pairs: int) -> list[Report]:
     """One at a time: through the deployment's claims workers, then through one embedded in this process."""
-    async with _pools(engine, await connect(address), ready=2 * (pairs + WARM_UP)) as pools:
-        plain = Claims(PrebuildsClient(await connect(address)), pools, f"{pools.organization}-noop")
+    async with _pools(engine, await connect(address), ready=WARM_UP) as pools:
+        plain = Claims(PrebuildsClient(await connect(address)), engine, pools, f"{pools.organization}-noop")
         async with noop_process(address, plain.noop_queue):
             reports = [await sequential(plain, pairs)]
         client = await connect(address)
         async with claims_worker(client, database_url), noop_worker(client, f"{pools.organization}-eager"):
-            eager = Claims(PrebuildsClient(client), pools, f"{pools.organization}-eager", eager=True)
+            eager = Claims(PrebuildsClient(client), engine, pools, f"{pools.organization}-eager", eager=True)
             reports.append(await sequential(eager, pairs, "claim, eager"))
-        reports[-1].counts = await eager.counts(engine) | {"duplicates": plain.duplicates + eager.duplicates}
+        reports[-1].counts = await eager.counts() | {"duplicates": plain.duplicates + eager.duplicates}
     return reports
 
 
 async def measure_bursts(engine: AsyncEngine, address: str | None, number: int, rounds: int) -> list[Report]:
-    async with _pools(engine, await connect(address), ready=number) as pools:
-        claims = Claims(PrebuildsClient(await connect(address)), pools, f"{pools.organization}-noop")
+    async with _pools(engine, await connect(address), ready=WARM_UP) as pools:
+        claims = Claims(PrebuildsClient(await connect(address)), engine, pools, f"{pools.organization}-noop")
         async with noop_process(address, claims.noop_queue):
-            report = await burst(claims, engine, number, rounds)
-        report.counts = await claims.counts(engine)
+            report = await burst(claims, number, rounds)
+        report.counts = await claims.counts()
     return [report]
 
 

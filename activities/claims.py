@@ -143,7 +143,8 @@ class ClaimActivities:
             return
         METRICS.claim_decided(claimed.labels, claimed.miss_reason)
         if claimed.result is not None:
-            self._dispatcher.start_builds([claimed.result.build_id])
+            if claimed.build_open:
+                self._dispatcher.start_builds([claimed.result.build_id])
             self._dispatcher.nudge([claimed.preset_id])
 
     async def _target(self, request: ClaimRequest) -> tuple[ClaimRequest, ClaimTarget]:

@@ -180,7 +180,6 @@ class Dispatcher:
         await asyncio.sleep(START_DELAY_S)
         ids, self._recorded = list(self._recorded), set()
         facts = await builds.read_builds(self._engine, ids)
-        # A claim's build has ended with its claim where there is nothing to do at a hand-over.
         await asyncio.gather(*[self._start(build) for build in facts if not build.status.ended])
 
     async def _start(self, build: BuildFacts) -> None:

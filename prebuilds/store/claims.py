@@ -24,7 +24,7 @@ from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstor
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 
 CLAIM = """
-    SELECT answer, fresh, organization, template, preset
+    SELECT answer, fresh, organization, template, preset, build_is_open_v1((answer ->> 'build_id')::uuid) AS build_open
       FROM claim_workspace_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 # A batch holds rows while it waits for others, as single claims never do: so it takes turns, at its preset's row, with
@@ -75,6 +75,8 @@ class Claimed:
     preset_id: UUID
     fresh: bool
     """False: an earlier attempt had decided; this is its answer again."""
+    build_open: bool
+    """Its build is to be started; where there is nothing to do at a hand-over, it has ended with the claim."""
     labels: dict[str, str]
 
 
@@ -264,6 +266,7 @@ class ClaimStore:
             miss_reason=MissReason(answer["miss_reason"]) if answer["miss_reason"] else None,
             preset_id=UUID(answer["preset_id"]),
             fresh=row["fresh"],
+            build_open=row["build_open"],
             labels={
                 "organization_name": row["organization"] or "",
                 "template_name": row["template"] or "",

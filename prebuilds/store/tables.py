@@ -343,6 +343,27 @@ resource_replacements = Table(
     _time("created_at", null=False),
 )
 
+# What operators are to be told: a row for each notifier.
+notifications = Table(
+    "notifications",
+    metadata,
+    _uuid("id", pk=True),
+    Column("notifier", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    _uuid("build_id", "workspace_builds.id"),
+    Column("body", JSONB, nullable=False),
+    _time("created_at", null=False),
+    Column("status", Text, nullable=False, server_default=text("'due'")),
+    _time("due_at", null=False),  # and the end of a lease, while somebody is telling it
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),  # of the last attempt
+    _time("ended_at"),
+    Index("notifications_due_idx", "due_at", postgresql_where=text("status = 'due'")),
+    CheckConstraint("notifier IN ('log', 'webhook')", name="notifications_notifier_check"),
+    CheckConstraint("status IN ('due', 'sent', 'given_up')", name="notifications_status_check"),
+    CheckConstraint("(status = 'due') = (ended_at IS NULL)", name="notifications_ended_check"),
+)
+
 settings = Table(
     "settings",
     metadata,

@@ -25,6 +25,7 @@ from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
 from activities.inventory import InventoryActivities, PlaceActivities
+from activities.lint import CandidateActivities, LintActivities
 from activities.operator import OperatorActivities
 from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
@@ -34,6 +35,7 @@ from prebuilds.client import connect
 from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
+from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
 from prebuilds.payloads import CONTROL_QUEUE, PROVISIONER_QUEUE
 from prebuilds.probing import Prober
@@ -44,6 +46,7 @@ from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
 from prebuilds.workers import claims_worker_on, worker_on
+from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
 from workflows.reconcile_inventory import ReconcileInventory
@@ -99,12 +102,15 @@ async def serve(
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
             prober = Prober(engine, dispatcher, driver, options.queues, host)
             inventory = InventoryActivities(engine, dispatcher, driver, host)
-            running.workers += _provisioner_workers(client, provisioning, inventory, options.queues, host)
+            lint = LintActivities(engine, driver)
+            running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "control" in options.roles:
             background.append(Relay(engine, client, dispatcher, settings).run)
+            url = settings.webhook_url
+            background.append(Notifier(engine, str(url) if url is not None else None).run)
         for run in background:
             task = asyncio.create_task(run())
             stack.push_async_callback(_end, task)
@@ -120,7 +126,14 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
     return worker_on(
         client,
         CONTROL_QUEUE,
-        workflows=[PrebuildsOrchestrator, ReconcilePreset, WorkspaceBuild, OperatorRequest, ReconcileInventory],
+        workflows=[
+            PrebuildsOrchestrator,
+            ReconcilePreset,
+            WorkspaceBuild,
+            OperatorRequest,
+            ReconcileInventory,
+            LintPreset,
+        ],
         activities=[
             reconcile.find_work,
             reconcile.end_pass,
@@ -133,6 +146,7 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
             builds.close_build,
             operator.operate,
             PlaceActivities(engine).list_places,
+            CandidateActivities(engine).find_candidates,
         ],
     )
 
@@ -141,6 +155,7 @@ def _provisioner_workers(
     client: Client,
     provisioning: ProvisioningActivities,
     inventory: InventoryActivities,
+    lint: LintActivities,
     queues: Sequence[str],
     host: str,
 ) -> list[Worker]:
@@ -149,7 +164,7 @@ def _provisioner_workers(
         worker_on(
             client,
             provisioning_queue(queue, pool=pool, host=at),
-            activities=[provisioning.run_build, inventory.look],
+            activities=[provisioning.run_build, inventory.look, lint.plan_claim],
             max_concurrent_activities=POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS,
         )
         for queue in queues

@@ -28,6 +28,7 @@ from prebuilds.store.checkup import ServerFacts, provisioner_queues_in_use, read
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import check_reachable, create_engine, hide_password
 from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
+from prebuilds.store.notifications import count_failing
 
 CHECK_TIMEOUT_S = 3.0
 CLOCK_GAP_MAX_S = 2.0
@@ -47,6 +48,7 @@ SEE_WHY_NO_PASS = (
     "see what fails in the log of `python worker.py --role control`, and what the loop waits for with "
     f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
 )
+MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
 
 
@@ -175,6 +177,13 @@ class Examination:
             raise
         return description.status is WorkflowExecutionStatus.RUNNING
 
+    async def notifications(self) -> str:
+        found = await count_failing(self._engine)
+        if found.failing or found.given_up:
+            told = f"{found.failing} failed and will be tried again, {found.given_up} were given up within a day"
+            raise NotWell(f"{told} ({found.error})", MEND_WEBHOOK)
+        return "none has failed"
+
     async def fairness(self) -> str:
         self._fairness = await fairness.try_fairness(self._client)
         if not self._fairness.fair:
@@ -221,6 +230,7 @@ STEPS = (
     Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("schema_version", "temporal")),
     Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
     Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("schema_version", "temporal")),
+    Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("temporal",), timeout_s=fairness.TIMEOUT_S + 1),
 )
 """In the report's order."""

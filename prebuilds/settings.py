@@ -9,12 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import Duration, field_messages
 from prebuilds.planning.rules import Rules
+from prebuilds.state_key import parse_keys
 
 STACK_FILE = "stack.json"
 
@@ -22,7 +23,7 @@ STACK_FILE = "stack.json"
 class Settings(BaseSettings):
     """`PREBUILDS_*`, with the defaults of a deployment."""
 
-    model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str | None = None
     state_dir: Path = Path(".prebuilds")
@@ -38,6 +39,17 @@ class Settings(BaseSettings):
     max_pending_builds: int | None = Field(default=None, ge=1)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus text here; 0 takes a free port."""
+    webhook_url: HttpUrl | None = None
+    """Where operators are told that a claim replaced resources."""
+    state_key: SecretStr | None = None
+    """Read where it is used; here it is only checked, so that a worker does not start with a wrong one."""
+
+    @field_validator("state_key")
+    @classmethod
+    def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_keys(value.get_secret_value())
+        return value
 
     @property
     def rules(self) -> Rules:

@@ -1,7 +1,8 @@
 """A workspace's Terraform state: packed for the database, and which of two copies is the later one.
 
 Saved as `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...]}`. A state may
-hold secrets in clear text, as Terraform itself keeps them: who reads our database reads them.
+hold secrets in clear text, as Terraform itself keeps them: who reads our database reads them, unless there is a key;
+then the encoding is `zlib+fernet`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
+from prebuilds.state_key import decrypt, state_cipher
 
-ENCODING = "zlib+base64"
+PLAIN, ENCRYPTED = "zlib+base64", "zlib+fernet"
 VERSION = 1
 LINEAGES = uuid5(NAMESPACE_URL, "prebuilds/terraform-lineage")
 
@@ -39,10 +41,11 @@ class Saved(BaseModel):
 
 
 def pack(saved: Saved) -> dict[str, Any]:
+    packed, cipher = zlib.compress(saved.text.encode(), 6), state_cipher()
     return {
         "v": VERSION,
-        "encoding": ENCODING,
-        "data": base64.b64encode(zlib.compress(saved.text.encode(), 6)).decode(),
+        "encoding": PLAIN if cipher is None else ENCRYPTED,
+        "data": (base64.b64encode(packed) if cipher is None else cipher.encrypt(packed)).decode(),
         **saved.model_dump(mode="json", exclude={"text"}),
     }
 
@@ -53,14 +56,17 @@ def unpack(state: dict[str, Any] | None) -> Saved | None:
     Raises:
         ProvisionFailed: A later release has saved it in another way, or it is damaged. Going on without it would make
             everything a second time.
+        StateKeyUnusable: It is encrypted, by a key that this worker does not have.
     """
     if state is None:
         return None
-    if state.get("v") != VERSION or state.get("encoding") != ENCODING:
+    if state.get("v") != VERSION or state.get("encoding") not in (PLAIN, ENCRYPTED):
         how = f"version {state.get('v')}, {state.get('encoding')}"
         raise ProvisionFailed(f"the saved Terraform state ({how}) is of another release; run this worker's successor")
     try:
-        text = zlib.decompress(base64.b64decode(state["data"], validate=True)).decode()
+        data: str = state["data"]
+        packed = decrypt(data) if state["encoding"] == ENCRYPTED else base64.b64decode(data, validate=True)
+        text = zlib.decompress(packed).decode()
         return Saved.model_validate({**state, "text": text})
     except (KeyError, ValueError, zlib.error) as error:
         raise ProvisionFailed(f"the saved Terraform state is damaged: {error}") from error

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.payloads import Replacement
 from prebuilds.store.events import record_event
+from prebuilds.store.notifications import record_notification
 
 RECORD_REPLACEMENT = text("""
     INSERT INTO resource_replacements (build_id, resource, workspace_id, paths)
@@ -51,7 +52,7 @@ async def record_replacements(
 async def add_replacements(
     connection: AsyncConnection, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
 ) -> None:
-    """Record within the caller's transaction, with one event for what is new."""
+    """Record within the caller's transaction, with one event and one notification for what is new."""
     new = [
         replacement
         for replacement in replacements
@@ -70,3 +71,4 @@ async def add_replacements(
             build_id=build_id,
             data={"replacements": [replacement.model_dump() for replacement in new]},
         )
+        await record_notification(connection, "resources_replaced", workspace_id, build_id, new)

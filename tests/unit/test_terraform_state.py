@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from typing import Any
 from uuid import UUID
 
 import pytest
+from cryptography.fernet import Fernet
 
-from prebuilds.api import ProvisionFailed
+from prebuilds.api import InvalidInput, ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.terraform import endpoint_of
 from prebuilds.provisioners.terraform_state import (
@@ -23,6 +26,8 @@ from prebuilds.provisioners.terraform_state import (
     shown_outputs,
     unpack,
 )
+from prebuilds.settings import load_settings
+from prebuilds.state_key import StateKeyUnusable
 
 THING = {"mode": "managed", "type": "terraform_data", "name": "thing", "instances": [{}]}
 
@@ -39,7 +44,46 @@ def test_what_is_packed_comes_back_and_is_small() -> None:
     assert unpack(None) is None
 
 
-@pytest.mark.parametrize("change", [{"v": 2}, {"encoding": "zlib+fernet"}, {"data": "!"}, {"data": "AAAA"}])
+def test_with_a_key_a_state_is_encrypted_and_older_ones_stay_readable(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Saved(made_by=1, build=3, text='{"password": "hunter2"}')
+    plain = pack(saved)
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", old)
+    encrypted = json.loads(json.dumps(pack(saved)))
+    assert encrypted["encoding"] == "zlib+fernet"
+    assert b"hunter2" in zlib.decompress(base64.b64decode(plain["data"]))
+    with pytest.raises(zlib.error):
+        zlib.decompress(base64.urlsafe_b64decode(encrypted["data"]))
+    assert unpack(plain) == unpack(encrypted) == saved
+
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", f"{new}, {old}")
+    assert unpack(encrypted) == saved
+    renewed = pack(saved)
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", new)
+    assert unpack(renewed) == saved
+    with pytest.raises(StateKeyUnusable, match="no key in PREBUILDS_STATE_KEY opens"):
+        unpack(encrypted)
+    monkeypatch.delenv("PREBUILDS_STATE_KEY")
+    with pytest.raises(StateKeyUnusable, match="is encrypted; set PREBUILDS_STATE_KEY"):
+        unpack(encrypted)
+
+
+@pytest.mark.parametrize("value", ["hunter2hunter2", "c2hvcnQ=", f"{'A' * 43}=,hunter2"])
+def test_a_malformed_key_is_refused_by_name_and_not_repeated(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", value)
+    with pytest.raises(InvalidInput, match="PREBUILDS_STATE_KEY: must be Fernet keys") as refused:
+        load_settings()
+    assert list(refused.value.details) == ["PREBUILDS_STATE_KEY"]
+    assert "hunter2" not in str(refused.value) + str(refused.value.__cause__)
+
+
+def test_no_key_and_an_empty_one_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", "")
+    load_settings()
+    assert pack(Saved(made_by=1, build=1, text="{}"))["encoding"] == "zlib+base64"
+
+
+@pytest.mark.parametrize("change", [{"v": 2}, {"encoding": "zlib+age"}, {"data": "!"}, {"data": "AAAA"}])
 def test_a_state_that_cannot_be_read_is_refused_and_not_forgotten(change: dict[str, Any]) -> None:
     packed = pack(Saved(made_by=1, build=1, text="{}"))
     with pytest.raises(ProvisionFailed, match="saved Terraform state"):

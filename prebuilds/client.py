@@ -31,6 +31,7 @@ from prebuilds.api import (
     WorkspaceBuildFailed,
 )
 from prebuilds.converter import data_converter
+from prebuilds.linting import LINT_TIMEOUT, LintReport, lint_workflow_id
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
     CONTROL_QUEUE,
@@ -344,6 +345,31 @@ class PrebuildsClient:
 
     async def resume(self, by: str = "operator") -> None:
         await self._operate(OperatorRequest(action="resume", by=by))
+
+    async def lint_preset(self, preset: str) -> LintReport:
+        """What a claim would replace: one of a ready prebuild is planned with made-up inputs, and not applied.
+
+        Args:
+            preset: An id, or `organization/template/preset`.
+        Raises:
+            PresetNotFound: No live template has it.
+            NoClaimablePrebuiltWorkspaces: It has no ready prebuild.
+            ProvisionerUnavailable: No worker is there that could plan.
+            ProvisionFailed: Its module refuses made-up inputs; says which.
+        """
+        handle = await _reached(
+            self.temporal.start_workflow(
+                "LintPreset",
+                {"preset": preset},
+                id=lint_workflow_id(preset),
+                task_queue=CONTROL_QUEUE,
+                task_timeout=TASK_TIMEOUT,
+                execution_timeout=LINT_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            )
+        )
+        return LintReport.model_validate(await _result(handle))
 
     async def start(self, interval: timedelta | None = None) -> None:
         """Start the reconciliation loop, and keep it alive until it is stopped."""

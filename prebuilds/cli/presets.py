@@ -1,4 +1,4 @@
-"""`prebuilds presets`: list them, have their prebuilds replaced, lift what holds them."""
+"""`prebuilds presets`: list them, lint them, have their prebuilds replaced, lift what holds them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.cli import output
-from prebuilds.cli.connections import operations
-from prebuilds.cli.output import document, table
+from prebuilds.cli.connections import operations, prebuilds_client
+from prebuilds.cli.output import document, progress, table
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
@@ -77,5 +77,30 @@ def resume(preset: Annotated[str, typer.Argument(help="organization/template/pre
             done = await system.lift_holds(preset, actor())
         said = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
         document(done, human=f"{done.preset}: {said}")
+
+    asyncio.run(go())
+
+
+@app.command()
+def lint(preset: Annotated[str, typer.Argument(help="organization/template/preset, or an id")]) -> None:
+    """Plan a claim of a ready prebuild, and apply nothing: does it replace resources? Then the exit code is 1."""
+
+    async def go() -> None:
+        from prebuilds.linting import ClaimWouldReplace
+
+        client = await prebuilds_client()
+        with progress("planning a claim"):
+            report = await client.lint_preset(preset)
+        if not report.replacements:
+            document(report, human=f"{report.preset}: a claim replaces nothing")
+            return
+        if not output.AS_JSON:
+            rows = [(one.resource, ", ".join(one.paths) or "its plan") for one in report.replacements]
+            table(("REPLACED", "FORCED BY"), rows, empty="")
+        raise ClaimWouldReplace(
+            f"a claim of {report.preset} replaces {len(report.replacements)} of its resources; "
+            "keep owner, name and claim parameters out of what cannot change in place",
+            report.model_dump(mode="json"),
+        )
 
     asyncio.run(go())

@@ -53,6 +53,8 @@ class Provision(BaseModel):
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
     """What the driver last saved or returned for this workspace, as it was."""
+    trial: bool = False
+    """Of a `plan` that no `claim` follows: nothing of it may be remembered."""
 
 
 class Provisioned(BaseModel):
@@ -87,7 +89,10 @@ class Progress(Protocol):
 
 
 class Provisioner(Protocol):
-    """One kind of workspace. Built once for a worker; its methods run concurrently, also for the same workspace."""
+    """One kind of workspace. Built once for a worker; its methods run concurrently, also for the same workspace.
+
+    A driver may have one thing more, `conformance_source`: a small source that works, for the conformance kit.
+    """
 
     locality: Locality
 

@@ -24,7 +24,7 @@ from prebuilds.provisioners.container_claim import hand_over, tail_of
 from prebuilds.provisioners.container_engine import Container, Engine, Engines
 from prebuilds.provisioners.container_ready import is_ready
 from prebuilds.provisioners.container_record import Seen
-from prebuilds.provisioners.container_source import ContainerSource, parse_source
+from prebuilds.provisioners.container_source import SMALL_SOURCE, ContainerSource, parse_source
 from prebuilds.provisioners.container_spec import (
     BUILD_LABEL,
     DEPLOYMENT_LABEL,
@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 
 class ContainerProvisioner:
+    conformance_source = SMALL_SOURCE
+
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir.absolute()
         self._engines = Engines()

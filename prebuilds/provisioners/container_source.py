@@ -29,6 +29,13 @@ OF_THE_OWNER = frozenset({"owner", "name"})
 """Placeholders whose value changes when a workspace is claimed. A parameter's may, too: the claim may set it."""
 MEMORY_MIN = 6 * 1024 * 1024
 """What the engine itself insists on."""
+SMALL_SOURCE: dict[str, Any] = {
+    "image": "docker.io/library/busybox:stable",
+    "command": ["sleep", "2147483647"],
+    "mounts": [{"volume": "home", "target": "/home"}],
+    "stop_timeout": "0s",
+}
+"""What the conformance kit makes, unless it is given another."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import httpx
@@ -41,6 +41,10 @@ AT_ONCE = 16
 
 class ProcessProvisioner:
     locality = Locality.HOST
+    conformance_source: ClassVar[dict[str, Any]] = {
+        "command": ["python3", "-m", "http.server", "{port}", "--bind", "127.0.0.1"],
+        "ready": {"http": "/"},
+    }
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir.absolute()
@@ -70,6 +74,9 @@ class ProcessProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             is_new = before is None or before.made_by == wanted.build_number
+            told = not is_new and self._folders.claim_file(wanted.workspace_id).exists()
+            if wanted.claimed and not told and parse_source(wanted.source).claim is not False:
+                self._write_claim(wanted)  # made for a person, who is known before its start
             try:
                 record = await self._ensure_runs(wanted, before)
                 await self._wait_ready(record)
@@ -98,6 +105,7 @@ class ProcessProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             if record is None:
+                self._folders.note(wanted.workspace_id, wanted.build_number)
                 return
             self._folders.write(record.model_copy(update={"build_number": wanted.build_number, "wanted": False}))
             await self._end(wanted.workspace_id, record)
@@ -222,10 +230,8 @@ class ProcessProvisioner:
         await asyncio.to_thread(host.end_all, self._host, workspace_id, leader, stop_signal, grace_s)
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:
-        record = self._folders.read(workspace_id)
         self._folders.remove(workspace_id, build_number)
-        if record is not None and record.launch.port is not None:
-            host.give_port_back(self._folders.ports, record.launch.port, workspace_id)
+        host.give_ports_back(self._folders.ports, workspace_id)
 
     def _launch(self, wanted: Provision, before: Record | None) -> Launch:
         """Fill the template's placeholders for this workspace.

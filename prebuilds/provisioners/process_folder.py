@@ -3,7 +3,7 @@
 STATE_DIR/workspaces/ID/          process.json, log, claim.json
 STATE_DIR/workspaces/ID/home/     where the command runs
 STATE_DIR/workspaces/.locks/ID    one effect at a time, over all processes of this host
-STATE_DIR/workspaces/.gone/ID     the number of the build that removed it
+STATE_DIR/workspaces/.gone/ID     the number of the last build that left nothing here
 """
 
 from __future__ import annotations
@@ -94,10 +94,14 @@ class Folders:
 
     def remove(self, workspace_id: UUID, build_number: int) -> None:
         """Remove the folder, and keep only which build did."""
+        self.note(workspace_id, build_number)
+        shutil.rmtree(self.folder(workspace_id), ignore_errors=True)
+
+    def note(self, workspace_id: UUID, build_number: int) -> None:
+        """Keep that this build was here, where no record can say so."""
         gone = self.root / ".gone"
         gone.mkdir(parents=True, exist_ok=True)
         write_whole(gone / str(workspace_id), str(build_number))
-        shutil.rmtree(self.folder(workspace_id), ignore_errors=True)
 
     def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
         """The workspace's record, if there is one.

@@ -120,6 +120,8 @@ def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
         ports: A folder with one file a port, which says whose it is: concurrent workers cannot take the same.
     """
     ports.mkdir(parents=True, exist_ok=True)
+    if last is None:  # an attempt that was killed before it could record the one it took
+        last = next((int(path.name) for path in _reserved(ports, workspace_id)), None)
     if last is not None and _reserve(ports, last, workspace_id) and port_is_free(last):
         return last
     while True:
@@ -130,11 +132,19 @@ def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
                 return port
 
 
-def give_port_back(ports: Path, port: int, workspace_id: UUID) -> None:
-    path = ports / str(port)
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_text() == str(workspace_id):
-            path.unlink()
+def give_ports_back(ports: Path, workspace_id: UUID) -> None:
+    """Also one that a crash has kept out of the workspace's record."""
+    for path in _reserved(ports, workspace_id):
+        path.unlink(missing_ok=True)
+
+
+def _reserved(ports: Path, workspace_id: UUID) -> list[Path]:
+    found = []
+    for path in ports.iterdir() if ports.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() == str(workspace_id):
+                found.append(path)
+    return found
 
 
 def _reserve(ports: Path, port: int, workspace_id: UUID) -> bool:

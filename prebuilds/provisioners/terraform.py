@@ -26,7 +26,7 @@ from prebuilds.provisioners.terraform_check import check_module
 from prebuilds.provisioners.terraform_folder import TerraformFolders
 from prebuilds.provisioners.terraform_module import load_module
 from prebuilds.provisioners.terraform_run import find_binary
-from prebuilds.provisioners.terraform_source import parse_source
+from prebuilds.provisioners.terraform_source import SMALL_SOURCE, parse_source
 from prebuilds.provisioners.terraform_state import has_resources, resource_names, shown_outputs
 from prebuilds.provisioners.terraform_work import Work
 
@@ -38,6 +38,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
 class TerraformProvisioner:
     locality = Locality.SHARED
+    conformance_source = SMALL_SOURCE
 
     def __init__(self, state_dir: Path) -> None:
         self._folders = TerraformFolders(state_dir.absolute())
@@ -57,10 +58,18 @@ class TerraformProvisioner:
         if not parse_source(wanted.source).claim:
             return []
         async with self._folders.locked(wanted.workspace_id):
+            was_here = self._folders.read(wanted.workspace_id) is not None
+            if not was_here and wanted.state is None and not wanted.trial:
+                return []  # it was never made, and a plan makes nothing
             work = Work(self._folders, wanted, None)
-            await work.take_up()
-            await work.prepare("claim")
-            return work.note_replacements((await work.plan()).replacements)
+            try:
+                await work.take_up()
+                await work.prepare("claim")
+                replacements = (await work.plan()).replacements
+            finally:
+                if wanted.trial and not was_here:
+                    self._folders.remove(wanted.workspace_id, wanted.build_number - 1)
+            return replacements if wanted.trial else work.note_replacements(replacements)
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
@@ -94,8 +103,10 @@ class TerraformProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             if record is not None:
-                update = {"build_number": wanted.build_number, "address": None}
+                update = {"build_number": wanted.build_number, "address": None, "stopped": True}
                 self._folders.write(wanted.workspace_id, record.model_copy(update=update))
+            else:
+                self._folders.note(wanted.workspace_id, wanted.build_number)
         progress("a terraform workspace keeps all its resources when it is stopped; a start applies its module again")
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
@@ -111,7 +122,7 @@ class TerraformProvisioner:
         record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
         if record is None or state is None:
             raise ProvisionerUnavailable(f"workspace {workspace_id} was made by another worker, which can probe it")
-        return has_resources(state) and await answers(record.address)
+        return not record.stopped and has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:
         items = []
@@ -122,7 +133,7 @@ class TerraformProvisioner:
                     InventoryItem(
                         workspace_id=workspace_id,
                         build_number=record.build_number,
-                        running=has_resources(self._folders.read_state(workspace_id)),
+                        running=not record.stopped and has_resources(self._folders.read_state(workspace_id)),
                         created_at=record.made_at,
                     )
                 )

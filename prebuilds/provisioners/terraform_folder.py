@@ -42,6 +42,8 @@ class Record(BaseModel):
     """Of the module, as last written: what is no longer among them is removed."""
     address: str | None = None
     """To be probed."""
+    stopped: bool = False
+    """Its resources are there, and nobody may use them until it is started."""
 
 
 class TerraformFolders:
@@ -87,6 +89,9 @@ class TerraformFolders:
 
     def remove(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.remove(workspace_id, build_number)
+
+    def note(self, workspace_id: UUID, build_number: int) -> None:
+        self._folders.note(workspace_id, build_number)
 
     def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
         """The workspace's record, if there is one.

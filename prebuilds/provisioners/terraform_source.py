@@ -22,6 +22,13 @@ RESERVED = "prebuilds"
 NOT_HERE = ("port", "folder")
 """Placeholders of `process` that mean nothing to a module."""
 PARALLELISM_MAX = 256
+SMALL_SOURCE: dict[str, Any] = {
+    "files": {
+        "main.tf": 'variable "prebuilds_owner" {}\n'
+        'resource "terraform_data" "workspace" { input = var.prebuilds_owner }\n'
+    }
+}
+"""What the conformance kit makes, unless it is given another. It needs no provider, so nothing is downloaded."""
 
 
 def _check_values(value: Any) -> Any:

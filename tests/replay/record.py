@@ -84,6 +84,8 @@ def main() -> None:
 
             asyncio.run(through_temporal())
             stack.ask("inventory")
+            stack.wait_whole("replay")
+            stack.ask("presets", "lint", "replay/python/small")
             stack.ask("stop", "--wait", "--cause", "recorded")
             asyncio.run(fetch(stack.facts["temporal_address"], name, wanted))
         finally:

@@ -1,0 +1,68 @@
+"""A claim planned without being made: found on the control side, planned where the driver is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import activity
+
+from activities.heartbeat import heartbeating
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Payload, Replacement
+from prebuilds.provisioners.base import InvalidSource, Provisioner, StaleBuild
+from prebuilds.store import lint
+from prebuilds.store.lint import Candidate, Candidates
+
+
+class Linted(Payload):
+    """What a claim would replace."""
+
+    gone: bool = False
+    """It was claimed meanwhile, so that nothing is known."""
+    replacements: list[Replacement] = Field(default_factory=list)
+
+
+class CandidateActivities:
+    """The control side."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @activity.defn
+    async def find_candidates(self, preset: str) -> Candidates:
+        """Ready prebuilds to plan a claim of."""
+        return await lint.find_candidates(self._engine, preset)
+
+
+class LintActivities:
+    """The provisioner side."""
+
+    def __init__(self, engine: AsyncEngine, driver: Callable[[str], Provisioner]) -> None:
+        """*driver* gives the driver of a name, the same one each time."""
+        self._engine = engine
+        self._driver = driver
+
+    @activity.defn
+    async def plan_claim(self, candidate: Candidate) -> Linted:
+        """Plan a claim with made-up inputs.
+
+        Raises:
+            ProvisionFailed: It cannot be planned; says why.
+        """
+        async with heartbeating():
+            found = await lint.read_claim(self._engine, candidate)
+            if found is None:
+                return Linted(gone=True)
+            provisioner, wanted = found
+            try:
+                replacements = await self._driver(provisioner).plan(wanted)
+            except StaleBuild:
+                return Linted(gone=True)
+            except (InvalidSource, ProvisionFailed) as error:
+                message = f"a claim with made-up inputs cannot be planned: {error}"
+                raise ProvisionFailed(message, error.details) from error
+            if not await lint.is_ready(self._engine, candidate):
+                return Linted(gone=True)  # the plan may have seen a part of the claim's effect
+            return Linted(replacements=replacements)

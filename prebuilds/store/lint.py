@@ -1,0 +1,114 @@
+"""Ready prebuilds whose claim is planned and not made. Nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import NoClaimablePrebuiltWorkspaces
+from prebuilds.payloads import build_id_of
+from prebuilds.provisioners.base import Provision
+from prebuilds.store.builds import (
+    READ_BUILD,
+    READ_PARAMETERS,
+    READ_PROVISIONER_STATE,
+    provisioning_queue,
+)
+from prebuilds.store.presets import find_preset
+
+CANDIDATES_MAX = 3
+"""One of them is planned; the others are for when it is claimed meanwhile, or its host is away."""
+OWNER = NAME = "prebuilds-lint"
+MADE_UP = "1029384756"
+"""For every claim parameter: a text that is a number, too, for modules that want one."""
+
+# The newest first: a claim takes the oldest, which need not wait for our plan then.
+LIST_READY = text(f"""
+    SELECT w.id, w.latest_build, w.host, v.queue
+      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
+     WHERE w.claimable_preset_id = :preset_id ORDER BY w.created_at DESC, w.id LIMIT {CANDIDATES_MAX}
+""")
+IS_READY = text("""
+    SELECT EXISTS (SELECT FROM workspaces
+                    WHERE id = :id AND claimable_preset_id IS NOT NULL AND latest_build = :number)
+""")
+CLAIM_PARAMETERS = text("SELECT claim_parameters FROM presets WHERE id = :preset_id")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prebuild that can be claimed."""
+
+    workspace_id: UUID
+    build_number: int
+    queue: str
+    """Where somebody can act on it, beside the pool's builds, since a person waits."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    preset_id: UUID
+    path: str
+    prebuilds: list[Candidate]
+
+
+async def find_candidates(engine: AsyncEngine, preset: str) -> Candidates:
+    """Some ready prebuilds of a preset, given as an id or a path.
+
+    Raises:
+        PresetNotFound: No live template has it.
+        NoClaimablePrebuiltWorkspaces: It has no ready prebuild.
+    """
+    async with engine.connect() as connection:
+        found = await find_preset(connection, preset)
+        rows = (await connection.execute(LIST_READY, {"preset_id": found.id})).all()
+    if not rows:
+        raise NoClaimablePrebuiltWorkspaces(
+            f"{found.path} has no ready prebuild whose claim could be planned; wait until `prebuilds status` shows one",
+            {"preset_id": str(found.id)},
+        )
+    prebuilds = [
+        Candidate(row.id, row.latest_build, provisioning_queue(row.queue, pool=False, host=row.host)) for row in rows
+    ]
+    return Candidates(found.id, found.path, prebuilds)
+
+
+async def is_ready(engine: AsyncEngine, candidate: Candidate) -> bool:
+    """Whether it can still be claimed."""
+    async with engine.connect() as connection:
+        values = {"id": candidate.workspace_id, "number": candidate.build_number}
+        return bool(await connection.scalar(IS_READY, values))
+
+
+async def read_claim(engine: AsyncEngine, candidate: Candidate) -> tuple[str, Provision] | None:
+    """The driver's name, and the prebuild as a claim with made-up inputs wants it; None when it is claimed by now.
+
+    It has the number of the build that made it: a real claim's is higher, so that a driver refuses ours after it.
+    """
+    if not await is_ready(engine, candidate):
+        return None
+    number = {"workspace_id": candidate.workspace_id, "number": candidate.build_number}
+    async with engine.connect() as connection:
+        build_id = build_id_of(candidate.workspace_id, candidate.build_number)
+        row = (await connection.execute(READ_BUILD, {"build_id": build_id})).one()
+        parameters = await connection.execute(READ_PARAMETERS, {"preset_id": row.preset_id})
+        settable = await connection.scalar(CLAIM_PARAMETERS, {"preset_id": row.preset_id})
+        return row.provisioner, Provision(
+            workspace_id=candidate.workspace_id,
+            build_number=candidate.build_number,
+            name=NAME,
+            owner=OWNER,
+            organization=row.organization,
+            template=row.template,
+            preset=row.preset,
+            source=row.source,
+            parameters={p.name: p.value for p in parameters},
+            claim_parameters=dict.fromkeys(settable or (), MADE_UP),
+            claimed=True,
+            ready_timeout_s=row.ready_timeout.total_seconds(),
+            state=await connection.scalar(READ_PROVISIONER_STATE, number),
+            trial=True,
+        )

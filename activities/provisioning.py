@@ -22,7 +22,7 @@ from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
-from prebuilds.store.builds import BuildFacts, provisioning_queue
+from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
 from prebuilds.store.replacements import Recorded, read_replacements, record_replacements
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,8 @@ class ProvisioningActivities:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
                 end = await end_build(self._engine, build_id, BuildStatus.CANCELED, error="canceled")
+            except AttemptOvertaken:
+                raise  # to nobody: the build is the later attempt's
             except (ProvisionFailed, InvalidSource, StaleBuild) as error:
                 end = await self._failed(build_id, error)
             except Exception as error:
@@ -146,12 +148,13 @@ class _Progress:
         self._engine = engine
         self._build_id = facts.id
         self._log = log
+        self._attempt_at = activity.info().started_time
 
     def __call__(self, line: str) -> None:
         self._log.tell(line)
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        await builds.save_state(self._engine, self._build_id, state)
+        await builds.save_state(self._engine, self._build_id, state, self._attempt_at)
 
 
 def _asked_to_cancel() -> bool:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
-from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.base import Provision, StaleBuild
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
 """How long after its begin a build's workflow is first looked after; a start of a running one costs one call."""
@@ -49,14 +49,19 @@ READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build
 
 READ_PARAMETERS = text("SELECT name, value FROM preset_parameters WHERE preset_id = :preset_id")
 READ_PROVISIONER_STATE = text("""
-    SELECT provisioner_state FROM workspace_builds
+    SELECT provisioner_state - 'prebuilds:attempt' FROM workspace_builds
      WHERE workspace_id = :workspace_id AND number <= :number AND provisioner_state IS NOT NULL
      ORDER BY number DESC LIMIT 1
 """)
 
+# When the attempt that saved it began is kept within the state, and taken out of it where a driver is given it.
 SAVE_STATE = text("""
-    UPDATE workspace_builds SET provisioner_state = CAST(:state AS jsonb)
+    UPDATE workspace_builds
+       SET provisioner_state = CAST(:state AS jsonb)
+                               || jsonb_build_object('prebuilds:attempt', CAST(:attempt AS double precision))
      WHERE id = :build_id AND status IN ('running', 'canceling')
+       AND coalesce(CAST(provisioner_state ->> 'prebuilds:attempt' AS double precision), 0) <= :attempt
+ RETURNING id
 """)
 
 BEGIN = text("""
@@ -116,6 +121,12 @@ TAKE_DUE = text(f"""
 
 class BuildWaiting(PrebuildsError):
     """An earlier build of the same workspace is still running."""
+
+    retryable = True
+
+
+class AttemptOvertaken(StaleBuild):
+    """A later attempt of the same build is at work: this one must leave the build's end to it."""
 
     retryable = True
 
@@ -188,10 +199,23 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
         raise
 
 
-async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any]) -> None:
-    """Keep what a driver wants to be given again, while its build runs; a build that has ended keeps its own."""
+async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any], attempt_at: datetime) -> None:
+    """Keep what a driver wants to be given again, while its build runs.
+
+    Args:
+        attempt_at: When the attempt that saves it began, by Temporal's clock: each attempt has a later one.
+    Raises:
+        StaleBuild: The build has ended; what it or a later one has left stays.
+        AttemptOvertaken: A later attempt of this build has saved; what that one has left stays.
+    """
+    values = {"build_id": build_id, "state": json.dumps(state), "attempt": attempt_at.timestamp()}
     async with engine.begin() as connection:
-        await connection.execute(SAVE_STATE, {"build_id": build_id, "state": json.dumps(state)})
+        if await connection.scalar(SAVE_STATE, values) is not None:
+            return
+        row = (await connection.execute(READ_STATUS, {"build_id": build_id})).one_or_none()
+    if row is not None and not BuildStatus(row.status).ended:
+        raise AttemptOvertaken(f"a later attempt of build {build_id} has saved its state")
+    raise StaleBuild(f"build {build_id} has ended; its state is kept as it was then")
 
 
 async def record_host(engine: AsyncEngine, workspace_id: UUID, host: str) -> str:

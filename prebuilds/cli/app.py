@@ -16,6 +16,7 @@ from prebuilds.cli import (
     jobs,
     logs,
     presets,
+    provisioners,
     system,
     templates,
     workspaces,
@@ -57,4 +58,5 @@ app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(explain.app, name="explain")
+app.add_typer(provisioners.app, name="provisioners")
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,126 @@
+"""The `folder` driver: a workspace is a folder on this host, copied from a skeleton.
+
+STATE_DIR/folders/builds/ID    the numbers of the builds that were here; stays when the workspace is gone
+STATE_DIR/folders/ID/home/     the copy, whole or not there
+STATE_DIR/folders/ID/running   there while it is not stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from uuid import UUID
+
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    Progress,
+    Provision,
+    Provisioned,
+    StaleBuild,
+)
+
+LOCK_POLL_S = 0.02
+
+
+class FolderProvisioner:
+    locality = Locality.HOST  # the folder is on this host's disk
+    conformance_source: ClassVar = {"skeleton": str(Path(__file__).parent / "skeleton")}
+
+    def __init__(self, state_dir: Path) -> None:
+        self._root = state_dir.absolute() / "folders"
+
+    def validate(self, source: dict[str, Any]) -> None:
+        wrong = {f"source.{name}": "is not known; the one field is skeleton" for name in source if name != "skeleton"}
+        if not isinstance(source.get("skeleton"), str):
+            wrong["source.skeleton"] = "must be the path of a folder on every worker"
+        if wrong:
+            raise InvalidSource("; ".join(f"{field}: {message}" for field, message in wrong.items()), wrong)
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return True
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        return []  # a claim writes one file
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        async with self._entered(wanted) as folder:
+            home = folder / "home"
+            if not home.exists():
+                progress(f"copying {wanted.source['skeleton']}")
+                half = folder / "half-made"  # of a worker that was killed, if it is there
+                shutil.rmtree(half, ignore_errors=True)
+                shutil.copytree(wanted.source["skeleton"], half)
+                half.rename(home)
+            if wanted.claimed:
+                (folder / "owner").write_text(f"{wanted.owner}\n")
+            (folder / "running").touch()
+            progress(f"{home} is ready")
+            return Provisioned(address=home.as_uri(), resources={"folder": str(home)})
+
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        return await self.apply(wanted, progress)  # which tells its owner
+
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        async with self._entered(wanted) as folder:
+            (folder / "running").unlink(missing_ok=True)
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        async with self._entered(wanted) as folder:
+            (folder / "running").unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        return (self._root / str(workspace_id) / "running").exists()
+
+    async def inventory(self) -> list[InventoryItem]:
+        items = []
+        for folder in sorted(self._root.glob("*-*-*-*-*")):  # a half-made one, too: it is there to be removed
+            workspace_id = UUID(folder.name)
+            items.append(
+                InventoryItem(
+                    workspace_id=workspace_id,
+                    build_number=_latest(self._builds(workspace_id).read_text()),
+                    running=(folder / "running").exists(),
+                    created_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC),
+                )
+            )
+        return items
+
+    def _builds(self, workspace_id: UUID) -> Path:
+        return self._root / "builds" / str(workspace_id)
+
+    @asynccontextmanager
+    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+        """The workspace's folder: for one call at a time on this host, and for none that a later build has overtaken.
+
+        The lock is the system's, so that a killed worker holds it no more; numbers are appended, never rewritten.
+        """
+        seen = self._builds(wanted.workspace_id)
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        with seen.open("a+") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(LOCK_POLL_S)
+            latest = _latest(seen.read_text())
+            if wanted.build_number < latest:
+                raise StaleBuild(f"build {wanted.build_number} comes after build {latest}")
+            if wanted.build_number > latest:
+                file.write(f"{wanted.build_number}\n")
+                file.flush()
+            yield self._root / str(wanted.workspace_id)
+
+
+def _latest(numbers: str) -> int:
+    return max((int(number) for number in numbers.split()), default=0)

@@ -1,0 +1,105 @@
+"""`prebuilds provisioners`: which drivers are installed here, and whether one keeps the protocol's promises."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prebuilds.cli.output import document, progress, table
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from prebuilds.conformance.examine import Outcome
+
+app = typer.Typer(no_args_is_help=True, help="The drivers that are installed here.")
+
+
+@app.command("list")
+def list_() -> None:
+    """Every driver that is installed here, from where, and who can act on what it makes."""
+    from importlib.metadata import entry_points
+
+    from prebuilds.cli import output
+    from prebuilds.provisioners import GROUP
+
+    rows = [_row(entry) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)]
+    document({"provisioners": rows})
+    if not output.AS_JSON:
+        shown = [(row["name"], row["distribution"], row["locality"] or row["error"]) for row in rows]
+        table(("NAME", "DISTRIBUTION", "LOCALITY"), shown, empty="no driver is installed")
+
+
+def _row(entry: EntryPoint) -> dict[str, Any]:
+    locality = error = None
+    with TemporaryDirectory(prefix="prebuilds-list-") as folder:
+        try:
+            locality = str(entry.load()(Path(folder)).locality)
+        except Exception as failed:  # another's code: one that cannot be loaded must not hide the others
+            error = f"{type(failed).__name__}: {failed}"
+    return {
+        "name": entry.name,
+        "distribution": f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else None,
+        "locality": locality,
+        "error": error,
+    }
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="The driver's name, as templates have it")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="A YAML file with a small source that works here, in place of the driver's own"),
+    ] = None,
+) -> None:
+    """Try for real whether a driver keeps the protocol's promises (exit code 1 when it breaks one)."""
+    from prebuilds.cli import output
+    from prebuilds.conformance.examine import Verdict, attempt, examine
+    from prebuilds.conformance.subject import subject_named
+
+    subject = subject_named(name, _read_source(source) if source is not None else None)
+
+    async def go(state_dir: Path) -> list[Outcome]:
+        await attempt(subject, state_dir)
+        return await examine(subject, state_dir, tell=None if output.AS_JSON else _tell)
+
+    with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
+        outcomes = asyncio.run(go(Path(folder)))
+    count = {verdict: [one.verdict for one in outcomes].count(verdict) for verdict in Verdict}
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
+    ok = not count[Verdict.FAILED]
+    document({"provisioner": name, "ok": ok, "checks": outcomes}, human=summary)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _tell(outcome: Outcome) -> None:
+    print(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}", flush=True)
+    if outcome.reason is not None:
+        print("         " + outcome.reason.replace("\n", "\n         "), flush=True)
+
+
+def _read_source(path: Path) -> dict[str, Any]:
+    """What stands under `source:` in a template.
+
+    Raises:
+        InvalidInput: There is no such file, or it has something else in it.
+    """
+    import yaml
+
+    from prebuilds.api import InvalidInput
+
+    try:
+        source = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidInput.field("source", f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInput.field("source", f"{path} is no YAML: {error}") from error
+    if not isinstance(source, dict):
+        raise InvalidInput.field("source", f"{path} must be a mapping: what stands under source: in a template")
+    return source

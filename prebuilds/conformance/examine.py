@@ -1,0 +1,107 @@
+"""Every check by its name, and the run of one or all of them."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from prebuilds.api import PrebuildsError
+from prebuilds.conformance import checks, interrupted
+from prebuilds.conformance.subject import Skipped, Subject, Violation
+from prebuilds.conformance.trial import Trial, told
+
+Check = Callable[[Trial], Awaitable[None]]
+
+CHECKS: dict[str, Check] = {
+    check.__name__: check
+    for check in (
+        checks.wrong_source_is_named,
+        checks.unknown_is_no_error,
+        checks.apply_makes_it_ready,
+        checks.twice_makes_one,
+        checks.at_once_makes_one,
+        checks.lost_replies_do_no_harm,
+        checks.plan_is_quiet,
+        checks.stop_keeps_it,
+        checks.inventory_is_true,
+        checks.older_builds_are_refused,
+        checks.failed_start_leaves_nothing,
+        interrupted.cancel_is_prompt,
+        interrupted.cancelled_half_way,
+        interrupted.killed_half_way,
+        interrupted.killed_while_claiming,
+        interrupted.killed_while_destroying,
+    )
+}
+
+
+class Verdict(StrEnum):
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Outcome(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    check: str
+    promise: str
+    verdict: Verdict
+    reason: str | None = None
+    """Why it failed or was skipped."""
+    seconds: float
+
+
+async def examine(
+    subject: Subject, state_dir: Path, names: Sequence[str] = (), tell: Callable[[Outcome], None] | None = None
+) -> list[Outcome]:
+    """Run the checks of these names, or all, one after the other; *tell* hears of each as it ends.
+
+    Raises:
+        InvalidInput: There is no source to examine it with.
+    """
+    subject.working_source()
+    outcomes = []
+    for name in names or CHECKS:
+        outcomes.append(await run_check(name, subject, state_dir))
+        if tell is not None:
+            tell(outcomes[-1])
+    return outcomes
+
+
+async def run_check(name: str, subject: Subject, state_dir: Path) -> Outcome:
+    """Run one check. Whatever the driver raises is the check's failure."""
+    check, begun = CHECKS[name], time.monotonic()
+    verdict, reason = Verdict.PASSED, None
+    try:
+        async with Trial(subject, state_dir) as trial:
+            await check(trial)
+    except Skipped as skipped:
+        verdict, reason = Verdict.SKIPPED, str(skipped)
+    except Violation as violation:
+        verdict, reason = Verdict.FAILED, str(violation)
+    except Exception as error:
+        verdict, reason = Verdict.FAILED, f"the driver raised {told(error)}"
+    promise = inspect.getdoc(check) or ""
+    return Outcome(check=name, promise=promise, verdict=verdict, reason=reason, seconds=time.monotonic() - begun)
+
+
+async def attempt(subject: Subject, state_dir: Path) -> None:
+    """Make one workspace and remove it: without an engine, a binary or a source that works, there is nothing to check.
+
+    Raises:
+        PrebuildsError: What the driver said of it, such as ProvisionerUnavailable. Any other fault is for the checks.
+    """
+    try:
+        async with Trial(subject, state_dir) as trial:
+            trial.driver.validate(subject.working_source())
+            await trial.apply(trial.build())
+    except PrebuildsError:
+        raise
+    except Exception:
+        return

@@ -1,0 +1,115 @@
+"""The promises that hold when a call is cut off: cancelled by a person, or killed with its worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prebuilds.conformance.cuts import Cut, cancelled, spread
+from prebuilds.conformance.subject import expect
+from prebuilds.conformance.trial import Kept, Trial, same_thing
+from prebuilds.conformance.victims import Victims
+from prebuilds.provisioners.base import Provision
+
+
+async def cancel_is_prompt(trial: Trial) -> None:
+    """a call that is cancelled ends soon, and by its cancellation"""
+    _, seconds = await _uncut(trial)
+    build = trial.build()
+    await cancelled(trial, "apply", build, Cut(after_s=seconds / 2))
+    await trial.apply(build)
+    claim = trial.claiming(build)
+    await cancelled(trial, "claim", claim, Cut(after_s=seconds / 4))
+
+
+async def cancelled_half_way(trial: Trial) -> None:
+    """apply, cancelled at its steps and between them and then made again, makes one thing"""
+    progress, seconds = await _uncut(trial)
+    for cut in spread(progress.steps, seconds, trial.subject.cuts):
+        build = trial.build()
+        await cancelled(trial, "apply", build, cut)
+        await _whole_again(trial, build, f"after apply was cancelled {cut} and made again")
+
+
+async def killed_half_way(trial: Trial) -> None:
+    """apply, killed with its worker at its steps and between them and then made again, makes one thing"""
+    async with _victims(trial) as victims:
+        for n, cut in enumerate(await _cuts(trial, victims, "apply", trial.build(), trial.subject.cuts)):
+            build = trial.build()
+            await victims.killed("apply", build, cut)
+            if await trial.ready(build.workspace_id):
+                found = await trial.existing()
+                expect(build.workspace_id in found, f"killed {cut}, it is ready, but the inventory lacks it")
+            await _whole_again(trial, build, f"after apply was killed {cut} and made again")
+            if n % 2 == 0:
+                unfinished = trial.build()
+                await victims.killed("apply", unfinished, cut)
+                await trial.destroy(trial.next(unfinished), trial.another())
+                await trial.expect_existing([], f"after apply was killed {cut} and the workspace destroyed")
+
+
+async def killed_while_claiming(trial: Trial) -> None:
+    """claim, killed with its worker and then made again, hands over the one workspace"""
+    async with _victims(trial) as victims:
+        sample = trial.build()
+        await trial.apply(sample)
+        for cut in await _cuts(trial, victims, "claim", trial.claiming(sample), max(trial.subject.cuts // 2, 1)):
+            build = trial.build()
+            await trial.apply(build)
+            claim = trial.claiming(build)
+            await victims.killed("claim", claim, cut)
+            when = f"after claim was killed {cut} and made again"
+            same_thing(await trial.claim(claim, trial.another()), await trial.claim(claim), when)
+            await trial.expect_existing([(claim, True)], when)
+            await trial.destroy(trial.next(claim), trial.another())
+
+
+async def killed_while_destroying(trial: Trial) -> None:
+    """destroy, killed with its worker and then made again, leaves nothing; an older apply stays refused"""
+    async with _victims(trial) as victims:
+        sample = trial.build()
+        await trial.apply(sample)
+        for cut in await _cuts(trial, victims, "destroy", trial.next(sample), max(trial.subject.cuts // 2, 1)):
+            build = trial.build()
+            await trial.apply(build)
+            gone = trial.next(build)
+            await victims.killed("destroy", gone, cut)
+            await trial.destroy(gone, trial.another())
+            await trial.expect_existing([], f"after destroy was killed {cut} and made again")
+            await trial.refuses("apply", build, f"after destroy was killed {cut} and made again")
+
+
+async def _uncut(trial: Trial) -> tuple[Kept, float]:
+    """What apply tells, and how long it takes, when it is left alone."""
+    build, clock = trial.build(), asyncio.get_running_loop().time
+    progress, begun = trial.kept(build), clock()
+    await trial.call("apply", build, progress=progress)
+    seconds = clock() - begun
+    await trial.destroy(trial.next(build))
+    return progress, seconds
+
+
+async def _cuts(trial: Trial, victims: Victims, name: str, build: Provision, number: int) -> list[Cut]:
+    """Where to kill such a call, known from one that is left alone; what that made is removed."""
+    steps, seconds = await victims.whole(name, build)
+    await trial.destroy(trial.next(build), trial.another())
+    return spread(steps, seconds, number)
+
+
+async def _whole_again(trial: Trial, build: Provision, when: str) -> None:
+    made = await trial.apply(build, trial.another())
+    same_thing(made, await trial.apply(build), when)
+    await trial.expect_existing([(build, True)], when)
+    await trial.destroy(trial.next(build), trial.another())
+    await trial.expect_existing([], f"{when}, and destroyed")
+
+
+@asynccontextmanager
+async def _victims(trial: Trial) -> AsyncIterator[Victims]:
+    victims = Victims(trial)
+    await victims.start()
+    try:
+        yield victims
+    finally:
+        await victims.end()

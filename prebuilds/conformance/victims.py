@@ -1,0 +1,80 @@
+"""Workers to be killed: a process that has the driver loaded, and forks once for each call that is to die."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+from prebuilds.conformance.cuts import Cut
+from prebuilds.conformance.subject import Skipped, Violation, expect
+from prebuilds.conformance.trial import Trial
+from prebuilds.provisioners.base import Provision
+
+LINE_BYTES_MAX = 64 * 1024 * 1024
+"""A reply carries the driver's state."""
+
+
+class Victims:
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    async def start(self) -> None:
+        """Raises:
+        Skipped: The driver cannot be found again by another process.
+        """
+        reference = self._trial.subject.reference
+        if "<" in reference:
+            raise Skipped(f"{reference} cannot be imported by the process that is killed; move it to a module's top")
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "prebuilds.conformance.victim", reference, str(self._trial.state_dir)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            limit=LINE_BYTES_MAX,
+        )
+
+    async def end(self) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), 5)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        self._said.close()
+
+    async def whole(self, name: str, build: Provision) -> tuple[int, float]:
+        """Make a call in a process of its own, to its end. Returns its steps and seconds."""
+        reply = await self._ask(name, build, None)
+        expect(reply["error"] is None, f"{name} in another process failed with {reply['error']}")
+        return reply["steps"], reply["seconds"]
+
+    async def killed(self, name: str, build: Provision, cut: Cut) -> None:
+        """Make a call in a process of its own, which is killed there; what it had saved by then is kept."""
+        reply = await self._ask(name, build, cut)
+        expect(reply["error"] is None, f"{name} in another process failed with {reply['error']}")
+
+    async def _ask(self, name: str, build: Provision, cut: Cut | None) -> dict[str, Any]:
+        states, process = self._trial.states, self._process
+        wanted = build.model_copy(update={"state": states.get(build.workspace_id)})
+        asked = {
+            "call": name,
+            "wanted": wanted.model_dump(mode="json"),
+            "step": cut.step if cut else None,
+            "after_s": cut.after_s if cut else None,
+        }
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - they were asked for
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        line = await asyncio.wait_for(process.stdout.readline(), self._trial.subject.ready_timeout_s + 30)
+        if not line:
+            self._said.seek(0)
+            raise Violation(f"the process that was to be killed failed:\n{self._said.read().decode()[-2000:]}")
+        reply: dict[str, Any] = json.loads(line)
+        states[build.workspace_id] = reply["state"]
+        return reply

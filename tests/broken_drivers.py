@@ -1,0 +1,187 @@
+"""Drivers that break one promise each: the example's, with one thing wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import InventoryItem, Progress, Provision, Provisioned
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "provisioner"
+if str(EXAMPLE) not in sys.path:
+    sys.path.append(str(EXAMPLE))
+
+from folder_provisioner import FolderProvisioner  # noqa: E402
+
+
+class AcceptsTypingErrors(FolderProvisioner):
+    def validate(self, source: dict[str, Any]) -> None: ...
+
+
+class IsReadyAlways(FolderProvisioner):
+    async def probe(self, workspace_id: UUID) -> bool:
+        return True
+
+
+class IsReadyNever(FolderProvisioner):
+    async def probe(self, workspace_id: UUID) -> bool:
+        return False
+
+
+class StopsOnlyWhatIsThere(FolderProvisioner):
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        if not await self.probe(wanted.workspace_id):
+            raise ProvisionFailed("there is nothing to stop")
+        await super().stop(wanted, progress)
+
+
+class MakesAnother(FolderProvisioner):
+    """A thing more whenever it is asked for one, unless it is told of the first."""
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        made = await super().apply(wanted, progress)
+        if self.is_known(wanted):
+            return made.model_copy(update={"state": wanted.state})
+        copies = self._root / str(wanted.workspace_id) / "copies"
+        copies.mkdir(exist_ok=True)
+        (copies / uuid4().hex).touch()
+        return made.model_copy(update={"state": {"made": True}})
+
+    def is_known(self, wanted: Provision) -> bool:
+        return False
+
+    async def inventory(self) -> list[InventoryItem]:
+        items = await super().inventory()
+        return [item for item in items for _ in range(max(self.copies(item.workspace_id), 1))]
+
+    def copies(self, workspace_id: UUID) -> int:
+        return len(list((self._root / str(workspace_id)).glob("copies/*")))
+
+
+class KnowsByTheReplyAlone(MakesAnother):
+    def is_known(self, wanted: Provision) -> bool:
+        return wanted.state is not None
+
+
+class LooksBeforeItWaits(MakesAnother):
+    """Whether there is one already is asked before a pause, and the pause is outside the lock."""
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        self.there = (self._root / str(wanted.workspace_id) / "home").exists()
+        there = self.there
+        await asyncio.sleep(0.01)
+        self.there = there
+        return await super().apply(wanted, progress)
+
+    def is_known(self, wanted: Provision) -> bool:
+        return self.there
+
+
+class PlansForNothing(FolderProvisioner):
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        return [Replacement(resource="home", paths=["owner"])] if await self.probe(wanted.workspace_id) else []
+
+
+class StopRemoves(FolderProvisioner):
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        await self.destroy(wanted, progress)
+
+
+class DestroyKeeps(FolderProvisioner):
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        await self.stop(wanted, progress)
+
+
+class DestroysAll(FolderProvisioner):
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        await super().destroy(wanted, progress)
+        for folder in self._root.glob("*-*-*-*-*"):
+            shutil.rmtree(folder)
+
+
+class HidesTheStopped(FolderProvisioner):
+    async def inventory(self) -> list[InventoryItem]:
+        return [item for item in await super().inventory() if item.running]
+
+
+class SaysAllRun(FolderProvisioner):
+    async def inventory(self) -> list[InventoryItem]:
+        return [item.model_copy(update={"running": True}) for item in await super().inventory()]
+
+
+class InventsOne(FolderProvisioner):
+    async def inventory(self) -> list[InventoryItem]:
+        invented = InventoryItem(workspace_id=uuid4(), build_number=1, running=True, created_at=datetime.now(UTC))
+        return [*await super().inventory(), invented]
+
+
+class NamesTheFirstBuild(FolderProvisioner):
+    async def inventory(self) -> list[InventoryItem]:
+        return [item.model_copy(update={"build_number": 1}) for item in await super().inventory()]
+
+
+class ForgetsBuilds(FolderProvisioner):
+    @asynccontextmanager
+    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+        seen = self._builds(wanted.workspace_id)
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.write_text(f"{wanted.build_number}\n")
+        yield self._root / str(wanted.workspace_id)
+
+
+class ForgetsBuildsOfTheGone(FolderProvisioner):
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        await super().destroy(wanted, progress)
+        self._builds(wanted.workspace_id).unlink()
+
+
+class FailsAndKeeps(FolderProvisioner):
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        made = await super().apply(wanted, progress)
+        if wanted.ready_timeout_s < 0.1:
+            raise ProvisionFailed("not ready in time")
+        return made
+
+
+class TakesItsTime(FolderProvisioner):
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        waiting = asyncio.ensure_future(asyncio.sleep(0.8))
+        while not waiting.done():
+            try:
+                await asyncio.shield(waiting)
+            except asyncio.CancelledError:
+                continue
+        return await super().apply(wanted, progress)
+
+
+class FailsWhenCancelled(FolderProvisioner):
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        try:
+            await asyncio.sleep(0.1)
+        except asyncio.CancelledError as cancelled:
+            raise ProvisionFailed("it was cancelled") from cancelled
+        return await super().apply(wanted, progress)
+
+
+class StaysBusy(FolderProvisioner):
+    """Whoever comes after one that was cut off finds it taken."""
+
+    @asynccontextmanager
+    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+        async with super()._entered(wanted) as folder:
+            busy = self._builds(wanted.workspace_id).with_suffix(".busy")
+            if busy.exists():
+                raise ProvisionFailed("another worker is at it")
+            busy.touch()
+            yield folder
+            await asyncio.sleep(0.005)  # where a cancellation of what was told meanwhile arrives
+            busy.unlink()

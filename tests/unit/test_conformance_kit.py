@@ -1,0 +1,78 @@
+"""The kit finds what is wrong with a driver, and says nothing of one that keeps its promises."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilds.api import InvalidInput
+from prebuilds.conformance.examine import CHECKS, Outcome, Verdict, run_check
+from prebuilds.conformance.subject import Subject
+from tests import broken_drivers as broken
+
+
+def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
+    return asyncio.run(run_check(check, Subject(driver, prompt_s=0.3, cuts=3), state_dir))
+
+
+@pytest.mark.parametrize(
+    ("check", "driver", "reason"),
+    [
+        ("wrong_source_is_named", broken.AcceptsTypingErrors, "accepts the unknown field"),
+        ("unknown_is_no_error", broken.IsReadyAlways, "nobody made is ready"),
+        ("unknown_is_no_error", broken.StopsOnlyWhatIsThere, "ProvisionFailed: there is nothing to stop"),
+        ("apply_makes_it_ready", broken.IsReadyNever, "probe answers False"),
+        ("apply_makes_it_ready", broken.InventsOne, "which nobody made"),
+        ("twice_makes_one", broken.MakesAnother, "2 things of the workspace"),
+        ("at_once_makes_one", broken.LooksBeforeItWaits, "3 things of the workspace"),
+        ("lost_replies_do_no_harm", broken.KnowsByTheReplyAlone, "2 things of the workspace"),
+        ("plan_is_quiet", broken.PlansForNothing, "still replaces"),
+        ("stop_keeps_it", broken.StopRemoves, "after stop, the inventory lacks"),
+        ("inventory_is_true", broken.HidesTheStopped, "lacks the workspace"),
+        ("inventory_is_true", broken.SaysAllRun, "says running: True"),
+        ("inventory_is_true", broken.NamesTheFirstBuild, "gives build 1 instead of 2"),
+        ("inventory_is_true", broken.DestroyKeeps, "still has a workspace"),
+        ("inventory_is_true", broken.DestroysAll, "after destroy of another one, the inventory lacks"),
+        ("older_builds_are_refused", broken.ForgetsBuilds, "after build 3 was here"),
+        ("older_builds_are_refused", broken.ForgetsBuildsOfTheGone, "after a later destroy"),
+        ("failed_start_leaves_nothing", broken.FailsAndKeeps, "after an apply that failed, the inventory still has"),
+        ("cancel_is_prompt", broken.TakesItsTime, r"still goes on 0\.3 s later"),
+        ("cancel_is_prompt", broken.FailsWhenCancelled, "instead of CancelledError"),
+        ("cancelled_half_way", broken.StaysBusy, "another worker is at it"),
+        ("killed_half_way", broken.StaysBusy, "another worker is at it"),
+        ("killed_while_claiming", broken.StaysBusy, "another worker is at it"),
+        ("killed_while_destroying", broken.StaysBusy, "another worker is at it"),
+    ],
+)
+def test_a_broken_promise_is_found(check: str, driver: Any, reason: str, tmp_path: Path) -> None:
+    outcome = outcome_of(check, driver, tmp_path)
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.reason is not None
+    assert re.search(reason, outcome.reason), outcome.reason
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_driver_that_keeps_its_promises_passes(check: str, tmp_path: Path) -> None:
+    outcome = outcome_of(check, broken.FolderProvisioner, tmp_path)
+    expected = Verdict.SKIPPED if check == "failed_start_leaves_nothing" else Verdict.PASSED
+    assert (outcome.verdict, outcome.check) == (expected, check), outcome.reason
+
+
+def test_what_another_process_cannot_import_is_not_killed(tmp_path: Path) -> None:
+    class Local(broken.FolderProvisioner): ...
+
+    outcome = outcome_of("killed_half_way", Local, tmp_path)
+    assert outcome.verdict is Verdict.SKIPPED
+    assert "cannot be imported" in (outcome.reason or "")
+
+
+def test_without_a_source_there_is_nothing_to_check(tmp_path: Path) -> None:
+    class Sourceless(broken.FolderProvisioner):
+        conformance_source = None
+
+    with pytest.raises(InvalidInput, match="conformance_source"):
+        Subject(Sourceless).working_source()

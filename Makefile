@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format simulate faults bench lock clean
+.PHONY: help install demo test check format simulate faults kills bench lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints w
 
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults
+
+kills: $(STAMP)  ## Provisioner workers killed at each step of each driver; DRIVER=process, ROUNDS=5
+	$(BIN)/python -m tests.kill_steps $(if $(DRIVER),--driver $(DRIVER)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
 	for each in claim burst refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done

@@ -127,7 +127,7 @@ class DevStack:
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
 
     def apply(self, organization: str, instances: int, **source: Any) -> None:
-        test = os.environ["PYTEST_CURRENT_TEST"].split(" ")[0]
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0]
         assert self._applied_by.setdefault(organization, test) == test, f"{organization} is another test's organization"
         values = {
             "command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"],

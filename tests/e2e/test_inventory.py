@@ -14,7 +14,7 @@ from tests.e2e.dev_stack import DevStack, until
 from tests.rows import do
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
-FAILING = {"command": ["sh", "-c", "echo no disk; exit 3"], "ready": None}
+FAILING = {"command": ["sh", "-c", "echo no disk; exit 3"], "ready": {"file": "never"}}
 ROW_KEYS = {
     *("workspace_id", "provisioner", "host", "finding", "first_seen_at", "last_seen_at", "sightings", "action"),
     "age_seconds",

@@ -89,16 +89,16 @@ def test_a_build_survives_its_worker(own: DevStack, role: str) -> None:
 
 @pytest.mark.parametrize("part", ["postgres", "temporal"])
 def test_a_server_that_dies_comes_back_where_it_was(own: DevStack, part: str) -> None:
-    own.apply("servers", 2, **QUICK)
-    own.wait_whole("servers")
+    own.apply(f"servers-{part}", 2, **QUICK)
+    own.wait_whole(f"servers-{part}")
     before = own.facts
     os.kill(before["pids"][part], signal.SIGKILL)
     until(lambda: own.facts["pids"].get(part) not in (None, before["pids"][part]), f"{part} to be started again")
     assert own.facts["temporal_address"] == before["temporal_address"]
     name = f"after-{part}"
-    claim = ("claim", "--preset", "servers/python/small", "--owner", "alice", "--name", name, "--claim-id", name)
+    claim = ("claim", "--preset", f"servers-{part}/python/small", "--owner", "alice", "--name", name, "--claim-id", name)
     until(lambda: own.cli(*claim, "--json").code == 0, "a claim, tried again with its id")
-    check_whole(own, "servers")
+    check_whole(own, f"servers-{part}")
 
 
 def test_the_whole_stack_killed_again_and_again(own: DevStack) -> None:
@@ -116,7 +116,7 @@ def test_the_whole_stack_killed_again_and_again(own: DevStack) -> None:
     assert len({a["workspace_id"] for a in answers}) == 3
     again = [own.ask(*claim, "--name", f"all-{n}", "--claim-id", f"all-{n}") for n in range(3)]
     assert again == answers, "no claim is lost or doubled"
-    check_whole(own, "all", "air", "servers")
+    check_whole(own, "all", "air", "servers-postgres", "servers-temporal")
 
 
 def test_ctrl_c_and_back_keeps_ids_and_folders(own: DevStack) -> None:

@@ -15,7 +15,7 @@ from tests.e2e.dev_stack import DevStack, until
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 CLOCK = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
 """With the date when that is another one: a test may run at midnight."""
-FAILING = {"command": ["false"], "ready": None}
+FAILING = {"command": ["false"], "ready": {"file": "never"}}
 PRESET_KEYS = {
     *("preset_id", "organization", "template", "version", "preset", "active", "instances", "expire_after_seconds"),
     *("default", "parameters", "claim_parameters", "timezone", "schedule", "last_invalidated_at", "limit_reset_at"),
@@ -197,8 +197,8 @@ def test_a_queue_without_workers_is_told(stack: DevStack) -> None:
 
 
 def test_a_change_is_made_without_temporal_too(stack: DevStack) -> None:
-    stack.apply("away", 0, **QUICK)
-    for words in (("presets", "invalidate", "away/python/small"), ("templates", "delete", "away/python")):
+    stack.apply("unreached", 0, **QUICK)
+    for words in (("presets", "invalidate", "unreached/python/small"), ("templates", "delete", "unreached/python")):
         said = stack.cli(*words, TEMPORAL_ADDRESS="127.0.0.1:1")
         assert (said.code, said.err) == (0, ""), said
 

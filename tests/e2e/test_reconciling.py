@@ -44,7 +44,7 @@ async def an_hour_later(engine: AsyncEngine, preset_id: str) -> None:
 
 
 async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: DevStack) -> None:
-    stack.apply("failing", 3, command=["false"], ready=None)
+    stack.apply("failing", 3, command=["false"], ready={"file": "never"})
     stack.apply("fine", 2, **QUICK)
     until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit")
     row = stack.preset("failing")
@@ -70,7 +70,7 @@ async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: D
     until(lambda: len(creations(stack, "failing")) == 6, "three more tries")
     until(lambda: stack.preset("failing")["held"] == "hard_limited", "the hard limit again")
     assert len(creations(stack, "failing")) == 6
-    stack.apply("failing", 0, command=["false"], ready=None)
+    stack.apply("failing", 0, command=["false"], ready={"file": "never"})
 
 
 @pytest.mark.timeout(240)

@@ -38,6 +38,15 @@ count = Processes().count
 
 
 @pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """One of this file's own: its hosts go away with it, and whoever shared it would look for them."""
+    stack = DevStack(tmp_path_factory.mktemp("two-hosts"))
+    stack.start()
+    yield stack
+    assert stack.stop() == 0
+
+
+@pytest.fixture(scope="module")
 def workers(stack: DevStack) -> Iterator[Workers]:
     with Workers(stack) as workers:
         yield workers

@@ -96,7 +96,8 @@ def test_a_server_that_dies_comes_back_where_it_was(own: DevStack, part: str) ->
     until(lambda: own.facts["pids"].get(part) not in (None, before["pids"][part]), f"{part} to be started again")
     assert own.facts["temporal_address"] == before["temporal_address"]
     name = f"after-{part}"
-    claim = ("claim", "--preset", f"servers-{part}/python/small", "--owner", "alice", "--name", name, "--claim-id", name)
+    preset = f"servers-{part}/python/small"
+    claim = ("claim", "--preset", preset, "--owner", "alice", "--name", name, "--claim-id", name)
     until(lambda: own.cli(*claim, "--json").code == 0, "a claim, tried again with its id")
     check_whole(own, f"servers-{part}")
 

@@ -7,8 +7,10 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.client import WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
@@ -20,8 +22,22 @@ def binary(name: str) -> str:
     return found
 
 
+_result = WorkflowHandle.result
+
+
+async def _patient_result(handle: WorkflowHandle[Any, Any], **options: Any) -> Any:
+    """The time-skipping server answers after 20 s that nothing has happened, which the SDK takes for an error."""
+    while True:
+        try:
+            return await _result(handle, **options)
+        except RuntimeError as error:
+            if "No completion event found" not in str(error):
+                raise
+
+
 @pytest.fixture
-async def skipping() -> AsyncIterator[WorkflowEnvironment]:
+async def skipping(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkflowEnvironment]:
+    monkeypatch.setattr(WorkflowHandle, "result", _patient_result)
     env = await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=binary("temporal-test-server"), data_converter=pydantic_data_converter
     )

@@ -38,6 +38,8 @@ class Work:
     """Of *preset_ids*: these may have one more."""
     short: bool = False
     """Somebody waits for capacity: worth another look soon."""
+    paused: bool = False
+    """Nothing is to be reconciled until a pass finds otherwise."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class ReconcileActivities:
             if not working:
                 await self.end_pass(number)
             if plan.shares is None:
-                return Work(number, working)
+                return Work(number, working, paused=plan.paused)
             favored = [preset for preset in working if preset in plan.shares.favored]
-            return Work(number, working, plan.shares.level, favored, plan.short)
+            return Work(number, working, plan.shares.level, favored, plan.short, plan.paused)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:

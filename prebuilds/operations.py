@@ -129,7 +129,10 @@ class Operations(WorkspaceOperations):
     async def pause(self, reason: str, by: str) -> bool:
         if not reason.strip():
             raise InvalidInput.field("reason", "say why, for whoever finds the pools held")
-        return await control.pause(self.engine, by, reason)
+        paused = await control.pause(self.engine, by, reason)
+        if paused:
+            await self._nudge([])  # so that the loop knows
+        return paused
 
     async def resume(self, by: str) -> bool:
         resumed = await control.resume(self.engine, by)

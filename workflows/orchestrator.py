@@ -84,6 +84,7 @@ class PrebuildsOrchestrator:
         self._ignored = list(carried.ignored)
         self._pending_max = carried.pending_max  # the last pass's shares of the capacity
         self._favored: set[str] = set()
+        self._paused = False  # as the last pass has found it
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
@@ -130,7 +131,7 @@ class PrebuildsOrchestrator:
             self._ignore(f"nudge {item}")
         if len(self._wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
             self._wanted_all = True
-        else:
+        elif not self._paused:  # each claim sends one, and would plan its pool for nothing; `resume` asks for a pass
             self._wanted.update(dict.fromkeys(wanted))
 
     @workflow.signal(description="Set the seconds between passes")
@@ -221,6 +222,7 @@ class PrebuildsOrchestrator:
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
             self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
+            self._paused = work.paused
             if work.short and self._interval_s > CAPACITY_PAUSE_S:
                 self._wake_at(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
             self._wanted.update(dict.fromkeys(found))

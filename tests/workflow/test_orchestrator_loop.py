@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
+from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from activities.reconcile import Work
@@ -14,6 +16,13 @@ from tests.workflow.fakes import FakePool, start_loop, until
 from workflows.orchestrator import WANTED_MAX
 
 PRESET = UUID(int=1)
+
+
+async def _passes(loop: WorkflowHandle[Any, Any], number: int) -> None:
+    """Wait until the loop has taken in so many passes."""
+    async with asyncio.timeout(20):
+        while (await loop.query("status"))["passes"] < number:
+            await asyncio.sleep(0.01)
 
 
 async def test_runs_a_pass_at_once_and_then_on_the_interval(skipping: WorkflowEnvironment) -> None:
@@ -124,6 +133,23 @@ async def test_a_nudge_for_one_preset_runs_it_alone_without_a_pass(skipping: Wor
         await until(lambda: pool.passes == 2, "the pass that a nudge without names asks for")
         await loop.signal("stop")
         await loop.result()
+
+
+async def test_a_paused_loop_leaves_nudged_presets_alone_until_a_pass_finds_otherwise(
+    skipping: WorkflowEnvironment,
+) -> None:
+    pool = FakePool(work=lambda n: Work(n, [], paused=n == 1))
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await _passes(loop, 1)
+        await loop.signal("nudge", [str(uuid4())])
+        await loop.signal("nudge")  # as a resume does
+        await _passes(loop, 2)
+        await loop.signal("nudge", [str(PRESET)])
+        await until(lambda: pool.planned != [], "the nudged preset")
+        await loop.signal("stop")
+        await loop.result()
+    assert pool.planned == [PRESET]
 
 
 async def test_a_nudge_that_meets_a_running_child_is_kept(skipping: WorkflowEnvironment) -> None:

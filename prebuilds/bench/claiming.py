@@ -113,9 +113,9 @@ async def saturation(claims: Claims, *, clients: int, seconds: float, slice_s: f
     floor, claim = claims.pair(f"{clients} claimers", f"{clients} no-op askers (floor)")
     await claims.warm_up()
     for _ in range(round(seconds / slice_s)):
-        await claims.expect(floor[1].rate * slice_s * SPARE or clients * slice_s * SPARE)
-        for asked in (floor, claim):
-            await crowd(asked, clients=clients, seconds=slice_s)
+        await crowd(floor, clients=clients, seconds=slice_s)
+        await claims.expect(floor[1].rate * slice_s * SPARE)
+        await crowd(claim, clients=clients, seconds=slice_s)
     report = _report(f"closed loop of {clients} for {seconds:g} s", floor[1], claim[1])
     report.ratios = {"claims' rate / no-ops' rate": claim[1].rate / floor[1].rate}
     return report

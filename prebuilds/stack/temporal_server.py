@@ -31,6 +31,10 @@ SETTINGS = (
     # Four partitions with few pollers forward tasks to each other, ten a second: a 100 ms tail.
     *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
     *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
+    # Listings are written to the one SQLite connection that workflows wait for. By one writer they do not stand in
+    # front of a claim in dozens; four times a second, not twenty, most claims have ended by then and are written once.
+    *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
+    *("--dynamic-config-value", "history.visibilityProcessorMaxPollRPS=4"),
     # Fair between pools: without it fairness keys are ignored.
     *("--dynamic-config-value", "matching.enableFairness=true"),
     # A claim that somebody else's client starts is noticed after 2 s when its worker dies, not after 10 s.

@@ -31,7 +31,7 @@ from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
@@ -121,7 +121,7 @@ async def serve(
 def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher) -> Worker:
     gauges = PoolGauges(settings.reconcile_interval)
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
-    builds = BuildActivities(engine)
+    builds = BuildActivities(engine, dispatcher)
     operator = OperatorActivities(Operations(engine, client, dispatcher, settings))
     return worker_on(
         client,

@@ -13,7 +13,8 @@ from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import Claims, burst
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.noop import noop_process
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.store.engine import create_engine
 
 NUMBER = 300

@@ -22,7 +22,8 @@ from prebuilds.bench.figures import Report, Sample
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import crowd
 from prebuilds.bench.noop import noop_process, noop_worker
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimRequest
 from prebuilds.stack import Stack

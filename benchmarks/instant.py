@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from activities.provisioning import ProvisioningActivities
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision, Provisioned, Provisioner

@@ -19,7 +19,8 @@ from prebuilds.bench.figures import Report, Sample, ratio
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import in_turn
 from prebuilds.bench.passes import idle_passes
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.stack import Stack
 from prebuilds.store.engine import create_engine
 

@@ -26,7 +26,8 @@ from prebuilds.bench.claiming import Claims
 from prebuilds.bench.figures import Report, Sample, histogram, quantile
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import arriving
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.payloads import build_id_of, build_workflow_id
 from prebuilds.stack import WorkerProcess
 from prebuilds.store.engine import create_engine

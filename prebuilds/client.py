@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.common import (
-    Priority,
-    SearchAttributeKey,
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
-from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.client import Client
+from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import (
-    ERRORS,
-    OrchestratorNotRunning,
-    PrebuildsError,
-    RequestCanceled,
-    StackUnreachable,
-    WorkspaceBuildFailed,
-)
-from prebuilds.converter import data_converter
+from prebuilds.api import OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
+from prebuilds.connecting import PEOPLE_PRIORITY, TASK_TIMEOUT, connect, reached, result_of, start_short
 from prebuilds.linting import LINT_TIMEOUT, LintReport, lint_workflow_id
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
@@ -58,91 +41,10 @@ from prebuilds.payloads import (
 )
 from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
 
-logger = logging.getLogger(__name__)
+__all__ = ["PrebuildsClient", "connect"]
 
-TASK_TIMEOUT = timedelta(seconds=2)
-"""Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
 OPERATION_TIMEOUT = timedelta(seconds=60)
 """An operator's request that no worker takes up in this time has failed."""
-
-PEOPLE_PRIORITY = 1
-"""Of what a person waits for, within a queue; nothing goes before it."""
-SEARCH_ATTRIBUTES = ("Preset", "Template", "Initiator", "Owner", "Transition")
-
-
-class SearchAttributes:
-    """Ours, left out with one warning on a cluster that does not have them."""
-
-    registered = True
-
-    @classmethod
-    def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
-        if not cls.registered:
-            return None
-        return TypedSearchAttributes(
-            [
-                SearchAttributePair(SearchAttributeKey.for_keyword(f"Prebuilds{name.title()}"), value)
-                for name, value in values.items()
-                if value is not None
-            ]
-        )
-
-
-async def connect(address: str | None = None, **options: Any) -> Client:
-    """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
-
-    Args:
-        address: Used in place of the environment's.
-        options: Passed on to `temporalio.client.Client.connect`.
-    Raises:
-        StackUnreachable: Says where it tried, and what to do.
-    """
-    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
-    if address is not None:
-        config["target_host"] = address
-    config.setdefault("target_host", "localhost:7233")
-    try:
-        return await Client.connect(**config, data_converter=data_converter, **options)
-    except (RuntimeError, OSError, RPCError) as error:
-        raise StackUnreachable(
-            f"cannot reach Temporal at {config['target_host']} ({error}); "
-            "start `prebuilds dev`, or set TEMPORAL_ADDRESS to a running server"
-        ) from error
-
-
-async def start_short(
-    client: Client,
-    workflow: str,
-    arg: Any,
-    *,
-    id: str,
-    task_queue: str,
-    search: Mapping[str, str | None] | None = None,
-    priority: Priority = Priority.default,
-    eager: bool = False,
-) -> WorkflowHandle[Any, Any]:
-    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened."""
-    for _ in range(2):
-        try:
-            return await client.start_workflow(
-                workflow,
-                arg,
-                id=id,
-                task_queue=task_queue,
-                task_timeout=TASK_TIMEOUT,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                search_attributes=SearchAttributes.typed(**(search or {})),
-                request_eager_start=eager,
-                priority=priority,
-            )
-        except RPCError as error:
-            if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in str(error):
-                SearchAttributes.registered = False
-                logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
-                continue
-            raise
-    raise AssertionError("the second try sends no search attributes")
 
 
 class PrebuildsClient:
@@ -214,7 +116,7 @@ class PrebuildsClient:
 
     async def claim_request(self, request: ClaimRequest, claim_id: str) -> ClaimResult:
         """Claim as *request* says, under *claim_id*."""
-        handle = await _reached(
+        handle = await reached(
             start_short(
                 self.temporal,
                 "ClaimWorkspace",
@@ -225,7 +127,7 @@ class PrebuildsClient:
                 eager=True,
             )
         )
-        return ClaimResult.model_validate(await _result(handle))
+        return ClaimResult.model_validate(await result_of(handle))
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
         """Claim a workspace for each of the request's names, all in one transaction or none.
@@ -233,7 +135,7 @@ class PrebuildsClient:
         Raises:
             PrebuildsError: As for one claim; then there is none of them.
         """
-        handle = await _reached(
+        handle = await reached(
             start_short(
                 self.temporal,
                 "ClaimWorkspaces",
@@ -244,7 +146,7 @@ class PrebuildsClient:
                 eager=True,
             )
         )
-        return ClaimsResult.model_validate(await _result(handle))
+        return ClaimsResult.model_validate(await result_of(handle))
 
     async def wait_until_ready(
         self, build: ClaimResult | UUID, timeout: timedelta | None = None
@@ -262,7 +164,7 @@ class PrebuildsClient:
         """
         build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _attributes_of_build(build))
         # Attaches to the one that runs; one that was not started yet is started, and one that has ended says how.
-        handle = await _reached(
+        handle = await reached(
             start_short(
                 self.temporal,
                 "WorkspaceBuild",
@@ -274,7 +176,7 @@ class PrebuildsClient:
             )
         )
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            result = WorkspaceBuildResult.model_validate(await _result(handle))
+            result = WorkspaceBuildResult.model_validate(await result_of(handle))
         if result.status is not BuildStatus.SUCCEEDED:
             details = {"build_id": str(build_id), "error": result.error}
             raise WorkspaceBuildFailed(f"build {build_id} has {result.status}: {result.error}", details)
@@ -357,7 +259,7 @@ class PrebuildsClient:
             ProvisionerUnavailable: No worker is there that could plan.
             ProvisionFailed: Its module refuses made-up inputs; says which.
         """
-        handle = await _reached(
+        handle = await reached(
             self.temporal.start_workflow(
                 "LintPreset",
                 {"preset": preset},
@@ -369,7 +271,7 @@ class PrebuildsClient:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             )
         )
-        return LintReport.model_validate(await _result(handle))
+        return LintReport.model_validate(await result_of(handle))
 
     async def start(self, interval: timedelta | None = None) -> None:
         """Start the reconciliation loop, and keep it alive until it is stopped."""
@@ -417,7 +319,7 @@ class PrebuildsClient:
             raise _not_running(error) from error
 
     async def _operate(self, request: OperatorRequest) -> Any:
-        handle = await _reached(
+        handle = await reached(
             self.temporal.start_workflow(
                 "OperatorRequest",
                 request.model_dump(mode="json", exclude_none=True),
@@ -427,7 +329,7 @@ class PrebuildsClient:
                 execution_timeout=OPERATION_TIMEOUT,
             )
         )
-        return await _result(handle)
+        return await result_of(handle)
 
 
 def _attributes(request: ClaimTerms) -> dict[str, str | None]:
@@ -447,32 +349,3 @@ def _not_running(error: RPCError) -> PrebuildsError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return OrchestratorNotRunning("the reconciliation loop is not running; start it with `prebuilds start`")
     return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
-
-
-async def _reached(start: Any) -> WorkflowHandle[Any, Any]:
-    try:
-        handle: WorkflowHandle[Any, Any] = await start
-    except RPCError as error:
-        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
-    return handle
-
-
-async def _result(handle: WorkflowHandle[Any, Any]) -> Any:
-    """A workflow's result, or the error that it failed with, by its own type."""
-    try:
-        return await handle.result()
-    except WorkflowFailureError as failure:
-        raise error_of(failure.cause) from failure
-    except RPCError as error:
-        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
-
-
-def error_of(cause: BaseException | None) -> PrebuildsError:
-    """The typed error that a workflow's failure stands for."""
-    if isinstance(cause, ApplicationError) and cause.type in ERRORS:
-        details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
-        return ERRORS[cause.type](cause.message, details)
-    if isinstance(cause, CancelledError):
-        return RequestCanceled("the request was cancelled before it was answered; ask again")
-    message = "no worker has answered in time; is `worker.py` running?" if cause is None else f"{cause}"
-    return StackUnreachable(f"the workflow did not end well: {message}")

@@ -18,7 +18,7 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.client import PEOPLE_PRIORITY, start_short
+from prebuilds.connecting import PEOPLE_PRIORITY, start_short
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import (
     CONTROL_QUEUE,

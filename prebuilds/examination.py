@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds import fairness
 from prebuilds.api import InvalidInput
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.fairness import Fairness
 from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.queues import queues_without_pollers

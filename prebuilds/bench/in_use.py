@@ -22,7 +22,8 @@ from prebuilds.bench.claiming import WARM_UP, Claims, burst, sequential
 from prebuilds.bench.figures import Report
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.noop import noop_process, noop_worker
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 
 logger = logging.getLogger(__name__)

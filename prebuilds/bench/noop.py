@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from prebuilds.client import connect, start_short
+from prebuilds.connecting import connect, start_short
 from prebuilds.stack.child import dying_with_parent
 from prebuilds.workers import CLAIM_POLLERS, CLAIM_SLOTS, worker_on
 

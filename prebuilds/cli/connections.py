@@ -38,7 +38,7 @@ async def database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngine]:
 @asynccontextmanager
 async def operations() -> AsyncIterator[Operations]:
     """Every operation. Temporal is connected to only by those that need it, so the rest work while it is away."""
-    from prebuilds.client import connect
+    from prebuilds.connecting import connect
     from prebuilds.dispatch import Dispatcher
     from prebuilds.operations import Operations
     from prebuilds.settings import load_settings, temporal_address

@@ -81,7 +81,7 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
 
 async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass."""
-    from prebuilds.client import connect
+    from prebuilds.connecting import connect
     from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
     from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue

@@ -43,7 +43,7 @@ async def _report(client: Client, fix: bool) -> InventoryReport:
     from temporalio.service import RPCError
 
     from prebuilds.api import StackUnreachable
-    from prebuilds.client import error_of
+    from prebuilds.connecting import error_of
     from prebuilds.dispatch import start_inventory
     from prebuilds.views import InventoryReport
 

@@ -62,7 +62,7 @@ def init() -> None:
     """Create or upgrade the schema, and register Temporal's search attributes. Safe to repeat."""
 
     async def go() -> None:
-        from prebuilds.client import connect
+        from prebuilds.connecting import connect
         from prebuilds.search_attributes import register
         from prebuilds.settings import load_settings, temporal_address
 

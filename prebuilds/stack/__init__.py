@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prebuilds.api import StackUnreachable
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.search_attributes import register
 from prebuilds.settings import STACK_FILE
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child, started_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.store.engine import create_engine
 from tests.e2e.dev_stack import DevStack, until
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.payloads import ClaimResult
 from prebuilds.settings import Settings

@@ -12,7 +12,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.doctor import examine
 from prebuilds.fairness import WORKFLOW_TYPE, try_fairness
 from prebuilds.queues import queue_warnings

@@ -10,7 +10,8 @@ import pytest
 from temporalio.client import Client
 
 from prebuilds.api import StackUnreachable
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimResult, claim_workflow_id
 from tests.e2e.dev_stack import DevStack

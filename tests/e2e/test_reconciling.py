@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds import provisioners
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id

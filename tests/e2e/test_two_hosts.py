@@ -20,7 +20,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.inventory import InventoryActivities, Look
 from prebuilds import provisioners
-from prebuilds.client import connect
+from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import build_id_of
 from prebuilds.probing import Prober

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prebuilds.client import PrebuildsClient, connect
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.payloads import ClaimsRequest, OnEmpty
 from tests.e2e.dev_stack import DevStack, until
 

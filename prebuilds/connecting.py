@@ -1,0 +1,139 @@
+"""Temporal as every process of ours reaches it: the connection, short workflows, and the error of one that failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.service import RPCError, RPCStatusCode
+
+from prebuilds.api import ERRORS, PrebuildsError, RequestCanceled, StackUnreachable
+from prebuilds.converter import data_converter
+
+logger = logging.getLogger(__name__)
+
+TASK_TIMEOUT = timedelta(seconds=2)
+"""Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+PEOPLE_PRIORITY = 1
+"""Of what a person waits for, within a queue; nothing goes before it."""
+
+
+class SearchAttributes:
+    """Ours, left out with one warning on a cluster that does not have them."""
+
+    registered = True
+
+    @classmethod
+    def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
+        if not cls.registered:
+            return None
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(SearchAttributeKey.for_keyword(f"Prebuilds{name.title()}"), value)
+                for name, value in values.items()
+                if value is not None
+            ]
+        )
+
+
+async def connect(address: str | None = None, **options: Any) -> Client:
+    """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
+
+    Args:
+        address: Used in place of the environment's.
+        options: Passed on to `temporalio.client.Client.connect`.
+    Raises:
+        StackUnreachable: Says where it tried, and what to do.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is not None:
+        config["target_host"] = address
+    config.setdefault("target_host", "localhost:7233")
+    try:
+        return await Client.connect(**config, data_converter=data_converter, **options)
+    except (RuntimeError, OSError, RPCError) as error:
+        raise StackUnreachable(
+            f"cannot reach Temporal at {config['target_host']} ({error}); "
+            "start `prebuilds dev`, or set TEMPORAL_ADDRESS to a running server"
+        ) from error
+
+
+async def start_short(
+    client: Client,
+    workflow: str,
+    arg: Any,
+    *,
+    id: str,
+    task_queue: str,
+    search: Mapping[str, str | None] | None = None,
+    priority: Priority = Priority.default,
+    eager: bool = False,
+) -> WorkflowHandle[Any, Any]:
+    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened."""
+    for _ in range(2):
+        try:
+            return await client.start_workflow(
+                workflow,
+                arg,
+                id=id,
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                search_attributes=SearchAttributes.typed(**(search or {})),
+                request_eager_start=eager,
+                priority=priority,
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in str(error):
+                SearchAttributes.registered = False
+                logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
+                continue
+            raise
+    raise AssertionError("the second try sends no search attributes")
+
+
+async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[Any, Any]:
+    """The handle of a workflow that is being started.
+
+    Raises:
+        StackUnreachable: Temporal does not answer.
+    """
+    try:
+        return await start
+    except RPCError as error:
+        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+
+
+async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
+    """A workflow's result, or the error that it failed with, by its own type."""
+    try:
+        return await handle.result()
+    except WorkflowFailureError as failure:
+        raise error_of(failure.cause) from failure
+    except RPCError as error:
+        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+
+
+def error_of(cause: BaseException | None) -> PrebuildsError:
+    """The typed error that a workflow's failure stands for."""
+    if isinstance(cause, ApplicationError) and cause.type in ERRORS:
+        details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
+        return ERRORS[cause.type](cause.message, details)
+    if isinstance(cause, CancelledError):
+        return RequestCanceled("the request was cancelled before it was answered; ask again")
+    message = "no worker has answered in time; is `worker.py` running?" if cause is None else f"{cause}"
+    return StackUnreachable(f"the workflow did not end well: {message}")

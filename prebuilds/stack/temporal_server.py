@@ -31,14 +31,16 @@ SETTINGS = (
     # Four partitions with few pollers forward tasks to each other, ten a second: a 100 ms tail.
     *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
     *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
-    # Listings are written to the one SQLite connection that workflows wait for. By one writer they do not stand in
-    # front of a claim in dozens; four times a second, not twenty, most claims have ended by then and are written once.
-    *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
-    *("--dynamic-config-value", "history.visibilityProcessorMaxPollRPS=4"),
     # Fair between pools: without it fairness keys are ignored.
     *("--dynamic-config-value", "matching.enableFairness=true"),
     # A claim that somebody else's client starts is noticed after 2 s when its worker dies, not after 10 s.
     *("--dynamic-config-value", 'history.defaultWorkflowTaskTimeout="2s"'),
+)
+SQLITE_SETTINGS = (
+    # Listings are written to the one connection that workflows wait for. By one writer they do not stand in front of a
+    # claim in dozens; and four times a second, not twenty, most claims have ended by then and are written once.
+    *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
+    *("--dynamic-config-value", "history.visibilityProcessorMaxPollRPS=4"),
     # Half the latency and twice the throughput of the defaults; a kill -9 loses nothing.
     *("--sqlite-pragma", "journal_mode=wal"),
     *("--sqlite-pragma", "synchronous=1"),
@@ -99,7 +101,7 @@ class TemporalDevServer:
         port, ui_port = self._ports
         return [
             *(find_temporal(), "server", "start-dev", "--ip", HOST, "--port", str(port), "--ui-port", str(ui_port)),
-            *("--db-filename", str(self._folder / "temporal.db"), "--log-level", "warn", *SETTINGS),
+            *("--db-filename", str(self._folder / "temporal.db"), "--log-level", "warn", *SETTINGS, *SQLITE_SETTINGS),
         ]
 
     async def _answers(self, deadline: float) -> bool:

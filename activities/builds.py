@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.payloads import BuildStatus, Replacement, Transition
+from prebuilds.dispatch import Dispatcher
+from prebuilds.metrics import METRICS
+from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
 from prebuilds.store import builds
-from prebuilds.store.build_end import end_build
+from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
+from prebuilds.store.replacements import Recorded, read_replacements
 from prebuilds.store.workspaces import show_workspace
 
 
@@ -47,8 +51,9 @@ class CloseBuild:
 
 
 class BuildActivities:
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher) -> None:
         self._engine = engine
+        self._dispatcher = dispatcher
 
     @activity.defn
     async def locate_build(self, build_id: UUID) -> BuildPlace:
@@ -62,11 +67,55 @@ class BuildActivities:
 
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:
-        """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended."""
+        """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended.
+
+        What is being cancelled ends canceled, also when its worker dies or its time is over before it has heard of it:
+        a pool must not back off for what somebody has released.
+        """
+        found = await builds.read_builds(self._engine, [input.build_id])
+        if found and found[0].status is BuildStatus.CANCELING:
+            input = replace(input, status=BuildStatus.CANCELED, error="canceled", error_type="Canceled")
         end = await end_build(
             self._engine, input.build_id, input.status, error=input.error, error_type=input.error_type
         )
-        return BuildOutcome(end.status, end.error)
+        return await ended_badly(self._engine, self._dispatcher, end)
+
+
+async def ended_badly(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
+    """Follow up a build that has not succeeded. The pool lacks one now, and its preset may have to back off: that is
+    decided at once, not at the next pass."""
+    dispatcher.cancel_builds(end.canceled)
+    if end.facts.pool and end.facts.preset_id is not None:
+        dispatcher.nudge([end.facts.preset_id])
+    replaced = await read_replaced(engine, end.facts)
+    measure(end, replaced=replaced.first)
+    return BuildOutcome(end.status, end.error, replaced.replacements)
+
+
+async def read_replaced(engine: AsyncEngine, facts: BuildFacts) -> Recorded:
+    """What a claim's build has replaced so far; other builds replace nothing."""
+    if facts.stage is not Stage.CLAIM:
+        return Recorded([], first=False)
+    return await read_replacements(engine, facts.id)
+
+
+def measure(end: BuildEnd, *, replaced: bool) -> None:
+    """Count a build's end, unless it had ended before."""
+    if not end.ended_now:
+        return
+    facts = end.facts
+    METRICS.build_ended(
+        {
+            "organization_name": facts.organization,
+            "template_name": facts.template,
+            "preset_name": facts.preset or "",
+        },
+        transition=facts.transition,
+        stage=facts.stage,
+        status=end.status,
+        duration=datetime.now(UTC) - facts.created_at,
+        replaced=replaced,
+    )
 
 
 async def ended_outcome(engine: AsyncEngine, facts: BuildFacts) -> BuildOutcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from temporalio import activity
 
@@ -13,13 +14,17 @@ HEARTBEAT_INTERVAL_S = 0.5
 
 
 @asynccontextmanager
-async def heartbeating() -> AsyncIterator[None]:
-    """Heartbeat until the block ends."""
+async def heartbeating(*details: Any) -> AsyncIterator[None]:
+    """Heartbeat until the block ends.
+
+    Args:
+        details: What a next attempt finds in its `activity.info().heartbeat_details`.
+    """
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)  # first: a short build or pass is over by then, and spares a call
-            activity.heartbeat()
+            activity.heartbeat(*details)
 
     task = asyncio.create_task(beat())
     try:

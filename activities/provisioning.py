@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,17 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from activities.build_log import BuildLog
-from activities.builds import BuildOutcome, ended_outcome
+from activities.builds import BuildOutcome, ended_badly, ended_outcome, measure, read_replaced
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import METRICS
 from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
-from prebuilds.store.replacements import Recorded, read_replacements, record_replacements
+from prebuilds.store.replacements import Recorded, record_replacements
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,8 @@ class ProvisioningActivities:
     @activity.defn
     async def run_build(self, build_id: UUID) -> BuildOutcome:
         """Take a recorded build to its end. Closed before: nothing happens."""
-        async with heartbeating():
+        failures = _unexpected_failures()
+        async with heartbeating(failures):
             facts, wanted = await builds.begin_build(self._engine, build_id)
             if wanted is None:
                 return await self._closed(facts)
@@ -62,23 +61,26 @@ class ProvisioningActivities:
             except asyncio.CancelledError:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
-                end = await end_build(self._engine, build_id, BuildStatus.CANCELED, error="canceled")
+                end = await self._end(build_id, BuildStatus.CANCELED, error="canceled")
             except AttemptOvertaken:
                 raise  # to nobody: the build is the later attempt's
             except (ProvisionFailed, InvalidSource, StaleBuild) as error:
                 end = await self._failed(build_id, error)
             except Exception as error:
-                if isinstance(error, PrebuildsError) or activity.info().attempt < UNEXPECTED_TRIES_MAX:
+                if isinstance(error, PrebuildsError):
+                    raise
+                if failures + 1 < UNEXPECTED_TRIES_MAX:
+                    activity.heartbeat(failures + 1)  # the last of this attempt: the next one is told
                     raise
                 logger.exception("A provisioner failed unexpectedly", extra={"build_id": str(build_id)})
                 end = await self._failed(build_id, error)
             else:
-                replaced = await self._replaced(facts)
-                end = await end_build(self._engine, build_id, BuildStatus.SUCCEEDED, provisioned=provisioned)
-                _measure(end, replaced=replaced.first)
+                replaced = await read_replaced(self._engine, facts)
+                end = await self._end(build_id, BuildStatus.SUCCEEDED, provisioned=provisioned)
+                measure(end, replaced=replaced.first)
                 self._dispatcher.follow(end.served)
                 return _outcome(end, replaced, provisioned)
-            return await self._ended_badly(end)
+            return await ended_badly(self._engine, self._dispatcher, end)
 
     async def _effect(
         self, driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
@@ -102,24 +104,10 @@ class ProvisioningActivities:
             case Transition.START:
                 return await driver.apply(wanted, progress)
 
-    async def _replaced(self, facts: BuildFacts) -> Recorded:
-        if facts.stage is not Stage.CLAIM:
-            return Recorded([], first=False)
-        return await read_replacements(self._engine, facts.id)
-
-    async def _ended_badly(self, end: BuildEnd) -> BuildOutcome:
-        """The pool lacks one now, and its preset may have to back off: decided at once, not at the next pass."""
-        self._dispatcher.cancel_builds(end.canceled)
-        if end.facts.pool and end.facts.preset_id is not None:
-            self._dispatcher.nudge([end.facts.preset_id])
-        replaced = await self._replaced(end.facts)
-        _measure(end, replaced=replaced.first)
-        return _outcome(end, replaced)
-
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
         if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
-            end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
-            return await self._ended_badly(end)
+            end = await self._end(facts.id, BuildStatus.CANCELED, error="canceled")
+            return await ended_badly(self._engine, self._dispatcher, end)
         return await ended_outcome(self._engine, facts)
 
     async def _elsewhere(self, facts: BuildFacts) -> str | None:
@@ -132,13 +120,13 @@ class ProvisioningActivities:
 
     async def _failed(self, build_id: UUID, error: Exception) -> BuildEnd:
         message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
-        return await end_build(
-            self._engine,
-            build_id,
-            BuildStatus.FAILED,
-            error=message[:ERROR_CHARS_MAX],
-            error_type=type(error).__name__,
+        return await self._end(
+            build_id, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__
         )
+
+    async def _end(self, build_id: UUID, status: BuildStatus, **how: Any) -> BuildEnd:
+        """End it as this attempt: an overtaken one leaves it to the later one."""
+        return await end_build(self._engine, build_id, status, attempt_at=activity.info().started_time, **how)
 
 
 class _Progress:
@@ -162,24 +150,13 @@ def _asked_to_cancel() -> bool:
     return details is not None and details.cancel_requested and not details.not_found
 
 
-def _measure(end: BuildEnd, *, replaced: bool) -> None:
-    if not end.ended_now:
-        return
-    facts = end.facts
-    METRICS.build_ended(
-        {
-            "organization_name": facts.organization,
-            "template_name": facts.template,
-            "preset_name": facts.preset or "",
-        },
-        transition=facts.transition,
-        stage=facts.stage,
-        status=end.status,
-        duration=datetime.now(UTC) - facts.created_at,
-        replaced=replaced,
-    )
+def _unexpected_failures() -> int:
+    """Of this build's earlier attempts. Temporal counts them all, and most have only waited for another build, or lost
+    their worker."""
+    told = activity.info().heartbeat_details
+    return int(told[0]) if told else 0
 
 
-def _outcome(end: BuildEnd, replaced: Recorded, provisioned: Provisioned | None = None) -> BuildOutcome:
+def _outcome(end: BuildEnd, replaced: Recorded, provisioned: Provisioned | None) -> BuildOutcome:
     address = provisioned.address if provisioned is not None and end.status is BuildStatus.SUCCEEDED else None
     return BuildOutcome(end.status, end.error, replaced.replacements, address=address)

@@ -25,6 +25,7 @@ from prebuilds.payloads import (
     INVENTORY_ID,
     ORCHESTRATOR_ID,
     PREBUILDS_USER,
+    BuildStatus,
     InventoryInput,
     OrchestratorInput,
     Transition,
@@ -88,7 +89,8 @@ class Dispatcher:
     def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
         """Cancel the workflows of builds that were cancelled, soon. Call after the commit.
 
-        One that is lost is made up for: it ends by itself once a provisioner takes it up, or the relay starts it.
+        One that is lost is made up for: the relay cancels what is canceling again, and what has ended ends by itself
+        once a provisioner takes it up.
         """
         for build_id in build_ids:
             self._spawn(self._cancel(build_id))
@@ -170,11 +172,14 @@ class Dispatcher:
 
     async def _cancel(self, build_id: UUID) -> None:
         async with self._starting:
-            try:
-                await self._client.get_workflow_handle(build_workflow_id(build_id)).cancel(rpc_timeout=SIGNAL_TIMEOUT)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it was not started yet
-                    raise
+            await self._ask_to_end(build_id)
+
+    async def _ask_to_end(self, build_id: UUID) -> None:
+        try:
+            await self._client.get_workflow_handle(build_workflow_id(build_id)).cancel(rpc_timeout=SIGNAL_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it was not started yet, or has ended
+                raise
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
@@ -207,6 +212,8 @@ class Dispatcher:
                     fairness_key=str(build.preset_id or build.workspace_id),
                 ),
             )
+            if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
+                await self._ask_to_end(build.id)
 
 
 def _priority(build: BuildFacts) -> int:

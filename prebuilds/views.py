@@ -88,6 +88,8 @@ class WorkspaceChange(Payload):
     build_id: UUID
     """The latest build: recorded for this request, or what made it needless."""
     changed: bool
+    canceled_build_ids: list[UUID] = Field(default_factory=list, exclude=True)
+    """Builds that had to make way for the new one. For who starts that one, not for who asked: never in the JSON."""
 
 
 class WorkspaceSettings(Payload):

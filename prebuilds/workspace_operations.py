@@ -34,9 +34,11 @@ class WorkspaceOperations:
     dispatcher: Dispatcher
 
     async def release(self, workspace: str) -> ReleaseResult:
-        workspace_id, build_id = await workspaces.release_workspace(self.engine, workspace)
-        self.dispatcher.start_builds([build_id])
-        return ReleaseResult(workspace_id=workspace_id, build_id=build_id)
+        """Delete a workspace. A start of it that runs is cancelled, and awaited by the deletion."""
+        workspace_id, recorded = await workspaces.release_workspace(self.engine, workspace)
+        self.dispatcher.cancel_builds(recorded.canceled)
+        self.dispatcher.start_builds([recorded.id])
+        return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
 
     async def start_workspace(self, workspace: str, by: str) -> WorkspaceChange:
         """Start a claimed workspace. It runs or is starting already: nothing changes."""
@@ -58,6 +60,7 @@ class WorkspaceOperations:
 
     def _recorded(self, done: WorkspaceChange) -> WorkspaceChange:
         if done.changed:
+            self.dispatcher.cancel_builds(done.canceled_build_ids)
             self.dispatcher.start_builds([done.build_id])
         return done
 

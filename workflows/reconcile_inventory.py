@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.inventory import Place
     from prebuilds.views import InventoryReport, InventoryRow, Unavailable
+    from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 
 HOST_TIMEOUT = timedelta(seconds=60)
@@ -48,9 +49,9 @@ def look_on(queue: str) -> workflow.ActivityConfig:
 @workflow.defn
 class ReconcileInventory:
     @workflow.run
-    async def run(self, raw: Any = None) -> InventoryReport:
+    async def run(self, *raw: Any) -> InventoryReport:
         try:
-            self._input = parse_input(InventoryInput, raw, "input")
+            self._input = parse_input(InventoryInput, only_input(raw), "input")
             places = await workflow.execute_activity_method(PlaceActivities.list_places, **LIST)
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None

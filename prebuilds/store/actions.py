@@ -23,7 +23,7 @@ from prebuilds.planning.lifecycle import (
     look_ahead,
     start_after_asking,
 )
-from prebuilds.store.builds import record_build
+from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 
 RELAY = "relay"
@@ -92,21 +92,21 @@ async def record_asked_build(
     *,
     stage: Stage = Stage.NONE,
     initiator_id: UUID | None = None,
-) -> UUID:
+) -> RecordedBuild:
     """Record a build that somebody, or its schedule, asks for now; moments of the schedule up to now are used up.
 
     Args:
         row: Of `read_lives`, its workspace locked before.
         initiator_id: None for the workspace's owner.
     """
-    build_id = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage)
+    recorded = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage)
     asked = {
         "id": row.id,
         "next_start_at": start_after_asking(life_of(row), transition, row.now),
         "is_start": transition is Transition.START,
     }
     await connection.execute(SET_ASKED, asked)
-    return build_id
+    return recorded
 
 
 async def read_lives(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Row[tuple[object, ...]]]:
@@ -129,23 +129,26 @@ def life_of(row: Row[tuple[object, ...]]) -> Life:
 
 
 async def _act(connection: AsyncConnection, row: Row[tuple[object, ...]]) -> UUID | None:
-    """Record what is due for the workspace; else only when to look at it again."""
+    """Record what is due for the workspace; else only when to look at it again.
+
+    Its latest build has ended, so no build that waits is superseded.
+    """
     outlook = look_ahead(life_of(row), row.now)
     action = outlook.action
     if action is not None and action.at <= row.now and action.reason == AUTOSTART:
-        build_id = await record_asked_build(connection, row, action.transition, stage=action.stage)
+        recorded = await record_asked_build(connection, row, action.transition, stage=action.stage)
     else:
         await _set_outlook(connection, row, outlook)
         if action is None or action.at > row.now:
             return None
         initiator_id = None if action.reason == TTL else row.initiator_id
-        build_id = await record_build(
+        recorded = await record_build(
             connection, row.id, action.transition, stage=action.stage, initiator_id=initiator_id
         )
     await record_event(
-        connection, "acted", RELAY, workspace_id=row.id, build_id=build_id, data={"reason": action.reason}
+        connection, "acted", RELAY, workspace_id=row.id, build_id=recorded.id, data={"reason": action.reason}
     )
-    return build_id
+    return recorded.id
 
 
 async def _set_outlook(connection: AsyncConnection, row: Row[tuple[object, ...]], outlook: Outlook) -> None:

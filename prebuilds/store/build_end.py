@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
-from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
+from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
@@ -30,6 +30,8 @@ END = text("""
        SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
            provisioner_state = coalesce(CAST(:state AS jsonb), provisioner_state)
      WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
+       AND coalesce(CAST(provisioner_state ->> 'prebuilds:attempt' AS double precision)
+                    <= CAST(:attempt AS double precision), true)
  RETURNING completed_at
 """)
 MAKE_CLAIMABLE = text("""
@@ -79,6 +81,7 @@ async def end_build(
     error_type: str | None = None,
     provisioned: Provisioned | None = None,
     replacements: Sequence[Replacement] = (),
+    attempt_at: datetime | None = None,
 ) -> BuildEnd:
     """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
 
@@ -86,6 +89,9 @@ async def end_build(
         status: succeeded, failed or canceled.
         provisioned: Of a successful start.
         replacements: What a claim's build had to rebuild.
+        attempt_at: When the attempt that ends it began, as `save_state` has it; None for who does not provision.
+    Raises:
+        AttemptOvertaken: A later attempt of this build has saved a state; nothing changes.
     """
     made = provisioned or Provisioned()
     async with engine.begin() as connection:
@@ -100,8 +106,11 @@ async def end_build(
                 "error": error,
                 "error_type": error_type,
                 "state": json.dumps(made.state) if made.state is not None else None,
+                "attempt": attempt_at.timestamp() if attempt_at is not None else None,
             },
         )
+        if completed_at is None and not facts.status.ended:
+            raise AttemptOvertaken(f"a later attempt of build {build_id} is at work, and will end it")
         if completed_at is None:
             return BuildEnd(facts, facts.status, facts.error, ended_now=False)
         await set_latest(connection, facts.workspace_id, facts.number, status)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -87,7 +87,12 @@ LOCK_WORKSPACE = text("""
 """)
 SUPERSEDE = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
-     WHERE workspace_id = :workspace_id AND status = 'pending'
+     WHERE workspace_id = :workspace_id AND status = 'pending' RETURNING id
+""")
+# Due again at once, as `RECORD` has it: the relay makes up for a cancellation that never reached the workflow.
+CANCEL_START = text("""
+    UPDATE workspace_builds SET status = 'canceling', dispatches = 0, next_dispatch_at = now() + interval '1 second'
+     WHERE workspace_id = :workspace_id AND status = 'running' AND transition = 'start' RETURNING id
 """)
 RECORD = text("""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
@@ -129,6 +134,14 @@ class AttemptOvertaken(StaleBuild):
     """A later attempt of the same build is at work: this one must leave the build's end to it."""
 
     retryable = True
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedBuild:
+    id: UUID
+    """To be started after the commit."""
+    canceled: list[UUID] = field(default_factory=list)
+    """Builds that had to make way for it; their workflows are to be cancelled after the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,15 +248,14 @@ async def record_build(
     *,
     initiator_id: UUID | None = None,
     stage: Stage = Stage.NONE,
-) -> UUID:
+) -> RecordedBuild:
     """Record one more build of a workspace, behind one that runs; asked again, it is the same build.
 
-    A pending build of another kind is superseded: a release need not wait for a start that nobody has begun.
+    A pending build of another kind is superseded: a release need not wait for a start that nobody has begun. Nor for
+    one that runs: a deletion cancels it, and begins once it has ended, however it ends.
 
     Args:
         initiator_id: Who asks; None for the workspace's owner.
-    Returns:
-        The build's id, to start its workflow after the commit.
     Raises:
         WorkspaceNotFound: The workspace is deleted.
     """
@@ -252,8 +264,11 @@ async def record_build(
         raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
     unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
     if unfinished and row.latest_transition == transition:
-        return UUID(str(row.build_id))
-    await connection.execute(SUPERSEDE, {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"})
+        return RecordedBuild(UUID(str(row.build_id)))
+    superseded = {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"}
+    canceled = list(await connection.scalars(SUPERSEDE, superseded))
+    if transition is Transition.DELETE:
+        canceled += await connection.scalars(CANCEL_START, {"workspace_id": workspace_id})
     number = row.latest_build + 1
     build = {
         "build_id": build_id_of(workspace_id, number),
@@ -267,7 +282,7 @@ async def record_build(
     }
     await connection.execute(RECORD, build)
     await connection.execute(ADVANCE_WORKSPACE, build)
-    return build_id_of(workspace_id, number)
+    return RecordedBuild(build_id_of(workspace_id, number), canceled)
 
 
 async def take_due_builds(engine: AsyncEngine) -> list[UUID]:

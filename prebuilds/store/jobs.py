@@ -37,9 +37,11 @@ CANCEL_PENDING = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
      WHERE id = :id AND status = 'pending' RETURNING id
 """)
-CANCEL_RUNNING = text(
-    "UPDATE workspace_builds SET status = 'canceling' WHERE id = :id AND status = 'running' RETURNING id"
-)
+# Due again at once: the relay makes up for a cancellation that never reached the workflow.
+CANCEL_RUNNING = text("""
+    UPDATE workspace_builds SET status = 'canceling', dispatches = 0, next_dispatch_at = now() + interval '1 second'
+     WHERE id = :id AND status = 'running' RETURNING id
+""")
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id FOR NO KEY UPDATE")
 
 

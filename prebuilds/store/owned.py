@@ -5,6 +5,7 @@ What is so already is told, and nothing is recorded for it; so each of them aske
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -120,12 +121,12 @@ async def _record(
     event: tuple[str, str],
     initiator_id: UUID | None = None,
 ) -> WorkspaceChange:
-    build_id = await record_asked_build(connection, row, transition, stage=stage, initiator_id=initiator_id)
+    recorded = await record_asked_build(connection, row, transition, stage=stage, initiator_id=initiator_id)
     kind, by = event
     data = {"transition": transition, "stage": stage}
-    await record_event(connection, kind, by, workspace_id=row.id, build_id=build_id, data=data)
+    await record_event(connection, kind, by, workspace_id=row.id, build_id=recorded.id, data=data)
     [now] = await read_lives(connection, [row.id])
-    return _change(now, changed=True)
+    return _change(now, changed=True, canceled=recorded.canceled)
 
 
 async def _lock(connection: AsyncConnection, reference: str) -> Row[tuple[object, ...]]:
@@ -150,7 +151,7 @@ def _refuse_deletion(row: Row[tuple[object, ...]]) -> None:
         )
 
 
-def _change(row: Row[tuple[object, ...]], *, changed: bool) -> WorkspaceChange:
+def _change(row: Row[tuple[object, ...]], *, changed: bool, canceled: Sequence[UUID] = ()) -> WorkspaceChange:
     transition = Transition(row.transition)
     return WorkspaceChange(
         workspace_id=row.id,
@@ -159,4 +160,5 @@ def _change(row: Row[tuple[object, ...]], *, changed: bool) -> WorkspaceChange:
         status=status_word(transition, BuildStatus(row.status)),
         build_id=row.build_id,
         changed=changed,
+        canceled_build_ids=list(canceled),
     )

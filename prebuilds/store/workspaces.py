@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition, parse_path
-from prebuilds.store.builds import record_build
+from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
@@ -132,13 +132,17 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
         )
 
 
-async def release_workspace(engine: AsyncEngine, reference: str) -> tuple[UUID, UUID]:
-    """Record the deletion of a workspace; asked again, it is the same build. Returns workspace and build id."""
+async def release_workspace(engine: AsyncEngine, reference: str) -> tuple[UUID, RecordedBuild]:
+    """Record the deletion of a workspace; asked again, it is the same build. A start of it that runs is canceled.
+
+    Returns:
+        The workspace's id, and its deletion.
+    """
     async with engine.begin() as connection:
         workspace_id = await lock_workspace(connection, reference)
-        build_id = await record_build(connection, workspace_id, Transition.DELETE)
-        await record_event(connection, "released", "operator", workspace_id=workspace_id, build_id=build_id)
-    return workspace_id, build_id
+        recorded = await record_build(connection, workspace_id, Transition.DELETE)
+        await record_event(connection, "released", "operator", workspace_id=workspace_id, build_id=recorded.id)
+    return workspace_id, recorded
 
 
 def status_word(transition: Transition, status: BuildStatus) -> str:

@@ -87,6 +87,21 @@ def test_a_build_survives_its_worker(own: DevStack, role: str) -> None:
     check_whole(own, organization)
 
 
+def test_a_start_that_was_released_leaves_nothing_when_its_worker_dies_with_it(own: DevStack) -> None:
+    own.apply("cut-release", 0, command=["sleep", "infinity"], ready={"file": "never"})
+    claim = ("claim", "--preset", "cut-release/python/small", "--owner", "alice", "--name", "let-go")
+    made = own.ask(*claim, "--on-empty", "create")["workspace_id"]
+    until(lambda: made in own.processes(), "its half-made process")
+    provisioner = own.facts["pids"]["provisioner"]
+    os.kill(provisioner, signal.SIGSTOP)  # it never hears of the cancellation
+    own.ask("release", "alice/let-go")
+    os.kill(provisioner, signal.SIGKILL)
+    until(lambda: own.workspaces("cut-release") == [], "the workspace to be gone", BUILD_ENDS_S + WORKER_START_S + 10)
+    builds = own.ask("workspaces", "show", made)["builds"]
+    assert [build["status"] for build in builds] == ["canceled", "succeeded"]
+    assert made not in own.processes()
+
+
 @pytest.mark.parametrize("part", ["postgres", "temporal"])
 def test_a_server_that_dies_comes_back_where_it_was(own: DevStack, part: str) -> None:
     own.apply(f"servers-{part}", 2, **QUICK)

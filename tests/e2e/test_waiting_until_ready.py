@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from prebuilds.payloads import BuildStatus, ClaimResult, OnEmpty, build_id_of, b
 from tests.e2e.dev_stack import DevStack
 
 EVENTS_MAX = 12
+RELEASED_S = 20.0
+"""Of a workspace whose start would go on for a minute."""
 IDLE = {"command": ["sleep", "infinity"], "ready": None}
 
 
@@ -73,7 +76,14 @@ async def test_waiting_has_an_end_of_its_own(stack: DevStack, client: PrebuildsC
     made = await claim(client, "slow", "slow", on_empty=OnEmpty.CREATE)
     with pytest.raises(TimeoutError):
         await client.wait_until_ready(made, timedelta(seconds=0.5))
+    begun = time.monotonic()
     assert stack.cli("release", "alice/slow", "--wait").code == 0
+    assert time.monotonic() - begun < RELEASED_S, "its start is not waited for"
+    start, deletion = stack.ask("workspaces", "show", str(made.workspace_id))["builds"]
+    assert (start["status"], deletion["status"]) == ("canceled", "succeeded")
+    assert str(made.workspace_id) not in stack.processes()
+    with pytest.raises(WorkspaceBuildFailed, match="canceled"):
+        await client.wait_until_ready(made)
 
 
 async def test_a_build_that_nobody_recorded_is_not_waited_for(stack: DevStack, client: PrebuildsClient) -> None:

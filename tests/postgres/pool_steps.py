@@ -234,6 +234,7 @@ class Workflows:
         """By workflow id; those that are not in here are unknown."""
         self.signals: list[tuple[str, str]] = []
         self.started: list[str] = []
+        self.canceled: list[str] = []
         self.describes = True
 
     def get_workflow_handle(self, id: str) -> Any:
@@ -247,7 +248,10 @@ class Workflows:
         async def signal(name: str, *_: Any, **__: Any) -> None:
             self.signals.append((id, name))
 
-        return SimpleNamespace(describe=describe, signal=signal)
+        async def cancel(**_: Any) -> None:
+            self.canceled.append(id)
+
+        return SimpleNamespace(describe=describe, signal=signal, cancel=cancel)
 
     async def start_workflow(self, *_: Any, id: str, **__: Any) -> Any:
         self.started.append(id)

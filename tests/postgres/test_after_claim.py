@@ -15,7 +15,7 @@ from prebuilds.planning.autostart import next_start
 from prebuilds.store import actions
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
+from prebuilds.store.builds import RecordedBuild, begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.owned import set_workspace, start_workspace, stop_workspace
@@ -229,7 +229,7 @@ async def test_a_release_and_an_autostart_end_in_a_deletion(engine: AsyncEngine,
         (_, deletion), swept = await asyncio.gather(release_workspace(engine, f"alice/r{n}"), take_due_actions(engine))
         row = await row_of(engine, dev)
         assert (row.latest_transition, row.latest_status, row.next_action_at) == ("delete", "pending", None)
-        assert deletion == build_id_of(dev, row.latest_build)
+        assert deletion.id == build_id_of(dev, row.latest_build)
         started = ["start none canceled alice"] if swept else []
         assert (await builds_of(engine, dev))[2:] == [*started, "delete none pending alice"]
         await run(engine, dev)
@@ -267,4 +267,4 @@ async def test_a_path_is_looked_up_again_after_a_claim_was_waited_for(engine: As
             assert isinstance(released, WorkspaceNotFound)
             assert (row.latest_transition, row.latest_build) == ("start", 2)
         else:
-            assert released == (pooled, build_id_of(pooled, 2))
+            assert released == (pooled, RecordedBuild(build_id_of(pooled, 2)))

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces, WorkspaceNotFound
-from prebuilds.payloads import ClaimResult, MissReason
+from prebuilds.payloads import ClaimResult, MissReason, build_id_of
 from prebuilds.planning.plan import plan_preset
+from prebuilds.store.builds import RecordedBuild
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool
@@ -189,7 +190,7 @@ async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: Claim
             claim(store, preset, f"c{n}", name=f"w{n}"), release_workspace(engine, f"alice/w{n}")
         )
         assert (again.result, again.fresh) == (claimed.result, False), "a claim's answer lasts"
-        assert twice == released
+        assert twice == (made, RecordedBuild(build_id_of(made, 3)))
         assert await builds_of(engine, made) == [MADE, CLAIMED, "delete/none/alice"]
     assert min(found[True], found[False]) > 0, found
 

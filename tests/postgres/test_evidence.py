@@ -47,8 +47,8 @@ async def store(database_url: str) -> AsyncIterator[ClaimStore]:
 async def stop_one(engine: AsyncEngine, workspace_id: UUID) -> None:
     async with engine.begin() as connection:
         build = await record_build(connection, workspace_id, Transition.STOP, initiator_id=PREBUILDS_USER_ID)
-    await begin_build(engine, build)
-    await end_build(engine, build, BuildStatus.SUCCEEDED)
+    await begin_build(engine, build.id)
+    await end_build(engine, build.id, BuildStatus.SUCCEEDED)
 
 
 async def test_a_kept_prebuild_outlives_its_time(engine: AsyncEngine) -> None:
@@ -111,7 +111,7 @@ async def test_evidence_is_pruned_by_kind_and_nothing_else_is(
     await stop_one(engine, stopped)
     async with engine.begin() as connection:
         build = await record_build(connection, canceled, Transition.STOP, initiator_id=PREBUILDS_USER_ID)
-    await end_build(engine, build, BuildStatus.CANCELED)
+    await end_build(engine, build.id, BuildStatus.CANCELED)
     taken = workspace_ids([await claim(store, preset)])
     await record_prebuilds(engine, preset, 1)
     await keep(engine, str(failed[0]), "ops")

@@ -122,8 +122,8 @@ async def test_a_second_build_waits_for_the_first(engine: AsyncEngine, store: Cl
     assert won.result is not None
     await begin_build(engine, won.result.build_id)
     async with engine.begin() as connection:
-        waiting = await record_build(connection, won.result.workspace_id, Transition.DELETE)
-        assert await record_build(connection, won.result.workspace_id, Transition.DELETE) == waiting
+        waiting = (await record_build(connection, won.result.workspace_id, Transition.STOP)).id
+        assert (await record_build(connection, won.result.workspace_id, Transition.STOP)).id == waiting
     with pytest.raises(BuildWaiting):
         await begin_build(engine, waiting)
     await end_build(engine, won.result.build_id, BuildStatus.SUCCEEDED)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.testing import ActivityEnvironment
 
+from activities.provisioning import ProvisioningActivities
+from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import BuildStatus, Transition, build_id_of
-from prebuilds.provisioners.base import Provisioned, StaleBuild
+from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned, StaleBuild
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import AttemptOvertaken, begin_build, record_build, save_state
 from tests.builders import make_preset
-from tests.postgres.pool_steps import begin_prebuilds
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
 
 FIRST = datetime(2026, 7, 1, tzinfo=UTC)
 SECOND = FIRST + timedelta(milliseconds=1)
@@ -41,6 +45,56 @@ async def test_an_overtaken_attempt_cannot_overwrite_the_later_one(engine: Async
     await save_state(engine, build_id, {"by": "second"}, SECOND)
     with pytest.raises(AttemptOvertaken):
         await save_state(engine, build_id, {"by": "first"}, FIRST)
+    assert await given(engine, workspace_id, 1) == {"by": "second"}
+
+
+@pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED])
+async def test_an_overtaken_attempt_cannot_end_the_build(engine: AsyncEngine, status: BuildStatus) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    build_id, made = build_id_of(workspace_id, 1), Provisioned(state={"by": "first"})
+    await save_state(engine, build_id, {"by": "second"}, SECOND)
+    with pytest.raises(AttemptOvertaken):
+        await end_build(engine, build_id, status, provisioned=made, attempt_at=FIRST)
+    assert await given(engine, workspace_id, 1) == {"by": "second"}, "it runs, as the second attempt has it"
+    end = await end_build(engine, build_id, status, attempt_at=SECOND)
+    assert (end.status, end.ended_now) == (status, True)
+    late = await end_build(engine, build_id, BuildStatus.FAILED, attempt_at=FIRST)
+    assert (late.status, late.ended_now) == (status, False)
+
+
+async def test_who_provisions_nothing_ends_a_build_whatever_its_attempts_saved(engine: AsyncEngine) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    await save_state(engine, build_id_of(workspace_id, 1), {"by": "second"}, SECOND)
+    assert (await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.FAILED)).ended_now
+
+
+class Overtaken:
+    """A driver whose effect takes so long that a later attempt saves its state meanwhile."""
+
+    locality = Locality.SHARED
+
+    def __init__(self, engine: AsyncEngine, build_id: UUID, error: Exception | None) -> None:
+        self._engine, self._build_id, self._error = engine, build_id, error
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        await save_state(self._engine, self._build_id, {"by": "second"}, SECOND)
+        if self._error is not None:
+            raise self._error
+        return Provisioned(state={"by": "first"})
+
+
+@pytest.mark.parametrize("error", [None, ProvisionFailed("no room"), StaleBuild("later")])
+async def test_an_attempt_that_was_overtaken_leaves_the_end_to_the_later_one(
+    engine: AsyncEngine, error: Exception | None
+) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    build_id = build_id_of(workspace_id, 1)
+    driver = Overtaken(engine, build_id, error)
+    activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: cast("Any", driver), "host")
+    attempt = ActivityEnvironment()
+    attempt.info = replace(attempt.info, started_time=FIRST)
+    with pytest.raises(AttemptOvertaken):
+        await attempt.run(activities.run_build, build_id)
     assert await given(engine, workspace_id, 1) == {"by": "second"}
 
 

@@ -181,6 +181,20 @@ async def test_a_mistyped_input_is_refused_and_parks_nothing(skipping: WorkflowE
     assert places.asked == []
 
 
+async def test_a_second_input_is_refused_and_parks_nothing(skipping: WorkflowEnvironment) -> None:
+    async with Places().serving(skipping.client):
+        with pytest.raises(WorkflowFailureError) as failed:
+            await skipping.client.execute_workflow(
+                "ReconcileInventory",
+                args=[{}, {"fix": True}],
+                id=INVENTORY_ID,
+                task_queue=CONTROL_QUEUE,
+                execution_timeout=timedelta(seconds=30),
+            )
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == "InvalidInput"
+
+
 async def test_one_runs_at_a_time(skipping: WorkflowEnvironment) -> None:
     places = Places()
     with skipping.auto_time_skipping_disabled():

@@ -1,0 +1,76 @@
+"""A build that its workflow closes, since no provisioner could: counted and followed up like any other."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.testing import ActivityEnvironment
+
+from activities.builds import BuildActivities, BuildOutcome, CloseBuild
+from prebuilds.metrics import METRICS
+from prebuilds.payloads import BuildStatus, build_id_of
+from prebuilds.store.jobs import cancel_jobs
+from prebuilds.views import JobFilter
+from tests.builders import make_preset
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish
+
+Told = list[tuple[dict[str, str], str]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Builds that were counted: their labels, and how they ended."""
+    counted: Told = []
+
+    def build_ended(labels: dict[str, str], *, status: BuildStatus, **_: Any) -> None:
+        counted.append((labels, status.value))
+
+    monkeypatch.setattr(METRICS, "build_ended", build_ended)
+    return counted
+
+
+@pytest.fixture
+def dispatcher() -> NotedDispatcher:
+    return NotedDispatcher()
+
+
+async def close(engine: AsyncEngine, dispatcher: NotedDispatcher, build_id: UUID) -> BuildOutcome:
+    """As the workflow does when the build's time is over."""
+    input = CloseBuild(build_id, BuildStatus.FAILED, "not done within its timeout of 60 s", "ProvisionFailed")
+    outcome: BuildOutcome = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).close_build, input)
+    return outcome
+
+
+async def test_a_build_that_ran_out_of_time_is_counted_once_and_its_preset_looks_again(
+    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+) -> None:
+    preset = await make_preset(engine)
+    [workspace_id] = await begin_prebuilds(engine, preset, 1)
+    for _ in range(2):  # a local activity may run again
+        outcome = await close(engine, dispatcher, build_id_of(workspace_id, 1))
+        assert (outcome.status, outcome.error) == (BuildStatus.FAILED, "not done within its timeout of 60 s")
+    labels = {"organization_name": "acme", "template_name": "python", "preset_name": "small"}
+    assert told == [(labels, "failed")]
+    assert set(dispatcher.nudged) == {preset.id}
+
+
+async def test_one_that_was_being_cancelled_has_not_failed(
+    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]))
+    outcome = await close(engine, dispatcher, build_id_of(workspace_id, 1))
+    assert (outcome.status, outcome.error) == (BuildStatus.CANCELED, "canceled")
+    assert [status for _, status in told] == ["canceled"]
+
+
+async def test_one_that_has_ended_by_itself_stays_as_it_ended(
+    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
+) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    await finish(engine, workspace_id)
+    assert (await close(engine, dispatcher, build_id_of(workspace_id, 1))).status is BuildStatus.SUCCEEDED
+    assert told == []

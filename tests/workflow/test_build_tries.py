@@ -1,0 +1,105 @@
+"""How often a driver's unexpected error is tried again: by its own number, however often the build was tried before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.builds import BuildActivities
+from activities.errors import TypedErrors
+from activities.provisioning import UNEXPECTED_TRIES_MAX, ProvisioningActivities
+from prebuilds.payloads import (
+    CONTROL_QUEUE,
+    BuildStatus,
+    WorkspaceBuildInput,
+    WorkspaceBuildResult,
+    build_id_of,
+    build_workflow_id,
+)
+from prebuilds.provisioners.base import Locality, Progress, Provision
+from prebuilds.store.build_end import end_build
+from prebuilds.store.workspaces import release_workspace
+from tests.builders import make_preset
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
+from workflows.workspace_build import WorkspaceBuild
+
+QUEUE = "a-provisioner"
+
+
+class Stumbling:
+    """A driver whose deletion fails so often, by an error that it has no word for."""
+
+    locality = Locality.SHARED
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.tries = 0
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        self.tries += 1
+        if self.tries <= self.failures:
+            raise ZeroDivisionError("a driver's bug")
+
+
+@asynccontextmanager
+async def deleting(
+    env: WorkflowEnvironment, engine: AsyncEngine, driver: Stumbling
+) -> AsyncIterator[tuple[UUID, WorkflowHandle[Any, WorkspaceBuildResult]]]:
+    """The start that a deletion waits for, and the deletion."""
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    _, deletion = await release_workspace(engine, str(workspace_id))
+    dispatcher = NotedDispatcher()
+    provisioning = ProvisioningActivities(engine, dispatcher, lambda _: cast("Any", driver), "host")
+    control = BuildActivities(engine, dispatcher)
+    async with (
+        Worker(
+            env.client,
+            task_queue=CONTROL_QUEUE,
+            workflows=[WorkspaceBuild],
+            activities=[control.close_build],
+            interceptors=[TypedErrors()],
+        ),
+        Worker(env.client, task_queue=QUEUE, activities=[provisioning.run_build], interceptors=[TypedErrors()]),
+    ):
+        yield (
+            build_id_of(workspace_id, 1),
+            await env.client.start_workflow(
+                "WorkspaceBuild",
+                WorkspaceBuildInput(build_id=deletion.id, queue=QUEUE, timeout_seconds=600),
+                id=build_workflow_id(deletion.id),
+                task_queue=CONTROL_QUEUE,
+                result_type=WorkspaceBuildResult,
+            ),
+        )
+
+
+async def until_tried(build: WorkflowHandle[Any, Any], times: int) -> None:
+    """Wait until its provisioning is at so many attempts."""
+    async with asyncio.timeout(20):
+        while not any(a.attempt >= times for a in (await build.describe()).raw_description.pending_activities):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("failures", "status"),
+    [(UNEXPECTED_TRIES_MAX - 1, BuildStatus.SUCCEEDED), (UNEXPECTED_TRIES_MAX, BuildStatus.FAILED)],
+)
+async def test_tries_that_only_waited_are_not_counted(
+    dev: WorkflowEnvironment, engine: AsyncEngine, failures: int, status: BuildStatus
+) -> None:
+    driver = Stumbling(failures)
+    async with deleting(dev, engine, driver) as (start, deletion):
+        await until_tried(deletion, UNEXPECTED_TRIES_MAX + 1)
+        assert driver.tries == 0
+        await end_build(engine, start, BuildStatus.CANCELED)
+        result = await deletion.result()
+    assert (result.status, driver.tries) == (status, UNEXPECTED_TRIES_MAX)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -170,6 +171,15 @@ class FailsWhenCancelled(FolderProvisioner):
         except asyncio.CancelledError as cancelled:
             raise ProvisionFailed("it was cancelled") from cancelled
         return await super().apply(wanted, progress)
+
+
+class Hangs(FolderProvisioner):
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        told = self._root.parent / "pid"
+        told.write_text(str(os.getpid()))
+        told.rename(told.with_name("hangs"))
+        while True:
+            await asyncio.sleep(60)
 
 
 class StaysBusy(FolderProvisioner):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -16,6 +17,7 @@ from prebuilds.provisioners.base import Provision
 
 LINE_BYTES_MAX = 64 * 1024 * 1024
 """A reply carries the driver's state."""
+END_S = 5.0
 
 
 class Victims:
@@ -37,15 +39,16 @@ class Victims:
             stderr=self._said,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             limit=LINE_BYTES_MAX,
+            start_new_session=True,  # a group of its own, to be ended with its fork
         )
 
     async def end(self) -> None:
         assert self._process.stdin is not None  # noqa: S101 - it was asked for
         self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), 5)
-        except TimeoutError:
-            self._process.kill()
+            await asyncio.wait_for(self._process.wait(), END_S)
+        except TimeoutError:  # it waits for its fork, whose call hangs
+            os.killpg(self._process.pid, signal.SIGKILL)
             await self._process.wait()
         self._said.close()
 

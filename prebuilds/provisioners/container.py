@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from prebuilds.provisioners.container_spec import (
     resolve,
     values_of,
 )
+from prebuilds.provisioners.finishing import to_the_end
 from prebuilds.provisioners.host import host_id
 from prebuilds.provisioners.process_source import fill
 
@@ -88,7 +89,7 @@ class ContainerProvisioner:
                 if wanted.claimed and source.claim is not None:
                     await hand_over(engine, source.claim, source.user, wanted)
             except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
-                await _to_the_end(self._undo(engine, wanted))
+                await to_the_end(self._undo(engine, wanted))
                 raise
         progress(f"container {container.name} is ready")
         return self._provisioned(source, wanted, container)
@@ -142,6 +143,7 @@ class ContainerProvisioner:
                 running=running,
                 created_at=created_at,
             )
+        await asyncio.to_thread(self._seen.forget_old, items)
         return [items[workspace_id] for workspace_id in sorted(items)]
 
     # --- One workspace, under its lock ---
@@ -179,7 +181,7 @@ class ContainerProvisioner:
             await progress.save_state({"replaced": {"build": wanted.build_number, "paths": paths}})
             progress(f"{name} has to be replaced, for {', '.join(paths)}; its volumes stay")
             await engine.stop(old)
-        made = await _to_the_end(_make(engine, name, spec, old=old, there=before))
+        made = await to_the_end(_make(engine, name, spec, old=old, there=before))
         if made is not before:
             progress(f"container {name} is made from {spec.image}")
         return made
@@ -215,7 +217,7 @@ class ContainerProvisioner:
                     if container is None:
                         raise ProvisionFailed(f"the container {name} was removed before it was ready")
                     if not container.running:
-                        log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES))
+                        log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES), wanted)
                         code = container.exit_code
                         raise ProvisionFailed(f"the container ended with status {code} before it was ready{log}")
                     if await is_ready(self._engines, engine, container):
@@ -223,7 +225,7 @@ class ContainerProvisioner:
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.5, POLL_MAX_S)
         except TimeoutError as error:
-            log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES))
+            log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES), wanted)
             raise ProvisionFailed(f"not ready within {wanted.ready_timeout_s:g} s{log}") from error
 
     def _provisioned(self, source: ContainerSource, wanted: Provision, container: Container) -> Provisioned:
@@ -270,18 +272,6 @@ async def _make(engine: Engine, name: str, spec: Spec, *, old: Container | None,
     if not container.running:
         await engine.start(name)
     return container
-
-
-async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
-    """Finish what is begun, though cancelled meanwhile: an engine goes on with a call that nobody waits for, so that
-    what comes after would look too early. The calls' own timeouts bound it.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 def _replaced(wanted: Provision) -> list[str]:

@@ -9,6 +9,7 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container_engine import Engine
 from prebuilds.provisioners.container_source import OnClaim
 from prebuilds.provisioners.container_spec import container_name, values_of
+from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_source import fill
 
 TAIL_LINES = 15
@@ -32,7 +33,7 @@ async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Pr
     code, output = await engine.run(name, words, env=_hook_env(claim, wanted), timeout_s=timeout_s)
     if code != 0:
         how = f"ended with status {code}" if code is not None else f"did not end within {timeout_s:g} s"
-        raise ProvisionFailed(f"the claim's command {how}{tail_of(_masked(output, wanted))}")
+        raise ProvisionFailed(f"the claim's command {how}{tail_of(output, wanted)}")
 
 
 def _told(wanted: Provision) -> str:
@@ -58,14 +59,10 @@ def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:
     }
 
 
-def _masked(text: str, wanted: Provision) -> str:
-    """Without what the claim has brought: a hook may print it, and errors are shown to operators."""
-    for value in sorted(wanted.claim_parameters.values(), key=len, reverse=True):
-        text = text.replace(value, "***") if value else text
-    return text
+def tail_of(text: str, wanted: Provision) -> str:
+    """The end of what a workspace wrote, for an error's message; empty for nothing.
 
-
-def tail_of(text: str) -> str:
-    """The end of what something wrote, for an error's message; empty for nothing."""
-    lines = text.strip().splitlines()[-TAIL_LINES:]
+    Without what the claim has brought: it may have printed that, and errors are shown to operators.
+    """
+    lines = masker(wanted.claim_parameters.values())(text).strip().splitlines()[-TAIL_LINES:]
     return "; it wrote:\n" + "\n".join(lines)[-TAIL_CHARS_MAX:] if lines else ""

@@ -1,6 +1,6 @@
 """Which build of a container workspace was last here, and the lock around what is done to it.
 
-STATE_DIR/containers/seen/ID           the highest number of a build that was here; stays when the workspace is gone
+STATE_DIR/containers/seen/ID           the highest number of a build that was here; stays for days after the workspace
 STATE_DIR/containers/workspaces/.locks one effect at a time, over all processes of this host
 
 A container's labels cannot be changed, so what a later build did to it is remembered here.
@@ -8,6 +8,7 @@ A container's labels cannot be changed, so what a later build did to it is remem
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from uuid import UUID
@@ -23,6 +24,10 @@ class Seen:
 
     def locked(self, workspace_id: UUID) -> AbstractAsyncContextManager[None]:
         return self._folders.locked(workspace_id)
+
+    def forget_old(self, there: Collection[UUID]) -> None:
+        """Remove what is kept of workspaces that are long gone; *there*: those of which something exists."""
+        self._folders.forget_old(there, self._root)
 
     def number(self, workspace_id: UUID) -> int:
         """The highest build that was here; 0 for none."""

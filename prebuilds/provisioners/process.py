@@ -23,8 +23,10 @@ import httpx
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners import process_host as host
-from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.finishing import to_the_end
 from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
 from prebuilds.provisioners.process_host import Found
 from prebuilds.provisioners.process_source import fill, find_program, parse_source
@@ -79,11 +81,11 @@ class ProcessProvisioner:
                 self._write_claim(wanted)  # made for a person, who is known before its start
             try:
                 record = await self._ensure_runs(wanted, before)
-                await self._wait_ready(record)
-            except (ProvisionFailed, asyncio.CancelledError):
+                await self._wait_ready(record, wanted)
+            except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
                 await self._end(wanted.workspace_id, before=self._folders.read(wanted.workspace_id))
                 if is_new:
-                    await asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number - 1)
+                    await to_the_end(asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number - 1))
                 raise
         progress(f"process {record.pid} is ready")
         return self._provisioned(record)
@@ -95,9 +97,10 @@ class ProcessProvisioner:
             if how is not False:
                 self._write_claim(wanted)
             record = await self._ensure_runs(wanted, before)
+            await self._wait_ready(record, wanted)  # one that was only just started does not handle signals yet
             if how is not False and how.signal is not None and record.found is not None:
                 host.send(record.found, signal.Signals[how.signal])
-            await self._wait_ready(record)
+                await self._wait_ready(record, wanted)
         progress(f"handed over to {wanted.owner}")
         return self._provisioned(record)
 
@@ -114,7 +117,7 @@ class ProcessProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             await self._end(wanted.workspace_id, record)
-            await asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number)
+            await to_the_end(asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number))
 
     async def probe(self, workspace_id: UUID) -> bool:
         record = self._folders.read(workspace_id)
@@ -127,6 +130,8 @@ class ProcessProvisioner:
         items = []
         for workspace_id in sorted({*tagged, *self._folders.all()}):
             record, running = self._folders.read(workspace_id), tagged.get(workspace_id)
+            if running is None and record is not None and record.found is not None and host.is_alive(record.found):
+                running = record.found  # it has overwritten its tag, as PostgreSQL and nginx do
             folder = self._folders.folder(workspace_id)
             since = running.started if running is not None else folder.stat().st_mtime if folder.exists() else 0.0
             items.append(
@@ -137,6 +142,7 @@ class ProcessProvisioner:
                     created_at=datetime.fromtimestamp(since, UTC),
                 )
             )
+        await asyncio.to_thread(self._folders.forget_old, tagged)
         return items
 
     # --- The whole host ---
@@ -227,7 +233,7 @@ class ProcessProvisioner:
         leader = await self._living(before) if before is not None else None
         stop_signal = signal.Signals[before.launch.stop_signal] if before is not None else signal.SIGTERM
         grace_s = before.launch.stop_timeout_s if before is not None else 0.0
-        await asyncio.to_thread(host.end_all, self._host, workspace_id, leader, stop_signal, grace_s)
+        await to_the_end(asyncio.to_thread(host.end_all, self._host, workspace_id, leader, stop_signal, grace_s))
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.remove(workspace_id, build_number)
@@ -293,11 +299,11 @@ class ProcessProvisioner:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(path, json.dumps(told, indent=2) + "\n")
 
-    async def _wait_ready(self, record: Record) -> None:
+    async def _wait_ready(self, record: Record, wanted: Provision) -> None:
         """Return once it serves.
 
         Raises:
-            ProvisionFailed: It ended, or was not ready in time; with the end of its log.
+            ProvisionFailed: It ended, or was not ready in time; with the end of its log, without the claim's secrets.
         """
         assert record.found is not None  # noqa: S101 - it was started before
         clock = asyncio.get_running_loop().time
@@ -306,9 +312,9 @@ class ProcessProvisioner:
             if not host.is_alive(record.found):
                 code = host.exit_code(record.found.pid)
                 ended = "ended" if code is None else f"ended with status {code}"
-                raise ProvisionFailed(f"the command {ended} before it was ready{self._log_tail(record)}")
+                raise ProvisionFailed(f"the command {ended} before it was ready{self._log_tail(wanted)}")
             if clock() > deadline:
-                raise ProvisionFailed(f"not ready within {record.launch.ready_timeout_s:g} s{self._log_tail(record)}")
+                raise ProvisionFailed(f"not ready within {record.launch.ready_timeout_s:g} s{self._log_tail(wanted)}")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, POLL_MAX_S)
 
@@ -327,11 +333,12 @@ class ProcessProvisioner:
             return (home / ready.file).exists()
         return ready.command is not None and await command_ready(ready.command, home, launch.env)
 
-    def _log_tail(self, record: Record) -> str:
+    def _log_tail(self, wanted: Provision) -> str:
         try:
-            lines = self._folders.log(record.workspace_id).read_text(errors="replace").splitlines()
+            log = self._folders.log(wanted.workspace_id).read_text(errors="replace")
         except OSError:
             return ""
+        lines = masker(wanted.claim_parameters.values())(log).splitlines()
         return "; its log ends with:\n" + "\n".join(lines[-LOG_TAIL_LINES:]) if lines else ""
 
     def _provisioned(self, record: Record) -> Provisioned:

@@ -4,6 +4,8 @@ STATE_DIR/workspaces/ID/          process.json, log, claim.json
 STATE_DIR/workspaces/ID/home/     where the command runs
 STATE_DIR/workspaces/.locks/ID    one effect at a time, over all processes of this host
 STATE_DIR/workspaces/.gone/ID     the number of the last build that left nothing here
+
+The last two are removed by `forget_old`, days after the workspace.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import asyncio
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import StaleBuild
 from prebuilds.provisioners.process_host import Found
 from prebuilds.provisioners.process_source import Ready
@@ -26,6 +32,8 @@ from prebuilds.provisioners.process_source import Ready
 LOCK_POLL_S = 0.02
 LOCK_POLL_MAX_S = 0.25
 FILE_MODE = 0o600
+FORGET_AFTER = timedelta(days=7)
+"""Since anything was last done to a workspace that has left nothing here. No build wakes up later than that."""
 
 
 class Launch(BaseModel):
@@ -68,6 +76,8 @@ class Folders:
     def __init__(self, state_dir: Path) -> None:
         self.root = state_dir / "workspaces"
         self.ports = state_dir / "ports"
+        self._gone = self.root / ".gone"
+        self._locks = self.root / ".locks"
 
     def folder(self, workspace_id: UUID) -> Path:
         return self.root / str(workspace_id)
@@ -93,15 +103,25 @@ class Folders:
         return record
 
     def remove(self, workspace_id: UUID, build_number: int) -> None:
-        """Remove the folder, and keep only which build did."""
+        """Remove the folder, and keep only which build did.
+
+        Raises:
+            ProvisionFailed: Some of it stays.
+        """
         self.note(workspace_id, build_number)
-        shutil.rmtree(self.folder(workspace_id), ignore_errors=True)
+        remove_whole(self.folder(workspace_id))
 
     def note(self, workspace_id: UUID, build_number: int) -> None:
-        """Keep that this build was here, where no record can say so."""
-        gone = self.root / ".gone"
-        gone.mkdir(parents=True, exist_ok=True)
-        write_whole(gone / str(workspace_id), str(build_number))
+        """Keep that this build was here, where no record can say so. A later one that was noted before stays."""
+        self._gone.mkdir(parents=True, exist_ok=True)
+        write_whole(self._gone / str(workspace_id), str(max(build_number, self.gone(workspace_id))))
+
+    def gone(self, workspace_id: UUID) -> int:
+        """The last build that was noted, 0 for none."""
+        try:
+            return int((self._gone / str(workspace_id)).read_text())
+        except FileNotFoundError:
+            return 0
 
     def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
         """The workspace's record, if there is one.
@@ -110,9 +130,7 @@ class Folders:
             StaleBuild: A later build was here.
         """
         record = self.read(workspace_id)
-        seen = record.build_number if record is not None else 0
-        with suppress(FileNotFoundError):
-            seen = max(seen, int((self.root / ".gone" / str(workspace_id)).read_text()))
+        seen = max(record.build_number if record is not None else 0, self.gone(workspace_id))
         if build_number < seen:
             raise StaleBuild(f"build {build_number} of workspace {workspace_id} comes after build {seen}")
         return record
@@ -132,18 +150,71 @@ class Folders:
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
         """One effect on a workspace at a time, also between processes; a killed holder holds it no more."""
-        locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / str(workspace_id)).open("w") as lock:
-            pause = LOCK_POLL_S
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, LOCK_POLL_MAX_S)
-            yield
+        self._locks.mkdir(parents=True, exist_ok=True)
+        path, pause = self._locks / str(workspace_id), LOCK_POLL_S
+        while True:
+            with path.open("w") as lock:  # which also makes it young
+                if _take(lock, path):
+                    yield
+                    return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LOCK_POLL_MAX_S)
+
+    def forget_old(self, there: Collection[UUID], numbers: Path | None = None) -> None:
+        """Remove the locks and build numbers of workspaces that left nothing here, `FORGET_AFTER` ago.
+
+        Args:
+            there: Those of which something exists, though no folder.
+            numbers: The folder of the numbers; `.gone` unless said.
+        """
+        for path in _paths(self._locks):  # every number was noted under one
+            number = (numbers if numbers is not None else self._gone) / path.name
+            with suppress(ValueError, FileNotFoundError):  # it is no workspace's; another worker was faster
+                workspace_id = UUID(path.name)
+                if workspace_id in there or not self._is_long_gone(workspace_id, path, number):
+                    continue
+                with path.open("a") as lock:
+                    if _take(lock, path) and self._is_long_gone(workspace_id, path, number):  # still, under its lock
+                        number.unlink(missing_ok=True)
+                        path.unlink()  # last: until then nobody else can take it
+
+    def _is_long_gone(self, workspace_id: UUID, *files: Path) -> bool:
+        touched = max(file.stat().st_mtime for file in files if file.exists())
+        return touched < time.time() - FORGET_AFTER.total_seconds() and not self.folder(workspace_id).exists()
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder and all that is in it, also where its owner may not write, as in Go's module cache.
+
+    Raises:
+        ProvisionFailed: Some of it stays.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    try:
+        folder.chmod(0o700)
+        for path, names, _ in os.walk(folder):
+            for below in (Path(path, name) for name in names):
+                if not below.is_symlink():  # which leads elsewhere
+                    below.chmod(0o700)  # before the walk goes into it
+        shutil.rmtree(folder)
+    except OSError as error:
+        if folder.exists():
+            raise ProvisionFailed(f"{folder} cannot be removed: {error}") from error
+
+
+def _take(lock: IO[str], path: Path) -> bool:
+    """Whether the lock is ours now: nobody has it, and it was not removed since it was opened."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+
+
+def _paths(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def write_whole(path: Path, text: str) -> None:

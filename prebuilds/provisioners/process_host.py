@@ -19,6 +19,8 @@ from uuid import UUID
 
 import psutil
 
+from prebuilds.api import ProvisionFailed
+
 WORKSPACE_TAG = "PREBUILDS_WORKSPACE_ID"
 HOST_TAG = "PREBUILDS_HOST_ID"
 SAME_START_S = 1.0
@@ -90,17 +92,37 @@ def send(found: Found, number: signal.Signals) -> None:
 
 
 def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: signal.Signals, grace_s: float) -> None:
-    """End a workspace's processes: its group by *stop_signal*, then by force whatever still carries its tag."""
+    """End a workspace's processes: its group by *stop_signal*, then by force that group and what carries its tag.
+
+    Raises:
+        ProvisionFailed: One of them does not end.
+    """
     if leader is not None and is_alive(leader):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(leader.pid, stop_signal)
+        _signal_group(leader, stop_signal)
         _wait_gone(leader, grace_s)
-    for _, left in find_tagged(host, workspace_id):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(left.pid, signal.SIGKILL)
-        _wait_gone(left, KILL_GRACE_S)
+        _signal_group(leader, signal.SIGKILL)  # also those that have overwritten their tag, as PostgreSQL and nginx do
+    deadline = time.monotonic() + KILL_GRACE_S
+    while left := _left(host, workspace_id, leader):  # again: one of them may have forked after we looked
+        if time.monotonic() > deadline:
+            raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
+        for one in left:
+            send(one, signal.SIGKILL)
+        for one in left:
+            _wait_gone(one, deadline - time.monotonic())
     if leader is not None and exit_code(leader.pid) is not None:
         _children.pop(leader.pid, None)
+
+
+def _left(host: str, workspace_id: UUID, leader: Found | None) -> list[Found]:
+    """What is known to live of a workspace."""
+    tagged = [found for _, found in find_tagged(host, workspace_id)]
+    return tagged if leader is None or leader in tagged or not is_alive(leader) else [leader, *tagged]
+
+
+def _signal_group(leader: Found, number: signal.Signals) -> None:
+    # Its number is taken for as long as the group has members, also when the leader has just ended.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)
 
 
 def port_is_free(port: int) -> bool:
@@ -117,7 +139,7 @@ def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
     """A port for one workspace: the one it had, when that is free, else a new one that no other workspace has.
 
     Args:
-        ports: A folder with one file a port, which says whose it is: concurrent workers cannot take the same.
+        ports: A folder with one link a port, to whose it is: concurrent workers cannot take the same.
     """
     ports.mkdir(parents=True, exist_ok=True)
     if last is None:  # an attempt that was killed before it could record the one it took
@@ -141,20 +163,26 @@ def give_ports_back(ports: Path, workspace_id: UUID) -> None:
 def _reserved(ports: Path, workspace_id: UUID) -> list[Path]:
     found = []
     for path in ports.iterdir() if ports.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):
-            if path.read_text() == str(workspace_id):
-                found.append(path)
+        if _owner(path) == str(workspace_id):
+            found.append(path)
     return found
 
 
 def _reserve(ports: Path, port: int, workspace_id: UUID) -> bool:
     path = ports / str(port)
     try:
-        with path.open("x") as file:
-            file.write(str(workspace_id))
+        path.symlink_to(str(workspace_id))  # its name and whose it is in one call, so that no kill comes between
     except FileExistsError:
-        return path.read_text() == str(workspace_id)
+        return _owner(path) == str(workspace_id)
     return True
+
+
+def _owner(path: Path) -> str | None:
+    """The id of the workspace that has a port; None when it was given back meanwhile."""
+    try:
+        return os.readlink(path) if path.is_symlink() else path.read_text()  # a file: reserved by an older release
+    except FileNotFoundError:
+        return None
 
 
 def _start_of(pid: int) -> float | None:

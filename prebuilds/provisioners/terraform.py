@@ -22,6 +22,7 @@ from prebuilds.provisioners.base import (
     Provision,
     Provisioned,
 )
+from prebuilds.provisioners.finishing import to_the_end
 from prebuilds.provisioners.terraform_check import check_module
 from prebuilds.provisioners.terraform_folder import TerraformFolders
 from prebuilds.provisioners.terraform_module import load_module
@@ -103,7 +104,7 @@ class TerraformProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             if record is not None:
-                update = {"build_number": wanted.build_number, "address": None, "stopped": True}
+                update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
                 self._folders.write(wanted.workspace_id, record.model_copy(update=update))
             else:
                 self._folders.note(wanted.workspace_id, wanted.build_number)
@@ -116,13 +117,13 @@ class TerraformProvisioner:
             if has_resources(work.state):
                 await work.prepare("create" if wanted.owner == PREBUILDS_USER else "start")
                 await work.destroy()
-            await asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number)
+            await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number))
 
     async def probe(self, workspace_id: UUID) -> bool:
         record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
-        if record is None or state is None:
-            raise ProvisionerUnavailable(f"workspace {workspace_id} was made by another worker, which can probe it")
-        return not record.stopped and has_resources(state) and await answers(record.address)
+        if record is None or state is None or not record.served:
+            raise ProvisionerUnavailable(f"workspace {workspace_id} was made ready by another worker, if by any")
+        return has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:
         items = []
@@ -137,6 +138,7 @@ class TerraformProvisioner:
                         created_at=record.made_at,
                     )
                 )
+        await asyncio.to_thread(self._folders.forget_old)
         return items
 
     async def _ready(self, work: Work, wanted: Provision) -> Provisioned:
@@ -176,7 +178,7 @@ class TerraformProvisioner:
             await work.destroy()
         except ProvisionFailed as left:
             raise ProvisionFailed(f"{error}; and what it had made is not gone: {left}") from error
-        await asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1)
+        await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1))
 
 
 def endpoint_of(address: str) -> tuple[str, int] | None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.terraform_mark import COMMON
 from prebuilds.provisioners.terraform_module import Module
 from prebuilds.provisioners.terraform_output import INPUTS, Diagnostic, read_errors
-from prebuilds.provisioners.terraform_run import COMMON, environment
+from prebuilds.provisioners.terraform_run import environment
 from prebuilds.provisioners.terraform_source import TerraformSource, invalid
 
 CHECK_S = 8.0

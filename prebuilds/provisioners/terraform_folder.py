@@ -3,6 +3,7 @@
 STATE_DIR/terraform/terraform.rc          an empty CLI configuration
 STATE_DIR/terraform/plugins/              providers, downloaded once
 STATE_DIR/terraform/modules/KEY/          one content of a module, initialised once
+STATE_DIR/terraform/initialising.json     the `init` that runs
 STATE_DIR/terraform/workspaces/ID/        record.json, running.json, planned.json
 STATE_DIR/terraform/workspaces/ID/module/ the module, its inputs, its state: where Terraform runs
 """
@@ -10,7 +11,7 @@ STATE_DIR/terraform/workspaces/ID/module/ the module, its inputs, its state: whe
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -42,6 +43,8 @@ class Record(BaseModel):
     """Of the module, as last written: what is no longer among them is removed."""
     address: str | None = None
     """To be probed."""
+    served: bool = False
+    """What was last begun here was ready here, too. Else another host may have finished it, and knows more."""
     stopped: bool = False
     """Its resources are there, and nobody may use them until it is started."""
 
@@ -62,6 +65,10 @@ class TerraformFolders:
 
     def running(self, workspace_id: UUID) -> Path:
         return self.folder(workspace_id) / "running.json"
+
+    @property
+    def initialising_mark(self) -> Path:
+        return self.root / "initialising.json"
 
     def initialised(self, key: str) -> Path:
         return self.root / "modules" / key
@@ -93,6 +100,10 @@ class TerraformFolders:
     def note(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.note(workspace_id, build_number)
 
+    def forget_old(self) -> None:
+        """Remove what is kept of workspaces that were removed long ago."""
+        self._folders.forget_old(())
+
     def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
         """The workspace's record, if there is one.
 
@@ -100,9 +111,7 @@ class TerraformFolders:
             StaleBuild: A later build was here.
         """
         record = self.read(workspace_id)
-        seen = record.build_number if record is not None else 0
-        with suppress(FileNotFoundError):
-            seen = max(seen, int((self._folders.root / ".gone" / str(workspace_id)).read_text()))
+        seen = max(record.build_number if record is not None else 0, self._folders.gone(workspace_id))
         if build_number < seen:
             raise StaleBuild(f"build {build_number} of workspace {workspace_id} comes after build {seen}")
         return record

@@ -1,38 +1,39 @@
-"""The binary as a process: started in a group of its own, its lines read as they come, ended gently when cancelled."""
+"""The binary as a process: started in a session of its own, its lines read as they come, interrupted when cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import math
 import os
 import shutil
-import signal
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import psutil
-
 from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.finishing import to_the_end
+from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_folder import FILE_MODE, write_whole
-from prebuilds.provisioners.process_host import Found, base_environment, is_alive, send
+from prebuilds.provisioners.process_host import base_environment
+from prebuilds.provisioners.terraform_mark import found_by, interrupt, kill_group, leave_mark, remove_mark
 from prebuilds.provisioners.terraform_output import Diagnostic, understood
 
-COMMON = ("-input=false", "-no-color")
 POLL_S = 0.3
-FOLLOW_S = 0.1
+FOLLOW_S = 0.05
 OUTPUT = ".prebuilds-output"
 INTERRUPT_S = 10.0
-"""After an interrupt Terraform ends what it is doing and writes its state; one that does not by then is killed."""
-ORPHAN_POLL_S = 0.1
+"""So long a cancelled call waits: interrupted, Terraform first waits for what it is making, and writes its state."""
+ORPHAN_S = 600.0
+"""How long the next call waits for one that makes or destroys something: killed, it leaves what no state knows of."""
 TAIL_LINES = 15
-MASK = "(sensitive value)"
-MASKED_LENGTH_MIN = 4
-"""Of a claim's parameter: shorter ones would mask half of every line, and are no secrets."""
 
 T = TypeVar("T")
+
+_left: list[subprocess.Popen[bytes]] = []
+"""Those that a cancelled call has left running: our children still, to be reaped."""
 
 
 @dataclass
@@ -98,11 +99,11 @@ class Terraform:
         self.folder = folder
         self._env = env
         self._say = say
-        self._secrets: tuple[str, ...] = ()
+        self.masked: Callable[[str], str] = masker(())
 
     def mask(self, secrets: Sequence[str]) -> None:
         """Never say these, however they come into a line."""
-        self._secrets = tuple(sorted((s for s in secrets if len(s) >= MASKED_LENGTH_MIN), key=len, reverse=True))
+        self.masked = masker(secrets)
 
     async def run(
         self,
@@ -110,47 +111,53 @@ class Terraform:
         mark: Path | None = None,
         beside: Callable[[], Awaitable[None]] | None = None,
         whole: bool = False,
+        finishes: bool = False,
     ) -> Ran:
-        """Run it to its end. Cancelled, it is interrupted, waited for, and killed with all it has started.
+        """Run it to its end. Cancelled, or when *beside* fails, it is interrupted and waited for, a short while.
 
         Args:
             mark: Where its pid is kept while it runs, for `end_orphan` after our own death.
             beside: Called every `POLL_S` while it runs, and left alone once it has ended.
             whole: Keep its output instead of telling it.
+            finishes: It makes or destroys something. Interrupted in vain it is left running, with its mark, until it
+                has written its state; others are killed then, with all they have started.
         """
+        if mark is not None:
+            write_whole(mark, "[]")  # first: our death right after its start must leave a trace
         with _output_in(self.folder) as (output, written):
             try:
-                process = await asyncio.create_subprocess_exec(
-                    self.binary,
-                    *words,
+                # No process of asyncio's: its end would kill one that we leave running.
+                process = subprocess.Popen(  # noqa: ASYNC220 - it only starts it
+                    [self.binary, *words],
                     cwd=self.folder,
                     env=dict(self._env),
-                    stdin=asyncio.subprocess.DEVNULL,
+                    stdin=subprocess.DEVNULL,
                     # A pipe would break with our own death, and Terraform with it, in the middle of its work.
                     stdout=output,
-                    stderr=asyncio.subprocess.STDOUT,
+                    stderr=subprocess.STDOUT,
                     start_new_session=True,  # a Ctrl-C at the worker's terminal is ours to pass on, once
                 )
             except OSError as error:
+                if mark is not None:
+                    remove_mark(mark)
                 raise ProvisionFailed(f"{self.binary} cannot be started: {error}") from error
-            if mark is not None:
-                _leave_mark(mark, process.pid)
             ran = Ran()
             attending = asyncio.create_task(self._attend(process, written, ran, beside, whole=whole))
             try:
+                if mark is not None:
+                    leave_mark(mark, found_by(process.pid))
                 await asyncio.shield(attending)
             except BaseException:
-                await to_the_end(_end(process))
-                await to_the_end(asyncio.wait([attending]))
+                await to_the_end(_end(process, attending, mark, finishes=finishes))
                 raise
             finally:
-                if mark is not None:
-                    _remove(mark)
+                if mark is not None and process.poll() is not None:
+                    remove_mark(mark)
         return ran
 
     async def _attend(
         self,
-        process: asyncio.subprocess.Process,
+        process: subprocess.Popen[bytes],
         written: BinaryIO,
         ran: Ran,
         beside: Callable[[], Awaitable[None]] | None,
@@ -159,17 +166,17 @@ class Terraform:
     ) -> None:
         """Tell its lines until it has ended, and call *beside* meanwhile."""
         clock = asyncio.get_running_loop().time
-        waiting, rest, due = asyncio.create_task(process.wait()), b"", clock() + POLL_S
+        rest, due = b"", clock() + POLL_S
         while True:
-            await asyncio.wait([waiting], timeout=FOLLOW_S)
-            ended = waiting.done()  # before the read, so that the last one misses nothing
+            await asyncio.sleep(FOLLOW_S)
+            ended = process.poll() is not None  # before the read, so that the last one misses nothing
             *lines, rest = (rest + written.read()).split(b"\n")
             if ended and rest:
                 lines.append(rest)
             for line in lines:
                 self._take(line.decode(errors="replace"), ran, whole=whole)
             if ended:
-                ran.code = waiting.result()
+                ran.code = process.returncode
                 return
             if beside is not None and clock() >= due:
                 await beside()
@@ -181,60 +188,36 @@ class Terraform:
             return
         told, error = understood(line)
         if error is not None:
-            ran.errors.append(replace(error, text=self._masked(error.text)))
+            ran.errors.append(replace(error, text=self.masked(error.text)))
         if told.strip():
-            ran.lines.append(self._masked(told))
+            ran.lines.append(self.masked(told))
             del ran.lines[:-TAIL_LINES]
             self._say(ran.lines[-1])
 
-    def _masked(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return text
+
+async def _end(
+    process: subprocess.Popen[bytes], attending: asyncio.Task[None], mark: Path | None, *, finishes: bool
+) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(OSError):  # a full disk: it goes on without an interrupt
+            interrupt(mark, found_by(process.pid))
+        await _wait_ended(process, INTERRUPT_S)
+    if finishes and process.poll() is None:
+        attending.cancel()
+        _left[:] = [child for child in [*_left, process] if child.poll() is None]
+    else:
+        kill_group(process.pid)
+        await _wait_ended(process, math.inf)
+    await asyncio.wait([attending])
+    if not attending.cancelled():
+        attending.exception()  # told by `run`, or after the error that has ended it
 
 
-async def end_orphan(mark: Path) -> None:
-    """End what a worker that was killed has left running here, so that its state file is at rest."""
-    found = _read_mark(mark)
-    if found is None:
-        return
-    if is_alive(found):
-        send(found, signal.SIGINT)
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + INTERRUPT_S
-        while is_alive(found):
-            if clock() > deadline:
-                _kill_group(found.pid)
-            await asyncio.sleep(ORPHAN_POLL_S)
-        _kill_group(found.pid)
-    _remove(mark)
-
-
-async def to_the_end(work: Awaitable[T]) -> T:
-    """Do *work* whole, whoever cancels meanwhile; the cancellation is raised after it. *work* must be bounded."""
-    task, cancelled = asyncio.ensure_future(work), None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except Exception:  # noqa: S110 - raised below, by the task's own result
-            pass
-    if cancelled is not None:
-        with contextlib.suppress(Exception):
-            task.result()
-        raise cancelled
-    return task.result()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), INTERRUPT_S)
-    _kill_group(process.pid)
-    await process.wait()
+async def _wait_ended(process: subprocess.Popen[bytes], wait_s: float) -> None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + wait_s
+    while process.poll() is None and clock() < deadline:  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(FOLLOW_S)
 
 
 @contextlib.contextmanager
@@ -249,26 +232,3 @@ def _output_in(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             yield output, written
         finally:
             path.unlink(missing_ok=True)
-
-
-def _kill_group(pid: int) -> None:
-    """Also what a provisioner's command has left behind."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _leave_mark(mark: Path, pid: int) -> None:
-    with contextlib.suppress(psutil.Error):  # it has ended already
-        write_whole(mark, json.dumps([pid, psutil.Process(pid).create_time()]))
-
-
-def _read_mark(mark: Path) -> Found | None:
-    try:
-        pid, started = json.loads(mark.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return Found(int(pid), float(started))
-
-
-def _remove(mark: Path) -> None:
-    mark.unlink(missing_ok=True)

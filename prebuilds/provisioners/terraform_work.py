@@ -13,20 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import Progress, Provision
+from prebuilds.provisioners.base import Progress, Provision, StaleBuild
+from prebuilds.provisioners.finishing import to_the_end
 from prebuilds.provisioners.process_folder import write_whole
 from prebuilds.provisioners.terraform_check import raise_config_errors, validation_errors
 from prebuilds.provisioners.terraform_folder import Record, TerraformFolders
+from prebuilds.provisioners.terraform_mark import COMMON, end_orphan
 from prebuilds.provisioners.terraform_module import inputs_of, load_module
 from prebuilds.provisioners.terraform_output import INPUTS
 from prebuilds.provisioners.terraform_run import (
-    COMMON,
+    INTERRUPT_S,
+    ORPHAN_S,
     Ran,
     Terraform,
-    end_orphan,
     environment,
     find_binary,
-    to_the_end,
 )
 from prebuilds.provisioners.terraform_source import parse_source
 from prebuilds.provisioners.terraform_state import Saved, has_resources, later, pack, replacements_in, seed, unpack
@@ -80,7 +81,7 @@ class Work:
         """
         wanted, folders = self._wanted, self._folders
         before = folders.refuse_stale(self._id, wanted.build_number)
-        await end_orphan(folders.running(self._id))
+        await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.say)
         saved = unpack(wanted.state)
         replaced = saved.replaced if saved is not None and saved.build == wanted.build_number else []
         if before is None:
@@ -145,7 +146,9 @@ class Work:
         if ran.code == 2:
             shown = await self._terraform.run("show", "-no-color", "-json", PLAN, whole=True)
             if shown.code != 0:
-                raise ProvisionFailed(f"terraform show of the plan failed: {shown.output[-1000:]}")
+                raise ProvisionFailed(
+                    f"terraform show of the plan failed: {self._terraform.masked(shown.output)[-1000:]}"
+                )
             replacements = replacements_in(json.loads(shown.output[shown.output.index("{") :]))
         planned = Planned(key=key, changes=ran.code == 2, replacements=replacements)
         write_whole(kept, planned.model_dump_json())
@@ -164,6 +167,8 @@ class Work:
         Raises:
             ProvisionFailed: With the end of what it said. The state holds what was made all the same.
         """
+        # It may come to its end elsewhere, and have another address there.
+        self.record = self._folders.write(self._id, self.record.model_copy(update={"served": False}))
         for replacement in planned.replacements:
             self.say(f"replaces {replacement.resource}, forced by {', '.join(replacement.paths) or 'its plan'}")
         await self.save(always=True)  # known before anything exists
@@ -198,7 +203,7 @@ class Work:
 
     def keep_address(self, address: str | None) -> None:
         """For `probe`: it is ready at this address."""
-        update = {"address": address, "stopped": False}
+        update = {"address": address, "served": True, "stopped": False}
         self.record = self._folders.write(self._id, self.record.model_copy(update=update))
 
     def packed(self, text: str) -> dict[str, Any]:
@@ -209,11 +214,14 @@ class Work:
 
     async def _run(self, *words: str, saving: bool = False) -> Ran:
         mark = self._folders.running(self._id)
-        return await self._terraform.run(*words, mark=mark, beside=self._save_meanwhile if saving else None)
+        beside = self._save_meanwhile if saving else None
+        return await self._terraform.run(*words, mark=mark, beside=beside, finishes=saving)
 
     async def _save_meanwhile(self) -> None:
         try:
             await self.save()
+        except StaleBuild:
+            raise  # another attempt, or a later build, is at work elsewhere: this one must end what it does
         except Exception as error:  # the next change, or the end, saves again
             logger.warning("A state could not be saved yet", extra={"workspace": str(self._id), "error": repr(error)})
 
@@ -221,6 +229,8 @@ class Work:
         async def bounded() -> None:
             try:
                 await asyncio.wait_for(self.save(), SAVE_S)
+            except StaleBuild:
+                raise  # nor may it end the build
             except Exception as error:
                 logger.warning(
                     "A state was not saved; it is in this host's folder",
@@ -237,9 +247,11 @@ class Work:
         async with self._folders.initialising():
             if (folder / "ready").is_file():
                 return
+            mark = self._folders.initialising_mark
+            await end_orphan(mark, folder.parent, INTERRUPT_S, self.say)
             folder.mkdir(parents=True, exist_ok=True)
             self.module.write(folder)
-            ran = await terraform.run("init", *COMMON)
+            ran = await terraform.run("init", *COMMON, mark=mark)
             checked = await terraform.run("validate", "-no-color", "-json", whole=True)
             raise_config_errors(validation_errors(checked.output), self.source)
             if ran.code != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -204,7 +205,7 @@ async def test_a_hook_that_fails_says_so_without_the_claims_secrets(driver: Cont
     source = SLEEP | {"claim": {"exec": ["sh", "-c", "echo no such user with $PREBUILDS_PARAM_TOKEN; exit 3"]}}
     build = wanted(source)
     await driver.apply(build, log)
-    with pytest.raises(ProvisionFailed, match=r"status 3; it wrote:\nno such user with \*\*\*"):
+    with pytest.raises(ProvisionFailed, match=r"status 3; it wrote:\nno such user with \(sensitive value\)"):
         await driver.claim(claimed(build, claim_parameters={"token": "hunter2"}), log)
     slow = SLEEP | {"claim": {"exec": ["sleep", "100"], "timeout": "1s"}}
     with pytest.raises(ProvisionFailed, match="did not end within 1 s"):
@@ -306,6 +307,21 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ContainerP
     assert await running(driver) == {}
 
 
+async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
+    driver: ContainerProvisioner, tmp_path: Path
+) -> None:
+    gone, there = wanted(SLEEP), wanted(SLEEP)
+    for build in (gone, there):
+        await driver.apply(build, log)
+    await driver.destroy(later(gone), log)
+    kept = [path for path in (tmp_path / "containers").rglob("*") if path.is_file()]
+    assert sorted(path.name for path in kept) == sorted([str(gone.workspace_id), str(there.workspace_id)] * 2)
+    for path in kept:
+        os.utime(path, (0, 0))
+    await driver.inventory()
+    assert {path.name for path in kept if path.exists()} == {str(there.workspace_id)}
+
+
 async def test_the_end_of_one_touches_no_other(driver: ContainerProvisioner, podman: Podman) -> None:
     source = SLEEP | {"mounts": [{"volume": "home", "target": "/home"}]}
     kept, stopped, gone = wanted(source), wanted(source), wanted(source)
@@ -338,6 +354,22 @@ async def test_one_that_ends_early_fails_with_its_log_and_leaves_nothing(
         await driver.apply(wanted(NEVER | early), log)
     assert await running(driver) == {}
     assert podman("volume", "ls", "--quiet") == ""
+
+
+@pytest.mark.parametrize("how", ["exit 7", "sleep 1000"])
+async def test_a_claim_s_secrets_in_the_log_are_not_in_the_error(driver: ContainerProvisioner, how: str) -> None:
+    script = f'echo "$KEY"; echo out of cheese; {how}'
+    build = wanted(
+        NEVER | {"command": ["sh", "-c", script], "env": {"KEY": "{param.key}"}},
+        owner="alice",
+        claimed=True,
+        claim_parameters={"key": "\n".join(f"line {n} of the key" for n in range(20))},
+        ready_timeout_s=1.0,
+    )
+    with pytest.raises(ProvisionFailed, match="out of cheese") as failed:
+        await driver.apply(build, log)
+    assert "of the key" not in str(failed.value)
+    assert "(sensitive value)" in str(failed.value)
 
 
 async def test_one_that_is_never_ready_fails_and_leaves_nothing(driver: ContainerProvisioner) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -117,6 +118,31 @@ async def test_claim_tells_the_process_by_file_and_signal(driver: ProcessProvisi
     assert claim_file.stat().st_mode & 0o077 == 0
 
 
+async def test_a_claim_that_starts_the_process_again_signals_it_once_it_is_ready(driver: ProcessProvisioner) -> None:
+    script = (
+        "import pathlib, signal, time\n"
+        "while pathlib.Path('dead').exists() and not pathlib.Path('slow').exists(): time.sleep(0.01)\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: pathlib.Path('told').touch())\n"
+        "pathlib.Path('up').touch()\n"
+        "while True: time.sleep(0.05)\n"
+    )
+    build = wanted({"command": [sys.executable, "-c", script], "ready": {"file": "up"}, "claim": {"signal": "SIGUSR1"}})
+    made = await driver.apply(build, log)
+    home, pid = Path(made.resources["folder"]), made.resources["pid"]
+    os.kill(pid, signal.SIGKILL)
+    (home / "up").unlink()
+    (home / "dead").touch()
+    claim = asyncio.create_task(driver.claim(later(build, owner="alice"), log))
+    async with asyncio.timeout(10):
+        while (await running(driver)) != {build.workspace_id: True}:
+            await asyncio.sleep(0.01)
+        (home / "slow").touch()
+        claimed = await claim
+        while not (home / "told").exists():
+            await asyncio.sleep(0.01)
+    assert claimed.resources["pid"] != pid
+
+
 async def test_a_crash_between_start_and_record_is_found_by_its_tag(
     driver: ProcessProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +173,21 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ProcessPro
         await driver.apply(build, log)
 
 
+async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
+    driver: ProcessProvisioner, tmp_path: Path
+) -> None:
+    gone, there = wanted(SLEEP), wanted(SLEEP)
+    for build in (gone, there):
+        await driver.apply(build, log)
+    await driver.destroy(later(gone), log)
+    kept = [path for name in (".locks", ".gone") for path in (tmp_path / "workspaces" / name).iterdir()]
+    assert sorted(path.name for path in kept) == sorted([str(gone.workspace_id)] * 2 + [str(there.workspace_id)])
+    for path in kept:
+        os.utime(path, (0, 0))
+    await driver.inventory()
+    assert [path.name for path in kept if path.exists()] == [str(there.workspace_id)]
+
+
 async def test_values_reach_the_command_as_they_are(driver: ProcessProvisioner) -> None:
     nasty = "a b'c\"d$(touch hacked)`id`;\nnext {port} %s"
     script = "import sys, time, pathlib; pathlib.Path('a').write_text(sys.argv[1]); time.sleep(99)"
@@ -169,6 +210,23 @@ async def test_a_command_that_ends_early_fails_with_its_log(driver: ProcessProvi
     with pytest.raises(ProvisionFailed, match=r"status 7 (.|\n)*out of cheese"):
         await driver.apply(wanted(source), log)
     assert await running(driver) == {}
+
+
+async def test_a_claim_s_secrets_in_the_log_are_not_in_the_error(driver: ProcessProvisioner) -> None:
+    key = "-----BEGIN KEY-----\n" + "\n".join(f"line {n} of the key" for n in range(20)) + "\n-----END KEY-----"
+    script = (
+        'cat "$PREBUILDS_CLAIM_FILE"; sed "s/\\\\\\\\n/\\\\n/g" "$PREBUILDS_CLAIM_FILE"; echo out of cheese; exit 7'
+    )
+    build = wanted(
+        {"command": ["sh", "-c", script], "ready": {"file": "never"}},
+        claimed=True,
+        owner="alice",
+        claim_parameters={"key": key},
+    )
+    with pytest.raises(ProvisionFailed, match="out of cheese") as failed:
+        await driver.apply(build, log)
+    assert "of the key" not in str(failed.value)
+    assert "(sensitive value)" in str(failed.value)
 
 
 async def test_one_that_is_never_ready_fails_and_leaves_nothing(driver: ProcessProvisioner) -> None:
@@ -198,6 +256,14 @@ async def test_a_program_that_is_not_there_can_never_work(driver: ProcessProvisi
         await driver.apply(wanted(source), log)
 
 
+async def test_a_start_that_can_never_work_leaves_nothing(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted({"command": ["no-such-program", "{port}"]}, claimed=True, claim_parameters={"token": "hunter2"})
+    with pytest.raises(InvalidSource):
+        await driver.apply(build, log)
+    assert await running(driver) == {}
+    assert list((tmp_path / "ports").iterdir()) == []
+
+
 async def test_a_recycled_pid_is_left_alone(driver: ProcessProvisioner, tmp_path: Path) -> None:
     build = wanted(SLEEP)
     made = await driver.apply(build, log)
@@ -213,6 +279,74 @@ async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) ->
     build = wanted(source)
     await driver.apply(build, log)
     await driver.destroy(later(build), log)  # the fixture checks that nothing tagged is left
+
+
+SCRUBBED = """
+import ctypes, os, pathlib, signal, sys, time
+start, end = [int(number) for number in pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[47:49]]
+ctypes.memset(start, 0, end - start)  # as PostgreSQL and nginx do, to show what they are at
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path("child").write_text(str(os.getpid()))
+    pathlib.Path("child").rename("up")
+    time.sleep(1000)
+if "deaf" in sys.argv:
+    pathlib.Path("up").write_text(str(os.getpid()))
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("which", ["deaf", "parent"])
+async def test_what_has_overwritten_its_tag_is_seen_and_ended(driver: ProcessProvisioner, which: str) -> None:
+    build = wanted(
+        {"command": [sys.executable, "-c", SCRUBBED, which], "ready": {"file": "up"}, "stop_timeout": "200ms"}
+    )
+    made = await driver.apply(build, log)
+    survivor = psutil.Process(int((Path(made.resources["folder"]) / "up").read_text()))
+    try:
+        assert await running(driver) == {build.workspace_id: True}
+        await driver.destroy(later(build), log)
+        with contextlib.suppress(psutil.NoSuchProcess):  # killed, and perhaps not reaped yet by who inherited it
+            assert survivor.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            survivor.kill()
+
+
+async def test_what_is_forked_after_a_look_is_ended_too(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    look, forked = process_host.find_tagged, []
+
+    def fork_after(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, process_host.Found]]:
+        found = look(host, workspace_id)
+        if len(forked) < 2:
+            env = {process_host.HOST_TAG: host, process_host.WORKSPACE_TAG: str(build.workspace_id)}
+            folder = Path(made.resources["folder"])
+            forked.append(process_host.spawn(["sleep", "1000"], folder=folder, env=env, log=folder / "log"))
+            return [*found, (build.workspace_id, forked[0])]
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process_host, "find_tagged", fork_after)
+        await driver.stop(later(build), log)
+    assert [process_host.is_alive(found) for found in forked] == [False, False]
+
+
+async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = wanted({"command": ["sh", "-c", "setsid sleep 1000 & touch up; exec sleep 1000"], "ready": {"file": "up"}})
+    await driver.apply(build, log)
+    with monkeypatch.context() as patched:
+        patched.setattr(process_host, "KILL_GRACE_S", 0.1)
+        patched.setattr(os, "kill", lambda *_: None)  # as when it hangs in the kernel, on a file system that is away
+        with pytest.raises(ProvisionFailed, match="does not end"):
+            await driver.destroy(later(build), log)
+    assert list(await running(driver)) == [build.workspace_id]
+    await driver.destroy(later(build), log)
 
 
 async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvisioner, tmp_path: Path) -> None:

@@ -179,7 +179,8 @@ async def test_a_workspace_is_made_once_stops_starts_and_goes(driver: TerraformP
 
     await driver.stop(later(first, log), log)
     assert await existing(driver) == {first.workspace_id: False}
-    assert not await driver.probe(first.workspace_id)
+    with pytest.raises(ProvisionerUnavailable):  # another host may have started it again
+        await driver.probe(first.workspace_id)
     again = await driver.apply(later(first, log, build_number=3), log)
     assert again.resources["told"] == "prebuilds start"
     assert made.read_text() == "made\n"
@@ -306,6 +307,26 @@ async def test_a_claim_s_parameter_in_an_error_is_masked(driver: TerraformProvis
     await driver.destroy(later(claim, log), log)
 
 
+async def test_a_key_of_several_lines_is_masked_in_an_error(driver: TerraformProvisioner) -> None:
+    files = {
+        "main.tf": 'variable "token" { default = "none" }\n'
+        'resource "terraform_data" "vm" {\n  triggers_replace = var.token\n'
+        "  lifecycle {\n    postcondition {\n"
+        '      condition     = self.triggers_replace == "none"\n'
+        '      error_message = "no such key: ${var.token}; as ${jsonencode(var.token)}"\n    }\n  }\n}\n'
+    }
+    log = Log()
+    first = wanted(files)
+    await driver.apply(first, log)
+    key = '-----BEGIN KEY-----\nabc\\<def"ghi\n-----END KEY-----\n'
+    claim = later(first, log, owner="alice", claim_parameters={"token": key})
+    with pytest.raises(ProvisionFailed, match=r"no such key: .sensitive value.") as failed:
+        await driver.claim(claim, log)
+    for part in ("BEGIN", "abc", "def", "ghi", "END"):
+        assert part not in str(failed.value) + log.text
+    await driver.destroy(later(claim, log), log)
+
+
 async def test_what_a_failed_creation_made_is_destroyed(driver: TerraformProvisioner, tmp_path: Path) -> None:
     gone, log = tmp_path / "gone", Log()
     files = {
@@ -381,22 +402,86 @@ async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
     await other.destroy(later(build, log), log)
 
 
-async def test_one_that_takes_no_interrupt_is_killed_with_its_children(
+async def test_one_that_is_not_done_in_time_ends_by_itself_and_the_next_waits_for_it(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.provisioners.terraform_run.INTERRUPT_S", 0.01)
+    monkeypatch.setattr("prebuilds.provisioners.terraform_run.INTERRUPT_S", 0.0)
     log = Log()
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     attempt = asyncio.create_task(driver.apply(build, log))
     await reached((tmp_path / "begun").exists, "the slow resource to begin")
+    await reached(lambda: "terraform_data.first" in log.names, "the state to be saved while it works")
     attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
-    assert "terraform_data.first" in log.names
+    mark = tmp_path / "host-a/terraform/workspaces" / str(build.workspace_id) / "running.json"
+    assert json.loads(mark.read_text())[2] is True, "it was interrupted, and left to write its state"
     (tmp_path / "go").touch()
-    await driver.apply(build.model_copy(update={"state": log.state}), log)
+    await driver.apply(build, log)
     assert (tmp_path / "made").read_text() == "made\n"
     await driver.destroy(later(build, log), log)
+
+
+class Refused(Log):
+    """Of an attempt that was overtaken elsewhere as soon as a resource was there."""
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        await super().save_state(state)
+        if self.names:
+            raise StaleBuild("a later attempt has saved its state")
+
+
+async def test_an_overtaken_attempt_ends_what_it_does_and_says_so(driver: TerraformProvisioner, tmp_path: Path) -> None:
+    build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(StaleBuild, match="a later attempt"):
+        await driver.apply(build, Refused())
+    assert asyncio.get_running_loop().time() - begun < 30, "its Terraform was interrupted"
+    assert set(await existing(driver)) == {build.workspace_id}, "what it has made is not its own to remove"
+    (tmp_path / "go").touch()
+    await driver.destroy(later(build, Log()), Log())
+
+
+async def test_an_attempt_that_was_overtaken_at_its_very_end_says_so(
+    driver: TerraformProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prebuilds.provisioners.terraform_run.POLL_S", 600.0)
+    build = wanted(IMMUTABLE)
+    with pytest.raises(StaleBuild, match="a later attempt"):
+        await driver.apply(build, Refused())
+    await driver.destroy(later(build, Log()), Log())
+
+
+SLOW_INIT = """
+import os, sys, time
+from pathlib import Path
+import psutil
+from prebuilds.provisioners.process_folder import write_whole
+first = Path('{first}')
+if first.exists():
+    pid = int(first.read_text())
+    runs = psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    sys.exit("both at once" if runs else "alone")
+write_whole(first, str(os.getpid()))
+time.sleep(600)
+"""
+
+
+async def test_an_orphaned_init_is_ended_before_another_begins(
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "terraform"
+    slow.write_text(f"#!{sys.executable}\n{SLOW_INIT.format(first=tmp_path / 'first')}")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PREBUILDS_TERRAFORM", str(slow))
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, wanted(MUTABLE).model_dump_json(), str(tmp_path / "host-a")
+    )
+    await reached((tmp_path / "first").exists, "the first init to begin")
+    worker.kill()
+    await worker.wait()
+    with pytest.raises(ProvisionFailed, match="init failed: alone"):
+        await driver.apply(wanted(IMMUTABLE), Log())
 
 
 async def test_what_a_killed_worker_left_running_is_ended_before_going_on(
@@ -464,6 +549,45 @@ async def test_an_address_with_a_port_is_waited_for_and_probed(driver: Terraform
     assert (await driver.apply(far, log)).address == address
     await driver.destroy(later(first, log, state=None), log)
     await driver.destroy(later(far, log), log)
+
+
+async def test_a_host_that_did_not_finish_a_build_does_not_answer_for_it(
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, log, first = TerraformProvisioner(tmp_path / "host-b"), Log(), wanted(IMMUTABLE)
+    with monkeypatch.context() as without:
+        without.setenv("PREBUILDS_TERRAFORM", "/nowhere/terraform")
+        with pytest.raises(ProvisionFailed):  # it leaves its seed
+            await driver.claim(first, log)
+    await other.apply(first, log)
+    assert await other.probe(first.workspace_id)
+    with pytest.raises(ProvisionerUnavailable):
+        await driver.probe(first.workspace_id)
+
+    claim = later(first, log, owner="alice")
+    await driver.claim(claim, log)
+    assert await driver.probe(first.workspace_id)
+    await driver.plan(later(claim, log))
+    assert await driver.probe(first.workspace_id), "a plan changes nothing"
+    with pytest.raises(StaleBuild):
+        await driver.apply(later(claim, log), Refused())
+    with pytest.raises(ProvisionerUnavailable):
+        await driver.probe(first.workspace_id)
+    await driver.destroy(later(claim, log, build_number=9), log)
+    await other.destroy(later(claim, log, build_number=9), log)
+
+
+async def test_a_trial_plan_that_comes_too_late_lets_no_stale_build_in(
+    driver: TerraformProvisioner,
+) -> None:
+    log, first = Log(), wanted(IMMUTABLE)
+    await driver.apply(first, log)
+    await driver.destroy(later(first, log, build_number=3), log)
+    with pytest.raises(StaleBuild):
+        await driver.plan(first.model_copy(update={"trial": True, "state": log.state}))
+    with pytest.raises(StaleBuild):
+        await driver.apply(first.model_copy(update={"build_number": 2}), log)
+    assert await existing(driver) == {}
 
 
 async def test_a_module_s_fault_is_told_with_file_and_line(driver: TerraformProvisioner, tmp_path: Path) -> None:

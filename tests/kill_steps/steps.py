@@ -22,7 +22,7 @@ from prebuilds.provisioners.base import Progress, Provision, Provisioner
 from prebuilds.provisioners.container_engine import Engine
 
 EVENTS = (
-    *("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.kill", "os.killpg"),
+    *("os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.kill", "os.killpg"),
     *("shutil.rmtree", "shutil.copyfile", "subprocess.Popen", "socket.bind", "fcntl.flock"),
 )
 WRITING = os.O_WRONLY | os.O_RDWR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -59,7 +60,7 @@ class Processes:
         found = [(workspace_id, "process") for workspace_id, _ in self._tagged(host)]
         found += [(name, "folder") for name in _names(host.folder / "workspaces")]
         ports = host.folder / "ports"
-        found += [(path.read_text(), "port") for path in (ports.iterdir() if ports.is_dir() else ())]
+        found += [(os.readlink(path), "port") for path in (ports.iterdir() if ports.is_dir() else ())]
         return _counts(found)
 
 

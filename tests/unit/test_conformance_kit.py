@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from prebuilds.api import InvalidInput
+from prebuilds.conformance import victims
+from prebuilds.conformance.cuts import Cut
 from prebuilds.conformance.examine import CHECKS, Outcome, Verdict, run_check
 from prebuilds.conformance.subject import Subject
+from prebuilds.conformance.trial import Trial
 from tests import broken_drivers as broken
 
 
@@ -68,6 +72,31 @@ def test_what_another_process_cannot_import_is_not_killed(tmp_path: Path) -> Non
     outcome = outcome_of("killed_half_way", Local, tmp_path)
     assert outcome.verdict is Verdict.SKIPPED
     assert "cannot be imported" in (outcome.reason or "")
+
+
+async def test_a_call_that_hangs_is_ended_with_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(victims, "END_S", 0.1)
+    trial = Trial(Subject(broken.Hangs), tmp_path)
+    workers = victims.Victims(trial)
+    await workers.start()
+    call = asyncio.create_task(workers.killed("apply", trial.build(), Cut(step=1000)))
+    try:
+        async with asyncio.timeout(20):
+            while not (tmp_path / "hangs").exists():
+                await asyncio.sleep(0.01)
+        hanging = psutil.Process(int((tmp_path / "hangs").read_text()))
+    finally:
+        call.cancel()
+        await workers.end()
+    try:
+        async with asyncio.timeout(5):
+            while hanging.status() != psutil.STATUS_ZOMBIE:  # until whoever inherits it has reaped it
+                await asyncio.sleep(0.01)
+    except psutil.NoSuchProcess:
+        pass
+    except TimeoutError:
+        hanging.kill()
+        raise
 
 
 def test_without_a_source_there_is_nothing_to_check(tmp_path: Path) -> None:

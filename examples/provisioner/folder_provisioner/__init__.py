@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
 
+from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
@@ -56,10 +58,7 @@ class FolderProvisioner:
             home = folder / "home"
             if not home.exists():
                 progress(f"copying {wanted.source['skeleton']}")
-                half = folder / "half-made"  # of a worker that was killed, if it is there
-                shutil.rmtree(half, ignore_errors=True)
-                shutil.copytree(wanted.source["skeleton"], half)
-                half.rename(home)
+                await _beside(_copy, Path(wanted.source["skeleton"]), home)
             if wanted.claimed:
                 (folder / "owner").write_text(f"{wanted.owner}\n")
             (folder / "running").touch()
@@ -76,7 +75,7 @@ class FolderProvisioner:
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         async with self._entered(wanted) as folder:
             (folder / "running").unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+            await _beside(_remove, folder)
 
     async def probe(self, workspace_id: UUID) -> bool:
         return (self._root / str(workspace_id) / "running").exists()
@@ -120,6 +119,43 @@ class FolderProvisioner:
                 file.write(f"{wanted.build_number}\n")
                 file.flush()
             yield self._root / str(wanted.workspace_id)
+
+
+async def _beside(work: Callable[..., None], *paths: Path) -> None:
+    """Do blocking *work* in a thread: in the event loop it would hold up the heartbeats of all builds on this worker.
+
+    A cancelled call waits for its end, too: a thread goes on in any case, and the lock must be held until it is done.
+    """
+    task = asyncio.ensure_future(asyncio.to_thread(work, *paths))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _copy(skeleton: Path, home: Path) -> None:
+    half = home.with_name("half-made")
+    if half.exists():  # of a worker that was killed
+        _remove(half)
+    shutil.copytree(skeleton, half)
+    half.rename(home)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also where its owner may not write.
+
+    Raises:
+        ProvisionFailed: Some of it stays.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, names, _ in os.walk(folder):
+        for below in (Path(path, name) for name in names):
+            if not below.is_symlink():
+                below.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise ProvisionFailed(f"{folder} cannot be removed; see whose the files in it are")
 
 
 def _latest(numbers: str) -> int:

@@ -174,6 +174,12 @@ class OrchestratorNotRunning(PrebuildsError):
     """The reconciliation loop is stopped, so nothing can be asked of it."""
 
 
+class LoopRenewed(PrebuildsError):
+    """The loop goes over to a new run of itself before a pass that somebody waits for has ended. Ask again."""
+
+    retryable = True
+
+
 class ProvisionerUnavailable(PrebuildsError):
     """The host or service that holds the workspace does not answer."""
 

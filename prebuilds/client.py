@@ -8,13 +8,27 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from temporalio.client import Client
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
-from prebuilds.connecting import PEOPLE_PRIORITY, TASK_TIMEOUT, connect, reached, result_of, start_short
-from prebuilds.linting import LINT_TIMEOUT, LintReport, lint_workflow_id
+from prebuilds.api import LoopRenewed, OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
+from prebuilds.connecting import (
+    PEOPLE_PRIORITY,
+    TASK_TIMEOUT,
+    connect,
+    error_of,
+    reached,
+    result_of,
+    start_short,
+    unanswered,
+)
+from prebuilds.linting import LINT_TIMEOUT, LintInput, LintReport, lint_workflow_id
 from prebuilds.payloads import (
     CLAIMS_QUEUE,
     CONTROL_QUEUE,
@@ -45,6 +59,11 @@ __all__ = ["PrebuildsClient", "connect"]
 
 OPERATION_TIMEOUT = timedelta(seconds=60)
 """An operator's request that no worker takes up in this time has failed."""
+ATTACH_TRIES, ATTACH_PAUSE_S = 5, 0.05
+"""Who records a build starts it 3 to 80 ms later, with search attributes that only it knows. A build that ended in its
+claim is started by nobody, and waited for in vain for this long."""
+RENEWALS_MAX, RENEWAL_PAUSE_S = 60, 1.0
+"""The loop goes over to a new run within half a minute: it waits for the presets that it is at."""
 
 
 class PrebuildsClient:
@@ -163,7 +182,30 @@ class PrebuildsClient:
             TimeoutError: It has not ended in time, and goes on.
         """
         build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _attributes_of_build(build))
-        # Attaches to the one that runs; one that was not started yet is started, and one that has ended says how.
+        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+            ended = await self._attach(build_id) or await self._start_build(build_id, search)
+        result = WorkspaceBuildResult.model_validate(ended)
+        if result.status is not BuildStatus.SUCCEEDED:
+            details = {"build_id": str(build_id), "error": result.error}
+            raise WorkspaceBuildFailed(f"build {build_id} has {result.status}: {result.error}", details)
+        return result
+
+    async def _attach(self, build_id: UUID) -> Any:
+        """How a build has ended that somebody has started. None: nobody has, or its workflow failed."""
+        handle = self.temporal.get_workflow_handle(build_workflow_id(build_id))
+        for _ in range(ATTACH_TRIES):
+            try:
+                return await handle.result()
+            except WorkflowFailureError:
+                return None
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise unanswered(error) from error
+            await asyncio.sleep(ATTACH_PAUSE_S)
+        return None
+
+    async def _start_build(self, build_id: UUID, search: Mapping[str, str | None]) -> Any:
+        """How a build ends that nobody has started; one that ended long ago, or at once in its claim, only says how."""
         handle = await reached(
             start_short(
                 self.temporal,
@@ -175,16 +217,12 @@ class PrebuildsClient:
                 priority=Priority(priority_key=PEOPLE_PRIORITY, fairness_key=str(build_id)),
             )
         )
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            result = WorkspaceBuildResult.model_validate(await result_of(handle))
-        if result.status is not BuildStatus.SUCCEEDED:
-            details = {"build_id": str(build_id), "error": result.error}
-            raise WorkspaceBuildFailed(f"build {build_id} has {result.status}: {result.error}", details)
-        return result
+        return await result_of(handle)
 
-    async def release(self, workspace: str) -> ReleaseResult:
+    async def release(self, workspace: str, by: str = "operator") -> ReleaseResult:
         """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""
-        return ReleaseResult.model_validate(await self._operate(OperatorRequest(action="release", workspace=workspace)))
+        request = OperatorRequest(action="release", workspace=workspace, by=by)
+        return ReleaseResult.model_validate(await self._operate(request))
 
     async def start_workspace(self, workspace: str, by: str = "operator") -> WorkspaceChange:
         """Start a claimed workspace. Returns once that is recorded; it runs or is starting already: unchanged."""
@@ -254,6 +292,7 @@ class PrebuildsClient:
         Args:
             preset: An id, or `organization/template/preset`.
         Raises:
+            InvalidInput: It is too long to be either.
             PresetNotFound: No live template has it.
             NoClaimablePrebuiltWorkspaces: It has no ready prebuild.
             ProvisionerUnavailable: No worker is there that could plan.
@@ -262,7 +301,7 @@ class PrebuildsClient:
         handle = await reached(
             self.temporal.start_workflow(
                 "LintPreset",
-                {"preset": preset},
+                parse_input(LintInput, {"preset": preset}, "lint"),
                 id=lint_workflow_id(preset),
                 task_queue=CONTROL_QUEUE,
                 task_timeout=TASK_TIMEOUT,
@@ -286,11 +325,25 @@ class PrebuildsClient:
         """Ask for a pass now, of the given presets or of all; returns when it has ended.
 
         Raises:
-            OrchestratorNotRunning: The loop is stopped.
+            OrchestratorNotRunning: The loop is stopped, or was while this waited.
         """
+        for _ in range(RENEWALS_MAX):
+            try:
+                return await self._reconcile([str(preset) for preset in presets])
+            except LoopRenewed:
+                await asyncio.sleep(RENEWAL_PAUSE_S)
+        raise StackUnreachable("the loop has not gone over to its new run in time; is `worker.py` running?")
+
+    async def _reconcile(self, presets: list[str]) -> None:
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
         try:
-            await handle.execute_update("reconcile", [str(preset) for preset in presets])
+            await handle.execute_update("reconcile", presets)
+        except WorkflowUpdateFailedError as failure:
+            raise error_of(failure.cause) from failure
+        except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+            if isinstance(error.__cause__, asyncio.CancelledError):  # it is the caller who does not wait any longer
+                raise error.__cause__ from None
+            raise StackUnreachable("Temporal has not answered in time; is it running?") from error
         except RPCError as error:
             raise _not_running(error) from error
 
@@ -348,4 +401,4 @@ def _attributes_of_build(claimed: ClaimResult) -> dict[str, str | None]:
 def _not_running(error: RPCError) -> PrebuildsError:
     if error.status is RPCStatusCode.NOT_FOUND:
         return OrchestratorNotRunning("the reconciliation loop is not running; start it with `prebuilds start`")
-    return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
+    return unanswered(error)

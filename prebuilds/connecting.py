@@ -20,7 +20,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import ERRORS, PrebuildsError, RequestCanceled, StackUnreachable
+from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.converter import data_converter
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,10 @@ TASK_TIMEOUT = timedelta(seconds=2)
 PEOPLE_PRIORITY = 1
 """Of what a person waits for, within a queue; nothing goes before it."""
 
+ATTRIBUTE_LENGTH_MAX = 128
+"""Of a search attribute's value, in characters. Our longest path has 98. The server refuses a start with a value of
+more than 2,048 bytes, and JSON makes up to twelve of a character."""
+
 
 class SearchAttributes:
     """Ours, left out with one warning on a cluster that does not have them."""
@@ -38,14 +42,25 @@ class SearchAttributes:
 
     @classmethod
     def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
+        """Those that have a value; one that is too long to be a name of ours is left out, and refused by a worker."""
         if not cls.registered:
             return None
         return TypedSearchAttributes(
             [
                 SearchAttributePair(SearchAttributeKey.for_keyword(f"Prebuilds{name.title()}"), value)
                 for name, value in values.items()
-                if value is not None
+                if value is not None and len(value) <= ATTRIBUTE_LENGTH_MAX
             ]
+        )
+
+    @staticmethod
+    def are_missing(error: RPCError) -> bool:
+        """Whether a start was refused since the cluster does not have them. A value that it refuses says otherwise."""
+        message = str(error)
+        return (
+            error.status is RPCStatusCode.INVALID_ARGUMENT
+            and "search attribute" in message
+            and ("no mapping defined" in message or "is not defined" in message)  # with, without a mapping of names
         )
 
 
@@ -98,7 +113,7 @@ async def start_short(
                 priority=priority,
             )
         except RPCError as error:
-            if error.status is RPCStatusCode.INVALID_ARGUMENT and "search attribute" in str(error):
+            if SearchAttributes.are_missing(error):
                 SearchAttributes.registered = False
                 logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
                 continue
@@ -110,12 +125,13 @@ async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[
     """The handle of a workflow that is being started.
 
     Raises:
+        InvalidInput: Temporal does not take the request.
         StackUnreachable: Temporal does not answer.
     """
     try:
         return await start
     except RPCError as error:
-        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+        raise unanswered(error) from error
 
 
 async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
@@ -125,7 +141,14 @@ async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
     except WorkflowFailureError as failure:
         raise error_of(failure.cause) from failure
     except RPCError as error:
-        raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
+        raise unanswered(error) from error
+
+
+def unanswered(error: RPCError) -> PrebuildsError:
+    """The typed error that a call to Temporal stands for, which no worker has seen."""
+    if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
+        return InvalidInput(f"Temporal does not take the request: {error}")
+    return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
 
 
 def error_of(cause: BaseException | None) -> PrebuildsError:

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.api import PrebuildsError
-from prebuilds.payloads import Payload, Replacement
+from prebuilds.payloads import NAME_LENGTH_MAX, Payload, Replacement
 
 LINT_TIMEOUT = timedelta(minutes=10)
 """Of one lint: a plan that asks a slow cloud takes minutes."""
@@ -19,7 +19,7 @@ class ClaimWouldReplace(PrebuildsError):
 
 
 class LintInput(Payload):
-    preset: str = Field(min_length=1)
+    preset: str = Field(min_length=1, max_length=3 * NAME_LENGTH_MAX + 2)
     """An id, or `organization/template/preset`."""
 
 

@@ -8,7 +8,7 @@ cancelled, it stops with the cause `cancelled`. It decides nothing: a pass asks 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.reconcile import ReconcileActivities, Work
-    from prebuilds.api import InvalidInput
+    from prebuilds.api import InvalidInput, LoopRenewed
     from prebuilds.payloads import (
         OrchestratorCarried,
         OrchestratorInput,
@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
         rfc3339,
     )
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
-    from workflows.refusal import cause_of
+    from workflows.refusal import cause_of, refused
 
 INTERVAL_S = 15.0
 PASS_WAIT = timedelta(seconds=30)
@@ -149,20 +149,24 @@ class PrebuildsOrchestrator:
         """Catch a mistyped name, so that it shows in the status; the caller was told `succeeded`."""
         self._ignore(name)
 
-    @workflow.update(description="Run a pass, of all presets or of those given, and answer when it has ended")
+    @workflow.update(
+        description="Run a pass, of all presets or of those given, and answer when it has ended; LoopRenewed: ask again"
+    )
     async def reconcile(self, *raw: Any) -> None:
         wanted, unknown = preset_ids(raw)
         if unknown:
             raise ApplicationError(f"not a preset id: {', '.join(unknown)}", type="InvalidInput", non_retryable=True)
         if wanted:
             self._wanted.update(dict.fromkeys(wanted))
-            await workflow.wait_condition(lambda: self._stop is not None or not self._busy_with(wanted))
+            await self._until_ended(lambda: not self._busy_with(wanted))
         else:
             self._wanted_all = True
             mine = self._passes_begun + 1
-            await workflow.wait_condition(lambda: self._stop is not None or self._passes_ended >= mine)
+            await self._until_ended(lambda: self._passes_ended >= mine)
         if self._stop is not None:
             raise ApplicationError("the loop was stopped", type="OrchestratorNotRunning", non_retryable=True)
+        if self._leaving:  # it carries what is wanted along, begins none of it, and cannot end before this answer
+            raise refused(LoopRenewed("the loop goes over to a new run; ask again"))
 
     @workflow.query(description="What the loop is doing")
     def status(self, *raw: Any) -> OrchestratorStatus:
@@ -239,6 +243,10 @@ class PrebuildsOrchestrator:
             self._passes_ended += 1
             self._pass = None
 
+    async def _until_ended(self, ended: Callable[[], bool]) -> None:
+        """Wait for what somebody asked for, or for this run to begin none of it any more."""
+        await workflow.wait_condition(lambda: self._stop is not None or self._leaving or ended())
+
     def _busy_with(self, presets: Sequence[str]) -> bool:
         return any(preset in self._wanted or preset in self._running for preset in presets)
 
@@ -284,7 +292,7 @@ class PrebuildsOrchestrator:
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
         events = info.get_current_history_length()
-        idle = self._pass is None and not self._running and not self._wanted
+        idle = self._pass is None and not self._running and not self._wanted and not self._wanted_all
         return events >= HISTORY_EVENTS_MAX or (
             idle and (events >= HISTORY_EVENTS or info.is_continue_as_new_suggested())
         )

@@ -253,6 +253,9 @@ MISTAKES = [
     (("explain", "claim", "\udcff"), 1, "InvalidInput", "claim_id"),
     (("explain",), 2, None, None),
     (("reconcile", "--preset", "mistakes/python/none"), 1, "PresetNotFound", "preset"),
+    (("presets", "lint", "mistakes/python/none"), 1, "PresetNotFound", None),
+    (("presets", "lint", "a" * 2000), 1, "InvalidInput", "preset"),
+    (("presets", "lint", "\udcff"), 1, "InvalidInput", "preset"),
 ]
 
 
@@ -262,7 +265,7 @@ def mistakes(stack: DevStack) -> DevStack:
     return stack
 
 
-@pytest.mark.parametrize(("words", "code", "kind", "field"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+@pytest.mark.parametrize(("words", "code", "kind", "field"), MISTAKES, ids=[" ".join(m[0])[:80] for m in MISTAKES])
 def test_a_mistake_is_named_and_changes_nothing(
     mistakes: DevStack, words: tuple[str, ...], code: int, kind: str | None, field: str | None
 ) -> None:

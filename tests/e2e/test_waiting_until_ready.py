@@ -10,7 +10,7 @@ import pytest
 
 from prebuilds.api import WorkspaceBuildFailed, WorkspaceNotFound
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import BuildStatus, ClaimResult, OnEmpty, build_id_of, build_workflow_id
+from prebuilds.payloads import CONTROL_QUEUE, BuildStatus, ClaimResult, OnEmpty, build_id_of, build_workflow_id
 from tests.e2e.dev_stack import DevStack
 
 EVENTS_MAX = 12
@@ -56,9 +56,13 @@ async def test_a_created_workspace_has_an_address_at_its_end(stack: DevStack, cl
     assert done.address == shown["address"]
     assert done.address is not None
     await check_history(client, made.build_id)
-    again = await client.wait_until_ready(made.build_id)  # it has ended: nothing is provisioned again
-    assert again.address == done.address
-    events = (await client.temporal.get_workflow_handle(build_workflow_id(made.build_id)).fetch_history()).events
+    again = await client.wait_until_ready(made.build_id)
+    assert again == done
+    recorded = await client.temporal.start_workflow(
+        "WorkspaceBuild", {"build_id": made.build_id}, id=build_workflow_id(made.build_id), task_queue=CONTROL_QUEUE
+    )
+    assert (await recorded.result())["address"] == done.address
+    events = (await recorded.fetch_history()).events  # it had ended: nothing is provisioned again
     assert not [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
 
 

@@ -12,7 +12,8 @@ from uuid import UUID, uuid4
 from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
@@ -103,12 +104,16 @@ class FakePool:
         return CarriedOut(done=len(input.ids), lost=0)
 
     @asynccontextmanager
-    async def worker(self, client: Client) -> Any:
-        """A worker in the SDK's sandbox, which production leaves out: what it forbids must fail here."""
+    async def worker(self, client: Client, *, sandboxed: bool = True) -> Any:
+        """A worker in the SDK's sandbox, which production leaves out: what it forbids must fail here.
+
+        The sandbox hides what a test patches.
+        """
         async with Worker(
             client,
             task_queue=CONTROL_QUEUE,
             workflows=[PrebuildsOrchestrator, ReconcilePreset],
+            workflow_runner=SandboxedWorkflowRunner() if sandboxed else UnsandboxedWorkflowRunner(),
             activities=[
                 self.find_work,
                 self.end_pass,

@@ -56,7 +56,7 @@ async def deleting(
 ) -> AsyncIterator[tuple[UUID, WorkflowHandle[Any, WorkspaceBuildResult]]]:
     """The start that a deletion waits for, and the deletion."""
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
-    _, deletion = await release_workspace(engine, str(workspace_id))
+    _, deletion = await release_workspace(engine, str(workspace_id), "ops")
     dispatcher = NotedDispatcher()
     provisioning = ProvisioningActivities(engine, dispatcher, lambda _: cast("Any", driver), "host")
     control = BuildActivities(engine, dispatcher)

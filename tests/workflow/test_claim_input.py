@@ -67,6 +67,7 @@ async def test_bad_input_is_a_typed_failure(skipping: WorkflowEnvironment, input
         ([], "owner"),
         ([ASKED], "names"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "on_empty": "wait"}], "on_empty"),
+        ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "on_timeout": "create"}], "on_timeout"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"], "count": 3}], "count"),
         ([{"preset": "acme/python/small", "owner": "alice", "names": ["a"]}, 1], "input"),
     ],

@@ -1,0 +1,139 @@
+"""The client beside a real server: whose start of a build counts, and what Temporal itself refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from prebuilds import client as client_module
+from prebuilds.api import InvalidInput, PresetNotFound
+from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import SearchAttributes, reached, start_short
+from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
+from prebuilds.search_attributes import register
+
+RECORDER, CLIENT = "who-recorded-it", "who-waits-for-it"
+LONG = "a" * 3000
+"""Longer than the server takes as a search attribute's value, or as a workflow's id."""
+
+
+@workflow.defn(name="WorkspaceBuild")
+class TellsWhoStartedIt:
+    """As an address. Who records a build knows its queue; a client does not."""
+
+    @workflow.run
+    async def run(self, build: dict[str, Any]) -> dict[str, Any]:
+        return {"status": "succeeded", "address": build["queue"] or CLIENT}
+
+
+@pytest.fixture
+async def builds(dev: WorkflowEnvironment) -> AsyncIterator[PrebuildsClient]:
+    async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[TellsWhoStartedIt]):
+        yield PrebuildsClient(dev.client)
+
+
+async def start(client: Client, build_id: UUID) -> str:
+    """As the dispatcher does. Returns the run's id."""
+    handle = await start_short(
+        client,
+        "WorkspaceBuild",
+        {"build_id": str(build_id), "queue": RECORDER},
+        id=build_workflow_id(build_id),
+        task_queue=CONTROL_QUEUE,
+    )
+    assert handle.first_execution_run_id is not None
+    return handle.first_execution_run_id
+
+
+async def test_a_build_that_is_recorded_is_started_by_who_recorded_it(
+    builds: PrebuildsClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = asyncio.Event(), WorkflowHandle.result
+
+    async def result(handle: WorkflowHandle[Any, Any]) -> Any:
+        asked.set()
+        return await answer(handle)
+
+    monkeypatch.setattr(client_module, "ATTACH_TRIES", 200)
+    monkeypatch.setattr(WorkflowHandle, "result", result)
+    build_id = uuid4()
+    waiting = asyncio.create_task(builds.wait_until_ready(build_id))
+    await asked.wait()
+    await start(builds.temporal, build_id)
+    assert (await waiting).address == RECORDER
+
+
+async def test_a_build_that_has_ended_is_not_started_again(builds: PrebuildsClient) -> None:
+    build_id = uuid4()
+    run = await start(builds.temporal, build_id)
+    for _ in range(2):
+        assert (await builds.wait_until_ready(build_id)).address == RECORDER
+    assert (await builds.temporal.get_workflow_handle(build_workflow_id(build_id)).describe()).run_id == run
+
+
+async def test_a_build_that_nobody_starts_is_started_for_who_waits(builds: PrebuildsClient) -> None:
+    assert (await builds.wait_until_ready(uuid4())).address == CLIENT
+
+
+async def test_a_build_whose_workflow_was_terminated_is_started_again(dev: WorkflowEnvironment) -> None:
+    client, build_id = PrebuildsClient(dev.client), uuid4()
+    await start(dev.client, build_id)
+    await dev.client.get_workflow_handle(build_workflow_id(build_id)).terminate()
+    async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[TellsWhoStartedIt]):
+        assert (await client.wait_until_ready(build_id)).address == CLIENT
+
+
+@workflow.defn(name="ClaimWorkspace")
+class Refuses:
+    @workflow.run
+    async def run(self, claim: dict[str, Any]) -> None:
+        raise ApplicationError("no such preset", type=PresetNotFound.__name__, non_retryable=True)
+
+
+async def test_a_text_too_long_for_a_search_attribute_switches_none_off(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SearchAttributes, "registered", True)
+    assert await register(dev.client)
+    async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
+        with pytest.raises(PresetNotFound):
+            await PrebuildsClient(dev.client).claim(preset=LONG, owner="alice", name="dev", claim_id="long")
+    told = (await dev.client.get_workflow_handle(claim_workflow_id("long")).describe()).typed_search_attributes
+    ours = {pair.key.name: pair.value for pair in told if pair.key.name.startswith("Prebuilds")}
+    assert ours == {"PrebuildsOwner": "alice", "PrebuildsInitiator": "alice"}
+
+
+async def test_a_cluster_without_search_attributes_works(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SearchAttributes, "registered", True)
+    async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
+        with pytest.raises(PresetNotFound):
+            await PrebuildsClient(dev.client).claim(preset="acme/python/small", owner="alice", name="dev")
+    assert not SearchAttributes.registered
+
+
+async def test_what_the_server_does_not_take_is_the_caller_s_error(dev: WorkflowEnvironment) -> None:
+    client = PrebuildsClient(dev.client)
+    with pytest.raises(InvalidInput) as refused:
+        await client.lint_preset(LONG)
+    assert list(refused.value.details) == ["preset"]
+    with pytest.raises(InvalidInput, match="WorkflowId"):
+        await reached(dev.client.start_workflow("LintPreset", id=LONG, task_queue=CONTROL_QUEUE))
+
+
+@pytest.mark.parametrize("megabytes", [3, 5])  # refused by the server; by gRPC
+async def test_a_request_too_large_is_the_caller_s_error(dev: WorkflowEnvironment, megabytes: int) -> None:
+    with pytest.raises(InvalidInput, match=r"exceeds limit|larger than max"):
+        await PrebuildsClient(dev.client).claim(
+            preset="acme/python/small", owner="alice", name="dev", claim_parameters={"x": "x" * megabytes * 1_000_000}
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -67,26 +67,26 @@ class BuildActivities:
 
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:
-        """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended.
-
-        What is being cancelled ends canceled, also when its worker dies or its time is over before it has heard of it:
-        a pool must not back off for what somebody has released.
-        """
-        found = await builds.read_builds(self._engine, [input.build_id])
-        if found and found[0].status is BuildStatus.CANCELING:
-            input = replace(input, status=BuildStatus.CANCELED, error="canceled", error_type="Canceled")
+        """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended."""
         end = await end_build(
-            self._engine, input.build_id, input.status, error=input.error, error_type=input.error_type
+            self._engine,
+            input.build_id,
+            input.status,
+            error=input.error,
+            error_type=input.error_type,
+            unless_canceling=True,
         )
         return await ended_badly(self._engine, self._dispatcher, end)
 
 
 async def ended_badly(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
     """Follow up a build that has not succeeded. The pool lacks one now, and its preset may have to back off: that is
-    decided at once, not at the next pass."""
+    decided at once, not at the next pass. One that had ended before is told as it ended then."""
     dispatcher.cancel_builds(end.canceled)
     if end.facts.pool and end.facts.preset_id is not None:
         dispatcher.nudge([end.facts.preset_id])
+    if not end.ended_now:
+        return await ended_outcome(engine, end.facts)
     replaced = await read_replaced(engine, end.facts)
     measure(end, replaced=replaced.first)
     return BuildOutcome(end.status, end.error, replaced.replacements)
@@ -123,4 +123,5 @@ async def ended_outcome(engine: AsyncEngine, facts: BuildFacts) -> BuildOutcome:
     address = None
     if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
         address = (await show_workspace(engine, str(facts.workspace_id))).address
-    return BuildOutcome(facts.status, facts.error, address=address)
+    replaced = await read_replaced(engine, facts)
+    return BuildOutcome(facts.status, facts.error, replaced.replacements, address=address)

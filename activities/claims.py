@@ -187,6 +187,10 @@ def check_request(request: Terms) -> Terms:
             raise InvalidInput.field(field, "prebuilds is the system's own user; name a person or a service")
     if request.next_start_at is not None and request.autostart_schedule is None:
         raise InvalidInput.field("next_start_at", "needs an autostart_schedule")
+    if request.on_empty is not OnEmpty.WAIT:
+        for field in ("wait_timeout_seconds", "on_timeout"):
+            if getattr(request, field) != type(request).model_fields[field].default:
+                raise InvalidInput.field(field, "needs on_empty wait")
     return request
 
 

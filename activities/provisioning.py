@@ -105,7 +105,9 @@ class ProvisioningActivities:
                 return await driver.apply(wanted, progress)
 
     async def _closed(self, facts: BuildFacts) -> BuildOutcome:
-        if facts.status is BuildStatus.CANCELING:  # cancelled between two attempts; the effect is not in the air
+        if facts.status is BuildStatus.CANCELING:
+            # Cancelled before this attempt. An earlier one may be frozen amid its effect: what it does when it wakes up
+            # is refused by the driver, once that has seen a later build's number.
             end = await self._end(facts.id, BuildStatus.CANCELED, error="canceled")
             return await ended_badly(self._engine, self._dispatcher, end)
         return await ended_outcome(self._engine, facts)

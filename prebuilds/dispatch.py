@@ -46,8 +46,9 @@ logger = logging.getLogger(__name__)
 NUDGE_WINDOW_S = 0.02
 """Nudges of this time go out as one signal."""
 NUDGE_SPACING_S = 1.0
-"""Between two nudges of one preset: the first goes at once, and a burst of 300 claims is two reconciles. Each costs as
-much as two claims, so that four a second for each of four busy pools took a third of a machine with two cores."""
+"""Between two nudges of one preset, or half of it when another preset's goes out anyway: the first goes at once, and a
+burst of 300 claims is two reconciles. Each costs as much as two claims, so that four a second for each of four busy
+pools took a third of a machine with two cores."""
 NUDGED_MAX = 500
 """Named in one signal; beyond that a pass over all costs less."""
 START_DELAY_S = 0.01

@@ -330,7 +330,6 @@ class WorkspaceBuildInput(Payload):
     queue: str | None = None
     """Where its provisioning runs; None to look it up, as a start from outside does."""
     timeout_seconds: float | None = Field(default=None, gt=0)
-    fairness_key: str | None = None
 
 
 class WorkspaceBuildResult(Payload):
@@ -395,7 +394,7 @@ class ClaimTerms(Payload):
 
     @property
     def asked_by(self) -> str:
-        return self.initiator or self.owner
+        return self.owner if self.initiator is None else self.initiator
 
 
 class ClaimRequest(ClaimTerms):

@@ -33,9 +33,9 @@ class WorkspaceOperations:
     client: Client
     dispatcher: Dispatcher
 
-    async def release(self, workspace: str) -> ReleaseResult:
+    async def release(self, workspace: str, by: str) -> ReleaseResult:
         """Delete a workspace. A start of it that runs is cancelled, and awaited by the deletion."""
-        workspace_id, recorded = await workspaces.release_workspace(self.engine, workspace)
+        workspace_id, recorded = await workspaces.release_workspace(self.engine, workspace, by)
         self.dispatcher.cancel_builds(recorded.canceled)
         self.dispatcher.start_builds([recorded.id])
         return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
@@ -88,11 +88,11 @@ class WorkspaceOperations:
     async def list_jobs(self, wanted: JobFilter) -> list[JobRow]:
         return await jobs.list_jobs(self.engine, wanted)
 
-    async def cancel_jobs(self, wanted: JobFilter, *, dry_run: bool = False) -> CancelResult:
+    async def cancel_jobs(self, wanted: JobFilter, by: str, *, dry_run: bool = False) -> CancelResult:
         """Cancel builds; at least one filter must be given, so that nobody cancels everything by a slip."""
         if wanted.empty:
             raise InvalidInput.field("filter", "give at least one of initiator, status and template")
-        done = await jobs.cancel_jobs(self.engine, wanted, dry_run=dry_run)
+        done = await jobs.cancel_jobs(self.engine, wanted, by, dry_run=dry_run)
         self.dispatcher.cancel_builds(done.build_ids)
         return done.result
 
@@ -102,7 +102,7 @@ class WorkspaceOperations:
             raise InvalidInput.field("workspace", "is required, as owner/name or id")
         match request.action:
             case "release":
-                return await self.release(request.workspace)
+                return await self.release(request.workspace, request.by)
             case "start_workspace":
                 return await self.start_workspace(request.workspace, request.by)
             case "stop_workspace":

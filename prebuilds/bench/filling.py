@@ -72,7 +72,8 @@ ADD_BUILDS = f"""
      WHERE o.name = :organization AND w.claimable_preset_id IS NOT NULL
         ON CONFLICT (workspace_id, number) DO NOTHING
 """
-# One creation that was called impossible: the loop creates nothing more for that preset, and deletes nothing either.
+# One creation that was called impossible: the loop creates nothing more for that preset, and deletes nothing either,
+# until a newer one has succeeded.
 HOLD = (
     f"""
     INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
@@ -91,6 +92,9 @@ HOLD = (
      WHERE o.name = :organization AND w.latest_status = 'failed'
     """,
 )
+HOLD_ON = f"""
+    UPDATE workspace_builds SET created_at = now() WHERE error_type = 'InvalidSource' AND workspace_id IN {_OURS}
+"""
 REMOVE = (
     f"DELETE FROM events WHERE workspace_id IN {_OURS} OR preset_id IN {_PRESETS} OR actor = :organization",
     f"DELETE FROM claims WHERE workspace_id IN {_OURS} OR id LIKE :organization || '/%'",
@@ -154,8 +158,8 @@ class Pools:
         await vacuum(engine)
 
     async def fill_up(self, engine: AsyncEngine, ready: int) -> None:
-        """Have *ready* prebuilds for each preset again, and so many desired at least."""
-        await self._run(engine, (DESIRE, ADD_READY, ADD_BUILDS), {"ready": ready})
+        """Have *ready* prebuilds for each preset again, and so many desired at least. Pools not refilled stay so."""
+        await self._run(engine, (DESIRE, HOLD_ON, ADD_READY, ADD_BUILDS), {"ready": ready})
         await vacuum(engine)
 
     async def remove(self, engine: AsyncEngine) -> None:

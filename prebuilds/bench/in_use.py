@@ -1,7 +1,7 @@
 """The benchmarks on a stack in use: an organization of their own, pools that are not refilled, nothing left behind.
 
-Claims are real and take their share of the stack while they last. The histories of what ran are deleted at the end,
-which Temporal does in the background.
+Claims are real and take their share of the stack while they last. The histories of claims and no-ops are deleted at the
+end, which Temporal does in the background; those of the loop's turns at their pools stay until their retention ends.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def _pools(engine: AsyncEngine, client: Client, *, ready: int) -> AsyncIte
 
 
 async def _forget_histories(client: Client, pools: Pools) -> None:
-    """Delete the closed workflows; where that is not allowed they go with the namespace's retention."""
+    """Delete the claims and no-ops; where that is not allowed they go with the namespace's retention."""
     ids = [f"claim-workspace/{pools.organization}/", f"{pools.organization}/"]
     query = " OR ".join(f'WorkflowId STARTS_WITH "{id}"' for id in ids)
     try:

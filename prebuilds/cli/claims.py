@@ -12,7 +12,7 @@ import typer
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.output import document, progress
-from prebuilds.cli.system import duration
+from prebuilds.cli.system import actor, duration
 
 if TYPE_CHECKING:
     from prebuilds.payloads import ClaimResult
@@ -33,8 +33,8 @@ def claim(
     autostart: Annotated[str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'")] = None,
     next_start: Annotated[str | None, typer.Option(help="The first automatic start, RFC 3339")] = None,
     on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail, create or wait")] = "fail",
-    timeout: Annotated[str | None, typer.Option(help="How long to wait at most, such as 5m")] = None,
-    on_timeout: Annotated[str, typer.Option(help="When the wait was in vain: fail or create")] = "fail",
+    timeout: Annotated[str | None, typer.Option(help="With --on-empty wait: for how long at most, such as 5m")] = None,
+    on_timeout: Annotated[str, typer.Option(help="With --on-empty wait, in vain: fail or create")] = "fail",
     wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
 ) -> None:
     """Claim a workspace for a person."""
@@ -81,7 +81,7 @@ def release(
         from prebuilds.client import PrebuildsClient
 
         async with operations() as system:
-            done = await system.release(workspace)
+            done = await system.release(workspace, actor())
             if wait:
                 with progress("waiting for the deletion"):
                     await system.dispatcher.drain()

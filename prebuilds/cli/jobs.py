@@ -10,6 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.output import document, table
+from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
     from prebuilds.views import JobFilter
@@ -60,7 +61,7 @@ def cancel(
         if wanted.empty:
             raise typer.BadParameter("give at least one of --initiator, --status and --template")
         async with operations() as system:
-            done = await system.cancel_jobs(wanted, dry_run=dry_run)
+            done = await system.cancel_jobs(wanted, actor(), dry_run=dry_run)
         would = "would be canceled" if dry_run else "canceled"
         document(done, human=f"{done.canceled} {would}, {done.skipped} skipped")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -12,14 +11,13 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Replacement, Stage, Transition, build_id_of
+from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
-from prebuilds.store.replacements import add_replacements
 
 # Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
 LOCK_PRESET = text("""
@@ -46,7 +44,6 @@ STARTED = text("""
        SET address = :address, resources = CAST(:resources AS jsonb),
            last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
      WHERE id = :workspace_id
- RETURNING last_used_at
 """)
 STOPPED = text("UPDATE workspaces SET address = NULL WHERE id = :workspace_id")
 DELETED = text("""
@@ -80,16 +77,17 @@ async def end_build(
     error: str | None = None,
     error_type: str | None = None,
     provisioned: Provisioned | None = None,
-    replacements: Sequence[Replacement] = (),
     attempt_at: datetime | None = None,
+    unless_canceling: bool = False,
 ) -> BuildEnd:
     """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
 
     Args:
         status: succeeded, failed or canceled.
         provisioned: Of a successful start.
-        replacements: What a claim's build had to rebuild.
         attempt_at: When the attempt that ends it began, as `save_state` has it; None for who does not provision.
+        unless_canceling: What is being cancelled ends canceled instead, also when its worker died or its time was over
+            before it had heard of it: a pool must not back off for what somebody has released.
     Raises:
         AttemptOvertaken: A later attempt of this build has saved a state; nothing changes.
     """
@@ -98,6 +96,8 @@ async def end_build(
         await connection.execute(LOCK_PRESET, {"build_id": build_id})
         row = await lock_build(connection, build_id)
         facts = facts_of(row)
+        if unless_canceling and facts.status is BuildStatus.CANCELING:
+            status, error, error_type = BuildStatus.CANCELED, "canceled", "Canceled"
         completed_at: datetime | None = await connection.scalar(
             END,
             {
@@ -121,7 +121,6 @@ async def end_build(
             canceled = await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
         if facts.number == row.latest_build:
             await plan_next_action(connection, facts.workspace_id)
-        await add_replacements(connection, facts.workspace_id, build_id, replacements)
         await record_event(
             connection,
             f"build_{status}",

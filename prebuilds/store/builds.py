@@ -30,9 +30,8 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           w.last_used_at, w.ttl, w.claimed_at, w.host, u.name AS owner,
-           o.name AS organization, t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset,
-           p.expire_after, v.provisioner, v.queue, v.source
+           w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template, t.build_timeout,
+           t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
@@ -45,7 +44,7 @@ LOCK_WORKSPACE_OF = text("""
 """)
 READ_BUILD = text(f"{_BUILD} WHERE b.id = :build_id")
 READ_BUILDS = text(f"{_BUILD} WHERE b.id = ANY(CAST(:ids AS uuid[])) ORDER BY b.created_at, b.id")
-READ_STATUS = text("SELECT status, error FROM workspace_builds WHERE id = :build_id")
+READ_STATUS = text("SELECT status FROM workspace_builds WHERE id = :build_id")
 
 READ_PARAMETERS = text("SELECT name, value FROM preset_parameters WHERE preset_id = :preset_id")
 READ_PROVISIONER_STATE = text("""
@@ -80,8 +79,8 @@ RECORD_HOST = text("""
 """)
 
 LOCK_WORKSPACE = text("""
-    SELECT w.id, w.latest_build, w.latest_transition, w.latest_status, w.template_version_id, w.preset_id, w.owner_id,
-           b.id AS build_id, b.status AS build_status, b.initiator_id
+    SELECT w.latest_build, w.latest_transition, w.template_version_id, w.preset_id, w.owner_id,
+           b.id AS build_id, b.status AS build_status
       FROM workspaces w JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build
      WHERE w.id = :workspace_id AND w.deleted_at IS NULL FOR NO KEY UPDATE OF w
 """)
@@ -142,6 +141,8 @@ class RecordedBuild:
     """To be started after the commit."""
     canceled: list[UUID] = field(default_factory=list)
     """Builds that had to make way for it; their workflows are to be cancelled after the commit."""
+    fresh: bool = True
+    """Recorded now; False when it was there before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,7 @@ async def record_build(
         raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
     unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
     if unfinished and row.latest_transition == transition:
-        return RecordedBuild(UUID(str(row.build_id)))
+        return RecordedBuild(UUID(str(row.build_id)), fresh=False)
     superseded = {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"}
     canceled = list(await connection.scalars(SUPERSEDE, superseded))
     if transition is Transition.DELETE:

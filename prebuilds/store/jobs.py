@@ -59,7 +59,7 @@ async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
         return [_job(row) for row in await connection.execute(LIST_JOBS, _filter(wanted))]
 
 
-async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, *, dry_run: bool = False) -> Cancellation:
+async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, by: str, *, dry_run: bool = False) -> Cancellation:
     """Cancel builds: pending ones unless the filter's status says otherwise.
 
     A pending one ends here and now, with its workspace when that was never made; a running one is marked. Their
@@ -74,7 +74,7 @@ async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, *, dry_run: bool =
     canceled: list[UUID] = []
     for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
         async with engine.begin() as connection:
-            if await _cancel(connection, job):
+            if await _cancel(connection, job, by):
                 canceled.append(job.build_id)
     return Cancellation(CancelResult(canceled=len(canceled), skipped=len(jobs) - len(canceled)), canceled)
 
@@ -84,7 +84,7 @@ async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRo
     return [_job(row) for row in await connection.execute(JOBS_OF, {"id": workspace_id})]
 
 
-async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]]) -> bool:
+async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by: str) -> bool:
     await connection.execute(LOCK_WORKSPACE, {"id": job.workspace_id})
     if job.status == BuildStatus.RUNNING:
         done = await connection.scalar(CANCEL_RUNNING, {"id": job.build_id}) is not None
@@ -106,7 +106,7 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]]) -> 
         await record_event(
             connection,
             "job_canceled",
-            "operator",
+            by,
             preset_id=job.preset_id,
             workspace_id=job.workspace_id,
             build_id=job.build_id,

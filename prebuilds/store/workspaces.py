@@ -132,7 +132,7 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
         )
 
 
-async def release_workspace(engine: AsyncEngine, reference: str) -> tuple[UUID, RecordedBuild]:
+async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tuple[UUID, RecordedBuild]:
     """Record the deletion of a workspace; asked again, it is the same build. A start of it that runs is canceled.
 
     Returns:
@@ -141,7 +141,8 @@ async def release_workspace(engine: AsyncEngine, reference: str) -> tuple[UUID, 
     async with engine.begin() as connection:
         workspace_id = await lock_workspace(connection, reference)
         recorded = await record_build(connection, workspace_id, Transition.DELETE)
-        await record_event(connection, "released", "operator", workspace_id=workspace_id, build_id=recorded.id)
+        if recorded.fresh:
+            await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
     return workspace_id, recorded
 
 

@@ -32,7 +32,8 @@ async def test_a_release_whose_caller_dies_at_once_cancels_the_start_all_the_sam
         assert stack.temporal(*terminate).code == 0
     engine = create_engine(stack.facts["database_url"])
     try:
-        await release_workspace(engine, f"alice/{organization}")  # and neither its start nor its cancellation is told
+        # And neither its start nor its cancellation is told.
+        await release_workspace(engine, f"alice/{organization}", "ops")
     finally:
         await engine.dispose()
     until(lambda: is_gone(stack, organization), "the workspace to be gone", RELEASED_S)

@@ -226,7 +226,9 @@ async def test_a_release_and_an_autostart_end_in_a_deletion(engine: AsyncEngine,
         await stop_workspace(engine, f"alice/r{n}", "alice")
         await run(engine, dev)
         await let_pass(engine, HOUR)
-        (_, deletion), swept = await asyncio.gather(release_workspace(engine, f"alice/r{n}"), take_due_actions(engine))
+        (_, deletion), swept = await asyncio.gather(
+            release_workspace(engine, f"alice/r{n}", "ops"), take_due_actions(engine)
+        )
         row = await row_of(engine, dev)
         assert (row.latest_transition, row.latest_status, row.next_action_at) == ("delete", "pending", None)
         assert deletion.id == build_id_of(dev, row.latest_build)
@@ -259,7 +261,9 @@ async def test_a_path_is_looked_up_again_after_a_claim_was_waited_for(engine: As
         [pooled] = await make_ready(engine, preset, 1)
         name = (await row_of(engine, pooled)).name
         won, released = await asyncio.gather(
-            claim(store, preset, name=f"p{n}"), release_workspace(engine, f"prebuilds/{name}"), return_exceptions=True
+            claim(store, preset, name=f"p{n}"),
+            release_workspace(engine, f"prebuilds/{name}", "ops"),
+            return_exceptions=True,
         )
         assert not isinstance(won, BaseException)
         row = await row_of(engine, pooled)

@@ -289,7 +289,7 @@ async def test_an_attempt_after_a_crash_counts_what_the_one_before_replaced_and_
         await run(engine, replacing(DISK, error=OSError("crash")), build_id)
     outcome = await run(engine, replacing(), build_id)  # nothing is left to replace
     assert outcome.replacements == [DISK]
-    await run(engine, replacing(), build_id)  # asked once more, it has ended
+    assert (await run(engine, replacing(), build_id)).replacements == [DISK], "asked once more, it has ended"
     assert counted == [True]
     assert len(await events(engine, "resources_replaced")) == 1
 

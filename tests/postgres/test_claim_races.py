@@ -180,17 +180,20 @@ async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: Claim
     for n in range(ROUNDS):
         [made] = await make_ready(engine, preset, 1)
         released, claimed = await against(
-            n, ROUNDS, outcome(release_workspace(engine, f"alice/w{n}")), claim(store, preset, f"c{n}", name=f"w{n}")
+            n,
+            ROUNDS,
+            outcome(release_workspace(engine, f"alice/w{n}", "ops")),
+            claim(store, preset, f"c{n}", name=f"w{n}"),
         )
         assert workspace_ids([claimed]) == [made]
         found[not isinstance(released, WorkspaceNotFound)] += 1
         if isinstance(released, WorkspaceNotFound):
-            released = await release_workspace(engine, f"alice/w{n}")
+            released = await release_workspace(engine, f"alice/w{n}", "ops")
         again, twice = await asyncio.gather(
-            claim(store, preset, f"c{n}", name=f"w{n}"), release_workspace(engine, f"alice/w{n}")
+            claim(store, preset, f"c{n}", name=f"w{n}"), release_workspace(engine, f"alice/w{n}", "ops")
         )
         assert (again.result, again.fresh) == (claimed.result, False), "a claim's answer lasts"
-        assert twice == (made, RecordedBuild(build_id_of(made, 3)))
+        assert twice == (made, RecordedBuild(build_id_of(made, 3), fresh=False))
         assert await builds_of(engine, made) == [MADE, CLAIMED, "delete/none/alice"]
     assert min(found[True], found[False]) > 0, found
 
@@ -201,7 +204,7 @@ async def test_releasing_a_prebuild_that_is_being_claimed(engine: AsyncEngine, s
     winners: Counter[str] = Counter()
     for n in range(ROUNDS):
         [made] = await make_ready(engine, preset, 1)
-        claimed, _ = await against(n, ROUNDS, claim(store, preset), release_workspace(engine, str(made)))
+        claimed, _ = await against(n, ROUNDS, claim(store, preset), release_workspace(engine, str(made), "ops"))
         told = await builds_of(engine, made)
         if claimed.result is None:
             assert told == [MADE, DELETED]

@@ -91,7 +91,7 @@ async def test_a_won_claim_has_its_answer_for_ever(engine: AsyncEngine, store: C
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
     first = await claim(store, preset, "mine", name="dev")
-    _, deletion = await release_workspace(engine, "alice/dev")
+    _, deletion = await release_workspace(engine, "alice/dev", "ops")
     await begin_build(engine, build_id_of(workspace_ids([first])[0], 2))
     await end_build(engine, build_id_of(workspace_ids([first])[0], 2), BuildStatus.FAILED, error="x")
     await begin_build(engine, deletion.id)
@@ -219,6 +219,7 @@ async def test_an_empty_pool_says_why_and_create_makes_one(
 REFUSALS: list[tuple[str, dict[str, Any], str | None, ClaimTarget | None]] = [
     ("OwnerNotFound", {"owner": "zoe"}, None, None),
     ("InitiatorNotFound", {"initiator": "zoe"}, None, None),
+    ("InitiatorNotFound", {"initiator": ""}, None, None),
     ("NotAMember", {"owner": "carol"}, "INSERT INTO users (id, name) VALUES (gen_random_uuid(), 'carol')", None),
     ("NameTaken", {"name": "taken"}, None, None),
     ("PresetNotFound", {}, None, ClaimTarget("x", path=("acme", "python", "none"))),

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
-from activities.builds import BuildActivities, BuildOutcome, CloseBuild
+from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import BuildStatus, build_id_of
+from prebuilds.payloads import BuildStatus, Replacement, Transition, build_id_of
+from prebuilds.provisioners.base import Provisioned
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build, record_build
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.jobs import cancel_jobs
+from prebuilds.store.replacements import record_replacements
 from prebuilds.views import JobFilter
 from tests.builders import make_preset
-from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish
+from tests.postgres.owned_steps import claimed
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish, until_blocked
 
 Told = list[tuple[dict[str, str], str]]
 
@@ -30,6 +40,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
     monkeypatch.setattr(METRICS, "build_ended", build_ended)
     return counted
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=2) as pool:
+        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture
@@ -61,7 +77,7 @@ async def test_one_that_was_being_cancelled_has_not_failed(
     engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher
 ) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
-    await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]))
+    await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]), "ops")
     outcome = await close(engine, dispatcher, build_id_of(workspace_id, 1))
     assert (outcome.status, outcome.error) == (BuildStatus.CANCELED, "canceled")
     assert [status for _, status in told] == ["canceled"]
@@ -74,3 +90,38 @@ async def test_one_that_has_ended_by_itself_stays_as_it_ended(
     await finish(engine, workspace_id)
     assert (await close(engine, dispatcher, build_id_of(workspace_id, 1))).status is BuildStatus.SUCCEEDED
     assert told == []
+
+
+async def test_one_that_is_released_at_that_moment_has_not_failed(
+    engine: AsyncEngine, told: Told, dispatcher: NotedDispatcher, database_url: str
+) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    watcher = await asyncpg.connect(dsn_of(database_url))
+    try:
+        async with engine.begin() as connection:
+            await record_build(connection, workspace_id, Transition.DELETE)
+            closing = asyncio.create_task(close(engine, dispatcher, build_id_of(workspace_id, 1)))
+            await until_blocked(watcher)
+    finally:
+        await watcher.close()
+    outcome = await closing
+    assert (outcome.status, outcome.error) == (BuildStatus.CANCELED, "canceled")
+    assert [status for _, status in told] == ["canceled"]
+
+
+@pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED])
+async def test_how_one_has_ended_is_told_in_full(
+    engine: AsyncEngine, store: ClaimStore, dispatcher: NotedDispatcher, status: BuildStatus
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    build_id = build_id_of(workspace_id, 2)
+    replaced = [Replacement(resource="vm.main", paths=["image"])]
+    await begin_build(engine, build_id)
+    await record_replacements(engine, workspace_id, build_id, replaced)
+    await end_build(engine, build_id, status, provisioned=Provisioned(address="http://here"))
+    expected = BuildOutcome(status, None, replaced)
+    if status is BuildStatus.SUCCEEDED:
+        expected = BuildOutcome(status, None, replaced, address="http://here")
+    assert await close(engine, dispatcher, build_id) == expected
+    place: BuildPlace = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).locate_build, build_id)
+    assert place.ended == expected

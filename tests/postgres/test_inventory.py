@@ -214,7 +214,7 @@ async def test_what_a_deleted_workspace_left_is_removed(engine: AsyncEngine, hos
 
 
 async def test_what_is_just_being_deleted_is_no_finding(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
-    await release_workspace(engine, str(prebuild))
+    await release_workspace(engine, str(prebuild), "ops")
     await host.driver.stop(replace_number(provision(prebuild)), silent)
     assert await host.look() == await host.look() == []
 

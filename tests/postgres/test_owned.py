@@ -96,7 +96,7 @@ async def test_only_claimed_workspaces_are_steered(engine: AsyncEngine, store: C
     preset = await make_preset(engine, instances=0)
     [pooled] = await make_ready(engine, preset, 1)
     [failed] = await fail(engine, preset, 1)
-    await release_workspace(engine, DEV)
+    await release_workspace(engine, DEV, "ops")
     rows = await rows_of(engine)
     for ask in (start_workspace, stop_workspace):
         with pytest.raises(InvalidInput, match="workspaces prune") as refused:
@@ -121,7 +121,7 @@ async def test_only_claimed_workspaces_are_steered(engine: AsyncEngine, store: C
 
 async def test_a_failed_deletion_is_no_way_back(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, autostart_schedule=DAILY)
-    await release_workspace(engine, DEV)
+    await release_workspace(engine, DEV, "ops")
     await run(engine, dev, FAILED)
     for ask in (start_workspace, stop_workspace):
         with pytest.raises(InvalidInput, match="being deleted"):
@@ -229,7 +229,7 @@ async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine
 async def test_what_was_cancelled_or_failed_to_stop_is_tried_again(engine: AsyncEngine, store: ClaimStore) -> None:
     dev = await claimed(engine, store, ttl_seconds=3600)
     await stop_workspace(engine, DEV, "alice")
-    await cancel_jobs(engine, JobFilter(initiator="alice"))
+    await cancel_jobs(engine, JobFilter(initiator="alice"), "ops")
     row = await row_of(engine, dev)
     assert row.next_action_at == row.last_used_at + HOUR, "its ttl ends all the same"
     assert (await retry_workspace(engine, DEV, "ops")).status == "stopping"

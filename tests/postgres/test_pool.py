@@ -172,10 +172,10 @@ async def test_cancelling_the_pools_jobs_never_cancels_a_claim(engine: AsyncEngi
     pools = JobFilter(initiator="prebuilds")
     claim_builds = {c.result.build_id for c in claims if c.result is not None}
     assert not claim_builds & {job.build_id for job in await list_jobs(engine, pools)}
-    assert (await cancel_jobs(engine, pools, dry_run=True)).result.canceled == 3
-    assert (await cancel_jobs(engine, pools)).result.model_dump() == {"canceled": 3, "skipped": 0}
+    assert (await cancel_jobs(engine, pools, "ops", dry_run=True)).result.canceled == 3
+    assert (await cancel_jobs(engine, pools, "ops")).result.model_dump() == {"canceled": 3, "skipped": 0}
     running = JobFilter(initiator="prebuilds", status=[BuildStatus.RUNNING])
-    assert (await cancel_jobs(engine, running)).build_ids == [build_id_of(begun, 1)]
+    assert (await cancel_jobs(engine, running, "ops")).build_ids == [build_id_of(begun, 1)]
     left = await list_jobs(engine, JobFilter(status=[BuildStatus.PENDING]))
     assert {job.build_id for job in left} == claim_builds
     assert len(workspace_ids(claims)) == 2

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.dispatch import Dispatcher, Relay
-from prebuilds.payloads import BuildStatus, build_id_of, build_workflow_id
+from prebuilds.payloads import BuildStatus, OperatorRequest, build_id_of, build_workflow_id
 from prebuilds.planning.plan import plan_preset
 from prebuilds.settings import Settings
 from prebuilds.store.build_end import end_build
@@ -22,7 +22,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.owned import start_workspace, stop_workspace
-from prebuilds.store.workspaces import release_workspace
+from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.workspace_operations import WorkspaceOperations
 from tests.builders import make_preset
@@ -51,7 +51,7 @@ def dispatcher(engine: AsyncEngine, workflows: Workflows) -> Dispatcher:
 
 async def release(engine: AsyncEngine, workspace_id: UUID) -> tuple[UUID, list[UUID]]:
     """The deletion, and what has to make way for it."""
-    released, recorded = await release_workspace(engine, str(workspace_id))
+    released, recorded = await release_workspace(engine, str(workspace_id), "ops")
     assert released == workspace_id
     return recorded.id, recorded.canceled
 
@@ -165,10 +165,28 @@ async def test_workflows_are_told_what_makes_way(
     await dispatcher.drain()
     assert workflows.canceled == [build_workflow_id(build_id_of(dev, 3))], "the stop that nobody had begun"
     await begin_build(engine, build_id_of(dev, 4))
-    await operations.release(DEV)
+    await operations.release(DEV, "ops")
     await dispatcher.drain()
     assert workflows.canceled[1:] == [build_workflow_id(build_id_of(dev, 4))]
     assert workflows.started[-1] == build_workflow_id(build_id_of(dev, 5))
+
+
+async def test_who_asks_is_recorded_once_for_each_thing_done(
+    engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
+) -> None:
+    operations = WorkspaceOperations(engine, cast("Client", workflows), dispatcher)
+    dev = await claimed(engine, store, handed_over=False)
+    await begin_build(engine, build_id_of(dev, 2))
+    await operations.cancel_jobs(JobFilter(status=[BuildStatus.RUNNING]), "carol")
+    await end_build(engine, build_id_of(dev, 2), CANCELED)
+    for by in ("dave", "erin"):
+        await operations.request_of_workspace(OperatorRequest(action="release", workspace=DEV, by=by))
+    await dispatcher.drain()
+    told = [(e.kind, e.actor) for e in (await show_workspace(engine, DEV)).events]
+    assert [event for event in told if event[0] in ("job_canceled", "released")] == [
+        ("job_canceled", "carol"),
+        ("released", "dave"),
+    ]
 
 
 @pytest.mark.parametrize("by", ["release", "operator"])
@@ -179,7 +197,7 @@ async def test_a_lost_cancellation_is_made_up_for(
     if by == "release":
         await release(engine, workspace_id)
     else:
-        await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]))
+        await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]), "ops")
     relay = Relay(engine, cast("Client", workflows), dispatcher, Settings())
     await make_due(engine)
     await relay.sweep()

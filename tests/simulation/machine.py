@@ -239,14 +239,14 @@ class PoolMachine(RuleBasedStateMachine):
         workspace = sorted(self.won)[pick % len(self.won)]
         self.released.add(workspace)
         del self.won[workspace]
-        self.world.run(release_workspace(self.world.engine, str(workspace)))
+        self.world.run(release_workspace(self.world.engine, str(workspace), "ops"))
         self._count("release")
 
     @rule(status=st.sampled_from([BuildStatus.PENDING, BuildStatus.RUNNING]))
     def cancel_jobs(self, status: BuildStatus) -> None:
         """An operator clears the pool's queue."""
         claims = {b.id: b.status for b in self.world.rows(BUILDS) if b.stage == "claim"}
-        self.world.run(cancel_jobs(self.world.engine, JobFilter(initiator="prebuilds", status=[status])))
+        self.world.run(cancel_jobs(self.world.engine, JobFilter(initiator="prebuilds", status=[status]), "ops"))
         assert {b.id: b.status for b in self.world.rows(BUILDS) if b.stage == "claim"} == claims
         self._count("cancel_jobs")
 

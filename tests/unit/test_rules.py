@@ -142,6 +142,9 @@ GOOD = {"preset": "a/b/c", "owner": "alice", "name": "dev"}
         ({"on_empty": "maybe"}, "on_empty"),
         ({"wait_timeout_seconds": 0}, "wait_timeout_seconds"),
         ({"on_timeout": "wait"}, "on_timeout"),
+        ({"on_timeout": "create"}, "on_timeout"),
+        ({"on_timeout": "create", "on_empty": "create"}, "on_timeout"),
+        ({"wait_timeout_seconds": 60}, "wait_timeout_seconds"),
         ({"next_start_at": "2026-01-01T00:00:00Z"}, "next_start_at"),
         ({"next_start_at": "tomorrow"}, "next_start_at"),
     ],
@@ -150,6 +153,18 @@ def test_a_bad_claim_names_its_field(change: dict[str, Any], field: str) -> None
     with pytest.raises(InvalidInput) as wrong:
         check_request(parse_input(ClaimRequest, GOOD | change, "claim"))
     assert field in wrong.value.details
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"on_empty": "wait", "wait_timeout_seconds": 60, "on_timeout": "create"},
+        {"on_empty": "fail", "wait_timeout_seconds": 300, "on_timeout": "fail"},  # what is so anyway may be said
+    ],
+)
+def test_a_good_claim(change: dict[str, Any]) -> None:
+    asked = parse_input(ClaimRequest, GOOD | change, "claim")
+    assert check_request(asked) is asked
 
 
 JSON = st.recursive(

@@ -45,7 +45,7 @@ from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
-from prebuilds.workers import claims_worker_on, worker_on
+from prebuilds.workers import claims_worker_on, settle_heap, worker_on
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
@@ -192,6 +192,7 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
         await check_schema(engine)
         async with exporting(settings.metrics_port) as telemetry:
             client = await connect(temporal_address(settings), **telemetry)
+            settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))
                 await stop.wait()

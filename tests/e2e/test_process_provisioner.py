@@ -338,7 +338,8 @@ async def test_what_is_forked_after_a_look_is_ended_too(
 
 
 async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = wanted({"command": ["sh", "-c", "setsid sleep 1000 & touch up; exec sleep 1000"], "ready": {"file": "up"}})
+    leaves = "setsid sh -c 'touch up; exec sleep 1000' & exec sleep 1000"  # ready once it has a session of its own
+    build = wanted({"command": ["sh", "-c", leaves], "ready": {"file": "up"}})
     await driver.apply(build, log)
     with monkeypatch.context() as patched:
         patched.setattr(process_host, "KILL_GRACE_S", 0.1)

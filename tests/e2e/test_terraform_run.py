@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ touch "begun-$1"
 until test -e ../go; do sleep 0.02; done
 echo whole > state
 """
+
+
+@pytest.fixture(autouse=True)
+def _heard_interrupts() -> Iterator[None]:
+    """Whoever is started in a shell's background ignores interrupts, and a script of ours could not change that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

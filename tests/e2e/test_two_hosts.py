@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,13 +80,28 @@ def rows(stack: DevStack, organization: str) -> dict[str, tuple[str, bool, int]]
     return ask_database(stack, ask)
 
 
-def check_places(stack: DevStack, organization: str, hosts: list[Host]) -> None:
+def check_places(stack: DevStack, organization: str, hosts: Sequence[Host]) -> None:
     """Each workspace runs once, on the host that its row names, and nothing else does."""
     placed = {host.id: count(host) for host in hosts}
     expected: dict[str, dict[str, Any]] = {host.id: {} for host in hosts}
     for workspace_id, (host, _, _) in rows(stack, organization).items():
         expected[host][workspace_id] = RUNS
     assert placed == expected
+
+
+def spread(stack: DevStack, organization: str, queue: str, hosts: tuple[Host, Host], each: int) -> None:
+    """Give each of two hosts as many prebuilds: whichever polls first might get all of a pool that both fill."""
+    first, second = hosts
+    first.start()
+    stack.apply(organization, each, queue=queue, **QUICK)
+    stack.wait_whole(organization)
+    first.kill()  # its processes outlive a worker
+    second.start()
+    stack.apply(organization, 2 * each, queue=queue, **QUICK)
+    stack.wait_whole(organization)
+    first.start()
+    check_places(stack, organization, hosts)
+    assert [host for host, _, _ in rows(stack, organization).values()].count(first.id) == each
 
 
 def claim_on(stack: DevStack, organization: str, host: Host, prefix: str) -> str:
@@ -99,7 +114,7 @@ def claim_on(stack: DevStack, organization: str, host: Host, prefix: str) -> str
     raise AssertionError("twelve claims, and none of that host")
 
 
-def empty(stack: DevStack, organization: str, queue: str, hosts: list[Host]) -> None:
+def empty(stack: DevStack, organization: str, queue: str, hosts: Sequence[Host]) -> None:
     """Release everything: nothing is left on any host."""
     stack.apply(organization, 0, queue=queue, **QUICK)
     for workspace in stack.workspaces(organization):
@@ -112,13 +127,8 @@ def empty(stack: DevStack, organization: str, queue: str, hosts: list[Host]) -> 
 def test_every_build_reaches_the_host_that_made_the_workspace(
     stack: DevStack, workers: Workers, tmp_path: Path
 ) -> None:
-    hosts = [workers.host(tmp_path / name, "two-hosts") for name in ("a", "b")]
-    for host in hosts:
-        host.start()
-    stack.apply("two-hosts", 12, queue="two-hosts", **QUICK)
-    stack.wait_whole("two-hosts")
-    check_places(stack, "two-hosts", hosts)
-    assert {host for host, _, _ in rows(stack, "two-hosts").values()} == {host.id for host in hosts}
+    hosts = (workers.host(tmp_path / "a", "two-hosts"), workers.host(tmp_path / "b", "two-hosts"))
+    spread(stack, "two-hosts", "two-hosts", hosts, 6)
     for here, other in (hosts, hosts[::-1]):
         mine = claim_on(stack, "two-hosts", here, here.folder.name)
         folder = Path("workspaces") / mine
@@ -138,12 +148,8 @@ def test_every_build_reaches_the_host_that_made_the_workspace(
 
 def test_what_a_host_has_waits_for_it_while_it_is_away(stack: DevStack, workers: Workers, tmp_path: Path) -> None:
     queue = "hosts-away"
-    hosts = [workers.host(tmp_path / name, queue) for name in ("a", "b")]
-    away, there = hosts
-    for host in hosts:
-        host.start()
-    stack.apply("away", 8, queue=queue, **QUICK)
-    stack.wait_whole("away")
+    hosts = away, there = workers.host(tmp_path / "a", queue), workers.host(tmp_path / "b", queue)
+    spread(stack, "away", queue, hosts, 4)
     mine = claim_on(stack, "away", away, "mine")
     stack.wait_whole("away")
     idle = {w for w, (host, claimable, _) in rows(stack, "away").items() if host == away.id and claimable}

@@ -39,7 +39,8 @@ def _on_path(terraform_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[TerraformProvisioner]:
     yield TerraformProvisioner(tmp_path / "host-a")
-    left = [p for p in psutil.process_iter() if str(tmp_path) in environment_of(p)]
+    found = [p for p in psutil.process_iter() if str(tmp_path) in environment_of(p)]
+    _, left = psutil.wait_procs(found, timeout=5)  # one that was killed is seen until the system has taken it down
     for process in left:
         process.kill()
     assert not left, "no Terraform, and nothing that it started, is left running"

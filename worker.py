@@ -37,7 +37,6 @@ from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
-from prebuilds.payloads import CONTROL_QUEUE, PROVISIONER_QUEUE
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
@@ -45,6 +44,7 @@ from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
+from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
 from prebuilds.workers import claims_worker_on, settle_heap, worker_on
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest

@@ -12,12 +12,13 @@ from temporalio import activity
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import BuildStatus, Replacement, Stage, Transition
+from prebuilds.payloads import Replacement
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.replacements import Recorded, read_replacements
 from prebuilds.store.workspaces import show_workspace
+from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 
 @dataclass(frozen=True)

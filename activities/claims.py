@@ -14,7 +14,6 @@ from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PresetNot
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import (
-    PREBUILDS_USER,
     ClaimPlace,
     ClaimQueued,
     ClaimRequest,
@@ -22,8 +21,6 @@ from prebuilds.payloads import (
     ClaimsRequest,
     ClaimsResult,
     ClaimTerms,
-    MissReason,
-    OnEmpty,
     parse_claim_id,
     parse_input,
     parse_path,
@@ -35,6 +32,7 @@ from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, request_hash
 from prebuilds.store.status import creation_is_held
+from prebuilds.vocabulary import PREBUILDS_USER, MissReason, OnEmpty
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
 

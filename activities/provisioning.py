@@ -16,12 +16,12 @@ from activities.builds import BuildOutcome, ended_badly, ended_outcome, measure,
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
 from prebuilds.store.replacements import Recorded, record_replacements
+from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 logger = logging.getLogger(__name__)
 

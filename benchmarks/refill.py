@@ -28,9 +28,9 @@ from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import arriving
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
-from prebuilds.payloads import build_id_of, build_workflow_id
 from prebuilds.stack import WorkerProcess
 from prebuilds.store.engine import create_engine
+from prebuilds.vocabulary import build_id_of, build_workflow_id
 
 POOLS = 4
 READY = 50

@@ -30,30 +30,32 @@ from prebuilds.connecting import (
 )
 from prebuilds.linting import LINT_TIMEOUT, LintInput, LintReport, lint_workflow_id
 from prebuilds.payloads import (
-    CLAIMS_QUEUE,
-    CONTROL_QUEUE,
-    ORCHESTRATOR_ID,
-    BuildStatus,
     ClaimId,
     ClaimRequest,
     ClaimResult,
     ClaimsRequest,
     ClaimsResult,
     ClaimTerms,
-    OnEmpty,
     OperatorRequest,
     OrchestratorStatus,
     ReleaseResult,
-    Transition,
     WorkspaceAction,
     WorkspaceBuildInput,
     WorkspaceBuildResult,
-    build_workflow_id,
-    claim_workflow_id,
     parse_claim_id,
     parse_input,
 )
 from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
+from prebuilds.vocabulary import (
+    CLAIMS_QUEUE,
+    CONTROL_QUEUE,
+    ORCHESTRATOR_ID,
+    BuildStatus,
+    OnEmpty,
+    Transition,
+    build_workflow_id,
+    claim_workflow_id,
+)
 
 __all__ = ["PrebuildsClient", "connect"]
 

@@ -20,18 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.connecting import PEOPLE_PRIORITY, start_short
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import (
-    CONTROL_QUEUE,
-    INVENTORY_ID,
-    ORCHESTRATOR_ID,
-    PREBUILDS_USER,
-    BuildStatus,
-    InventoryInput,
-    OrchestratorInput,
-    Transition,
-    WorkspaceBuildInput,
-    build_workflow_id,
-)
+from prebuilds.payloads import InventoryInput, OrchestratorInput, WorkspaceBuildInput
 from prebuilds.settings import Settings
 from prebuilds.store import actions, builds, control
 from prebuilds.store.build_logs import forget_old_logs
@@ -40,6 +29,15 @@ from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.control import Control
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
+from prebuilds.vocabulary import (
+    CONTROL_QUEUE,
+    INVENTORY_ID,
+    ORCHESTRATOR_ID,
+    PREBUILDS_USER,
+    BuildStatus,
+    Transition,
+    build_workflow_id,
+)
 
 logger = logging.getLogger(__name__)
 

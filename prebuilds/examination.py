@@ -19,7 +19,6 @@ from prebuilds import fairness
 from prebuilds.api import InvalidInput
 from prebuilds.connecting import connect
 from prebuilds.fairness import Fairness
-from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
@@ -29,6 +28,7 @@ from prebuilds.store.control import read_control
 from prebuilds.store.engine import check_reachable, create_engine, hide_password
 from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 
 CHECK_TIMEOUT_S = 3.0
 CLOCK_GAP_MAX_S = 2.0

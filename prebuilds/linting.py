@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.api import PrebuildsError
-from prebuilds.payloads import NAME_LENGTH_MAX, Payload, Replacement
+from prebuilds.payloads import Payload, Replacement
+from prebuilds.vocabulary import NAME_LENGTH_MAX
 
 LINT_TIMEOUT = timedelta(minutes=10)
 """Of one lint: a plan that asks a slow cloud takes minutes."""

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.payloads import ORCHESTRATOR_ID, OrchestratorStatus
+from prebuilds.payloads import OrchestratorStatus
 from prebuilds.store import control
 from prebuilds.store.control import Control
 from prebuilds.views import LoopStatus
+from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 ASK_TIMEOUT = timedelta(seconds=3)
 """For a question to the loop: `status` must answer at 3 a.m., also while no worker does."""

@@ -16,7 +16,7 @@ from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.client import PrebuildsClient
 from prebuilds.dispatch import NUDGED_MAX, orchestrator_input, start_orchestrator
 from prebuilds.loop_status import loop_status
-from prebuilds.payloads import ORCHESTRATOR_ID, OperatorRequest
+from prebuilds.payloads import OperatorRequest
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
@@ -38,6 +38,7 @@ from prebuilds.views import (
     TemplateRow,
     status_page,
 )
+from prebuilds.vocabulary import ORCHESTRATOR_ID
 from prebuilds.workspace_operations import WorkspaceOperations
 
 STATUS_BYTES_MAX = 400_000

@@ -15,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import Claimer, OwnerNotFound, PrebuiltWorkspacesNotSupported, ReconciliationOrchestrator
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import ORCHESTRATOR_ID, ClaimRequest, Replacement, parse_input
+from prebuilds.payloads import ClaimRequest, Replacement, parse_input
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.replacements import record_replacements
 from prebuilds.store.snapshots import snapshot_state
 from prebuilds.store.workspaces import user_name
+from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 
 class TemporalSnapshotter:

@@ -13,9 +13,10 @@ from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
-from prebuilds.payloads import Duration, field_messages
+from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
 from prebuilds.state_key import parse_keys
+from prebuilds.vocabulary import Duration
 
 STACK_FILE = "stack.json"
 

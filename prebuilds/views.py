@@ -8,7 +8,8 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import BuildStatus, Payload, Stage, Timestamp, Transition
+from prebuilds.payloads import Payload
+from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
 
 
 class WorkspaceRow(Payload):

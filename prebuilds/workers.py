@@ -15,10 +15,10 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRu
 from activities.claims import ClaimActivities
 from activities.errors import TypedErrors
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import CLAIMS_QUEUE
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 

@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER_ID
 from prebuilds.store.tables import metadata
+from prebuilds.vocabulary import PREBUILDS_USER_ID
 from tests.builders import MadePreset
 
 

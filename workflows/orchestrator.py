@@ -27,9 +27,8 @@ with workflow.unsafe.imports_passed_through():
         OrchestratorStatus,
         StopAnswer,
         parse_input,
-        reconcile_preset_id,
-        rfc3339,
     )
+    from prebuilds.vocabulary import reconcile_preset_id, rfc3339
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of, refused
 

@@ -19,7 +19,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
     from activities.provisioning import ProvisioningActivities
     from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
-    from prebuilds.payloads import BuildStatus, WorkspaceBuildInput, WorkspaceBuildResult, parse_input
+    from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult, parse_input
+    from prebuilds.vocabulary import BuildStatus
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 

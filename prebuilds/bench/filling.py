@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER_ID, PROVISIONER_QUEUE
+from prebuilds.vocabulary import PREBUILDS_USER_ID, PROVISIONER_QUEUE
 
 PRESETS_PER_TEMPLATE = 10
 

@@ -10,9 +10,9 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from prebuilds.bench.figures import Report, Sample, ratio
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import ORCHESTRATOR_ID
 from prebuilds.planning.rules import Rules
 from prebuilds.store.snapshots import COUNT_POOLS
+from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 WARM_UP = 2
 

@@ -82,11 +82,11 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
 async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass."""
     from prebuilds.connecting import connect
-    from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
     from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.control import read_control
     from prebuilds.store.engine import create_engine
+    from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
 
     client = await connect(address)
     provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]

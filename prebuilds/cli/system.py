@@ -28,7 +28,7 @@ def duration(text: str, field: str) -> timedelta:
     """
     from datetime import timedelta
 
-    from prebuilds.payloads import parse_duration
+    from prebuilds.vocabulary import parse_duration
 
     try:
         value = parse_duration(text)

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import ProvisionerUnavailable
 from prebuilds.conformance.subject import Subject, Violation, expect
-from prebuilds.payloads import PREBUILDS_USER
 from prebuilds.provisioners.base import InventoryItem, Locality, Provision, Provisioned, Provisioner, StaleBuild
+from prebuilds.vocabulary import PREBUILDS_USER
 
 LAST_BUILD = 1_000_000
 """Of the removal at a check's end: later than all others."""

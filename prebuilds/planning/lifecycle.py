@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.planning.autostart import coming_start
+from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 RETRY_STEP = timedelta(seconds=10)
 """A failed deletion is tried again after 10 s, 20 s, 30 s: linear, since its cause is rarely load of our making. So is

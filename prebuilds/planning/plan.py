@@ -11,7 +11,6 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid5
 
-from prebuilds.payloads import NAMESPACE
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.snapshot import (
     Prebuild,
@@ -22,6 +21,7 @@ from prebuilds.planning.snapshot import (
     is_unhealthy,
 )
 from prebuilds.planning.state import PoolState, pool_state
+from prebuilds.vocabulary import NAMESPACE
 
 CREATES_PER_PASS_MAX = 100
 """Of one preset. A pool of thousands fills over several passes; none of them holds its transaction for long."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from prebuilds.payloads import BuildStatus, Transition
 from prebuilds.planning.rules import Rules
+from prebuilds.vocabulary import BuildStatus, Transition
 
 IN_PROGRESS = frozenset({BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.CANCELING})
 PROBE_FAILURES_MAX = 2

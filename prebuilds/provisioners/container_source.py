@@ -20,9 +20,10 @@ from pydantic import (
     model_validator,
 )
 
-from prebuilds.payloads import Duration, field_messages
+from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.provisioners.process_source import placeholders_of
+from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
 OF_THE_OWNER = frozenset({"owner", "name"})

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prebuilds.payloads import Duration, field_messages
+from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
+from prebuilds.vocabulary import Duration
 
 PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "organization", "template", "preset", "folder")
 PARAMETER = "param."

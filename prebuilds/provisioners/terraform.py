@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
-from prebuilds.payloads import PREBUILDS_USER, Replacement
+from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
     InventoryItem,
@@ -30,6 +30,7 @@ from prebuilds.provisioners.terraform_run import find_binary
 from prebuilds.provisioners.terraform_source import SMALL_SOURCE, parse_source
 from prebuilds.provisioners.terraform_state import has_resources, resource_names, shown_outputs
 from prebuilds.provisioners.terraform_work import Work
+from prebuilds.vocabulary import PREBUILDS_USER
 
 READY_POLL_S = 0.2
 READY_POLL_MAX_S = 2.0

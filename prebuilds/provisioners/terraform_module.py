@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prebuilds.payloads import PREBUILDS_USER
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.terraform_source import RESERVED, TerraformSource, fill_variables, invalid
+from prebuilds.vocabulary import PREBUILDS_USER
 
 # A block begins a line, as HCL wants it. Within a comment of several lines it is taken for one, too: that costs a
 # warning about a value that nobody has asked for.

@@ -13,7 +13,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.planning.lifecycle import (
     AUTOSTART,
     TTL,
@@ -25,6 +24,7 @@ from prebuilds.planning.lifecycle import (
 )
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 RELAY = "relay"
 ACTIONS_AT_ONCE = 100

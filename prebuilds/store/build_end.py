@@ -11,13 +11,13 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 # Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
 LOCK_PRESET = text("""

@@ -18,8 +18,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 from prebuilds.provisioners.base import Provision, StaleBuild
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
 """How long after its begin a build's workflow is first looked after; a start of a running one costs one call."""

@@ -20,9 +20,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, MissReason
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult
 from prebuilds.store.claim_refusals import ClaimTarget, refusal, unstorable
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
+from prebuilds.vocabulary import MissReason
 
 # NO KEY UPDATE: claims in the air refer to the preset by its key, and go on. The template keeps its active version.
 LOCK_PRESET = """

@@ -18,10 +18,11 @@ from uuid import UUID, uuid5
 import asyncpg
 
 from prebuilds.api import NameTaken
-from prebuilds.payloads import NAMESPACE, ClaimRequest, ClaimResult, ClaimTerms, MissReason, build_id_of
+from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
+from prebuilds.vocabulary import NAMESPACE, MissReason, build_id_of
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open_v1((answer ->> 'build_id')::uuid) AS build_open

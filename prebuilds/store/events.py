@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER
 from prebuilds.planning.pass_plan import Note
+from prebuilds.vocabulary import PREBUILDS_USER
 
 RECORD_EVENT = text("""
     INSERT INTO events (kind, actor, preset_id, workspace_id, build_id, claim_id, data)

@@ -15,12 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, WorkspaceNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, Transition, build_id_of
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import BEGIN_DELETIONS, RECORD_DELETIONS
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import KeepResult, PruneResult
+from prebuilds.vocabulary import PREBUILDS_USER_ID, Transition, build_id_of
 
 PRUNED_AT_ONCE_MAX = 200
 """Of one transaction, which holds the preset's passes up."""

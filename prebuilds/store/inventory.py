@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER, PREBUILDS_USER_ID
 from prebuilds.planning.inventory import Comparison, Finding, Found, Recorded, Sighting
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.provisioners.base import Provision
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 INTERVAL = timedelta(minutes=10)
 RECENTLY_DELETED = timedelta(days=7)

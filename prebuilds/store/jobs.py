@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Stage
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.views import CancelResult, JobFilter, JobRow
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
 
 LIST_MAX = 10_000
 """Rows that one listing returns at most."""

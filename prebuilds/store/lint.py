@@ -9,7 +9,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
-from prebuilds.payloads import build_id_of
 from prebuilds.provisioners.base import Provision
 from prebuilds.store.builds import (
     READ_BUILD,
@@ -18,6 +17,7 @@ from prebuilds.store.builds import (
     provisioning_queue,
 )
 from prebuilds.store.presets import find_preset
+from prebuilds.vocabulary import build_id_of
 
 CANDIDATES_MAX = 3
 """One of them is planned; the others are for when it is claimed meanwhile, or its host is away."""

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER, PREBUILDS_USER_ID
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 logger = logging.getLogger(__name__)
 

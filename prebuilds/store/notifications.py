@@ -12,9 +12,10 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER, Replacement
+from prebuilds.payloads import Replacement
 from prebuilds.planning.notifying import LIFE
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER
 
 NOTIFIERS = ("log", "webhook")
 BATCH_MAX = 10

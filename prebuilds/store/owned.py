@@ -13,12 +13,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import TTL_MAX, BuildStatus, Stage, Transition
 from prebuilds.planning.autostart import parse_autostart
 from prebuilds.store.actions import life_of, plan_next_action, read_lives, record_asked_build
 from prebuilds.store.events import record_event
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import WorkspaceChange, WorkspaceSettings
+from prebuilds.vocabulary import TTL_MAX, BuildStatus, Stage, Transition
 
 ONGOING = (BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.SUCCEEDED)
 SET = text("""

@@ -17,12 +17,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import SupersededPass
-from prebuilds.payloads import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 from prebuilds.planning.plan import deletions, plan_preset, prebuild_name, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.store.events import record_event
 from prebuilds.store.snapshots import read_preset
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 
 # Preset, then template: nobody activates another version, deprecates or deletes while a pass writes.
 FENCE = text("""

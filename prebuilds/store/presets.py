@@ -14,7 +14,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, parse_path
+from prebuilds.payloads import parse_path
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
@@ -23,6 +23,7 @@ from prebuilds.store.retiring import find_live_template
 from prebuilds.store.snapshots import read_preset, snapshot_state, snapshot_transaction
 from prebuilds.store.templates import lock_apply
 from prebuilds.views import PresetInfo, WindowRow
+from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 _PRESETS = """
     SELECT p.id, o.name || '/' || t.name || '/' || p.name AS path

@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import PREBUILDS_USER
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER
 
 # What lives on one host has that host's name; the rest can be asked from anywhere.
 LIST_IDLE = text("""

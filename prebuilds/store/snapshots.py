@@ -12,7 +12,6 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     PROBE_FAILURES_MAX,
@@ -25,6 +24,7 @@ from prebuilds.planning.snapshot import (
     PresetCounts,
     PresetSnapshot,
 )
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 
 ISOLATION = text("SELECT current_setting('transaction_isolation')")
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.payloads import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER_ID
+from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER_ID
 
 metadata = MetaData(
     naming_convention={

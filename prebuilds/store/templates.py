@@ -16,8 +16,8 @@ from uuid import UUID, uuid5
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prebuilds.payloads import NAMESPACE
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent, preset_id
+from prebuilds.vocabulary import NAMESPACE
 
 APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
 

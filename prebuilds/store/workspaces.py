@@ -10,11 +10,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition, parse_path
+from prebuilds.payloads import parse_path
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 
 EVENTS_SHOWN = 50
 

@@ -13,11 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
-from prebuilds.payloads import PREBUILDS_USER, Payload
+from prebuilds.payloads import Payload
 from prebuilds.planning.content import policy_changes, preset_id
 from prebuilds.store import templates as store
 from prebuilds.store.events import record_event
 from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
+from prebuilds.vocabulary import PREBUILDS_USER
 
 
 class ActivatedVersion(Payload):

@@ -16,11 +16,12 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, Payload
+from prebuilds.payloads import Payload
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries, is_storable
 from prebuilds.templates.yaml_text import Path, load_yaml
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name
 
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""

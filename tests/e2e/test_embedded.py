@@ -13,7 +13,8 @@ from prebuilds.api import StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
-from prebuilds.payloads import ClaimResult, claim_workflow_id
+from prebuilds.payloads import ClaimResult
+from prebuilds.vocabulary import claim_workflow_id
 from tests.e2e.dev_stack import DevStack
 
 SERVICE = Path(__file__).with_name("embedded_service.py")

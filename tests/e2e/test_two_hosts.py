@@ -22,10 +22,10 @@ from activities.inventory import InventoryActivities, Look
 from prebuilds import provisioners
 from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import build_id_of
 from prebuilds.probing import Prober
 from prebuilds.store import inventory
 from prebuilds.store.engine import create_engine
+from prebuilds.vocabulary import build_id_of
 from tests.e2e.dev_stack import DevStack, until
 from tests.kill_steps.things import Processes
 from tests.kill_steps.workers import Host, Workers

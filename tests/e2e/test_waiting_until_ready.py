@@ -10,7 +10,8 @@ import pytest
 
 from prebuilds.api import WorkspaceBuildFailed, WorkspaceNotFound
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import CONTROL_QUEUE, BuildStatus, ClaimResult, OnEmpty, build_id_of, build_workflow_id
+from prebuilds.payloads import ClaimResult
+from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, OnEmpty, build_id_of, build_workflow_id
 from tests.e2e.dev_stack import DevStack
 
 EVENTS_MAX = 12

@@ -20,8 +20,9 @@ from temporalio.client import Client
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces, StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import ClaimResult, OnEmpty
+from prebuilds.payloads import ClaimResult
 from prebuilds.store.engine import dsn_of
+from prebuilds.vocabulary import OnEmpty
 from tests.e2e.dev_stack import DevStack, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}

@@ -9,11 +9,11 @@ from uuid import UUID
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import BuildStatus, build_id_of
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.tables import metadata
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import claim, make_ready, workspace_ids
 from tests.rows import do, one

@@ -18,15 +18,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.claims import ClaimActivities
 from prebuilds.api import PrebuildsError
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import (
-    BuildStatus,
-    ClaimPlace,
-    ClaimQueued,
-    ClaimRequest,
-    ClaimResult,
-    ClaimsResult,
-    build_id_of,
-)
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimsResult
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
@@ -37,6 +29,7 @@ from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, request_hash
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_transaction
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset
 from tests.rows import do, one
 

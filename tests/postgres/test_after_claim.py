@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.payloads import build_id_of
 from prebuilds.planning.autostart import next_start
 from prebuilds.store import actions
 from prebuilds.store.actions import take_due_actions
@@ -20,6 +19,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.owned import set_workspace, start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import (
     DAILY,

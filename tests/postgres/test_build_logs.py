@@ -21,13 +21,14 @@ from activities.provisioning import ProvisioningActivities
 from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher, Relay
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import BuildStatus, Replacement, build_id_of
+from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
 from prebuilds.settings import Settings
 from prebuilds.store import build_logs
 from prebuilds.store.build_logs import Position, find_logged_builds, read_log
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import Workflows, fail, make_ready, record_prebuilds

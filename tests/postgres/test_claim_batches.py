@@ -21,9 +21,10 @@ from prebuilds.api import (
     PrebuildsError,
     PresetNotFound,
 )
-from prebuilds.payloads import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimResult, ClaimsResult, MissReason
+from prebuilds.payloads import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimResult, ClaimsResult
 from prebuilds.store.claims import Claimed, ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.vocabulary import MissReason
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import Desk, claim, make_ready, until_blocked, workspace_ids
 from tests.rows import add_prebuild, do, one, rows_of

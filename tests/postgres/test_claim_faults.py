@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces, StoreUnavailable
-from prebuilds.payloads import PREBUILDS_USER_ID, ClaimResult, ClaimsResult
+from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.vocabulary import PREBUILDS_USER_ID
 from tests.builders import make_preset
 from tests.postgres.pool_steps import (
     Desk,

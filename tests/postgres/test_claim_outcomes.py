@@ -13,7 +13,7 @@ from temporalio.client import Client
 
 from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import CLAIM_ID_BYTES_MAX, ClaimResult, build_id_of
+from prebuilds.payloads import CLAIM_ID_BYTES_MAX, ClaimResult
 from prebuilds.planning.rules import Rules
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.builds import take_due_builds
@@ -22,6 +22,7 @@ from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import explain_claim
 from prebuilds.store.workspaces import show_workspace
+from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import Desk, Workflows, fail, make_ready, record_prebuilds
 from tests.rows import do, one, rows_of

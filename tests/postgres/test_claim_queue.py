@@ -11,14 +11,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, NameTaken, NotAMember, PrebuildsError
-from prebuilds.payloads import (
-    PREBUILDS_USER_ID,
-    ClaimPlace,
-    ClaimResult,
-    build_id_of,
-)
+from prebuilds.payloads import ClaimPlace, ClaimResult
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
     Desk,

@@ -11,15 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
-from prebuilds.payloads import (
-    PREBUILDS_USER_ID,
-    ClaimQueued,
-    ClaimRequest,
-    ClaimResult,
-    MissReason,
-    OnEmpty,
-    build_id_of,
-)
+from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
@@ -31,6 +23,7 @@ from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.retiring import delete_template, deprecate_template
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.status import read_status
+from prebuilds.vocabulary import PREBUILDS_USER_ID, MissReason, OnEmpty, build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
     RULES,

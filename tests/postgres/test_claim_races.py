@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces, WorkspaceNotFound
-from prebuilds.payloads import ClaimResult, MissReason, build_id_of
+from prebuilds.payloads import ClaimResult
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store.builds import RecordedBuild
 from prebuilds.store.claims import ClaimStore
@@ -23,6 +23,7 @@ from prebuilds.store.pool import Written, delete_prebuilds
 from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import MissReason, build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
     RULES,

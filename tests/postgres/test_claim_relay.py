@@ -14,12 +14,13 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from prebuilds.dispatch import Dispatcher, Relay
-from prebuilds.payloads import PREBUILDS_USER_ID, ClaimPlace, ClaimResult, build_id_of
+from prebuilds.payloads import ClaimPlace, ClaimResult
 from prebuilds.settings import Settings
 from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.retiring import deprecate_template
+from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import Desk, Workflows, begin_prebuilds, finish, make_ready, record_prebuilds
 from tests.rows import do, events, one

@@ -14,7 +14,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds import api
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, MissReason, Source, build_id_of
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_refusals import ClaimTarget
@@ -22,6 +21,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, MissReason, Source, build_id_of
 from tests.builders import MadePreset, apply_file, make_preset
 from tests.postgres.pool_steps import claim, make_ready, record_prebuilds, workspace_ids
 from tests.rows import do, one, rows_of

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import BuildStatus, Replacement, Transition, build_id_of
+from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build, record_build
@@ -23,6 +23,7 @@ from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.replacements import record_replacements
 from prebuilds.views import JobFilter
+from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish, until_blocked

@@ -17,7 +17,6 @@ from prebuilds.api import (
     PresetNotFound,
     WorkspaceNotFound,
 )
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.planning.plan import deletions, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store import evidence
@@ -30,6 +29,7 @@ from prebuilds.store.evidence import keep, prune
 from prebuilds.store.pool import delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.views import PruneResult
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, claim, fail, make_ready, record_prebuilds, snapshot_of, workspace_ids
 from tests.rows import events, one, rows_of

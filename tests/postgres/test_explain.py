@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
-from prebuilds.payloads import BuildStatus
 from prebuilds.planning.rules import Rules
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
@@ -19,6 +18,7 @@ from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import EVENTS_MAX, explain_claim, explain_preset
 from prebuilds.store.presets import invalidate
 from prebuilds.store.retiring import delete_template
+from prebuilds.vocabulary import BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, claim, fail, make_ready
 from tests.rows import do, one

@@ -23,7 +23,6 @@ from activities.inventory import InventoryActivities, Look, PlaceActivities
 from activities.provisioning import ProvisioningActivities
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import ORCHESTRATOR_ID, PROVISIONER_QUEUE, build_id_of
 from prebuilds.planning.inventory import YOUNG, Finding, Found, Sighting
 from prebuilds.planning.plan import plan_preset
 from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision
@@ -36,6 +35,7 @@ from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import InventoryRow
+from prebuilds.vocabulary import ORCHESTRATOR_ID, PROVISIONER_QUEUE, build_id_of
 from tests.builders import SOURCE, MadePreset, make_preset
 from tests.postgres.pool_steps import Workflows, claim, make_ready, record_prebuilds, snapshot_of
 from tests.rows import do, events, one

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.notifying import Notifier
-from prebuilds.payloads import Replacement, build_id_of
+from prebuilds.payloads import Replacement
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.notifications import count_failing, forget_old, take_due
 from prebuilds.store.replacements import record_replacements
+from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import claim, make_ready
 from tests.receiver import Receiver

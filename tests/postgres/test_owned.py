@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, WorkspaceNotFound
-from prebuilds.payloads import PREBUILDS_USER_ID, build_id_of
 from prebuilds.planning.autostart import next_start
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.claims import ClaimStore
@@ -23,6 +22,7 @@ from prebuilds.store.pool import delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import list_workspaces, release_workspace, show_workspace
 from prebuilds.views import JobFilter
+from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import (
     DAILY,

@@ -12,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import SnapshotIsolationError, SupersededPass
-from prebuilds.payloads import BuildStatus, Transition, build_id_of
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import count_prebuilds
@@ -26,6 +25,7 @@ from prebuilds.store.jobs import cancel_jobs, list_jobs
 from prebuilds.store.pool import cancel_creations, cancel_pending_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import JobFilter
+from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, record_prebuilds, workspace_ids
 from tests.rows import do, one, rows_of

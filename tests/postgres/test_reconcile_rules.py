@@ -9,7 +9,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import BuildStatus, build_id_of
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import plan_preset, prebuild_id, state_of
@@ -22,6 +21,7 @@ from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.probes import count_probe_failure, forget_probe_failures, list_idle
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, fail, make_ready, record_prebuilds, snapshot_of
 from tests.rows import do, events, one

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.dispatch import Dispatcher, Relay
-from prebuilds.payloads import BuildStatus, OperatorRequest, build_id_of, build_workflow_id
+from prebuilds.payloads import OperatorRequest
 from prebuilds.planning.plan import plan_preset
 from prebuilds.settings import Settings
 from prebuilds.store.build_end import end_build
@@ -24,6 +24,7 @@ from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
+from prebuilds.vocabulary import BuildStatus, build_id_of, build_workflow_id
 from prebuilds.workspace_operations import WorkspaceOperations
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, builds_of, claimed, row_of, run

@@ -13,10 +13,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.provisioning import ProvisioningActivities
 from prebuilds.api import ProvisionFailed
-from prebuilds.payloads import BuildStatus, Transition, build_id_of
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned, StaleBuild
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import AttemptOvertaken, begin_build, record_build, save_state
+from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
 

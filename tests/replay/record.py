@@ -18,7 +18,8 @@ from pathlib import Path
 
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
-from prebuilds.payloads import ClaimsRequest, OnEmpty
+from prebuilds.payloads import ClaimsRequest
+from prebuilds.vocabulary import OnEmpty
 from tests.e2e.dev_stack import DevStack, until
 
 HISTORIES = Path(__file__).parent / "histories"

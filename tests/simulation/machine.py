@@ -12,7 +12,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimResult, Transition
+from prebuilds.payloads import ClaimResult
 from prebuilds.planning.capacity import Shares
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, deletions, plan_preset, state_of
@@ -24,6 +24,7 @@ from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.probes import count_probe_failure
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.views import JobFilter
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from tests.simulation.world import BUILDS, CLAIM_OWNERS, QUEUE, UNMATCHED, WORKSPACES, World
 
 NAMES = ("small", "large")

@@ -15,7 +15,7 @@ import asyncpg
 from sqlalchemy import DateTime, text
 
 from prebuilds.api import PrebuildsError, SupersededPass
-from prebuilds.payloads import PREBUILDS_USER_ID, BuildStatus, ClaimQueued, ClaimRequest, ClaimResult, OnEmpty
+from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
@@ -32,6 +32,7 @@ from prebuilds.store.hand_over import serve_all_waiters
 from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.store.tables import metadata
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, OnEmpty
 from tests.builders import apply_file
 
 T = TypeVar("T")

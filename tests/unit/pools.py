@@ -10,7 +10,6 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from prebuilds.payloads import BuildStatus, Transition
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     Creation,
@@ -23,6 +22,7 @@ from prebuilds.planning.snapshot import (
     PresetSnapshot,
     count_prebuilds,
 )
+from prebuilds.vocabulary import BuildStatus, Transition
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday."""

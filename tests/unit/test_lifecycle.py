@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import BuildStatus, Stage, Transition
 from prebuilds.planning.autostart import coming_start, next_start, parse_autostart
 from prebuilds.planning.lifecycle import (
     CLAIM_TRIES_MAX,
@@ -21,6 +20,7 @@ from prebuilds.planning.lifecycle import (
     look_ahead,
     start_after_asking,
 )
+from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 START, STOP, DELETE = Transition.START, Transition.STOP, Transition.DELETE
 NONE, CREATE, CLAIM = Stage.NONE, Stage.CREATE, Stage.CLAIM

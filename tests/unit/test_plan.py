@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prebuilds.payloads import NAMESPACE
 from prebuilds.planning.plan import (
     CANCELS_PER_PASS_MAX,
     CREATES_PER_PASS_MAX,
@@ -34,6 +33,7 @@ from prebuilds.planning.snapshot import (
     is_unhealthy,
 )
 from prebuilds.planning.state import Desired, desired_at
+from prebuilds.vocabulary import NAMESPACE
 from tests.unit.pools import (
     CANCELED,
     CANCELING,

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from activities.claims import check_request
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import BuildStatus, ClaimRequest, Stage, Transition, parse_duration, parse_input
+from prebuilds.payloads import ClaimRequest, parse_input
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset
 from prebuilds.planning.lifecycle import LatestBuild, next_action
+from prebuilds.vocabulary import BuildStatus, Stage, Transition, parse_duration
 from workflows.raw import preset_ids, seconds, stop_cause
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

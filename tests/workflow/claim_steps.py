@@ -15,7 +15,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Replayer
 
-from prebuilds.payloads import CLAIMS_QUEUE, ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
+from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 

@@ -17,16 +17,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
-from prebuilds.payloads import (
-    CLAIMS_QUEUE,
-    CONTROL_QUEUE,
-    ORCHESTRATOR_ID,
-    ClaimPlace,
-    ClaimQueued,
-    ClaimResult,
-    ClaimsResult,
-)
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
 from prebuilds.planning.plan import ReconcilePlan
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 from workflows.orchestrator import PrebuildsOrchestrator

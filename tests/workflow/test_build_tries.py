@@ -17,17 +17,11 @@ from temporalio.worker import Worker
 from activities.builds import BuildActivities
 from activities.errors import TypedErrors
 from activities.provisioning import UNEXPECTED_TRIES_MAX, ProvisioningActivities
-from prebuilds.payloads import (
-    CONTROL_QUEUE,
-    BuildStatus,
-    WorkspaceBuildInput,
-    WorkspaceBuildResult,
-    build_id_of,
-    build_workflow_id,
-)
+from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult
 from prebuilds.provisioners.base import Locality, Progress, Provision
 from prebuilds.store.build_end import end_build
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, build_id_of, build_workflow_id
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
 from workflows.workspace_build import WorkspaceBuild

@@ -18,8 +18,8 @@ from prebuilds import client as client_module
 from prebuilds.api import InvalidInput, PresetNotFound
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import SearchAttributes, reached, start_short
-from prebuilds.payloads import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 from prebuilds.search_attributes import register
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 
 RECORDER, CLIENT = "who-recorded-it", "who-waits-for-it"
 LONG = "a" * 3000

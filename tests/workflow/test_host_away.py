@@ -11,7 +11,8 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.builds import BuildOutcome, CloseBuild
-from prebuilds.payloads import CONTROL_QUEUE, BuildStatus, WorkspaceBuildInput, WorkspaceBuildResult
+from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult
+from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus
 from workflows import workspace_build
 from workflows.workspace_build import WorkspaceBuild
 

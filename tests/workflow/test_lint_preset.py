@@ -26,8 +26,9 @@ from prebuilds.api import (
     ProvisionFailed,
 )
 from prebuilds.client import PrebuildsClient
-from prebuilds.payloads import CONTROL_QUEUE, Replacement
+from prebuilds.payloads import Replacement
 from prebuilds.store.lint import Candidate, Candidates
+from prebuilds.vocabulary import CONTROL_QUEUE
 from workflows import lint_preset
 from workflows.lint_preset import LintPreset
 

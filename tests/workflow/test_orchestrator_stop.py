@@ -11,7 +11,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, Wor
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from prebuilds.payloads import CONTROL_QUEUE, ORCHESTRATOR_ID
+from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 from tests.workflow.fakes import FakePool, start_loop, until
 
 PRESET = UUID(int=1)

@@ -18,9 +18,9 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.inventory import Look, Looked
 from prebuilds.dispatch import start_inventory
-from prebuilds.payloads import CONTROL_QUEUE, INVENTORY_ID
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryReport, InventoryRow
+from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID
 from workflows import reconcile_inventory
 from workflows.reconcile_inventory import ReconcileInventory, look_on
 

@@ -1,0 +1,140 @@
+"""The words that everything shares: ids, queues and states, and how names, durations and times are written."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID, uuid5
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
+
+NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
+"""Of every uuid5 in the system."""
+PREBUILDS_USER = "prebuilds"
+PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
+"""The system user that owns what nobody has claimed."""
+
+CONTROL_QUEUE = "prebuilds"
+CLAIMS_QUEUE = "prebuilds-claims"
+PROVISIONER_QUEUE = "prebuilds-provisioner"
+ORCHESTRATOR_ID = "prebuilds-orchestrator"
+INVENTORY_ID = "reconcile-inventory"
+
+NAME_LENGTH_MAX = 32
+NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
+TTL_MAX = timedelta(days=365)
+"""Longer is a typing error more often than a wish."""
+
+
+def reconcile_preset_id(preset_id: UUID | str) -> str:
+    return f"reconcile-preset/{preset_id}"
+
+
+def build_workflow_id(build_id: UUID) -> str:
+    return f"workspace-build/{build_id}"
+
+
+def claim_workflow_id(claim_id: str) -> str:
+    return f"claim-workspace/{claim_id}"
+
+
+def build_id_of(workspace_id: UUID, number: int) -> UUID:
+    """The id of a workspace's build: whoever records build 3 of it, records the same row."""
+    return uuid5(workspace_id, str(number))
+
+
+class Transition(StrEnum):
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class Stage(StrEnum):
+    NONE = "none"
+    CREATE = "create"  # a prebuild is made for the pool
+    CLAIM = "claim"  # a prebuild is handed to a person
+
+
+class BuildStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED)
+
+
+class OnEmpty(StrEnum):
+    """What a claim does when nothing is ready."""
+
+    FAIL = "fail"
+    CREATE = "create"
+    WAIT = "wait"
+
+
+class MissReason(StrEnum):
+    NO_POOL = "no_pool"
+    EMPTY = "empty"
+    STARTING = "starting"
+    PAUSED = "paused"
+    HELD = "held"
+    INACTIVE_VERSION = "inactive_version"
+    DISABLED = "disabled"
+
+
+class Source(StrEnum):
+    PREBUILT = "prebuilt"
+    CREATED = "created"
+
+
+def check_name(value: str) -> str:
+    if len(value) > NAME_LENGTH_MAX or not NAME_PATTERN.fullmatch(value):
+        raise ValueError(NAME_RULE)
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+"""The one rule for names everywhere, so that `organization/template/preset` is never ambiguous."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Read `90s`, `15m`, `1h30m`, `2d`; a number is seconds; anything else is left for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+    if isinstance(value, int | float):
+        return _bounded_seconds(float(value))
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return _bounded_seconds(float(text))
+        if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+            raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+        return _bounded_seconds(sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
+    return value
+
+
+def _bounded_seconds(seconds: float) -> timedelta:
+    if not 0 <= seconds <= TTL_MAX.total_seconds():
+        raise ValueError("must be between 0 and 365d")
+    return timedelta(seconds=seconds)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
+
+
+def rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+Timestamp = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]

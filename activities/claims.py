@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -35,16 +35,26 @@ from prebuilds.store.status import creation_is_held
 from prebuilds.vocabulary import PREBUILDS_USER, MissReason, OnEmpty
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
+Won: TypeAlias = Callable[[str, ClaimResult | ClaimsResult], None]
+"""Told a claim's workflow id and its answer, which the database keeps from now on."""
 
 
 class ClaimActivities:
-    def __init__(self, engine: AsyncEngine, store: ClaimStore, dispatcher: Dispatcher, rules: Rules) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        store: ClaimStore,
+        dispatcher: Dispatcher,
+        rules: Rules,
+        won: Won = lambda workflow_id, answer: None,
+    ) -> None:
         """*engine* is for what a claim asks only when nothing is ready."""
         self._engine = engine
         self._store = store
         self._queue = ClaimQueue(store)
         self._dispatcher = dispatcher
         self._rules = rules
+        self._won = won
 
     @activity.defn
     async def claim(self, raw: Any, claim_id: str) -> ClaimResult | ClaimQueued:
@@ -56,8 +66,12 @@ class ClaimActivities:
         asked = check_request(parse_input(ClaimRequest, raw, "claim"))
         parse_claim_id(claim_id)
         if asked.on_empty is OnEmpty.WAIT:
-            return await self._claim_or_wait(asked, claim_id)
-        return await self._claim(asked, claim_id)
+            answer = await self._claim_or_wait(asked, claim_id)
+        else:
+            answer = await self._claim(asked, claim_id)
+        if isinstance(answer, ClaimResult):
+            self._won(activity.info().workflow_id or "", answer)
+        return answer
 
     @activity.defn
     async def claim_all(self, raw: Any, claim_id: str) -> ClaimsResult:
@@ -84,7 +98,9 @@ class ClaimActivities:
             raise _nothing_ready(target, claims[-1], f"; {len(won)} of {len(asked.names)} would have been")
         for claim in claims:
             self._follow_up(claim)
-        return ClaimsResult(claim_id=claim_id, claims=won)
+        answer = ClaimsResult(claim_id=claim_id, claims=won)
+        self._won(activity.info().workflow_id or "", answer)
+        return answer
 
     @activity.defn
     async def look_in_queue(self, claim_id: str) -> ClaimPlace:

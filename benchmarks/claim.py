@@ -75,8 +75,8 @@ async def measure(running: Stack, size: Size) -> None:
         told(await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=5))
         told(await batches(claims, BATCH, size.batches))
     own = await connect(running.temporal_address)
-    async with claims_worker(own, running.database_url), noop_worker(own, f"{NOOP_QUEUE}-eager"):
-        eager = Claims(PrebuildsClient(own), engine, pools, f"{NOOP_QUEUE}-eager", eager=True)
+    async with claims_worker(own, running.database_url) as prebuilds, noop_worker(own, f"{NOOP_QUEUE}-eager"):
+        eager = Claims(prebuilds, engine, pools, f"{NOOP_QUEUE}-eager", eager=True)
         report = await sequential(eager, size.pairs, "claim, eager")
     report.counts = await claims.counts() | {"duplicates": claims.duplicates + eager.duplicates}
     told(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -17,7 +18,14 @@ from temporalio.client import (
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import LoopRenewed, OrchestratorNotRunning, PrebuildsError, StackUnreachable, WorkspaceBuildFailed
+from prebuilds.api import (
+    ClaimIdReused,
+    LoopRenewed,
+    OrchestratorNotRunning,
+    PrebuildsError,
+    StackUnreachable,
+    WorkspaceBuildFailed,
+)
 from prebuilds.connecting import (
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
@@ -137,18 +145,10 @@ class PrebuildsClient:
 
     async def claim_request(self, request: ClaimRequest, claim_id: str) -> ClaimResult:
         """Claim as *request* says, under *claim_id*."""
-        handle = await reached(
-            start_short(
-                self.temporal,
-                "ClaimWorkspace",
-                request.model_dump(mode="json", exclude_defaults=True),
-                id=claim_workflow_id(parse_claim_id(claim_id)),
-                task_queue=CLAIMS_QUEUE,
-                search=_attributes(request),
-                eager=True,
-            )
-        )
-        return ClaimResult.model_validate(await result_of(handle))
+        workflow_id = claim_workflow_id(parse_claim_id(claim_id))
+        result = ClaimResult.model_validate(await self._claim("ClaimWorkspace", request, workflow_id))
+        _check_meant(result, request.owner, request.name)
+        return result
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
         """Claim a workspace for each of the request's names, all in one transaction or none.
@@ -156,18 +156,25 @@ class PrebuildsClient:
         Raises:
             PrebuildsError: As for one claim; then there is none of them.
         """
+        workflow_id = f"claim-workspaces/{parse_claim_id(claim_id or str(uuid4()), members=len(request.names))}"
+        result = ClaimsResult.model_validate(await self._claim("ClaimWorkspaces", request, workflow_id))
+        for claim, name in zip_longest(result.claims, request.names):
+            _check_meant(claim, request.owner, name)
+        return result
+
+    async def _claim(self, workflow: str, request: ClaimTerms, id: str) -> Any:
         handle = await reached(
             start_short(
                 self.temporal,
-                "ClaimWorkspaces",
+                workflow,
                 request.model_dump(mode="json", exclude_defaults=True),
-                id=f"claim-workspaces/{parse_claim_id(claim_id or str(uuid4()), members=len(request.names))}",
+                id=id,
                 task_queue=CLAIMS_QUEUE,
                 search=_attributes(request),
                 eager=True,
             )
         )
-        return ClaimsResult.model_validate(await result_of(handle))
+        return await result_of(handle)
 
     async def wait_until_ready(
         self, build: ClaimResult | UUID, timeout: timedelta | None = None
@@ -385,6 +392,15 @@ class PrebuildsClient:
             )
         )
         return await result_of(handle)
+
+
+def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
+    """Refuse what is somebody else's: a claim id that is in use at this moment answers whoever asks under it.
+
+    The database refuses every other request under an id that was used before, and sees this one never.
+    """
+    if claimed is None or (claimed.owner, claimed.name) != (owner, name):
+        raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
 
 
 def _attributes(request: ClaimTerms) -> dict[str, str | None]:

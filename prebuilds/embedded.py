@@ -4,22 +4,26 @@
     async with claims_worker(client, database_url) as prebuilds:
         workspace = await prebuilds.claim(preset="acme/python/small", owner="alice", name="alice-dev")
 
-A claim made through this very `Client` object starts eagerly: Temporal hands its first task to this process in the
-answer to the start, so that a claim waits for no poll. All else is as with any claims worker: each claim is a workflow
-of its own, and a process that is killed in the middle of one leaves it to the deployment's other claims workers, which
-notice within the task timeout of 2 s. So a deployment keeps at least one of those.
+A claim made through what the block yields starts eagerly: Temporal hands its first task to this process in the answer
+to the start, so that a claim waits for no poll. It is answered once its transaction has committed, before Temporal has
+recorded that, too: from then on its claim id has no other answer. All else is as with any claims worker: each claim is
+a workflow of its own, and a process that is killed in the middle of one leaves it to the deployment's other claims
+workers, which notice within the task timeout of 2 s. So a deployment keeps at least one of those.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 
 from prebuilds.client import PrebuildsClient
 from prebuilds.dispatch import Dispatcher
+from prebuilds.payloads import ClaimResult, ClaimsResult, ClaimTerms
 from prebuilds.settings import Settings, load_settings
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
@@ -27,6 +31,31 @@ from prebuilds.workers import claims_worker_on
 
 CONNECTIONS = 2
 """Beside the claims' own: for what follows a claim, and for what is asked when nothing is ready."""
+
+
+class _ClientBeside(PrebuildsClient):
+    """Takes a claim's answer from whoever has it first: the worker beside it, or Temporal."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._asked: dict[asyncio.Future[Any], str] = {}
+        """Who waits for which workflow; the same claim may be asked for twice at once."""
+
+    def won(self, workflow_id: str, answer: ClaimResult | ClaimsResult) -> None:
+        for told, asked in self._asked.items():
+            if asked == workflow_id and not told.done():
+                told.set_result(answer)
+
+    async def _claim(self, workflow: str, request: ClaimTerms, id: str) -> Any:
+        told = asyncio.get_running_loop().create_future()
+        recorded = asyncio.create_task(super()._claim(workflow, request, id))
+        self._asked[told] = id
+        try:
+            await asyncio.wait({told, recorded}, return_when=asyncio.FIRST_COMPLETED)
+            return told.result() if told.done() else recorded.result()
+        finally:
+            del self._asked[told]
+            recorded.cancel()
 
 
 @asynccontextmanager
@@ -43,7 +72,7 @@ async def claims_worker(
         database_url: The deployment's PostgreSQL.
         settings: The deployment's; None reads the environment. `enabled` and the rules of holds matter here.
     Yields:
-        A `PrebuildsClient` on *client*.
+        A `PrebuildsClient` on *client*, which is answered before Temporal has recorded the answer.
     Raises:
         TypeError: *client* converts data in another way.
         StackUnreachable: The database cannot be reached, or has the schema of another version.
@@ -55,10 +84,12 @@ async def claims_worker(
     try:
         await check_schema(engine)
         dispatcher = Dispatcher(engine, client)
-        async with claims_worker_on(client, engine, database_url, dispatcher, settings or load_settings()) as worker:
+        prebuilds = _ClientBeside(client)
+        settings = settings or load_settings()
+        async with claims_worker_on(client, engine, database_url, dispatcher, settings, prebuilds.won) as worker:
             try:
                 async with worker:
-                    yield PrebuildsClient(client)
+                    yield prebuilds
             finally:
                 await dispatcher.drain()
     finally:

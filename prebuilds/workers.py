@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, UnsandboxedWorkflowRunner, Worker
 
-from activities.claims import ClaimActivities
+from activities.claims import ClaimActivities, Won
 from activities.errors import TypedErrors
 from prebuilds.dispatch import Dispatcher
 from prebuilds.settings import Settings
@@ -54,11 +54,11 @@ def worker_on(client: Client, queue: str, **options: Any) -> Worker:
 
 @asynccontextmanager
 async def claims_worker_on(
-    client: Client, engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings
+    client: Client, engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings, *won: Won
 ) -> AsyncIterator[Worker]:
-    """A claims worker to be run inside the block, which keeps its connections open."""
+    """A claims worker to be run inside the block, which keeps its connections open. *won*: who else is told of wins."""
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        claims = ClaimActivities(engine, ClaimStore(pool, enabled=settings.enabled), dispatcher, settings.rules)
+        claims = ClaimActivities(engine, ClaimStore(pool, enabled=settings.enabled), dispatcher, settings.rules, *won)
         yield worker_on(
             client,
             CLAIMS_QUEUE,

@@ -15,6 +15,7 @@ from prebuilds.bench.load import Asked, arriving, at_once, crowd, in_turn
 from prebuilds.bench.noop import noop
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimsRequest
+from prebuilds.vocabulary import claim_workflow_id
 from prebuilds.workers import settle_heap
 
 WARM_UP = 20
@@ -37,14 +38,20 @@ class Claims:
         self._eager = eager
         self._prefix = f"{pools.organization}/{uuid4().hex[:8]}"
         self._numbers = count()
+        self._last = 0
 
     async def claim(self) -> None:
-        n = next(self._numbers)
+        n = self._last = next(self._numbers)
         preset = self.pools.paths[n % len(self.pools.paths)]
         result = await self.client.claim(
             preset=preset, owner=self.pools.organization, name=f"w-{uuid4().hex[:20]}", claim_id=f"{self._prefix}/{n}"
         )
         self.won.append(result.workspace_id)
+
+    async def recorded(self) -> None:
+        """Wait until Temporal has recorded the last claim, which one beside its worker is answered before; what
+        follows it in turn would be slowed down by that."""
+        await self.client.temporal.get_workflow_handle(claim_workflow_id(f"{self._prefix}/{self._last}")).result()
 
     async def claim_many(self, number: int) -> None:
         names = [f"w-{uuid4().hex[:20]}" for _ in range(number)]
@@ -81,7 +88,7 @@ async def sequential(claims: Claims, pairs: int, name: str = "claim") -> Report:
     floor, claim = claims.pair(name, f"no-op{name.removeprefix('claim')} (floor)")
     await claims.warm_up()
     await claims.expect(pairs)
-    await in_turn(pairs, floor, claim)
+    await in_turn(pairs, floor, claim, (claims.recorded, Sample("")))
     return _report(f"{name}, one after the other", floor[1], claim[1], latencies=True)
 
 

@@ -39,8 +39,9 @@ async def measure_claims(engine: AsyncEngine, database_url: str, address: str | 
         async with noop_process(address, plain.noop_queue):
             reports = [await sequential(plain, pairs)]
         client = await connect(address)
-        async with claims_worker(client, database_url), noop_worker(client, f"{pools.organization}-eager"):
-            eager = Claims(PrebuildsClient(client), engine, pools, f"{pools.organization}-eager", eager=True)
+        no_ops = noop_worker(client, f"{pools.organization}-eager")
+        async with claims_worker(client, database_url) as prebuilds, no_ops:
+            eager = Claims(prebuilds, engine, pools, f"{pools.organization}-eager", eager=True)
             reports.append(await sequential(eager, pairs, "claim, eager"))
         reports[-1].counts = await eager.counts() | {"duplicates": plain.duplicates + eager.duplicates}
     return reports

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio.bridge import worker as bridge
 from temporalio.client import Client
 
-from prebuilds.api import StackUnreachable
+from prebuilds.api import NameTaken, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
-from prebuilds.payloads import ClaimResult
+from prebuilds.payloads import ClaimResult, ClaimsRequest, ClaimsResult
 from prebuilds.vocabulary import claim_workflow_id
 from tests.e2e.dev_stack import DevStack
 
@@ -70,6 +72,36 @@ async def first_event(temporal: Client, claim_id: str):  # type: ignore[no-untyp
     first = min(runs, key=lambda run: run.start_time)
     history = await temporal.get_workflow_handle(workflow_id, run_id=first.run_id).fetch_history()
     return history.events[0].workflow_execution_started_event_attributes
+
+
+async def test_claims_are_answered_when_they_are_committed_and_recorded_all_the_same(
+    stack: DevStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Temporal is kept from learning of an answer until the answer is here."""
+    stack.apply("at-once", 3, command=["sleep", "infinity"], ready=None)
+    stack.wait_whole("at-once")
+    record, here = bridge.Worker.complete_workflow_activation, asyncio.Event()
+
+    async def hold(worker: bridge.Worker, completion: Any) -> None:
+        if any("complete_workflow_execution" in str(c) for c in completion.successful.commands):
+            await here.wait()
+        await record(worker, completion)
+
+    monkeypatch.setattr(bridge.Worker, "complete_workflow_activation", hold)
+    temporal = await connect(stack.facts["temporal_address"])
+    async with claims_worker(temporal, stack.facts["database_url"]) as prebuilds:
+        terms = {"preset": "at-once/python/small", "owner": "alice"}
+        one, again = await asyncio.gather(*[prebuilds.claim(**terms, name="one", claim_id="at-once") for _ in range(2)])
+        assert one == again
+        many = await prebuilds.claim_all(ClaimsRequest(**terms, names=["two", "three"]), "at-once-many")
+        here.set()
+        recorded = await temporal.get_workflow_handle(claim_workflow_id("at-once")).result()
+        assert ClaimResult.model_validate(recorded) == one
+        recorded = await temporal.get_workflow_handle("claim-workspaces/at-once-many").result()
+        assert ClaimsResult.model_validate(recorded) == many
+        with pytest.raises(NameTaken):
+            await prebuilds.claim(**terms, name="one")
+    assert len([w for w in stack.workspaces("at-once") if w["owner"] == "alice"]) == 3
 
 
 async def test_what_cannot_work_is_refused_at_the_start(stack: DevStack) -> None:

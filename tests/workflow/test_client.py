@@ -15,9 +15,10 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from prebuilds import client as client_module
-from prebuilds.api import InvalidInput, PresetNotFound
+from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import SearchAttributes, reached, start_short
+from prebuilds.payloads import ClaimResult
 from prebuilds.search_attributes import register
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 
@@ -97,6 +98,46 @@ class Refuses:
     @workflow.run
     async def run(self, claim: dict[str, Any]) -> None:
         raise ApplicationError("no such preset", type=PresetNotFound.__name__, non_retryable=True)
+
+
+@workflow.defn(name="ClaimWorkspace")
+class WaitsForASignal:
+    def __init__(self) -> None:
+        self._go = False
+
+    @workflow.signal
+    def go(self) -> None:
+        self._go = True
+
+    @workflow.run
+    async def run(self, claim: dict[str, Any]) -> dict[str, Any]:
+        await workflow.wait_condition(lambda: self._go)
+        some = str(UUID(int=1))
+        ids = {"claim_id": "one", "workspace_id": some, "build_id": some, "preset_id": some, "address": None}
+        how = {"source": "prebuilt", "miss_reason": None, "claimed_at": "2026-01-01T00:00:00Z", "initiator": "alice"}
+        return {"owner": claim["owner"], "name": claim["name"], **ids, **how}
+
+
+async def test_nobody_gets_the_answer_of_another_who_uses_the_same_claim_id(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, answer, attached = PrebuildsClient(dev.client), WorkflowHandle.result, asyncio.Semaphore(0)
+
+    async def result(handle: WorkflowHandle[Any, Any]) -> Any:
+        attached.release()
+        return await answer(handle)
+
+    monkeypatch.setattr(WorkflowHandle, "result", result)
+    asked = []
+    async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[WaitsForASignal]):
+        for owner, name in (("alice", "dev"), ("alice", "dev"), ("bob", "dev"), ("alice", "other")):
+            claiming = client.claim(preset="a/b/c", owner=owner, name=name, claim_id="one")
+            asked.append(asyncio.create_task(claiming))
+            await attached.acquire()
+        await dev.client.get_workflow_handle(claim_workflow_id("one")).signal("go")
+        *won, bobs, others = await asyncio.gather(*asked, return_exceptions=True)
+    assert [(a.owner, a.name) for a in won if isinstance(a, ClaimResult)] == [("alice", "dev")] * 2
+    assert [type(bobs), type(others)] == [ClaimIdReused] * 2
 
 
 async def test_a_text_too_long_for_a_search_attribute_switches_none_off(

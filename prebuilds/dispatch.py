@@ -27,6 +27,7 @@ from prebuilds.store.build_logs import forget_old_logs
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.control import Control
+from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
 from prebuilds.vocabulary import (
@@ -292,7 +293,7 @@ class Relay:
 
     async def sweep(self) -> Sequence[UUID]:
         """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait; clear away
-        old logs.
+        old logs and events.
 
         Returns:
             The builds that it started.
@@ -301,6 +302,7 @@ class Relay:
         self._dispatcher.start_builds(started)
         await self._attend_queue()
         await forget_old_logs(self._engine)
+        await forget_old_events(self._engine)
         return started
 
     async def _attend_queue(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +33,14 @@ RECORD_NOTES = text("""
                          ORDER BY e.id DESC LIMIT 1) AS last
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
+# By number, since the oldest come first by it, too: a sweep that finds nothing reads the first few and no more.
+FORGET = text("""
+    DELETE FROM events WHERE at < now() - CAST(:life AS interval)
+                         AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
+""")
+EVENT_LIFE = timedelta(days=90)
+"""Longer than anybody asks why. What a claim has won is no event: its id gets the same answer for ever."""
+EVENTS_PER_SWEEP_MAX = 500
 ENDS_HOLD = ["prebuilds_created", "holds_lifted", "version_activated"]
 MENDS_SCHEDULE = ["policy_changed", "version_activated"]
 
@@ -78,3 +87,9 @@ async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
                 "mends_schedule": MENDS_SCHEDULE,
             },
         )
+
+
+async def forget_old_events(engine: AsyncEngine) -> int:
+    """Remove a few of the oldest. Returns how many."""
+    async with engine.begin() as connection:
+        return (await connection.execute(FORGET, {"life": EVENT_LIFE, "limit": EVENTS_PER_SWEEP_MAX})).rowcount

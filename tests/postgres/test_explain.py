@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
 from prebuilds.planning.rules import Rules
+from prebuilds.store import events
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
@@ -142,3 +143,22 @@ async def test_an_unknown_claim_is_refused_by_name(engine: AsyncEngine) -> None:
     with pytest.raises(InvalidInput) as refusal:
         await explain_claim(engine, "never-was")
     assert list(refusal.value.details) == ["claim_id"]
+
+
+async def test_events_are_forgotten_after_their_life_a_few_at_a_time(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "EVENTS_PER_SWEEP_MAX", 2)
+    preset = await make_preset(engine)
+    told = await kinds(engine, PATH)
+    assert len(told) == 2
+    await do(engine, "UPDATE events SET at = now() - interval '90 days 1 minute'")
+    await make_ready(engine, preset, 1)
+    await do(engine, "UPDATE events SET at = now() - interval '89 days 23 hours' WHERE at > now() - interval '1 day'")
+    recent = (await kinds(engine, PATH))[2:]
+    assert recent
+    forgotten = [await events.forget_old_events(engine) for _ in range(2)]
+    while await events.forget_old_events(engine):
+        pass
+    assert forgotten[0] == 2
+    assert await kinds(engine, PATH) == recent

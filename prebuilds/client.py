@@ -69,7 +69,7 @@ __all__ = ["PrebuildsClient", "connect"]
 
 OPERATION_TIMEOUT = timedelta(seconds=60)
 """An operator's request that no worker takes up in this time has failed."""
-ATTACH_TRIES, ATTACH_PAUSE_S = 5, 0.05
+ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
 """Who records a build starts it 3 to 80 ms later, with search attributes that only it knows. A build that ended in its
 claim is started by nobody, and waited for in vain for this long."""
 RENEWALS_MAX, RENEWAL_PAUSE_S = 60, 1.0
@@ -202,7 +202,7 @@ class PrebuildsClient:
     async def _attach(self, build_id: UUID) -> Any:
         """How a build has ended that somebody has started. None: nobody has, or its workflow failed."""
         handle = self.temporal.get_workflow_handle(build_workflow_id(build_id))
-        for _ in range(ATTACH_TRIES):
+        for pause in ATTACH_PAUSES_S:
             try:
                 return await handle.result()
             except WorkflowFailureError:
@@ -210,7 +210,7 @@ class PrebuildsClient:
             except RPCError as error:
                 if error.status is not RPCStatusCode.NOT_FOUND:
                     raise unanswered(error) from error
-            await asyncio.sleep(ATTACH_PAUSE_S)
+            await asyncio.sleep(pause)
         return None
 
     async def _start_build(self, build_id: UUID, search: Mapping[str, str | None]) -> Any:

@@ -64,7 +64,7 @@ async def test_a_build_that_is_recorded_is_started_by_who_recorded_it(
         asked.set()
         return await answer(handle)
 
-    monkeypatch.setattr(client_module, "ATTACH_TRIES", 200)
+    monkeypatch.setattr(client_module, "ATTACH_PAUSES_S", [0.05] * 200)
     monkeypatch.setattr(WorkflowHandle, "result", result)
     build_id = uuid4()
     waiting = asyncio.create_task(builds.wait_until_ready(build_id))

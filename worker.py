@@ -144,6 +144,7 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
             reconcile.cancel_builds,
             builds.locate_build,
             builds.close_build,
+            builds.host_is_there,
             operator.operate,
             PlaceActivities(engine).list_places,
             CandidateActivities(engine).find_candidates,

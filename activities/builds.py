@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,6 +13,7 @@ from prebuilds.api import WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import Replacement
+from prebuilds.queues import polled_within
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
@@ -51,6 +52,10 @@ class CloseBuild:
     error_type: str
 
 
+POLL_WITHIN = timedelta(seconds=65)
+"""A worker that has a slot polls each minute."""
+
+
 class BuildActivities:
     def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher) -> None:
         self._engine = engine
@@ -65,6 +70,14 @@ class BuildActivities:
         facts = found[0]
         ended = await ended_outcome(self._engine, facts) if facts.status.ended else None
         return BuildPlace(facts.queue, facts.build_timeout.total_seconds(), ended)
+
+    @activity.defn
+    async def host_is_there(self, queue: str) -> bool:
+        """Whether the worker of a host's queue lives: it asks for the pool's builds or for people's, though it has no
+        slot for more of the other kind."""
+        base, host = queue.split("@")
+        base = base.removesuffix("-people")
+        return await polled_within(activity.client(), [f"{base}@{host}", f"{base}-people@{host}"], POLL_WITHIN)
 
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:

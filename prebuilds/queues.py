@@ -1,4 +1,4 @@
-"""Which task queues nobody serves."""
+"""Which task queues nobody serves, and which were served lately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 from temporalio.service import RPCError
 
@@ -41,16 +41,23 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
 
     async def is_served(queue: str) -> bool:
         async with at_once:
-            described = await client.workflow_service.describe_task_queue(
-                DescribeTaskQueueRequest(
-                    namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=_TYPES[kind]
-                )
-            )
-        return any(kind == "activity" or not _is_silent(poller) for poller in described.pollers)
+            described = await _describe(client, queue, kind)
+        return any(kind == "activity" or _silence(poller) <= SILENT_AFTER for poller in described.pollers)
 
     names = sorted(set(queues))
     served = await asyncio.gather(*[is_served(name) for name in names])
     return {name for name, yes in zip(names, served, strict=True) if not yes}
+
+
+async def polled_within(client: Client, queues: Collection[str], within: timedelta) -> bool:
+    """Whether a worker has asked one of these activity queues for work in this time. One whose slots are all taken asks
+    for none; one that has a slot asks at least once a minute.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    described = await asyncio.gather(*[_describe(client, queue, "activity") for queue in queues])
+    return any(_silence(poller) <= within for answer in described for poller in answer.pollers)
 
 
 async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, str]:
@@ -66,5 +73,13 @@ async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, s
     return {queue: f"no_pollers:{queue}" for queue in sorted(unserved)}
 
 
-def _is_silent(poller: PollerInfo) -> bool:
-    return datetime.now(UTC) - poller.last_access_time.ToDatetime(UTC) > SILENT_AFTER
+async def _describe(client: Client, queue: str, kind: Kind) -> DescribeTaskQueueResponse:
+    return await client.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=_TYPES[kind]
+        )
+    )
+
+
+def _silence(poller: PollerInfo) -> timedelta:
+    return datetime.now(UTC) - poller.last_access_time.ToDatetime(UTC)

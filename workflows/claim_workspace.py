@@ -129,7 +129,8 @@ class ClaimWorkspace:
         try:
             return await self._step(ClaimActivities.look_in_queue, self._claim_id)
         except FailureError as error:
-            if refused(error).type != StoreUnavailable.__name__:
+            failure = refused(error)
+            if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:
                 raise
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, ChildWorkflowError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from prebuilds.api import PrebuildsError, StoreUnavailable
@@ -15,11 +15,14 @@ def cause_of(error: FailureError) -> BaseException:
     return error.cause if wrapped and error.cause is not None else error
 
 
-def refused(error: PrebuildsError | FailureError) -> ApplicationError:
-    """The error to raise from `run`. What is no refusal of ours could not reach the database in time."""
+def refused(error: PrebuildsError | FailureError) -> FailureError:
+    """The error to raise from `run`. What is no refusal of ours, and was not cancelled, could not reach the database in
+    time."""
     if isinstance(error, PrebuildsError):
         return ApplicationError(str(error), error.details, type=error.type, non_retryable=True)
     cause = cause_of(error)
+    if isinstance(cause, CancelledError):
+        return cause  # so that the workflow ends as cancelled, too
     if isinstance(cause, ApplicationError) and cause.type:
         return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=True)
     return ApplicationError(

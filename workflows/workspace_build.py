@@ -7,6 +7,7 @@ Who recorded the build starts it, and the relay again if that was lost; a build 
 from __future__ import annotations
 
 import asyncio
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -25,10 +26,12 @@ with workflow.unsafe.imports_passed_through():
     from workflows.refusal import cause_of, refused
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
+OVERDUE = "TemporalTimeout:StartToClose"
+"""Temporal's name for it among the errors that are not tried again: an attempt was at work for the whole timeout."""
 QUEUE_TIMEOUTS = 4
-"""How many times its own timeout a build may take with its time in the queue: past it, it ends failed."""
+"""How many times its own timeout a build may take with its time in the queue, and with attempts whose worker died."""
 HOST_TIMEOUT = timedelta(seconds=60)
-"""A host that takes nothing up in this time is away."""
+"""A host that takes nothing up in this time is away, unless its worker still asks for work of the other kind."""
 MOVES_MAX = 3
 
 CONTROL = workflow.LocalActivityConfig(
@@ -38,7 +41,7 @@ CONTROL = workflow.LocalActivityConfig(
 RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     maximum_interval=timedelta(seconds=5),
-    non_retryable_error_types=[WorkspaceNotFound.__name__],
+    non_retryable_error_types=[WorkspaceNotFound.__name__, OVERDUE],
 )
 
 
@@ -68,24 +71,36 @@ class WorkspaceBuild:
         )
 
     async def _provision(self, place: BuildPlace) -> BuildOutcome:
-        timeout = timedelta(seconds=place.timeout_seconds)
+        waits_left = math.ceil(place.timeout_seconds * QUEUE_TIMEOUTS / HOST_TIMEOUT.total_seconds())
         try:
-            return await workflow.execute_activity_method(
-                ProvisioningActivities.run_build,
-                self._input.build_id,
-                task_queue=place.queue,
-                start_to_close_timeout=timeout,
-                schedule_to_close_timeout=timeout * QUEUE_TIMEOUTS,
-                schedule_to_start_timeout=HOST_TIMEOUT if "@" in place.queue else None,
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                retry_policy=RETRY,
-                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                priority=workflow.info().priority or Priority.default,
-            )
-        except FailureError as error:
+            while True:
+                try:
+                    return await self._try(place)
+                except FailureError as error:
+                    waits_left -= 1
+                    # A host whose slots are all taken has not taken it up either.
+                    if not (_not_taken_up(error) and waits_left > 0 and await self._host_is_there(place)):
+                        raise
+        except (FailureError, asyncio.CancelledError) as error:
             return await self._close(error, place)
-        except asyncio.CancelledError as error:
-            return await self._close(error, place)
+
+    async def _try(self, place: BuildPlace) -> BuildOutcome:
+        timeout = timedelta(seconds=place.timeout_seconds)
+        return await workflow.execute_activity_method(
+            ProvisioningActivities.run_build,
+            self._input.build_id,
+            task_queue=place.queue,
+            start_to_close_timeout=timeout,
+            schedule_to_close_timeout=timeout * QUEUE_TIMEOUTS,
+            schedule_to_start_timeout=HOST_TIMEOUT if "@" in place.queue else None,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            retry_policy=RETRY,
+            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            priority=workflow.info().priority or Priority.default,
+        )
+
+    async def _host_is_there(self, place: BuildPlace) -> bool:
+        return await workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)
 
     async def _close(self, error: BaseException, place: BuildPlace) -> BuildOutcome:
         """End the build when its provisioner could not."""
@@ -94,7 +109,7 @@ class WorkspaceBuild:
             raise error
         if is_cancelled_exception(error):
             status, kind, message = BuildStatus.CANCELED, "Canceled", "canceled"
-        elif isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
+        elif _not_taken_up(error):
             status, kind = BuildStatus.FAILED, ProvisionerUnavailable.__name__
             message = f"no worker serves {place.queue}; start one on that host"
         elif isinstance(cause, TimeoutError):
@@ -105,3 +120,8 @@ class WorkspaceBuild:
         return await workflow.execute_local_activity_method(
             BuildActivities.close_build, CloseBuild(self._input.build_id, status, message, kind), **CONTROL
         )
+
+
+def _not_taken_up(error: BaseException) -> bool:
+    cause = cause_of(error) if isinstance(error, FailureError) else error
+    return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START

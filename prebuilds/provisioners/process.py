@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,7 @@ POLL_MAX_S = 0.5
 LOG_TAIL_LINES = 15
 AT_ONCE = 16
 """Starts and stops at a time when the whole host is suspended or restored."""
+ENDED_AT_ONCE = 40
 
 
 class ProcessProvisioner:
@@ -60,6 +62,12 @@ class ProcessProvisioner:
     def _http(self) -> httpx.AsyncClient:
         # Plain HTTP to ourselves: no certificates to load, no proxy to ask.
         return httpx.AsyncClient(verify=False, trust_env=False)  # noqa: S501
+
+    @cached_property
+    def _enders(self) -> ThreadPoolExecutor:
+        """Threads that each may wait for a `stop_timeout`. The loop's own few look up names, the database's too, and
+        must not be kept from that."""
+        return ThreadPoolExecutor(ENDED_AT_ONCE, "end-workspace")
 
     def validate(self, source: dict[str, Any]) -> None:
         program = parse_source(source).command[0]
@@ -83,7 +91,12 @@ class ProcessProvisioner:
                 record = await self._ensure_runs(wanted, before)
                 await self._wait_ready(record, wanted)
             except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
-                await self._end(wanted.workspace_id, before=self._folders.read(wanted.workspace_id))
+                made = self._folders.read(wanted.workspace_id)
+                try:
+                    await self._end(wanted.workspace_id, before=made)
+                finally:
+                    if made is not None and not is_new:  # it is not to run, nor to be brought back by `restore`
+                        self._folders.write(made.model_copy(update={"wanted": False}))
                 if is_new:
                     await to_the_end(asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number - 1))
                 raise
@@ -133,7 +146,7 @@ class ProcessProvisioner:
             if running is None and record is not None and record.found is not None and host.is_alive(record.found):
                 running = record.found  # it has overwritten its tag, as PostgreSQL and nginx do
             folder = self._folders.folder(workspace_id)
-            since = running.started if running is not None else folder.stat().st_mtime if folder.exists() else 0.0
+            since = host.started_at(running) if running else folder.stat().st_mtime if folder.exists() else 0.0
             items.append(
                 InventoryItem(
                     workspace_id=workspace_id,
@@ -233,7 +246,8 @@ class ProcessProvisioner:
         leader = await self._living(before) if before is not None else None
         stop_signal = signal.Signals[before.launch.stop_signal] if before is not None else signal.SIGTERM
         grace_s = before.launch.stop_timeout_s if before is not None else 0.0
-        await to_the_end(asyncio.to_thread(host.end_all, self._host, workspace_id, leader, stop_signal, grace_s))
+        all_of_it = (self._host, workspace_id, leader, stop_signal, grace_s)
+        await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, host.end_all, *all_of_it))
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.remove(workspace_id, build_number)
@@ -334,10 +348,7 @@ class ProcessProvisioner:
         return ready.command is not None and await command_ready(ready.command, home, launch.env)
 
     def _log_tail(self, wanted: Provision) -> str:
-        try:
-            log = self._folders.log(wanted.workspace_id).read_text(errors="replace")
-        except OSError:
-            return ""
+        log = self._folders.log_end(wanted.workspace_id)
         lines = masker(wanted.claim_parameters.values())(log).splitlines()
         return "; its log ends with:\n" + "\n".join(lines[-LOG_TAIL_LINES:]) if lines else ""
 

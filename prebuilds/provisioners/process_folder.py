@@ -32,6 +32,7 @@ from prebuilds.provisioners.process_source import Ready
 LOCK_POLL_S = 0.02
 LOCK_POLL_MAX_S = 0.25
 FILE_MODE = 0o600
+LOG_END_BYTES = 64 * 1024
 FORGET_AFTER = timedelta(days=7)
 """Since anything was last done to a workspace that has left nothing here. No build wakes up later than that."""
 
@@ -54,7 +55,7 @@ class Launch(BaseModel):
 class Record(BaseModel):
     """What is known of a workspace here. `pid` is null between the decision to start it and its start."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     workspace_id: UUID
     made_by: int
@@ -65,7 +66,8 @@ class Record(BaseModel):
     """Whether it should run: restored after a reboot, or after the stack's Ctrl-C."""
     launch: Launch
     pid: int | None = None
-    started: float | None = None
+    started: str | None = None
+    """`host.start_of` it; an older release wrote a time, which no process has."""
 
     @property
     def found(self) -> Found | None:
@@ -87,6 +89,18 @@ class Folders:
 
     def log(self, workspace_id: UUID) -> Path:
         return self.folder(workspace_id) / "log"
+
+    def log_end(self, workspace_id: UUID) -> str:
+        """The last whole lines of its log, empty for none. Not all of it: it may have been written to for months."""
+        try:
+            with self.log(workspace_id).open("rb") as log:
+                cut = max(log.seek(0, os.SEEK_END) - LOG_END_BYTES, 0)
+                log.seek(cut)
+                end = log.read(LOG_END_BYTES)
+        except OSError:
+            return ""
+        # Half a line may begin with half a secret, which nobody could mask.
+        return (end.partition(b"\n")[2] if cut else end).decode(errors="replace")
 
     def claim_file(self, workspace_id: UUID) -> Path:
         return self.folder(workspace_id) / "claim.json"

@@ -23,11 +23,11 @@ from prebuilds.api import ProvisionFailed
 
 WORKSPACE_TAG = "PREBUILDS_WORKSPACE_ID"
 HOST_TAG = "PREBUILDS_HOST_ID"
-SAME_START_S = 1.0
 KILL_GRACE_S = 5.0
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
 """Of the worker's environment. Its secrets, such as the database's URL, are none of a workspace's business."""
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Those that this process has started, to be reaped: as its parent we would see them as zombies for ever."""
 
@@ -35,7 +35,8 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 @dataclass(frozen=True)
 class Found:
     pid: int
-    started: float
+    started: str
+    """`start_of` it."""
 
 
 def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -> Found:
@@ -51,7 +52,7 @@ def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -
             start_new_session=True,
         )
     _children[child.pid] = child
-    return Found(child.pid, _start_of(child.pid) or time.time())
+    return Found(child.pid, start_of(child.pid) or "has ended at once")
 
 
 def base_environment() -> dict[str, str]:
@@ -67,8 +68,7 @@ def exit_code(pid: int) -> int | None:
 def is_alive(found: Found) -> bool:
     """Whether that very process runs: the same pid, started at the same time, and no zombie."""
     exit_code(found.pid)  # reaps it, if it is ours and has ended
-    started = _start_of(found.pid)
-    return started is not None and abs(started - found.started) <= SAME_START_S
+    return start_of(found.pid) == found.started
 
 
 def find_tagged(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, Found]]:
@@ -77,11 +77,11 @@ def find_tagged(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID,
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             env = process.environ()
-            if env.get(HOST_TAG) == host and process.status() != psutil.STATUS_ZOMBIE:
+            if env.get(HOST_TAG) == host and (started := start_of(process.pid)) is not None:
                 owner = UUID(env[WORKSPACE_TAG])
                 if workspace_id in (None, owner):
-                    found.append((owner, Found(process.pid, process.create_time())))
-    return sorted(found, key=lambda item: (item[1].started, item[1].pid))
+                    found.append((process.create_time(), process.pid, owner, started))
+    return [(owner, Found(pid, started)) for _, pid, owner, started in sorted(found)]
 
 
 def send(found: Found, number: signal.Signals) -> None:
@@ -185,12 +185,29 @@ def _owner(path: Path) -> str | None:
         return None
 
 
-def _start_of(pid: int) -> float | None:
+def start_of(pid: int) -> str | None:
+    """When a process was started, as a text that no other process of this pid ever has; None when there is none, or a
+    zombie.
+
+    The kernel's boot, and its clock ticks from there: a time of day would change with every step of the clock, as when
+    a machine that has started finds out what time it is.
+    """
     try:
+        if psutil.LINUX:
+            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return None if words[0] in "ZX" else f"{_BOOT.read_text().strip()}/{words[19]}"
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+        return None if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except (psutil.Error, OSError):
         return None
+
+
+def started_at(found: Found) -> float:
+    """By the clock, in seconds since the epoch; now, for one that has ended."""
+    try:
+        return psutil.Process(found.pid).create_time()
+    except psutil.Error:
+        return time.time()
 
 
 def _wait_gone(found: Found, grace_s: float) -> None:

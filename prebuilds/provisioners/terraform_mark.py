@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from prebuilds.provisioners.process_folder import write_whole
-from prebuilds.provisioners.process_host import Found, is_alive, send
+from prebuilds.provisioners.process_host import Found, is_alive, send, start_of
 
 COMMON = ("-input=false", "-no-color")
 """Words of each run that has a mark."""
@@ -55,10 +55,8 @@ def interrupt(mark: Path | None, found: Found | None) -> None:
 
 
 def found_by(pid: int) -> Found | None:
-    try:
-        return Found(pid, psutil.Process(pid).create_time())
-    except psutil.Error:  # it has ended already
-        return None
+    started = start_of(pid)
+    return None if started is None else Found(pid, started)  # None: it has ended already
 
 
 def leave_mark(mark: Path, found: Found | None, *, interrupted: bool = False) -> None:
@@ -77,7 +75,7 @@ def _read_mark(mark: Path, folder: Path) -> tuple[Found | None, bool]:
     if not told:  # its worker died while it started it
         return _running_in(folder), False
     pid, started, *interrupted = told
-    return Found(int(pid), float(started)), any(interrupted)
+    return Found(int(pid), str(started)), any(interrupted)
 
 
 def _running_in(folder: Path) -> Found | None:
@@ -88,7 +86,7 @@ def _running_in(folder: Path) -> Found | None:
         with contextlib.suppress(psutil.Error, OSError):
             led = Path(process.cwd()).is_relative_to(root) and os.getsid(process.pid) == process.pid
             if led and set(COMMON) <= set(process.cmdline()):
-                return Found(process.pid, process.create_time())
+                return found_by(process.pid)
     return None
 
 

@@ -23,9 +23,10 @@ from typing import Any, Self
 
 from prebuilds.api import StackUnreachable
 from prebuilds.connecting import connect
+from prebuilds.provisioners.process_host import start_of
 from prebuilds.search_attributes import register
 from prebuilds.settings import STACK_FILE
-from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child, started_at
+from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
 
@@ -150,7 +151,7 @@ class Stack:
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             recorded = json.loads((self._dir / STACK_FILE).read_text()).get("started", {})
             for pid, started in recorded.items():
-                end_recorded(int(pid), float(started))
+                end_recorded(int(pid), started)
         (self._dir / STACK_FILE).unlink(missing_ok=True)
 
     def _start_worker(self, worker: WorkerProcess) -> None:
@@ -184,7 +185,7 @@ class Stack:
             "database_url": self.database_url,
             "metrics": self._metrics,
             "pids": pids,
-            "started": {str(pid): started for pid in sorted(others) if (started := started_at(pid)) is not None},
+            "started": {str(pid): started for pid in sorted(others) if (started := start_of(pid)) is not None},
         }
         made = self._dir / f"{STACK_FILE}.new"
         made.write_text(json.dumps(stack, indent=2) + "\n")

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from prebuilds.provisioners.process_host import start_of
+
 LOG_LINE_MAX = 400
-SAME_START_S = 1.0
-"""A pid whose process started at another time is a recycled one, and none of our business."""
 
 
 def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:
@@ -39,19 +39,9 @@ def start_child(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> su
         )
 
 
-def started_at(pid: int) -> float | None:
-    """When the process *pid* started, as psutil tells; None when there is none."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.NoSuchProcess:
-        return None
-
-
-def end_recorded(pid: int, started: float, *, grace_s: float = 5.0) -> None:
+def end_recorded(pid: int, started: str, *, grace_s: float = 5.0) -> None:
     """End the process that was recorded as *pid* started at *started*; one that has its pid by now is left alone."""
-    now = started_at(pid)
-    if now is None or abs(now - started) > SAME_START_S:
+    if start_of(pid) != started:
         return
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -108,10 +109,9 @@ async def test_claim_tells_the_process_by_file_and_signal(driver: ProcessProvisi
     made = await driver.apply(build, log)
     await driver.claim(later(build, owner="alice", name="dev", claim_parameters={"token": "a b"}), log)
     told = Path(made.resources["folder"]) / "told"
-    deadline = asyncio.get_running_loop().time() + 5
-    while not (told.exists() and told.read_text()):
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.02)
+    async with asyncio.timeout(20):
+        while not (told.exists() and told.read_text()):
+            await asyncio.sleep(0.02)
     said = json.loads(told.read_text())
     assert (said["owner"], said["name"], said["claim_parameters"]) == ("alice", "dev", {"token": "a b"})
     claim_file = tmp_path / "workspaces" / str(build.workspace_id) / "claim.json"
@@ -130,10 +130,13 @@ async def test_a_claim_that_starts_the_process_again_signals_it_once_it_is_ready
     made = await driver.apply(build, log)
     home, pid = Path(made.resources["folder"]), made.resources["pid"]
     os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(20):
+        while await running(driver) != {build.workspace_id: False}:
+            await asyncio.sleep(0.01)
     (home / "up").unlink()
     (home / "dead").touch()
     claim = asyncio.create_task(driver.claim(later(build, owner="alice"), log))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await running(driver)) != {build.workspace_id: True}:
             await asyncio.sleep(0.01)
         (home / "slow").touch()
@@ -190,8 +193,13 @@ async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(
 
 async def test_values_reach_the_command_as_they_are(driver: ProcessProvisioner) -> None:
     nasty = "a b'c\"d$(touch hacked)`id`;\nnext {port} %s"
-    script = "import sys, time, pathlib; pathlib.Path('a').write_text(sys.argv[1]); time.sleep(99)"
-    source = {"command": [sys.executable, "-c", script, "{param.size}"], "ready": {"file": "a"}}
+    script = (
+        "import sys, time, pathlib\n"
+        "pathlib.Path('a').write_text(sys.argv[1])\n"
+        "pathlib.Path('written').touch()\n"
+        "time.sleep(99)\n"
+    )
+    source = {"command": [sys.executable, "-c", script, "{param.size}"], "ready": {"file": "written"}}
     made = await driver.apply(wanted(source, parameters={"size": nasty}), log)
     assert (Path(made.resources["folder"]) / "a").read_text() == nasty
     assert not (Path(made.resources["folder"]) / "hacked").exists()
@@ -293,7 +301,8 @@ elif os.fork() == 0:
     pathlib.Path("child").rename("up")
     time.sleep(1000)
 if "deaf" in sys.argv:
-    pathlib.Path("up").write_text(str(os.getpid()))
+    pathlib.Path("self").write_text(str(os.getpid()))
+    pathlib.Path("self").rename("up")  # whole as soon as it is there
 time.sleep(1000)
 """
 
@@ -350,6 +359,22 @@ async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, mo
     await driver.destroy(later(build), log)
 
 
+async def test_one_that_takes_its_time_to_end_keeps_no_thread_of_the_loop(driver: ProcessProvisioner) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    script = "trap 'touch told' TERM; touch up; while :; do sleep 0.05; done"
+    build = wanted({"command": ["sh", "-c", script], "ready": {"file": "up"}, "stop_timeout": "60s"})
+    made = (await driver.apply(build, log)).resources
+    going = asyncio.create_task(driver.destroy(later(build), log))
+    async with asyncio.timeout(10):
+        while not (Path(made["folder"]) / "told").exists():
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(int)
+    assert not going.done()
+    os.kill(made["pid"], signal.SIGKILL)
+    await going
+    assert await running(driver) == {}
+
+
 async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvisioner, tmp_path: Path) -> None:
     runs, stopped = wanted(SERVE), wanted(SLEEP)
     made = await driver.apply(runs, log)
@@ -362,6 +387,23 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     assert await running(driver) == {runs.workspace_id: True, stopped.workspace_id: False}
     again = await driver.apply(runs, log)
     assert again.address == made.address
+
+
+async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisioner) -> None:
+    source = {"command": ["sh", "-c", "test -e bad || touch up; exec sleep infinity"], "ready": {"file": "up"}}
+    first = wanted(source)
+    home = Path((await driver.apply(first, log)).resources["folder"])
+    await driver.stop(later(first), log)
+    (home / "up").rename(home / "bad")
+    again = later(later(first), ready_timeout_s=0.2)
+    with pytest.raises(ProvisionFailed, match="not ready"):
+        await driver.apply(again, log)
+    assert await driver.restore() == 0
+    assert await running(driver) == {first.workspace_id: False}
+    (home / "bad").unlink()
+    await driver.apply(later(later(first)), log)  # the same build, and time enough
+    assert await driver.suspend() == 1
+    assert await driver.restore() == 1
 
 
 @pytest.mark.parametrize(

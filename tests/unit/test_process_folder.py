@@ -15,7 +15,7 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import StaleBuild
 from prebuilds.provisioners.container_record import Seen
-from prebuilds.provisioners.process_folder import FORGET_AFTER, Folders
+from prebuilds.provisioners.process_folder import FORGET_AFTER, LOG_END_BYTES, Folders
 
 
 @pytest.fixture
@@ -54,6 +54,21 @@ def test_a_folder_that_stays_is_no_success(folders: Folders) -> None:
             folders.remove(workspace_id, 2)
     finally:
         folders.root.chmod(0o755)
+
+
+def test_of_a_long_log_only_the_last_whole_lines_are_read(folders: Folders) -> None:
+    workspace_id = uuid4()
+    assert folders.log_end(workspace_id) == ""
+    made(folders, workspace_id)
+    folders.log(workspace_id).write_text("begun\nended\n")
+    assert folders.log_end(workspace_id) == "begun\nended\n"
+    lines = [f"é line {n} of a secret\n" for n in range(LOG_END_BYTES // 10)]
+    folders.log(workspace_id).write_text("".join(lines))
+    end = folders.log_end(workspace_id)
+    assert LOG_END_BYTES - 100 < len(end.encode()) < LOG_END_BYTES
+    assert end == "".join(lines[-end.count("\n") :])
+    folders.log(workspace_id).write_text("x" * (LOG_END_BYTES + 1))
+    assert folders.log_end(workspace_id) == ""  # half a line, which may begin with half a secret
 
 
 def make_old(*paths: Path) -> None:

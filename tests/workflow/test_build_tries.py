@@ -1,4 +1,5 @@
-"""How often a driver's unexpected error is tried again: by its own number, however often the build was tried before."""
+"""How often a build is tried again: after a driver's unexpected error by that error's own number, however often it was
+tried before; and never once its time is over."""
 
 from __future__ import annotations
 
@@ -44,9 +45,17 @@ class Stumbling:
             raise ZeroDivisionError("a driver's bug")
 
 
+class Hanging(Stumbling):
+    """A driver whose deletion never ends."""
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        self.tries += 1
+        await asyncio.Event().wait()
+
+
 @asynccontextmanager
 async def deleting(
-    env: WorkflowEnvironment, engine: AsyncEngine, driver: Stumbling
+    env: WorkflowEnvironment, engine: AsyncEngine, driver: Stumbling, timeout_s: float = 600
 ) -> AsyncIterator[tuple[UUID, WorkflowHandle[Any, WorkspaceBuildResult]]]:
     """The start that a deletion waits for, and the deletion."""
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
@@ -68,7 +77,7 @@ async def deleting(
             build_id_of(workspace_id, 1),
             await env.client.start_workflow(
                 "WorkspaceBuild",
-                WorkspaceBuildInput(build_id=deletion.id, queue=QUEUE, timeout_seconds=600),
+                WorkspaceBuildInput(build_id=deletion.id, queue=QUEUE, timeout_seconds=timeout_s),
                 id=build_workflow_id(deletion.id),
                 task_queue=CONTROL_QUEUE,
                 result_type=WorkspaceBuildResult,
@@ -97,3 +106,12 @@ async def test_tries_that_only_waited_are_not_counted(
         await end_build(engine, start, BuildStatus.CANCELED)
         result = await deletion.result()
     assert (result.status, driver.tries) == (status, UNEXPECTED_TRIES_MAX)
+
+
+async def test_a_build_that_hangs_ends_when_its_time_is_over(dev: WorkflowEnvironment, engine: AsyncEngine) -> None:
+    driver = Hanging(0)
+    async with deleting(dev, engine, driver, timeout_s=2) as (start, deletion):
+        await end_build(engine, start, BuildStatus.CANCELED)
+        result = await deletion.result()
+    assert (result.status, driver.tries) == (BuildStatus.FAILED, 1)
+    assert result.error == "not done within its timeout of 2 s"

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from temporalio import workflow
-from temporalio.client import Client, WorkflowHandle
+from temporalio import activity, workflow
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from prebuilds import client as client_module
-from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound
+from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import SearchAttributes, reached, start_short
 from prebuilds.payloads import ClaimResult
 from prebuilds.search_attributes import register
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
+from workflows.operator_request import OperatorRequest
 
 RECORDER, CLIENT = "who-recorded-it", "who-waits-for-it"
 LONG = "a" * 3000
@@ -178,3 +180,26 @@ async def test_a_request_too_large_is_the_caller_s_error(dev: WorkflowEnvironmen
         await PrebuildsClient(dev.client).claim(
             preset="acme/python/small", owner="alice", name="dev", claim_parameters={"x": "x" * megabytes * 1_000_000}
         )
+
+
+async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(dev: WorkflowEnvironment) -> None:
+    asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @activity.defn
+    async def operate(raw: Any) -> None:
+        asked.set_result(activity.info().workflow_id or "")
+        await activity.wait_for_cancelled()
+
+    async with Worker(
+        dev.client,
+        task_queue=CONTROL_QUEUE,
+        workflows=[OperatorRequest],
+        activities=[operate],
+        graceful_shutdown_timeout=timedelta(0),
+    ):
+        pausing = asyncio.create_task(PrebuildsClient(dev.client).pause("a test"))
+        request = dev.client.get_workflow_handle(await asked)
+        await request.cancel()
+        with pytest.raises(RequestCanceled):
+            await pausing
+        assert (await request.describe()).status is WorkflowExecutionStatus.CANCELED

@@ -1,0 +1,53 @@
+"""Telling a process from a later one of its pid, whatever the clock does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from prebuilds.provisioners.process_host import Found, is_alive, start_of
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        yield child
+        child.kill()
+
+
+def test_a_step_of_the_clock_makes_no_process_another_one(
+    child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start_of(child.pid)
+    assert started is not None
+    found, before = Found(child.pid, started), psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: before + 3600)
+    assert psutil.Process(child.pid).create_time() - before > 3600, "the clock was put forward"
+    assert is_alive(found)
+
+
+def test_another_start_or_another_boot_is_another_process(child: subprocess.Popen[bytes]) -> None:
+    boot, _, ticks = str(start_of(child.pid)).partition("/")
+    for other in (f"{boot}/{int(ticks) - 1}", f"another-boot/{ticks}"):
+        assert not is_alive(Found(child.pid, other))
+    assert is_alive(Found(child.pid, f"{boot}/{ticks}"))
+
+
+def test_what_has_ended_has_no_start(child: subprocess.Popen[bytes]) -> None:
+    found = Found(child.pid, str(start_of(child.pid)))
+    child.kill()
+    child.wait()
+    assert start_of(child.pid) is None
+    assert not is_alive(found)
+
+
+def test_a_zombie_has_no_start(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    process = psutil.Process(child.pid)
+    while process.status() != psutil.STATUS_ZOMBIE:
+        pass
+    assert start_of(child.pid) is None

@@ -167,10 +167,10 @@ class TakesItsTime(FolderProvisioner):
 class FailsWhenCancelled(FolderProvisioner):
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         try:
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
+            return await super().apply(wanted, progress)
         except asyncio.CancelledError as cancelled:
             raise ProvisionFailed("it was cancelled") from cancelled
-        return await super().apply(wanted, progress)
 
 
 class Hangs(FolderProvisioner):

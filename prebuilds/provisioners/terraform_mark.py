@@ -42,6 +42,8 @@ async def end_orphan(mark: Path, folder: Path, wait_s: float, say: Callable[[str
                 kill_group(found.pid)
             await asyncio.sleep(ORPHAN_POLL_S)
         kill_group(found.pid)
+    elif found is not None:
+        _kill_left_behind(found, folder)
     remove_mark(mark)
 
 
@@ -88,6 +90,16 @@ def _running_in(folder: Path) -> Found | None:
             if led and set(COMMON) <= set(process.cmdline()):
                 return found_by(process.pid)
     return None
+
+
+def _kill_left_behind(run: Found, folder: Path) -> None:
+    """What a provisioner's command has left behind of a run that has ended meanwhile. By its folder, too: the run's
+    pid may have been somebody else's since."""
+    root = folder.resolve()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == run.pid and Path(process.cwd()).is_relative_to(root):
+                process.kill()
 
 
 def remove_mark(mark: Path) -> None:

@@ -151,7 +151,8 @@ class Terraform:
                 await to_the_end(_end(process, attending, mark, finishes=finishes))
                 raise
             finally:
-                if mark is not None and process.poll() is not None:
+                # One that was left running keeps it, though it may have ended by now: its commands may have not.
+                if mark is not None and process.poll() is not None and process not in _left:
                     remove_mark(mark)
         return ran
 

@@ -11,8 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ class Said:
 
 
 class DevStack:
+    program: Sequence[str | Path] = (BIN / "prebuilds",)
+
     def __init__(self, folder: Path, **env: str) -> None:
         self.state_dir = folder / "state"
         self.log = folder / "dev.log"
@@ -72,7 +75,7 @@ class DevStack:
     def begin(self) -> None:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BIN / "prebuilds", "dev"], env=self.env, stdout=log, stderr=log, start_new_session=True
+                [*self.program, "dev"], env=self.env, stdout=log, stderr=log, start_new_session=True
             )
 
     def is_ready(self) -> bool:
@@ -179,6 +182,19 @@ class DevStack:
             )
 
         return asyncio.run(claim_all())
+
+
+@contextmanager
+def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
+    """The worker processes *workers* stand still inside the block: nothing they serve is taken up."""
+    pids = [stack.facts["pids"][worker] for worker in workers]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30, log: Path | None = None) -> float:

@@ -1,8 +1,13 @@
-"""A service that claims in its own process: `embedded_service.py DATABASE_URL PRESET NUMBER`; one line an answer."""
+"""A service that claims in its own process: `embedded_service.py DATABASE_URL PRESET NUMBER`; one line an answer.
+
+It claims once, and then all the others at once, and is killed as soon as the first of those is answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 
 from prebuilds.connecting import connect
@@ -17,8 +22,12 @@ async def main(database_url: str, preset: str, number: int) -> None:
             result = await prebuilds.claim(preset=preset, owner="alice", name=name, claim_id=name)
             print(result.model_dump_json(), flush=True)
 
+        async def claim_and_die(n: int) -> None:
+            await claim(n)
+            os.kill(os.getpid(), signal.SIGKILL)  # by whoever watches it, all might be answered by then
+
         await claim(0)
-        await asyncio.gather(*[claim(n) for n in range(1, number)])
+        await asyncio.gather(*[claim_and_die(n) for n in range(1, number)])
 
 
 if __name__ == "__main__":

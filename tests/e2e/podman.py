@@ -93,10 +93,17 @@ class Podman:
         self.stop()
         self("rm", "--all", "--force", "--time=0", "--volumes")
         self("rmi", "--all", "--force")
-        for process in psutil.process_iter():  # what watches over commands that were run in containers stays longer
+        until(self._nothing_runs, "the end of what writes to the engine's folder", 20)
+
+    def _nothing_runs(self) -> bool:
+        """Kills what watches over commands that were run in containers, which stays longer."""
+        found = False
+        for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if f"{self._folder}/" in " ".join(process.cmdline()):
+                    found = True
                     process.kill()
+        return not found
 
 
 @contextmanager

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
 from prebuilds.connecting import connect
 from prebuilds.dispatch import Dispatcher, Relay
@@ -14,22 +9,9 @@ from prebuilds.payloads import ClaimResult
 from prebuilds.settings import Settings
 from prebuilds.store.control import record_start
 from prebuilds.store.engine import create_engine
-from tests.e2e.dev_stack import DevStack, until
+from tests.e2e.dev_stack import DevStack, frozen, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
-
-
-@contextmanager
-def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
-    """The worker processes *workers* stand still inside the block: nothing they serve is taken up."""
-    pids = [stack.facts["pids"][worker] for worker in workers]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_forty_claims_on_ten_prebuilds(stack: DevStack) -> None:

@@ -72,7 +72,8 @@ def test_our_drivers_keep_the_promises(conformance_check: Any) -> None:
 async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
     """As a claim on an empty pool makes it. A later start leaves what it was told."""
     driver = ProcessProvisioner(tmp_path)
-    reads = {"command": ["sh", "-c", 'cp "$PREBUILDS_CLAIM_FILE" told; exec sleep 1000'], "ready": {"file": "told"}}
+    script = 'cp "$PREBUILDS_CLAIM_FILE" told; touch up; exec sleep 1000'
+    reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}}
     build = Provision(
         workspace_id=uuid4(),
         build_number=1,

@@ -17,7 +17,7 @@ from prebuilds.dispatch import Dispatcher
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.store.engine import create_engine
-from tests.e2e.dev_stack import DevStack, until
+from tests.e2e.dev_stack import DevStack, frozen, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 NEVER_READY = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
@@ -116,7 +116,6 @@ async def test_a_prebuild_that_died_is_replaced(stack: DevStack) -> None:
     stack.wait_whole("mortal")
     doomed = stack.workspaces("mortal")[0]["id"]
     [pid] = stack.processes()[doomed]
-    os.kill(pid, signal.SIGKILL)
     engine, client = create_engine(stack.facts["database_url"]), await connect(stack.facts["temporal_address"])
     dispatcher = Dispatcher(engine, client)
     prober = Prober(
@@ -128,9 +127,12 @@ async def test_a_prebuild_that_died_is_replaced(stack: DevStack) -> None:
         interval=timedelta(0),
     )
     try:
-        await prober.sweep()
-        assert stack.preset("mortal")["eligible"] == 2, "one failed probe may be a hiccup"
-        await prober.sweep()
+        with frozen(stack, "provisioner"):  # which probes, too, now and then
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: doomed not in stack.processes(), "it to be dead")
+            await prober.sweep()
+            assert stack.preset("mortal")["eligible"] == 2, "one failed probe may be a hiccup"
+            await prober.sweep()
         await dispatcher.drain()
     finally:
         await engine.dispose()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from prebuilds.provisioners import terraform_mark, terraform_run
-from prebuilds.provisioners.terraform_mark import COMMON, end_orphan
+from prebuilds.provisioners.process_host import is_alive
+from prebuilds.provisioners.terraform_mark import COMMON, end_orphan, found_by
 from prebuilds.provisioners.terraform_run import Terraform
 
 # It ends when it may, however often it is interrupted, and then writes its state.
@@ -88,6 +89,25 @@ async def test_what_makes_something_is_left_to_finish_and_is_interrupted_once(
     await end_orphan(mark, folder, 600, told.append)
     assert (folder / "state").read_text() == "whole\n"
     assert (folder / "interrupts").read_text() == "interrupted\n", "at a second one Terraform loses its state"
+    assert not mark.exists()
+
+
+async def test_what_a_command_of_one_that_has_ended_left_behind_is_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terraform_run, "INTERRUPT_S", 0.1)
+    mark, terraform = folder.parent / "running.json", patient(folder)
+    Path(terraform.binary).write_text(PATIENT.replace("touch", "sleep 100 &\necho $! > left\ntouch"))
+    run = asyncio.create_task(terraform.run("apply", *COMMON, mark=mark, finishes=True))
+    await reached((folder / "begun-apply").exists, "it to begin")
+    left = found_by(int((folder / "left").read_text()))
+    assert left is not None
+    await cancelled(run)
+    (folder.parent / "go").touch()
+    await reached(lambda: not runs(folder), "it to end by itself")
+    assert is_alive(left)
+    await end_orphan(mark, folder, 600, lambda _: None)
+    await reached(lambda: not is_alive(left), "its command to be killed")
     assert not mark.exists()
 
 

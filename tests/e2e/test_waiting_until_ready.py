@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 
 from prebuilds.api import WorkspaceBuildFailed, WorkspaceNotFound
 from prebuilds.client import PrebuildsClient
@@ -14,7 +15,13 @@ from prebuilds.payloads import ClaimResult
 from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, OnEmpty, build_id_of, build_workflow_id
 from tests.e2e.dev_stack import DevStack
 
-EVENTS_MAX = 12
+EVENTS_MAX = 8
+"""Beside those of workflow tasks that were handed out: a busy machine may have one handed out again."""
+HANDED_OUT = (
+    EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT,
+)
 RELEASED_S = 20.0
 """Of a workspace whose start would go on for a minute."""
 IDLE = {"command": ["sleep", "infinity"], "ready": None}
@@ -34,7 +41,8 @@ async def check_history(client: PrebuildsClient, build_id: UUID) -> None:
     events = (await client.temporal.get_workflow_handle(build_workflow_id(build_id)).fetch_history()).events
     activities = [e for e in events if e.HasField("activity_task_scheduled_event_attributes")]
     assert len(activities) <= 1
-    assert len(events) <= EVENTS_MAX, [e.event_type for e in events]
+    told = [e.event_type for e in events if e.event_type not in HANDED_OUT]
+    assert len(told) <= EVENTS_MAX, told
 
 
 async def test_a_claim_is_waited_for_until_it_is_handed_over(stack: DevStack, client: PrebuildsClient) -> None:

@@ -99,7 +99,7 @@ class Campaign:
         return self._host.steps()
 
     def end(self) -> None:
-        """Empty the pool; nothing may be left."""
+        """Empty the pool; nothing may be left, nor be expected of a queue that nobody serves any more."""
         if self._claimed is not None:
             assert self._stack.cli("release", self._claimed).code == 0
             self._claimed = None
@@ -107,6 +107,7 @@ class Campaign:
         until(lambda: not self._stack.workspaces(self.name), f"{self.name} to be empty", SETTLES_S)
         until(lambda: self._world.count(self._host) == {}, f"no thing of {self.name}", SETTLES_S)
         self._ask_the_driver(set())
+        assert self._stack.cli("templates", "delete", f"{self.name}/desk").code == 0
         self._host.kill()
 
     def _apply(self, instances: int) -> None:

@@ -179,8 +179,8 @@ async def test_limits_binds_and_values_reach_the_container_as_they_are(
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "there").touch()
     source = SLEEP | {
-        "command": ["sh", "-c", 'echo -n "$1" > /out; sleep 1000', "sh", "{param.size}"],
-        "ready": {"exec": ["test", "-e", "/out"]},
+        "command": ["sh", "-c", 'echo -n "$1" > /out; touch /up; sleep 1000', "sh", "{param.size}"],
+        "ready": {"exec": ["test", "-e", "/up"]},
         "env": {"SIZE": "{param.size}"},
         "workdir": "/www",
         "memory": "64m",

@@ -27,8 +27,9 @@ resource "terraform_data" "slow" {{
 
 
 async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
-    driver: TerraformProvisioner, tmp_path: Path
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("prebuilds.provisioners.terraform_run.INTERRUPT_S", 60.0)  # a busy machine takes its time
     log = Log()
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     attempt = asyncio.create_task(driver.apply(build, log))
@@ -38,7 +39,7 @@ async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
     attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
-    assert asyncio.get_running_loop().time() - begun < 9, "an interrupt is enough"
+    assert asyncio.get_running_loop().time() - begun < 40, "an interrupt is enough: it ends before its sleep does"
     assert log.names == ["terraform_data.first", "terraform_data.slow"]
 
     (tmp_path / "go").touch()

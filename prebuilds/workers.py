@@ -54,11 +54,16 @@ def worker_on(client: Client, queue: str, **options: Any) -> Worker:
 
 @asynccontextmanager
 async def claims_worker_on(
-    client: Client, engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings, *won: Won
+    client: Client,
+    engine: AsyncEngine,
+    database_url: str,
+    dispatcher: Dispatcher,
+    settings: Settings,
+    won: Won | None = None,
 ) -> AsyncIterator[Worker]:
-    """A claims worker to be run inside the block, which keeps its connections open. *won*: who else is told of wins."""
+    """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win."""
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        claims = ClaimActivities(engine, ClaimStore(pool, enabled=settings.enabled), dispatcher, settings.rules, *won)
+        claims = ClaimActivities(engine, ClaimStore(pool, enabled=settings.enabled), dispatcher, settings.rules, won)
         yield worker_on(
             client,
             CLAIMS_QUEUE,

@@ -97,12 +97,14 @@ def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: si
     Raises:
         ProvisionFailed: One of them does not end.
     """
+    group: list[Found] = []
     if leader is not None and is_alive(leader):
         _signal_group(leader, stop_signal)
         _wait_gone(leader, grace_s)
-        _signal_group(leader, signal.SIGKILL)  # also those that have overwritten their tag, as PostgreSQL and nginx do
+        group = _find_group(leader)  # also those that have overwritten their tag, as PostgreSQL and nginx do
+        _signal_group(leader, signal.SIGKILL)
     deadline = time.monotonic() + KILL_GRACE_S
-    while left := _left(host, workspace_id, leader):  # again: one of them may have forked after we looked
+    while left := _left(host, workspace_id, group):  # again: one of them may have forked after we looked
         if time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
         for one in left:
@@ -113,10 +115,20 @@ def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: si
         _children.pop(leader.pid, None)
 
 
-def _left(host: str, workspace_id: UUID, leader: Found | None) -> list[Found]:
-    """What is known to live of a workspace."""
+def _left(host: str, workspace_id: UUID, group: list[Found]) -> list[Found]:
+    """What lives of a workspace: what carries its tag, and those of its group that were seen."""
     tagged = [found for _, found in find_tagged(host, workspace_id)]
-    return tagged if leader is None or leader in tagged or not is_alive(leader) else [leader, *tagged]
+    return [*tagged, *(one for one in group if one not in tagged and is_alive(one))]
+
+
+def _find_group(leader: Found) -> list[Found]:
+    """The living processes of a group, whose leader may have ended."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == leader.pid and (started := start_of(pid)) is not None:
+                found.append(Found(pid, started))
+    return found
 
 
 def _signal_group(leader: Found, number: signal.Signals) -> None:

@@ -317,7 +317,7 @@ async def test_what_has_overwritten_its_tag_is_seen_and_ended(driver: ProcessPro
     try:
         assert await running(driver) == {build.workspace_id: True}
         await driver.destroy(later(build), log)
-        with contextlib.suppress(psutil.NoSuchProcess):  # killed, and perhaps not reaped yet by who inherited it
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended, and perhaps not reaped yet by who inherited it
             assert survivor.status() == psutil.STATUS_ZOMBIE
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Mapping
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
@@ -33,17 +35,20 @@ PEOPLE_PRIORITY = 1
 ATTRIBUTE_LENGTH_MAX = 128
 """Of a search attribute's value, in characters. Our longest path has 98. The server refuses a start with a value of
 more than 2,048 bytes, and JSON makes up to twelve of a character."""
+LOOK_AGAIN_S = 60.0
+"""For search attributes that a cluster did not have."""
 
 
 class SearchAttributes:
-    """Ours, left out with one warning on a cluster that does not have them."""
+    """Ours, left out with one warning on a cluster that does not have them; it may have got them a minute later."""
 
-    registered = True
+    missing_until = -inf
+    """By `time.monotonic`."""
 
     @classmethod
     def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
         """Those that have a value; one that is too long to be a name of ours is left out, and refused by a worker."""
-        if not cls.registered:
+        if time.monotonic() < cls.missing_until:
             return None
         return TypedSearchAttributes(
             [
@@ -52,6 +57,13 @@ class SearchAttributes:
                 if value is not None and len(value) <= ATTRIBUTE_LENGTH_MAX
             ]
         )
+
+    @classmethod
+    def leave_out(cls) -> None:
+        """Send none for a while."""
+        if cls.missing_until == -inf:
+            logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
+        cls.missing_until = time.monotonic() + LOOK_AGAIN_S
 
     @staticmethod
     def are_missing(error: RPCError) -> bool:
@@ -114,8 +126,7 @@ async def start_short(
             )
         except RPCError as error:
             if SearchAttributes.are_missing(error):
-                SearchAttributes.registered = False
-                logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
+                SearchAttributes.leave_out()
                 continue
             raise
     raise AssertionError("the second try sends no search attributes")

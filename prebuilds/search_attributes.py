@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -18,10 +20,12 @@ KEYWORDS = (
     "PrebuildsOwner",
     "PrebuildsTransition",
 )
+KNOWN_WITHIN_S = 20.0
+"""A server looks for new ones every 2 to 10 s, and until then refuses a start that has them."""
 
 
 async def register(client: Client) -> bool:
-    """Register what is missing in the client's namespace; safe to repeat.
+    """Register what is missing in the client's namespace, and wait until it can be used; safe to repeat.
 
     Returns:
         Whether all are there now; False where the cluster does not let us, and all works without them.
@@ -39,9 +43,23 @@ async def register(client: Client) -> bool:
             await client.operator_service.add_search_attributes(
                 AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
             )
+            await _until_known(client)
     except RPCError as error:
         if error.status is RPCStatusCode.ALREADY_EXISTS:  # another process was faster
             return True
         logger.warning("Search attributes cannot be registered here", extra={"error": error.message})
         return False
     return True
+
+
+async def _until_known(client: Client) -> None:
+    deadline = time.monotonic() + KNOWN_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            await client.count_workflows(" AND ".join(f"{name} IS NULL" for name in KEYWORDS))
+        except RPCError as error:
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from math import inf
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -145,7 +146,7 @@ async def test_nobody_gets_the_answer_of_another_who_uses_the_same_claim_id(
 async def test_a_text_too_long_for_a_search_attribute_switches_none_off(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SearchAttributes, "registered", True)
+    monkeypatch.setattr(SearchAttributes, "missing_until", -inf)
     assert await register(dev.client)
     async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
         with pytest.raises(PresetNotFound):
@@ -155,14 +156,24 @@ async def test_a_text_too_long_for_a_search_attribute_switches_none_off(
     assert ours == {"PrebuildsOwner": "alice", "PrebuildsInitiator": "alice"}
 
 
-async def test_a_cluster_without_search_attributes_works(
+async def test_a_cluster_without_search_attributes_works_and_is_asked_again(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SearchAttributes, "registered", True)
-    async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
+    monkeypatch.setattr(SearchAttributes, "missing_until", -inf)
+    client = PrebuildsClient(dev.client)
+
+    async def owner_told(claim_id: str) -> list[str]:
         with pytest.raises(PresetNotFound):
-            await PrebuildsClient(dev.client).claim(preset="acme/python/small", owner="alice", name="dev")
-    assert not SearchAttributes.registered
+            await client.claim(preset="acme/python/small", owner="alice", name="dev", claim_id=claim_id)
+        described = await dev.client.get_workflow_handle(claim_workflow_id(claim_id)).describe()
+        return [pair.value for pair in described.typed_search_attributes if pair.key.name == "PrebuildsOwner"]
+
+    async with Worker(dev.client, task_queue=CLAIMS_QUEUE, workflows=[Refuses]):
+        assert await owner_told("without") == []
+        assert await register(dev.client)
+        assert await owner_told("not asked for again yet") == []
+        monkeypatch.setattr(SearchAttributes, "missing_until", 0.0)  # a minute later
+        assert await owner_told("with") == ["alice"]
 
 
 async def test_what_the_server_does_not_take_is_the_caller_s_error(dev: WorkflowEnvironment) -> None:

@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from prebuilds.api import StackUnreachable
+from prebuilds.search_attributes import KEYWORDS
 from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
 
 START_TIMEOUT_S = 30.0
@@ -36,7 +37,11 @@ SETTINGS = (
     # A claim that somebody else's client starts is noticed after 2 s when its worker dies, not after 10 s.
     *("--dynamic-config-value", 'history.defaultWorkflowTaskTimeout="2s"'),
 )
-SQLITE_SETTINGS = (
+DEV_SETTINGS = (
+    # The dev server reads the list of search attributes from its database whenever it needs one. With that kept in
+    # memory, as a cluster does, one that is added is known after two seconds; ours are there from the start.
+    *("--dynamic-config-value", "system.forceSearchAttributesCacheRefreshOnRead=false"),
+    *(word for name in KEYWORDS for word in ("--search-attribute", f"{name}=Keyword")),
     # Listings are written to the one connection that workflows wait for. By one writer they do not stand in front of a
     # claim in dozens; and four times a second, not twenty, most claims have ended by then and are written once.
     *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
@@ -101,7 +106,7 @@ class TemporalDevServer:
         port, ui_port = self._ports
         return [
             *(find_temporal(), "server", "start-dev", "--ip", HOST, "--port", str(port), "--ui-port", str(ui_port)),
-            *("--db-filename", str(self._folder / "temporal.db"), "--log-level", "warn", *SETTINGS, *SQLITE_SETTINGS),
+            *("--db-filename", str(self._folder / "temporal.db"), "--log-level", "warn", *SETTINGS, *DEV_SETTINGS),
         ]
 
     async def _answers(self, deadline: float) -> bool:

@@ -45,7 +45,7 @@ def test_what_is_waited_for_exists() -> None:
 
 
 def test_the_cluster_has_the_embedded_servers_settings() -> None:
-    """All but those for its SQLite."""
+    """All but those that make a dev server of it."""
     embedded = dict(item.split("=") for item in SETTINGS if "." in item)
     deployed = yaml.safe_load((ROOT / "deploy/dynamicconfig/prebuilds.yaml").read_text())
     flat = {key: str(entries[0]["value"]).lower() for key, entries in deployed.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import statistics
 from itertools import count
@@ -19,6 +20,7 @@ from prebuilds.vocabulary import claim_workflow_id
 from prebuilds.workers import settle_heap
 
 WARM_UP = 20
+LISTED_LOOKS, LISTED_PAUSE_S = 100, 0.1
 SPARE = 1.5
 """Chance may bring more than the mean, and none should miss."""
 
@@ -39,8 +41,11 @@ class Claims:
         self._prefix = f"{pools.organization}/{uuid4().hex[:8]}"
         self._numbers = count()
         self._last = 0
+        self._asked = 0
+        """No-ops and single claims."""
 
     async def claim(self) -> None:
+        self._asked += 1
         n = self._last = next(self._numbers)
         preset = self.pools.paths[n % len(self.pools.paths)]
         result = await self.client.claim(
@@ -53,6 +58,17 @@ class Claims:
         follows it in turn would be slowed down by that."""
         await self.client.temporal.get_workflow_handle(claim_workflow_id(f"{self._prefix}/{self._last}")).result()
 
+    async def listed(self) -> None:
+        """Wait until Temporal's listings, written behind the answers, show the end of all that was asked: else each
+        measurement would pay for the one before it."""
+        ids = [self._prefix, claim_workflow_id(self._prefix)]
+        ours = " OR ".join(f"WorkflowId STARTS_WITH '{prefix}/'" for prefix in ids)
+        ended = f"ExecutionStatus != 'Running' AND ({ours})"
+        for _ in range(LISTED_LOOKS):
+            if (await self.client.temporal.count_workflows(ended)).count >= self._asked:
+                return
+            await asyncio.sleep(LISTED_PAUSE_S)
+
     async def claim_many(self, number: int) -> None:
         names = [f"w-{uuid4().hex[:20]}" for _ in range(number)]
         request = ClaimsRequest(preset=self.pools.paths[0], owner=self.pools.organization, names=names)
@@ -60,6 +76,7 @@ class Claims:
         self.won += [claim.workspace_id for claim in results.claims]
 
     async def noop(self) -> None:
+        self._asked += 1
         await noop(self.client.temporal, self.noop_queue, f"{self._prefix}/noop-{uuid4()}", eager=self._eager)
 
     @property
@@ -110,8 +127,9 @@ async def burst(claims: Claims, number: int, rounds: int) -> Report:
     took: dict[str, list[float]] = {"floor": [], "claim": []}
     for _ in range(rounds):
         await claims.expect(number)
-        took["floor"].append(await at_once(floor, number))
-        took["claim"].append(await at_once(claim, number))
+        for name, asked in (("floor", floor), ("claim", claim)):
+            await claims.listed()
+            took[name].append(await at_once(asked, number))
     report = _report(f"bursts of {number}, {rounds} of each", floor[1], claim[1], latencies=True)
     report.ratios = {"claims' rate / no-ops' rate, medians": _rates(took["floor"], took["claim"])}
     return report

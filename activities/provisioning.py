@@ -61,11 +61,11 @@ class ProvisioningActivities:
             except asyncio.CancelledError:
                 if not _asked_to_cancel():
                     raise  # the worker drains, or another attempt has taken over: the build itself goes on
-                end = await self._end(build_id, BuildStatus.CANCELED, error="canceled")
+                end = await self._end(facts, BuildStatus.CANCELED, error="canceled")
             except AttemptOvertaken:
                 raise  # to nobody: the build is the later attempt's
             except (ProvisionFailed, InvalidSource, StaleBuild) as error:
-                end = await self._failed(build_id, error)
+                end = await self._failed(facts, error)
             except Exception as error:
                 if isinstance(error, PrebuildsError):
                     raise
@@ -73,10 +73,10 @@ class ProvisioningActivities:
                     activity.heartbeat(failures + 1)  # the last of this attempt: the next one is told
                     raise
                 logger.exception("A provisioner failed unexpectedly", extra={"build_id": str(build_id)})
-                end = await self._failed(build_id, error)
+                end = await self._failed(facts, error)
             else:
                 replaced = await read_replaced(self._engine, facts)
-                end = await self._end(build_id, BuildStatus.SUCCEEDED, provisioned=provisioned)
+                end = await self._end(facts, BuildStatus.SUCCEEDED, provisioned=provisioned)
                 measure(end, replaced=replaced.first)
                 self._dispatcher.follow(end.served)
                 return _outcome(end, replaced, provisioned)
@@ -108,7 +108,7 @@ class ProvisioningActivities:
         if facts.status is BuildStatus.CANCELING:
             # Cancelled before this attempt. An earlier one may be frozen amid its effect: what it does when it wakes up
             # is refused by the driver, once that has seen a later build's number.
-            end = await self._end(facts.id, BuildStatus.CANCELED, error="canceled")
+            end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
             return await ended_badly(self._engine, self._dispatcher, end)
         return await ended_outcome(self._engine, facts)
 
@@ -120,15 +120,15 @@ class ProvisioningActivities:
         base = facts.queue.partition("@")[0].removesuffix("-people")
         return provisioning_queue(base, pool=facts.pool, host=host)
 
-    async def _failed(self, build_id: UUID, error: Exception) -> BuildEnd:
+    async def _failed(self, facts: BuildFacts, error: Exception) -> BuildEnd:
         message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
         return await self._end(
-            build_id, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__
+            facts, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__
         )
 
-    async def _end(self, build_id: UUID, status: BuildStatus, **how: Any) -> BuildEnd:
+    async def _end(self, facts: BuildFacts, status: BuildStatus, **how: Any) -> BuildEnd:
         """End it as this attempt: an overtaken one leaves it to the later one."""
-        return await end_build(self._engine, build_id, status, attempt_at=activity.info().started_time, **how)
+        return await end_build(self._engine, facts.id, status, attempt=facts.attempt, **how)
 
 
 class _Progress:
@@ -136,15 +136,14 @@ class _Progress:
 
     def __init__(self, engine: AsyncEngine, facts: BuildFacts, log: BuildLog) -> None:
         self._engine = engine
-        self._build_id = facts.id
+        self._facts = facts
         self._log = log
-        self._attempt_at = activity.info().started_time
 
     def __call__(self, line: str) -> None:
         self._log.tell(line)
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        await builds.save_state(self._engine, self._build_id, state, self._attempt_at)
+        await builds.save_state(self._engine, self._facts.id, state, self._facts.attempt)
 
 
 def _asked_to_cancel() -> bool:

@@ -84,7 +84,12 @@ class Progress(Protocol):
         ...
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        """Keep *state* now: what the next call for this workspace is given, also when this one never returns."""
+        """Keep *state* now: what the next call for this workspace is given, also when this one never returns.
+
+        Raises:
+            StaleBuild: The build has ended, or a later attempt of it is at work. What exists is not this call's to
+                undo, then; so a driver that other hosts share saves before it does.
+        """
         ...
 
 

@@ -183,9 +183,14 @@ class Work:
             await self._last_save()
 
     async def destroy(self) -> None:
-        """Destroy what the state holds; nothing is run when it holds nothing."""
+        """Destroy what the state holds; nothing is run when it holds nothing.
+
+        Raises:
+            StaleBuild: A later build is at work, or a later attempt of this one, elsewhere; nothing is destroyed.
+        """
         if not has_resources(self.state):
             return
+        await self.save(always=True)  # refused to whom another one has overtaken: by now these may be its resources
         try:
             ran = await self._run("destroy", *COMMON, "-auto-approve", "-json", *self._parallelism(), saving=True)
             if ran.code != 0:

@@ -28,8 +28,7 @@ END = text("""
        SET status = :status, error = :error, error_type = :error_type, completed_at = now(), next_dispatch_at = NULL,
            provisioner_state = coalesce(CAST(:state AS jsonb), provisioner_state)
      WHERE id = :build_id AND status IN ('pending', 'running', 'canceling')
-       AND coalesce(CAST(provisioner_state ->> 'prebuilds:attempt' AS double precision)
-                    <= CAST(:attempt AS double precision), true)
+       AND attempt = coalesce(CAST(:attempt AS integer), attempt)
  RETURNING completed_at
 """)
 MAKE_CLAIMABLE = text("""
@@ -77,7 +76,7 @@ async def end_build(
     error: str | None = None,
     error_type: str | None = None,
     provisioned: Provisioned | None = None,
-    attempt_at: datetime | None = None,
+    attempt: int | None = None,
     unless_canceling: bool = False,
 ) -> BuildEnd:
     """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
@@ -85,11 +84,11 @@ async def end_build(
     Args:
         status: succeeded, failed or canceled.
         provisioned: Of a successful start.
-        attempt_at: When the attempt that ends it began, as `save_state` has it; None for who does not provision.
+        attempt: Which one ends it, by the number that `begin_build` gave it; None for who does not provision.
         unless_canceling: What is being cancelled ends canceled instead, also when its worker died or its time was over
             before it had heard of it: a pool must not back off for what somebody has released.
     Raises:
-        AttemptOvertaken: A later attempt of this build has saved a state; nothing changes.
+        AttemptOvertaken: A later attempt of this build has begun; nothing changes.
     """
     made = provisioned or Provisioned()
     async with engine.begin() as connection:
@@ -106,7 +105,7 @@ async def end_build(
                 "error": error,
                 "error_type": error_type,
                 "state": json.dumps(made.state) if made.state is not None else None,
-                "attempt": attempt_at.timestamp() if attempt_at is not None else None,
+                "attempt": attempt,
             },
         )
         if completed_at is None and not facts.status.ended:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -30,8 +30,8 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template, t.build_timeout,
-           t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
+           b.attempt, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
+           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
@@ -48,26 +48,23 @@ READ_STATUS = text("SELECT status FROM workspace_builds WHERE id = :build_id")
 
 READ_PARAMETERS = text("SELECT name, value FROM preset_parameters WHERE preset_id = :preset_id")
 READ_PROVISIONER_STATE = text("""
-    SELECT provisioner_state - 'prebuilds:attempt' FROM workspace_builds
+    SELECT provisioner_state FROM workspace_builds
      WHERE workspace_id = :workspace_id AND number <= :number AND provisioner_state IS NOT NULL
      ORDER BY number DESC LIMIT 1
 """)
 
-# When the attempt that saved it began is kept within the state, and taken out of it where a driver is given it.
 SAVE_STATE = text("""
-    UPDATE workspace_builds
-       SET provisioner_state = CAST(:state AS jsonb)
-                               || jsonb_build_object('prebuilds:attempt', CAST(:attempt AS double precision))
-     WHERE id = :build_id AND status IN ('running', 'canceling')
-       AND coalesce(CAST(provisioner_state ->> 'prebuilds:attempt' AS double precision), 0) <= :attempt
+    UPDATE workspace_builds SET provisioner_state = CAST(:state AS jsonb)
+     WHERE id = :build_id AND status IN ('running', 'canceling') AND attempt = :attempt
  RETURNING id
 """)
 
 BEGIN = text("""
     UPDATE workspace_builds
-       SET status = 'running', started_at = coalesce(started_at, now()), dispatches = 0,
+       SET status = 'running', started_at = coalesce(started_at, now()), dispatches = 0, attempt = attempt + 1,
            next_dispatch_at = now() + CAST(:redispatch AS interval)
      WHERE id = :build_id AND status IN ('pending', 'running')
+ RETURNING attempt
 """)
 SET_LATEST_STATUS = text("""
     UPDATE workspaces
@@ -171,6 +168,8 @@ class BuildFacts:
     initiator: str
     build_timeout: timedelta
     created_at: datetime
+    attempt: int
+    """How often it was begun. Only the latest attempt saves a state, and ends the build."""
 
 
 def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
@@ -186,7 +185,7 @@ async def read_builds(engine: AsyncEngine, ids: Sequence[UUID]) -> list[BuildFac
 
 
 async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, Provision | None]:
-    """Mark a build as running, before any effect. Repeated, it continues.
+    """Mark a build as running, before any effect. Repeated, it continues, as a new attempt that overtakes the others.
 
     Returns:
         Its facts, and what to provision; None when the build is closed or is being canceled.
@@ -200,7 +199,8 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
             facts = facts_of(row)
             if facts.status not in (BuildStatus.PENDING, BuildStatus.RUNNING):
                 return facts, None
-            await connection.execute(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
+            attempt = await connection.scalar(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
+            facts = replace(facts, attempt=int(attempt))
             await set_latest(connection, facts.workspace_id, facts.number, BuildStatus.RUNNING)
             parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})
             state = await connection.scalar(
@@ -213,22 +213,22 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
         raise
 
 
-async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any], attempt_at: datetime) -> None:
+async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any], attempt: int) -> None:
     """Keep what a driver wants to be given again, while its build runs.
 
     Args:
-        attempt_at: When the attempt that saves it began, by Temporal's clock: each attempt has a later one.
+        attempt: Whose it is, by the number that `begin_build` gave it.
     Raises:
         StaleBuild: The build has ended; what it or a later one has left stays.
-        AttemptOvertaken: A later attempt of this build has saved; what that one has left stays.
+        AttemptOvertaken: A later attempt of this build has begun; what that one has left stays.
     """
-    values = {"build_id": build_id, "state": json.dumps(state), "attempt": attempt_at.timestamp()}
+    values = {"build_id": build_id, "state": json.dumps(state), "attempt": attempt}
     async with engine.begin() as connection:
         if await connection.scalar(SAVE_STATE, values) is not None:
             return
         row = (await connection.execute(READ_STATUS, {"build_id": build_id})).one_or_none()
     if row is not None and not BuildStatus(row.status).ended:
-        raise AttemptOvertaken(f"a later attempt of build {build_id} has saved its state")
+        raise AttemptOvertaken(f"a later attempt of build {build_id} is at work")
     raise StaleBuild(f"build {build_id} has ended; its state is kept as it was then")
 
 
@@ -331,6 +331,7 @@ def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
         initiator=row.initiator,
         build_timeout=row.build_timeout,
         created_at=row.created_at,
+        attempt=row.attempt,
     )
 
 

@@ -78,7 +78,7 @@ FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - 
 READ_REMOVAL = text("""
     SELECT w.deleted_at IS NULL AS live, w.name, u.name AS owner, o.name AS organization, t.name AS template,
            p.name AS preset, v.source, w.claimed_at IS NOT NULL AS claimed,
-           (SELECT b.provisioner_state - 'prebuilds:attempt' FROM workspace_builds b
+           (SELECT b.provisioner_state FROM workspace_builds b
              WHERE b.workspace_id = w.id AND b.provisioner_state IS NOT NULL ORDER BY b.number DESC LIMIT 1) AS state,
            (SELECT coalesce(jsonb_object_agg(pp.name, pp.value), '{}') FROM preset_parameters pp
              WHERE pp.preset_id = w.preset_id) AS parameters

@@ -232,6 +232,7 @@ workspace_builds = Table(
     Column("error", Text),
     Column("error_type", Text),
     Column("provisioner_state", JSONB),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("dispatches", Integer, nullable=False, server_default=text("0")),
     _time("next_dispatch_at"),
     _time("created_at", null=False),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -20,8 +18,8 @@ from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
 
-FIRST = datetime(2026, 7, 1, tzinfo=UTC)
-SECOND = FIRST + timedelta(milliseconds=1)
+FIRST, SECOND = 1, 2
+"""Attempts: the first one is what `begin_prebuilds` begins."""
 
 
 async def given(engine: AsyncEngine, workspace_id: UUID, number: int) -> dict[str, Any] | None:
@@ -34,17 +32,19 @@ async def given(engine: AsyncEngine, workspace_id: UUID, number: int) -> dict[st
 async def test_each_attempt_is_given_what_was_last_saved_and_nothing_more(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     build_id = build_id_of(workspace_id, 1)
-    for number, attempt_at in enumerate((FIRST, FIRST, SECOND)):
-        await save_state(engine, build_id, {"serial": number}, attempt_at)
-        assert await given(engine, workspace_id, 1) == {"serial": number}
+    for attempt in range(1, 4):
+        for serial in range(2):
+            await save_state(engine, build_id, {"serial": serial}, attempt)
+        assert await given(engine, workspace_id, 1) == {"serial": 1}
 
 
 async def test_an_overtaken_attempt_cannot_overwrite_the_later_one(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     build_id = build_id_of(workspace_id, 1)
-    await save_state(engine, build_id, {"by": "second"}, SECOND)
+    await begin_build(engine, build_id)  # which is enough: it may be at work for long before it saves anything
     with pytest.raises(AttemptOvertaken):
         await save_state(engine, build_id, {"by": "first"}, FIRST)
+    await save_state(engine, build_id, {"by": "second"}, SECOND)
     assert await given(engine, workspace_id, 1) == {"by": "second"}
 
 
@@ -52,24 +52,23 @@ async def test_an_overtaken_attempt_cannot_overwrite_the_later_one(engine: Async
 async def test_an_overtaken_attempt_cannot_end_the_build(engine: AsyncEngine, status: BuildStatus) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
     build_id, made = build_id_of(workspace_id, 1), Provisioned(state={"by": "first"})
-    await save_state(engine, build_id, {"by": "second"}, SECOND)
+    await begin_build(engine, build_id)
     with pytest.raises(AttemptOvertaken):
-        await end_build(engine, build_id, status, provisioned=made, attempt_at=FIRST)
-    assert await given(engine, workspace_id, 1) == {"by": "second"}, "it runs, as the second attempt has it"
-    end = await end_build(engine, build_id, status, attempt_at=SECOND)
+        await end_build(engine, build_id, status, provisioned=made, attempt=FIRST)
+    end = await end_build(engine, build_id, status, attempt=SECOND)
     assert (end.status, end.ended_now) == (status, True)
-    late = await end_build(engine, build_id, BuildStatus.FAILED, attempt_at=FIRST)
+    late = await end_build(engine, build_id, BuildStatus.FAILED, attempt=FIRST)
     assert (late.status, late.ended_now) == (status, False)
 
 
-async def test_who_provisions_nothing_ends_a_build_whatever_its_attempts_saved(engine: AsyncEngine) -> None:
+async def test_who_provisions_nothing_ends_a_build_whatever_its_attempt(engine: AsyncEngine) -> None:
     [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
-    await save_state(engine, build_id_of(workspace_id, 1), {"by": "second"}, SECOND)
+    await begin_build(engine, build_id_of(workspace_id, 1))
     assert (await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.FAILED)).ended_now
 
 
 class Overtaken:
-    """A driver whose effect takes so long that a later attempt saves its state meanwhile."""
+    """A driver whose effect takes so long that a later attempt begins meanwhile."""
 
     locality = Locality.SHARED
 
@@ -77,7 +76,7 @@ class Overtaken:
         self._engine, self._build_id, self._error = engine, build_id, error
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        await save_state(self._engine, self._build_id, {"by": "second"}, SECOND)
+        await begin_build(self._engine, self._build_id)
         if self._error is not None:
             raise self._error
         return Provisioned(state={"by": "first"})
@@ -91,11 +90,11 @@ async def test_an_attempt_that_was_overtaken_leaves_the_end_to_the_later_one(
     build_id = build_id_of(workspace_id, 1)
     driver = Overtaken(engine, build_id, error)
     activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: cast("Any", driver), "host")
-    attempt = ActivityEnvironment()
-    attempt.info = replace(attempt.info, started_time=FIRST)
     with pytest.raises(AttemptOvertaken):
-        await attempt.run(activities.run_build, build_id)
-    assert await given(engine, workspace_id, 1) == {"by": "second"}
+        await ActivityEnvironment().run(activities.run_build, build_id)
+    facts, wanted = await begin_build(engine, build_id)
+    assert wanted is not None, "it still runs"
+    assert (await end_build(engine, build_id, BuildStatus.SUCCEEDED, attempt=facts.attempt)).ended_now
 
 
 @pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED])
@@ -109,10 +108,10 @@ async def test_a_build_that_has_ended_cannot_overwrite_anything(engine: AsyncEng
     async with engine.begin() as connection:
         await record_build(connection, workspace_id, Transition.DELETE)
     with pytest.raises(StaleBuild) as refused:
-        await save_state(engine, build_id, {"by": "the frozen one"}, SECOND)
+        await save_state(engine, build_id, {"by": "the frozen one"}, FIRST)
     assert not isinstance(refused.value, AttemptOvertaken)
     assert await given(engine, workspace_id, 2) == left
     await save_state(engine, build_id_of(workspace_id, 2), {"by": "the deletion"}, FIRST)
     with pytest.raises(StaleBuild):
-        await save_state(engine, build_id, {"by": "the frozen one"}, SECOND)
+        await save_state(engine, build_id, {"by": "the frozen one"}, FIRST)
     assert await given(engine, workspace_id, 2) == {"by": "the deletion"}

@@ -83,6 +83,15 @@ class Refused(Log):
             raise StaleBuild("a later attempt has saved its state")
 
 
+class OvertakenAtLast(Log):
+    """Of an attempt that was overtaken elsewhere once it had made everything, and not been ready."""
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        if self.names and unpack(state) == unpack(self.state):
+            raise StaleBuild("a later attempt is at work")
+        await super().save_state(state)
+
+
 def wanted(files: dict[str, str], number: int = 1, **changes: Any) -> Provision:
     variables = changes.pop("variables", {})
     return Provision(

@@ -13,8 +13,19 @@ import pytest
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import StaleBuild
 from prebuilds.provisioners.terraform import TerraformProvisioner
-from tests.e2e.terraform.builds import IMMUTABLE, MUTABLE, Log, Refused, existing, later, reached, wanted
+from tests.e2e.terraform.builds import (
+    IMMUTABLE,
+    MUTABLE,
+    Log,
+    OvertakenAtLast,
+    Refused,
+    existing,
+    later,
+    reached,
+    wanted,
+)
 
+NOBODY_THERE = "127.0.0.1:1"
 SLOW = """
 resource "terraform_data" "first" {{
   provisioner "local-exec" {{ command = "echo made >> '{folder}/made'" }}
@@ -89,6 +100,16 @@ async def test_an_attempt_that_was_overtaken_at_its_very_end_says_so(
     with pytest.raises(StaleBuild, match="a later attempt"):
         await driver.apply(build, Refused())
     await driver.destroy(later(build, Log()), Log())
+
+
+async def test_an_attempt_that_was_overtaken_destroys_nothing(driver: TerraformProvisioner) -> None:
+    log = OvertakenAtLast()
+    files = {"main.tf": f'resource "terraform_data" "vm" {{}}\noutput "url" {{ value = "{NOBODY_THERE}" }}\n'}
+    build = wanted(files, source={"address": "url"}, ready_timeout_s=0.1)
+    with pytest.raises(StaleBuild, match="a later attempt"):
+        await driver.apply(build, log)
+    assert await existing(driver) == {build.workspace_id: True}, "by now it may be somebody's"
+    await driver.destroy(later(build, log), Log())
 
 
 SLOW_INIT = """

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Replayer
 
+from prebuilds.converter import data_converter
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
 from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
@@ -88,7 +88,7 @@ async def kinds(handle: WorkflowHandle[Any, Any]) -> list[Any]:
 @asynccontextmanager
 async def replayed(*handles: WorkflowHandle[Any, Any]) -> AsyncIterator[None]:
     yield
-    replayer = Replayer(workflows=[ClaimWorkspace, ClaimWorkspaces], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[ClaimWorkspace, ClaimWorkspaces], data_converter=data_converter)
     for handle in handles:
         history = await handle.fetch_history()
         result = await replayer.replay_workflow(history, raise_on_replay_failure=False)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
+
+from prebuilds.converter import data_converter
 
 
 def binary(name: str) -> str:
@@ -39,7 +40,7 @@ async def _patient_result(handle: WorkflowHandle[Any, Any], **options: Any) -> A
 async def skipping(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkflowEnvironment]:
     monkeypatch.setattr(WorkflowHandle, "result", _patient_result)
     env = await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=binary("temporal-test-server"), data_converter=pydantic_data_converter
+        test_server_existing_path=binary("temporal-test-server"), data_converter=data_converter
     )
     async with env:
         yield env
@@ -48,7 +49,7 @@ async def skipping(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WorkflowEnv
 @pytest.fixture
 async def dev() -> AsyncIterator[WorkflowEnvironment]:
     env = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=binary("temporal"), data_converter=pydantic_data_converter
+        dev_server_existing_path=binary("temporal"), data_converter=data_converter
     )
     async with env:
         yield env

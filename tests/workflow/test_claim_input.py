@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowFailureError
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
@@ -38,6 +40,9 @@ BAD: list[tuple[list[Any], str]] = [
     ([ASKED | {"autostart_schedule": "at nine"}], "autostart_schedule"),
     ([ASKED | {"preset": "acme/small"}], "preset"),
     ([ASKED, ASKED], "input"),
+    ([RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b'"\\ud83d"'))], "input"),  # half of an emoji
+    ([RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))], "input"),
+    ([RawValue(Payload(metadata={"encoding": b"private/1"}, data=b"\xff"))], "input"),
 ]
 
 

@@ -137,8 +137,11 @@ class ProcessProvisioner:
         return record is not None and record.found is not None and await self._is_ready(record, record.found)
 
     async def inventory(self) -> list[InventoryItem]:
+        return await asyncio.to_thread(self._items)  # reads every record
+
+    def _items(self) -> list[InventoryItem]:
         tagged: dict[UUID, Found] = {}
-        for workspace_id, found in await asyncio.to_thread(host.find_tagged, self._host):
+        for workspace_id, found in host.find_tagged(self._host):
             tagged.setdefault(workspace_id, found)
         items = []
         for workspace_id in sorted({*tagged, *self._folders.all()}):
@@ -155,7 +158,7 @@ class ProcessProvisioner:
                     created_at=datetime.fromtimestamp(since, UTC),
                 )
             )
-        await asyncio.to_thread(self._folders.forget_old, tagged)
+        self._folders.forget_old(tagged)
         return items
 
     # --- The whole host ---
@@ -197,6 +200,7 @@ class ProcessProvisioner:
             record = self._folders.read(workspace_id)
             if record is None or not record.wanted or await self._living(record) is not None:
                 return False
+            await self._end(workspace_id, record)  # what its command has left behind, which may hold its port
             port = record.launch.port
             if port is not None and not host.port_is_free(port):
                 raise ProvisionFailed(f"its port {port} is taken by another program")
@@ -215,6 +219,8 @@ class ProcessProvisioner:
                 "started": living.started,
             }
             return self._folders.write(before.model_copy(update=update))
+        if before is not None:  # its command has ended, and may have left others: two of them in one folder clash
+            await self._end(wanted.workspace_id, before)
         record = Record(
             workspace_id=wanted.workspace_id,
             made_by=before.made_by if before is not None else wanted.build_number,
@@ -243,10 +249,11 @@ class ProcessProvisioner:
         return tagged[0][1] if tagged else None
 
     async def _end(self, workspace_id: UUID, before: Record | None) -> None:
-        leader = await self._living(before) if before is not None else None
+        # Also one that is dead: its group may live on, without a tag.
+        leader = (before.found or await self._living(before)) if before is not None else None
         stop_signal = signal.Signals[before.launch.stop_signal] if before is not None else signal.SIGTERM
         grace_s = before.launch.stop_timeout_s if before is not None else 0.0
-        all_of_it = (self._host, workspace_id, leader, stop_signal, grace_s)
+        all_of_it = (self._host, workspace_id, self._folders.folder(workspace_id), leader, stop_signal, grace_s)
         await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, host.end_all, *all_of_it))
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:

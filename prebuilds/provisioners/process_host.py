@@ -41,6 +41,8 @@ class Found:
 
 def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -> Found:
     """Start a process that outlives us."""
+    for earlier in list(_children.values()):
+        earlier.poll()  # reaps those that another worker has ended, since we are still their parent
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv,
@@ -85,20 +87,36 @@ def find_tagged(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID,
 
 
 def send(found: Found, number: signal.Signals) -> None:
-    """Signal one process, unless it is gone."""
+    """Signal one process, unless it is gone.
+
+    Raises:
+        ProvisionFailed: It is another user's by now, as after `sudo`.
+    """
     if is_alive(found):
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.kill(found.pid, number)
+        except ProcessLookupError:
+            return
+        except PermissionError as error:
+            raise ProvisionFailed(f"process {found.pid} cannot be sent {number.name}: {error}") from error
 
 
-def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: signal.Signals, grace_s: float) -> None:
+def end_all(
+    host: str, workspace_id: UUID, folder: Path, leader: Found | None, stop_signal: signal.Signals, grace_s: float
+) -> None:
     """End a workspace's processes: its group by *stop_signal*, then by force that group and what carries its tag.
 
+    Args:
+        folder: The workspace's own. Of a leader that has ended, only what works in there is its group: the number may
+            be somebody else's by now.
+        leader: The process that was started, alive or not; None when there is no telling which it was.
     Raises:
         ProvisionFailed: One of them does not end.
     """
     group: list[Found] = []
-    if leader is not None and is_alive(leader):
+    if leader is not None and not is_alive(leader):
+        group = [one for one in _find_group(leader) if _works_in(one, folder)]
+    elif leader is not None:
         _signal_group(leader, stop_signal)
         _wait_gone(leader, grace_s)
         group = _find_group(leader)  # also those that have overwritten their tag, as PostgreSQL and nginx do
@@ -108,7 +126,8 @@ def end_all(host: str, workspace_id: UUID, leader: Found | None, stop_signal: si
         if time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
         for one in left:
-            send(one, signal.SIGKILL)
+            with contextlib.suppress(ProvisionFailed):  # the deadline tells of it, once all others are ended
+                send(one, signal.SIGKILL)
         for one in left:
             _wait_gone(one, deadline - time.monotonic())
     if leader is not None and exit_code(leader.pid) is not None:
@@ -131,9 +150,17 @@ def _find_group(leader: Found) -> list[Found]:
     return found
 
 
+def _works_in(found: Found, folder: Path) -> bool:
+    try:
+        return Path(psutil.Process(found.pid).cwd()).is_relative_to(folder.resolve())
+    except (psutil.Error, OSError):
+        return False
+
+
 def _signal_group(leader: Found, number: signal.Signals) -> None:
-    # Its number is taken for as long as the group has members, also when the leader has just ended.
-    with contextlib.suppress(ProcessLookupError):
+    # Its number is taken for as long as the group has members, also when the leader has just ended. Those that are
+    # another user's stay: whoever looks what is left tells of them.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader.pid, number)
 
 

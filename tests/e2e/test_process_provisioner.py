@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -324,6 +324,91 @@ async def test_what_has_overwritten_its_tag_is_seen_and_ended(driver: ProcessPro
             survivor.kill()
 
 
+@pytest.fixture
+async def headless(driver: ProcessProvisioner) -> AsyncIterator[tuple[Provision, psutil.Process]]:
+    """A workspace whose command was killed, and the child that it left, with no tag and deaf to SIGTERM."""
+    build = wanted({"command": [sys.executable, "-c", SCRUBBED, "parent"], "ready": {"file": "up"}})
+    made = (await driver.apply(build, log)).resources
+    left = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+    os.kill(made["pid"], signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while (await running(driver))[build.workspace_id]:
+            await asyncio.sleep(0.01)
+    yield build, left
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left.kill()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Perhaps not reaped yet by who inherited it."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_what_a_dead_command_has_left_is_ended(
+    driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process]
+) -> None:
+    build, left = headless
+    assert not has_ended(left)
+    await driver.destroy(later(build), log)
+    assert has_ended(left)
+
+
+@pytest.mark.parametrize("how", ["claim", "restore"])
+async def test_what_a_dead_command_has_left_is_ended_before_another_starts(
+    driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process], how: str
+) -> None:
+    build, left = headless
+    if how == "claim":
+        await driver.claim(later(build, owner="alice"), log)
+    else:
+        assert await driver.restore() == 1
+    assert has_ended(left)
+    assert await running(driver) == {build.workspace_id: True}
+
+
+async def test_an_end_that_was_cut_short_is_made_whole(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = wanted({"command": [sys.executable, "-c", SCRUBBED, "parent"], "ready": {"file": "up"}})
+    made = (await driver.apply(build, log)).resources
+    left = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+
+    def cut(_: process_host.Found) -> list[process_host.Found]:
+        raise RuntimeError("the worker is killed here, when the command has obeyed")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(process_host, "_find_group", cut)
+            with pytest.raises(RuntimeError):
+                await driver.stop(later(build), log)
+        assert not psutil.pid_exists(made["pid"])
+        assert not has_ended(left)
+        await driver.stop(later(build), log)
+        assert has_ended(left)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+
+
+async def test_a_group_of_a_recycled_number_is_left_alone(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    record_file = tmp_path / "workspaces" / str(build.workspace_id) / "process.json"
+    # In a folder around the workspace's own.
+    other = process_host.spawn(["sleep", "1000"], folder=tmp_path, env={}, log=tmp_path / "other.log")
+    try:
+        record = json.loads(record_file.read_text())
+        record_file.write_text(json.dumps(record | {"pid": other.pid, "started": "before it"}))
+        await driver.destroy(later(build), log)
+        assert process_host.is_alive(other)
+        assert not psutil.pid_exists(made.resources["pid"]), "found by its tag"
+    finally:
+        process_host.send(other, signal.SIGKILL)
+
+
 async def test_what_is_forked_after_a_look_is_ended_too(
     driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,6 +442,52 @@ async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, mo
             await driver.destroy(later(build), log)
     assert list(await running(driver)) == [build.workspace_id]
     await driver.destroy(later(build), log)
+
+
+@pytest.fixture
+def anothers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Processes, to be filled in, that are another user's, as after `sudo`."""
+    pids: set[int] = set()
+    kill, killpg = os.kill, os.killpg
+
+    def refused(call: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def signal_it(pid: int, number: int) -> None:
+            if pid in pids:
+                raise PermissionError(1, "Operation not permitted")
+            call(pid, number)
+
+        return signal_it
+
+    monkeypatch.setattr(os, "kill", refused(kill))
+    monkeypatch.setattr(os, "killpg", refused(killpg))
+    return pids
+
+
+async def test_what_is_another_users_is_told_once_the_rest_is_ended(
+    driver: ProcessProvisioner, anothers: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves = "setsid sh -c 'echo $$ > pid; mv pid up; exec sleep 1000' & exec sleep 1000"
+    build = wanted({"command": ["sh", "-c", leaves], "ready": {"file": "up"}, "stop_timeout": "100ms"})
+    made = (await driver.apply(build, log)).resources
+    ours = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+    anothers.add(made["pid"])
+    monkeypatch.setattr(process_host, "KILL_GRACE_S", 0.1)
+    with pytest.raises(ProvisionFailed, match=f"process {made['pid']} of workspace {build.workspace_id} does not end"):
+        await driver.destroy(later(build), log)
+    async with asyncio.timeout(10):
+        while not has_ended(ours):
+            await asyncio.sleep(0.01)
+    anothers.clear()
+    await driver.destroy(later(build), log)
+
+
+async def test_a_claims_signal_that_is_refused_is_told(driver: ProcessProvisioner, anothers: set[int]) -> None:
+    build = wanted(SLEEP | {"claim": {"signal": "SIGUSR1"}})
+    made = (await driver.apply(build, log)).resources
+    anothers.add(made["pid"])
+    with pytest.raises(ProvisionFailed, match="cannot be sent SIGUSR1"):
+        await driver.claim(later(build, owner="alice"), log)
+    anothers.clear()
 
 
 async def test_one_that_takes_its_time_to_end_keeps_no_thread_of_the_loop(driver: ProcessProvisioner) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from prebuilds.provisioners.process_host import Found, is_alive, start_of
+from prebuilds.provisioners.process_host import Found, is_alive, spawn, start_of
 
 
 @pytest.fixture
@@ -51,3 +53,13 @@ def test_a_zombie_has_no_start(child: subprocess.Popen[bytes]) -> None:
     while process.status() != psutil.STATUS_ZOMBIE:
         pass
     assert start_of(child.pid) is None
+
+
+def test_a_start_reaps_those_that_another_worker_has_ended(tmp_path: Path) -> None:
+    ended = spawn(["true"], folder=tmp_path, env={"PATH": "/usr/bin:/bin"}, log=tmp_path / "log")
+    deadline = time.monotonic() + 10
+    while start_of(ended.pid) is not None:
+        assert time.monotonic() < deadline
+    assert psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE
+    spawn(["true"], folder=tmp_path, env={"PATH": "/usr/bin:/bin"}, log=tmp_path / "log")
+    assert not psutil.pid_exists(ended.pid)

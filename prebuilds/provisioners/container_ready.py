@@ -42,8 +42,9 @@ async def _http(host: str, port: int, path: str) -> bool:
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:  # noqa: S501
         try:
             url = f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
-            answer = await client.get(url, timeout=CHECK_TIMEOUT_S)
-        except (httpx.HTTPError, OSError):
+            async with asyncio.timeout(CHECK_TIMEOUT_S):  # of the whole; httpx bounds each read
+                answer = await client.get(url, timeout=CHECK_TIMEOUT_S)
+        except (httpx.HTTPError, OSError, TimeoutError):
             return False
     return answer.status_code < 400
 

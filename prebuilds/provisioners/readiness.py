@@ -13,8 +13,9 @@ CHECK_TIMEOUT_S = 2.0
 
 async def http_ready(client: httpx.AsyncClient, port: int, path: str) -> bool:
     try:
-        answer = await client.get(f"http://127.0.0.1:{port}{path}", timeout=CHECK_TIMEOUT_S)
-    except (httpx.HTTPError, OSError):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):  # of the whole; httpx bounds each read
+            answer = await client.get(f"http://127.0.0.1:{port}{path}", timeout=CHECK_TIMEOUT_S)
+    except (httpx.HTTPError, OSError, TimeoutError):
         return False
     return answer.status_code < 400
 

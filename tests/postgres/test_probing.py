@@ -1,0 +1,57 @@
+"""What a probe's answer does to an idle prebuild, and what it does when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from prebuilds import probing
+from prebuilds.api import ProvisionerUnavailable
+from prebuilds.dispatch import Dispatcher
+from prebuilds.probing import Prober
+from prebuilds.store.workspaces import show_workspace
+from prebuilds.vocabulary import PROVISIONER_QUEUE
+from tests.builders import make_preset
+from tests.postgres.pool_steps import Workflows, make_ready
+
+
+class Probed:
+    """A driver, as far as it is probed."""
+
+    def __init__(self, answer: bool | Exception | None) -> None:
+        self.answer = answer
+        """None: its engine hangs."""
+        self.asked = 0
+
+    async def probe(self, _: UUID) -> bool:
+        self.asked += 1
+        if self.answer is None:
+            await asyncio.Event().wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return bool(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("answer", "ready"),
+    [(True, True), (False, False), (None, True), (ProvisionerUnavailable("no engine"), True)],
+    ids=["ready", "not ready", "hangs", "away"],
+)
+async def test_only_a_driver_that_says_so_makes_a_prebuild_unhealthy(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, answer: bool | Exception | None, ready: bool
+) -> None:
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 0.05)
+    [prebuild] = await make_ready(engine, await make_preset(engine), 1)
+    dispatcher, driver = Dispatcher(engine, cast("Client", Workflows())), cast("Any", Probed(answer))
+    prober = Prober(engine, dispatcher, lambda _: driver, [PROVISIONER_QUEUE], "here", interval=timedelta(0))
+    for _ in range(2):
+        await prober.sweep()
+    await dispatcher.drain()
+    assert driver.asked == 2
+    assert (await show_workspace(engine, str(prebuild))).ready is ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,9 @@ ROWS_MAX = 500
 REMOVALS_MAX = 50
 """Orphans that one look removes, one after the other; the rest has waited for ten minutes and can wait ten more."""
 REMOVAL_TIMEOUT_S = 60.0
+REMOVALS_BEGIN_WITHIN_S = 90.0
+"""None is begun later, so that all have ended after 150 s: a look that ran out of its five minutes would tell nothing.
+"""
 PROBES_AT_ONCE = 16
 PROBE_TIMEOUT_S = 10.0
 
@@ -128,8 +132,14 @@ class InventoryActivities:
         confirmed = [one for one in found if one.confirmed]
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
             actions[one.sighting.workspace_id] = await self._follow_up(place, one)
-        for one in [one for one in confirmed if one.sighting.finding is Finding.ORPHAN][:REMOVALS_MAX]:
-            actions[one.sighting.workspace_id] = await self._remove(driver, place, one.sighting.workspace_id)
+        orphans = [one.sighting.workspace_id for one in confirmed if one.sighting.finding is Finding.ORPHAN]
+        random.shuffle(orphans)  # else those that cannot be removed would be before the others every time
+        clock = asyncio.get_running_loop().time
+        begin_until = clock() + REMOVALS_BEGIN_WITHIN_S
+        for workspace_id in orphans[:REMOVALS_MAX]:
+            if clock() > begin_until:
+                break
+            actions[workspace_id] = await self._remove(driver, place, workspace_id)
         return actions
 
     async def _follow_up(self, place: Place, found: Found) -> Action:

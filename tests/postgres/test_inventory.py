@@ -304,6 +304,7 @@ class Remote:
     def __init__(self, items: list[InventoryItem]) -> None:
         self.items = items
         self.stuck: set[UUID] = set()
+        self.hangs = False
         self.destroyed: list[Provision] = []
         self.probed: bool | Exception = False
 
@@ -317,6 +318,8 @@ class Remote:
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         progress("removing")
+        if self.hangs:
+            await asyncio.Event().wait()
         if wanted.workspace_id in self.stuck:
             raise ProvisionFailed("the account is locked")
         await progress.save_state({})
@@ -361,6 +364,33 @@ async def test_an_orphan_that_stays_keeps_no_other(engine: AsyncEngine, host: Ho
     rows = await host.look(driver=remote, place=SHARED)
     assert told(rows) == [(stuck, "orphan", 2, "failed"), (other, "orphan", 2, "removed")]
     assert told(await host.look(driver=remote, place=SHARED)) == [(stuck, "orphan", 3, "failed")]
+
+
+async def test_those_that_cannot_be_removed_are_not_the_first_every_time(
+    engine: AsyncEngine, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.inventory.REMOVALS_MAX", 1)
+    *stuck, other = sorted(uuid4() for _ in range(3))
+    remote = Remote([await thing(engine, workspace_id) for workspace_id in (*stuck, other)])
+    remote.stuck = set(stuck)
+    for _ in range(100):
+        rows = await host.look(driver=remote, place=SHARED)
+        assert sum(row.action != "none" for row in rows) <= 1
+        if remote.destroyed:
+            break
+    assert [one.workspace_id for one in remote.destroyed] == [other]
+
+
+async def test_removals_that_take_long_leave_the_rest_for_another_time(
+    engine: AsyncEngine, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.inventory.REMOVALS_BEGIN_WITHIN_S", 0.1)
+    monkeypatch.setattr("activities.inventory.REMOVAL_TIMEOUT_S", 0.2)
+    remote = Remote([await thing(engine, uuid4()) for _ in range(5)])
+    remote.hangs = True
+    await host.look(driver=remote, place=SHARED)
+    rows = await host.look(driver=remote, place=SHARED)
+    assert sorted(row.action for row in rows) == ["failed", "none", "none", "none", "none"], "and all are reported"
 
 
 async def test_a_shared_place_is_compared_with_its_own_workspaces(

@@ -22,6 +22,7 @@ from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
 from prebuilds.provisioners.container_claim import hand_over, tail_of
 from prebuilds.provisioners.container_engine import Container, Engine, Engines
+from prebuilds.provisioners.container_masking import masked
 from prebuilds.provisioners.container_ready import is_ready
 from prebuilds.provisioners.container_record import Seen
 from prebuilds.provisioners.container_source import SMALL_SOURCE, ContainerSource, parse_source
@@ -69,6 +70,7 @@ class ContainerProvisioner:
     def hands_over(self, source: dict[str, Any]) -> bool:
         return parse_source(source).claim is not None
 
+    @masked
     async def plan(self, wanted: Provision) -> list[Replacement]:
         name = container_name(wanted.workspace_id)
         async with self._engines.open() as engine:
@@ -79,6 +81,7 @@ class ContainerProvisioner:
             paths.update(spec.differs_from(before.labels))
         return [Replacement(resource=name, paths=sorted(paths))] if paths else []
 
+    @masked
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
@@ -89,11 +92,12 @@ class ContainerProvisioner:
                 if wanted.claimed and source.claim is not None:
                     await hand_over(engine, source.claim, source.user, wanted)
             except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
-                await to_the_end(self._undo(engine, wanted))
+                await to_the_end(self._undo(engine, wanted, progress))
                 raise
         progress(f"container {container.name} is ready")
         return self._provisioned(source, wanted, container)
 
+    @masked
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
@@ -186,8 +190,13 @@ class ContainerProvisioner:
             progress(f"container {name} is made from {spec.image}")
         return made
 
-    async def _undo(self, engine: Engine, wanted: Provision) -> None:
-        """After a failed start: remove what this build has made, and keep, stopped, what was there before."""
+    async def _undo(self, engine: Engine, wanted: Provision, progress: Progress) -> None:
+        """After a failed start: remove what this build has made, and keep, stopped, what was there before.
+
+        Raises:
+            StaleBuild: It has ended, or a later attempt is at work, on another host: what is there is not ours to undo.
+        """
+        await progress.save_state(wanted.state or {})
         container = await self._find(engine, wanted.workspace_id)
         if container is not None and container.labels[BUILD_LABEL] != str(wanted.build_number):
             await engine.stop(container)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Locality, StaleBuild
 from prebuilds.provisioners.container import ContainerProvisioner
-from tests.e2e.container.builds import NEVER, SERVE, SLEEP, claimed, inside, later, log, name_of, running, wanted
+from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, later, log, name_of, running, wanted
 from tests.e2e.podman import IMAGE, Podman
 
 
@@ -85,6 +86,18 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ContainerP
     with pytest.raises(StaleBuild):
         await ContainerProvisioner(tmp_path).apply(later(build), log)
     assert await running(driver) == {}
+
+
+async def test_an_attempt_that_was_overtaken_removes_nothing(driver: ContainerProvisioner) -> None:
+    class Overtaken(Told):
+        async def save_state(self, state: dict[str, Any]) -> None:
+            raise StaleBuild("a later attempt is at work")
+
+    build = wanted(NEVER | {"mounts": [{"volume": "home", "target": "/home"}]}, ready_timeout_s=0.2)
+    with pytest.raises(StaleBuild, match="a later attempt"):
+        await driver.apply(build, Overtaken())
+    assert await running(driver) == {build.workspace_id: True}, "by now it may be somebody's"
+    await driver.destroy(later(build), log)
 
 
 async def test_what_is_kept_of_one_that_is_long_gone_goes_with_a_look(

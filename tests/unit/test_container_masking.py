@@ -1,0 +1,120 @@
+"""What a claim has brought is in no line and no error of the container driver, also where an engine says it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from prebuilds.api import PrebuildsError, ProvisionFailed
+from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.masking import MASK
+
+SECRET = "hunter22"
+SOURCE = {
+    "image": "localhost/{param.flavour}:latest",
+    "command": ["sleep", "1000"],
+    "pull": "missing",
+    "mounts": [{"bind": "/data/{param.folder}", "target": "/data"}],
+}
+
+
+class Told:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+
+    async def save_state(self, state: dict[str, Any]) -> None: ...
+
+
+class Words:
+    """A small engine that refuses everything in the words of a real one."""
+
+    def __init__(self) -> None:
+        self.has_image = False
+        self.broken = False
+
+    async def answer(self, request: web.Request) -> web.Response:
+        path = request.path.partition("/v1.41")[2] or request.path
+        status, told = 200, {"ApiVersion": "1.41", "Id": "1", "Volumes": []}
+        if path != "/version" and self.broken:
+            status, told = 500, {"message": f"lock of {SECRET} is taken"}
+        elif path == "/images/create":
+            told = {"error": f"manifest for {request.query['fromImage']} not found"}
+        elif path == "/containers/create":
+            bind = (await request.json())["HostConfig"]["Mounts"][0]["Source"]
+            status, told = 400, {"message": f"invalid mount config: bind source path does not exist: {bind}"}
+        elif path.startswith("/containers/") or (path.startswith("/images/") and not self.has_image):
+            status, told = 404, {"message": "no such thing"}
+        return web.json_response(told, status=status)
+
+
+@pytest.fixture
+async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Words]:
+    words, app = Words(), web.Application()
+    app.router.add_route("*", "/{any:.*}", words.answer)
+    async with TestServer(app, host="127.0.0.1") as server:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.port}")
+        yield words
+
+
+def build(**claim_parameters: str) -> Provision:
+    return Provision(
+        workspace_id=uuid4(),
+        build_number=1,
+        name="dev",
+        owner="alice",
+        organization="acme",
+        template="python",
+        preset="small",
+        source=SOURCE,
+        parameters={"flavour": "plain", "folder": "shared"},
+        claim_parameters=claim_parameters,
+        claimed=True,
+    )
+
+
+def said(error: BaseException | None) -> str:
+    """All that is told of an error, its causes and its details with it."""
+    if error is None:
+        return ""
+    return f"{error} {getattr(error, 'details', '')} {said(error.__cause__)}"
+
+
+@pytest.mark.parametrize("how", ["apply", "claim"])
+@pytest.mark.parametrize(("parameter", "words"), [("flavour", "manifest for"), ("folder", "does not exist: /data/")])
+async def test_an_engines_words_are_told_without_the_claims_values(
+    engine: Words, tmp_path: Path, how: str, parameter: str, words: str
+) -> None:
+    engine.has_image = parameter == "folder"
+    told, driver = Told(), ContainerProvisioner(tmp_path)
+    effect = driver.apply if how == "apply" else driver.claim
+    with pytest.raises(InvalidSource) as refused:
+        await effect(build(**{parameter: SECRET}), told)
+    everything = said(refused.value) + "\n".join(told.lines)
+    assert words in everything
+    assert MASK in everything
+    assert SECRET not in everything
+    assert refused.value.details
+
+
+async def test_a_plan_hides_them_too(engine: Words, tmp_path: Path) -> None:
+    engine.broken = True
+    with pytest.raises(ProvisionFailed, match=f"lock of \\{MASK[:-1]}\\) is taken") as failed:
+        await ContainerProvisioner(tmp_path).plan(build(token=SECRET))
+    assert SECRET not in said(failed.value)
+
+
+async def test_without_a_claims_values_the_cause_is_kept(engine: Words, tmp_path: Path) -> None:
+    engine.broken = True
+    with pytest.raises(PrebuildsError, match=SECRET) as failed:
+        await ContainerProvisioner(tmp_path).plan(build())
+    assert failed.value.__cause__ is not None

@@ -127,6 +127,11 @@ class TerraformProvisioner:
         return has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:
+        items = await asyncio.to_thread(self._items)  # a state file may have megabytes
+        await asyncio.to_thread(self._folders.forget_old)
+        return items
+
+    def _items(self) -> list[InventoryItem]:
         items = []
         for workspace_id in self._folders.all():
             record = self._folders.read(workspace_id)
@@ -139,7 +144,6 @@ class TerraformProvisioner:
                         created_at=record.made_at,
                     )
                 )
-        await asyncio.to_thread(self._folders.forget_old)
         return items
 
     async def _ready(self, work: Work, wanted: Provision) -> Provisioned:

@@ -1,0 +1,28 @@
+"""An inventory reads hundreds of files; who waits for a claim's build on the same loop must not wait for that."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.terraform import TerraformProvisioner
+
+
+@pytest.mark.parametrize("kind", [ProcessProvisioner, TerraformProvisioner])
+async def test_an_inventory_is_read_beside_the_loop(
+    kind: type[ProcessProvisioner | TerraformProvisioner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, threads = kind(tmp_path), []
+
+    def listed() -> list[UUID]:
+        threads.append(threading.current_thread())
+        return []
+
+    monkeypatch.setattr(driver._folders, "all", listed)
+    assert await driver.inventory() == []
+    assert threads
+    assert threading.main_thread() not in threads

@@ -28,6 +28,8 @@ INSTANCES_MAX = 10_000
 PARAMETER_LENGTH_MAX = 8192
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
+_PEOPLE_SUFFIX = "-people"
+"""Of the queue for people's builds that we keep beside each, as `provisioning_queue` names it."""
 
 
 def _parameter_name(value: str) -> str:
@@ -68,6 +70,10 @@ def _queue(value: str) -> str:
         raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
     if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
         raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
+    if value.endswith(_PEOPLE_SUFFIX):
+        raise ValueError(
+            f"must not end in {_PEOPLE_SUFFIX}, as our own queues for people's builds do; choose another name"
+        )
     return value
 
 

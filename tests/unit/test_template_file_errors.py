@@ -182,6 +182,7 @@ def test_windows_are_bounded() -> None:
         ({"queue": "a@b"}, ".queue", "must be 1 to 200 letters"),
         ({"queue": "prebuilds"}, ".queue", "prebuilds is no provisioner queue"),
         ({"queue": "prebuilds-claims"}, ".queue", "prebuilds-claims is no provisioner queue"),
+        ({"queue": "gpu-people"}, ".queue", "must not end in -people"),
         ({"build_timeout": "0s"}, ".build_timeout", "must be more than 0"),
         ({"ready_timeout": 0}, ".ready_timeout", "must be more than 0"),
         ({"build_timeout": None}, ".build_timeout", "must be a duration such as 90s"),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
-from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PresetNotFound, TemplateNotFound
+from prebuilds.api import (
+    InvalidInput,
+    NoClaimablePrebuiltWorkspaces,
+    PresetNotFound,
+    TemplateNotFound,
+    TemplateUnavailable,
+)
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import (
@@ -35,6 +42,11 @@ from prebuilds.store.status import creation_is_held
 from prebuilds.vocabulary import PREBUILDS_USER, MissReason, OnEmpty
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
+T = TypeVar("T")
+UNTARGETED = (PresetNotFound, TemplateNotFound, InvalidInput)
+"""What finding a claim's preset is refused with, before the statement that knows the answers already given."""
+TARGET_TRIES_MAX = 3
+"""Of a claim by template; each further one is for a version that became active in between."""
 Won: TypeAlias = Callable[[str, ClaimResult | ClaimsResult], None]
 """Told a claim's workflow id and its answer, which the database keeps from now on."""
 
@@ -65,10 +77,8 @@ class ClaimActivities:
         """
         asked = check_request(parse_input(ClaimRequest, raw, "claim"))
         parse_claim_id(claim_id)
-        if asked.on_empty is OnEmpty.WAIT:
-            answer = await self._claim_or_wait(asked, claim_id)
-        else:
-            answer = await self._claim(asked, claim_id)
+        decide = self._claim_or_wait if asked.on_empty is OnEmpty.WAIT else self._claim
+        answer = await self._decided(asked, claim_id, partial(decide, _with_next_start(asked), asked, claim_id))
         if self._won is not None and isinstance(answer, ClaimResult):
             self._won(activity.info().workflow_id or "", answer)
         return answer
@@ -85,20 +95,14 @@ class ClaimActivities:
         if asked.on_empty is OnEmpty.WAIT:
             raise InvalidInput.field("on_empty", "wait is for single claims; use fail or create for many at once")
         terms = asked.model_dump(exclude={"names"})
-        first, target = await self._target(_with_next_start(ClaimRequest(name=asked.names[0], **terms)))
-        requests = [first.model_copy(update={"name": name}) for name in asked.names]
-        hashed = request_hash(asked)
-        claims = await self._store.claim_all(claim_id, requests, target, hashed, held=None)
-        if claims[-1].result is None and claims[-1].miss_reason is MissReason.EMPTY:
-            held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)
-            claims = await self._store.claim_all(claim_id, requests, target, hashed, held=held)
-        won = [c.result for c in claims if c.result is not None]
-        if len(won) < len(asked.names):
-            METRICS.claim_decided(claims[-1].labels, claims[-1].miss_reason)
-            raise _nothing_ready(target, claims[-1], f"; {len(won)} of {len(asked.names)} would have been")
-        for claim in claims:
-            self._follow_up(claim)
-        answer = ClaimsResult(claim_id=claim_id, claims=won)
+        first = _with_next_start(ClaimRequest(name=asked.names[0], **terms))
+        try:
+            answer = await _of_active_version(asked, partial(self._claim_all, first, asked, claim_id))
+        except UNTARGETED:
+            members = [f"{claim_id}/{n}" for n in range(len(asked.names))]
+            if not (before := await self._store.won(members, request_hash(asked))):
+                raise
+            answer = ClaimsResult(claim_id=claim_id, claims=before)
         if self._won is not None:
             self._won(activity.info().workflow_id or "", answer)
         return answer
@@ -111,18 +115,29 @@ class ClaimActivities:
     @activity.defn
     async def leave_queue(self, claim_id: str) -> ClaimPlace:
         """Give a waiting claim's place up; a hand-over that has won is taken all the same."""
-        return await self._queue.leave(claim_id)
+        return await self._queue.leave(claim_id, activity.info().workflow_id or "")
 
     @activity.defn
     async def create_instead(self, raw: Any, claim_id: str) -> ClaimResult:
         """What a claim that waited in vain gets when it had asked for that."""
         asked = check_request(parse_input(ClaimRequest, raw, "claim"))
-        return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
+        create = _with_next_start(asked.model_copy(update={"on_empty": OnEmpty.CREATE}))
+        return await self._decided(asked, claim_id, partial(self._claim, create, asked, claim_id))
 
-    async def _claim(self, asked: ClaimRequest, claim_id: str, original: ClaimRequest | None = None) -> ClaimResult:
+    async def _decided(self, asked: ClaimRequest, claim_id: str, decide: Callable[[], Awaitable[T]]) -> T | ClaimResult:
+        """What *decide* says; or what the claim has won before, when its preset can no longer be told."""
+        try:
+            return await _of_active_version(asked, decide)
+        except UNTARGETED:
+            if not (before := await self._store.won([claim_id], request_hash(asked))):
+                raise
+            return before[0]
+
+    async def _claim(self, wanted: ClaimRequest, asked: ClaimRequest, claim_id: str) -> ClaimResult:
+        """Claim what is *wanted*, for a request that came as *asked*."""
         with METRICS.time_claim() as measured:
-            request, target = await self._target(_with_next_start(asked))
-            hashed = request_hash(original or asked)
+            request, target = await self._target(wanted)
+            hashed = request_hash(asked)
             claimed = await self._store.claim(claim_id, request, target, hashed)
             if claimed.result is None and claimed.miss_reason is MissReason.EMPTY:
                 held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
@@ -133,9 +148,11 @@ class ClaimActivities:
             raise _nothing_ready(target, claimed)
         return claimed.result
 
-    async def _claim_or_wait(self, asked: ClaimRequest, claim_id: str) -> ClaimResult | ClaimQueued:
+    async def _claim_or_wait(
+        self, wanted: ClaimRequest, asked: ClaimRequest, claim_id: str
+    ) -> ClaimResult | ClaimQueued:
         with METRICS.time_claim() as measured:
-            request, target = await self._target(_with_next_start(asked))
+            request, target = await self._target(wanted)
             hashed = request_hash(asked)
             claimed = await self._store.claim(claim_id, request, target, hashed)
             if claimed.result is None:
@@ -147,11 +164,28 @@ class ClaimActivities:
                 claimed = waiting
             measured.source = claimed.result.source if claimed.result else None
         if claimed.result is None and asked.on_timeout == "create":  # there is no pool to wait for
-            return await self._claim(asked.model_copy(update={"on_empty": OnEmpty.CREATE}), claim_id, asked)
+            return await self._claim(wanted.model_copy(update={"on_empty": OnEmpty.CREATE}), asked, claim_id)
         self._follow_up(claimed)
         if claimed.result is None:
             raise _nothing_ready(target, claimed)
         return claimed.result
+
+    async def _claim_all(self, wanted: ClaimRequest, asked: ClaimsRequest, claim_id: str) -> ClaimsResult:
+        """Claim what is *wanted* by each of the names *asked* for."""
+        request, target = await self._target(wanted)
+        requests = [request.model_copy(update={"name": name}) for name in asked.names]
+        hashed = request_hash(asked)
+        claims = await self._store.claim_all(claim_id, requests, target, hashed, held=None)
+        if claims[-1].result is None and claims[-1].miss_reason is MissReason.EMPTY:
+            held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)
+            claims = await self._store.claim_all(claim_id, requests, target, hashed, held=held)
+        won = [c.result for c in claims if c.result is not None]
+        if len(won) < len(asked.names):
+            METRICS.claim_decided(claims[-1].labels, claims[-1].miss_reason)
+            raise _nothing_ready(target, claims[-1], f"; {len(won)} of {len(asked.names)} would have been")
+        for claim in claims:
+            self._follow_up(claim)
+        return ClaimsResult(claim_id=claim_id, claims=won)
 
     def _follow_up(self, claimed: Claimed) -> None:
         if not claimed.fresh:
@@ -166,7 +200,7 @@ class ClaimActivities:
         """Which preset is meant, and the request with its claim parameters sorted out."""
         path: Sequence[str] | None = None
         if request.template is not None:
-            path = parse_path(request.template, 2, "template", "acme/python")
+            path = _template_path(request.template)
             offers = await self._store.offers(None, path)
             if not offers and not await self._store.template_exists(*path):
                 raise TemplateNotFound(f"no template {request.template}", {"template": "does not exist"})
@@ -200,6 +234,10 @@ def check_request(request: Terms) -> Terms:
     for field, user in (("owner", request.owner), ("initiator", request.asked_by)):
         if user == PREBUILDS_USER:
             raise InvalidInput.field(field, "prebuilds is the system's own user; name a person or a service")
+    if request.template is not None:
+        _template_path(request.template)
+    else:
+        _preset_target(request.preset or "")
     if request.next_start_at is not None and request.autostart_schedule is None:
         raise InvalidInput.field("next_start_at", "needs an autostart_schedule")
     if request.on_empty is not OnEmpty.WAIT:
@@ -209,12 +247,27 @@ def check_request(request: Terms) -> Terms:
     return request
 
 
+async def _of_active_version(asked: ClaimTerms, decide: Callable[[], Awaitable[T]]) -> T:
+    """What *decide* says; asked again when a version became active between its choice of a preset and its claim."""
+    for tries_left in reversed(range(TARGET_TRIES_MAX)):
+        try:
+            return await decide()
+        except TemplateUnavailable:
+            if asked.template is None or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
 def _with_next_start(request: ClaimRequest) -> ClaimRequest:
     if request.autostart_schedule is None:
         return request
     now: datetime = activity.info().started_time
     start = next_start(request.autostart_schedule, now)  # also when one is given: the schedule must be readable
     return request if request.next_start_at else request.model_copy(update={"next_start_at": start})
+
+
+def _template_path(template: str) -> Sequence[str]:
+    return parse_path(template, 2, "template", "acme/python")
 
 
 def _preset_target(preset: str) -> ClaimTarget:

@@ -52,7 +52,7 @@ POSITION = """
                            AND a.decided_at IS NULL AND a.position < q.position) AS position
       FROM claim_queue q WHERE q.claim_id = $1
 """
-LOCK_PLACE = "SELECT refusal, request FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
+LOCK_PLACE = "SELECT workflow_id, refusal, request FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
 # On its own, after the lock: what is joined to a row that was waited for comes as it was before the hand-over.
 ANSWER = "SELECT answer FROM claims WHERE id = $1 AND workspace_id IS NOT NULL"
 TAKE = "DELETE FROM claim_queue WHERE claim_id = $1"
@@ -150,7 +150,7 @@ class ClaimQueue:
         self, claim_id: str, workflow_id: str, request: ClaimRequest, target: ClaimTarget, preset_id: UUID, asked: bytes
     ) -> Claimed | ClaimQueued:
         """Returns a miss, and joins nothing, when another preset is the one to wait for, or there is no pool."""
-        async with self._store.pool.acquire() as connection, connection.transaction():
+        async with self._store.turns, self._store.pool.acquire() as connection, connection.transaction():
             preset = await connection.fetchrow(LOCK_PRESET, preset_id)
             again = await self._store.decide(connection, claim_id, request, target, asked, held=None)
             if again.result is not None or again.miss_reason is MissReason.NO_POOL:
@@ -176,17 +176,19 @@ class ClaimQueue:
         Raises:
             PrebuildsError: It can no longer be served, such as NameTaken.
         """
-        return await transacted(partial(self._stand, claim_id, leave=False))
+        return await transacted(partial(self._stand, claim_id, leaves=None))
 
-    async def leave(self, claim_id: str) -> ClaimPlace:
+    async def leave(self, claim_id: str, workflow_id: str) -> ClaimPlace:
         """Leave the queue. If the hand-over has won, the answer is taken all the same.
+
+        Several workflows may stand for one claim. The place is that of who asked last, and stays when another one goes.
 
         Raises:
             PrebuildsError: It could no longer be served anyway.
         """
-        return await transacted(partial(self._stand, claim_id, leave=True))
+        return await transacted(partial(self._stand, claim_id, leaves=workflow_id))
 
-    async def _stand(self, claim_id: str, *, leave: bool) -> ClaimPlace:
+    async def _stand(self, claim_id: str, *, leaves: str | None) -> ClaimPlace:
         async with self._store.pool.acquire() as connection, connection.transaction():
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
             answer = await connection.fetchval(ANSWER, claim_id)
@@ -197,8 +199,9 @@ class ClaimQueue:
                 return ClaimPlace()
             if place["refusal"] is not None:  # it stays for the next attempt, should this answer be lost
                 raise _refused(claim_id, place)
-            if leave:
-                await connection.execute(LEAVE, claim_id)
+            if leaves is not None:
+                if leaves == place["workflow_id"]:
+                    await connection.execute(LEAVE, claim_id)
                 return ClaimPlace()
             return ClaimPlace(waiting=_queued(await connection.fetchrow(POSITION, claim_id)))
 

@@ -6,6 +6,7 @@ round trip is what a claim can afford (decision 0004).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from uuid import UUID, uuid5
 
 import asyncpg
 
-from prebuilds.api import NameTaken
+from prebuilds.api import ClaimIdReused, NameTaken
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstorable
@@ -53,6 +54,11 @@ OFFERS = f"""
      WHERE o.name = $1
 """
 OFFER_BY_ID = f"{_OFFER} FROM presets p WHERE p.id = $1"
+WON = """
+    SELECT c.answer, c.request_hash
+      FROM unnest($1::text[]) WITH ORDINALITY AS asked (id, n) JOIN claims c ON c.id = asked.id
+     WHERE c.workspace_id IS NOT NULL ORDER BY asked.n
+"""
 TEMPLATE_EXISTS = """
     SELECT EXISTS (SELECT FROM templates t JOIN organizations o ON o.id = t.organization_id
                     WHERE o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL)
@@ -61,6 +67,9 @@ TEMPLATE_EXISTS = """
 NAME_KEY = "workspaces_live_name_key"
 TRIES_MAX = 5
 """Of a transaction that gave way to another one, in a circle of waits or to a new template version."""
+
+LOCKING_MAX = 6
+"""Connections that may wait for presets' rows, fewer than there are: the others are for claims, which wait for none."""
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
@@ -111,6 +120,8 @@ def request_hash(request: ClaimTerms) -> bytes:
 class ClaimStore:
     def __init__(self, pool: asyncpg.Pool[Any], *, enabled: bool) -> None:
         self.pool = pool
+        self.turns = asyncio.Semaphore(LOCKING_MAX)
+        """To be taken before a connection, for a transaction that begins with locking a preset's row."""
         self._enabled = enabled
 
     async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
@@ -141,6 +152,22 @@ class ClaimStore:
 
     async def template_exists(self, organization: str, template: str) -> bool:
         return bool(await self.pool.fetchval(TEMPLATE_EXISTS, organization, template))
+
+    async def won(self, claim_ids: Sequence[str], asked: bytes) -> list[ClaimResult]:
+        """What claims have won before, in their order, whatever has become of their preset since.
+
+        Raises:
+            ClaimIdReused: With another request.
+            StoreUnavailable: The database is away.
+        """
+        try:
+            rows = await self.pool.fetch(WON, claim_ids)
+        except CONNECTION_LOST as error:
+            raise store_unavailable(error) from error
+        if any(row["request_hash"] != asked for row in rows):
+            used = "has won a workspace with a different request; use a new id"
+            raise ClaimIdReused(f"claim id {claim_ids[0]} {used}", {"claim_id": claim_ids[0]})
+        return [ClaimResult.model_validate(json.loads(row["answer"])) for row in rows]
 
     async def claim(
         self, claim_id: str, request: ClaimRequest, target: ClaimTarget, asked: bytes, *, held: bool | None = None
@@ -174,7 +201,7 @@ class ClaimStore:
     async def _transact_all(
         self, claim_id: str, requests: Sequence[ClaimRequest], target: ClaimTarget, asked: bytes, held: bool | None
     ) -> list[Claimed]:
-        async with self.pool.acquire() as connection:
+        async with self.turns, self.pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:

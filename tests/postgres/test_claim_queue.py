@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, NameTaken, NotAMember, PrebuildsError
 from prebuilds.payloads import ClaimPlace, ClaimResult
+from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
@@ -311,6 +312,16 @@ async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) 
     made = await desk.create_instead("late", **asked)
     assert (made.source, made.miss_reason, made.name) == ("created", "empty", "dev")
     assert await desk.ask("late", on_empty="wait", **asked) == made, "the same request has the same answer"
+
+
+async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
+    """Workflows `c1` and `claim-workspace/c1` both stand for claim c1: its place is that of who asked last."""
+    preset = await make_preset(engine, instances=0)
+    await desk.wait("c1")
+    assert await ClaimQueue(store).leave("c1", "c1") == ClaimPlace()
+    assert position_of(await desk.look("c1")) == 1
+    [made] = await make_ready(engine, preset, 1)
+    assert got(await desk.look("c1")) == made
 
 
 # --- The same claim twice --------------------------------------------------------------------------------------------

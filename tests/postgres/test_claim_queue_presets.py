@@ -16,7 +16,7 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.claims import LOCKING_MAX, Claimed, ClaimStore, request_hash
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.pool import create_prebuilds
@@ -199,3 +199,39 @@ async def test_a_pause_holds_what_is_made_for_waiters_and_not_the_queue(engine: 
 async def begin_builds(engine: AsyncEngine, workspace_ids: list[UUID]) -> None:
     for workspace_id in workspace_ids:
         await begin_build(engine, build_id_of(workspace_id, 1))
+
+
+@pytest.mark.parametrize("kind", ["waits", "batches"])
+async def test_who_waits_for_one_preset_holds_no_claim_of_another_up(
+    engine: AsyncEngine, database_url: str, kind: str
+) -> None:
+    await apply_file(engine, {"name": "small", "instances": 0}, {"name": "large", "instances": 1})
+    small, large = await find_preset(engine), await find_preset(engine, preset="large")
+    [made] = await make_ready(engine, large, 1)
+    number = LOCKING_MAX * 2
+    holder, watcher = [await asyncpg.connect(dsn_of(database_url)) for _ in range(2)]
+    async with await create_claim_pool(database_url, size=LOCKING_MAX + 1) as pool:
+        desk = Desk(engine, ClaimStore(pool, enabled=True))
+        try:
+            transaction = holder.transaction()
+            await transaction.start()
+            await holder.execute("SELECT FROM presets WHERE id = $1 FOR NO KEY UPDATE", small.id)
+            if kind == "waits":
+                asked = [asyncio.create_task(desk.wait(f"w{n}")) for n in range(number)]
+                async with asyncio.timeout(10):  # all have missed, and go on to wait
+                    while await watcher.fetchval("SELECT count(*) FROM claims WHERE outcome = 'missed'") < number:
+                        await asyncio.sleep(0.01)
+            else:
+                asked = [asyncio.create_task(desk.ask_all(f"b{n}", ["a"])) for n in range(number)]
+            await until_blocked(watcher, LOCKING_MAX)  # not by the holder: a transaction sees one moment's activity
+            async with asyncio.timeout(3):
+                won = await desk.ask("fast", preset="acme/python/large")
+            assert isinstance(won, ClaimResult)
+            assert won.workspace_id == made
+            await transaction.rollback()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        finally:
+            await holder.close()
+            await watcher.close()
+    expected = ClaimQueued if kind == "waits" else NoClaimablePrebuiltWorkspaces
+    assert [type(answer) for answer in answers] == [expected] * number

@@ -254,7 +254,7 @@ class World:
             assert self._claims is not None
             queue = ClaimQueue(self._claims)
             try:
-                return (await (queue.look(claim_id) if look else queue.leave(claim_id))).result
+                return (await (queue.look(claim_id) if look else queue.leave(claim_id, claim_id))).result
             except PrebuildsError:
                 return None
 

@@ -1,0 +1,150 @@
+"""Claims by what changes meanwhile: the same answer again when their preset has gone, and the version that came."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from activities.claims import TARGET_TRIES_MAX
+from prebuilds.api import (
+    ClaimIdReused,
+    InvalidInput,
+    PrebuildsError,
+    PresetNotFound,
+    TemplateNotFound,
+    TemplateUnavailable,
+)
+from prebuilds.payloads import ClaimResult
+from prebuilds.planning.choose import PresetOffer
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.retiring import delete_template, deprecate_template
+from tests.builders import apply_file, find_preset
+from tests.postgres.pool_steps import Desk, got, make_ready
+from tests.rows import rows_of
+
+BY_TEMPLATE = {"preset": None, "template": "acme/python", "parameters": {"size": "small"}}
+BY_PATH = {"claim_parameters": {"token": "x"}}
+SMALL = {"name": "small", "instances": 1, "parameters": {"size": "small"}, "claim_parameters": ["token"]}
+
+
+class OvertakenStore(ClaimStore):
+    """What it offers is of an older version as soon as it is told, so many times."""
+
+    times, ready, versions = 0, 2, 0
+    engine: AsyncEngine
+
+    async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
+        offers = await super().offers(target, template)
+        if self.times:
+            self.times -= 1
+            self.versions += 1
+            await apply_file(self.engine, SMALL, source={"command": ["sleep", str(self.versions)]})
+            await make_ready(self.engine, await find_preset(self.engine), self.ready)
+        return offers
+
+
+@pytest.fixture
+async def store(engine: AsyncEngine, database_url: str) -> AsyncIterator[OvertakenStore]:
+    async with await create_claim_pool(database_url, size=4) as pool:
+        store = OvertakenStore(pool, enabled=True)
+        store.engine = engine
+        yield store
+
+
+@pytest.fixture
+def desk(engine: AsyncEngine, store: OvertakenStore) -> Desk:
+    return Desk(engine, store)
+
+
+# --- The same answer again -------------------------------------------------------------------------------------------
+
+
+async def _fits_no_longer(engine: AsyncEngine) -> None:
+    await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"size": "large"}})
+
+
+async def _takes_no_token(engine: AsyncEngine) -> None:
+    await apply_file(engine, SMALL | {"claim_parameters": []})
+
+
+async def _deleted(engine: AsyncEngine) -> None:
+    await delete_template(engine, "acme/python", "ops")
+
+
+@pytest.mark.parametrize(
+    ("by", "change", "refused"),
+    [
+        (BY_TEMPLATE, _fits_no_longer, PresetNotFound),
+        (BY_TEMPLATE, _deleted, TemplateNotFound),
+        (BY_PATH, _takes_no_token, InvalidInput),
+    ],
+)
+async def test_an_answer_outlives_what_it_was_asked_of(
+    engine: AsyncEngine,
+    desk: Desk,
+    by: dict[str, Any],
+    change: Callable[[AsyncEngine], Awaitable[None]],
+    refused: type[PrebuildsError],
+) -> None:
+    await apply_file(engine, SMALL)
+    preset = await find_preset(engine)
+    await make_ready(engine, preset, 4)
+    won = await desk.ask("one", name="dev", **by)
+    many = await desk.ask_all("many", ["b", "a"], **by)
+    waited = await desk.ask("waited", name="waited", on_empty="wait", **by)
+    late = await desk.create_instead("late", name="late", **by)
+    started = list(desk.dispatcher.started)
+    await change(engine)
+    rows = await rows_of(engine)
+
+    assert await desk.ask("one", name="dev", **by) == won
+    assert await desk.ask_all("many", ["b", "a"], **by) == many
+    assert await desk.ask("waited", name="waited", on_empty="wait", **by) == waited
+    assert await desk.create_instead("late", name="late", **by) == late
+    assert desk.dispatcher.started == started
+    with pytest.raises(ClaimIdReused):
+        await desk.ask("one", name="other", **by)
+    with pytest.raises(ClaimIdReused):
+        await desk.ask_all("many", ["a", "b"], **by)
+    with pytest.raises(refused):
+        await desk.ask("another", name="another", **by)
+    with pytest.raises(refused):
+        await desk.ask_all("more", ["c", "d"], **by)
+    assert await rows_of(engine) == rows
+
+
+# --- A version that comes meanwhile ----------------------------------------------------------------------------------
+
+
+async def test_a_claim_by_template_goes_to_the_version_that_came_meanwhile(
+    engine: AsyncEngine, store: OvertakenStore, desk: Desk
+) -> None:
+    await apply_file(engine, SMALL)
+    store.times = 2
+    won = await desk.ask("one", **BY_TEMPLATE)
+    assert isinstance(won, ClaimResult)
+    assert won.preset_id == (await find_preset(engine)).id
+    store.times = 2
+    many = await desk.ask_all("many", ["a", "b"], **BY_TEMPLATE)
+    assert {c.preset_id for c in many.claims} == {(await find_preset(engine)).id}
+
+    store.ready, store.times = 0, 2
+    await desk.wait("waits", **BY_TEMPLATE)
+    [made] = await make_ready(engine, await find_preset(engine), 1)
+    assert got(await desk.look("waits")) == made
+
+    store.times = TARGET_TRIES_MAX
+    with pytest.raises(TemplateUnavailable):
+        await desk.ask("never", **BY_TEMPLATE)
+
+
+async def test_one_whose_template_is_deprecated_is_refused(engine: AsyncEngine, desk: Desk) -> None:
+    await apply_file(engine, SMALL)
+    await deprecate_template(engine, "acme/python", "ops")
+    with pytest.raises(TemplateUnavailable):
+        await desk.ask("one", **BY_TEMPLATE)

@@ -30,7 +30,10 @@ from prebuilds.vocabulary import (
     Name,
     OnEmpty,
     Source,
+    Text,
+    Texts,
     Timestamp,
+    is_text,
 )
 
 CLAIM_ID_BYTES_MAX = 200
@@ -236,7 +239,7 @@ def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
         InvalidInput: It cannot be stored.
     """
     longest = CLAIM_ID_BYTES_MAX - (len(f"/{members - 1}") if members else 0)
-    if not 0 < len(claim_id.encode()) <= longest or "\0" in claim_id:
+    if not is_text(claim_id) or not 0 < len(claim_id.encode()) <= longest or "\0" in claim_id:
         raise InvalidInput.field("claim_id", f"must be 1 to {longest} bytes of text")
     return claim_id
 
@@ -244,19 +247,19 @@ def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
 class ClaimTerms(Payload):
     """What a person or service asks for. One shape for every language: plain JSON."""
 
-    preset: str | None = None
+    preset: Text | None = None
     """An id, or `organization/template/preset`."""
-    template: str | None = None
+    template: Text | None = None
     """`organization/template`, with `parameters`, in place of a preset."""
-    parameters: dict[str, str] = Field(default_factory=dict)
-    owner: str
-    initiator: str | None = None
+    parameters: Texts = Field(default_factory=dict)
+    owner: Text
+    initiator: Text | None = None
     """Who asks; the owner unless said."""
-    autostart_schedule: str | None = None
+    autostart_schedule: Text | None = None
     next_start_at: Timestamp | None = None
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """None: the template's; 0: no end."""
-    claim_parameters: dict[str, str] = Field(default_factory=dict)
+    claim_parameters: Texts = Field(default_factory=dict)
     on_empty: OnEmpty = OnEmpty.FAIL
     wait_timeout_seconds: float = Field(default=300, gt=0, le=86_400)
     on_timeout: Literal["fail", "create"] = "fail"

@@ -137,4 +137,40 @@ def rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-Timestamp = Annotated[AwareDatetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+def _check_in_utc(value: datetime) -> datetime:
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be between the years 1 and 9999 in UTC") from None
+    return value
+
+
+Timestamp = Annotated[
+    AwareDatetime, AfterValidator(_check_in_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")
+]
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be sent and stored. Half a surrogate pair can be neither; a command line's stray byte is one."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_text(value: str) -> str:
+    if not is_text(value):
+        raise ValueError("must be Unicode text, without half a surrogate pair")
+    return value
+
+
+def _check_texts(value: dict[str, str]) -> dict[str, str]:
+    for text in (*value, *value.values()):
+        _check_text(text)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+Texts = Annotated[dict[str, str], AfterValidator(_check_texts)]
+"""Checked as a whole, so that a key that cannot be sent is not part of the refusal's field."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import zip_longest
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from uuid import UUID, uuid4
 from temporalio.client import (
     Client,
     WorkflowFailureError,
+    WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -72,6 +74,13 @@ OPERATION_TIMEOUT = timedelta(seconds=60)
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
 """Who records a build starts it 3 to 80 ms later, with search attributes that only it knows. A build that ended in its
 claim is started by nobody, and waited for in vain for this long."""
+ANSWER_TIMEOUT_S = 60.0
+"""For a claim's answer, beside the time that it may wait. It is decided in milliseconds, and fails within 10 s when the
+database is away: longer than this only without a worker. An execution timeout would cost each claim a timer."""
+GIVE_UP_TIMEOUT_S = 5.0
+"""For telling Temporal so; a server that is away is not waited for by who has gone."""
+_GIVING_UP: set[asyncio.Task[None]] = set()
+"""The event loop itself holds its tasks only weakly."""
 RENEWALS_MAX, RENEWAL_PAUSE_S = 60, 1.0
 """The loop goes over to a new run within half a minute: it waits for the presets that it is at."""
 
@@ -121,8 +130,10 @@ class PrebuildsClient:
             on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
             wait_timeout: How long to wait at most; None for five minutes.
             on_timeout: What to do when the wait was in vain.
-            claim_id: Repeat a claim under its id to get the same answer; a new one unless said.
+            claim_id: Repeat a claim under its id to get the same answer; a new one unless said. Then a caller who is
+                cancelled, such as by a timeout, gives the claim up.
         Raises:
+            StackUnreachable: Temporal, or no worker, has answered; safe to try again with the same id.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
         """
         request = {
@@ -141,12 +152,18 @@ class PrebuildsClient:
         }
         if wait_timeout is not None:
             request["wait_timeout_seconds"] = wait_timeout.total_seconds()
-        return await self.claim_request(parse_input(ClaimRequest, request, "claim"), claim_id or str(uuid4()))
+        asked = parse_input(ClaimRequest, request, "claim")
+        return await self.claim_request(asked, _new_id_unless(claim_id), abandon=claim_id is None)
 
-    async def claim_request(self, request: ClaimRequest, claim_id: str) -> ClaimResult:
-        """Claim as *request* says, under *claim_id*."""
+    async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> ClaimResult:
+        """Claim as *request* says, under *claim_id*.
+
+        Args:
+            abandon: Whether the claim is given up when the caller goes away, since nobody will come back with its id.
+        """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
-        result = ClaimResult.model_validate(await self._claim("ClaimWorkspace", request, workflow_id))
+        claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
+        result = ClaimResult.model_validate(await claiming)
         _check_meant(result, request.owner, request.name)
         return result
 
@@ -156,25 +173,48 @@ class PrebuildsClient:
         Raises:
             PrebuildsError: As for one claim; then there is none of them.
         """
-        workflow_id = f"claim-workspaces/{parse_claim_id(claim_id or str(uuid4()), members=len(request.names))}"
-        result = ClaimsResult.model_validate(await self._claim("ClaimWorkspaces", request, workflow_id))
+        id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
+        claiming = self._claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
+        result = ClaimsResult.model_validate(await claiming)
         for claim, name in zip_longest(result.claims, request.names):
             _check_meant(claim, request.owner, name)
         return result
 
-    async def _claim(self, workflow: str, request: ClaimTerms, id: str) -> Any:
-        handle = await reached(
-            start_short(
-                self.temporal,
-                workflow,
-                request.model_dump(mode="json", exclude_defaults=True),
-                id=id,
-                task_queue=CLAIMS_QUEUE,
-                search=_attributes(request),
-                eager=True,
-            )
+    async def _claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
+        start = start_short(
+            self.temporal,
+            workflow,
+            request.model_dump(mode="json", exclude_defaults=True),
+            id=id,
+            task_queue=CLAIMS_QUEUE,
+            search=_attributes(request),
+            eager=True,
         )
-        return await result_of(handle)
+        starting = asyncio.create_task(reached(start))  # on its own: who goes away meanwhile must know what to give up
+        waits = request.on_empty is OnEmpty.WAIT
+        bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
+        try:
+            async with asyncio.timeout(bound_s) as bound:
+                return await self._answer(starting, id)
+        except TimeoutError as error:
+            if not bound.expired():
+                raise
+            await _give_up(starting)
+            raise StackUnreachable(
+                f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
+                "and claim again with the same id",
+                {"claim_id": claim_id},
+            ) from error
+        except asyncio.CancelledError:
+            if abandon:
+                await _give_up(starting)
+            else:
+                starting.cancel()
+            raise
+
+    async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
+        """What a claim's workflow answers, once it is started."""
+        return await result_of(await asyncio.shield(starting))
 
     async def wait_until_ready(
         self, build: ClaimResult | UUID, timeout: timedelta | None = None
@@ -392,6 +432,27 @@ class PrebuildsClient:
             )
         )
         return await result_of(handle)
+
+
+def _new_id_unless(claim_id: str | None) -> str:
+    return str(uuid4()) if claim_id is None else claim_id
+
+
+async def _give_up(starting: asyncio.Task[WorkflowHandle[Any, Any]]) -> None:
+    """Cancel a claim that nobody waits for any longer, so that it takes nothing; what it has won it keeps.
+
+    It goes on in the background when the caller does not even wait for this.
+    """
+
+    async def cancel() -> None:
+        with suppress(PrebuildsError, RPCError, TimeoutError):  # else its deadline ends it
+            async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
+                await (await starting).cancel()
+
+    giving_up = asyncio.create_task(cancel())
+    _GIVING_UP.add(giving_up)
+    giving_up.add_done_callback(_GIVING_UP.discard)
+    await asyncio.shield(giving_up)
 
 
 def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:

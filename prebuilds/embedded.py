@@ -18,12 +18,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 
 from prebuilds.client import PrebuildsClient
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import ClaimResult, ClaimsResult, ClaimTerms
+from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
@@ -46,9 +46,9 @@ class _ClientBeside(PrebuildsClient):
             if asked == workflow_id and not told.done():
                 told.set_result(answer)
 
-    async def _claim(self, workflow: str, request: ClaimTerms, id: str) -> Any:
+    async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
         told = asyncio.get_running_loop().create_future()
-        recorded = asyncio.create_task(super()._claim(workflow, request, id))
+        recorded = asyncio.create_task(super()._answer(starting, id))
         self._asked[told] = id
         try:
             await asyncio.wait({told, recorded}, return_when=asyncio.FIRST_COMPLETED)

@@ -60,9 +60,9 @@ def claim(
             request["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
         asked = parse_input(ClaimRequest, request, "claim")
         client = await prebuilds_client()
-        id_ = claim_id or str(uuid4())
+        id_ = str(uuid4()) if claim_id is None else claim_id
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
-            result = await client.claim_request(asked, id_)
+            result = await client.claim_request(asked, id_, abandon=claim_id is None)
         if wait_ready:
             with progress("waiting for the hand-over"):
                 result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})

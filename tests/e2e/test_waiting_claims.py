@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.dev_stack import DevStack, Said, until
+from tests.e2e.dev_stack import BIN, DevStack, Said, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 
@@ -123,6 +124,18 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
     stack.ask("reconcile", "--wait")
     assert stack.workspaces("cancelled") == [], "nothing is made for nobody"
     assert [e["kind"] for e in stack.ask("explain", "claim", "given-up")["events"]] == ["claim_queued", "claim_left"]
+
+
+def test_ctrl_c_leaves_the_queue_too(stack: DevStack) -> None:
+    """Of a claim under an id that nobody was told."""
+    stack.apply("ctrl-c", 0, **QUICK)
+    words = ("claim", "--preset", "ctrl-c/python/small", "--owner", "alice", "--name", "gone", "--on-empty", "wait")
+    with paused(stack):
+        typed = subprocess.Popen([BIN / "prebuilds", *words, "--json"], env=stack.env, stdout=subprocess.DEVNULL)
+        until(lambda: stack.preset("ctrl-c")["waiting"] == 1, "the claim to wait")
+        typed.send_signal(signal.SIGINT)
+        assert typed.wait(30) == 130
+        until(lambda: stack.preset("ctrl-c")["waiting"] == 0, "the place to be given up")
 
 
 def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:

@@ -1,0 +1,129 @@
+"""A claim whose caller goes away, or that no worker answers: it takes nothing for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.testing import WorkflowEnvironment
+
+from prebuilds import client as client_module
+from prebuilds.api import RequestCanceled, StackUnreachable
+from prebuilds.client import PrebuildsClient
+from prebuilds.embedded import _ClientBeside
+from prebuilds.payloads import ClaimsRequest, ClaimsResult
+from prebuilds.vocabulary import OnEmpty, claim_workflow_id
+from tests.workflow.claim_steps import GONE, WON, kinds, place, queued, until_state
+from tests.workflow.fakes import FakeClaims, until
+
+TERMS = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
+CANCEL_REQUESTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
+either = pytest.mark.parametrize("kind", [PrebuildsClient, _ClientBeside])
+
+
+def waiting_claims() -> FakeClaims:
+    now = datetime.now(UTC)
+    return FakeClaims({"claim": [queued(now)], "look": [place(now)], "leave": [GONE]})
+
+
+@pytest.fixture
+def new_id(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of the claim that a client makes an id for."""
+    monkeypatch.setattr(client_module, "uuid4", lambda: UUID(int=7))
+    return str(UUID(int=7))
+
+
+@either
+async def test_who_goes_away_leaves_the_queue(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient]
+) -> None:
+    claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id(new_id))
+    async with claims.worker(dev.client):
+        asking = asyncio.create_task(kind(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT))
+        await until(lambda: bool(claims.asked), "the claim")
+        await until_state(handle, "waiting")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await until(lambda: "leave" in claims.asked, "the place to be given up")
+        await until_state(handle, "canceled")
+
+
+@either
+async def test_who_has_its_id_may_come_back_for_it(
+    dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient]
+) -> None:
+    claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id("mine"))
+    async with claims.worker(dev.client):
+        asking = asyncio.create_task(kind(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT, claim_id="mine"))
+        await until(lambda: bool(claims.asked), "the claim")
+        await until_state(handle, "waiting")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert CANCEL_REQUESTED not in await kinds(handle)
+        await handle.terminate()
+
+
+@either
+async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, start = asyncio.Event(), client_module.start_short
+
+    async def noted(*args: object, **options: object) -> object:
+        began.set()
+        return await start(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(client_module, "start_short", noted)
+    asking = asyncio.create_task(kind(dev.client).claim(**TERMS))
+    await began.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    handle = dev.client.get_workflow_handle(claim_workflow_id(new_id))
+    assert CANCEL_REQUESTED in await kinds(handle)
+
+
+@either
+async def test_a_claim_that_no_worker_answers_is_given_up(
+    dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = kind(dev.client)
+    claims = FakeClaims({"claim": [WON], "claim_all": [ClaimsResult(claim_id="many", claims=[WON])]})
+    with monkeypatch.context() as soon:
+        soon.setattr(client_module, "ANSWER_TIMEOUT_S", 0.2)
+        with pytest.raises(StackUnreachable, match=r"claim one .*worker\.py --role claims.*the same id") as unanswered:
+            await client.claim(**TERMS, claim_id="one")
+        assert unanswered.value.details == {"claim_id": "one"}
+        with pytest.raises(StackUnreachable, match="claim many"):
+            await client.claim_all(ClaimsRequest(preset=TERMS["preset"], owner="alice", names=["dev"]), "many")
+    handle = dev.client.get_workflow_handle(claim_workflow_id("one"))
+    assert CANCEL_REQUESTED in await kinds(handle)
+    async with claims.worker(dev.client):
+        with suppress(WorkflowFailureError):
+            await handle.result()
+        assert await client.claim(**TERMS, claim_id="one") == WON
+
+
+async def test_one_that_waits_is_given_that_time_more(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "ANSWER_TIMEOUT_S", 0.0)
+    claims = waiting_claims()
+    async with claims.worker(dev.client):
+        asking = asyncio.create_task(PrebuildsClient(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT, claim_id="c1"))
+        handle = dev.client.get_workflow_handle(claim_workflow_id("c1"))
+        await until(lambda: bool(claims.asked), "the claim")
+        await until_state(handle, "waiting")
+        assert not asking.done()
+        await handle.cancel()
+        with pytest.raises(RequestCanceled):
+            await asking
+        assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED

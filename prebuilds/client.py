@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from itertools import zip_longest
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -18,10 +17,12 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import (
     ClaimIdReused,
+    InvalidInput,
     LoopRenewed,
     OrchestratorNotRunning,
     PrebuildsError,
@@ -163,9 +164,7 @@ class PrebuildsClient:
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
-        result = ClaimResult.model_validate(await claiming)
-        _check_meant(result, request.owner, request.name)
-        return result
+        return ClaimResult.model_validate(await claiming)
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
         """Claim a workspace for each of the request's names, all in one transaction or none.
@@ -175,22 +174,11 @@ class PrebuildsClient:
         """
         id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
         claiming = self._claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
-        result = ClaimsResult.model_validate(await claiming)
-        for claim, name in zip_longest(result.claims, request.names):
-            _check_meant(claim, request.owner, name)
-        return result
+        return ClaimsResult.model_validate(await claiming)
 
     async def _claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
-        start = start_short(
-            self.temporal,
-            workflow,
-            request.model_dump(mode="json", exclude_defaults=True),
-            id=id,
-            task_queue=CLAIMS_QUEUE,
-            search=_attributes(request),
-            eager=True,
-        )
-        starting = asyncio.create_task(reached(start))  # on its own: who goes away meanwhile must know what to give up
+        # On its own: who goes away meanwhile must know what to give up.
+        starting = asyncio.create_task(reached(self._start_claim(workflow, request, id)))
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
         try:
@@ -211,6 +199,31 @@ class PrebuildsClient:
             else:
                 starting.cancel()
             raise
+
+    async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
+        """Start a claim; or attach to the one that is under way, when it asks for the same.
+
+        Raises:
+            ClaimIdReused: It asks for something else. The database says so of those that have won.
+        """
+        try:
+            return await start_short(
+                self.temporal,
+                workflow,
+                request.model_dump(mode="json", exclude_defaults=True),
+                id=id,
+                task_queue=CLAIMS_QUEUE,
+                search=_attributes(request),
+                eager=True,
+                attach=False,
+            )
+        except WorkflowAlreadyStartedError as error:
+            handle = self.temporal.get_workflow_handle(id, run_id=error.run_id)
+            begun = await anext(handle.fetch_history_events(page_size=1))
+            given = begun.workflow_execution_started_event_attributes.input.payloads
+            if not _asks_for(request, await self.temporal.data_converter.decode(given)):
+                raise ClaimIdReused("this claim id is in use for a different request; claim with another one") from None
+            return handle
 
     async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
         """What a claim's workflow answers, once it is started."""
@@ -455,13 +468,12 @@ async def _give_up(starting: asyncio.Task[WorkflowHandle[Any, Any]]) -> None:
     await asyncio.shield(giving_up)
 
 
-def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
-    """Refuse what is somebody else's: a claim id that is in use at this moment answers whoever asks under it.
-
-    The database refuses every other request under an id that was used before, and sees this one never.
-    """
-    if claimed is None or (claimed.owner, claimed.name) != (owner, name):
-        raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
+def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:
+    """Whether a workflow with the inputs *given* makes this very claim."""
+    try:
+        return len(given) == 1 and parse_input(type(request), given[0], "claim") == request
+    except InvalidInput:
+        return False
 
 
 def _attributes(request: ClaimTerms) -> dict[str, str | None]:

@@ -108,8 +108,14 @@ async def start_short(
     search: Mapping[str, str | None] | None = None,
     priority: Priority = Priority.default,
     eager: bool = False,
+    attach: bool = True,
 ) -> WorkflowHandle[Any, Any]:
-    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened."""
+    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened.
+
+    Raises:
+        WorkflowAlreadyStartedError: One runs, and *attach* is false.
+    """
+    running = WorkflowIDConflictPolicy.USE_EXISTING if attach else WorkflowIDConflictPolicy.FAIL
     for _ in range(2):
         try:
             return await client.start_workflow(
@@ -119,7 +125,7 @@ async def start_short(
                 task_queue=task_queue,
                 task_timeout=TASK_TIMEOUT,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_conflict_policy=running,
                 search_attributes=SearchAttributes.typed(**(search or {})),
                 request_eager_start=eager,
                 priority=priority,

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 
+from prebuilds.api import StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import ClaimResult, ClaimsResult
@@ -52,7 +53,11 @@ class _ClientBeside(PrebuildsClient):
         self._asked[told] = id
         try:
             await asyncio.wait({told, recorded}, return_when=asyncio.FIRST_COMPLETED)
-            return told.result() if told.done() else recorded.result()
+            if not told.done():
+                return recorded.result()
+            with suppress(StackUnreachable):  # what has committed counts, whether Temporal has told of the start or not
+                await asyncio.shield(starting)  # it is refused to who asks for something else under an id in flight
+            return told.result()
         finally:
             del self._asked[told]
             recorded.cancel()

@@ -91,7 +91,8 @@ class TemporalClaimer:
             "next_start_at": next_start_at,
             "ttl_seconds": None if ttl is None else ttl.total_seconds(),
         }
-        result = await self._client.claim_request(parse_input(ClaimRequest, request, "claim"), str(uuid4()))
+        asked = parse_input(ClaimRequest, request, "claim")
+        result = await self._client.claim_request(asked, str(uuid4()), abandon=True)
         return result.workspace_id
 
 

@@ -55,6 +55,7 @@ class ClaimWorkspace:
     async def run(self, *raw: Any) -> ClaimResult:
         self._claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
         try:
+            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
             result = await self._claim(only_input(raw))
         except (InvalidInput, FailureError) as error:
             self._status = ClaimStatus(state="failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ class ClaimWorkspaces:
     async def run(self, *raw: Any) -> ClaimsResult:
         claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
         try:
+            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
             deciding = workflow.start_local_activity_method(
                 ClaimActivities.claim_all, args=[only_input(raw), claim_id], **DECIDE_ALL
             )

@@ -217,6 +217,7 @@ async def until_blocked(connection: Any, number: int = 1) -> None:
     async with asyncio.timeout(10):
         while await connection.fetchval(waiting) < number:
             await asyncio.sleep(0.01)
+            await connection.execute("SELECT pg_stat_clear_snapshot()")  # else a transaction looks once and for all
 
 
 class Workflows:

@@ -12,7 +12,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
-from prebuilds import client as client_module
+from prebuilds import claiming
 from prebuilds.api import RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import _ClientBeside
@@ -34,7 +34,7 @@ def waiting_claims() -> FakeClaims:
 @pytest.fixture
 def new_id(monkeypatch: pytest.MonkeyPatch) -> str:
     """Of the claim that a client makes an id for."""
-    monkeypatch.setattr(client_module, "uuid4", lambda: UUID(int=7))
+    monkeypatch.setattr(claiming, "uuid4", lambda: UUID(int=7))
     return str(UUID(int=7))
 
 
@@ -74,13 +74,13 @@ async def test_who_has_its_id_may_come_back_for_it(
 async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, start = asyncio.Event(), client_module.start_short
+    began, start = asyncio.Event(), claiming.start_short
 
     async def noted(*args: object, **options: object) -> object:
         began.set()
         return await start(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(client_module, "start_short", noted)
+    monkeypatch.setattr(claiming, "start_short", noted)
     asking = asyncio.create_task(kind(dev.client).claim(**TERMS))
     await began.wait()
     asking.cancel()
@@ -97,7 +97,7 @@ async def test_a_claim_that_no_worker_answers_is_given_up(
     client = kind(dev.client)
     claims = FakeClaims({"claim": [WON], "claim_all": [ClaimsResult(claim_id="many", claims=[WON])]})
     with monkeypatch.context() as soon:
-        soon.setattr(client_module, "ANSWER_TIMEOUT_S", 0.2)
+        soon.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
         with pytest.raises(StackUnreachable, match=r"claim one .*worker\.py --role claims.*the same id") as unanswered:
             await client.claim(**TERMS, claim_id="one")
         assert unanswered.value.details == {"claim_id": "one"}
@@ -115,7 +115,7 @@ async def test_a_claim_that_no_worker_answers_is_given_up(
 async def test_one_that_waits_is_given_that_time_more(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "ANSWER_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.0)
     claims = waiting_claims()
     async with claims.worker(dev.client):
         asking = asyncio.create_task(PrebuildsClient(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT, claim_id="c1"))

@@ -102,7 +102,8 @@ class ClaimsClient:
         """Claim as *request* says, under *claim_id*.
 
         Args:
-            abandon: Whether the claim is given up when the caller goes away, since nobody will come back with its id.
+            abandon: Whether the claim is given up when the caller goes away, or no worker answers, since nobody will
+                come back with its id.
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
@@ -129,10 +130,12 @@ class ClaimsClient:
         except TimeoutError as error:
             if not bound.expired():
                 raise
-            await _give_up(starting)
+            if abandon:
+                await _give_up(starting)
+            same = "" if abandon else " with the same id"  # which finds the answer, if there is one by then
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
-                "and claim again with the same id",
+                f"and claim again{same}",
                 {"claim_id": claim_id},
             ) from error
         except asyncio.CancelledError:

@@ -91,7 +91,7 @@ async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
 
 
 @either
-async def test_a_claim_that_no_worker_answers_is_given_up(
+async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
     dev: WorkflowEnvironment, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = kind(dev.client)
@@ -103,13 +103,23 @@ async def test_a_claim_that_no_worker_answers_is_given_up(
         assert unanswered.value.details == {"claim_id": "one"}
         with pytest.raises(StackUnreachable, match="claim many"):
             await client.claim_all(ClaimsRequest(preset=TERMS["preset"], owner="alice", names=["dev"]), "many")
-    handle = dev.client.get_workflow_handle(claim_workflow_id("one"))
+    async with claims.worker(dev.client):
+        assert await client.claim(**TERMS, claim_id="one") == WON
+
+
+@either
+async def test_one_whose_id_nobody_has_is_given_up(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
+    with pytest.raises(StackUnreachable, match="and claim again$"):
+        await kind(dev.client).claim(**TERMS)
+    claims, handle = FakeClaims({"claim": [WON]}), dev.client.get_workflow_handle(claim_workflow_id(new_id))
     assert CANCEL_REQUESTED in await kinds(handle)
     async with claims.worker(dev.client):
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-        assert claims.asked == [], "it was cancelled before a worker came"
-        assert await client.claim(**TERMS, claim_id="one") == WON
+    assert claims.asked == [], "it was cancelled before a worker came"
 
 
 async def test_one_that_waits_is_given_that_time_more(

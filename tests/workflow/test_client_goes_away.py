@@ -112,7 +112,7 @@ async def test_one_whose_id_nobody_has_is_given_up(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
-    with pytest.raises(StackUnreachable, match="and claim again$"):
+    with pytest.raises(StackUnreachable, match=r"and claim again$"):
         await kind(dev.client).claim(**TERMS)
     claims, handle = FakeClaims({"claim": [WON]}), dev.client.get_workflow_handle(claim_workflow_id(new_id))
     assert CANCEL_REQUESTED in await kinds(handle)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,3 +16,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     yield stack
     assert stack.stop() == 0
     assert stack.processes() == {}, "Ctrl-C leaves no workspace running"
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Whoever is started in a shell's background ignores interrupts, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

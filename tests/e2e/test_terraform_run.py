@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -27,12 +26,7 @@ echo whole > state
 """
 
 
-@pytest.fixture(autouse=True)
-def _heard_interrupts() -> Iterator[None]:
-    """Whoever is started in a shell's background ignores interrupts, and a script of ours could not change that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("heard_interrupts")
 
 
 @pytest.fixture

@@ -126,15 +126,20 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
     assert [e["kind"] for e in stack.ask("explain", "claim", "given-up")["events"]] == ["claim_queued", "claim_left"]
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_leaves_the_queue_too(stack: DevStack) -> None:
     """Of a claim under an id that nobody was told."""
     stack.apply("ctrl-c", 0, **QUICK)
     words = ("claim", "--preset", "ctrl-c/python/small", "--owner", "alice", "--name", "gone", "--on-empty", "wait")
     with paused(stack):
         typed = subprocess.Popen([BIN / "prebuilds", *words, "--json"], env=stack.env, stdout=subprocess.DEVNULL)
-        until(lambda: stack.preset("ctrl-c")["waiting"] == 1, "the claim to wait")
-        typed.send_signal(signal.SIGINT)
-        assert typed.wait(30) == 130
+        try:
+            until(lambda: stack.preset("ctrl-c")["waiting"] == 1, "the claim to wait")
+            typed.send_signal(signal.SIGINT)
+            assert typed.wait(30) == 130
+        finally:
+            typed.kill()
+            typed.wait()
         until(lambda: stack.preset("ctrl-c")["waiting"] == 0, "the place to be given up")
 
 

@@ -130,8 +130,7 @@ class ClaimsClient:
         except TimeoutError as error:
             if not bound.expired():
                 raise
-            if abandon:
-                await _give_up(starting)
+            await _leave(starting, abandon)
             same = "" if abandon else " with the same id"  # which finds the answer, if there is one by then
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
@@ -139,10 +138,7 @@ class ClaimsClient:
                 {"claim_id": claim_id},
             ) from error
         except asyncio.CancelledError:
-            if abandon:
-                await _give_up(starting)
-            else:
-                starting.cancel()
+            await _leave(starting, abandon)
             raise
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
@@ -177,6 +173,13 @@ class ClaimsClient:
 
 def _new_id_unless(claim_id: str | None) -> str:
     return str(uuid4()) if claim_id is None else claim_id
+
+
+async def _leave(starting: asyncio.Task[WorkflowHandle[Any, Any]], abandon: bool) -> None:
+    if abandon:
+        await _give_up(starting)
+    else:
+        starting.cancel()
 
 
 async def _give_up(starting: asyncio.Task[WorkflowHandle[Any, Any]]) -> None:

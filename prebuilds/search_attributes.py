@@ -40,16 +40,22 @@ async def register(client: Client) -> bool:
             if name not in known.custom_attributes
         }
         if missing:
-            await client.operator_service.add_search_attributes(
-                AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
-            )
+            await _add(client, missing)
             await _until_known(client)
     except RPCError as error:
-        if error.status is RPCStatusCode.ALREADY_EXISTS:  # another process was faster
-            return True
         logger.warning("Search attributes cannot be registered here", extra={"error": error.message})
         return False
     return True
+
+
+async def _add(client: Client, missing: dict[str, IndexedValueType.ValueType]) -> None:
+    try:
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+        )
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another process was faster
+            raise
 
 
 async def _until_known(client: Client) -> None:

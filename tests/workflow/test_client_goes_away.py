@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -76,9 +77,9 @@ async def test_who_goes_away_during_the_start_gives_up_what_it_starts(
 ) -> None:
     began, start = asyncio.Event(), claiming.start_short
 
-    async def noted(*args: object, **options: object) -> object:
+    async def noted(*args: Any, **options: Any) -> Any:
         began.set()
-        return await start(*args, **options)  # type: ignore[arg-type]
+        return await start(*args, **options)
 
     monkeypatch.setattr(claiming, "start_short", noted)
     asking = asyncio.create_task(kind(dev.client).claim(**TERMS))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -107,7 +108,9 @@ class ClaimsClient:
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
-        return ClaimResult.model_validate(await claiming)
+        result = ClaimResult.model_validate(await claiming)
+        _check_meant(result, request.owner, request.name)
+        return result
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
         """Claim a workspace for each of the request's names, all in one transaction or none.
@@ -117,7 +120,10 @@ class ClaimsClient:
         """
         id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
         claiming = self._claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
-        return ClaimsResult.model_validate(await claiming)
+        result = ClaimsResult.model_validate(await claiming)
+        for claim, name in zip_longest(result.claims, request.names):
+            _check_meant(claim, request.owner, name)
+        return result
 
     async def _claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
         # On its own: who goes away meanwhile must know what to give up.
@@ -197,6 +203,12 @@ async def _give_up(starting: asyncio.Task[WorkflowHandle[Any, Any]]) -> None:
     _GIVING_UP.add(giving_up)
     giving_up.add_done_callback(_GIVING_UP.discard)
     await asyncio.shield(giving_up)
+
+
+def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
+    """Refuse what is somebody else's: beside the worker, it may be told while another request under its id starts."""
+    if claimed is None or (claimed.owner, claimed.name) != (owner, name):
+        raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
 
 
 def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:

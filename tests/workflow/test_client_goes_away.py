@@ -14,7 +14,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds import claiming
-from prebuilds.api import RequestCanceled, StackUnreachable
+from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import _ClientBeside
 from prebuilds.payloads import ClaimsRequest, ClaimsResult
@@ -138,3 +138,16 @@ async def test_one_that_waits_is_given_that_time_more(
         with pytest.raises(RequestCanceled):
             await asking
         assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
+
+
+async def test_what_is_told_while_a_claim_starts_may_be_another_s(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told_first(*_: Any) -> Any:
+        return WON
+
+    client = PrebuildsClient(dev.client)
+    monkeypatch.setattr(client, "_answer", told_first)
+    assert await client.claim(preset=TERMS["preset"], owner=WON.owner, name=WON.name) == WON
+    with pytest.raises(ClaimIdReused):
+        await client.claim(preset=TERMS["preset"], owner="bob", name=WON.name)

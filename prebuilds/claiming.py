@@ -130,22 +130,25 @@ class ClaimsClient:
         starting = asyncio.create_task(reached(self._start_claim(workflow, request, id)))
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
+        same = "" if abandon else " with the same id"  # which finds the answer, if there is one by then
         try:
             async with asyncio.timeout(bound_s) as bound:
                 return await self._answer(starting, id)
         except TimeoutError as error:
             if not bound.expired():
                 raise
-            await _leave(starting, abandon)
-            same = "" if abandon else " with the same id"  # which finds the answer, if there is one by then
+            await self._leave(starting, id, abandon)
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
                 f"and claim again{same}",
                 {"claim_id": claim_id},
             ) from error
         except asyncio.CancelledError:
-            await _leave(starting, abandon)
+            await self._leave(starting, id, abandon)
             raise
+        except StackUnreachable as error:  # what has been lost may be the reply: then the claim goes on
+            await self._leave(starting, id, abandon)
+            raise StackUnreachable(f"{error}; claim {claim_id} again{same}", {"claim_id": claim_id}) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim; or attach to the one that is under way, when it asks for the same.
@@ -176,33 +179,29 @@ class ClaimsClient:
         """What a claim's workflow answers, once it is started."""
         return await result_of(await asyncio.shield(starting))
 
+    async def _leave(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str, abandon: bool) -> None:
+        """Leave a claim that nobody waits for any longer. *abandon* cancels it, so that it takes nothing; what it has
+        won it keeps. That goes on in the background when the caller does not even wait for this.
+        """
+        if not abandon:
+            starting.cancel()
+            return
+
+        async def cancel() -> None:
+            with suppress(PrebuildsError, RPCError, TimeoutError):  # else its deadline ends it
+                async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
+                    with suppress(StackUnreachable):  # what has been lost may be the reply
+                        await starting
+                    await self.temporal.get_workflow_handle(id).cancel()
+
+        giving_up = asyncio.create_task(cancel())
+        _GIVING_UP.add(giving_up)
+        giving_up.add_done_callback(_GIVING_UP.discard)
+        await asyncio.shield(giving_up)
+
 
 def _new_id_unless(claim_id: str | None) -> str:
     return str(uuid4()) if claim_id is None else claim_id
-
-
-async def _leave(starting: asyncio.Task[WorkflowHandle[Any, Any]], abandon: bool) -> None:
-    if abandon:
-        await _give_up(starting)
-    else:
-        starting.cancel()
-
-
-async def _give_up(starting: asyncio.Task[WorkflowHandle[Any, Any]]) -> None:
-    """Cancel a claim that nobody waits for any longer, so that it takes nothing; what it has won it keeps.
-
-    It goes on in the background when the caller does not even wait for this.
-    """
-
-    async def cancel() -> None:
-        with suppress(PrebuildsError, RPCError, TimeoutError):  # else its deadline ends it
-            async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
-                await (await starting).cancel()
-
-    giving_up = asyncio.create_task(cancel())
-    _GIVING_UP.add(giving_up)
-    giving_up.add_done_callback(_GIVING_UP.discard)
-    await asyncio.shield(giving_up)
 
 
 def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:

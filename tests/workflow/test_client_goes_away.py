@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds import claiming
@@ -121,6 +122,27 @@ async def test_one_whose_id_nobody_has_is_given_up(
         with pytest.raises(WorkflowFailureError):
             await handle.result()
     assert claims.asked == [], "it was cancelled before a worker came"
+
+
+@either
+async def test_one_whose_start_got_no_reply_is_given_up_too(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = claiming.start_short
+
+    async def unheard(*args: Any, **options: Any) -> Any:
+        await start(*args, **options)
+        raise RPCError("the connection is lost", RPCStatusCode.UNAVAILABLE, b"")
+
+    monkeypatch.setattr(claiming, "start_short", unheard)
+    with pytest.raises(StackUnreachable, match=rf"claim {new_id} again$") as unanswered:
+        await kind(dev.client).claim(**TERMS)
+    assert unanswered.value.details == {"claim_id": new_id}
+    assert CANCEL_REQUESTED in await kinds(dev.client.get_workflow_handle(claim_workflow_id(new_id)))
+
+    with pytest.raises(StackUnreachable, match=r"claim mine again with the same id$"):
+        await kind(dev.client).claim(**TERMS, claim_id="mine")
+    assert CANCEL_REQUESTED not in await kinds(dev.client.get_workflow_handle(claim_workflow_id("mine")))
 
 
 async def test_one_that_waits_is_given_that_time_more(

@@ -48,7 +48,8 @@ class ProvisioningActivities:
         """Take a recorded build to its end. Closed before: nothing happens."""
         failures = _unexpected_failures()
         async with heartbeating(failures):
-            facts, wanted = await builds.begin_build(self._engine, build_id)
+            scheduled_at = activity.info().current_attempt_scheduled_time
+            facts, wanted = await builds.begin_build(self._engine, build_id, scheduled_at)
             if wanted is None:
                 return await self._closed(facts)
             driver = self._driver(facts.provisioner)

@@ -62,8 +62,10 @@ SAVE_STATE = text("""
 BEGIN = text("""
     UPDATE workspace_builds
        SET status = 'running', started_at = coalesce(started_at, now()), dispatches = 0, attempt = attempt + 1,
+           attempt_scheduled_at = CAST(:scheduled_at AS timestamptz),
            next_dispatch_at = now() + CAST(:redispatch AS interval)
      WHERE id = :build_id AND status IN ('pending', 'running')
+       AND coalesce(attempt_scheduled_at <= CAST(:scheduled_at AS timestamptz), true)
  RETURNING attempt
 """)
 SET_LATEST_STATUS = text("""
@@ -184,13 +186,19 @@ async def read_builds(engine: AsyncEngine, ids: Sequence[UUID]) -> list[BuildFac
         return [facts_of(row) for row in await connection.execute(READ_BUILDS, {"ids": list(ids)})]
 
 
-async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, Provision | None]:
+async def begin_build(
+    engine: AsyncEngine, build_id: UUID, scheduled_at: datetime | None = None
+) -> tuple[BuildFacts, Provision | None]:
     """Mark a build as running, before any effect. Repeated, it continues, as a new attempt that overtakes the others.
 
+    Args:
+        scheduled_at: When Temporal had this attempt begin, by its clock, so that one that was frozen before it came
+            here overtakes none that was scheduled after it. None overtakes any.
     Returns:
         Its facts, and what to provision; None when the build is closed or is being canceled.
     Raises:
         WorkspaceNotFound: No build has this id.
+        AttemptOvertaken: An attempt that was scheduled later has begun; nothing changes.
         BuildWaiting: Another build of the workspace is running; try again soon.
     """
     try:
@@ -199,7 +207,9 @@ async def begin_build(engine: AsyncEngine, build_id: UUID) -> tuple[BuildFacts, 
             facts = facts_of(row)
             if facts.status not in (BuildStatus.PENDING, BuildStatus.RUNNING):
                 return facts, None
-            attempt = await connection.scalar(BEGIN, {"build_id": build_id, "redispatch": BEGUN_REDISPATCH})
+            begun = {"build_id": build_id, "scheduled_at": scheduled_at, "redispatch": BEGUN_REDISPATCH}
+            if (attempt := await connection.scalar(BEGIN, begun)) is None:
+                raise AttemptOvertaken(f"a later attempt of build {build_id} is at work")
             facts = replace(facts, attempt=int(attempt))
             await set_latest(connection, facts.workspace_id, facts.number, BuildStatus.RUNNING)
             parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})

@@ -233,6 +233,7 @@ workspace_builds = Table(
     Column("error_type", Text),
     Column("provisioner_state", JSONB),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
+    _time("attempt_scheduled_at"),
     Column("dispatches", Integer, nullable=False, server_default=text("0")),
     _time("next_dispatch_at"),
     _time("created_at", null=False),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, cast
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -46,6 +48,22 @@ async def test_an_overtaken_attempt_cannot_overwrite_the_later_one(engine: Async
         await save_state(engine, build_id, {"by": "first"}, FIRST)
     await save_state(engine, build_id, {"by": "second"}, SECOND)
     assert await given(engine, workspace_id, 1) == {"by": "second"}
+
+
+async def test_one_that_comes_late_overtakes_none_that_was_scheduled_after_it(engine: AsyncEngine) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    build_id, driver = build_id_of(workspace_id, 1), Mock()
+    activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: driver, "host")
+    frozen = ActivityEnvironment()
+    later = frozen.info.current_attempt_scheduled_time + timedelta(seconds=1)
+    facts, _ = await begin_build(engine, build_id, later)
+    with pytest.raises(AttemptOvertaken):
+        await frozen.run(activities.run_build, build_id)
+    assert not driver.mock_calls, "nothing was touched"
+    await save_state(engine, build_id, {"by": "the later"}, facts.attempt)
+    again, wanted = await begin_build(engine, build_id, later)
+    assert wanted is not None
+    assert again.attempt > facts.attempt, "a repeated one goes on"
 
 
 @pytest.mark.parametrize("status", [BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED])

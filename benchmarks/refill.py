@@ -31,6 +31,7 @@ from prebuilds.connecting import connect
 from prebuilds.stack import WorkerProcess
 from prebuilds.store.engine import create_engine
 from prebuilds.vocabulary import build_id_of, build_workflow_id
+from prebuilds.workers import settle_heap
 
 POOLS = 4
 READY = 50
@@ -128,6 +129,7 @@ async def main() -> None:
             claims = Claims(client, engine, pools, "")
             for _ in range(10):
                 await claims.claim()
+            settle_heap()  # else this process' own pauses were told as its claims'
             if not hands_over:
                 told(await replacements(claims, engine, 10 if quick else 30))
             await sustained(claims, engine, 5 if quick else 15, handed)

@@ -32,13 +32,14 @@ from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
 from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.dispatch import Dispatcher
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
+from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import check_reachable, create_engine

@@ -8,31 +8,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from math import inf
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
-from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.client import Client
+from temporalio.common import Priority
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.connecting import PEOPLE_PRIORITY, start_short
 from prebuilds.metrics import METRICS
-from prebuilds.payloads import InventoryInput, OrchestratorInput, WorkspaceBuildInput
-from prebuilds.settings import Settings
-from prebuilds.store import actions, builds, control
-from prebuilds.store.build_logs import forget_old_logs
+from prebuilds.payloads import WorkspaceBuildInput
+from prebuilds.store import builds
 from prebuilds.store.builds import BuildFacts
-from prebuilds.store.claim_queue import take_unattended, withdraw
-from prebuilds.store.control import Control
-from prebuilds.store.events import forget_old_events
-from prebuilds.store.hand_over import Served, serve_all_waiters
-from prebuilds.store.inventory import take_inventory_turn
+from prebuilds.store.hand_over import Served
 from prebuilds.vocabulary import (
     CONTROL_QUEUE,
-    INVENTORY_ID,
     ORCHESTRATOR_ID,
     PREBUILDS_USER,
     BuildStatus,
@@ -53,11 +46,10 @@ NUDGED_MAX = 500
 START_DELAY_S = 0.01
 """Builds start after the answer that they follow has left, not beside it; what this time records is read at once."""
 STARTS_AT_ONCE = 10
-"""Of one process; more would only queue in the server, in front of a claim's own start."""
-SWEEP_INTERVAL_S = 2.0
-KEEP_ALIVE_INTERVAL_S = 60.0
-INVENTORY_TIMEOUT = timedelta(minutes=30)
-"""Of one comparison; hosts that are away cost a minute for every twenty of them."""
+"""Of one process, of people's builds; more would only queue in the server, in front of a claim's own start."""
+POOL_REST_MAX_S = 0.05
+"""A pool's builds start one at a time, and after each there is a rest as long as it took, at most this long: the busier
+the server, the more claims go in between. Ten together doubled what a claim took while its pool was refilled."""
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
 DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
@@ -72,17 +64,23 @@ class Dispatcher:
         self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._pool_turn = asyncio.Lock()
+        self._draining = False
         self._nudges: dict[UUID, float] = {}
         """When each preset is due."""
         self._nudged_at: dict[UUID, float] = {}
         """Within the last `NUDGE_SPACING_S`."""
         self._alarm: asyncio.TimerHandle | None = None
         self._recorded: set[UUID] = set()
+        self._unstarted: set[UUID] = set()
+        """What is recorded and what waits for its turn, so that nothing stands in line twice."""
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         """Start the workflows of recorded builds, soon. Call after the commit."""
         first = not self._recorded
-        self._recorded.update(build_ids)
+        new = set(build_ids) - self._unstarted
+        self._unstarted |= new
+        self._recorded |= new
         if first and self._recorded:
             self._spawn(self._start_recorded())
 
@@ -121,8 +119,10 @@ class Dispatcher:
         """Do what was asked for so far, and wait for it; called before the process ends."""
         self._nudges = dict.fromkeys(self._nudges, 0.0)
         self._nudge_now()
+        self._draining = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._draining = False
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -183,167 +183,60 @@ class Dispatcher:
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
-        ids, self._recorded = list(self._recorded), set()
-        facts = await builds.read_builds(self._engine, ids)
-        await asyncio.gather(*[self._start(build) for build in facts if not build.status.ended])
+        ids, self._recorded = self._recorded, set()
+        try:
+            facts = [build for build in await builds.read_builds(self._engine, list(ids)) if not build.status.ended]
+            people = [self._start_at_once(build) for build in facts if not build.pool]
+            pools = self._start_in_turn([build for build in facts if build.pool])
+            outcomes = await asyncio.gather(pools, *people, return_exceptions=True)
+        finally:
+            self._unstarted -= ids
+        for error in filter(None, outcomes):
+            raise error
+
+    async def _start_at_once(self, build: BuildFacts) -> None:
+        async with self._starting:
+            await self._start(build)
+
+    async def _start_in_turn(self, batch: Sequence[BuildFacts]) -> None:
+        """One that fails ends this: Temporal is away, and the relay repeats what is left."""
+        clock = asyncio.get_running_loop().time
+        async with self._pool_turn:
+            for build in sorted(batch, key=_priority):
+                begun = clock()
+                await self._start(build)
+                if not self._draining:
+                    await asyncio.sleep(min(clock() - begun, POOL_REST_MAX_S))
 
     async def _start(self, build: BuildFacts) -> None:
         path = f"{build.organization}/{build.template}"
-        async with self._starting:
-            await start_short(
-                self._client,
-                "WorkspaceBuild",
-                WorkspaceBuildInput(
-                    build_id=build.id,
-                    queue=build.queue,
-                    timeout_seconds=build.build_timeout.total_seconds(),
-                ),
-                id=build_workflow_id(build.id),
-                task_queue=CONTROL_QUEUE,
-                search={
-                    "preset": f"{path}/{build.preset}" if build.preset else None,
-                    "template": path,
-                    "initiator": PREBUILDS_USER if build.pool else build.initiator,
-                    "owner": build.owner,
-                    "transition": build.transition,
-                },
-                priority=Priority(
-                    priority_key=_priority(build),
-                    fairness_key=str(build.preset_id or build.workspace_id),
-                ),
-            )
-            if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
-                await self._ask_to_end(build.id)
+        await start_short(
+            self._client,
+            "WorkspaceBuild",
+            WorkspaceBuildInput(
+                build_id=build.id,
+                queue=build.queue,
+                timeout_seconds=build.build_timeout.total_seconds(),
+            ),
+            id=build_workflow_id(build.id),
+            task_queue=CONTROL_QUEUE,
+            search={
+                "preset": f"{path}/{build.preset}" if build.preset else None,
+                "template": path,
+                "initiator": PREBUILDS_USER if build.pool else build.initiator,
+                "owner": build.owner,
+                "transition": build.transition,
+            },
+            priority=Priority(
+                priority_key=_priority(build),
+                fairness_key=str(build.preset_id or build.workspace_id),
+            ),
+        )
+        if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
+            await self._ask_to_end(build.id)
 
 
 def _priority(build: BuildFacts) -> int:
     if not build.pool:
         return PEOPLE_PRIORITY
     return DELETE_PRIORITY if build.transition is Transition.DELETE else CREATE_PRIORITY
-
-
-def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput:
-    """How the loop is to run: as its operator last said, else as this deployment is configured."""
-    interval = wanted.loop_interval or settings.reconcile_interval
-    return OrchestratorInput(
-        interval_seconds=interval.total_seconds(), max_parallel_presets=settings.max_parallel_presets
-    )
-
-
-async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, Any]:
-    """Compare what exists with what is recorded; attaches to a comparison that runs, also to one that may not fix."""
-    return await client.start_workflow(
-        "ReconcileInventory",
-        InventoryInput(fix=fix),
-        id=INVENTORY_ID,
-        task_queue=CONTROL_QUEUE,
-        execution_timeout=INVENTORY_TIMEOUT,
-        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        static_summary="Compares what exists with what is recorded",
-    )
-
-
-async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
-    """Start the loop's workflow unless it runs. Returns whether this call started it."""
-    handle = client.get_workflow_handle(ORCHESTRATOR_ID)
-    try:
-        if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
-            return False
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-    await client.start_workflow(
-        "PrebuildsOrchestrator",
-        input,
-        id=ORCHESTRATOR_ID,
-        task_queue=CONTROL_QUEUE,
-        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        static_summary="Keeps every preset's pool at its desired number of prebuilds",
-    )
-    return True
-
-
-class Relay:
-    """Sweeps the outbox in every control worker, whether the loop runs, is paused or stopped."""
-
-    def __init__(self, engine: AsyncEngine, client: Client, dispatcher: Dispatcher, settings: Settings) -> None:
-        self._engine = engine
-        self._client = client
-        self._dispatcher = dispatcher
-        self._settings = settings
-
-    async def run(self) -> None:
-        """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""
-        next_keep_alive = 0.0
-        clock = asyncio.get_running_loop().time
-        while True:
-            try:
-                await self.sweep()
-                if clock() >= next_keep_alive:
-                    if self._settings.enabled:
-                        await self.keep_loop_alive()
-                    if await take_inventory_turn(self._engine):
-                        await start_inventory(self._client, fix=True)
-                    next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
-            except Exception as error:
-                logger.warning("The relay's sweep failed and will be repeated", extra={"error": repr(error)})
-            await asyncio.sleep(SWEEP_INTERVAL_S)
-
-    async def sweep(self) -> Sequence[UUID]:
-        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait; clear away
-        old logs and events.
-
-        Returns:
-            The builds that it started.
-        """
-        started = [*await actions.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
-        self._dispatcher.start_builds(started)
-        await self._attend_queue()
-        await forget_old_logs(self._engine)
-        await forget_old_events(self._engine)
-        return started
-
-    async def _attend_queue(self) -> None:
-        """Wake waiters whose signal was lost; withdraw those that nobody stands behind any more."""
-        self._dispatcher.follow(await serve_all_waiters(self._engine))
-        gone = []
-        for waiter in await take_unattended(self._engine):
-            if waiter.late or not await self._lives(waiter.workflow_id):
-                gone.append(waiter)
-            elif waiter.decided:
-                self._dispatcher.follow(Served(workflow_ids=[waiter.workflow_id]))
-        if gone and (withdrawn := await withdraw(self._engine, gone)):
-            logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
-
-    async def _lives(self, workflow_id: str) -> bool:
-        try:
-            description = await self._client.get_workflow_handle(workflow_id).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return description.status is WorkflowExecutionStatus.RUNNING
-
-    async def keep_loop_alive(self) -> bool:
-        """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
-        wanted = await control.read_control(self._engine)
-        if wanted.loop == "stopped" or await self._ended_on_purpose(since=wanted.loop_since):
-            return False
-        started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))
-        if started:
-            await control.record_start(self._engine, None)
-            logger.info("The loop was not running and is started")
-        return started
-
-    async def _ended_on_purpose(self, *, since: datetime) -> bool:
-        """A loop that completed after it was wanted was stopped, even when its worker could not write that down."""
-        try:
-            description = await self._client.get_workflow_handle(ORCHESTRATOR_ID).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        closed_at = description.close_time
-        return description.status is WorkflowExecutionStatus.COMPLETED and closed_at is not None and closed_at > since

@@ -14,12 +14,13 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.client import PrebuildsClient
-from prebuilds.dispatch import NUDGED_MAX, orchestrator_input, start_orchestrator
+from prebuilds.dispatch import NUDGED_MAX
 from prebuilds.loop_status import loop_status
 from prebuilds.payloads import OperatorRequest
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
+from prebuilds.relay import orchestrator_input, start_orchestrator
 from prebuilds.settings import Settings
 from prebuilds.store import control, explain, presets, retiring
 from prebuilds.store.retiring import ChangedTemplate

@@ -44,7 +44,7 @@ async def _report(client: Client, fix: bool) -> InventoryReport:
 
     from prebuilds.api import StackUnreachable
     from prebuilds.connecting import error_of
-    from prebuilds.dispatch import start_inventory
+    from prebuilds.relay import start_inventory
     from prebuilds.views import InventoryReport
 
     for _ in range(RUNS_MAX):

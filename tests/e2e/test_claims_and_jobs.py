@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
 from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import ClaimResult
+from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.control import record_start
 from prebuilds.store.engine import create_engine

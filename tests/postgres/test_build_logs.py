@@ -19,10 +19,11 @@ from activities.build_log import LINE_CHARS_MAX, LINES_MAX, BuildLog
 from activities.builds import BuildOutcome
 from activities.provisioning import ProvisioningActivities
 from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
-from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
+from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store import build_logs
 from prebuilds.store.build_logs import Position, find_logged_builds, read_log

@@ -13,8 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import ClaimPlace, ClaimResult
+from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.claims import ClaimStore

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds.dispatch import Dispatcher, Relay
+from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import OperatorRequest
 from prebuilds.planning.plan import plan_preset
+from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build

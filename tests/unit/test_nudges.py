@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.dispatch import NUDGE_SPACING_S, NUDGE_WINDOW_S, NUDGED_MAX, Dispatcher
+from tests.unit.skipped_time import skip_time
 
 A, B = UUID(int=1), UUID(int=2)
 
@@ -37,19 +38,7 @@ class Loop:
 
 @pytest.fixture(autouse=True)
 async def _skipped_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test's event loop waits for no time to pass, so that a busy machine is not taken for a late nudge."""
-    running, past = cast("Any", asyncio.get_running_loop()), asyncio.get_running_loop().time()
-    select = running._selector.select
-
-    def skip(timeout_s: float | None) -> list[Any]:
-        nonlocal past
-        events: list[Any] = select(0 if timeout_s else timeout_s)
-        if timeout_s and not events:
-            past += timeout_s
-        return events
-
-    monkeypatch.setattr(running, "time", lambda: past)
-    monkeypatch.setattr(running._selector, "select", skip)
+    skip_time(monkeypatch)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
-from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
+from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
 from prebuilds.workers import claims_worker_on, settle_heap, worker_on
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
@@ -210,6 +210,11 @@ def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
     given = parser.parse_args(argv)
     if given.queue and given.role not in ("provisioner", "all"):
         parser.error("--queue is for --role provisioner or all")
+    for queue in given.queue or ():
+        try:
+            check_provisioner_queue(queue)
+        except ValueError as error:
+            parser.error(f"--queue {queue}: {error}")
     roles = ROLES if given.role == "all" else (cast("Role", given.role),)
     return WorkerOptions(roles, tuple(given.queue or (PROVISIONER_QUEUE,)))
 

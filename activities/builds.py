@@ -19,7 +19,7 @@ from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.replacements import Recorded, read_replacements
 from prebuilds.store.workspaces import show_workspace
-from prebuilds.vocabulary import BuildStatus, Stage, Transition
+from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class BuildActivities:
         """Whether the worker of a host's queue lives: it asks for the pool's builds or for people's, though it has no
         slot for more of the other kind."""
         base, host = queue.split("@")
-        base = base.removesuffix("-people")
-        return await polled_within(activity.client(), [f"{base}@{host}", f"{base}-people@{host}"], POLL_WITHIN)
+        base = base.removesuffix(PEOPLE_SUFFIX)
+        return await polled_within(activity.client(), [f"{base}@{host}", f"{base}{PEOPLE_SUFFIX}@{host}"], POLL_WITHIN)
 
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:

@@ -21,7 +21,7 @@ from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
 from prebuilds.store.replacements import Recorded, record_replacements
-from prebuilds.vocabulary import BuildStatus, Stage, Transition
+from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class ProvisioningActivities:
         host = facts.host or await builds.record_host(self._engine, facts.workspace_id, self._host)
         if host == self._host:
             return None
-        base = facts.queue.partition("@")[0].removesuffix("-people")
+        base = facts.queue.partition("@")[0].removesuffix(PEOPLE_SUFFIX)
         return provisioning_queue(base, pool=facts.pool, host=host)
 
     async def _failed(self, facts: BuildFacts, error: Exception) -> BuildEnd:

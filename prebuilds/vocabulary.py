@@ -19,6 +19,9 @@ PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
 CONTROL_QUEUE = "prebuilds"
 CLAIMS_QUEUE = "prebuilds-claims"
 PROVISIONER_QUEUE = "prebuilds-provisioner"
+PEOPLE_SUFFIX = "-people"
+"""Of the queue for people's builds that we keep beside each of the pools'."""
+_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
 ORCHESTRATOR_ID = "prebuilds-orchestrator"
 INVENTORY_ID = "reconcile-inventory"
 
@@ -137,11 +140,28 @@ def rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def check_provisioner_queue(value: str) -> str:
+    """Raises:
+    ValueError: It is no name for one, or one of ours.
+    """
+    if not _QUEUE.fullmatch(value):
+        raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
+    if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
+        raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
+    if value.endswith(PEOPLE_SUFFIX):
+        raise ValueError(
+            f"must not end in {PEOPLE_SUFFIX}, as our own queues for people's builds do; choose another name"
+        )
+    return value
+
+
 def _check_in_utc(value: datetime) -> datetime:
     try:
-        value.astimezone(UTC)
+        year = value.astimezone(UTC).year
     except OverflowError:
-        raise ValueError("must be between the years 1 and 9999 in UTC") from None
+        year = 0
+    if not 1 < year < 9999:
+        raise ValueError("must be after the year 1 and before the year 9999, in UTC")
     return value
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
 from prebuilds.provisioners.base import Provision, StaleBuild
-from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
+from prebuilds.vocabulary import PEOPLE_SUFFIX, PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
 """How long after its begin a build's workflow is first looked after; a start of a running one costs one call."""
@@ -177,7 +177,7 @@ class BuildFacts:
 def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
     """People's builds have a queue beside the pool's, so that a herd of pool builds delays nobody; what lives on one
     host can only be served there."""
-    return f"{queue}{'' if pool else '-people'}{f'@{host}' if host else ''}"
+    return f"{queue}{'' if pool else PEOPLE_SUFFIX}{f'@{host}' if host else ''}"
 
 
 async def read_builds(engine: AsyncEngine, ids: Sequence[UUID]) -> list[BuildFacts]:

@@ -21,15 +21,12 @@ from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionCont
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries, is_storable
 from prebuilds.templates.yaml_text import Path, load_yaml
-from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name
+from prebuilds.vocabulary import PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, check_provisioner_queue
 
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""
 PARAMETER_LENGTH_MAX = 8192
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
-_PEOPLE_SUFFIX = "-people"
-"""Of the queue for people's builds that we keep beside each, as `provisioning_queue` names it."""
 
 
 def _parameter_name(value: str) -> str:
@@ -63,18 +60,6 @@ def _distinct(values: list[str]) -> list[str]:
     if repeated:
         raise ValueError(f"has {', '.join(repeated)} more than once")
     return values
-
-
-def _queue(value: str) -> str:
-    if not _QUEUE.fullmatch(value):
-        raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
-    if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
-        raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
-    if value.endswith(_PEOPLE_SUFFIX):
-        raise ValueError(
-            f"must not end in {_PEOPLE_SUFFIX}, as our own queues for people's builds do; choose another name"
-        )
-    return value
 
 
 def _positive(value: timedelta) -> timedelta:
@@ -139,7 +124,7 @@ class PresetEntry(Payload):
 class TemplateEntry(Payload):
     name: Name
     provisioner: str
-    queue: Annotated[str, AfterValidator(_queue)] = PROVISIONER_QUEUE
+    queue: Annotated[str, AfterValidator(check_provisioner_queue)] = PROVISIONER_QUEUE
     source: dict[str, Any]
     """The provisioner's own; JSON values only."""
     build_timeout: Timeout = timedelta(minutes=30)

@@ -1,0 +1,31 @@
+"""What `worker.py` is told on its command line; what it cannot serve is refused before anything starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker import ROLES, WorkerOptions, parse_options
+
+
+def test_all_roles_and_the_usual_queue_unless_said() -> None:
+    assert parse_options([]) == WorkerOptions(ROLES, ("prebuilds-provisioner",))
+    assert parse_options(["--role", "claims"]).roles == ("claims",)
+    assert parse_options(["--role", "provisioner", "--queue", "gpu", "--queue", "a/b"]).queues == ("gpu", "a/b")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--role", "claim"], "invalid choice"),
+        (["--role", "control", "--queue", "gpu"], "--queue is for --role provisioner or all"),
+        (["--queue", "gpu-people"], "--queue gpu-people: must not end in -people"),
+        (["--queue", "gpu", "--queue", "prebuilds-claims"], "prebuilds-claims is no provisioner queue"),
+        (["--queue", "g p u"], "must be 1 to 200 letters"),
+        (["--queue", "gpu@host-a"], "must be 1 to 200 letters"),
+    ],
+)
+def test_what_it_cannot_serve_is_refused(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_options(words)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err

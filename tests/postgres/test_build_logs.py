@@ -1,10 +1,9 @@
-"""A build's log: told through a driver's `Progress`, kept in order, bounded, followed to the end, removed when old."""
+"""A build's log: told through a driver's `Progress`, kept in order, bounded, found, and removed when old."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -12,17 +11,12 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.testing import ActivityEnvironment
 
 from activities import build_log
 from activities.build_log import LINE_CHARS_MAX, LINES_MAX, BuildLog
-from activities.builds import BuildOutcome
-from activities.provisioning import ProvisioningActivities
 from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import METRICS
-from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store import build_logs
@@ -31,60 +25,11 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
+from tests.postgres.build_log_steps import Telling, log_of, recorded, run, telling
 from tests.postgres.owned_steps import claimed
-from tests.postgres.pool_steps import Workflows, fail, make_ready, record_prebuilds
-from tests.rows import do, events, one
+from tests.postgres.pool_steps import Workflows, make_ready, record_prebuilds
+from tests.rows import do, one
 from tests.workflow.fakes import until
-
-Act = Callable[[Provision, Progress], Awaitable[None]]
-
-
-class Telling:
-    """A driver that does what a test says."""
-
-    locality = Locality.SHARED
-
-    def __init__(self, act: Act, replacements: list[Replacement] | None = None) -> None:
-        self.act = act
-        self.replacements = replacements or []
-
-    async def plan(self, wanted: Provision) -> list[Replacement]:
-        return self.replacements
-
-    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        await self.act(wanted, progress)
-        return Provisioned(address="http://there")
-
-    claim = apply
-
-
-async def run(engine: AsyncEngine, driver: Telling, build_id: UUID) -> BuildOutcome:
-    """One attempt of a build, as a provisioner worker runs it."""
-    dispatcher = Dispatcher(engine, cast("Client", Workflows()))
-    activities = ProvisioningActivities(engine, dispatcher, lambda _: cast("Any", driver), "host")
-    outcome: BuildOutcome = await ActivityEnvironment().run(activities.run_build, build_id)
-    await dispatcher.drain()
-    return outcome
-
-
-def telling(*lines: str, error: Exception | None = None) -> Telling:
-    async def act(_: Provision, progress: Progress) -> None:
-        for line in lines:
-            progress(line)
-        if error is not None:
-            raise error
-
-    return Telling(act)
-
-
-async def recorded(engine: AsyncEngine) -> UUID:
-    preset = await make_preset(engine)
-    [workspace_id] = await record_prebuilds(engine, preset, 1)
-    return build_id_of(workspace_id, 1)
-
-
-async def log_of(engine: AsyncEngine, build_id: UUID) -> list[str]:
-    return [line.line for line in (await read_log(engine, build_id))[0]]
 
 
 @pytest.fixture
@@ -241,84 +186,6 @@ async def test_the_error_is_the_last_line(engine: AsyncEngine) -> None:
     assert [(line.line, line.at) for line in build.last_lines()] == [("no disk\nlog: full", build.completed_at)]
 
 
-# --- Replacements: each is a line, an event tells all, and a claim counts once ---
-
-DISK = Replacement(resource="disk.home", paths=["owner", "tags.name"])
-VM = Replacement(resource="vm.main", paths=["image"])
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether the counter of replacements went up, for each build's end that was measured."""
-    seen: list[bool] = []
-
-    def build_ended(*_: Any, replaced: bool, **__: Any) -> None:
-        seen.append(replaced)
-
-    monkeypatch.setattr(METRICS, "build_ended", build_ended)
-    return seen
-
-
-def replacing(*replacements: Replacement, error: Exception | None = None) -> Telling:
-    driver = telling("handed over", error=error)
-    driver.replacements = list(replacements)
-    return driver
-
-
-async def test_each_replacement_is_a_line_of_the_claims_build(
-    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
-) -> None:
-    workspace_id = await claimed(engine, store, handed_over=False)
-    build_id = build_id_of(workspace_id, 2)
-    outcome = await run(engine, replacing(DISK, VM), build_id)
-    assert outcome.replacements == [DISK, VM]
-    assert await log_of(engine, build_id) == [
-        "disk.home is replaced because of owner, tags.name",
-        "vm.main is replaced because of image",
-        "handed over",
-    ]
-    [(_, told)] = await events(engine, "resources_replaced")
-    assert told == {"replacements": [DISK.model_dump(), VM.model_dump()]}
-    assert counted == [True]
-
-
-async def test_an_attempt_after_a_crash_counts_what_the_one_before_replaced_and_no_more(
-    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
-) -> None:
-    workspace_id = await claimed(engine, store, handed_over=False)
-    build_id = build_id_of(workspace_id, 2)
-    with pytest.raises(OSError, match="crash"):
-        await run(engine, replacing(DISK, error=OSError("crash")), build_id)
-    outcome = await run(engine, replacing(), build_id)  # nothing is left to replace
-    assert outcome.replacements == [DISK]
-    assert (await run(engine, replacing(), build_id)).replacements == [DISK], "asked once more, it has ended"
-    assert counted == [True]
-    assert len(await events(engine, "resources_replaced")) == 1
-
-
-async def test_a_claim_whose_build_is_tried_again_counts_once(
-    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
-) -> None:
-    from prebuilds.store.owned import retry_workspace
-
-    workspace_id = await claimed(engine, store, handed_over=False)
-    await run(engine, replacing(DISK, error=ProvisionFailed("no")), build_id_of(workspace_id, 2))
-    retried = await retry_workspace(engine, str(workspace_id), "alice")
-    assert retried.build_id == build_id_of(workspace_id, 3)
-    outcome = await run(engine, replacing(DISK), retried.build_id)
-    assert (outcome.status, outcome.replacements) == (BuildStatus.SUCCEEDED, [DISK])
-    assert counted == [True, False]
-
-
-async def test_a_claim_that_replaces_nothing_counts_nothing(
-    engine: AsyncEngine, store: ClaimStore, counted: list[bool]
-) -> None:
-    workspace_id = await claimed(engine, store, handed_over=False)
-    outcome = await run(engine, replacing(), build_id_of(workspace_id, 2))
-    assert outcome.replacements == []
-    assert counted == [False]
-
-
 # --- Old logs ---
 
 
@@ -356,83 +223,3 @@ async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, mon
             log.tell("a\nb")
         await age(engine, build_id, timedelta(days=15))
     assert [await build_logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]
-
-
-# --- The command ---
-
-
-async def cli(
-    database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> Any:
-    from prebuilds.cli import run as run_cli
-
-    monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
-    code = await asyncio.to_thread(run_cli, ["logs", *words])
-    return code, capsys.readouterr().out
-
-
-async def test_logs_of_a_workspace_are_its_latest_builds(
-    engine: AsyncEngine,
-    store: ClaimStore,
-    database_url: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    workspace_id = await claimed(engine, store, handed_over=False)
-    first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
-    async with BuildLog(engine, first) as log:
-        log.tell("made")
-    await run(engine, telling("handing over", error=ProvisionFailed("no owner")), second)
-
-    async def lines(*words: str) -> list[tuple[str, str]]:
-        code, out = await cli(database_url, capsys, monkeypatch, "--json", *words)
-        assert code == 0
-        return [(line["build_id"], line["line"]) for line in json.loads(out)["lines"]]
-
-    made, handed = (str(first), "made"), [(str(second), "handing over"), (str(second), "no owner")]
-    assert await lines("alice/dev") == handed
-    assert await lines("alice/dev", "-f") == handed
-    assert await lines(str(workspace_id), "--all") == [made, *handed]
-    assert await lines(str(first)) == [made]
-    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev", "--all")
-    assert code == 0
-    assert [line.split(" ", 1)[1] for line in out.splitlines() if ", build " not in line] == [
-        "made",
-        "handing over",
-        "no owner",
-    ]
-    assert f"start (claim), build {second}" in out
-
-
-async def test_following_ends_with_the_build(
-    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build_id, go_on = await recorded(engine), asyncio.Event()
-
-    async def act(_: Provision, progress: Progress) -> None:
-        progress("begun")
-        await go_on.wait()
-        progress("at the end")
-        raise ProvisionFailed("too late")
-
-    build = asyncio.create_task(run(engine, Telling(act), build_id))
-    following = asyncio.create_task(cli(database_url, capsys, monkeypatch, "--json", "-f", str(build_id)))
-    async with asyncio.timeout(10):
-        while await log_of(engine, build_id) != ["begun"]:
-            await asyncio.sleep(0.02)
-    assert not following.done()
-    go_on.set()
-    code, out = await asyncio.wait_for(following, 10)
-    await build
-    assert code == 0
-    assert [line["line"] for line in json.loads(out)["lines"]] == ["begun", "at the end", "too late"]
-
-
-async def test_a_build_that_told_nothing_is_said_so(
-    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build_id = await recorded(engine)
-    assert await cli(database_url, capsys, monkeypatch, str(build_id)) == (0, "nothing is logged\n")
-    [workspace_id] = await fail(engine, await make_preset(engine, template="other"), 1)
-    _, out = await cli(database_url, capsys, monkeypatch, str(workspace_id))
-    assert out.endswith(" no\n")

@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 from uuid import UUID, uuid4
 
 import psutil
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client
-from temporalio.testing import ActivityEnvironment
 
-from activities.inventory import InventoryActivities, Look, PlaceActivities
-from activities.provisioning import ProvisioningActivities
-from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
-from prebuilds.dispatch import Dispatcher
 from prebuilds.planning.inventory import YOUNG, Finding, Found, Sighting
 from prebuilds.planning.plan import plan_preset
-from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision
-from prebuilds.provisioners.host import host_id
-from prebuilds.provisioners.process import ProcessProvisioner
 from prebuilds.store import inventory
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
-from prebuilds.views import InventoryRow
-from prebuilds.vocabulary import ORCHESTRATOR_ID, PROVISIONER_QUEUE, build_id_of
-from tests.builders import SOURCE, MadePreset, make_preset
-from tests.postgres.pool_steps import Workflows, claim, make_ready, record_prebuilds, snapshot_of
+from prebuilds.vocabulary import ORCHESTRATOR_ID
+from tests.builders import MadePreset, make_preset
+from tests.postgres.inventory_steps import Host, end_all, provision, replace_number, sightings, silent, told
+from tests.postgres.pool_steps import claim, record_prebuilds, snapshot_of
 from tests.rows import do, events, one
-
-NOW = timedelta(0)
-
-
-def silent(_: str) -> None: ...
-
-
-class Host:
-    """One host's driver, builds and looks, as a provisioner worker there has them."""
-
-    def __init__(self, engine: AsyncEngine, folder: Path) -> None:
-        self.engine = engine
-        self.id = host_id(folder)
-        self.driver = ProcessProvisioner(folder)
-        self.workflows = Workflows()
-        self.dispatcher = Dispatcher(engine, cast("Client", self.workflows))
-        self.place = Place("process", self.id, [PROVISIONER_QUEUE])
-
-    async def build(self, workspace_id: UUID) -> None:
-        """Its latest build, through the driver."""
-        latest = await one(self.engine, "SELECT latest_build FROM workspaces WHERE id = :id", id=workspace_id)
-        activities = ProvisioningActivities(self.engine, self.dispatcher, lambda _: self.driver, self.id)
-        outcome = await ActivityEnvironment().run(activities.run_build, build_id_of(workspace_id, latest.latest_build))
-        assert outcome.error is None
-
-    async def look(
-        self, *, fix: bool = True, young: timedelta = NOW, driver: Any = None, place: Place | None = None
-    ) -> list[InventoryRow]:
-        """Two looks in a row count here as two that are a minute apart."""
-        activities = InventoryActivities(
-            self.engine, self.dispatcher, lambda _: driver or self.driver, self.id, young=young, apart=NOW
-        )
-        looked = await ActivityEnvironment().run(activities.look, Look(place or self.place, fix))
-        await self.dispatcher.drain()
-        assert looked.omitted == 0
-        return list(looked.findings)
-
-    async def runs(self, workspace_id: UUID) -> bool:
-        return {item.workspace_id: item.running for item in await self.driver.inventory()}.get(workspace_id, False)
-
-    async def kill(self, workspace_id: UUID) -> None:
-        """As the kernel does, behind our back."""
-        pid = (await one(self.engine, "SELECT resources FROM workspaces WHERE id = :id", id=workspace_id)).resources[
-            "pid"
-        ]
-        os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(10):
-            while await self.runs(workspace_id):
-                await asyncio.sleep(0.02)
-
-    async def make_behind_our_back(self) -> UUID:
-        orphan = provision(uuid4())
-        await self.driver.apply(orphan, silent)
-        return orphan.workspace_id
-
-
-def provision(workspace_id: UUID) -> Provision:
-    return Provision(
-        workspace_id=workspace_id,
-        build_number=1,
-        name="stray",
-        owner="prebuilds",
-        organization="acme",
-        template="python",
-        preset=None,
-        source=SOURCE,
-    )
-
-
-def told(rows: list[InventoryRow]) -> list[tuple[UUID, str, int, str]]:
-    return [(row.workspace_id, row.finding, row.sightings, row.action) for row in rows]
-
-
-async def end_all(driver: ProcessProvisioner) -> None:
-    for item in await driver.inventory():
-        await driver.destroy(replace_number(provision(item.workspace_id)), silent)
-
-
-def replace_number(wanted: Provision) -> Provision:
-    return wanted.model_copy(update={"build_number": REMOVAL_NUMBER})
 
 
 @pytest.fixture
@@ -148,10 +53,6 @@ async def owned(engine: AsyncEngine, database_url: str, host: Host, preset: Made
         await claim(ClaimStore(pool, enabled=True), preset, name="dev")
     await host.build(prebuild)
     return prebuild
-
-
-async def sightings(engine: AsyncEngine) -> int:
-    return int((await one(engine, "SELECT count(*) AS n FROM inventory_sightings")).n)
 
 
 async def test_what_is_recorded_and_runs_is_no_finding(engine: AsyncEngine, host: Host, owned: UUID) -> None:
@@ -291,176 +192,3 @@ async def test_a_claim_that_comes_between_wins(
 
 async def test_nothing_with_a_live_row_is_ever_removed(engine: AsyncEngine, prebuild: UUID) -> None:
     assert await inventory.read_removal(engine, prebuild) is None
-
-
-# --- Other drivers ---
-
-
-class Remote:
-    """A driver that any host can serve, with things of its own."""
-
-    locality = Locality.SHARED
-
-    def __init__(self, items: list[InventoryItem]) -> None:
-        self.items = items
-        self.stuck: set[UUID] = set()
-        self.hangs = False
-        self.destroyed: list[Provision] = []
-        self.probed: bool | Exception = False
-
-    async def probe(self, workspace_id: UUID) -> bool:
-        if isinstance(self.probed, Exception):
-            raise self.probed
-        return self.probed
-
-    async def inventory(self) -> list[InventoryItem]:
-        return self.items
-
-    async def destroy(self, wanted: Provision, progress: Progress) -> None:
-        progress("removing")
-        if self.hangs:
-            await asyncio.Event().wait()
-        if wanted.workspace_id in self.stuck:
-            raise ProvisionFailed("the account is locked")
-        await progress.save_state({})
-        self.destroyed.append(wanted)
-        self.items = [item for item in self.items if item.workspace_id != wanted.workspace_id]
-
-
-async def thing(engine: AsyncEngine, workspace_id: UUID) -> InventoryItem:
-    hour_ago = await inventory.read_clock(engine) - timedelta(hours=1)
-    return InventoryItem(workspace_id=workspace_id, build_number=1, running=True, created_at=hour_ago)
-
-
-SHARED = Place("process", None, [PROVISIONER_QUEUE])
-
-
-async def test_a_removal_knows_what_the_deleted_row_knew(engine: AsyncEngine, host: Host) -> None:
-    preset = await make_preset(engine, parameters={"size": "small"})
-    [deleted] = await record_prebuilds(engine, preset, 1)
-    await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id", id=deleted)
-    await do(
-        engine,
-        """UPDATE workspace_builds SET status = 'succeeded', completed_at = now(), provisioner_state = '{"id": 7}'
-            WHERE workspace_id = :id""",
-        id=deleted,
-    )
-    unknown = uuid4()
-    remote = Remote([await thing(engine, deleted), await thing(engine, unknown)])
-    await host.look(driver=remote, place=SHARED)
-    await host.look(driver=remote, place=SHARED)
-    wanted = {one.workspace_id: one for one in remote.destroyed}
-    assert {one.build_number for one in remote.destroyed} == {REMOVAL_NUMBER}
-    known = wanted[deleted]
-    assert (known.source, known.parameters, known.state) == (SOURCE, {"size": "small"}, {"id": 7})
-    assert (wanted[unknown].source, wanted[unknown].state) == ({}, None)
-
-
-async def test_an_orphan_that_stays_keeps_no_other(engine: AsyncEngine, host: Host) -> None:
-    stuck, other = sorted([uuid4(), uuid4()])
-    remote = Remote([await thing(engine, stuck), await thing(engine, other)])
-    remote.stuck = {stuck}
-    await host.look(driver=remote, place=SHARED)
-    rows = await host.look(driver=remote, place=SHARED)
-    assert told(rows) == [(stuck, "orphan", 2, "failed"), (other, "orphan", 2, "removed")]
-    assert told(await host.look(driver=remote, place=SHARED)) == [(stuck, "orphan", 3, "failed")]
-
-
-async def test_those_that_cannot_be_removed_are_not_the_first_every_time(
-    engine: AsyncEngine, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("activities.inventory.REMOVALS_MAX", 1)
-    *stuck, other = sorted(uuid4() for _ in range(3))
-    remote = Remote([await thing(engine, workspace_id) for workspace_id in (*stuck, other)])
-    remote.stuck = set(stuck)
-    for _ in range(100):
-        rows = await host.look(driver=remote, place=SHARED)
-        assert sum(row.action != "none" for row in rows) <= 1
-        if remote.destroyed:
-            break
-    assert [one.workspace_id for one in remote.destroyed] == [other]
-
-
-async def test_removals_that_take_long_leave_the_rest_for_another_time(
-    engine: AsyncEngine, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("activities.inventory.REMOVALS_BEGIN_WITHIN_S", 0.1)
-    monkeypatch.setattr("activities.inventory.REMOVAL_TIMEOUT_S", 0.2)
-    remote = Remote([await thing(engine, uuid4()) for _ in range(5)])
-    remote.hangs = True
-    await host.look(driver=remote, place=SHARED)
-    rows = await host.look(driver=remote, place=SHARED)
-    assert sorted(row.action for row in rows) == ["failed", "none", "none", "none", "none"], "and all are reported"
-
-
-async def test_a_shared_place_is_compared_with_its_own_workspaces(
-    engine: AsyncEngine, host: Host, prebuild: UUID
-) -> None:
-    [elsewhere] = await make_ready(engine, await make_preset(engine, template="other"), 1)  # with no host recorded
-    assert told(await host.look(driver=Remote([]), place=SHARED)) == [(elsewhere, "vanished", 1, "none")]
-    assert await host.look(driver=Remote([]), place=Place("process", None, ["another-queue"])) == []
-    assert await host.look() == [], "nor is it missed on a host"
-
-
-@pytest.mark.parametrize("answer", [True, ProvisionerUnavailable("another worker has it"), TimeoutError()])
-async def test_what_a_driver_does_not_say_is_gone_has_not_vanished(
-    engine: AsyncEngine, host: Host, preset: MadePreset, answer: bool | Exception
-) -> None:
-    [workspace_id] = await make_ready(engine, preset, 1)
-    remote = Remote([])
-    assert told(await host.look(driver=remote, place=SHARED)) == [(workspace_id, "vanished", 1, "none")]
-    remote.probed = answer
-    assert await host.look(driver=remote, place=SHARED) == []
-    assert (await show_workspace(engine, str(workspace_id))).ready
-    assert await sightings(engine) == 0
-
-
-async def test_a_host_is_asked_only_about_itself(host: Host, prebuild: UUID) -> None:
-    await host.kill(prebuild)
-    assert await host.look(place=SHARED) == []
-    assert await host.look(place=Place("process", "another", [PROVISIONER_QUEUE])) == []
-
-
-# --- Where to ask, and when ---
-
-
-async def test_places_are_hosts_and_queues_of_live_and_lately_deleted_workspaces(engine: AsyncEngine) -> None:
-    preset = await make_preset(engine)
-    ids = await make_ready(engine, preset, 5)
-    [never_begun] = await record_prebuilds(engine, preset, 1)
-    await do(engine, "UPDATE workspaces SET host = 'live' WHERE id = ANY(:ids)", ids=ids[:2])
-    gone = (
-        "UPDATE workspaces SET host = :host, deleted_at = now() - CAST(:ago AS interval), claimable_preset_id = NULL,"
-    )
-    gone += " claim_build_id = NULL WHERE id = :id"
-    await do(engine, gone, host="lately", ago=timedelta(days=6), id=ids[2])
-    await do(engine, gone, host="long-ago", ago=timedelta(days=8), id=ids[3])
-    activities = PlaceActivities(engine)
-
-    async def places() -> list[tuple[str | None, list[str]]]:
-        return [(p.host, p.queues) for p in await ActivityEnvironment().run(activities.list_places)]
-
-    queues = [PROVISIONER_QUEUE]
-    assert await places() == [("lately", queues), ("live", queues), (None, queues)]
-    await do(engine, "UPDATE workspaces SET host = 'live' WHERE id = :id", id=ids[4])
-    assert await places() == [("lately", queues), ("live", queues)], f"{never_begun} exists nowhere"
-
-
-async def test_one_of_many_relays_starts_the_comparison_each_ten_minutes(engine: AsyncEngine) -> None:
-    async def turns() -> int:
-        return sum(await asyncio.gather(*[inventory.take_inventory_turn(engine) for _ in range(5)]))
-
-    assert await turns() == 0, "a new deployment has nothing to compare"
-    await do(engine, "UPDATE settings SET inventory_at = now() - interval '10 minutes'")
-    assert await turns() == 1
-    assert await turns() == 0
-
-
-async def test_sightings_of_a_place_that_is_asked_no_more_are_forgotten(engine: AsyncEngine, host: Host) -> None:
-    await host.make_behind_our_back()
-    await host.look(fix=False)
-    await inventory.list_places(engine)
-    assert await sightings(engine) == 1
-    await do(engine, "UPDATE inventory_sightings SET last_seen_at = now() - interval '8 days'")
-    await inventory.list_places(engine)
-    assert await sightings(engine) == 0

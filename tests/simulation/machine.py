@@ -4,35 +4,28 @@ activities that run twice, over the real store; with what must hold checked afte
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
-from uuid import UUID
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import Bundle, initialize, multiple, precondition, rule
 
-from prebuilds.payloads import ClaimResult
-from prebuilds.planning.capacity import Shares
-from prebuilds.planning.pass_plan import PassPlan, plan_pass
-from prebuilds.planning.plan import ReconcilePlan, deletions, plan_preset, state_of
+from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.snapshot import PresetSnapshot, count_prebuilds
 from prebuilds.store import control
 from prebuilds.store.claims import Claimed
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.probes import count_probe_failure
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.views import JobFilter
-from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
-from tests.simulation.world import BUILDS, CLAIM_OWNERS, QUEUE, UNMATCHED, WORKSPACES, World
+from prebuilds.vocabulary import BuildStatus
+from tests.simulation.must_hold import Checked, Watched, share_of
+from tests.simulation.world import BUILDS, CLAIM_OWNERS, UNMATCHED
 
 NAMES = ("small", "large")
 KINDS = ("delete", "cancel", "create")
 OUTCOMES = ("succeeded", "succeeded", "succeeded", "failed", "succeeded", "invalid", "canceled")
 OVERTAKING = ("policy", "policy", "claim", "build", "version", "pause", "invalidate")
-UNFINISHED = ("pending", "running", "canceling")
-CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 40
 
 RULES = st.builds(
     Rules,
@@ -50,10 +43,9 @@ POLICIES = st.fixed_dictionaries(
 PRESET = st.sampled_from(NAMES)
 
 
-class PoolMachine(RuleBasedStateMachine):
+class PoolMachine(Checked):
     """One hypothesis run is one deployment's life."""
 
-    world: ClassVar[World]
     steps: ClassVar[Counter[str]] = Counter()
     """Of every run, by rule: what `make simulate` prints."""
 
@@ -62,12 +54,6 @@ class PoolMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.content = 0
-        self.policies: dict[str, dict[str, Any]] = {}
-        self.won: dict[UUID, tuple[str, str]] = {}
-        """Workspace -> who claimed it under which claim id; released ones are taken out."""
-        self.released: set[UUID] = set()
-        self.decided: set[str] = set()
-        """Claims in the queue that have their answer."""
 
     # --- A deployment ---
 
@@ -124,7 +110,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=8))
     def run_pass(self, outcomes: list[str]) -> None:
         """A pass, and provisioners that are done with so many builds before anything else happens."""
-        with _Watched(self):
+        with Watched(self.world):
             self.world.full_pass()
         self._count("pass")
         for outcome in outcomes:
@@ -137,13 +123,13 @@ class PoolMachine(RuleBasedStateMachine):
         taken = self._plan()
         ids = [turn.item.preset.id for turn in taken.turns if turn.item.preset.name == preset]
         self._count("plan")
-        return multiple(*[(self.world.plan(i, _share(taken.shares, i)), _share(taken.shares, i)) for i in ids])
+        return multiple(*[(self.world.plan(i, share_of(taken.shares, i)), share_of(taken.shares, i)) for i in ids])
 
     @rule(planned=plans, kind=st.sampled_from(KINDS), times=st.sampled_from([1, 1, 2, 3]))
     def carry_out(self, planned: tuple[ReconcilePlan, int | None], kind: str, times: int) -> None:
         """A frozen activity wakes up, perhaps twice at once."""
         plan, share = planned
-        with _Watched(self):
+        with Watched(self.world):
             written = self.world.carry_out(plan, kind, share, times)
         if kind == "create":
             assert len({tuple(w.workspace_ids) for w in written}) <= 1, "each attempt answers alike"
@@ -154,7 +140,7 @@ class PoolMachine(RuleBasedStateMachine):
         """Between a plan and its writes, something else happens."""
         taken = self._plan()
         ids = [turn.item.preset.id for turn in taken.turns if turn.item.preset.name == preset]
-        plans = [(self.world.plan(i, _share(taken.shares, i)), _share(taken.shares, i)) for i in ids]
+        plans = [(self.world.plan(i, share_of(taken.shares, i)), share_of(taken.shares, i)) for i in ids]
         match what:
             case "policy":
                 self.change_policy(preset, policy)
@@ -251,83 +237,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert {b.id: b.status for b in self.world.rows(BUILDS) if b.stage == "claim"} == claims
         self._count("cancel_jobs")
 
-    # --- What must hold ---
-
-    @invariant()
-    def claimed_workspaces_are_their_owners_alone(self) -> None:
-        if not self.won:
-            return
-        rows = {w.id: w for w in self._workspaces()}
-        for workspace, (owner, _) in self.won.items():
-            assert rows[workspace].owner == owner
-            assert rows[workspace].deleted_at is None
-        claimed_at = {b.workspace_id: b.number for b in self.world.rows(BUILDS) if b.stage == "claim"}
-        for build in self.world.rows(BUILDS):
-            assert not build.pool or build.number < claimed_at.get(build.workspace_id, build.number + 1)
-
-    @invariant()
-    def the_queue_is_served_in_its_order(self) -> None:
-        queue = self.world.rows(QUEUE)
-        for row in queue:
-            if row.decided and row.claim_id not in self.decided:
-                before = [q for q in queue if (q.template_id, q.preset_name) == (row.template_id, row.preset_name)]
-                assert not [q for q in before if not q.decided and q.live and q.position < row.position]
-        self.decided = {row.claim_id for row in queue if row.decided}
-
-    @invariant()
-    def a_workspace_repeats_its_latest_build(self) -> None:
-        for w in self._workspaces():
-            assert (w.latest_build, w.latest_transition, w.latest_status) == (w.number, w.transition, w.status)
-            ready = w.claimable_preset_id is not None
-            if ready:
-                assert (w.transition, w.status, w.owner_id) == ("start", "succeeded", PREBUILDS_USER_ID)
-
-    @invariant()
-    def counts_and_rows_decide_alike(self) -> None:
-        """A preset is skipped exactly when its plan would be empty."""
-        plan = self._plan()
-        for turn in plan.turns:
-            rows = self.world.preset(turn.item.preset.id)
-            assert count_prebuilds(rows.preset, rows.prebuilds, rows) == turn.item.counts
-            child = plan_preset(rows, 0, _share(plan.shares, rows.preset.id))
-            assert turn.has_work is not child.empty
-            assert child.held == (turn.held.reason if turn.held and not child.more else child.held)
-
-    def teardown(self) -> None:
-        """Left alone, without faults, it comes to rest at what is desired, and then does nothing more."""
-        if not self.policies:
-            return
-        self.world.run(control.resume(self.world.engine, "ops"))
-        for round_ in range(SETTLING_ROUNDS):
-            if round_ < CLEARING_ROUNDS:  # past every backoff, retry and retention; what waits for somebody is lifted
-                self.world.let_pass(timedelta(hours=2))
-                self.world.execute("UPDATE presets SET limit_reset_at = now()")
-            self.world.relay()
-            worked = self.world.full_pass()
-            unfinished = [b for b in self.world.rows(BUILDS) if b.status in UNFINISHED]
-            for build in unfinished:
-                if build.status == "pending":
-                    self.world.begin_build(build.id)
-                self.world.end_build(build.id, BuildStatus.SUCCEEDED)
-            if not worked and not unfinished and round_ >= CLEARING_ROUNDS:
-                break
-        else:
-            raise AssertionError("it does not come to rest")
-        for turn in self._plan().turns:
-            state = turn.state
-            assert (state.missing, state.extraneous, state.expired, state.starting) == (0, 0, 0, 0)
-            assert state.eligible == state.desired
-            assert state.active or not state.actual
-
     # --- Steps' parts ---
-
-    def _won(self, result: ClaimResult) -> None:
-        workspace, holder = result.workspace_id, (result.owner, result.claim_id)
-        assert self.won.get(workspace, holder) == holder, "a workspace is won once"
-        held = [w for w, (_, c) in self.won.items() if c == result.claim_id]
-        assert held in ([], [workspace]), "a claim id holds one workspace"
-        if workspace not in self.released:
-            self.won[workspace] = holder
 
     def _apply(self) -> None:
         presets = []
@@ -344,71 +254,9 @@ class PoolMachine(RuleBasedStateMachine):
             presets.append(preset)
         self.world.apply(*presets)
 
-    def _plan(self) -> PassPlan:
-        return plan_pass(self.world.snapshot())
-
-    def _workspaces(self) -> list[Any]:
-        return self.world.rows(WORKSPACES)
-
     def _pick(self, pick: int, *statuses: str) -> Any:
         found = [b for b in self.world.rows(BUILDS) if b.status in statuses]
         return found[pick % len(found)] if found else None
 
     def _count(self, name: str) -> None:
         self.steps[name] += 1
-
-
-class _Watched:
-    """What the pool's own writes may change, of each preset: checked around one step."""
-
-    def __init__(self, machine: PoolMachine) -> None:
-        self._world = machine.world
-
-    def __enter__(self) -> None:
-        self._before = self._pools()
-        self._pending = self._pending_builds()
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            return
-        after = self._pools()
-        for preset_id, was in self._before.items():
-            now = after.get(preset_id)
-            if now is not None:
-                _check(was, now)
-        limit = self._world.rules.max_pending_builds
-        if limit is not None and any(_created(self._before[i], after[i]) for i in self._before if i in after):
-            assert len(self._pending_builds()) <= max(limit, len(self._pending))
-
-    def _pools(self) -> dict[UUID, PresetSnapshot]:
-        ids = [turn.item.preset.id for turn in plan_pass(self._world.snapshot()).turns]
-        return {i: self._world.preset(i) for i in ids}
-
-    def _pending_builds(self) -> list[Any]:
-        return [b for b in self._world.rows(BUILDS) if b.pool and b.status == "pending"]
-
-
-def _created(was: PresetSnapshot, now: PresetSnapshot) -> set[UUID]:
-    return {p.id for p in now.prebuilds} - {p.id for p in was.prebuilds}
-
-
-def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
-    created = _created(was, now)
-    deleting = {p.id for p in now.prebuilds if p.in_progress is Transition.DELETE}
-    begun = deleting - {p.id for p in was.prebuilds if p.in_progress is Transition.DELETE}
-    if was.paused:
-        assert not created | begun, "a pause withholds every write"
-    if created:
-        state = state_of(now)
-        assert now.preset.active
-        assert state_of(replace(was, taken_at=now.taken_at)).held is None, "what is held creates nothing"
-        assert count_prebuilds(now.preset, now.prebuilds, now).fresh + state.starting <= state.target
-    assert begun <= set(deletions(replace(was, taken_at=now.taken_at))), "only what is due is deleted"
-    if was.preset.active:
-        left = count_prebuilds(now.preset, now.prebuilds, now).fresh
-        had = count_prebuilds(was.preset, was.prebuilds, now).fresh
-        assert left >= min(had, state_of(was).target), "never a good one at or below what is desired"
-
-
-def _share(shares: Shares | None, preset_id: UUID) -> int | None:
-    return None if shares is None else shares.pending_max(preset_id)

@@ -1,0 +1,263 @@
+"""The process driver ends all that is a workspace's, nothing that is not, and says so where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners import process_host
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.process import ProcessProvisioner
+from tests.e2e.process_steps import SLEEP, driver_in, later, log, running, wanted
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
+    async with driver_in(tmp_path) as driver:
+        yield driver
+
+
+async def test_a_recycled_pid_is_left_alone(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    os.kill(made.resources["pid"], signal.SIGKILL)
+    record_file = tmp_path / "workspaces" / str(build.workspace_id) / "process.json"
+    record = json.loads(record_file.read_text())
+    record_file.write_text(json.dumps(record | {"pid": os.getpid()}))  # another process has that pid by now
+    await driver.destroy(later(build), log)  # must not end the test run
+
+
+async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) -> None:
+    source = {"command": ["sh", "-c", "setsid sleep 1000 & touch up; exec sleep 1000"], "ready": {"file": "up"}}
+    build = wanted(source)
+    await driver.apply(build, log)
+    await driver.destroy(later(build), log)  # the fixture checks that nothing tagged is left
+
+
+SCRUBBED = """
+import ctypes, os, pathlib, signal, sys, time
+start, end = [int(number) for number in pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[47:49]]
+ctypes.memset(start, 0, end - start)  # as PostgreSQL and nginx do, to show what they are at
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path("child").write_text(str(os.getpid()))
+    pathlib.Path("child").rename("up")
+    time.sleep(1000)
+if "deaf" in sys.argv:
+    pathlib.Path("self").write_text(str(os.getpid()))
+    pathlib.Path("self").rename("up")  # whole as soon as it is there
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("which", ["deaf", "parent"])
+async def test_what_has_overwritten_its_tag_is_seen_and_ended(driver: ProcessProvisioner, which: str) -> None:
+    build = wanted(
+        {"command": [sys.executable, "-c", SCRUBBED, which], "ready": {"file": "up"}, "stop_timeout": "200ms"}
+    )
+    made = await driver.apply(build, log)
+    survivor = psutil.Process(int((Path(made.resources["folder"]) / "up").read_text()))
+    try:
+        assert await running(driver) == {build.workspace_id: True}
+        await driver.destroy(later(build), log)
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended, and perhaps not reaped yet by who inherited it
+            assert survivor.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            survivor.kill()
+
+
+@pytest.fixture
+async def headless(driver: ProcessProvisioner) -> AsyncIterator[tuple[Provision, psutil.Process]]:
+    """A workspace whose command was killed, and the child that it left, with no tag and deaf to SIGTERM."""
+    build = wanted({"command": [sys.executable, "-c", SCRUBBED, "parent"], "ready": {"file": "up"}})
+    made = (await driver.apply(build, log)).resources
+    left = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+    os.kill(made["pid"], signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while (await running(driver))[build.workspace_id]:
+            await asyncio.sleep(0.01)
+    yield build, left
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left.kill()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Perhaps not reaped yet by who inherited it."""
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_what_a_dead_command_has_left_is_ended(
+    driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process]
+) -> None:
+    build, left = headless
+    assert not has_ended(left)
+    await driver.destroy(later(build), log)
+    assert has_ended(left)
+
+
+@pytest.mark.parametrize("how", ["claim", "restore"])
+async def test_what_a_dead_command_has_left_is_ended_before_another_starts(
+    driver: ProcessProvisioner, headless: tuple[Provision, psutil.Process], how: str
+) -> None:
+    build, left = headless
+    if how == "claim":
+        await driver.claim(later(build, owner="alice"), log)
+    else:
+        assert await driver.restore() == 1
+    assert has_ended(left)
+    assert await running(driver) == {build.workspace_id: True}
+
+
+async def test_an_end_that_was_cut_short_is_made_whole(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = wanted({"command": [sys.executable, "-c", SCRUBBED, "parent"], "ready": {"file": "up"}})
+    made = (await driver.apply(build, log)).resources
+    left = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+
+    def cut(_: process_host.Found) -> list[process_host.Found]:
+        raise RuntimeError("the worker is killed here, when the command has obeyed")
+
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(process_host, "_find_group", cut)
+            with pytest.raises(RuntimeError):
+                await driver.stop(later(build), log)
+        assert not psutil.pid_exists(made["pid"])
+        assert not has_ended(left)
+        await driver.stop(later(build), log)
+        assert has_ended(left)
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.kill()
+
+
+async def test_a_group_of_a_recycled_number_is_left_alone(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    record_file = tmp_path / "workspaces" / str(build.workspace_id) / "process.json"
+    # In a folder around the workspace's own.
+    other = process_host.spawn(["sleep", "1000"], folder=tmp_path, env={}, log=tmp_path / "other.log")
+    try:
+        record = json.loads(record_file.read_text())
+        record_file.write_text(json.dumps(record | {"pid": other.pid, "started": "before it"}))
+        await driver.destroy(later(build), log)
+        assert process_host.is_alive(other)
+        assert not psutil.pid_exists(made.resources["pid"]), "found by its tag"
+    finally:
+        process_host.send(other, signal.SIGKILL)
+
+
+async def test_what_is_forked_after_a_look_is_ended_too(
+    driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = wanted(SLEEP)
+    made = await driver.apply(build, log)
+    look, forked = process_host.find_tagged, []
+
+    def fork_after(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, process_host.Found]]:
+        found = look(host, workspace_id)
+        if len(forked) < 2:
+            env = {process_host.HOST_TAG: host, process_host.WORKSPACE_TAG: str(build.workspace_id)}
+            folder = Path(made.resources["folder"])
+            forked.append(process_host.spawn(["sleep", "1000"], folder=folder, env=env, log=folder / "log"))
+            return [*found, (build.workspace_id, forked[0])]
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process_host, "find_tagged", fork_after)
+        await driver.stop(later(build), log)
+    assert [process_host.is_alive(found) for found in forked] == [False, False]
+
+
+async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = "setsid sh -c 'touch up; exec sleep 1000' & exec sleep 1000"  # ready once it has a session of its own
+    build = wanted({"command": ["sh", "-c", leaves], "ready": {"file": "up"}})
+    await driver.apply(build, log)
+    with monkeypatch.context() as patched:
+        patched.setattr(process_host, "KILL_GRACE_S", 0.1)
+        patched.setattr(os, "kill", lambda *_: None)  # as when it hangs in the kernel, on a file system that is away
+        with pytest.raises(ProvisionFailed, match="does not end"):
+            await driver.destroy(later(build), log)
+    assert list(await running(driver)) == [build.workspace_id]
+    await driver.destroy(later(build), log)
+
+
+@pytest.fixture
+def anothers(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Processes, to be filled in, that are another user's, as after `sudo`."""
+    pids: set[int] = set()
+    kill, killpg = os.kill, os.killpg
+
+    def refused(call: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def signal_it(pid: int, number: int) -> None:
+            if pid in pids:
+                raise PermissionError(1, "Operation not permitted")
+            call(pid, number)
+
+        return signal_it
+
+    monkeypatch.setattr(os, "kill", refused(kill))
+    monkeypatch.setattr(os, "killpg", refused(killpg))
+    return pids
+
+
+async def test_what_is_another_users_is_told_once_the_rest_is_ended(
+    driver: ProcessProvisioner, anothers: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves = "setsid sh -c 'echo $$ > pid; mv pid up; exec sleep 1000' & exec sleep 1000"
+    build = wanted({"command": ["sh", "-c", leaves], "ready": {"file": "up"}, "stop_timeout": "100ms"})
+    made = (await driver.apply(build, log)).resources
+    ours = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
+    anothers.add(made["pid"])
+    monkeypatch.setattr(process_host, "KILL_GRACE_S", 0.1)
+    with pytest.raises(ProvisionFailed, match=f"process {made['pid']} of workspace {build.workspace_id} does not end"):
+        await driver.destroy(later(build), log)
+    async with asyncio.timeout(10):
+        while not has_ended(ours):
+            await asyncio.sleep(0.01)
+    anothers.clear()
+    await driver.destroy(later(build), log)
+
+
+async def test_a_claims_signal_that_is_refused_is_told(driver: ProcessProvisioner, anothers: set[int]) -> None:
+    build = wanted(SLEEP | {"claim": {"signal": "SIGUSR1"}})
+    made = (await driver.apply(build, log)).resources
+    anothers.add(made["pid"])
+    with pytest.raises(ProvisionFailed, match="cannot be sent SIGUSR1"):
+        await driver.claim(later(build, owner="alice"), log)
+    anothers.clear()
+
+
+async def test_one_that_takes_its_time_to_end_keeps_no_thread_of_the_loop(driver: ProcessProvisioner) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    script = "trap 'touch told' TERM; touch up; while :; do sleep 0.05; done"
+    build = wanted({"command": ["sh", "-c", script], "ready": {"file": "up"}, "stop_timeout": "60s"})
+    made = (await driver.apply(build, log)).resources
+    going = asyncio.create_task(driver.destroy(later(build), log))
+    async with asyncio.timeout(10):
+        while not (Path(made["folder"]) / "told").exists():
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(int)
+    assert not going.done()
+    os.kill(made["pid"], signal.SIGKILL)
+    await going
+    assert await running(driver) == {}

@@ -1,0 +1,112 @@
+"""A host's driver, its builds and its looks, and things on it that nobody has recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities.inventory import InventoryActivities, Look
+from activities.provisioning import ProvisioningActivities
+from prebuilds.dispatch import Dispatcher
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.store.inventory import REMOVAL_NUMBER, Place
+from prebuilds.views import InventoryRow
+from prebuilds.vocabulary import PROVISIONER_QUEUE, build_id_of
+from tests.builders import SOURCE
+from tests.postgres.pool_steps import Workflows
+from tests.rows import one
+
+NOW = timedelta(0)
+
+
+def silent(_: str) -> None: ...
+
+
+class Host:
+    """One host's driver, builds and looks, as a provisioner worker there has them."""
+
+    def __init__(self, engine: AsyncEngine, folder: Path) -> None:
+        self.engine = engine
+        self.id = host_id(folder)
+        self.driver = ProcessProvisioner(folder)
+        self.workflows = Workflows()
+        self.dispatcher = Dispatcher(engine, cast("Client", self.workflows))
+        self.place = Place("process", self.id, [PROVISIONER_QUEUE])
+
+    async def build(self, workspace_id: UUID) -> None:
+        """Its latest build, through the driver."""
+        latest = await one(self.engine, "SELECT latest_build FROM workspaces WHERE id = :id", id=workspace_id)
+        activities = ProvisioningActivities(self.engine, self.dispatcher, lambda _: self.driver, self.id)
+        outcome = await ActivityEnvironment().run(activities.run_build, build_id_of(workspace_id, latest.latest_build))
+        assert outcome.error is None
+
+    async def look(
+        self, *, fix: bool = True, young: timedelta = NOW, driver: Any = None, place: Place | None = None
+    ) -> list[InventoryRow]:
+        """Two looks in a row count here as two that are a minute apart."""
+        activities = InventoryActivities(
+            self.engine, self.dispatcher, lambda _: driver or self.driver, self.id, young=young, apart=NOW
+        )
+        looked = await ActivityEnvironment().run(activities.look, Look(place or self.place, fix))
+        await self.dispatcher.drain()
+        assert looked.omitted == 0
+        return list(looked.findings)
+
+    async def runs(self, workspace_id: UUID) -> bool:
+        return {item.workspace_id: item.running for item in await self.driver.inventory()}.get(workspace_id, False)
+
+    async def kill(self, workspace_id: UUID) -> None:
+        """As the kernel does, behind our back."""
+        pid = (await one(self.engine, "SELECT resources FROM workspaces WHERE id = :id", id=workspace_id)).resources[
+            "pid"
+        ]
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while await self.runs(workspace_id):
+                await asyncio.sleep(0.02)
+
+    async def make_behind_our_back(self) -> UUID:
+        orphan = provision(uuid4())
+        await self.driver.apply(orphan, silent)
+        return orphan.workspace_id
+
+
+def provision(workspace_id: UUID) -> Provision:
+    return Provision(
+        workspace_id=workspace_id,
+        build_number=1,
+        name="stray",
+        owner="prebuilds",
+        organization="acme",
+        template="python",
+        preset=None,
+        source=SOURCE,
+    )
+
+
+def told(rows: list[InventoryRow]) -> list[tuple[UUID, str, int, str]]:
+    return [(row.workspace_id, row.finding, row.sightings, row.action) for row in rows]
+
+
+async def end_all(driver: ProcessProvisioner) -> None:
+    for item in await driver.inventory():
+        await driver.destroy(replace_number(provision(item.workspace_id)), silent)
+
+
+def replace_number(wanted: Provision) -> Provision:
+    return wanted.model_copy(update={"build_number": REMOVAL_NUMBER})
+
+
+async def sightings(engine: AsyncEngine) -> int:
+    return int((await one(engine, "SELECT count(*) AS n FROM inventory_sightings")).n)

@@ -1,0 +1,116 @@
+"""How many prebuilds are desired at an instant, by a schedule or without; and a pool's figures against that."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prebuilds.planning.plan import state_of
+from prebuilds.planning.state import Desired, desired_at
+from tests.unit.pools import (
+    CANCELING,
+    DELETE,
+    FAILED,
+    HOUR,
+    NOW,
+    PENDING,
+    PRESET,
+    RUNNING,
+    STOP,
+    TICK,
+    UNREADABLE,
+    prebuild,
+    snapshot,
+)
+
+OFFICE: dict[str, Any] = {"timezone": "Europe/Berlin", "windows": (("* 8-18 * * 1-5", 10), ("* 19 * * 1-5", 0))}
+IN_BERLIN = datetime.fromisoformat("2026-03-02T00:00:00+01:00")
+"""A Monday's midnight."""
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        (IN_BERLIN + 8 * HOUR - TICK, Desired(3)),
+        (IN_BERLIN + 8 * HOUR, Desired(10, "* 8-18 * * 1-5")),
+        (IN_BERLIN + 19 * HOUR - TICK, Desired(10, "* 8-18 * * 1-5")),
+        (IN_BERLIN + 19 * HOUR, Desired(0, "* 19 * * 1-5")),  # a window of none is a window
+        (IN_BERLIN + 20 * HOUR - TICK, Desired(0, "* 19 * * 1-5")),
+        (IN_BERLIN + 20 * HOUR, Desired(3)),
+        (IN_BERLIN - 12 * HOUR, Desired(3)),  # on Sunday
+    ],
+)
+def test_a_window_decides_within_its_hours_and_the_base_outside(at: datetime, expected: Desired) -> None:
+    preset = replace(PRESET, **OFFICE)
+    assert desired_at(preset, at) == expected
+    state = state_of(replace(snapshot(), taken_at=at, preset=preset))
+    assert (state.desired, state.target, state.missing) == (expected.instances,) * 3
+    assert (state.window, state.unreadable_schedule) == (expected.window, None)
+    state = state_of(replace(snapshot(), taken_at=at, preset=replace(preset, active=False)))
+    assert (state.desired, state.target, state.missing, state.window) == (0, 0, 0, None)
+
+
+@pytest.mark.parametrize(("base", "expected"), [(None, 0), (0, 0), (1, 1)])
+def test_without_a_schedule_the_base_is_desired(base: int | None, expected: int) -> None:
+    assert desired_at(replace(PRESET, base_instances=base), NOW) == Desired(expected)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "windows", "why"),
+    [
+        ("Mars/Olympus", [("* 12 * * *", 9)], "timezone Mars/Olympus"),
+        (None, [("* 12 * * *", 9)], "timezone is required"),
+        ("UTC", [("* 12 * * *", 9), ("whenever", 1)], "schedule[1].cron whenever"),
+        ("UTC", [("0 12 * * *", 9)], "minute must be *"),
+        ("UTC", [("* 12 * * *", 9), ("* 13 * * *", -1)], "schedule[1].instances is -1"),
+        ("UTC", [("* 12 * * *", 9), ("* 1-23 * * *", 1)], "overlaps schedule[0]"),
+    ],
+)
+def test_an_unreadable_schedule_counts_for_nothing(
+    timezone: str | None, windows: list[tuple[str, int]], why: str
+) -> None:
+    """Also where its readable window would decide: what is half understood is not followed."""
+    state = state_of(snapshot(timezone=timezone, windows=tuple(windows)))
+    assert (state.desired, state.window) == (3, None)
+    assert why in (state.unreadable_schedule or "")
+
+
+@given(st.text(max_size=20) | st.sampled_from(["", ".", "..", "/", "Europe", "posixrules"]), st.text(max_size=20))
+@settings(deadline=None)
+def test_no_stored_schedule_stops_a_pass(timezone: str, cron: str) -> None:
+    for windows in (((cron, 5),), (("* 12 * * *", 5), (cron, 5))):
+        assert desired_at(replace(PRESET, timezone=timezone, windows=windows), NOW).instances in (3, 5)
+
+
+def test_an_inactive_preset_has_no_schedule_to_complain_of() -> None:
+    assert state_of(snapshot(**UNREADABLE)).unreadable_schedule is not None
+    assert state_of(snapshot(active=False, **UNREADABLE)).unreadable_schedule is None
+
+
+def test_the_figures_of_a_pool() -> None:
+    pool = [
+        prebuild(1),
+        prebuild(95),
+        prebuild(96, claimable=False),
+        prebuild(97, probe_failures=2, claimable=False),
+        prebuild(2, status=PENDING),
+        prebuild(3, status=CANCELING),
+        prebuild(4, STOP, RUNNING),
+        prebuild(5, DELETE, PENDING),
+        prebuild(6, DELETE, FAILED),
+    ]
+
+    def check(preset: dict[str, Any], **figures: int) -> None:
+        state = asdict(state_of(snapshot(*pool, expire_after=50 * HOUR, **preset)))
+        told = {"actual": 4, "expired": 1, "starting": 2, "stopping": 1, "deleting": 1} | figures
+        assert {name: state[name] for name in told} == told
+
+    check({"base_instances": 6}, desired=6, target=6, eligible=1, extraneous=0, missing=2)
+    check({"base_instances": 4}, desired=4, target=4, eligible=1, extraneous=0, missing=0)
+    check({"base_instances": 1}, desired=1, target=1, eligible=1, extraneous=1, missing=0)
+    check({"active": False}, desired=0, target=0, eligible=0, extraneous=0, missing=0)

@@ -75,7 +75,7 @@ class ClaimsClient:
             wait_timeout: How long to wait at most; None for five minutes.
             on_timeout: What to do when the wait was in vain.
             claim_id: Repeat a claim under its id to get the same answer; a new one unless said. Then a caller who is
-                cancelled, such as by a timeout, gives the claim up.
+                cancelled, such as by a timeout, or who gets no answer from Temporal, gives the claim up.
         Raises:
             StackUnreachable: Temporal, or no worker, has answered; safe to try again with the same id.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
@@ -103,8 +103,8 @@ class ClaimsClient:
         """Claim as *request* says, under *claim_id*.
 
         Args:
-            abandon: Whether the claim is given up when the caller goes away, or no worker answers, since nobody will
-                come back with its id.
+            abandon: Whether the claim is given up when the caller goes away, or neither Temporal nor a worker answers,
+                since nobody will come back with its id.
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
@@ -148,7 +148,8 @@ class ClaimsClient:
             raise
         except StackUnreachable as error:  # what has been lost may be the reply: then the claim goes on
             await self._leave(starting, id, abandon)
-            raise StackUnreachable(f"{error}; claim {claim_id} again{same}", {"claim_id": claim_id}) from error
+            details = {**error.details, "claim_id": claim_id}
+            raise StackUnreachable(f"claim {claim_id}: {error}; claim again{same}", details) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim; or attach to the one that is under way, when it asks for the same.

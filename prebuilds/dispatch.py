@@ -46,10 +46,12 @@ NUDGED_MAX = 500
 START_DELAY_S = 0.01
 """Builds start after the answer that they follow has left, not beside it; what this time records is read at once."""
 STARTS_AT_ONCE = 10
-"""Of one process, of people's builds; more would only queue in the server, in front of a claim's own start."""
-POOL_REST_MAX_S = 0.05
-"""A pool's builds start one at a time, and after each there is a rest as long as it took, at most this long: the busier
-the server, the more claims go in between. Ten together doubled what a claim took while its pool was refilled."""
+"""Of one process; more would only queue in the server, in front of a claim's own start."""
+REST_MAX_S = 0.05
+"""A pool's creations start one at a time, and after each there is a rest as long as it took, at most this long: the
+busier the server, the more claims go in between. With ten together a claim took half as long again (decision 0005)."""
+LINE_READ = 10
+"""Creations that are read together, just before they start."""
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
 DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
@@ -64,7 +66,6 @@ class Dispatcher:
         self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._pool_turn = asyncio.Lock()
         self._draining = False
         self._nudges: dict[UUID, float] = {}
         """When each preset is due."""
@@ -72,17 +73,21 @@ class Dispatcher:
         """Within the last `NUDGE_SPACING_S`."""
         self._alarm: asyncio.TimerHandle | None = None
         self._recorded: set[UUID] = set()
-        self._unstarted: set[UUID] = set()
-        """What is recorded and what waits for its turn, so that nothing stands in line twice."""
+        self._line: dict[UUID, None] = {}
+        """Creations of pools that wait for their turn."""
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         """Start the workflows of recorded builds, soon. Call after the commit."""
         first = not self._recorded
-        new = set(build_ids) - self._unstarted
-        self._unstarted |= new
-        self._recorded |= new
+        self._recorded.update(build_ids)
         if first and self._recorded:
             self._spawn(self._start_recorded())
+
+    def repeat_starts(self, build_ids: Iterable[UUID]) -> None:
+        """Start builds again whose start may have been lost. Most runs all the same, and is only attached to: these do
+        not stand in line before those that were never started."""
+        if ids := [build_id for build_id in build_ids if build_id not in self._line]:
+            self._spawn(self._start_all(ids))
 
     def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
         """Cancel the workflows of builds that were cancelled, soon. Call after the commit.
@@ -183,57 +188,74 @@ class Dispatcher:
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
-        ids, self._recorded = self._recorded, set()
+        ids, self._recorded = list(self._recorded), set()
+        await self._start_all(ids, in_line=True)
+
+    async def _start_all(self, ids: Sequence[UUID], *, in_line: bool = False) -> None:
+        """Start builds at once; with *in_line* the pools' creations in their turn."""
+        for build in await self._unfinished(ids):
+            if not (in_line and build.pool and build.transition is Transition.START):
+                self._spawn(self._start(build))
+                continue
+            if not self._line:
+                self._spawn(self._start_in_turn())
+            self._line[build.id] = None
+
+    async def _start_in_turn(self) -> None:
         try:
-            facts = [build for build in await builds.read_builds(self._engine, list(ids)) if not build.status.ended]
-            people = [self._start_at_once(build) for build in facts if not build.pool]
-            pools = self._start_in_turn([build for build in facts if build.pool])
-            outcomes = await asyncio.gather(pools, *people, return_exceptions=True)
+            while self._line:
+                ids = list(self._line)[:LINE_READ]
+                for build in await self._unfinished(ids):
+                    if self._draining:
+                        self._spawn(self._start(build))
+                    else:
+                        await self._start_and_rest(build)
+                for id in ids:
+                    del self._line[id]
         finally:
-            self._unstarted -= ids
-        for error in filter(None, outcomes):
-            raise error
+            self._line.clear()  # Temporal or the database is away: the relay repeats what was left
 
-    async def _start_at_once(self, build: BuildFacts) -> None:
-        async with self._starting:
-            await self._start(build)
-
-    async def _start_in_turn(self, batch: Sequence[BuildFacts]) -> None:
-        """One that fails ends this: Temporal is away, and the relay repeats what is left."""
+    async def _start_and_rest(self, build: BuildFacts) -> None:
         clock = asyncio.get_running_loop().time
-        async with self._pool_turn:
-            for build in sorted(batch, key=_priority):
-                begun = clock()
-                await self._start(build)
-                if not self._draining:
-                    await asyncio.sleep(min(clock() - begun, POOL_REST_MAX_S))
+        begun = clock()
+        try:
+            await self._start(build)
+        except RPCError as error:
+            if error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
+                raise
+            logger.warning("A build's start failed; the relay will repeat it", exc_info=error)
+        await asyncio.sleep(min(clock() - begun, REST_MAX_S))
+
+    async def _unfinished(self, ids: Sequence[UUID]) -> list[BuildFacts]:
+        return [build for build in await builds.read_builds(self._engine, ids) if not build.status.ended]
 
     async def _start(self, build: BuildFacts) -> None:
         path = f"{build.organization}/{build.template}"
-        await start_short(
-            self._client,
-            "WorkspaceBuild",
-            WorkspaceBuildInput(
-                build_id=build.id,
-                queue=build.queue,
-                timeout_seconds=build.build_timeout.total_seconds(),
-            ),
-            id=build_workflow_id(build.id),
-            task_queue=CONTROL_QUEUE,
-            search={
-                "preset": f"{path}/{build.preset}" if build.preset else None,
-                "template": path,
-                "initiator": PREBUILDS_USER if build.pool else build.initiator,
-                "owner": build.owner,
-                "transition": build.transition,
-            },
-            priority=Priority(
-                priority_key=_priority(build),
-                fairness_key=str(build.preset_id or build.workspace_id),
-            ),
-        )
-        if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
-            await self._ask_to_end(build.id)
+        async with self._starting:
+            await start_short(
+                self._client,
+                "WorkspaceBuild",
+                WorkspaceBuildInput(
+                    build_id=build.id,
+                    queue=build.queue,
+                    timeout_seconds=build.build_timeout.total_seconds(),
+                ),
+                id=build_workflow_id(build.id),
+                task_queue=CONTROL_QUEUE,
+                search={
+                    "preset": f"{path}/{build.preset}" if build.preset else None,
+                    "template": path,
+                    "initiator": PREBUILDS_USER if build.pool else build.initiator,
+                    "owner": build.owner,
+                    "transition": build.transition,
+                },
+                priority=Priority(
+                    priority_key=_priority(build),
+                    fairness_key=str(build.preset_id or build.workspace_id),
+                ),
+            )
+            if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
+                await self._ask_to_end(build.id)
 
 
 def _priority(build: BuildFacts) -> int:

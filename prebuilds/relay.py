@@ -110,14 +110,16 @@ class Relay:
         old logs and events.
 
         Returns:
-            The builds that it started.
+            The builds that it started, or started again.
         """
-        started = [*await actions.take_due_actions(self._engine), *await builds.take_due_builds(self._engine)]
-        self._dispatcher.start_builds(started)
+        begun = await actions.take_due_actions(self._engine)
+        self._dispatcher.start_builds(begun)
+        lost = await builds.take_due_builds(self._engine)
+        self._dispatcher.repeat_starts(lost)
         await self._attend_queue()
         await forget_old_logs(self._engine)
         await forget_old_events(self._engine)
-        return started
+        return [*begun, *lost]
 
     async def _attend_queue(self) -> None:
         """Wake waiters whose signal was lost; withdraw those that nobody stands behind any more."""

@@ -46,7 +46,8 @@ DEV_SETTINGS = (
     # claim in dozens; and four times a second, not twenty, most claims have ended by then and are written once.
     *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
     *("--dynamic-config-value", "history.visibilityProcessorMaxPollRPS=4"),
-    # Half the latency and twice the throughput of the defaults; a kill -9 loses nothing.
+    # Half the latency and twice the throughput of the defaults; a kill -9 loses nothing, a power cut what the system
+    # had not written yet.
     *("--sqlite-pragma", "journal_mode=wal"),
     *("--sqlite-pragma", "synchronous=1"),
     # A listing writes a hundred pages or more. Copied to the file at each thousand pages, as by default, that is ten

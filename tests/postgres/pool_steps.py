@@ -150,6 +150,9 @@ class NotedDispatcher(Dispatcher):
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         self.started += build_ids
 
+    def repeat_starts(self, build_ids: Iterable[UUID]) -> None:
+        self.started += build_ids
+
     def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
         self.nudged += preset_ids
 

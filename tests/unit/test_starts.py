@@ -1,4 +1,4 @@
-"""How recorded builds are started: people's at once, the pools' one after the other with rests, none twice."""
+"""How recorded builds are started: a pool's creations one after the other with rests, all else at once, none twice."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds import dispatch
-from prebuilds.dispatch import Dispatcher
+from prebuilds.dispatch import LINE_READ, STARTS_AT_ONCE, Dispatcher
 from prebuilds.vocabulary import Transition, build_workflow_id
 from tests.unit.skipped_time import skip_time
 
 START_S = 0.03
-PEOPLE, POOL = range(100, 200), range(100)
+CREATIONS, PERSON, DELETION = range(100), 100, 200
 
 
 class Server:
-    """Temporal, as far as a start sees it: slow, and it notes when each start came."""
+    """Temporal and the database, as far as a start sees them: slow, and they note when each start came."""
 
     def __init__(self) -> None:
         self.started: dict[str, list[float]] = {}
         self.at_once, self.at_once_max = 0, 0
-        self.away = False
-        self.deletions: set[int] = set()
+        self.refused: dict[str, RPCStatusCode] = {}
+        self.ended: set[UUID] = set()
 
     async def start(self, *_: Any, id: str, **__: Any) -> None:
         self.started.setdefault(id, []).append(asyncio.get_running_loop().time())
@@ -37,22 +37,22 @@ class Server:
         self.at_once_max = max(self.at_once, self.at_once_max)
         await asyncio.sleep(START_S)
         self.at_once -= 1
-        if self.away:
-            raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+        if id in self.refused:
+            raise RPCError("no", self.refused[id], b"")
 
     async def read(self, _: Any, ids: Sequence[UUID]) -> list[Any]:
         return [
             SimpleNamespace(
                 id=one,
-                pool=one.int in POOL,
-                transition=Transition.DELETE if one.int in self.deletions else Transition.START,
-                status=SimpleNamespace(ended=False),
+                pool=one.int != PERSON,
+                transition=Transition.DELETE if one.int == DELETION else Transition.START,
+                status=SimpleNamespace(ended=one in self.ended),
                 build_timeout=SimpleNamespace(total_seconds=lambda: 60.0),
                 **dict.fromkeys(("organization", "template", "preset", "initiator", "owner", "queue"), "x"),
                 preset_id=None,
                 workspace_id=one,
             )
-            for one in sorted(ids)
+            for one in ids
         ]
 
     def came(self, number: int) -> float:
@@ -88,7 +88,7 @@ def ids(*numbers: int) -> list[UUID]:
     return [UUID(int=number) for number in numbers]
 
 
-async def test_a_pools_builds_start_one_at_a_time_with_rests_as_long(server: Server, dispatcher: Dispatcher) -> None:
+async def test_creations_start_one_at_a_time_with_rests_as_long(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(1, 2, 3))
     await asyncio.sleep(START_S)
     dispatcher.start_builds(ids(4))
@@ -98,44 +98,58 @@ async def test_a_pools_builds_start_one_at_a_time_with_rests_as_long(server: Ser
     assert gaps == pytest.approx([2 * START_S] * 3, abs=0.001)
 
 
-async def test_people_do_not_wait_for_the_pools(server: Server, dispatcher: Dispatcher) -> None:
-    dispatcher.start_builds(ids(*range(50), *PEOPLE[:3]))
+@pytest.mark.parametrize("other", [PERSON, DELETION])
+async def test_nobody_else_stands_in_their_line(server: Server, dispatcher: Dispatcher, other: int) -> None:
+    dispatcher.start_builds(ids(*range(50)))
     await asyncio.sleep(START_S)
-    dispatcher.start_builds(ids(PEOPLE[3]))
-    await until_started(server, 54)
-    assert max(server.came(n) for n in PEOPLE[:4]) < server.came(2)
+    dispatcher.start_builds(ids(other))
+    await until_started(server, 51)
+    assert server.came(other) < server.came(2)
 
 
-async def test_deletions_go_first(server: Server, dispatcher: Dispatcher) -> None:
-    server.deletions = {2}
-    dispatcher.start_builds(ids(1, 2))
-    await until_started(server, 2)
-    assert server.came(2) < server.came(1)
-
-
-async def test_what_waits_for_its_turn_is_not_started_twice(server: Server, dispatcher: Dispatcher) -> None:
-    for _ in range(5):
-        dispatcher.start_builds(ids(*range(20)))
-        await asyncio.sleep(2 * START_S)
+async def test_what_the_relay_repeats_neither_stands_in_line_nor_comes_twice(
+    server: Server, dispatcher: Dispatcher
+) -> None:
+    dispatcher.start_builds(ids(*range(40)))
+    await asyncio.sleep(START_S)
+    dispatcher.repeat_starts(ids(*range(50)))
+    await until_started(server, 50)
+    assert [len(times) for times in server.started.values()] == [1] * 50
+    assert max(server.came(n) for n in range(40, 50)) < server.came(3)
     await dispatcher.drain()
-    assert [len(times) for times in server.started.values()] == [1] * 20
-    dispatcher.start_builds(ids(1))
+    dispatcher.repeat_starts(ids(1))
     await dispatcher.drain()
-    assert len(server.started[build_workflow_id(UUID(int=1))]) == 2, "the relay repeats what has been lost"
+    assert len(server.started[build_workflow_id(UUID(int=1))]) == 2
 
 
-async def test_while_temporal_is_away_nothing_piles_up(server: Server, dispatcher: Dispatcher) -> None:
-    server.away = True
-    dispatcher.start_builds(ids(*range(20), PEOPLE[0]))
+async def test_what_has_ended_in_line_is_not_started(server: Server, dispatcher: Dispatcher) -> None:
+    dispatcher.start_builds(ids(*range(50)))
+    await asyncio.sleep(START_S)
+    server.ended = set(ids(*range(LINE_READ, 50)))
     await dispatcher.drain()
-    assert len(server.started) == 2, "the first of the pool's, and the person's"
-    server.away = False
-    dispatcher.start_builds(ids(*range(20)))
-    await dispatcher.drain()
-    assert len(server.started) == 21
+    assert len(server.started) == LINE_READ
 
 
-async def test_who_ends_does_not_rest(server: Server, dispatcher: Dispatcher) -> None:
-    dispatcher.start_builds(ids(1, 2))
+async def test_while_temporal_is_away_the_line_is_left_to_the_relay(server: Server, dispatcher: Dispatcher) -> None:
+    server.refused[build_workflow_id(UUID(int=1))] = RPCStatusCode.UNAVAILABLE
+    dispatcher.start_builds(ids(1, 2, 3))
+    await asyncio.sleep(10 * START_S)
+    assert len(server.started) == 1
+    dispatcher.repeat_starts(ids(1, 2, 3))
     await dispatcher.drain()
-    assert server.came(2) - server.came(1) == pytest.approx(START_S, abs=0.001)
+    assert len(server.started) == 3
+    dispatcher.start_builds(ids(4, 5))
+    await until_started(server, 5)
+
+
+async def test_one_that_is_refused_stops_no_other(server: Server, dispatcher: Dispatcher) -> None:
+    server.refused[build_workflow_id(UUID(int=1))] = RPCStatusCode.INVALID_ARGUMENT
+    dispatcher.start_builds(ids(1, 2, 3))
+    await until_started(server, 3)
+
+
+async def test_who_ends_starts_the_line_together(server: Server, dispatcher: Dispatcher) -> None:
+    dispatcher.start_builds(ids(*range(100)))
+    await dispatcher.drain()
+    assert len(server.started) == 100
+    assert server.at_once_max == STARTS_AT_ONCE

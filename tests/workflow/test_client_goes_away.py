@@ -135,12 +135,12 @@ async def test_one_whose_start_got_no_reply_is_given_up_too(
         raise RPCError("the connection is lost", RPCStatusCode.UNAVAILABLE, b"")
 
     monkeypatch.setattr(claiming, "start_short", unheard)
-    with pytest.raises(StackUnreachable, match=rf"claim {new_id} again$") as unanswered:
+    with pytest.raises(StackUnreachable, match=rf"claim {new_id}: .*; claim again$") as unanswered:
         await kind(dev.client).claim(**TERMS)
     assert unanswered.value.details == {"claim_id": new_id}
     assert CANCEL_REQUESTED in await kinds(dev.client.get_workflow_handle(claim_workflow_id(new_id)))
 
-    with pytest.raises(StackUnreachable, match=r"claim mine again with the same id$"):
+    with pytest.raises(StackUnreachable, match=r"claim mine: .*; claim again with the same id$"):
         await kind(dev.client).claim(**TERMS, claim_id="mine")
     assert CANCEL_REQUESTED not in await kinds(dev.client.get_workflow_handle(claim_workflow_id("mine")))
 

@@ -193,8 +193,8 @@ async def begin_build(
 
     Args:
         scheduled_at: When Temporal had this attempt begin, by its clock, so that one that was frozen before it came
-            here overtakes none that was scheduled after it; should that clock go back, attempts are refused until it has
-            caught up. None overtakes any.
+            here overtakes none that was scheduled after it. Should that clock go back, attempts are refused until it
+            has caught up. None overtakes any.
     Returns:
         Its facts, and what to provision; None when the build is closed or is being canceled.
     Raises:

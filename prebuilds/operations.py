@@ -39,7 +39,7 @@ from prebuilds.views import (
     TemplateRow,
     status_page,
 )
-from prebuilds.vocabulary import ORCHESTRATOR_ID
+from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
 from prebuilds.workspace_operations import WorkspaceOperations
 
 STATUS_BYTES_MAX = 400_000
@@ -97,7 +97,16 @@ class Operations(WorkspaceOperations):
         return await loop_status(self.engine, self.client)
 
     async def start(self, interval: timedelta | None = None) -> Started:
-        """Start the loop, or apply *interval* to the one that runs; one that drains is awaited first."""
+        """Start the loop, or apply *interval* to the one that runs; one that drains is awaited first.
+
+        Raises:
+            InvalidInput: *interval* is none that a loop can keep.
+        """
+        if interval is not None:
+            try:
+                check_interval(interval)
+            except ValueError as error:
+                raise InvalidInput.field("interval", str(error)) from error
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         if (await self.loop()).state == "draining":
             await handle.result()

@@ -7,16 +7,16 @@ import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
 from prebuilds.state_key import parse_keys
-from prebuilds.vocabulary import Duration
+from prebuilds.vocabulary import Duration, check_interval
 
 STACK_FILE = "stack.json"
 
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     state_dir: Path = Path(".prebuilds")
     """Of the embedded stack, and of provisioners that keep things on this host."""
-    reconcile_interval: Duration = timedelta(seconds=15)
+    reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     enabled: bool = True
     """Off: claims that ask for a prebuild are refused, pools are emptied."""

@@ -136,6 +136,15 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
 
 
+def check_interval(value: timedelta) -> timedelta:
+    """Raises:
+    ValueError: The loop keeps no such interval.
+    """
+    if not timedelta() < value <= timedelta(days=1):
+        raise ValueError("must be more than 0 and at most 1d")
+    return value
+
+
 def rfc3339(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 

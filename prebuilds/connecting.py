@@ -35,6 +35,7 @@ PEOPLE_PRIORITY = 1
 ATTRIBUTE_LENGTH_MAX = 128
 """Of a search attribute's value, in characters. Our longest path has 98. The server refuses a start with a value of
 more than 2,048 bytes, and JSON makes up to twelve of a character."""
+START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 LOOK_AGAIN_S = 60.0
 """For search attributes that a cluster did not have."""
 
@@ -91,11 +92,16 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     config.setdefault("target_host", "localhost:7233")
     try:
         return await Client.connect(**config, data_converter=data_converter, **options)
-    except (RuntimeError, OSError, RPCError) as error:
+    except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
         raise StackUnreachable(
-            f"cannot reach Temporal at {config['target_host']} ({error}); "
-            "start `prebuilds dev`, or set TEMPORAL_ADDRESS to a running server"
+            f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
         ) from error
+
+
+def is_failed_connect(error: BaseException) -> bool:
+    """Whether it comes from a client that connects at its first use, as `connect(lazy=True)` gives one."""
+    told = str(error)
+    return isinstance(error, RuntimeError | ValueError) and told.startswith(("Failed client connect", "invalid target"))
 
 
 async def start_short(

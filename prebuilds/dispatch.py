@@ -18,7 +18,7 @@ from temporalio.client import Client
 from temporalio.common import Priority
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.connecting import PEOPLE_PRIORITY, start_short
+from prebuilds.connecting import PEOPLE_PRIORITY, is_failed_connect, start_short
 from prebuilds.metrics import METRICS
 from prebuilds.payloads import WorkspaceBuildInput
 from prebuilds.store import builds
@@ -136,7 +136,11 @@ class Dispatcher:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, RPCError) or is_failed_connect(error):
+            logger.warning("A background start failed; the relay will repeat it: %s", error)
+        else:
             logger.warning("A background start failed; the relay will repeat it", exc_info=error)
 
     def _nudge_later(self) -> None:

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds import fairness
 from prebuilds.api import InvalidInput
-from prebuilds.connecting import connect
+from prebuilds.connecting import START_TEMPORAL, connect
 from prebuilds.fairness import Fairness
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
@@ -40,7 +40,6 @@ OVERDUE_SLACK = timedelta(seconds=60)
 START_DATABASE = "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
 UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"
 MIGRATE = "run `prebuilds migrate` as a database user that owns the schema"
-START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 REGISTER_ATTRIBUTES = "run `prebuilds init`, or have the cluster's operator add them with type Keyword"
 REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME` for each, then `prebuilds init`"
 CORRECT_CLOCKS = "have a time service such as chrony set the clocks of this machine, the database's and Temporal's"

@@ -31,13 +31,13 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
         async with asyncio.timeout(ASK_TIMEOUT.total_seconds()):  # the call's own does not cover the connecting
             description = await handle.describe(rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return _loop(wanted, None, None)
+        if error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message:
+            return _loop(wanted, None, _gone(wanted))
         return _loop(wanted, wanted.loop, f"Temporal does not answer ({error.status.name})")
     except (TimeoutError, RuntimeError):  # a client that cannot connect fails by RuntimeError
         return _loop(wanted, wanted.loop, "Temporal does not answer (it cannot be reached)")
     if description.status is not WorkflowExecutionStatus.RUNNING:
-        return _loop(wanted, None, None)
+        return _loop(wanted, None, _gone(wanted))
     try:
         raw = await handle.query("status", rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
@@ -45,6 +45,12 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
     said = OrchestratorStatus.model_validate(raw)
     note = f"signals not understood: {'; '.join(said.ignored)}" if said.ignored else None
     return _loop(wanted, said.state, note, said)
+
+
+def _gone(wanted: Control) -> str | None:
+    if wanted.loop != "running":
+        return None
+    return "it is wanted, and does not run: a control worker starts it in a minute or two, `prebuilds start` at once"
 
 
 def _loop(wanted: Control, state: Any, note: str | None, said: OrchestratorStatus | None = None) -> LoopStatus:

@@ -25,8 +25,7 @@ def run(argv: Sequence[str]) -> int:
             print(f"see: {error.ctx.command_path} --help", file=sys.stderr)
         return USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        code = INTERRUPTED
     except (StackUnreachable, StoreUnavailable) as error:
         output.error(error.type, str(error), error.details)
         return UNREACHABLE
@@ -34,19 +33,33 @@ def run(argv: Sequence[str]) -> int:
         output.error(error.type, str(error), error.details)
         return REFUSED
     except Exception as error:
-        if not _is_connection_lost(error):
+        if isinstance(error, OSError) and error.filename is not None:
+            output.error("InvalidInput", f"{error.filename}: {error.strerror}; name a path that can be used")
+            return REFUSED
+        if (lost := _lost(error)) is None:
             raise
-        output.error("StackUnreachable", f"the connection was lost ({type(error).__name__}: {error}); try again")
+        output.error("StackUnreachable", lost)
         return UNREACHABLE
+    if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
+        print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else DONE
 
 
-def _is_connection_lost(error: Exception) -> bool:
+def _lost(error: Exception) -> str | None:
+    """What to tell of an error when it means that Temporal or the database is away."""
     from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-    from temporalio.service import RPCError
+    from temporalio.service import RPCError, RPCStatusCode
 
+    from prebuilds.connecting import START_TEMPORAL, is_failed_connect
+
+    if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+        return f"{error.message.rstrip('.')}; {START_TEMPORAL}"
+    if is_failed_connect(error):
+        return f"cannot reach Temporal ({error}); {START_TEMPORAL}"
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    return lost or isinstance(error, RPCError | OperationalError | InterfaceError | OSError)
+    if lost or isinstance(error, RPCError | OperationalError | InterfaceError | OSError):
+        return f"the connection was lost ({type(error).__name__}: {error}); try again"
+    return None
 
 
 def main() -> None:

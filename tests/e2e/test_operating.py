@@ -205,6 +205,24 @@ def test_a_change_is_made_without_temporal_too(stack: DevStack) -> None:
         assert (said.code, said.err) == (0, ""), said
 
 
+@pytest.mark.parametrize("words", [("start",), ("stop",), ("stop", "--wait"), ("reconcile",), ("reconcile", "--wait")])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
+def test_what_needs_temporal_says_that_it_is_away(stack: DevStack, words: tuple[str, ...], address: str) -> None:
+    said = stack.cli("--json", *words, TEMPORAL_ADDRESS=address)
+    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
+    assert "cannot reach Temporal" in said.json["error"]["message"]
+    assert "TEMPORAL_ADDRESS" in said.json["error"]["message"]
+
+
+def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
+    at = {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "TEMPORAL_NAMESPACE": "nowhere"}
+    said = stack.cli("--json", "start", **at)
+    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
+    assert "nowhere" in said.json["error"]["message"]
+    assert "TEMPORAL_NAMESPACE" in said.json["error"]["message"]
+    assert "Temporal does not answer" in stack.cli("--json", "status", **at).json["loop"]["note"]
+
+
 async def test_the_pages_of_a_status_join_up(stack: DevStack) -> None:
     for organization in ("page-a", "page-b", "page-c"):
         stack.apply(organization, 0, **QUICK)
@@ -254,6 +272,9 @@ MISTAKES = [
     (("explain", "claim", ""), 1, "InvalidInput", "claim_id"),
     (("explain", "claim", "\udcff"), 1, "InvalidInput", "claim_id"),
     (("explain",), 2, None, None),
+    (("start", "--interval", "0"), 1, "InvalidInput", "interval"),
+    (("start", "--interval", "2d"), 1, "InvalidInput", "interval"),
+    (("start", "--interval", "soon"), 1, "InvalidInput", "interval"),
     (("reconcile", "--preset", "mistakes/python/none"), 1, "PresetNotFound", "preset"),
     (("presets", "lint", "mistakes/python/none"), 1, "PresetNotFound", None),
     (("presets", "lint", "a" * 2000), 1, "InvalidInput", "preset"),

@@ -11,7 +11,7 @@ import typer
 
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations, prebuilds_client
-from prebuilds.cli.output import document, progress
+from prebuilds.cli.output import document, note, progress
 from prebuilds.cli.system import actor, duration
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def claim(
 
     async def go() -> None:
         from prebuilds.payloads import ClaimRequest, parse_input
+        from prebuilds.vocabulary import claim_workflow_id
 
         request: dict[str, Any] = {
             "preset": preset,
@@ -62,7 +63,13 @@ def claim(
         client = await prebuilds_client()
         id_ = str(uuid4()) if claim_id is None else claim_id
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
-            result = await client.claim_request(asked, id_, abandon=claim_id is None)
+            try:
+                result = await client.claim_request(asked, id_, abandon=claim_id is None)
+            except asyncio.CancelledError:
+                if claim_id is not None:
+                    withdraw = f"temporal workflow cancel --workflow-id {claim_workflow_id(id_)}"
+                    note(f"claim {id_} goes on: the same command gets its answer, `{withdraw}` withdraws it")
+                raise
         if wait_ready:
             with progress("waiting for the hand-over"):
                 result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -141,6 +142,28 @@ def test_ctrl_c_leaves_the_queue_too(stack: DevStack) -> None:
             typed.kill()
             typed.wait()
         until(lambda: stack.preset("ctrl-c")["waiting"] == 0, "the place to be given up")
+
+
+@pytest.mark.usefixtures("heard_interrupts")
+def test_ctrl_c_says_that_a_claim_with_an_id_goes_on(stack: DevStack) -> None:
+    stack.apply("goes-on", 0, **QUICK)
+    words = ("claim", "--preset", "goes-on/python/small", "--owner", "alice", "--name", "on", "--on-empty", "wait")
+    with paused(stack):
+        command = [BIN / "prebuilds", *words, "--claim-id", "goes-on"]
+        typed = subprocess.Popen(command, env=stack.env, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: stack.preset("goes-on")["waiting"] == 1, "the claim to wait")
+            typed.send_signal(signal.SIGINT)
+            _, told = typed.communicate(timeout=30)
+        finally:
+            typed.kill()
+            typed.wait()
+        assert typed.returncode == 130
+        assert "claim goes-on goes on" in told
+        assert told.rstrip().endswith("interrupted")
+        [withdraw] = re.findall("`temporal (.*?)`", told)
+        assert stack.temporal(*withdraw.split()).code == 0
+        until(lambda: stack.preset("goes-on")["waiting"] == 0, "the place to be given up")
 
 
 def test_a_wait_in_vain_is_a_typed_failure(stack: DevStack) -> None:

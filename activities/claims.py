@@ -207,7 +207,8 @@ class ClaimActivities:
             offer = choose_preset(offers, request.parameters)
             if offer is None:
                 raise PresetNotFound(
-                    f"no preset of {request.template} fits these parameters, and it has no default one",
+                    f"no preset of {request.template} fits these parameters; one fits when the claim gives all of its "
+                    "parameters, and any claim fits a default preset that has none",
                     {"parameters": "fit no preset"},
                 )
             target = ClaimTarget(f"{request.template}/{offer.name}", preset_id=offer.id)

@@ -10,7 +10,7 @@ import typer
 
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import document
+from prebuilds.cli.output import document, one_line
 from prebuilds.cli.system import clock, held_in_words
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             return f"loop stopped: {data['cause']}"
         case "build_succeeded" | "build_failed" | "build_canceled":
             stage = "" if data["stage"] == "none" else f" ({data['stage']})"
-            why = f": {data['error'].splitlines()[0]}" if data["error"] else ""
+            why = f": {one_line(data['error'])}" if data["error"] else ""
             return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
         case "claim_prebuilt":
             return f"claimed by {actor} as {data['owner']}/{data['name']}"

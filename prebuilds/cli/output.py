@@ -57,6 +57,17 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def note(text: str) -> None:
+    """Tell something beside the answer."""
+    print(text, file=sys.stderr)
+
+
+def one_line(message: str) -> str:
+    """An error of several lines by its first and its last: what happened, and what a log ends with."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} {'' if len(lines) == 2 else '... '}{lines[-1]}"
+
+
 def ago(moment: datetime) -> str:
     """How long ago, in one unit: what an operator asks of a time."""
     seconds = max(int((datetime.now(UTC) - moment).total_seconds()), 0)

@@ -12,7 +12,7 @@ import typer
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.cli.connections import database, operations
-from prebuilds.cli.output import ago, document, progress, table
+from prebuilds.cli.output import ago, document, one_line, progress, table
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -201,8 +201,7 @@ def status() -> None:
 def _print_notes(preset: PresetRow) -> None:
     path = f"{preset.organization}/{preset.template}/{preset.preset}"
     if preset.last_error is not None:
-        told = preset.last_error.message.splitlines() or ["no message"]
-        print(f"last error of {path}, {ago(preset.last_error.at)}: {told[0]}")
+        print(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
     for warning in preset.warnings:
         print(f"warning for {path}: {warning}")
 

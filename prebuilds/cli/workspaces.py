@@ -10,7 +10,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import ago, document, progress, table
+from prebuilds.cli.output import ago, document, one_line, progress, table
 from prebuilds.cli.system import actor, clock, duration
 
 if TYPE_CHECKING:
@@ -194,7 +194,15 @@ def _show(w: WorkspaceDetails) -> None:
     table(
         ("BUILD", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "CREATED", "ERROR"),
         [
-            (b.build_id, b.transition, b.stage, b.status, b.initiator, b.created_at, (b.error or "").split("\n")[0])
+            (
+                b.build_id,
+                b.transition,
+                b.stage,
+                b.status,
+                b.initiator,
+                b.created_at,
+                one_line(b.error) if b.error else None,
+            )
             for b in w.builds
         ],
         empty="no builds",

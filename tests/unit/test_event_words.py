@@ -63,7 +63,17 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("resumed", {}, "resumed by ops"),
     ("loop_stopped", {"cause": "maintenance"}, "loop stopped: maintenance"),
     ("build_succeeded", {**CREATE, "error": None}, "start (create) succeeded"),
-    ("build_failed", {**CREATE, "error": "no disk\nlog: ..."}, "start (create) failed: no disk"),
+    ("build_failed", {**CREATE, "error": "no disk"}, "start (create) failed: no disk"),
+    (
+        "build_failed",
+        {**CREATE, "error": "its log ends with:\nno license"},
+        "start (create) failed: its log ends with: no license",
+    ),
+    (
+        "build_failed",
+        {**CREATE, "error": "its log ends with:\na\nb\n\nc\n"},
+        "start (create) failed: its log ends with: ... c",
+    ),
     ("build_failed", {**DELETE, "error": ""}, "delete failed"),
     ("build_canceled", {**DELETE, "error": None}, "delete canceled"),
     ("claim_prebuilt", {**DEV, "miss_reason": None}, "claimed by ops as alice/dev"),

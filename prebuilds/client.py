@@ -96,7 +96,10 @@ class PrebuildsClient(ClaimsClient):
         result = WorkspaceBuildResult.model_validate(ended)
         if result.status is not BuildStatus.SUCCEEDED:
             details = {"build_id": str(build_id), "error": result.error}
-            raise WorkspaceBuildFailed(f"build {build_id} has {result.status}: {result.error}", details)
+            canceled = result.status is BuildStatus.CANCELED
+            raise WorkspaceBuildFailed(
+                f"build {build_id} {'was canceled' if canceled else f'has {result.status}: {result.error}'}", details
+            )
         return result
 
     async def _attach(self, build_id: UUID) -> Any:

@@ -75,6 +75,8 @@ class Dispatcher:
         self._recorded: set[UUID] = set()
         self._line: dict[UUID, None] = {}
         """Creations of pools that wait for their turn."""
+        self._repeating: set[UUID] = set()
+        """While Temporal is away, the relay asks again and again for what could not be started yet."""
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         """Start the workflows of recorded builds, soon. Call after the commit."""
@@ -86,8 +88,9 @@ class Dispatcher:
     def repeat_starts(self, build_ids: Iterable[UUID]) -> None:
         """Start builds again whose start may have been lost. Most runs all the same, and is only attached to: these do
         not stand in line before those that were never started."""
-        if ids := [build_id for build_id in build_ids if build_id not in self._line]:
-            self._spawn(self._start_all(ids))
+        if ids := set(build_ids) - self._line.keys() - self._repeating:
+            self._repeating |= ids
+            self._spawn(self._repeat(ids))
 
     def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
         """Cancel the workflows of builds that were cancelled, soon. Call after the commit.
@@ -192,18 +195,23 @@ class Dispatcher:
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
-        ids, self._recorded = list(self._recorded), set()
-        await self._start_all(ids, in_line=True)
-
-    async def _start_all(self, ids: Sequence[UUID], *, in_line: bool = False) -> None:
-        """Start builds at once; with *in_line* the pools' creations in their turn."""
+        ids, self._recorded = self._recorded, set()
         for build in await self._unfinished(ids):
-            if not (in_line and build.pool and build.transition is Transition.START):
+            if not (build.pool and build.transition is Transition.START):
                 self._spawn(self._start(build))
                 continue
             if not self._line:
                 self._spawn(self._start_in_turn())
             self._line[build.id] = None
+
+    async def _repeat(self, ids: set[UUID]) -> None:
+        try:
+            starts = [self._start(build) for build in await self._unfinished(ids)]
+            outcomes = await asyncio.gather(*starts, return_exceptions=True)
+        finally:
+            self._repeating -= ids
+        for error in filter(None, outcomes):
+            raise error
 
     async def _start_in_turn(self) -> None:
         try:
@@ -227,11 +235,11 @@ class Dispatcher:
         except RPCError as error:
             if error.status in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
                 raise
-            logger.warning("A build's start failed; the relay will repeat it", exc_info=error)
+            logger.warning("A build's start failed; the relay will repeat it: %s", error)
         await asyncio.sleep(min(clock() - begun, REST_MAX_S))
 
-    async def _unfinished(self, ids: Sequence[UUID]) -> list[BuildFacts]:
-        return [build for build in await builds.read_builds(self._engine, ids) if not build.status.ended]
+    async def _unfinished(self, ids: Iterable[UUID]) -> list[BuildFacts]:
+        return [build for build in await builds.read_builds(self._engine, list(ids)) if not build.status.ended]
 
     async def _start(self, build: BuildFacts) -> None:
         path = f"{build.organization}/{build.template}"

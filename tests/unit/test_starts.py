@@ -122,6 +122,25 @@ async def test_what_the_relay_repeats_neither_stands_in_line_nor_comes_twice(
     assert len(server.started[build_workflow_id(UUID(int=1))]) == 2
 
 
+async def test_repeats_do_not_pile_up_while_starts_hang(
+    server: Server, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = asyncio.Event()
+
+    async def hang(*_: Any, id: str, **__: Any) -> None:
+        server.started.setdefault(id, []).append(0.0)
+        await answered.wait()
+
+    monkeypatch.setattr(dispatch, "start_short", hang)
+    for _ in range(20):
+        dispatcher.repeat_starts(ids(*range(30)))
+        await asyncio.sleep(2.0)
+    dispatcher.repeat_starts(ids(30))
+    answered.set()
+    await dispatcher.drain()
+    assert [len(times) for times in server.started.values()] == [1] * 31
+
+
 async def test_what_has_ended_in_line_is_not_started(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(*range(50)))
     await asyncio.sleep(START_S)

@@ -34,7 +34,7 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
         if error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message:
             return _loop(wanted, None, _gone(wanted))
         return _loop(wanted, wanted.loop, f"Temporal does not answer ({error.status.name})")
-    except (TimeoutError, RuntimeError):  # a client that cannot connect fails by RuntimeError
+    except (TimeoutError, RuntimeError, ValueError):  # a client that cannot connect, or has no such address
         return _loop(wanted, wanted.loop, "Temporal does not answer (it cannot be reached)")
     if description.status is not WorkflowExecutionStatus.RUNNING:
         return _loop(wanted, None, _gone(wanted))
@@ -50,7 +50,9 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
 def _gone(wanted: Control) -> str | None:
     if wanted.loop != "running":
         return None
-    return "it is wanted, and does not run: a control worker starts it in a minute or two, `prebuilds start` at once"
+    return (
+        "it is wanted, and does not run: `prebuilds start` starts it, as an enabled control worker does within minutes"
+    )
 
 
 def _loop(wanted: Control, state: Any, note: str | None, said: OrchestratorStatus | None = None) -> LoopStatus:

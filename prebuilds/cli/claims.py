@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -67,8 +68,8 @@ def claim(
                 result = await client.claim_request(asked, id_, abandon=claim_id is None)
             except asyncio.CancelledError:
                 if claim_id is not None:
-                    withdraw = f"temporal workflow cancel --workflow-id {claim_workflow_id(id_)}"
-                    note(f"claim {id_} goes on: the same command gets its answer, `{withdraw}` withdraws it")
+                    withdraw = f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(id_))}"
+                    note(f"claim {id_} may go on: the same command gets its answer, `{withdraw}` withdraws it")
                 raise
         if wait_ready:
             with progress("waiting for the hand-over"):

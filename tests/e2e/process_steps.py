@@ -6,33 +6,14 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prebuilds.provisioners import process_host
-from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.process import ProcessProvisioner
+from tests.e2e.provisions import wanted
 
 SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
 SLEEP = {"command": ["sleep", "infinity"]}
-
-
-def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
-    return Provision(
-        workspace_id=workspace_id or uuid4(),
-        build_number=number,
-        name=changes.pop("name", "prebuild-1"),
-        owner=changes.pop("owner", "prebuilds"),
-        organization="acme",
-        template="python",
-        preset="small",
-        source=source,
-        **changes,
-    )
-
-
-def later(provision: Provision, **changes: Any) -> Provision:
-    return provision.model_copy(update={"build_number": provision.build_number + 1, **changes})
 
 
 def log(_: str) -> None: ...

@@ -20,7 +20,8 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.process import ProcessProvisioner
-from tests.e2e.process_steps import SLEEP, driver_in, later, log, running, wanted
+from tests.e2e.process_steps import SLEEP, driver_in, log, running
+from tests.e2e.provisions import later, wanted
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container import ContainerProvisioner
 from tests.e2e.podman import IMAGE, Podman
+from tests.e2e.provisions import later
 
 SERVE = {
     "image": IMAGE,
@@ -43,24 +44,6 @@ class Told:
 
 
 log = Told()
-
-
-def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
-    return Provision(
-        workspace_id=workspace_id or uuid4(),
-        build_number=number,
-        name=changes.pop("name", "prebuild-1"),
-        owner=changes.pop("owner", "prebuilds"),
-        organization="acme",
-        template="python",
-        preset="small",
-        source=source,
-        **changes,
-    )
-
-
-def later(provision: Provision, **changes: Any) -> Provision:
-    return provision.model_copy(update={"build_number": provision.build_number + 1, **changes})
 
 
 def claimed(provision: Provision, **changes: Any) -> Provision:

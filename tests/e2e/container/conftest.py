@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from prebuilds.provisioners.container import ContainerProvisioner
-from tests.e2e.container.builds import SLEEP, log, wanted
+from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.podman import Podman, podman_engine
+from tests.e2e.provisions import wanted
 
 
 @pytest.fixture(scope="session")

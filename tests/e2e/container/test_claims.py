@@ -16,22 +16,10 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.container_engine import Engine
-from tests.e2e.container.builds import (
-    SERVE,
-    SLEEP,
-    Killed,
-    Told,
-    claimed,
-    environment,
-    inside,
-    later,
-    log,
-    name_of,
-    running,
-    wanted,
-)
+from tests.e2e.container.builds import SERVE, SLEEP, Killed, Told, claimed, environment, inside, log, name_of, running
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman
+from tests.e2e.provisions import later, wanted
 
 
 async def test_a_claim_tells_the_running_container_by_file_and_hook(

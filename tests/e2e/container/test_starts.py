@@ -14,21 +14,9 @@ from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.container_engine import Engine
 from prebuilds.provisioners.container_spec import Spec
-from tests.e2e.container.builds import (
-    NEVER,
-    SERVE,
-    SLEEP,
-    Killed,
-    Told,
-    becomes,
-    inside,
-    later,
-    log,
-    name_of,
-    running,
-    wanted,
-)
+from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Killed, Told, becomes, inside, log, name_of, running
 from tests.e2e.podman import Podman
+from tests.e2e.provisions import later, wanted
 
 
 async def test_one_that_ends_early_fails_with_its_log_and_leaves_nothing(

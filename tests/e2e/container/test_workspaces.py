@@ -14,8 +14,9 @@ import pytest
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Locality, StaleBuild
 from prebuilds.provisioners.container import ContainerProvisioner
-from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, later, log, name_of, running, wanted
+from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, log, name_of, running
 from tests.e2e.podman import IMAGE, Podman
+from tests.e2e.provisions import later, wanted
 
 
 async def test_a_workspace_serves_stops_starts_and_goes(driver: ContainerProvisioner, podman: Podman) -> None:

@@ -1,0 +1,26 @@
+"""What a driver is asked for in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from prebuilds.provisioners.base import Provision
+
+
+def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
+    return Provision(
+        workspace_id=workspace_id or uuid4(),
+        build_number=number,
+        name=changes.pop("name", "prebuild-1"),
+        owner=changes.pop("owner", "prebuilds"),
+        organization="acme",
+        template="python",
+        preset="small",
+        source=source,
+        **changes,
+    )
+
+
+def later(provision: Provision, **changes: Any) -> Provision:
+    return provision.model_copy(update={"build_number": provision.build_number + 1, **changes})

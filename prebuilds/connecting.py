@@ -9,7 +9,7 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
     Priority,
     SearchAttributeKey,
@@ -96,6 +96,25 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
         ) from error
+
+
+def no_such_workflow(error: RPCError) -> bool:
+    """Whether it says that a workflow is not there. That a namespace is not comes with the same status."""
+    return error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message
+
+
+async def described(client: Client, workflow_id: str, **options: Any) -> WorkflowExecutionDescription | None:
+    """A workflow's description; None when there is no such workflow.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    try:
+        return await client.get_workflow_handle(workflow_id).describe(**options)
+    except RPCError as error:
+        if no_such_workflow(error):
+            return None
+        raise
 
 
 def is_failed_connect(error: BaseException) -> bool:

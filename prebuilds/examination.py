@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds import fairness
 from prebuilds.api import InvalidInput
-from prebuilds.connecting import START_TEMPORAL, connect
+from prebuilds.connecting import START_TEMPORAL, connect, described
 from prebuilds.fairness import Fairness
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
@@ -168,13 +168,8 @@ class Examination:
         return "running" + (f"; paused: {wanted.paused_reason}" if wanted.paused else "")
 
     async def _loop_runs(self) -> bool:
-        try:
-            description = await self._client.get_workflow_handle(ORCHESTRATOR_ID).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return description.status is WorkflowExecutionStatus.RUNNING
+        found = await described(self._client, ORCHESTRATOR_ID)
+        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
     async def notifications(self) -> str:
         found = await count_failing(self._engine)

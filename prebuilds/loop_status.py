@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
+from prebuilds.connecting import described
 from prebuilds.payloads import OrchestratorStatus
 from prebuilds.store import control
 from prebuilds.store.control import Control
@@ -26,20 +27,17 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
     Where Temporal does not answer, the state is the one that is wanted, and a note says so.
     """
     wanted = await control.read_control(engine)
-    handle = client.get_workflow_handle(ORCHESTRATOR_ID)
     try:
         async with asyncio.timeout(ASK_TIMEOUT.total_seconds()):  # the call's own does not cover the connecting
-            description = await handle.describe(rpc_timeout=ASK_TIMEOUT)
+            found = await described(client, ORCHESTRATOR_ID, rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message:
-            return _loop(wanted, None, _gone(wanted))
         return _loop(wanted, wanted.loop, f"Temporal does not answer ({error.status.name})")
     except (TimeoutError, RuntimeError, ValueError):  # a client that cannot connect, or has no such address
         return _loop(wanted, wanted.loop, "Temporal does not answer (it cannot be reached)")
-    if description.status is not WorkflowExecutionStatus.RUNNING:
+    if found is None or found.status is not WorkflowExecutionStatus.RUNNING:
         return _loop(wanted, None, _gone(wanted))
     try:
-        raw = await handle.query("status", rpc_timeout=ASK_TIMEOUT)
+        raw = await client.get_workflow_handle(ORCHESTRATOR_ID).query("status", rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
         return _loop(wanted, "running", f"the loop does not answer ({error.status.name}); is a worker running?")
     said = OrchestratorStatus.model_validate(raw)

@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import no_such_workflow
 from prebuilds.dispatch import NUDGED_MAX
 from prebuilds.loop_status import loop_status
 from prebuilds.payloads import OperatorRequest
@@ -128,7 +129,7 @@ class Operations(WorkspaceOperations):
         try:
             await handle.signal("stop", cause)
         except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
+            if not no_such_workflow(error):
                 raise
             # Nothing runs, but a terminated loop would be brought back: write down that it is not wanted.
             await control.record_stop(self.engine, cause)

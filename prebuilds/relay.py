@@ -14,8 +14,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.service import RPCError, RPCStatusCode
 
+from prebuilds.connecting import described
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
@@ -60,13 +60,9 @@ async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, A
 
 async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
     """Start the loop's workflow unless it runs. Returns whether this call started it."""
-    handle = client.get_workflow_handle(ORCHESTRATOR_ID)
-    try:
-        if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
-            return False
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+    found = await described(client, ORCHESTRATOR_ID)
+    if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
+        return False
     await client.start_workflow(
         "PrebuildsOrchestrator",
         input,
@@ -134,13 +130,8 @@ class Relay:
             logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
 
     async def _lives(self, workflow_id: str) -> bool:
-        try:
-            description = await self._client.get_workflow_handle(workflow_id).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        return description.status is WorkflowExecutionStatus.RUNNING
+        found = await described(self._client, workflow_id)
+        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
     async def keep_loop_alive(self) -> bool:
         """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
@@ -155,11 +146,7 @@ class Relay:
 
     async def _ended_on_purpose(self, *, since: datetime) -> bool:
         """A loop that completed after it was wanted was stopped, even when its worker could not write that down."""
-        try:
-            description = await self._client.get_workflow_handle(ORCHESTRATOR_ID).describe()
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return False
-            raise
-        closed_at = description.close_time
-        return description.status is WorkflowExecutionStatus.COMPLETED and closed_at is not None and closed_at > since
+        found = await described(self._client, ORCHESTRATOR_ID)
+        if found is None or found.status is not WorkflowExecutionStatus.COMPLETED:
+            return False
+        return found.close_time is not None and found.close_time > since

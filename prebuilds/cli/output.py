@@ -57,11 +57,6 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def note(text: str) -> None:
-    """Tell something beside the answer."""
-    print(text, file=sys.stderr)
-
-
 def one_line(message: str) -> str:
     """An error of several lines by its first and its last: what happened, and what a log ends with."""
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]

@@ -194,15 +194,7 @@ def _show(w: WorkspaceDetails) -> None:
     table(
         ("BUILD", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "CREATED", "ERROR"),
         [
-            (
-                b.build_id,
-                b.transition,
-                b.stage,
-                b.status,
-                b.initiator,
-                b.created_at,
-                one_line(b.error) if b.error else None,
-            )
+            (b.build_id, b.transition, b.stage, b.status, b.initiator, b.created_at, b.error and one_line(b.error))
             for b in w.builds
         ],
         empty="no builds",

@@ -216,11 +216,14 @@ def test_what_needs_temporal_says_that_it_is_away(stack: DevStack, words: tuple[
 
 def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
     at = {"TEMPORAL_ADDRESS": stack.facts["temporal_address"], "TEMPORAL_NAMESPACE": "nowhere"}
-    said = stack.cli("--json", "start", **at)
-    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
-    assert "nowhere" in said.json["error"]["message"]
-    assert "TEMPORAL_NAMESPACE" in said.json["error"]["message"]
-    assert "Temporal does not answer" in stack.cli("--json", "status", **at).json["loop"]["note"]
+    for word in ("start", "stop"):
+        said = stack.cli("--json", word, **at)
+        assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
+        assert "nowhere" in said.json["error"]["message"]
+        assert "TEMPORAL_NAMESPACE" in said.json["error"]["message"]
+    loop = stack.cli("--json", "status", **at).json["loop"]
+    assert loop["state"] == "running", "nobody has stopped it"
+    assert "Temporal does not answer" in loop["note"]
 
 
 async def test_the_pages_of_a_status_join_up(stack: DevStack) -> None:

@@ -314,7 +314,7 @@ class JobFilter(Payload):
     initiator: str | None = None
     status: list[BuildStatus] = Field(default_factory=list)
     template: str | None = None
-    """`organization/template`."""
+    """`organization/template`, or an id."""
 
     @property
     def empty(self) -> bool:

@@ -15,10 +15,12 @@ def run(argv: Sequence[str]) -> int:
     from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
     from prebuilds.cli import output
     from prebuilds.cli.app import USAGE_ERROR, app
+    from prebuilds.cli.wording import in_options
 
     output.AS_JSON = "--json" in argv
+    words = [word for word in argv if word != "--json"]
     try:
-        code = app([word for word in argv if word != "--json"], prog_name="prebuilds", standalone_mode=False)
+        code = app(words, prog_name="prebuilds", standalone_mode=False)
     except USAGE_ERROR as error:
         output.error("UsageError", error.format_message())
         if not output.AS_JSON and getattr(error, "ctx", None) is not None:
@@ -30,7 +32,8 @@ def run(argv: Sequence[str]) -> int:
         output.error(error.type, str(error), error.details)
         return UNREACHABLE
     except PrebuildsError as error:
-        output.error(error.type, str(error), error.details)
+        # A program reads the fields that its other requests have; a person, what they typed.
+        output.error(error.type, str(error) if output.AS_JSON else in_options(words, error), error.details)
         return REFUSED
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:

@@ -35,7 +35,9 @@ def claim(
     next_start: Annotated[str | None, typer.Option(help="The first automatic start, RFC 3339")] = None,
     on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail, create or wait")] = "fail",
     timeout: Annotated[str | None, typer.Option(help="With --on-empty wait: for how long at most, such as 5m")] = None,
-    on_timeout: Annotated[str, typer.Option(help="With --on-empty wait, in vain: fail or create")] = "fail",
+    on_timeout: Annotated[
+        str | None, typer.Option(help="With --on-empty wait, in vain: fail (unless said) or create")
+    ] = None,
     wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
 ) -> None:
     """Claim a workspace for a person."""
@@ -56,11 +58,15 @@ def claim(
             "next_start_at": next_start,
             "ttl_seconds": None if ttl is None else duration(ttl, "ttl").total_seconds(),
             "on_empty": on_empty,
-            "on_timeout": on_timeout,
         }
+        waiting: dict[str, Any] = {}
         if timeout is not None:
-            request["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
-        asked = parse_input(ClaimRequest, request, "claim")
+            waiting["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
+        if on_timeout is not None:
+            waiting["on_timeout"] = on_timeout
+        asked = parse_input(ClaimRequest, request | waiting, "claim")
+        if waiting and on_empty != "wait":  # once sent, a default that was typed looks as if it was not
+            raise InvalidInput.field(next(iter(waiting)), "needs on_empty wait")
         client = await prebuilds_client()
         id_ = str(uuid4()) if claim_id is None else claim_id
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():

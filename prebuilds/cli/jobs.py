@@ -19,7 +19,7 @@ app = typer.Typer(help="Builds as jobs.", no_args_is_help=True)
 
 Initiator = Annotated[str | None, typer.Option(help="Who asked for them; `prebuilds` for the pools' own")]
 Status = Annotated[list[str] | None, typer.Option(help="pending, running, succeeded, ...; repeat for more")]
-Template = Annotated[str | None, typer.Option(help="organization/template")]
+Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
 @app.command("list")

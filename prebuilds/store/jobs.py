@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -13,6 +13,8 @@ from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
+from prebuilds.store.retiring import find_templates_ever
+from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
 
@@ -23,13 +25,12 @@ _JOBS = """
     SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
            b.initiator_id, v.queue, w.host, b.created_at, b.started_at, b.completed_at, b.error, b.number
       FROM workspace_builds b JOIN users u ON u.id = b.initiator_id JOIN workspaces w ON w.id = b.workspace_id
-      JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
-      JOIN organizations o ON o.id = t.organization_id
+      JOIN template_versions v ON v.id = b.template_version_id
 """
 _JOB_FILTER = """
      WHERE (CAST(:initiator AS text) IS NULL OR u.name = :initiator)
        AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
-       AND (CAST(:template AS text) IS NULL OR o.name || '/' || t.name = :template)
+       AND (CAST(:templates AS uuid[]) IS NULL OR v.template_id = ANY(CAST(:templates AS uuid[])))
 """
 LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT :limit")
 JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
@@ -54,9 +55,13 @@ class Cancellation:
 
 
 async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
-    """Builds as jobs, newest first."""
+    """Builds as jobs, newest first.
+
+    Raises:
+        InitiatorNotFound, TemplateNotFound: The filter names one that never was.
+    """
     async with engine.connect() as connection:
-        return [_job(row) for row in await connection.execute(LIST_JOBS, _filter(wanted))]
+        return [_job(row) for row in await _find(connection, wanted)]
 
 
 async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, by: str, *, dry_run: bool = False) -> Cancellation:
@@ -64,10 +69,13 @@ async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, by: str, *, dry_ru
 
     A pending one ends here and now, with its workspace when that was never made; a running one is marked. Their
     workflows are the caller's to cancel.
+
+    Raises:
+        InitiatorNotFound, TemplateNotFound: The filter names one that never was; nothing was changed.
     """
     chosen = wanted if wanted.status else wanted.model_copy(update={"status": [BuildStatus.PENDING]})
     async with engine.connect() as connection:
-        jobs = (await connection.execute(LIST_JOBS, _filter(chosen))).all()
+        jobs = await _find(connection, chosen)
     if dry_run:
         possible = sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
         return Cancellation(CancelResult(canceled=possible, skipped=len(jobs) - possible), [])
@@ -114,13 +122,15 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by:
     return done
 
 
-def _filter(wanted: JobFilter) -> dict[str, Any]:
-    return {
-        "initiator": wanted.initiator,
-        "status": [status.value for status in wanted.status],
-        "template": wanted.template,
-        "limit": LIST_MAX,
-    }
+async def _find(connection: AsyncConnection, wanted: JobFilter) -> Sequence[Row[tuple[object, ...]]]:
+    if wanted.initiator is not None:
+        await check_initiator(connection, wanted.initiator)
+    templates = None
+    if wanted.template is not None:
+        templates = [template.id for template in await find_templates_ever(connection, wanted.template)]
+    status = [status.value for status in wanted.status]
+    asked = {"initiator": wanted.initiator, "status": status, "templates": templates, "limit": LIST_MAX}
+    return (await connection.execute(LIST_JOBS, asked)).all()
 
 
 def _job(row: Row[tuple[object, ...]]) -> JobRow:

@@ -25,8 +25,8 @@ _TEMPLATES = """
       FROM templates t JOIN organizations o ON o.id = t.organization_id
 """
 TEMPLATE_BY_ID = text(f"{_TEMPLATES} WHERE t.id = :id")
-TEMPLATE_BY_PATH = text(f"""
-    {_TEMPLATES} WHERE o.name = :organization AND t.name = :template ORDER BY t.deleted_at DESC NULLS FIRST LIMIT 1
+TEMPLATES_BY_PATH = text(f"""
+    {_TEMPLATES} WHERE o.name = :organization AND t.name = :template ORDER BY t.deleted_at DESC NULLS FIRST
 """)
 LOCK_PRESETS_OF = text("""
     SELECT id, template_version_id FROM presets WHERE template_id = :template_id ORDER BY id FOR NO KEY UPDATE
@@ -59,13 +59,23 @@ async def find_template(connection: AsyncConnection, reference: str) -> Row[Any]
         InvalidInput: Neither an id nor a path.
         TemplateNotFound: There never was one.
     """
+    return (await find_templates_ever(connection, reference))[0]
+
+
+async def find_templates_ever(connection: AsyncConnection, reference: str) -> Sequence[Row[Any]]:
+    """Every template that a path has ever named, the one that counts now first; or the one with an id.
+
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        TemplateNotFound: There never was one.
+    """
     try:
         rows = await connection.execute(TEMPLATE_BY_ID, {"id": UUID(reference)})
     except ValueError:
         organization, template = parse_path(reference, 2, "template", "acme/python")
-        rows = await connection.execute(TEMPLATE_BY_PATH, {"organization": organization, "template": template})
-    found = rows.one_or_none()
-    if found is None:
+        rows = await connection.execute(TEMPLATES_BY_PATH, {"organization": organization, "template": template})
+    found = rows.all()
+    if not found:
         raise TemplateNotFound(
             f"no template {reference}; see `prebuilds templates list`", {"template": "does not exist"}
         )

@@ -14,6 +14,8 @@ from prebuilds.payloads import parse_path
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
+from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.users import check_owner
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 
@@ -33,8 +35,7 @@ _WORKSPACES = """
 LIST = text(f"""
     {_WORKSPACES}
      WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR u.name = :owner)
-       AND (CAST(:preset AS text) IS NULL OR o.name || '/' || t.name || '/' || p.name = :preset
-            OR CAST(w.preset_id AS text) = :preset)
+       AND (CAST(:presets AS uuid[]) IS NULL OR w.preset_id = ANY(CAST(:presets AS uuid[])))
        AND (NOT :prebuilt OR w.owner_id = '{PREBUILDS_USER_ID}')
      ORDER BY o.name, t.name, p.name, w.created_at, w.id LIMIT :limit
 """)
@@ -66,11 +67,20 @@ STATUS_WORDS = {
 async def list_workspaces(
     engine: AsyncEngine, *, owner: str | None = None, preset: str | None = None, prebuilt: bool = False
 ) -> list[WorkspaceRow]:
-    """Live workspaces, by path and age. *preset* is an id or a path; *prebuilt* leaves only unclaimed ones."""
+    """Live workspaces, by path and age.
+
+    Args:
+        preset: Only those of this id, or of this path in any version.
+        prebuilt: Only unclaimed ones.
+    Raises:
+        OwnerNotFound, PresetNotFound: There never was such a one.
+    """
     async with engine.connect() as connection:
-        rows = await connection.execute(
-            LIST, {"owner": owner, "preset": preset, "prebuilt": prebuilt, "limit": LIST_MAX}
-        )
+        if owner is not None:
+            await check_owner(connection, owner)
+        presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset)]
+        wanted = {"owner": owner, "presets": presets, "prebuilt": prebuilt, "limit": LIST_MAX}
+        rows = await connection.execute(LIST, wanted)
         return [WorkspaceRow(**_workspace(row)) for row in rows]
 
 

@@ -1,0 +1,31 @@
+"""People and services by name: whether there is one, before something is looked up or cancelled by it."""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prebuilds.api import InitiatorNotFound, OwnerNotFound
+from prebuilds.vocabulary import is_text
+
+USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE name = :name)")
+
+
+async def check_owner(connection: AsyncConnection, name: str) -> None:
+    """Raises:
+    OwnerNotFound: Nobody has this name.
+    """
+    if not await _exists(connection, name):
+        raise OwnerNotFound(f"owner {name} is not known; correct the name", {"owner": "is not known"})
+
+
+async def check_initiator(connection: AsyncConnection, name: str) -> None:
+    """Raises:
+    InitiatorNotFound: Nobody has this name.
+    """
+    if not await _exists(connection, name):
+        raise InitiatorNotFound(f"initiator {name} is not known; correct the name", {"initiator": "is not known"})
+
+
+async def _exists(connection: AsyncConnection, name: str) -> bool:
+    return is_text(name) and bool(await connection.scalar(USER_EXISTS, {"name": name}))

@@ -1,0 +1,106 @@
+"""What a command refuses is told by the options that were typed; as JSON, by the fields that every language has."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from prebuilds.api import ClaimTimedOut, InvalidInput, PrebuildsError, PrebuiltWorkspacesNotSupported
+from prebuilds.cli import claims, run
+from prebuilds.cli.wording import in_options
+from prebuilds.client import PrebuildsClient
+from prebuilds.payloads import ClaimRequest
+
+CLAIM = ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev")
+UNSENT = [
+    (("--timeout", "5m"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
+    (("--timeout", "1m"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
+    (("--timeout", "5m", "--on-empty", "create"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
+    (("--on-timeout", "fail"), "--on-timeout: needs --on-empty wait", "on_timeout"),
+    (("--on-timeout", "create"), "--on-timeout: needs --on-empty wait", "on_timeout"),
+    (("--timeout", "0s", "--on-empty", "wait"), "--timeout: input should be", "wait_timeout_seconds"),
+    (("--timeout", "soon"), "--timeout: must be", "timeout"),
+    (("--ttl", "-5m"), "--ttl: must be", "ttl"),
+    (("--next-start", "tomorrow"), "--next-start: ", "next_start_at"),
+    (("--on-empty", "maybe"), "--on-empty: input should be", "on_empty"),
+    (("--param", "size"), "--param: size must be written k=v", "parameters"),
+    (("--claim-param", "=x"), "--claim-param: =x must be written k=v", "claim_parameters"),
+    (("--autostart", "\udcff"), "--autostart: must be", "autostart_schedule"),
+]
+
+
+class Deaf(PrebuildsClient):
+    """Takes a claim, and sends nothing."""
+
+    async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> Any:
+        self.asked = request
+        raise ClaimTimedOut("claim with on_timeout create", {"claim_id": claim_id})
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Deaf:
+    deaf = Deaf(cast("Any", None))
+
+    async def connected() -> PrebuildsClient:
+        return deaf
+
+    monkeypatch.setattr(claims, "prebuilds_client", connected)
+    return deaf
+
+
+@pytest.mark.parametrize(("typed", "told", "field"), UNSENT, ids=[ascii(" ".join(case[0])) for case in UNSENT])
+def test_a_bad_claim_is_refused_by_option_before_it_is_sent(
+    client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], told: str, field: str
+) -> None:
+    assert run([*CLAIM, *typed]) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.startswith("error: InvalidInput: ")) == ("", True)
+    assert told in said.err
+    assert run(["--json", *CLAIM, *typed]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert list(error["details"]) == [field]
+    assert error["message"].removeprefix("claim is not valid: ").startswith(f"{field}: "), "as every client has it"
+
+
+@pytest.mark.parametrize(
+    ("typed", "seconds", "on_timeout"),
+    [
+        ((), 300, "fail"),
+        (("--timeout", "5m"), 300, "fail"),
+        (("--timeout", "1m", "--on-timeout", "create"), 60, "create"),
+    ],
+)
+def test_one_that_waits_says_for_how_long(
+    client: Deaf, capsys: pytest.CaptureFixture[str], typed: tuple[str, ...], seconds: float, on_timeout: str
+) -> None:
+    assert run([*CLAIM, "--on-empty", "wait", *typed]) == 1
+    assert (client.asked.wait_timeout_seconds, client.asked.on_timeout) == (seconds, on_timeout)
+    assert capsys.readouterr().err == "error: ClaimTimedOut: claim with --on-timeout create\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "told"),
+    [
+        (CLAIM, InvalidInput.field("autostart_schedule", "no"), "--autostart: no"),
+        (CLAIM, InvalidInput.field("next_start_at", "needs an autostart_schedule"),
+         "--next-start: needs an --autostart"),
+        (CLAIM, InvalidInput.field("preset", "no path"), "--preset: no path"),
+        (CLAIM, InvalidInput.field("claim_parameters.token", "is none"), "--claim-param token: is none"),
+        (CLAIM, InvalidInput("claim is not valid: on_empty: no; owner: no", {"on_empty": "no", "owner": "no"}),
+         "claim is not valid: --on-empty: no; --owner: no"),
+        (CLAIM, PrebuiltWorkspacesNotSupported("claim with on_empty create"), "claim with --on-empty create"),
+        (("workspaces", "set", "a/b", "--autostart", "x"), InvalidInput.field("autostart_schedule", "no"),
+         "--autostart: no"),
+        (("jobs", "list", "--status", "x"), InvalidInput.field("status.0", "no"), "--status: no"),
+        (("explain", "claim", "x"), InvalidInput.field("claim_id", "no"), "claim_id: no"),
+        (("presets", "invalidate", "x"), InvalidInput.field("preset", "no"), "preset: no"),
+        (("apply", "-f", "x"), InvalidInput.field("organizations.0.name", "no"), "organizations.0.name: no"),
+        (("apply", "--file", "x"), InvalidInput.field("on_empty", "no"), "on_empty: no"),
+    ],
+)  # fmt: skip
+def test_a_field_is_told_by_its_option_where_the_command_has_one(
+    words: tuple[str, ...], error: PrebuildsError, told: str
+) -> None:
+    assert in_options(words, error) == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 QUIET = ("temporal_workflow", "temporal_activity", "workflow_id", "run_id", "task_queue", "namespace", "attempt")
@@ -10,6 +11,9 @@ QUIET = ("temporal_workflow", "temporal_activity", "workflow_id", "run_id", "tas
 
 
 class FactsFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(sep=" ", timespec="milliseconds")
+
     def format(self, record: logging.LogRecord) -> str:
         facts = {k: v for k, v in vars(record).items() if k not in STANDARD and not k.startswith(QUIET)}
         text = super().format(record)
@@ -20,7 +24,8 @@ class FactsFormatter(logging.Formatter):
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """To stderr, with time, level and logger."""
+    """To stderr, with time and its offset from UTC, level and logger."""
     handler = logging.StreamHandler()
     handler.setFormatter(FactsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each time that a workspace is asked

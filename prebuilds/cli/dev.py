@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from prebuilds.cli import output
+
 if TYPE_CHECKING:
-    from prebuilds.stack import WorkerProcess
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+    from prebuilds.stack import Stack, WorkerProcess
     from prebuilds.store.control import Control
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.1
+NOT_READY = f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
 ROLES = ("claims", "control", "provisioner")
 """A process each: planning must not hold the interpreter against claims."""
 
@@ -21,7 +28,8 @@ ROLES = ("claims", "control", "provisioner")
 def dev() -> None:
     """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
 
-    The workspaces' processes end with it, and come back at the next start with the same ids and folders.
+    The workspaces' processes end with it, and come back at the next start with the same ids and folders, before
+    anybody can claim one. With --json it prints one line once all is up: where everything is, as in stack.json.
     """
     asyncio.run(_dev())
 
@@ -39,6 +47,9 @@ async def _dev() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Workspaces that are brought back are our children, and may live shorter than we do.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
+    state_dir = settings.state_dir.absolute()
 
     async def prepare(database_url: str, _: str) -> None:
         engine = create_engine(database_url)
@@ -46,16 +57,18 @@ async def _dev() -> None:
             await migrate(engine)
         finally:
             await engine.dispose()
+        await _until_first(_bring_back(state_dir), stop)  # nobody can be handed one before: no worker runs yet
 
-    state_dir = settings.state_dir.absolute()
     _say(f"starting in {state_dir}")
     workers, metrics = _workers(settings.metrics_port)
     async with Stack(state_dir, workers, prepare=prepare, metrics=metrics) as stack:
         _say(f"database   {stack.database_url}")
         _say(f"temporal   {stack.temporal_address}   (export TEMPORAL_ADDRESS={stack.temporal_address})")
         _say(f"ui         {stack.temporal_ui}")
+        for role, url in (metrics or {}).items():
+            _say(f"metrics    {url}   ({role})")
         if await _until_first(_everything_answers(stack.temporal_address, stack.database_url), stop):
-            _say("ready")
+            _say_ready(stack)
         await stop.wait()
         _say("stopping")
         await stack.stop_workers()
@@ -79,8 +92,25 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
     return workers, metrics or None
 
 
+async def _bring_back(state_dir: Path) -> None:
+    """Start again the workspaces that have ended with the last stack, and wait until they answer."""
+    from prebuilds import provisioners
+
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            restored = await provisioners.restore(state_dir, until_ready=True)
+    except TimeoutError:
+        _say(f"some workspaces do not answer within {READY_TIMEOUT_S:g} s; going on without them")
+        return
+    if restored:
+        _say(f"brought back {restored} workspaces")
+
+
 async def _everything_answers(address: str, database_url: str) -> None:
-    """Return once every queue has a worker and the loop has run its first pass."""
+    """Return once every queue has a worker and the loop has run its first pass; says when that takes long."""
+    from sqlalchemy.exc import SQLAlchemyError
+    from temporalio.service import RPCError
+
     from prebuilds.connecting import connect
     from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue
@@ -93,16 +123,21 @@ async def _everything_answers(address: str, database_url: str) -> None:
     engine = create_engine(database_url, pool_size=1)
 
     async def all_answer() -> bool:
-        return (
-            not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
-            and not await queues_without_pollers(client, provisioner_queues)
-            and _is_settled(await read_control(engine))
-        )
+        try:
+            return (
+                not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
+                and not await queues_without_pollers(client, provisioner_queues)
+                and _is_settled(await read_control(engine))
+            )
+        except (RPCError, SQLAlchemyError, OSError):  # a server that has died is started again
+            return False
 
+    late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
     try:
         while not await all_answer():  # noqa: ASYNC110 - other processes get ready
             await asyncio.sleep(READY_POLL_S)
     finally:
+        late.cancel()
         await engine.dispose()
 
 
@@ -111,27 +146,27 @@ def _is_settled(wanted: Control) -> bool:
     return wanted.last_pass_at is not None or wanted.loop == "stopped"
 
 
-async def _until_first(work: object, stop: asyncio.Event) -> bool:
-    """Whether *work* was done before *stop*, and in time."""
-    from collections.abc import Coroutine
-    from typing import cast
-
-    task = asyncio.ensure_future(cast("Coroutine[object, object, None]", work))
-    stopping = asyncio.ensure_future(stop.wait())
-    done, _ = await asyncio.wait({task, stopping}, timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Event) -> bool:
+    """Whether *work* was done before *stop*."""
+    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if task in done:
+    if task.done():
         task.result()
         return True
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
-    if not stop.is_set():
-        _say(
-            f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
-        )
     return False
 
 
+def _say_ready(stack: Stack) -> None:
+    if output.AS_JSON:
+        print(json.dumps(stack.facts()), flush=True)
+    else:
+        _say("ready")
+
+
 def _say(text: str) -> None:
-    print(text, flush=True)
+    """To a person; with --json stdout is the script's."""
+    print(text, file=sys.stderr if output.AS_JSON else sys.stdout, flush=True)

@@ -47,15 +47,16 @@ def actor() -> str:
 
 
 def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -> str:
-    """A time of day as people read it, with the date unless that is *near*'s.
+    """A time of day as people read it, with the date unless that is *near*'s, and always with its offset from UTC.
 
     Args:
         zone: None for the terminal's.
     """
     local = moment.astimezone(zone)
+    text = local.isoformat(sep=" ", timespec="seconds")
     if near is not None and local.date() == near.astimezone(zone).date():
-        return f"{local:%H:%M:%S}"
-    return f"{local:%Y-%m-%d %H:%M:%S}"
+        return text.partition(" ")[2]
+    return text
 
 
 def init() -> None:
@@ -221,7 +222,7 @@ def _status_row(p: PresetRow) -> tuple[object, ...]:
 
 
 def held_in_words(reason: str, until: datetime | None, near: datetime | None = None, zone: tzinfo | None = None) -> str:
-    """`backoff until 14:03:10`; *near* and *zone* are as for `clock`, *near* being now unless it is given."""
+    """`backoff until 14:03:10+01:00`; *near* and *zone* are as for `clock`, *near* being now unless it is given."""
     if until is None:
         return reason
     return f"{reason} until {clock(until, near or datetime.now(UTC), zone)}"

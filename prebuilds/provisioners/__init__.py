@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.provisioners.process import ProcessProvisioner
 
@@ -40,11 +41,20 @@ def hands_over(name: str, source: dict[str, Any]) -> bool:
             return True
 
 
-async def restore(state_dir: Path) -> int:
-    """Bring back the workspaces that should run on this host and do not. Returns how many were started."""
-    return await ProcessProvisioner(state_dir).restore()
+async def restore(state_dir: Path, *, until_ready: bool = False) -> int:
+    """Bring back the workspaces that should run on this host and do not. Returns how many were started.
+
+    Args:
+        until_ready: Return when they answer, have ended, or have had their `ready_timeout`.
+    """
+    return await ProcessProvisioner(state_dir).restore(until_ready=until_ready)
 
 
 async def suspend(state_dir: Path) -> int:
     """End the workspaces that run on this host, to be brought back by `restore`. Returns how many ran."""
     return await ProcessProvisioner(state_dir).suspend()
+
+
+def reap() -> None:
+    """Let go of workspaces that this process has started, and that have ended by another's hand."""
+    process_host.reap()

@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
@@ -165,19 +165,29 @@ class ProcessProvisioner:
 
     async def suspend(self) -> int:
         """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
-        return await self._each(self._suspend_one)
+        return len(await self._each(self._suspend_one, self._folders.all()))
 
-    async def restore(self) -> int:
-        """Start again what should run and does not: after `suspend`, or a reboot. Returns how many were started."""
-        return await self._each(self._restore_one)
+    async def restore(self, *, until_ready: bool = False) -> int:
+        """Start again what should run and does not: after `suspend`, or a reboot. Returns how many were started.
 
-    async def _each(self, act: Callable[[UUID], Any]) -> int:
-        at_once = asyncio.Semaphore(AT_ONCE)
+        Args:
+            until_ready: Return when they answer, have ended, or have had their `ready_timeout`.
+        """
+        started = await self._each(self._restore_one, self._folders.all())
+        if until_ready and started:
+            await self._each(self._restored_answers, started, at_once=len(started))
+        return len(started)
+
+    async def _each(
+        self, act: Callable[[UUID], Awaitable[bool]], workspace_ids: Sequence[UUID], at_once: int = AT_ONCE
+    ) -> list[UUID]:
+        """Act on each; returns those on which something was done. One that fails is told, and left."""
+        turns = asyncio.Semaphore(at_once)
 
         async def one(workspace_id: UUID) -> bool:
-            async with at_once:
+            async with turns:
                 try:
-                    return bool(await act(workspace_id))
+                    return await act(workspace_id)
                 except Exception as error:
                     logger.warning(
                         "A workspace is left as it is",
@@ -185,7 +195,8 @@ class ProcessProvisioner:
                     )
                     return False
 
-        return sum(await asyncio.gather(*[one(workspace_id) for workspace_id in self._folders.all()]))
+        done = await asyncio.gather(*[one(workspace_id) for workspace_id in workspace_ids])
+        return [workspace_id for workspace_id, acted in zip(workspace_ids, done, strict=True) if acted]
 
     async def _suspend_one(self, workspace_id: UUID) -> bool:
         async with self._folders.locked(workspace_id):
@@ -206,6 +217,12 @@ class ProcessProvisioner:
                 raise ProvisionFailed(f"its port {port} is taken by another program")
             await self._start(record)
             return True
+
+    async def _restored_answers(self, workspace_id: UUID) -> bool:
+        record = self._folders.read(workspace_id)
+        if record is not None and record.found is not None:
+            await self._wait_ready(record, None)
+        return True
 
     # --- One workspace, under its lock ---
 
@@ -320,9 +337,11 @@ class ProcessProvisioner:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_whole(path, json.dumps(told, indent=2) + "\n")
 
-    async def _wait_ready(self, record: Record, wanted: Provision) -> None:
+    async def _wait_ready(self, record: Record, wanted: Provision | None) -> None:
         """Return once it serves.
 
+        Args:
+            wanted: Of the build that waits; None when it is not a build, which does not know the claim's secrets.
         Raises:
             ProvisionFailed: It ended, or was not ready in time; with the end of its log, without the claim's secrets.
         """
@@ -354,7 +373,9 @@ class ProcessProvisioner:
             return (home / ready.file).exists()
         return ready.command is not None and await command_ready(ready.command, home, launch.env)
 
-    def _log_tail(self, wanted: Provision) -> str:
+    def _log_tail(self, wanted: Provision | None) -> str:
+        if wanted is None:
+            return ""
         log = self._folders.log_end(wanted.workspace_id)
         lines = masker(wanted.claim_parameters.values())(log).splitlines()
         return "; its log ends with:\n" + "\n".join(lines[-LOG_TAIL_LINES:]) if lines else ""

@@ -41,8 +41,7 @@ class Found:
 
 def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -> Found:
     """Start a process that outlives us."""
-    for earlier in list(_children.values()):
-        earlier.poll()  # reaps those that another worker has ended, since we are still their parent
+    reap()
     with log.open("ab") as output:
         child = subprocess.Popen(
             argv,
@@ -55,6 +54,12 @@ def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -
         )
     _children[child.pid] = child
     return Found(child.pid, start_of(child.pid) or "has ended at once")
+
+
+def reap() -> None:
+    """Let go of those of our children that another worker has ended, since we are still their parent."""
+    for child in list(_children.values()):
+        child.poll()
 
 
 def base_environment() -> dict[str, str]:

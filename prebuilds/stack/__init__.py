@@ -42,7 +42,7 @@ WORKER_GRACE_S = 15.0
 LOCK_FILE = "lock"
 
 Prepare = Callable[[str, str], Awaitable[None]]
-"""Called with the database's URL and Temporal's address before the workers start: migrations."""
+"""Called with the database's URL and Temporal's address before the workers start, such as for migrations."""
 
 
 @dataclass
@@ -129,6 +129,16 @@ class Stack:
         found |= {w.name: w.child.pid for w in self._workers if w.child is not None and w.child.poll() is None}
         return {name: pid for name, pid in found.items() if pid is not None}
 
+    def facts(self) -> dict[str, Any]:
+        """Where everything is now: what others need to use it."""
+        return {
+            "temporal_address": self.temporal_address,
+            "temporal_ui": self.temporal_ui,
+            "database_url": self.database_url,
+            "metrics": self._metrics,
+            "pids": self.pids(),
+        }
+
     # --- Starting and ending ---
 
     def _take_lock(self) -> None:
@@ -177,18 +187,11 @@ class Stack:
             self._lock.close()
 
     def _write_stack_file(self) -> None:
-        pids = self.pids()
-        others = {pid for name, pid in pids.items() if name != "supervisor"}
-        stack = {
-            "temporal_address": self.temporal_address,
-            "temporal_ui": self.temporal_ui,
-            "database_url": self.database_url,
-            "metrics": self._metrics,
-            "pids": pids,
-            "started": {str(pid): started for pid in sorted(others) if (started := start_of(pid)) is not None},
-        }
+        facts = self.facts()
+        others = {pid for name, pid in facts["pids"].items() if name != "supervisor"}
+        started = {str(pid): started for pid in sorted(others) if (started := start_of(pid)) is not None}
         made = self._dir / f"{STACK_FILE}.new"
-        made.write_text(json.dumps(stack, indent=2) + "\n")
+        made.write_text(json.dumps({**facts, "started": started}, indent=2) + "\n")
         made.replace(self._dir / STACK_FILE)
 
     # --- Watching ---

@@ -72,10 +72,11 @@ class DevStack:
         self.begin()
         until(self.is_ready, "prebuilds dev to be ready", START_S, self.log)
 
-    def begin(self) -> None:
-        with self.log.open("wb") as log:
+    def begin(self, *options: str, out: Path | None = None) -> None:
+        """Start it; *out* is for what it prints to stdout, which else is in the log with the rest."""
+        with self.log.open("wb") as log, out.open("wb") if out else contextlib.nullcontext(log) as printed:
             self.process = subprocess.Popen(
-                [*self.program, "dev"], env=self.env, stdout=log, stderr=log, start_new_session=True
+                [*self.program, "dev", *options], env=self.env, stdout=printed, stderr=log, start_new_session=True
             )
 
     def is_ready(self) -> bool:

@@ -254,6 +254,17 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     assert again.address == made.address
 
 
+async def test_what_is_restored_answers_where_that_is_waited_for(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    serves, ends = wanted(SERVE), wanted({**SLEEP, "command": ["sh", "-c", "test ! -e bad && exec sleep 1000"]})
+    await driver.apply(serves, log)
+    home = Path((await driver.apply(ends, log)).resources["folder"])
+    (home / "bad").touch()
+    assert await driver.suspend() == 2
+    assert await driver.restore(until_ready=True) == 2, "one that ends again keeps nobody"
+    assert await driver.probe(serves.workspace_id)
+    assert await driver.restore(until_ready=True) == 1
+
+
 async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisioner) -> None:
     source = {"command": ["sh", "-c", "test -e bad || touch up; exec sleep infinity"], "ready": {"file": "up"}}
     first = wanted(source)

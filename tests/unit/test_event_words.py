@@ -33,8 +33,12 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
         "deleted 3: expired 2, extraneous 1",
     ),
     ("creations_canceled", {"workspaces": ["a", "b"], "cause": "inactive"}, "canceled 2 creations: inactive"),
-    ("creation_held", {"reason": "backoff", "until": SOON}, "creation held: backoff until 14:03:10"),
-    ("creation_held", {"reason": "backoff", "until": TOMORROW}, "creation held: backoff until 2026-03-03 01:00:00"),
+    ("creation_held", {"reason": "backoff", "until": SOON}, "creation held: backoff until 14:03:10+00:00"),
+    (
+        "creation_held",
+        {"reason": "backoff", "until": TOMORROW},
+        "creation held: backoff until 2026-03-03 01:00:00+00:00",
+    ),
     ("creation_held", {"reason": "hard_limited", "until": None}, "creation held: hard_limited"),
     ("holds_lifted", {"hold": "hard_limited", "until": None}, "hold lifted by ops: hard_limited"),
     (
@@ -95,11 +99,11 @@ def test_an_event_is_one_line_of_plain_words(kind: str, data: dict[str, Any], wo
     assert in_words(EventRow(at=AT, kind=kind, actor="ops", data=data), UTC) == words
 
 
-def test_times_are_the_readers_own() -> None:
+def test_times_are_the_readers_own_and_say_whose() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     late = datetime(2026, 3, 2, 23, 30, tzinfo=UTC)
-    assert clock(late, AT, UTC) == "23:30:00"
-    assert clock(late, AT, berlin) == "2026-03-03 00:30:00", "another day there"
-    assert clock(late, None, UTC) == "2026-03-02 23:30:00"
-    assert held_in_words("backoff", late, AT, UTC) == "backoff until 23:30:00"
+    assert clock(late, AT, UTC) == "23:30:00+00:00"
+    assert clock(late, AT, berlin) == "2026-03-03 00:30:00+01:00", "another day there"
+    assert clock(late, None, UTC) == "2026-03-02 23:30:00+00:00"
+    assert held_in_words("backoff", late, AT, UTC) == "backoff until 23:30:00+00:00"
     assert held_in_words("paused", None) == "paused"

@@ -1,0 +1,73 @@
+"""What `prebuilds dev` tells, a person and a script, and what is true by then."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.dev_stack import START_S, DevStack, until
+
+FACTS = {"temporal_address", "temporal_ui", "database_url", "metrics", "pids"}
+SERVE_ONCE_THEN_WHEN_TOLD = (
+    'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
+    'exec python3 -m http.server "$1" --bind 127.0.0.1'
+)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """A stack of this file's own, since it is started again."""
+    stack = DevStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0")
+    stack.start()
+    yield stack
+    assert stack.stop() == 0
+    assert stack.processes() == {}
+
+
+def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None:
+    said = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
+    assert set(said.values()) == {"claims", "control", "provisioner"}
+    assert {role: url for url, role in said.items()} == own.facts["metrics"]
+    assert [httpx.get(url).status_code for url in said] == [200] * 3
+
+
+def test_a_refusal_is_json_where_that_is_asked_for(own: DevStack) -> None:
+    said = own.typed("dev", "--json")
+    assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
+    assert "is in use by the process" in said.json["error"]["message"]
+
+
+def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: DevStack) -> None:
+    told, printed = own.files / "told", own.files / "printed.json"
+    command = ["sh", "-c", SERVE_ONCE_THEN_WHEN_TOLD, "sh", "{port}", str(told)]
+    own.apply("back", 2, command=command)
+    own.wait_whole("back")
+    before = {w["id"]: w["address"] for w in own.workspaces("back")}
+    assert own.stop() == 0
+
+    own.begin("--json", out=printed)
+    until(lambda: set(own.processes()) == set(before), "their processes to be started again", START_S, own.log)
+    assert own.facts["pids"].keys() == {"supervisor", "postgres", "temporal"}, "nobody serves claims yet"
+    told.touch()
+    until(lambda: printed.read_text().endswith("\n"), "prebuilds dev to be ready", START_S, own.log)
+    assert [httpx.get(address).status_code for address in before.values()] == [200] * 2
+    assert {w["id"]: w["address"] for w in own.workspaces("back")} == before
+
+    [line] = printed.read_text().splitlines()
+    assert json.loads(line).keys() == FACTS
+    assert json.loads(line) == {key: own.facts[key] for key in FACTS}
+    assert "brought back 2 workspaces" in own.log.read_text()
+    for [pid] in own.processes().values():
+        os.kill(pid, signal.SIGKILL)
+    children = psutil.Process(own.facts["pids"]["supervisor"]).children
+    until(lambda: {child.pid for child in children()} <= set(own.facts["pids"].values()), "the dead to be reaped")
+    assert own.stop() == 0
+    assert printed.read_text() == f"{line}\n", "nothing else, to the end"
+    own.start()

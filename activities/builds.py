@@ -18,7 +18,7 @@ from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.replacements import Recorded, read_replacements
-from prebuilds.store.workspaces import show_workspace
+from prebuilds.store.workspaces import check_not_released, show_workspace
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 
@@ -63,11 +63,17 @@ class BuildActivities:
 
     @activity.defn
     async def locate_build(self, build_id: UUID) -> BuildPlace:
-        """Look up what the start did not say."""
+        """Look up what the start did not say, as for who waits for a build of another's.
+
+        Raises:
+            WorkspaceNotFound: There is no such build; or it is a start that succeeded, of a workspace released since.
+        """
         found = await builds.read_builds(self._engine, [build_id])
         if not found:
             raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
         facts = found[0]
+        if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
+            await check_not_released(self._engine, facts.workspace_id)  # its address may be somebody else's by now
         ended = await ended_outcome(self._engine, facts) if facts.status.ended else None
         return BuildPlace(facts.queue, facts.build_timeout.total_seconds(), ended)
 

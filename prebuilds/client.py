@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from temporalio.client import (
+    WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -28,6 +29,7 @@ from prebuilds.connecting import (
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
     connect,
+    described,
     error_of,
     reached,
     result_of,
@@ -85,8 +87,10 @@ class PrebuildsClient(ClaimsClient):
             build: What `claim` returned, or the id of any build.
             timeout: How long to wait; None for as long as the build may take.
         Returns:
-            How the build ended, with the workspace's address.
+            How the build ended, with the workspace's address; of one that had ended before, the address of now.
         Raises:
+            WorkspaceNotFound: No such build, or its workspace was released since it was made. A claim id has the same
+                answer for ever, so that it takes a new one to get another workspace.
             WorkspaceBuildFailed: It has ended otherwise than well. A hand-over is then tried again, as another build.
             TimeoutError: It has not ended in time, and goes on.
         """
@@ -103,21 +107,24 @@ class PrebuildsClient(ClaimsClient):
         return result
 
     async def _attach(self, build_id: UUID) -> Any:
-        """How a build has ended that somebody has started. None: nobody has, or its workflow failed."""
-        handle = self.temporal.get_workflow_handle(build_workflow_id(build_id))
-        for pause in ATTACH_PAUSES_S:
+        """How a build ends that somebody has started. None: nobody has, its workflow failed, or it had ended before
+        this was asked, and what it said then may be wrong by now."""
+        workflow_id = build_workflow_id(build_id)
+        for tries, pause in enumerate(ATTACH_PAUSES_S):
             try:
-                return await handle.result()
+                if (found := await described(self.temporal, workflow_id)) is not None:
+                    if tries == 0 and found.status is not WorkflowExecutionStatus.RUNNING:
+                        return None
+                    return await self.temporal.get_workflow_handle(workflow_id).result()
             except WorkflowFailureError:
                 return None
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise unanswered(error) from error
+                raise unanswered(error) from error
             await asyncio.sleep(pause)
         return None
 
     async def _start_build(self, build_id: UUID, search: Mapping[str, str | None]) -> Any:
-        """How a build ends that nobody has started; one that ended long ago, or at once in its claim, only says how."""
+        """How a build ends that nobody has started; one that has ended, also at once in its claim, only says how."""
         handle = await reached(
             start_short(
                 self.temporal,

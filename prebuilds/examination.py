@@ -23,7 +23,7 @@ from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
-from prebuilds.store.checkup import ServerFacts, provisioner_queues_in_use, read_server
+from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import check_reachable, create_engine, hide_password
 from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
@@ -47,6 +47,8 @@ SEE_WHY_NO_PASS = (
     "see what fails in the log of `python worker.py --role control`, and what the loop waits for with "
     f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
 )
+RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
+HELD_NAMED_MAX = 5
 MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
 
@@ -171,6 +173,18 @@ class Examination:
         found = await described(self._client, ORCHESTRATOR_ID)
         return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
+    async def presets(self) -> str:
+        rules = (await read_control(self._engine)).rules or self._settings.rules
+        held = await presets_held_for_good(self._engine, rules)
+        if held:
+            named = [f"{preset.path} ({preset.reason})" for preset in held[:HELD_NAMED_MAX]]
+            more = [f"{len(held) - len(named)} more"] if len(held) > len(named) else []
+            raise NotWell(
+                f"creations are held until somebody acts: {', '.join(named + more)}",
+                RESUME_PRESET.format(held[0].path) if len(held) == 1 else f"for each P: {RESUME_PRESET.format('P')}",
+            )
+        return "none is held until somebody acts"
+
     async def notifications(self) -> str:
         found = await count_failing(self._engine)
         if found.failing or found.given_up:
@@ -224,6 +238,7 @@ STEPS = (
     Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("schema_version", "temporal")),
     Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
     Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("schema_version", "temporal")),
+    Step("presets", Examination.presets, START_DATABASE, needs=("schema_version",)),
     Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("temporal",), timeout_s=fairness.TIMEOUT_S + 1),
 )

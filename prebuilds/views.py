@@ -281,6 +281,8 @@ class PresetExplanation(Payload):
     """The schedule's window that `desired` comes from; None: the base count."""
     base: int | None
     """None: no pool."""
+    settings_recorded: bool
+    """False: of so long ago they are not, and `desired`, `window` and `base` follow from the oldest that are."""
     held: str | None
     """Why creation is withheld now; of another time than now it is not known."""
     held_until: Timestamp | None

@@ -77,7 +77,8 @@ def _preset_told(found: PresetExplanation) -> str:
     by = f" by the window {found.window}" if found.window else ""
     base = "it has no pool" if found.base is None else f"base {found.base}"
     held = f"; creation held: {held_in_words(found.held, found.held_until)}" if found.held else ""
-    head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}, {base}{held}"
+    unsure = "" if found.settings_recorded else "; its settings of then are not recorded, these are the oldest known"
+    head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}, {base}{held}{unsure}"
     return "\n".join([head, f"preset {found.preset_id}", *_lines(found.events, found.at)])
 
 

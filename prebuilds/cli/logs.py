@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,8 +15,6 @@ from prebuilds.cli.output import document
 from prebuilds.cli.system import clock
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from prebuilds.store.build_logs import LoggedBuild
@@ -31,24 +30,29 @@ def logs(
         bool, typer.Option("--all", help="Of a workspace: every build's, not only the latest one's")
     ] = False,
 ) -> None:
-    """The log of a build, or of a workspace's latest build. Its error is the last line."""
+    """The log of a build, or of a workspace's latest build. Its error is the last line.
+
+    Of a released workspace it is that of the latest build that told anything.
+    """
 
     async def go() -> None:
-        from prebuilds.store.build_logs import find_logged_builds
+        from prebuilds.store.build_logs import find_logged_builds, latest_told
 
         told: list[LogLine] = []
         async with database() as engine:
             builds = await find_logged_builds(engine, of)
-            for build in builds if all_ else builds[-1:]:
-                if all_ and not output.AS_JSON:
+            released_at = builds[-1].released_at
+            for build in builds if all_ else [latest_told(builds)]:
+                headed = all_ or released_at is not None
+                if headed and not output.AS_JSON:
                     _print_heading(build)
                 async for line in _lines(engine, build, follow):
                     if not output.AS_JSON:
-                        _print(line, build.created_at)
+                        _print(line, build.created_at if headed else datetime.now(UTC))
                     told.append(line)
-        document({"lines": told})
-        if not told and not output.AS_JSON:
-            print("nothing is logged")
+        document({"released_at": released_at, "lines": told})
+        if not output.AS_JSON:
+            _print_end(bool(told), released_at)
 
     asyncio.run(go())
 
@@ -77,3 +81,14 @@ def _print_heading(build: LoggedBuild) -> None:
 
 def _print(line: LogLine, near: datetime) -> None:
     print(f"{clock(line.at, near)} {line.line}", flush=True)
+
+
+def _print_end(told: bool, released_at: datetime | None) -> None:
+    """What the lines do not say: that there are none, and whether the workspace is there."""
+    from prebuilds.store.build_logs import LOG_LIFE
+
+    if released_at is not None:
+        print(f"its workspace was released, and gone at {clock(released_at, None)}")
+    if not told:
+        kept = f"; lines are kept for {LOG_LIFE.days} days after a build's end" if released_at is not None else ""
+        print(f"nothing is logged{kept}")

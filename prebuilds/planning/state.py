@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from prebuilds.planning.holds import Held, creation_hold
 from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
@@ -54,6 +56,25 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
     except UnreadableSchedule as error:
         return Desired(base, unreadable=str(error))
     return Desired(base) if window is None else Desired(window.instances, window.cron)
+
+
+def before_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
+    """A preset as what is desired of it was set before *changes*.
+
+    Args:
+        changes: As `policy_changes` gives them, oldest first.
+    """
+    old: dict[str, Any] = {}
+    for change in changes:
+        for field, (before, _) in change.items():
+            old.setdefault(field, before)
+    windows = old.get("schedule", preset.windows)
+    return replace(
+        preset,
+        base_instances=old.get("instances", preset.base_instances),
+        timezone=old.get("timezone", preset.timezone),
+        windows=tuple((cron, instances) for cron, instances in windows),
+    )
 
 
 def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at: Instant) -> PoolState:

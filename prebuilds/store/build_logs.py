@@ -11,6 +11,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
+from prebuilds.payloads import parse_path
 from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
@@ -33,9 +34,17 @@ READ = text("""
     SELECT attempt, number, at, line FROM build_logs
      WHERE build_id = :id AND (attempt, number) > (:attempt, :number) ORDER BY attempt, number
 """)
-_BUILDS = "SELECT id, transition, stage, status, error, created_at, completed_at FROM workspace_builds"
-READ_BUILD = text(f"{_BUILDS} WHERE id = :id")
-BUILDS_OF = text(f"{_BUILDS} WHERE workspace_id = :id ORDER BY number")
+_BUILDS = """
+    SELECT b.id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
+           EXISTS (SELECT FROM build_logs l WHERE l.build_id = b.id) AS logged
+      FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
+"""
+READ_BUILD = text(f"{_BUILDS} WHERE b.id = :id")
+BUILDS_OF = text(f"{_BUILDS} WHERE b.workspace_id = :id ORDER BY b.number")
+LAST_RELEASED = text("""
+    SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
+     WHERE u.name = :owner AND w.name = :name AND w.deleted_at IS NOT NULL ORDER BY w.deleted_at DESC LIMIT 1
+""")
 FORGET = text("""
     DELETE FROM build_logs WHERE build_id IN (
         SELECT l.build_id FROM build_logs l JOIN workspace_builds b ON b.id = l.build_id
@@ -65,6 +74,10 @@ class LoggedBuild:
     error: str | None
     created_at: datetime
     completed_at: datetime | None
+    released_at: datetime | None
+    """When its workspace was gone; None while it is there."""
+    logged: bool
+    """Whether any of its lines is recorded, or its error is."""
 
     def last_lines(self) -> list[LogLine]:
         """What its end adds to the log: its error, if it had one."""
@@ -121,16 +134,32 @@ async def read_logged_build(engine: AsyncEngine, build_id: UUID) -> LoggedBuild:
 async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[LoggedBuild]:
     """The one build of that id; or all of a workspace (`owner/name` or id, also a deleted one's), oldest first.
 
+    Args:
+        reference: A name that no live workspace has is that of the last one released that had it.
     Raises:
         InvalidInput: Neither an id nor a path.
-        WorkspaceNotFound: No build and no workspace of that id, no live workspace of that name.
+        WorkspaceNotFound: No build and no workspace of that id, and never a workspace of that name.
     """
     async with engine.connect() as connection:
-        id = await resolve_workspace(connection, reference)
+        try:
+            id = await resolve_workspace(connection, reference)
+        except WorkspaceNotFound:
+            owner, name = parse_path(reference, 2, "workspace", "alice/alice-dev")
+            released = await connection.scalar(LAST_RELEASED, {"owner": owner, "name": name})
+            if released is None:
+                raise
+            id = released
         for statement in (READ_BUILD, BUILDS_OF):
             if rows := (await connection.execute(statement, {"id": id})).all():
                 return [_logged(row) for row in rows]
     raise WorkspaceNotFound(f"no build and no workspace has the id {id}", {"id": str(id)})
+
+
+def latest_told(builds: Sequence[LoggedBuild]) -> LoggedBuild:
+    """The latest of a workspace's builds; of a released one, the latest that told anything, if one did: its deletion
+    seldom does."""
+    telling = [build for build in builds if build.logged] if builds[-1].released_at is not None else []
+    return (telling or builds)[-1]
 
 
 def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
@@ -142,6 +171,8 @@ def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
         row.error,
         row.created_at,
         row.completed_at,
+        row.deleted_at,
+        row.logged or bool(row.error),
     )
 
 

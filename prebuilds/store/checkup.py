@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.planning.holds import Hold
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import Preset
+from prebuilds.planning.state import pool_state
+from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 
 READ_SERVER = text("""
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_num,
@@ -17,6 +23,9 @@ QUEUES_IN_USE = text("""
       FROM templates t JOIN template_versions v ON v.id = t.active_version_id
      WHERE t.deleted_at IS NULL AND NOT t.deprecated
 """)
+
+FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
+"""Holds that no time lifts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +50,28 @@ async def provisioner_queues_in_use(engine: AsyncEngine) -> set[str]:
     """The queues that the active versions of living templates name, as the templates write them."""
     async with engine.connect() as connection:
         return set((await connection.execute(QUEUES_IN_USE)).scalars())
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPreset:
+    path: str
+    reason: Hold
+
+
+async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldPreset]:
+    """Presets that create nothing until somebody acts, by path; one that never wants a prebuild lacks none."""
+    async with snapshot_transaction(engine) as connection:
+        # A pause is told before the other holds, and outlives none of them.
+        snapshot = replace(await snapshot_state(connection, rules), paused=False)
+    held = [
+        (item.preset, pool_state(item.preset, item.counts, item.history, snapshot).held) for item in snapshot.presets
+    ]
+    return [
+        HeldPreset(preset.path, hold.reason)
+        for preset, hold in held
+        if hold is not None and hold.reason in FOR_SOMEBODY and _ever_wants_one(preset)
+    ]
+
+
+def _ever_wants_one(preset: Preset) -> bool:
+    return bool(preset.base_instances or preset.waiting or any(instances for _, instances in preset.windows))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.state import Desired, desired_at
+from prebuilds.planning.snapshot import Preset
+from prebuilds.planning.state import Desired, before_changes, desired_at
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
@@ -38,6 +39,16 @@ PRESET_EVENTS = text("""
     SELECT at, kind, actor, data FROM newest ORDER BY at, id
 """)
 
+CHANGES_SINCE = text("""
+    SELECT data -> 'changes' AS changes FROM events
+     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed' AND at > :at ORDER BY id
+""")
+# Old events are forgotten, so that changes since then may be; before the first of a path's presets there were none.
+SETTINGS_RECORDED = text("""
+    SELECT (SELECT at FROM events ORDER BY id LIMIT 1) <= :at
+       AND EXISTS (SELECT FROM presets WHERE id = ANY(CAST(:presets AS uuid[])) AND created_at <= :at)
+""")
+
 READ_CLAIM = text("SELECT * FROM claims WHERE id = :id")
 CLAIM_EVENTS = text("""
     SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id
@@ -52,7 +63,8 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
 
     Args:
         reference: An id, or a path, of a deleted template too; the events are those of every preset of that path.
-        at: Desired is what the schedule, as it is stored now, says of then. None for now, with the hold there is.
+        at: Desired is what the preset's settings of then say, as far as changes since are recorded. None for now, with
+            the hold there is.
     Raises:
         InvalidInput: Neither an id nor a path.
         PresetNotFound: There never was such a preset.
@@ -60,14 +72,16 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
     async with snapshot_transaction(engine) as connection:
         found = (await find_presets_ever(connection, reference))[0]
         snapshot = await snapshot_preset(connection, found.id, rules)
-        preset, until = snapshot.preset, at or snapshot.taken_at
+        everywhere = [p.id for p in await find_presets_ever(connection, found.path)]
+        preset, until, recorded = snapshot.preset, at or snapshot.taken_at, True
+        if at is not None:
+            preset, recorded = await _as_set(connection, preset, everywhere, at)
         wanted, held = desired_at(preset, until), None
         if at is None:
             turns = plan_pass(await snapshot_state(connection, rules)).turns
             turn = next((turn for turn in turns if turn.item.preset.id == found.id), None)
             wanted = Desired(turn.state.desired, turn.state.window) if turn is not None else Desired(0)
             held = turn.held if turn is not None else None
-        everywhere = [p.id for p in await find_presets_ever(connection, found.path)]
         about = {"presets": everywhere, "at": until, "limit": EVENTS_MAX, "concern_all": CONCERN_ALL}
         events = _events(await connection.execute(PRESET_EVENTS, about))
     return PresetExplanation(
@@ -77,10 +91,20 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
         desired=wanted.instances,
         window=wanted.window,
         base=preset.base_instances,
+        settings_recorded=recorded,
         held=held.reason if held is not None else None,
         held_until=held.until if held is not None else None,
         events=events,
     )
+
+
+async def _as_set(
+    connection: AsyncConnection, preset: Preset, everywhere: Sequence[UUID], at: datetime
+) -> tuple[Preset, bool]:
+    """The preset by its settings of an instant, or by the oldest known; and whether those of then are."""
+    about = {"presets": everywhere, "at": at}
+    changes = await connection.scalars(CHANGES_SINCE, about)
+    return before_changes(preset, changes), bool(await connection.scalar(SETTINGS_RECORDED, about))
 
 
 async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +52,12 @@ VANISHED = text("""
     SELECT EXISTS (SELECT FROM inventory_sightings s JOIN workspaces w ON w.id = s.workspace_id
                     WHERE w.id = :id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at
                       AND w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded')
+""")
+RELEASED = text("""
+    SELECT u.name || '/' || w.name AS path, b.created_at AS at
+      FROM workspaces w JOIN users u ON u.id = w.owner_id
+      JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build AND b.transition = 'delete'
+     WHERE w.id = :id
 """)
 USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Before the build is looked at: what was waited for comes with the builds as they were before.
@@ -155,6 +161,20 @@ async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tup
         if recorded.fresh:
             await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
     return workspace_id, recorded
+
+
+async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
+    """Refuse a workspace whose deletion is recorded, for who comes for it late.
+
+    Raises:
+        WorkspaceNotFound: Says when it was released, and how to get another.
+    """
+    async with engine.connect() as connection:
+        released = (await connection.execute(RELEASED, {"id": workspace_id})).one_or_none()
+    if released is not None:
+        at = released.at.astimezone(UTC).isoformat(timespec="seconds")
+        details = {"workspace_id": str(workspace_id), "released_at": at}
+        raise WorkspaceNotFound(f"{released.path} was released at {at}; claim another with a new claim id", details)
 
 
 def status_word(transition: Transition, status: BuildStatus) -> str:

@@ -13,7 +13,7 @@ from prebuilds.payloads import OperatorRequest
 from tests.e2e.dev_stack import DevStack, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
-CLOCK = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"
+CLOCK = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d[+-]\d\d:\d\d"
 """With the date when that is another one: a test may run at midnight."""
 FAILING = {"command": ["false"], "ready": {"file": "never"}}
 PRESET_KEYS = {
@@ -24,7 +24,9 @@ TEMPLATE_KEYS = {
     *("id", "organization", "template", "provisioner", "queue", "version", "deprecated", "presets", "workspaces"),
 }
 TEMPLATE_CHANGE_KEYS = {"id", "template", "deprecated", "deleted", "changed"}
-EXPLAIN_PRESET_KEYS = {"preset", "preset_id", "at", "desired", "window", "base", "held", "held_until", "events"}
+EXPLAIN_PRESET_KEYS = {
+    *("preset", "preset_id", "at", "desired", "window", "base", "settings_recorded", "held", "held_until", "events"),
+}
 EXPLAIN_CLAIM_KEYS = {
     *("claim_id", "outcome", "miss_reason", "workspace_id", "preset_id", "created_at", "completed_at", "events"),
 }
@@ -124,6 +126,8 @@ def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStac
     assert "creation_held" in [event["kind"] for event in told["events"]]
     then = stack.ask("explain", "preset", told["preset_id"], "--at", told["at"])
     assert (then["at"], then["held"], then["events"]) == (told["at"], None, told["events"])
+    before = stack.cli("explain", "preset", path, "--at", "2020-01-01T00:00:00Z").out.splitlines()[0]
+    assert before.endswith("desired 1, base 1; its settings of then are not recorded, these are the oldest known")
 
     [first] = pooled(stack, "fails")
     lifted = stack.ask("presets", "resume", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -32,7 +33,7 @@ async def client(stack: DevStack) -> PrebuildsClient:
     return await PrebuildsClient.connect(stack.facts["temporal_address"])
 
 
-async def claim(client: PrebuildsClient, organization: str, name: str, **more: OnEmpty) -> ClaimResult:
+async def claim(client: PrebuildsClient, organization: str, name: str, **more: Any) -> ClaimResult:
     return await client.claim(preset=f"{organization}/python/small", owner="alice", name=name, **more)
 
 
@@ -97,6 +98,25 @@ async def test_waiting_has_an_end_of_its_own(stack: DevStack, client: PrebuildsC
     assert str(made.workspace_id) not in stack.processes()
     with pytest.raises(WorkspaceBuildFailed, match="canceled"):
         await client.wait_until_ready(made)
+
+
+async def test_a_claim_repeated_after_the_release_is_told_so_when_it_waits(
+    stack: DevStack, client: PrebuildsClient
+) -> None:
+    stack.apply("let-go", 1, **IDLE)
+    stack.wait_whole("let-go")
+    won = await claim(client, "let-go", "let-go", claim_id="let-go-1")
+    assert (await client.wait_until_ready(won)).status is BuildStatus.SUCCEEDED
+    assert stack.cli("release", "alice/let-go", "--wait").code == 0
+    assert await claim(client, "let-go", "let-go", claim_id="let-go-1") == won, "the same answer for ever"
+    for build in (won, won.build_id):
+        with pytest.raises(WorkspaceNotFound, match=r"alice/let-go was released at .*new claim id") as refused:
+            await client.wait_until_ready(build)
+        assert refused.value.details["workspace_id"] == str(won.workspace_id)
+    again = ("claim", "--preset", "let-go/python/small", "--owner", "alice", "--name", "let-go")
+    said = stack.cli("--json", *again, "--claim-id", "let-go-1", "--wait-ready")
+    assert (said.code, said.json["error"]["type"]) == (1, "WorkspaceNotFound")
+    stack.apply("let-go", 0, **IDLE)
 
 
 async def test_a_build_that_nobody_recorded_is_not_waited_for(stack: DevStack, client: PrebuildsClient) -> None:

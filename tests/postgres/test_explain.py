@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
@@ -34,6 +35,11 @@ SUNDAY_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 async def store(database_url: str) -> AsyncIterator[ClaimStore]:
     async with await create_claim_pool(database_url, size=2) as pool:
         yield ClaimStore(pool, enabled=True)
+
+
+async def policy_changes_at(engine: AsyncEngine) -> list[datetime]:
+    async with engine.connect() as connection:
+        return list(await connection.scalars(text("SELECT at FROM events WHERE kind = 'policy_changed' ORDER BY id")))
 
 
 async def kinds(engine: AsyncEngine, reference: str, at: datetime | None = None) -> list[str]:
@@ -98,6 +104,38 @@ async def test_what_the_schedule_wants_at_a_time(engine: AsyncEngine) -> None:
     assert (noon.at, noon.desired, noon.window, noon.base) == (MONDAY_NOON, 7, WINDOW["cron"], 2)
     night = await explain_preset(engine, PATH, RULES, SUNDAY_NOON)
     assert (night.desired, night.window, night.held) == (2, None, None)
+
+
+async def test_what_was_desired_follows_from_the_settings_of_then(engine: AsyncEngine) -> None:
+    made = await make_preset(engine, instances=2, timezone="UTC", schedule=[{"cron": "* * * * *", "instances": 5}])
+    await make_preset(engine, instances=3)
+    await make_preset(engine, instances=4)
+    await apply_file(engine, {"name": "small", "instances": 6}, queue="another")
+    await do(engine, "UPDATE events SET at = now() - make_interval(hours => 100 - id::int)")
+    await do(engine, "UPDATE presets SET created_at = (SELECT min(at) FROM events)")
+    changed = await policy_changes_at(engine)
+    assert (await find_preset(engine)).id != made.id
+
+    async def told(at: datetime) -> tuple[int, str | None, int | None, bool]:
+        found = await explain_preset(engine, PATH, RULES, at)
+        return found.desired, found.window, found.base, found.settings_recorded
+
+    before = timedelta(seconds=1)
+    assert await told(changed[0] - before) == (5, "* * * * *", 2, True)
+    assert await told(changed[0]) == (3, None, 3, True), "at the very instant it is changed"
+    assert await told(changed[1] - before) == (3, None, 3, True)
+    assert await told(changed[2] - before) == (4, None, 4, True)
+    assert await told(changed[2]) == (6, None, 6, True), "another version of it"
+    assert (await explain_preset(engine, PATH, RULES, None)).settings_recorded
+    assert await told(SUNDAY_NOON) == (5, "* * * * *", 2, False), "the oldest known"
+
+
+async def test_settings_whose_changes_may_be_forgotten_are_not_vouched_for(engine: AsyncEngine) -> None:
+    await make_preset(engine)
+    await do(engine, "UPDATE presets SET created_at = now() - interval '200 days'")
+    long_ago = datetime.now(UTC) - timedelta(days=100)
+    found = await explain_preset(engine, PATH, RULES, long_ago)
+    assert (found.desired, found.settings_recorded) == (1, False)
 
 
 async def test_the_hold_is_told_of_now_alone(engine: AsyncEngine) -> None:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.build_log import BuildLog
 from prebuilds.api import ProvisionFailed
+from prebuilds.cli.system import clock
 from prebuilds.provisioners.base import Progress, Provision
+from prebuilds.store.build_end import end_build
+from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.vocabulary import build_id_of
+from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
 from tests.postgres.build_log_steps import Telling, log_of, recorded, run, telling
 from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import fail
+from tests.rows import do, one
 
 
 @pytest.fixture
@@ -103,3 +110,55 @@ async def test_a_build_that_told_nothing_is_said_so(
     [workspace_id] = await fail(engine, await make_preset(engine, template="other"), 1)
     _, out = await cli(database_url, capsys, monkeypatch, str(workspace_id))
     assert out.endswith(" no\n")
+
+
+async def test_an_older_days_lines_say_which_day(
+    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_id = await recorded(engine)
+    async with BuildLog(engine, build_id) as log:
+        log.tell("made")
+    for table in ("workspace_builds SET created_at = :at WHERE id", "build_logs SET at = :at WHERE build_id"):
+        await do(engine, f"UPDATE {table} = :id", at=datetime(2026, 3, 2, 12, 0, tzinfo=UTC), id=build_id)
+    _, out = await cli(database_url, capsys, monkeypatch, str(build_id))
+    assert out == f"{clock(datetime(2026, 3, 2, 12, 0, tzinfo=UTC), None)} made\n"
+
+
+async def released(engine: AsyncEngine, workspace_id: UUID) -> UUID:
+    _, deletion = await release_workspace(engine, str(workspace_id), "ops")
+    await begin_build(engine, deletion.id)
+    await end_build(engine, deletion.id, BuildStatus.SUCCEEDED)
+    return deletion.id
+
+
+async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
+    engine: AsyncEngine,
+    store: ClaimStore,
+    database_url: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace_id = await claimed(engine, store, handed_over=False)
+    handed = build_id_of(workspace_id, 2)
+    await run(engine, telling("handed over"), handed)
+    deletion = await released(engine, workspace_id)
+    gone = await one(engine, "SELECT deleted_at AS at FROM workspaces WHERE id = :id", id=workspace_id)
+    end = f"its workspace was released, and gone at {clock(gone.at, None)}\n"
+
+    for reference in ("alice/dev", str(workspace_id)):
+        code, out = await cli(database_url, capsys, monkeypatch, reference)
+        assert code == 0
+        assert f"start (claim), build {handed}\n" in out
+        assert out.endswith(f" handed over\n{end}")
+    code, out = await cli(database_url, capsys, monkeypatch, "--json", "alice/dev")
+    told = json.loads(out)
+    assert ([line["line"] for line in told["lines"]], told["released_at"] is None) == (["handed over"], False)
+    code, out = await cli(database_url, capsys, monkeypatch, str(deletion))
+    assert out.endswith(f"{end}nothing is logged; lines are kept for 14 days after a build's end\n"), "it said nothing"
+
+    another = await claimed(engine, store, claim_id="another")
+    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev")
+    assert (code, out) == (0, "nothing is logged\n"), "the name is that of the one that lives"
+    await released(engine, another)
+    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev")
+    assert "handed over" not in out, "the last one that had it"

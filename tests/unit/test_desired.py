@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prebuilds.planning.plan import state_of
-from prebuilds.planning.state import Desired, desired_at
+from prebuilds.planning.state import Desired, before_changes, desired_at
 from tests.unit.pools import (
     CANCELING,
     DELETE,
@@ -53,6 +53,19 @@ def test_a_window_decides_within_its_hours_and_the_base_outside(at: datetime, ex
     assert (state.window, state.unreadable_schedule) == (expected.window, None)
     state = state_of(replace(snapshot(), taken_at=at, preset=replace(preset, active=False)))
     assert (state.desired, state.target, state.missing, state.window) == (0, 0, 0, None)
+
+
+def test_changes_are_undone_back_to_the_first() -> None:
+    now = replace(PRESET, base_instances=9, **OFFICE)
+    changes: list[dict[str, Any]] = [
+        {"instances": [None, 4], "default": [False, True]},
+        {"schedule": [[["* 1 * * *", 2]], []], "timezone": ["Asia/Tokyo", None], "expire_after_seconds": [None, 60.0]},
+        {"instances": [4, 9], "schedule": [[], [["* 8-18 * * 1-5", 10]]], "timezone": [None, "Europe/Berlin"]},
+    ]
+    before = replace(now, base_instances=None, timezone="Asia/Tokyo", windows=(("* 1 * * *", 2),))
+    assert before_changes(now, changes) == before
+    assert before_changes(now, changes[2:]) == replace(now, base_instances=4, timezone=None, windows=())
+    assert before_changes(now, []) == now
 
 
 @pytest.mark.parametrize(("base", "expected"), [(None, 0), (0, 0), (1, 1)])

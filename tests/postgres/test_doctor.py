@@ -1,0 +1,68 @@
+"""What the doctor finds in the database alone: presets whose creations have stopped until somebody acts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.doctor import Check, examine
+from prebuilds.settings import Settings
+from prebuilds.store.control import pause
+from prebuilds.store.presets import lift_holds
+from tests.builders import make_preset
+from tests.postgres.pool_steps import RULES, fail
+
+PATH = "acme/python/small"
+
+
+@pytest.fixture(autouse=True)
+def _no_temporal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody listens there, and nobody else can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        yield
+
+
+async def presets_check(database_url: str) -> Check:
+    checks = (await examine(Settings(database_url=database_url))).checks
+    return next(check for check in checks if check.name == "presets")
+
+
+@pytest.mark.parametrize(
+    ("reason", "failures", "error_type"),
+    [("hard_limited", 3, "ProvisionFailed"), ("validation_failed", 1, "InvalidSource")],
+)
+async def test_a_preset_that_is_held_until_somebody_acts_is_found(
+    engine: AsyncEngine, database_url: str, reason: str, failures: int, error_type: str
+) -> None:
+    preset = await make_preset(engine)
+    assert (await presets_check(database_url)).ok
+    await fail(engine, preset, failures, error_type)
+    found = await presets_check(database_url)
+    assert (found.ok, found.detail) == (False, f"creations are held until somebody acts: {PATH} ({reason})")
+    assert (found.remedy or "").endswith(f"run `prebuilds presets resume {PATH}`")
+    await pause(engine, "ops", "a pause hides nothing")
+    assert await presets_check(database_url) == found
+    await lift_holds(engine, PATH, RULES, "ops")
+    assert (await presets_check(database_url)).ok
+
+
+async def test_what_time_lifts_and_what_wants_no_prebuild_is_well(engine: AsyncEngine, database_url: str) -> None:
+    await fail(engine, await make_preset(engine, template="backs-off"), 1)
+    await fail(engine, await make_preset(engine, template="wants-none", instances=0), 3)
+    assert (await presets_check(database_url)).ok
+    nightly = {"timezone": "UTC", "schedule": [{"cron": "* 3 1 1 *", "instances": 1}]}
+    await fail(engine, await make_preset(engine, template="new-year", instances=0, **nightly), 3)
+    assert "acme/new-year/small (hard_limited)" in ((await presets_check(database_url)).detail or "")
+
+
+async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: str) -> None:
+    for template in "abcdefg":
+        await fail(engine, await make_preset(engine, template=template), 3)
+    found = await presets_check(database_url)
+    assert (found.detail or "").endswith("acme/e/small (hard_limited), 2 more")
+    assert "`prebuilds presets resume P`" in (found.remedy or "")

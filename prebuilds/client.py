@@ -93,11 +93,11 @@ class PrebuildsClient(ClaimsClient):
                 answer for ever, so that it takes a new one to get another workspace.
             WorkspaceBuildFailed: It has ended otherwise than well. A hand-over is then tried again, as another build.
             TimeoutError: It has not ended in time, and goes on.
+            StackUnreachable: Temporal, or for a build that has ended a control worker, does not answer.
         """
         build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _attributes_of_build(build))
         async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
-            ended = await self._attach(build_id) or await self._start_build(build_id, search)
-        result = WorkspaceBuildResult.model_validate(ended)
+            result = WorkspaceBuildResult.model_validate(await self._end_of_build(build_id, search))
         if result.status is not BuildStatus.SUCCEEDED:
             details = {"build_id": str(build_id), "error": result.error}
             canceled = result.status is BuildStatus.CANCELED
@@ -106,25 +106,31 @@ class PrebuildsClient(ClaimsClient):
             )
         return result
 
-    async def _attach(self, build_id: UUID) -> Any:
-        """How a build ends that somebody has started. None: nobody has, its workflow failed, or it had ended before
-        this was asked, and what it said then may be wrong by now."""
+    async def _end_of_build(self, build_id: UUID, search: Mapping[str, str | None]) -> Any:
+        """How a build ends, whether somebody has started it or not; of one that had ended before this was asked, what
+        is so now."""
         workflow_id = build_workflow_id(build_id)
         for tries, pause in enumerate(ATTACH_PAUSES_S):
             try:
                 if (found := await described(self.temporal, workflow_id)) is not None:
-                    if tries == 0 and found.status is not WorkflowExecutionStatus.RUNNING:
-                        return None
+                    if tries == 0 and found.status is WorkflowExecutionStatus.COMPLETED:
+                        return await self._start_build(build_id, search, within=OPERATION_TIMEOUT)
                     return await self.temporal.get_workflow_handle(workflow_id).result()
             except WorkflowFailureError:
-                return None
+                break
             except RPCError as error:
                 raise unanswered(error) from error
             await asyncio.sleep(pause)
-        return None
+        return await self._start_build(build_id, search)
 
-    async def _start_build(self, build_id: UUID, search: Mapping[str, str | None]) -> Any:
-        """How a build ends that nobody has started; one that has ended, also at once in its claim, only says how."""
+    async def _start_build(
+        self, build_id: UUID, search: Mapping[str, str | None], within: timedelta | None = None
+    ) -> Any:
+        """How a build ends that nobody has started; one that has ended, also at once in its claim, only says how.
+
+        Args:
+            within: For one that has ended, so that its workflow only looks it up.
+        """
         handle = await reached(
             start_short(
                 self.temporal,
@@ -134,6 +140,7 @@ class PrebuildsClient(ClaimsClient):
                 task_queue=CONTROL_QUEUE,
                 search=search,
                 priority=Priority(priority_key=PEOPLE_PRIORITY, fairness_key=str(build_id)),
+                within=within,
             )
         )
         return await result_of(handle)

@@ -20,6 +20,7 @@ from temporalio.common import (
 )
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import TimeoutError as WorkflowTimeout
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
@@ -134,9 +135,12 @@ async def start_short(
     priority: Priority = Priority.default,
     eager: bool = False,
     attach: bool = True,
+    within: timedelta | None = None,
 ) -> WorkflowHandle[Any, Any]:
     """Start a short workflow, or attach to the one that runs under this id; the database decides what happened.
 
+    Args:
+        within: After this it is ended as timed out; that costs a timer.
     Raises:
         WorkflowAlreadyStartedError: One runs, and *attach* is false.
     """
@@ -149,6 +153,7 @@ async def start_short(
                 id=id,
                 task_queue=task_queue,
                 task_timeout=TASK_TIMEOUT,
+                execution_timeout=within,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 id_conflict_policy=running,
                 search_attributes=SearchAttributes.typed(**(search or {})),
@@ -200,5 +205,6 @@ def error_of(cause: BaseException | None) -> PrebuildsError:
         return ERRORS[cause.type](cause.message, details)
     if isinstance(cause, CancelledError):
         return RequestCanceled("the request was cancelled before it was answered; ask again")
-    message = "no worker has answered in time; is `worker.py` running?" if cause is None else f"{cause}"
-    return StackUnreachable(f"the workflow did not end well: {message}")
+    if cause is None or isinstance(cause, WorkflowTimeout):
+        return StackUnreachable("no worker has answered in time; is `worker.py` running?")
+    return StackUnreachable(f"the workflow did not end well: {cause}")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 READY_POLL_S = 0.1
+BACK_TIMEOUT_S = 30.0
+"""For a pool's workspaces after a restart; one that answers later is found dead by the probes, unless it is claimed."""
 NOT_READY = f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
 ROLES = ("claims", "control", "provisioner")
 """A process each: planning must not hold the interpreter against claims."""
@@ -28,8 +30,9 @@ ROLES = ("claims", "control", "provisioner")
 def dev() -> None:
     """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
 
-    The workspaces' processes end with it, and come back at the next start with the same ids and folders, before
-    anybody can claim one. With --json it prints one line once all is up: where everything is, as in stack.json.
+    The workspaces' processes end with it, and come back at the next start with the same ids and folders; a pool's have
+    half a minute to answer before anybody can claim one. With --json it prints one line once all is up: where
+    everything is, as in stack.json.
     """
     asyncio.run(_dev())
 
@@ -93,17 +96,18 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
 
 
 async def _bring_back(state_dir: Path) -> None:
-    """Start again the workspaces that have ended with the last stack, and wait until they answer."""
+    """Start again the workspaces that have ended with the last stack, and wait until a pool's answer."""
     from prebuilds import provisioners
 
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            restored = await provisioners.restore(state_dir, until_ready=True)
-    except TimeoutError:
-        _say(f"some workspaces do not answer within {READY_TIMEOUT_S:g} s; going on without them")
+    restored = await provisioners.restore(state_dir)
+    if not restored:
         return
-    if restored:
-        _say(f"brought back {restored} workspaces")
+    _say(f"brought back {len(restored)} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until a pool's answer")
+    try:
+        async with asyncio.timeout(BACK_TIMEOUT_S):
+            await provisioners.wait_restored(state_dir, restored)
+    except TimeoutError:
+        _say("some do not answer yet; going on without them")
 
 
 async def _everything_answers(address: str, database_url: str) -> None:

@@ -88,7 +88,7 @@ def _print_end(told: bool, released_at: datetime | None) -> None:
     from prebuilds.store.build_logs import LOG_LIFE
 
     if released_at is not None:
-        print(f"its workspace was released, and gone at {clock(released_at, None)}")
+        print(f"its workspace is gone, since {clock(released_at, None)}")
     if not told:
         kept = f"; lines are kept for {LOG_LIFE.days} days after a build's end" if released_at is not None else ""
         print(f"nothing is logged{kept}")

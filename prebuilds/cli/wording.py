@@ -16,16 +16,18 @@ RENAMED = {
     "wait_timeout_seconds": "--timeout",
 }
 """Options that are called otherwise than the fields they set; the others only have dashes."""
-IN_ADVICE = re.compile(r"\b(on_empty|on_timeout|autostart_schedule)\b")
-"""Fields that messages name in passing."""
+MAPPINGS = ("parameters", "claim_parameters")
+"""Fields that are typed as `--option key=value`."""
+IN_ADVICE = re.compile(r"\b((?:with|needs|needs an) )(on_empty|on_timeout|autostart_schedule)\b")
+"""Fields that messages name in passing; elsewhere it may be what somebody typed."""
 
 
 def in_options(argv: Sequence[str], error: PrebuildsError) -> str:
     """What *error* says, with the options of the command that *argv* names in place of the fields they set."""
-    options, told = _options(argv), str(error)
-    for field, message in error.details.items():
-        told = told.replace(f"{field}: {message}", f"{_option(field, options)}: {message}")
-    return IN_ADVICE.sub(lambda found: _option(found[0], options), told)
+    options = _options(argv)
+    told = IN_ADVICE.sub(lambda found: found[1] + _option(found[2], options), str(error))
+    fields = "|".join(re.escape(field) for field in sorted(error.details, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])({fields})(?=: )", lambda found: _option(found[1], options), told) if fields else told
 
 
 def _option(field: str, options: set[str]) -> str:
@@ -34,7 +36,9 @@ def _option(field: str, options: set[str]) -> str:
     option = RENAMED.get(name, f"--{name.replace('_', '-')}")
     if option not in options:
         return field
-    return option if not part or part.isdigit() else f"{option} {part}"
+    if not part or part.isdigit():
+        return option
+    return f"{option} {part}" if name in MAPPINGS else field
 
 
 def _options(argv: Sequence[str]) -> set[str]:

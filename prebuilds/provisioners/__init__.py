@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import UUID
 
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import InvalidSource, Provisioner
@@ -41,13 +43,14 @@ def hands_over(name: str, source: dict[str, Any]) -> bool:
             return True
 
 
-async def restore(state_dir: Path, *, until_ready: bool = False) -> int:
-    """Bring back the workspaces that should run on this host and do not. Returns how many were started.
+async def restore(state_dir: Path) -> list[UUID]:
+    """Bring back the workspaces that should run on this host and do not. Returns those that were started."""
+    return await ProcessProvisioner(state_dir).restore()
 
-    Args:
-        until_ready: Return when they answer, have ended, or have had their `ready_timeout`.
-    """
-    return await ProcessProvisioner(state_dir).restore(until_ready=until_ready)
+
+async def wait_restored(state_dir: Path, workspace_ids: Sequence[UUID]) -> None:
+    """Return when those of them that nobody was told of answer, have ended, or have had their `ready_timeout`."""
+    await ProcessProvisioner(state_dir).wait_restored(workspace_ids)
 
 
 async def suspend(state_dir: Path) -> int:

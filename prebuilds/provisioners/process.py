@@ -167,16 +167,14 @@ class ProcessProvisioner:
         """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
         return len(await self._each(self._suspend_one, self._folders.all()))
 
-    async def restore(self, *, until_ready: bool = False) -> int:
-        """Start again what should run and does not: after `suspend`, or a reboot. Returns how many were started.
+    async def restore(self) -> list[UUID]:
+        """Start again what should run and does not: after `suspend`, or a reboot. Returns those that were started."""
+        return await self._each(self._restore_one, self._folders.all())
 
-        Args:
-            until_ready: Return when they answer, have ended, or have had their `ready_timeout`.
-        """
-        started = await self._each(self._restore_one, self._folders.all())
-        if until_ready and started:
-            await self._each(self._restored_answers, started, at_once=len(started))
-        return len(started)
+    async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
+        """Return when those of them that nobody was told of answer, have ended, or have had their `ready_timeout`."""
+        idle = [id_ for id_ in workspace_ids if not self._folders.claim_file(id_).exists()]
+        await self._each(self._restored_answers, idle, at_once=len(idle) or 1)
 
     async def _each(
         self, act: Callable[[UUID], Awaitable[bool]], workspace_ids: Sequence[UUID], at_once: int = AT_ONCE

@@ -15,6 +15,7 @@ from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, before_changes, desired_at
+from prebuilds.store.events import EVENT_LIFE
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
@@ -41,12 +42,22 @@ PRESET_EVENTS = text("""
 
 CHANGES_SINCE = text("""
     SELECT data -> 'changes' AS changes FROM events
-     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed' AND at > :at ORDER BY id
+     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed' AND at > :at
+       AND jsonb_typeof(data -> 'changes') = 'object'
+     ORDER BY id
 """)
-# Old events are forgotten, so that changes since then may be; before the first of a path's presets there were none.
+# Old events are forgotten, so that changes since then may be; before the first of a path's presets there were none; and
+# one that came back after its template was deleted, or after a version without it, was compared with nothing.
 SETTINGS_RECORDED = text("""
-    SELECT (SELECT at FROM events ORDER BY id LIMIT 1) <= :at
+    SELECT (:at >= now() - CAST(:life AS interval) OR (SELECT at FROM events ORDER BY id LIMIT 1) <= :at)
        AND EXISTS (SELECT FROM presets WHERE id = ANY(CAST(:presets AS uuid[])) AND created_at <= :at)
+       AND NOT EXISTS (
+           SELECT FROM events e JOIN presets p ON p.id = e.preset_id
+            WHERE e.preset_id = ANY(CAST(:presets AS uuid[])) AND e.kind = 'version_activated' AND e.at > :at
+              AND NOT EXISTS (
+                  SELECT FROM template_versions v JOIN presets before ON before.template_version_id = v.id
+                   WHERE v.template_id = p.template_id AND v.number = CAST(e.data ->> 'replaces' AS int)
+                     AND before.name = p.name))
 """)
 
 READ_CLAIM = text("SELECT * FROM claims WHERE id = :id")
@@ -63,8 +74,8 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
 
     Args:
         reference: An id, or a path, of a deleted template too; the events are those of every preset of that path.
-        at: Desired is what the preset's settings of then say, as far as changes since are recorded. None for now, with
-            the hold there is.
+        at: Desired is what the preset's settings of then say, as far as changes since are recorded, were it active
+            then. None for now, with the hold there is.
     Raises:
         InvalidInput: Neither an id nor a path.
         PresetNotFound: There never was such a preset.
@@ -104,7 +115,8 @@ async def _as_set(
     """The preset by its settings of an instant, or by the oldest known; and whether those of then are."""
     about = {"presets": everywhere, "at": at}
     changes = await connection.scalars(CHANGES_SINCE, about)
-    return before_changes(preset, changes), bool(await connection.scalar(SETTINGS_RECORDED, about))
+    recorded = await connection.scalar(SETTINGS_RECORDED, about | {"life": EVENT_LIFE})
+    return before_changes(preset, changes), bool(recorded)
 
 
 async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:

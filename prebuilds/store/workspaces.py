@@ -54,10 +54,10 @@ VANISHED = text("""
                       AND w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded')
 """)
 RELEASED = text("""
-    SELECT u.name || '/' || w.name AS path, b.created_at AS at
+    SELECT u.name || '/' || w.name AS path,
+           (SELECT min(created_at) FROM workspace_builds WHERE workspace_id = w.id AND transition = 'delete') AS at
       FROM workspaces w JOIN users u ON u.id = w.owner_id
-      JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build AND b.transition = 'delete'
-     WHERE w.id = :id
+     WHERE w.id = :id AND w.latest_transition = 'delete'
 """)
 USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Before the build is looked at: what was waited for comes with the builds as they were before.
@@ -174,7 +174,9 @@ async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
     if released is not None:
         at = released.at.astimezone(UTC).isoformat(timespec="seconds")
         details = {"workspace_id": str(workspace_id), "released_at": at}
-        raise WorkspaceNotFound(f"{released.path} was released at {at}; claim another with a new claim id", details)
+        raise WorkspaceNotFound(
+            f"{released.path} is gone, released at {at}; claim another with a new claim id", details
+        )
 
 
 def status_word(transition: Transition, status: BuildStatus) -> str:

@@ -247,22 +247,29 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     await driver.stop(later(stopped), log)
     assert await driver.suspend() == 1
     assert set((await running(driver)).values()) == {False}
-    assert await ProcessProvisioner(tmp_path).restore() == 1
-    assert await driver.restore() == 0
+    assert len(await ProcessProvisioner(tmp_path).restore()) == 1
+    assert len(await driver.restore()) == 0
     assert await running(driver) == {runs.workspace_id: True, stopped.workspace_id: False}
     again = await driver.apply(runs, log)
     assert again.address == made.address
 
 
-async def test_what_is_restored_answers_where_that_is_waited_for(driver: ProcessProvisioner, tmp_path: Path) -> None:
+async def test_what_is_restored_is_waited_for_unless_it_is_claimed(driver: ProcessProvisioner) -> None:
+    never_again = {"command": ["sh", "-c", "test -e bad || touch up; exec sleep infinity"], "ready": {"file": "up"}}
     serves, ends = wanted(SERVE), wanted({**SLEEP, "command": ["sh", "-c", "test ! -e bad && exec sleep 1000"]})
+    claimed = wanted(never_again, owner="alice", claimed=True)
     await driver.apply(serves, log)
-    home = Path((await driver.apply(ends, log)).resources["folder"])
-    (home / "bad").touch()
-    assert await driver.suspend() == 2
-    assert await driver.restore(until_ready=True) == 2, "one that ends again keeps nobody"
+    for asked in (ends, claimed):
+        home = Path((await driver.apply(asked, log)).resources["folder"])
+        (home / "bad").touch()
+        (home / "up").unlink(missing_ok=True)
+    assert await driver.suspend() == 3
+    restored = await driver.restore()
+    assert set(restored) == {asked.workspace_id for asked in (serves, ends, claimed)}
+    async with asyncio.timeout(30):
+        await driver.wait_restored(restored)  # one that ends again keeps nobody
     assert await driver.probe(serves.workspace_id)
-    assert await driver.restore(until_ready=True) == 1
+    assert await driver.restore() == [ends.workspace_id]
 
 
 async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisioner) -> None:
@@ -274,12 +281,12 @@ async def test_what_failed_to_start_again_is_not_restored(driver: ProcessProvisi
     again = later(later(first), ready_timeout_s=0.2)
     with pytest.raises(ProvisionFailed, match="not ready"):
         await driver.apply(again, log)
-    assert await driver.restore() == 0
+    assert len(await driver.restore()) == 0
     assert await running(driver) == {first.workspace_id: False}
     (home / "bad").unlink()
     await driver.apply(later(later(first)), log)  # the same build, and time enough
     assert await driver.suspend() == 1
-    assert await driver.restore() == 1
+    assert len(await driver.restore()) == 1
 
 
 @pytest.mark.parametrize(

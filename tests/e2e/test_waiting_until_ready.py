@@ -110,7 +110,7 @@ async def test_a_claim_repeated_after_the_release_is_told_so_when_it_waits(
     assert stack.cli("release", "alice/let-go", "--wait").code == 0
     assert await claim(client, "let-go", "let-go", claim_id="let-go-1") == won, "the same answer for ever"
     for build in (won, won.build_id):
-        with pytest.raises(WorkspaceNotFound, match=r"alice/let-go was released at .*new claim id") as refused:
+        with pytest.raises(WorkspaceNotFound, match=r"alice/let-go is gone, released at .*new claim id") as refused:
             await client.wait_until_ready(build)
         assert refused.value.details["workspace_id"] == str(won.workspace_id)
     again = ("claim", "--preset", "let-go/python/small", "--owner", "alice", "--name", "let-go")

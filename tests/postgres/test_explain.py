@@ -138,6 +138,45 @@ async def test_settings_whose_changes_may_be_forgotten_are_not_vouched_for(engin
     assert (found.desired, found.settings_recorded) == (1, False)
 
 
+async def test_settings_are_not_vouched_for_across_a_time_without_the_preset(engine: AsyncEngine) -> None:
+    async def told(at: datetime) -> tuple[int, bool]:
+        found = await explain_preset(engine, PATH, RULES, at)
+        return found.desired, found.settings_recorded
+
+    async def database_clock() -> datetime:
+        async with engine.connect() as connection:
+            at = await connection.scalar(text("SELECT clock_timestamp()"))
+        assert isinstance(at, datetime)
+        return at
+
+    await make_preset(engine, instances=2)
+    first = await database_clock()
+    assert await told(first) == (2, True)
+    await apply_file(engine, {"name": "other"}, queue="another")
+    without = await database_clock()
+    await apply_file(engine, {"name": "small", "instances": 6}, queue="third")
+    back = await database_clock()
+    await make_preset(engine, instances=7)
+    assert await told(back) == (6, True)
+    assert [(await told(at))[1] for at in (without, first)] == [False, False]
+
+    await delete_template(engine, "acme/python", "ann")
+    assert await told(back) == (6, True)
+    await make_preset(engine, instances=9)
+    assert await told(await database_clock()) == (9, True)
+    assert (await told(back))[1] is False
+
+
+async def test_a_change_that_another_release_recorded_otherwise_is_passed_over(engine: AsyncEngine) -> None:
+    await make_preset(engine, instances=2)
+    await make_preset(engine, instances=3)
+    await do(
+        engine,
+        """UPDATE events SET at = at + interval '1 hour', data = '{"text": "?"}' WHERE kind = 'policy_changed'""",
+    )
+    assert (await explain_preset(engine, PATH, RULES, datetime.now(UTC))).desired == 3
+
+
 async def test_the_hold_is_told_of_now_alone(engine: AsyncEngine) -> None:
     preset = await make_preset(engine, instances=2)
     await fail(engine, preset, 1)

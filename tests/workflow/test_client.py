@@ -17,7 +17,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from prebuilds import client as client_module
-from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled
+from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import SearchAttributes, reached, start_short
 from prebuilds.search_attributes import register
@@ -81,6 +81,18 @@ async def test_a_build_that_had_ended_is_asked_for_anew(builds: PrebuildsClient)
     await start(builds.temporal, build_id)
     assert (await builds.temporal.get_workflow_handle(build_workflow_id(build_id)).result())["address"] == RECORDER
     assert (await builds.wait_until_ready(build_id)).address == CLIENT, "its address may be another by now"
+
+
+async def test_a_build_that_had_ended_is_not_asked_for_for_ever(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "OPERATION_TIMEOUT", timedelta(milliseconds=200))
+    client, build_id = PrebuildsClient(dev.client), uuid4()
+    async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[TellsWhoStartedIt]):
+        await start(dev.client, build_id)
+        await dev.client.get_workflow_handle(build_workflow_id(build_id)).result()
+    with pytest.raises(StackUnreachable, match="worker"):
+        await client.wait_until_ready(build_id)
 
 
 async def test_a_build_that_nobody_starts_is_started_for_who_waits(builds: PrebuildsClient) -> None:

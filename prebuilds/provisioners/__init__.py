@@ -49,7 +49,7 @@ async def restore(state_dir: Path) -> list[UUID]:
 
 
 async def wait_restored(state_dir: Path, workspace_ids: Sequence[UUID]) -> None:
-    """Return when those of them that nobody was told of answer, have ended, or have had their `ready_timeout`."""
+    """Return when those that nobody has claimed answer, have ended, or have had their `ready_timeout`."""
     await ProcessProvisioner(state_dir).wait_restored(workspace_ids)
 
 

@@ -172,7 +172,7 @@ class ProcessProvisioner:
         return await self._each(self._restore_one, self._folders.all())
 
     async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
-        """Return when those of them that nobody was told of answer, have ended, or have had their `ready_timeout`."""
+        """Return when those that nobody has claimed answer, have ended, or have had their `ready_timeout`."""
         idle = [id_ for id_ in workspace_ids if not self._folders.claim_file(id_).exists()]
         await self._each(self._restored_answers, idle, at_once=len(idle) or 1)
 

@@ -122,6 +122,8 @@ async def test_a_crash_between_start_and_record_is_found_by_its_tag(
 
     def crash_after(*args: Any, **kwargs: Any) -> Any:
         pids.append(spawn(*args, **kwargs).pid)
+        while not psutil.Process(pids[-1]).environ():
+            pass  # for an instant after its exec there is none to be seen; who comes after a crash comes later
         raise KeyboardInterrupt  # like a kill: nothing of ours runs after it
 
     monkeypatch.setattr(process_host, "spawn", crash_after)

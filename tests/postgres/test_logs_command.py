@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TypeAlias
 from uuid import UUID
 
 import pytest
@@ -28,6 +28,8 @@ from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import fail
 from tests.rows import do, one
 
+Logs: TypeAlias = Callable[..., Awaitable[tuple[int, str]]]
+
 
 @pytest.fixture
 async def store(database_url: str) -> AsyncIterator[ClaimStore]:
@@ -35,23 +37,21 @@ async def store(database_url: str) -> AsyncIterator[ClaimStore]:
         yield ClaimStore(pool, enabled=True)
 
 
-async def cli(
-    database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> Any:
+@pytest.fixture
+def logs(database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logs:
+    """Run `prebuilds logs`: its exit code, and what it prints."""
     from prebuilds.cli import run as run_cli
 
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
-    code = await asyncio.to_thread(run_cli, ["logs", *words])
-    return code, capsys.readouterr().out
+
+    async def told(*words: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(run_cli, ["logs", *words])
+        return code, capsys.readouterr().out
+
+    return told
 
 
-async def test_logs_of_a_workspace_are_its_latest_builds(
-    engine: AsyncEngine,
-    store: ClaimStore,
-    database_url: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_logs_of_a_workspace_are_its_latest_builds(engine: AsyncEngine, store: ClaimStore, logs: Logs) -> None:
     workspace_id = await claimed(engine, store, handed_over=False)
     first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
     async with BuildLog(engine, first) as log:
@@ -59,7 +59,7 @@ async def test_logs_of_a_workspace_are_its_latest_builds(
     await run(engine, telling("handing over", error=ProvisionFailed("no owner")), second)
 
     async def lines(*words: str) -> list[tuple[str, str]]:
-        code, out = await cli(database_url, capsys, monkeypatch, "--json", *words)
+        code, out = await logs("--json", *words)
         assert code == 0
         return [(line["build_id"], line["line"]) for line in json.loads(out)["lines"]]
 
@@ -68,7 +68,7 @@ async def test_logs_of_a_workspace_are_its_latest_builds(
     assert await lines("alice/dev", "-f") == handed
     assert await lines(str(workspace_id), "--all") == [made, *handed]
     assert await lines(str(first)) == [made]
-    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev", "--all")
+    code, out = await logs("alice/dev", "--all")
     assert code == 0
     assert [line.split(" ", 1)[1] for line in out.splitlines() if ", build " not in line] == [
         "made",
@@ -78,9 +78,7 @@ async def test_logs_of_a_workspace_are_its_latest_builds(
     assert f"start (claim), build {second}" in out
 
 
-async def test_following_ends_with_the_build(
-    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_following_ends_with_the_build(engine: AsyncEngine, logs: Logs) -> None:
     build_id, go_on = await recorded(engine), asyncio.Event()
 
     async def act(_: Provision, progress: Progress) -> None:
@@ -90,7 +88,7 @@ async def test_following_ends_with_the_build(
         raise ProvisionFailed("too late")
 
     build = asyncio.create_task(run(engine, Telling(act), build_id))
-    following = asyncio.create_task(cli(database_url, capsys, monkeypatch, "--json", "-f", str(build_id)))
+    following = asyncio.create_task(logs("--json", "-f", str(build_id)))
     async with asyncio.timeout(10):
         while await log_of(engine, build_id) != ["begun"]:
             await asyncio.sleep(0.02)
@@ -102,25 +100,21 @@ async def test_following_ends_with_the_build(
     assert [line["line"] for line in json.loads(out)["lines"]] == ["begun", "at the end", "too late"]
 
 
-async def test_a_build_that_told_nothing_is_said_so(
-    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_build_that_told_nothing_is_said_so(engine: AsyncEngine, logs: Logs) -> None:
     build_id = await recorded(engine)
-    assert await cli(database_url, capsys, monkeypatch, str(build_id)) == (0, "nothing is logged\n")
+    assert await logs(str(build_id)) == (0, "nothing is logged\n")
     [workspace_id] = await fail(engine, await make_preset(engine, template="other"), 1)
-    _, out = await cli(database_url, capsys, monkeypatch, str(workspace_id))
+    _, out = await logs(str(workspace_id))
     assert out.endswith(" no\n")
 
 
-async def test_an_older_days_lines_say_which_day(
-    engine: AsyncEngine, database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_older_days_lines_say_which_day(engine: AsyncEngine, logs: Logs) -> None:
     build_id = await recorded(engine)
     async with BuildLog(engine, build_id) as log:
         log.tell("made")
     for table in ("workspace_builds SET created_at = :at WHERE id", "build_logs SET at = :at WHERE build_id"):
         await do(engine, f"UPDATE {table} = :id", at=datetime(2026, 3, 2, 12, 0, tzinfo=UTC), id=build_id)
-    _, out = await cli(database_url, capsys, monkeypatch, str(build_id))
+    _, out = await logs(str(build_id))
     assert out == f"{clock(datetime(2026, 3, 2, 12, 0, tzinfo=UTC), None)} made\n"
 
 
@@ -132,11 +126,7 @@ async def released(engine: AsyncEngine, workspace_id: UUID) -> UUID:
 
 
 async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
-    engine: AsyncEngine,
-    store: ClaimStore,
-    database_url: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    engine: AsyncEngine, store: ClaimStore, logs: Logs
 ) -> None:
     workspace_id = await claimed(engine, store, handed_over=False)
     handed = build_id_of(workspace_id, 2)
@@ -146,19 +136,19 @@ async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
     end = f"its workspace is gone, since {clock(gone.at, None)}\n"
 
     for reference in ("alice/dev", str(workspace_id)):
-        code, out = await cli(database_url, capsys, monkeypatch, reference)
+        code, out = await logs(reference)
         assert code == 0
         assert f"start (claim), build {handed}\n" in out
         assert out.endswith(f" handed over\n{end}")
-    code, out = await cli(database_url, capsys, monkeypatch, "--json", "alice/dev")
+    code, out = await logs("--json", "alice/dev")
     told = json.loads(out)
     assert ([line["line"] for line in told["lines"]], told["released_at"] is None) == (["handed over"], False)
-    code, out = await cli(database_url, capsys, monkeypatch, str(deletion))
+    code, out = await logs(str(deletion))
     assert out.endswith(f"{end}nothing is logged; lines are kept for 14 days after a build's end\n"), "it said nothing"
 
     another = await claimed(engine, store, claim_id="another")
-    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev")
+    code, out = await logs("alice/dev")
     assert (code, out) == (0, "nothing is logged\n"), "the name is that of the one that lives"
     await released(engine, another)
-    code, out = await cli(database_url, capsys, monkeypatch, "alice/dev")
+    code, out = await logs("alice/dev")
     assert "handed over" not in out, "the last one that had it"

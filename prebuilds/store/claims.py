@@ -26,8 +26,8 @@ from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import NAMESPACE, MissReason, build_id_of
 
 CLAIM = """
-    SELECT answer, fresh, organization, template, preset, build_is_open_v1((answer ->> 'build_id')::uuid) AS build_open
-      FROM claim_workspace_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+    SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
+      FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 """
 # A batch holds rows while it waits for others, as single claims never do: so it takes turns, at its preset's row, with
 # passes, `apply` and other batches, which do so too. The template keeps its active version: all get the same one.

@@ -52,7 +52,7 @@ PEOPLE = text("""
       FROM users o, users i WHERE o.name = :owner AND i.name = :initiator
 """)
 HAND_OVER = text("""
-    SELECT hand_over_v1(
+    SELECT hand_over(
         :claim_id, :request_hash, :workspace_id, :build_id, :number, :address, :preset_id, :version_id, :hands_over,
         :owner_id, :owner, :initiator_id, :initiator, :name, :autostart, :next_start,
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),

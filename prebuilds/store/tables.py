@@ -370,6 +370,9 @@ settings = Table(
     "settings",
     metadata,
     Column("id", Boolean, primary_key=True, server_default=text("true")),
+    Column("deployment_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    # A part of every new prebuild's id: after a restore, no number of a pass makes an id a second time.
+    Column("epoch", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("paused_by", Text),
     Column("paused_reason", Text),

@@ -1,4 +1,4 @@
-"""The first schema"""
+"""The first schema: every table, and the functions that claims are made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 PREBUILDS_USER_ID = "9ec06886-022a-5691-8f67-4b8be10e9cb6"
-CLAIM_FUNCTION = Path(__file__).with_name("claim_workspace_v1.sql").read_text()
+FUNCTIONS = ("hand_over", "claim_workspace", "build_is_open")
 
 
 def upgrade() -> None:
@@ -50,6 +50,19 @@ def upgrade() -> None:
         postgresql_where=sa.text("workspace_id IS NOT NULL"),
     )
     op.create_table(
+        "inventory_sightings",
+        sa.Column("workspace_id", sa.Uuid(), nullable=False),
+        sa.Column("provisioner", sa.Text(), nullable=False),
+        sa.Column("place", sa.Text(), nullable=False),
+        sa.Column("finding", sa.Text(), nullable=False),
+        sa.Column("first_seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("sightings", sa.Integer(), nullable=False),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("finding IN ('orphan', 'vanished')", name="inventory_sightings_finding_check"),
+        sa.PrimaryKeyConstraint("workspace_id", "provisioner", "place", name=op.f("inventory_sightings_pkey")),
+    )
+    op.create_table(
         "organizations",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -71,6 +84,8 @@ def upgrade() -> None:
     op.create_table(
         "settings",
         sa.Column("id", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("deployment_id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("epoch", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("paused_reason", sa.Text(), nullable=True),
@@ -81,6 +96,8 @@ def upgrade() -> None:
         sa.Column("loop_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("passes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("last_pass_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("rules", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("inventory_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("loop IN ('never_started', 'running', 'stopped')", name="settings_loop_check"),
         sa.CheckConstraint("id", name="settings_one_row_check"),
         sa.PrimaryKeyConstraint("id", name=op.f("settings_pkey")),
@@ -135,6 +152,7 @@ def upgrade() -> None:
         sa.Column("provisioner", sa.Text(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("hands_over", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.ForeignKeyConstraint(["template_id"], ["templates.id"], name=op.f("template_versions_template_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("template_versions_pkey")),
@@ -208,6 +226,10 @@ def upgrade() -> None:
         sa.Column("latest_build", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("latest_transition", sa.Text(), nullable=True),
         sa.Column("latest_status", sa.Text(), nullable=True),
+        sa.Column("latest_ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("kept", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("probe_failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("probe_failed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "(claimed_at IS NULL) OR (owner_id <> '9ec06886-022a-5691-8f67-4b8be10e9cb6')",
             name="workspaces_claimed_has_owner_check",
@@ -296,6 +318,8 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_type", sa.Text(), nullable=True),
         sa.Column("provisioner_state", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("attempt_scheduled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("dispatches", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("next_dispatch_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -326,6 +350,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("workspace_id", "number", name=op.f("workspace_builds_workspace_id_number_key")),
     )
     op.create_index("workspace_builds_created_idx", "workspace_builds", ["created_at"], unique=False)
+    op.create_index(
+        "workspace_builds_creations_idx",
+        "workspace_builds",
+        ["preset_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("number = 1 AND status IN ('succeeded', 'failed')"),
+    )
+    op.create_index(
+        "workspace_builds_failed_creations_idx",
+        "workspace_builds",
+        ["preset_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("number = 1 AND status = 'failed'"),
+    )
     op.create_index(
         "workspace_builds_failed_idx",
         "workspace_builds",
@@ -362,6 +400,66 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('pending', 'running', 'canceling')"),
     )
     op.create_table(
+        "build_logs",
+        sa.Column("build_id", sa.Uuid(), nullable=False),
+        sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["build_id"], ["workspace_builds.id"], name=op.f("build_logs_build_id_fkey")),
+        sa.PrimaryKeyConstraint("build_id", "attempt", "number", name=op.f("build_logs_pkey")),
+    )
+    op.create_index("build_logs_begun_idx", "build_logs", ["at"], unique=False, postgresql_where=sa.text("number = 1"))
+    op.create_table(
+        "claim_queue",
+        sa.Column("claim_id", sa.Text(), nullable=False),
+        sa.Column("position", sa.BigInteger(), sa.Identity(always=False), nullable=False),
+        sa.Column("workflow_id", sa.Text(), nullable=False),
+        sa.Column("template_id", sa.Uuid(), nullable=False),
+        sa.Column("preset_name", sa.Text(), nullable=False),
+        sa.Column("request", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("request_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("deadline", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("refusal", sa.Text(), nullable=True),
+        sa.Column("looked_after_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
+        sa.ForeignKeyConstraint(["claim_id"], ["claims.id"], name=op.f("claim_queue_claim_id_fkey")),
+        sa.ForeignKeyConstraint(["template_id"], ["templates.id"], name=op.f("claim_queue_template_id_fkey")),
+        sa.PrimaryKeyConstraint("claim_id", name=op.f("claim_queue_pkey")),
+    )
+    op.create_index("claim_queue_looked_after_idx", "claim_queue", ["looked_after_at"], unique=False)
+    op.create_index(
+        "claim_queue_waiting_idx",
+        "claim_queue",
+        ["template_id", "preset_name", "position"],
+        unique=False,
+        postgresql_where=sa.text("decided_at IS NULL"),
+    )
+    op.create_table(
+        "notifications",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("notifier", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("build_id", sa.Uuid(), nullable=False),
+        sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("status", sa.Text(), server_default=sa.text("'due'"), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("(status = 'due') = (ended_at IS NULL)", name="notifications_ended_check"),
+        sa.CheckConstraint("notifier IN ('log', 'webhook')", name="notifications_notifier_check"),
+        sa.CheckConstraint("status IN ('due', 'sent', 'given_up')", name="notifications_status_check"),
+        sa.ForeignKeyConstraint(["build_id"], ["workspace_builds.id"], name=op.f("notifications_build_id_fkey")),
+        sa.PrimaryKeyConstraint("id", "notifier", name=op.f("notifications_pkey")),
+    )
+    op.create_index(
+        "notifications_due_idx", "notifications", ["due_at"], unique=False, postgresql_where=sa.text("status = 'due'")
+    )
+    op.create_table(
         "resource_replacements",
         sa.Column("build_id", sa.Uuid(), nullable=False),
         sa.Column("resource", sa.Text(), nullable=False),
@@ -376,6 +474,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("build_id", "resource", name=op.f("resource_replacements_pkey")),
     )
+    for function in FUNCTIONS:
+        op.execute(Path(__file__).with_name(f"{function}.sql").read_text())
     op.execute("INSERT INTO settings DEFAULT VALUES")
     op.execute(f"INSERT INTO users (id, name) VALUES ('{PREBUILDS_USER_ID}', 'prebuilds')")
-    op.execute(CLAIM_FUNCTION)

@@ -3,7 +3,7 @@
 -- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim leaves nothing behind.
 -- `fresh` is false when an earlier attempt had decided already and this is its answer again. An empty pool with p_held null
 -- decides nothing yet: the caller finds out whether creation is held there, and asks again with the answer.
-CREATE FUNCTION claim_workspace_v2(
+CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
@@ -115,7 +115,7 @@ BEGIN
              LIMIT 1 FOR NO KEY UPDATE;
         END IF;
         IF FOUND THEN
-            answer := hand_over_v1(
+            answer := hand_over(
                 p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
                 v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner, p_owner,
                 v_initiator, p_initiator, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
@@ -156,13 +156,13 @@ BEGIN
                 v_preset.template_version_id, p_claim_parameters, now() + interval '1 second');
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'created', miss_reason = v_miss,
-               answer = claim_workspace_v2.answer, workspace_id = p_new_workspace_id, completed_at = now()
+               answer = claim_workspace.answer, workspace_id = p_new_workspace_id, completed_at = now()
          WHERE id = p_claim_id;
     ELSE
         answer := jsonb_build_object('preset_id', v_preset.id, 'source', NULL, 'miss_reason', v_miss);
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'missed', miss_reason = v_miss,
-               answer = claim_workspace_v2.answer, completed_at = now()
+               answer = claim_workspace.answer, completed_at = now()
          WHERE id = p_claim_id;
     END IF;
     IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- others go on to wait

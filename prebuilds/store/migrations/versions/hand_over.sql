@@ -2,7 +2,7 @@
 -- holds the workspace's row. Both ways to win end here: a claim that finds a prebuild, and one that waited for it.
 --
 -- Where the provisioner has nothing to do at the hand-over, its build has succeeded by this alone.
-CREATE FUNCTION hand_over_v1(
+CREATE FUNCTION hand_over(
     p_claim_id text, p_request_hash bytea, p_workspace_id uuid, p_build_id uuid, p_number int, p_address text,
     p_preset_id uuid, p_version_id uuid, p_hands_over boolean, p_owner_id uuid, p_owner text, p_initiator_id uuid,
     p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb

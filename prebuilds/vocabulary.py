@@ -11,7 +11,7 @@ from uuid import UUID, uuid5
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
 
 NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
-"""Of every uuid5 in the system."""
+"""Namespace of ids that are the same in every deployment. Ids of what a deployment makes never derive from it."""
 PREBUILDS_USER = "prebuilds"
 PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
 """The system user that owns what nobody has claimed."""

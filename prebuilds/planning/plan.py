@@ -21,7 +21,6 @@ from prebuilds.planning.snapshot import (
     is_unhealthy,
 )
 from prebuilds.planning.state import PoolState, pool_state
-from prebuilds.vocabulary import NAMESPACE
 
 CREATES_PER_PASS_MAX = 100
 """Of one preset. A pool of thousands fills over several passes; none of them holds its transaction for long."""
@@ -94,7 +93,9 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
     return ReconcilePlan(
         pass_number,
         preset.id,
-        create=[prebuild_id(preset.id, pass_number, n) for n in range(min(create, CREATES_PER_PASS_MAX))],
+        create=[
+            prebuild_id(snapshot.epoch, preset.id, pass_number, n) for n in range(min(create, CREATES_PER_PASS_MAX))
+        ],
         delete=delete[:DELETES_PER_PASS_MAX],
         held=held,
         held_until=until,
@@ -126,9 +127,14 @@ def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
     return due | {p.id: Reason.EVIDENCE for p in oldest_first if is_evidence_due(p, snapshot.taken_at, snapshot.rules)}
 
 
-def prebuild_id(preset_id: UUID, pass_number: int, ordinal: int) -> UUID:
-    """The id of the *ordinal*th workspace that a pass creates: planned twice, it is the same one."""
-    return uuid5(NAMESPACE, f"{preset_id}/{pass_number}/{ordinal}")
+def prebuild_id(epoch: UUID, preset_id: UUID, pass_number: int, ordinal: int) -> UUID:
+    """The id of the *ordinal*th workspace that a pass creates: planned twice, it is the same one.
+
+    Args:
+        epoch: The database's. No other deployment, and no earlier life of this database, has it; so no id of theirs
+            is ever made here, whatever their passes are numbered.
+    """
+    return uuid5(epoch, f"{preset_id}/{pass_number}/{ordinal}")
 
 
 def prebuild_name(workspace_id: UUID) -> str:

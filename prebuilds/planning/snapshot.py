@@ -170,6 +170,8 @@ class GlobalSnapshot(Instant):
 class PresetSnapshot(Instant):
     """One pool's rows, in any order."""
 
+    epoch: UUID
+    """The database's, a part of the ids of what is created."""
     preset: Preset
     prebuilds: list[Prebuild] = field(default_factory=list)
     history: CreationHistory = field(default_factory=CreationHistory)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -23,7 +23,7 @@ from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
-from prebuilds.vocabulary import NAMESPACE, MissReason, build_id_of
+from prebuilds.vocabulary import MissReason, build_id_of
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
@@ -251,7 +251,9 @@ class ClaimStore:
         held: bool | None,
     ) -> Claimed:
         """`claim` on a connection of the caller's, inside its transaction."""
-        workspace_id = uuid5(NAMESPACE, f"claim/{claim_id}")
+        # The id of a workspace that this attempt may create. It may be a random one: the claim's row holds the answer,
+        # so that no other attempt creates a second.
+        workspace_id = uuid4()
         organization, template, preset = target.path or (None, None, None)
         ttl = None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds)
         try:

@@ -28,7 +28,7 @@ from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 
 ISOLATION = text("SELECT current_setting('transaction_isolation')")
 
-INSTANT = text("SELECT now() AS taken_at, paused, passes FROM settings")
+INSTANT = text("SELECT now() AS taken_at, paused, passes, epoch FROM settings")
 
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
@@ -206,6 +206,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         taken_at=instant.taken_at,
         paused=instant.paused,
         rules=rules,
+        epoch=instant.epoch,
         preset=_preset(row, windows.get(preset_id, ()), waiting),
         prebuilds=[_prebuild(p) for p in prebuilds],
         history=next((_history(h) for h in history), CreationHistory()),

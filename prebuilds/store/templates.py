@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent, preset_id
-from prebuilds.vocabulary import NAMESPACE
 
 APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
 
@@ -112,7 +111,7 @@ async def find_organization(connection: AsyncConnection, name: str) -> tuple[UUI
 
 
 async def create_organization(connection: AsyncConnection, name: str, *, enabled: bool) -> UUID:
-    organization_id = uuid5(NAMESPACE, f"organization/{name}")
+    organization_id = uuid4()  # and so all ids below it are this deployment's alone
     await connection.execute(CREATE_ORGANIZATION, {"id": organization_id, "name": name, "enabled": enabled})
     return organization_id
 
@@ -123,7 +122,7 @@ async def switch_organization(connection: AsyncConnection, organization_id: UUID
 
 async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
     """Make those that are not known; returns which those were."""
-    users = {"ids": [uuid5(NAMESPACE, f"user/{name}") for name in names], "names": list(names)}
+    users = {"ids": [uuid4() for _ in names], "names": list(names)}
     return set(await connection.scalars(CREATE_USERS, users))
 
 

@@ -27,6 +27,7 @@ from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.identity import read_identity
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_transaction
 from prebuilds.vocabulary import BuildStatus, build_id_of
@@ -42,6 +43,12 @@ U = TypeVar("U")
 _names = count(1)
 
 
+async def planned_ids(engine: AsyncEngine, preset_id: UUID, pass_number: int, number: int) -> list[UUID]:
+    """The ids that a pass plans for so many creations."""
+    epoch = (await read_identity(engine)).epoch
+    return [prebuild_id(epoch, preset_id, pass_number, n) for n in range(number)]
+
+
 async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
     """So many creations, recorded and not begun, whatever the preset's count and holds are."""
     wanted = await one(engine, "SELECT desired_instances, limit_reset_at FROM presets WHERE id = :id", id=preset.id)
@@ -49,7 +56,7 @@ async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int)
         engine, "UPDATE presets SET desired_instances = 10000, limit_reset_at = now() WHERE id = :id", id=preset.id
     )
     pass_number = await next_pass_number(engine)
-    ids = [prebuild_id(preset.id, pass_number, n) for n in range(number)]
+    ids = await planned_ids(engine, preset.id, pass_number, number)
     assert (await create_prebuilds(engine, preset.id, pass_number, ids, RULES)).workspace_ids == ids
     await do(
         engine,

@@ -17,7 +17,7 @@ from prebuilds.api import (
     TemplateNotFound,
     TemplateUnavailable,
 )
-from prebuilds.planning.plan import deletions, prebuild_id, state_of
+from prebuilds.planning.plan import deletions, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
@@ -28,7 +28,16 @@ from prebuilds.store.presets import invalidate, lift_holds, list_presets
 from prebuilds.store.retiring import delete_template, deprecate_template, list_templates
 from prebuilds.store.snapshots import next_pass_number
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
-from tests.postgres.pool_steps import RULES, claim, fail, make_ready, record_prebuilds, snapshot_of, workspace_ids
+from tests.postgres.pool_steps import (
+    RULES,
+    claim,
+    fail,
+    make_ready,
+    planned_ids,
+    record_prebuilds,
+    snapshot_of,
+    workspace_ids,
+)
 from tests.rows import do, events, one, rows_of
 
 PATH, TEMPLATE = "acme/python/small", "acme/python"
@@ -186,7 +195,7 @@ async def test_operators_appliers_and_passes_never_wait_in_a_circle(engine: Asyn
 
     async def reconcile(preset: MadePreset) -> None:
         number = await next_pass_number(engine)
-        await create_prebuilds(engine, preset.id, number, [prebuild_id(preset.id, number, 0)], RULES)
+        await create_prebuilds(engine, preset.id, number, await planned_ids(engine, preset.id, number, 1), RULES)
 
     for n in range(8):
         order = names if n % 2 else names[::-1]

@@ -12,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import SnapshotIsolationError, SupersededPass
-from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.store.actions import take_due_actions
@@ -27,7 +26,7 @@ from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapsho
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import apply_file, make_preset
-from tests.postgres.pool_steps import RULES, claim, make_ready, record_prebuilds, workspace_ids
+from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, workspace_ids
 from tests.rows import do, one, rows_of
 
 
@@ -40,7 +39,7 @@ async def store(database_url: str) -> AsyncIterator[ClaimStore]:
 async def test_a_plan_carried_out_twice_at_once_makes_each_once(engine: AsyncEngine) -> None:
     preset = await make_preset(engine, instances=5)
     number = await next_pass_number(engine)
-    ids = [prebuild_id(preset.id, number, n) for n in range(5)]
+    ids = await planned_ids(engine, preset.id, number, 5)
     written = await asyncio.gather(*[create_prebuilds(engine, preset.id, number, ids, RULES) for _ in range(3)])
     assert [w.workspace_ids for w in written] == [ids] * 3, "each attempt answers alike"
     assert (await one(engine, "SELECT count(*) FROM workspace_builds")).count == 5
@@ -53,7 +52,7 @@ async def test_a_late_pass_writes_nothing(engine: AsyncEngine) -> None:
     rows = await rows_of(engine)
     for write in (create_prebuilds, delete_prebuilds, cancel_creations):
         with pytest.raises(SupersededPass):
-            await write(engine, preset.id, late, [prebuild_id(preset.id, late, 0)], RULES)
+            await write(engine, preset.id, late, await planned_ids(engine, preset.id, late, 1), RULES)
     assert await rows_of(engine) == rows
 
 
@@ -65,7 +64,7 @@ async def test_nothing_is_created_for_what_changed_since_the_plan(engine: AsyncE
         await pause(engine, "ops", "why")
     else:
         await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
-    written = await create_prebuilds(engine, preset.id, number, [prebuild_id(preset.id, number, 0)], RULES)
+    written = await create_prebuilds(engine, preset.id, number, await planned_ids(engine, preset.id, number, 1), RULES)
     assert (written.workspace_ids, written.lost) == ([], 1)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
-from prebuilds.planning.plan import plan_preset, prebuild_id, state_of
+from prebuilds.planning.plan import plan_preset, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
@@ -23,7 +23,7 @@ from prebuilds.store.probes import count_probe_failure, forget_probe_failures, l
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
-from tests.postgres.pool_steps import RULES, fail, make_ready, record_prebuilds, snapshot_of
+from tests.postgres.pool_steps import RULES, fail, make_ready, planned_ids, record_prebuilds, snapshot_of
 from tests.rows import do, events, one
 
 SOON = timedelta(0)
@@ -310,7 +310,7 @@ async def test_pending_builds_stay_within_the_capacity_however_many_write_at_onc
     numbers = [await next_pass_number(engine) for _ in presets]
     await asyncio.gather(
         *[
-            create_prebuilds(engine, p.id, number, [prebuild_id(p.id, number, n) for n in range(4)], rules)
+            create_prebuilds(engine, p.id, number, await planned_ids(engine, p.id, number, 4), rules)
             for p, number in zip(presets, numbers, strict=True)
         ]
     )

@@ -24,6 +24,7 @@ from prebuilds.planning.snapshot import (
 )
 from prebuilds.vocabulary import BuildStatus, Transition
 
+EPOCH = UUID(int=7)
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday."""
 TICK = timedelta(microseconds=1)
@@ -65,6 +66,7 @@ def snapshot(
     """`PRESET` with these rows; *changes* are the preset's."""
     return PresetSnapshot(
         taken_at=NOW,
+        epoch=EPOCH,
         paused=paused,
         rules=rules or Rules(),
         preset=replace(PRESET, **changes),
@@ -179,6 +181,7 @@ def pools(draw: st.DrawFn) -> PresetSnapshot:
     """One pool at random, not paused."""
     return PresetSnapshot(
         taken_at=NOW,
+        epoch=EPOCH,
         paused=False,
         rules=draw(RULES),
         preset=draw(PRESETS),

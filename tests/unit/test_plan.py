@@ -21,11 +21,11 @@ from prebuilds.planning.plan import (
 )
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Prebuild, PresetSnapshot, is_evidence_due, is_expired, is_unhealthy
-from prebuilds.vocabulary import NAMESPACE
 from tests.unit.pools import (
     CANCELED,
     CANCELING,
     DELETE,
+    EPOCH,
     FAILED,
     HOUR,
     NOW,
@@ -252,7 +252,9 @@ def test_ids_repeat_with_the_pass_and_never_with_another() -> None:
     first, again, other = (plan_preset(snapshot(), n).create for n in (1, 1, 2))
     assert first == again
     assert not {*first} & {*other}
-    assert first[0] == prebuild_id(PRESET.id, 1, 0) == uuid5(NAMESPACE, f"{PRESET.id}/1/0")
+    assert first[0] == prebuild_id(EPOCH, PRESET.id, 1, 0) == uuid5(EPOCH, f"{PRESET.id}/1/0")
+    later = plan_preset(replace(snapshot(), epoch=UUID(int=8)), 1).create
+    assert not {*first} & {*later}, "neither another deployment nor a restored database repeats an id"
     assert len({prebuild_name(i) for i in (*first, *other)}) == 6
     assert plan_preset(snapshot(prebuild(1)), 1).create == first[:2], "a shorter plan of the pass has the same ids"
     assert not {*first} & {*plan_preset(snapshot(id=UUID(int=2)), 1).create}

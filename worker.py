@@ -39,10 +39,12 @@ from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
@@ -88,8 +90,12 @@ async def serve(
     """Run the workers of *options* until the block ends; then drain them."""
     dispatcher = Dispatcher(engine, client)
     running = Running()
+    deployment_id = (await read_identity(engine)).deployment_id
     background: list[Callable[[], Coroutine[Any, Any, None]]] = []
     async with AsyncExitStack() as stack:
+        if "provisioner" in options.roles:  # before anything is served or touched
+            enter_state_dir(settings.state_dir, deployment_id)
+            stack.enter_context(only_worker(settings.state_dir))
         stack.push_async_callback(dispatcher.drain)
         if "claims" in options.roles:
             claims = claims_worker_on(client, engine, db_url, dispatcher, settings)
@@ -97,12 +103,12 @@ async def serve(
         if "control" in options.roles:
             running.workers.append(_control_worker(client, settings, engine, dispatcher))
         if "provisioner" in options.roles:
-            driver = cache(lambda name: provisioners.load(name, settings.state_dir))
+            driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
             host = host_id(settings.state_dir)
-            await provisioners.restore(settings.state_dir)
+            await provisioners.restore(settings.state_dir, deployment_id)
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
             prober = Prober(engine, dispatcher, driver, options.queues, host)
-            inventory = InventoryActivities(engine, dispatcher, driver, host)
+            inventory = InventoryActivities(engine, dispatcher, driver, host, settings.orphans)
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
@@ -186,6 +192,8 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
 
     Raises:
         StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+        OwnedByAnother: The state folder is another deployment's.
+        StateFolderInUse: Another provisioner worker serves it.
     """
     db_url = database_url(settings)
     await check_reachable(db_url)

@@ -19,14 +19,16 @@ from activities.heartbeat import heartbeating
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import Payload
 from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, missing
-from prebuilds.provisioners.base import Locality, Provisioner
+from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
+from prebuilds.settings import Orphans
 from prebuilds.store import inventory
+from prebuilds.store.identity import read_identity
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryRow
 
 logger = logging.getLogger(__name__)
 
-Action = Literal["none", "removed", "replaced", "told", "failed"]
+Action = Literal["none", "removed", "replaced", "reported", "told", "failed"]
 
 ROWS_MAX = 500
 """Of one look's findings that are told; all are remembered, and acted on."""
@@ -76,6 +78,7 @@ class InventoryActivities:
         dispatcher: Dispatcher,
         driver: Callable[[str], Provisioner],
         host: str,
+        orphans: Orphans = "remove",
         *,
         young: timedelta = YOUNG,
         apart: timedelta = APART,
@@ -83,6 +86,7 @@ class InventoryActivities:
         """Args:
         driver: Gives the driver of a name, the same one each time.
         host: Names this host.
+        orphans: Whether orphans are removed, or only reported.
         young: Younger things are nobody's orphans yet.
         apart: Two sightings must be, before something is done.
         """
@@ -90,6 +94,7 @@ class InventoryActivities:
         self._dispatcher = dispatcher
         self._driver = driver
         self._host = host
+        self._orphans = orphans
         self._young = young
         self._apart = apart
 
@@ -107,7 +112,8 @@ class InventoryActivities:
                 return Looked()  # nothing was begun yet, so that no host is recorded: nothing to be found here
             looked_at = await inventory.read_clock(self._engine)
             items = await driver.inventory()
-            existing = [Existing(item.workspace_id, item.running, item.created_at) for item in items]
+            epoch = (await read_identity(self._engine)).epoch
+            existing = [_existing(item, epoch) for item in items]
             recorded = await inventory.read_recorded(self._engine, place, [item.workspace_id for item in items])
             existing += await _not_gone(driver, missing(existing, recorded, looked_at), looked_at)
             comparison = compare(
@@ -132,7 +138,13 @@ class InventoryActivities:
         confirmed = [one for one in found if one.confirmed]
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
             actions[one.sighting.workspace_id] = await self._follow_up(place, one)
-        orphans = [one.sighting.workspace_id for one in confirmed if one.sighting.finding is Finding.ORPHAN]
+        orphans: list[UUID] = []
+        for one in [one for one in confirmed if one.sighting.finding is Finding.ORPHAN]:
+            if one.removable and self._orphans == "remove":
+                orphans.append(one.sighting.workspace_id)
+            else:
+                await inventory.report_orphan(self._engine, place, one)
+                actions[one.sighting.workspace_id] = "reported"
         random.shuffle(orphans)  # else those that cannot be removed would be before the others every time
         clock = asyncio.get_running_loop().time
         begin_until = clock() + REMOVALS_BEGIN_WITHIN_S
@@ -195,6 +207,17 @@ async def _not_gone(driver: Provisioner, ids: list[UUID], looked_at: datetime) -
     ]
 
 
+def _existing(item: InventoryItem, epoch: UUID) -> Existing:
+    return Existing(
+        item.workspace_id,
+        item.running,
+        item.created_at,
+        epoch_agrees=item.epoch == epoch,
+        claimed_by=item.claimed_by,
+        claim_id=item.claim_id,
+    )
+
+
 class _Logged:
     """The `Progress` of a removal: there is no build to tell it to."""
 
@@ -220,4 +243,6 @@ def _row(place: Place, found: Found, action: Action, looked_at: datetime) -> Inv
         sightings=sighting.sightings,
         action=action,
         age_seconds=(looked_at - found.since).total_seconds(),
+        claimed_by=found.claimed_by,
+        claim_id=found.claim_id,
     )

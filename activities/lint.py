@@ -11,7 +11,7 @@ from temporalio import activity
 from activities.heartbeat import heartbeating
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Payload, Replacement
-from prebuilds.provisioners.base import InvalidSource, Provisioner, StaleBuild
+from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioner, StaleBuild
 from prebuilds.store import lint
 from prebuilds.store.lint import Candidate, Candidates
 
@@ -60,7 +60,7 @@ class LintActivities:
                 replacements = await self._driver(provisioner).plan(wanted)
             except StaleBuild:
                 return Linted(gone=True)
-            except (InvalidSource, ProvisionFailed) as error:
+            except (InvalidSource, OwnedByAnother, ProvisionFailed) as error:
                 message = f"a claim with made-up inputs cannot be planned: {error}"
                 raise ProvisionFailed(message, error.details) from error
             if not await lint.is_ready(self._engine, candidate):

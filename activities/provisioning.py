@@ -16,7 +16,15 @@ from activities.builds import BuildOutcome, ended_badly, ended_outcome, measure,
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.dispatch import Dispatcher
-from prebuilds.provisioners.base import InvalidSource, Locality, Provision, Provisioned, Provisioner, StaleBuild
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    Locality,
+    OwnedByAnother,
+    Provision,
+    Provisioned,
+    Provisioner,
+    StaleBuild,
+)
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
@@ -65,7 +73,7 @@ class ProvisioningActivities:
                 end = await self._end(facts, BuildStatus.CANCELED, error="canceled")
             except AttemptOvertaken:
                 raise  # to nobody: the build is the later attempt's
-            except (ProvisionFailed, InvalidSource, StaleBuild) as error:
+            except (ProvisionFailed, InvalidSource, StaleBuild, OwnedByAnother) as error:
                 end = await self._failed(facts, error)
             except Exception as error:
                 if isinstance(error, PrebuildsError):

@@ -8,13 +8,12 @@ from pathlib import Path
 from uuid import UUID
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
-from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.container_engine import Engines
+from prebuilds.provisioners.container_spec import DEPLOYMENT_LABEL, WORKSPACE_LABEL, container_name
+from prebuilds.provisioners.state_folder import read_deployment
 
 IMAGE = "docker.io/library/busybox:1.36"
 IMAGE_VARIABLE = "DEMO_IMAGE"
-LAST_BUILD = 1_000_000
 
 
 def missing() -> str | None:
@@ -50,29 +49,15 @@ async def _missing(image: str) -> str | None:
 
 
 def clean(state_dir: Path) -> None:
-    """Remove this demo's containers and volumes, and nobody else's."""
-    asyncio.run(_clean(ContainerProvisioner(state_dir)))
+    """Remove this demo's containers and volumes, claimed ones too, and nobody else's."""
+    deployment_id = read_deployment(state_dir)
+    if deployment_id is not None:
+        asyncio.run(_clean({DEPLOYMENT_LABEL: str(deployment_id)}, deployment_id))
 
 
-async def _clean(driver: ContainerProvisioner) -> None:
-    for item in await driver.inventory():
-        await driver.destroy(_gone(item.workspace_id), _Silent())
-
-
-class _Silent:
-    def __call__(self, line: str) -> None: ...
-
-    async def save_state(self, state: dict[str, object]) -> None: ...
-
-
-def _gone(workspace_id: UUID) -> Provision:
-    return Provision(
-        workspace_id=workspace_id,
-        build_number=LAST_BUILD,
-        name="gone",
-        owner="prebuilds",
-        organization="acme",
-        template="python",
-        preset=None,
-        source={},
-    )
+async def _clean(ours: dict[str, str], deployment_id: UUID) -> None:
+    async with Engines().open() as engine:
+        for labels, _, _ in await engine.tagged(ours):
+            await engine.remove(container_name(deployment_id, UUID(labels[WORKSPACE_LABEL])))
+        for volume in await engine.volumes(ours):
+            await engine.remove_volume(volume["Name"])

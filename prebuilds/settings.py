@@ -7,7 +7,7 @@ import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +19,7 @@ from prebuilds.state_key import parse_keys
 from prebuilds.vocabulary import Duration, check_interval
 
 STACK_FILE = "stack.json"
+Orphans = Literal["remove", "report"]
 
 
 class Settings(BaseSettings):
@@ -38,6 +39,8 @@ class Settings(BaseSettings):
     failure_hard_limit: int = Field(default=3, ge=0, le=1000)
     failed_retention: Duration = timedelta(hours=1)
     max_pending_builds: int | None = Field(default=None, ge=1)
+    orphans: Orphans = "remove"
+    """What happens to a thing that no live workspace is known by, after its second sighting."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus text here; 0 takes a free port."""
     webhook_url: HttpUrl | None = None

@@ -245,10 +245,15 @@ class InventoryRow(Payload):
     first_seen_at: Timestamp
     last_seen_at: Timestamp
     sightings: int
-    action: Literal["none", "removed", "replaced", "told", "failed"]
-    """What this look did: none on a first sighting or without `fix`; failed when an orphan could not be removed."""
+    action: Literal["none", "removed", "replaced", "reported", "told", "failed"]
+    """What this look did: none on a first sighting or without `fix`; failed when an orphan could not be removed;
+    reported for an orphan that only a person may remove."""
     age_seconds: float
     """Of the orphan, since it was made; of what vanished, since it was started."""
+    claimed_by: str | None = None
+    """The owner whom the orphan itself names; null: it carries no claim's mark."""
+    claim_id: str | None = None
+    """The claim that the orphan itself names."""
 
 
 class Unavailable(Payload):

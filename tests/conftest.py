@@ -17,10 +17,12 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
+from tests.identities import WHO
 
 
 def database_at(server: str, database: str) -> str:
@@ -83,6 +85,8 @@ def migrated_template(postgres_server: str) -> Iterator[str]:
         await create_database(postgres_server, database, template="template0")
         engine = create_engine(database_at(postgres_server, database))
         await migrate(engine)
+        async with engine.begin() as connection:  # of the deployment that drivers in tests work for
+            await connection.execute(text("UPDATE settings SET deployment_id = :deployment_id, epoch = :epoch"), WHO)
         await engine.dispose()  # a template that somebody is connected to cannot be copied
 
     run_apart(make())

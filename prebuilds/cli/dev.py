@@ -14,6 +14,7 @@ from prebuilds.cli import output
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
+    from uuid import UUID
 
     from prebuilds.stack import Stack, WorkerProcess
     from prebuilds.store.control import Control
@@ -40,9 +41,11 @@ def dev() -> None:
 async def _dev() -> None:
     from prebuilds import provisioners
     from prebuilds.logs import configure_logging
+    from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
     from prebuilds.store.engine import create_engine
+    from prebuilds.store.identity import read_identity
     from prebuilds.store.migrate import migrate
 
     configure_logging()
@@ -53,14 +56,21 @@ async def _dev() -> None:
     # Workspaces that are brought back are our children, and may live shorter than we do.
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
     state_dir = settings.state_dir.absolute()
+    deployment_id: UUID | None = None
 
     async def prepare(database_url: str, _: str) -> None:
+        nonlocal deployment_id
         engine = create_engine(database_url)
         try:
             await migrate(engine)
+            identity = await read_identity(engine)
         finally:
             await engine.dispose()
-        await _until_first(_bring_back(state_dir), stop)  # nobody can be handed one before: no worker runs yet
+        enter_state_dir(state_dir, identity.deployment_id)
+        deployment_id = identity.deployment_id
+        with only_worker(state_dir):
+            # Nobody can be handed one before: no worker runs yet.
+            await _until_first(_bring_back(state_dir, identity.deployment_id), stop)
 
     _say(f"starting in {state_dir}")
     workers, metrics = _workers(settings.metrics_port)
@@ -76,7 +86,7 @@ async def _dev() -> None:
         _say("stopping")
         await stack.stop_workers()
         with contextlib.suppress(OSError):
-            suspended = await provisioners.suspend(state_dir)
+            suspended = await provisioners.suspend(state_dir, deployment_id) if deployment_id is not None else 0
             _say(f"suspended {suspended} workspaces; the next start brings them back")
 
 
@@ -95,17 +105,17 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
     return workers, metrics or None
 
 
-async def _bring_back(state_dir: Path) -> None:
+async def _bring_back(state_dir: Path, deployment_id: UUID) -> None:
     """Start again the workspaces that have ended with the last stack, and wait until a pool's answer."""
     from prebuilds import provisioners
 
-    restored = await provisioners.restore(state_dir)
+    restored = await provisioners.restore(state_dir, deployment_id)
     if not restored:
         return
     _say(f"brought back {len(restored)} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until a pool's answer")
     try:
         async with asyncio.timeout(BACK_TIMEOUT_S):
-            await provisioners.wait_restored(state_dir, restored)
+            await provisioners.wait_restored(state_dir, deployment_id, restored)
     except TimeoutError:
         _say("some do not answer yet; going on without them")
 

@@ -62,9 +62,9 @@ async def _report(client: Client, fix: bool) -> InventoryReport:
 
 def _show(report: InventoryReport) -> None:
     table(
-        ("FINDING", "WORKSPACE", "PROVISIONER", "HOST", "FIRST SEEN", "SIGHTINGS", "ACTION"),
+        ("FINDING", "WORKSPACE", "PROVISIONER", "HOST", "FIRST SEEN", "SIGHTINGS", "CLAIMED BY", "ACTION"),
         [
-            (r.finding, r.workspace_id, r.provisioner, r.host, r.first_seen_at, r.sightings, r.action)
+            (r.finding, r.workspace_id, r.provisioner, r.host, r.first_seen_at, r.sightings, r.claimed_by, r.action)
             for r in report.findings
         ],
         empty="what exists is what is recorded",

@@ -35,10 +35,12 @@ def list_() -> None:
 
 
 def _row(entry: EntryPoint) -> dict[str, Any]:
+    from prebuilds.provisioners import NO_DEPLOYMENT
+
     locality = error = None
     with TemporaryDirectory(prefix="prebuilds-list-") as folder:
         try:
-            locality = str(entry.load()(Path(folder)).locality)
+            locality = str(entry.load()(Path(folder), NO_DEPLOYMENT).locality)
         except Exception as failed:  # another's code: one that cannot be loaded must not hide the others
             error = f"{type(failed).__name__}: {failed}"
     return {

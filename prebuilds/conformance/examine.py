@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import PrebuildsError
-from prebuilds.conformance import checks, interrupted
+from prebuilds.conformance import checks, interrupted, ownership
 from prebuilds.conformance.subject import Skipped, Subject, Violation
 from prebuilds.conformance.trial import Trial, told
 
@@ -31,6 +31,10 @@ CHECKS: dict[str, Check] = {
         checks.inventory_is_true,
         checks.older_builds_are_refused,
         checks.failed_start_leaves_nothing,
+        ownership.inventory_tells_the_mark,
+        ownership.another_claim_is_refused,
+        ownership.marks_outlive_the_database,
+        ownership.another_deployment_is_apart,
         interrupted.cancel_is_prompt,
         interrupted.cancelled_half_way,
         interrupted.killed_half_way,

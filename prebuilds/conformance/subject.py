@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prebuilds.api import InvalidInput
 from prebuilds.provisioners import GROUP, known
@@ -28,8 +29,9 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    driver: Callable[[Path], Provisioner]
-    """The class: called with a folder for its state. Found again by its module and name in a process to be killed."""
+    driver: Callable[[Path, UUID], Provisioner]
+    """The class: called with a folder for its state and the deployment's id. Found again by its module and name in a
+    process to be killed."""
     source: Mapping[str, Any] | None = None
     """A template's source that works here; None: the driver's own `conformance_source`."""
     parameters: Mapping[str, str] = field(default_factory=dict)

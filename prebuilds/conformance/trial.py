@@ -12,7 +12,15 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import ProvisionerUnavailable
 from prebuilds.conformance.subject import Subject, Violation, expect
-from prebuilds.provisioners.base import InventoryItem, Locality, Provision, Provisioned, Provisioner, StaleBuild
+from prebuilds.provisioners.base import (
+    InventoryItem,
+    Locality,
+    OwnedByAnother,
+    Provision,
+    Provisioned,
+    Provisioner,
+    StaleBuild,
+)
 from prebuilds.vocabulary import PREBUILDS_USER
 
 LAST_BUILD = 1_000_000
@@ -54,15 +62,17 @@ class Trial:
     def __init__(self, subject: Subject, state_dir: Path) -> None:
         self.subject = subject
         self.state_dir = state_dir
+        self.deployment_id, self.epoch = uuid4(), uuid4()
         self.driver = self.another()
         self._observer = self.another()
         self.states: dict[UUID, dict[str, Any] | None] = {}
         """By workspace that this check has made."""
+        self._claims: dict[UUID, dict[str, Any]] = {}
         self._before: set[UUID] = set()
 
     def another(self) -> Provisioner:
         """The driver once more, as a second worker of this host has it."""
-        return self.subject.driver(self.state_dir)
+        return self.subject.driver(self.state_dir, self.deployment_id)
 
     async def __aenter__(self) -> Trial:
         self._before = {item.workspace_id for item in await self.driver.inventory()}
@@ -71,7 +81,7 @@ class Trial:
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         for workspace_id in {item.workspace_id for item in await self._observer.inventory()} & set(self.states):
             try:
-                gone = self.build(LAST_BUILD, workspace_id)
+                gone = self.build(LAST_BUILD, workspace_id, **self._claims.get(workspace_id, {}))
                 await asyncio.wait_for(self.another().destroy(gone, self.kept(gone)), self.subject.ready_timeout_s)
             except Exception as left:  # the check's own finding tells more
                 if error is None:
@@ -84,6 +94,8 @@ class Trial:
         workspace_id = workspace_id or uuid4()
         self.states.setdefault(workspace_id, None)
         wanted = Provision(
+            deployment_id=self.deployment_id,
+            epoch=self.epoch,
             workspace_id=workspace_id,
             build_number=number,
             name=f"prebuild-{workspace_id.hex[:8]}",
@@ -101,7 +113,11 @@ class Trial:
         return build.model_copy(update={"build_number": build.build_number + 1, **changes})
 
     def claiming(self, build: Provision) -> Provision:
-        return self.next(build, owner="alice", name=f"alice-{build.workspace_id.hex[:8]}", claimed=True)
+        """The build that hands it over to alice; of the claim that its removal at the end is of, too."""
+        short = build.workspace_id.hex[:8]
+        claim = {"owner": "alice", "name": f"alice-{short}", "claimed": True, "claim_id": f"alice/{short}"}
+        self._claims[build.workspace_id] = claim
+        return self.next(build, **claim)
 
     def kept(self, build: Provision) -> Kept:
         return Kept(self.states.get(build.workspace_id))
@@ -146,6 +162,14 @@ class Trial:
         except StaleBuild:
             return
         raise Violation(f"{name} of build {build.build_number} was not refused with StaleBuild {why}")
+
+    async def refuses_another(self, name: str, build: Provision, why: str) -> None:
+        try:
+            await self.call(name, build, self.another())
+        except OwnedByAnother as error:
+            expect("what" in error.details, f"the details of OwnedByAnother name no `what`: {error.details}")
+            return
+        raise Violation(f"{name} of build {build.build_number} was not refused with OwnedByAnother {why}")
 
     # --- What exists ---
 

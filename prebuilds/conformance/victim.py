@@ -1,4 +1,4 @@
-"""The process that has a driver loaded, and forks for each call: `python -m ... MODULE:CLASS STATE_DIR`.
+"""The process that has a driver loaded, and forks for each call: `python -m ... MODULE:CLASS STATE_DIR DEPLOYMENT`.
 
 One JSON line in asks for one call, one JSON line out tells what it left. The fork kills itself by SIGKILL, right before
 the step it was told to die at. A step is what changes the world outside: a file that is written or removed, a process
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prebuilds.provisioners.base import Provision, Provisioner
 
@@ -75,14 +76,16 @@ async def perform(driver: Provisioner, asked: dict[str, Any], dying: Dying) -> N
     dying.tell(told)
 
 
-def reply_to(asked: dict[str, Any], make: Callable[[Path], Provisioner], state_dir: Path) -> dict[str, Any]:
+def reply_to(
+    asked: dict[str, Any], make: Callable[[Path, UUID], Provisioner], state_dir: Path, deployment_id: UUID
+) -> dict[str, Any]:
     with tempfile.TemporaryFile() as told:
         child = os.fork()
         if child == 0:
             if asked["after_s"] is not None:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it like a SIGKILL: nothing of ours runs then
                 signal.setitimer(signal.ITIMER_REAL, max(asked["after_s"], 1e-6))
-            driver = make(state_dir)
+            driver = make(state_dir, deployment_id)
             asyncio.run(perform(driver, asked, Dying(told.fileno(), asked["step"])))
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -96,14 +99,16 @@ def reply_to(asked: dict[str, Any], make: Callable[[Path], Provisioner], state_d
 
 
 def main() -> None:
-    reference, state_dir = sys.argv[1:]
+    reference, state_dir, deployment_id = sys.argv[1:]
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a driver prints is none of the replies
     sys.dont_write_bytecode = True  # an import's cache is no step
     module, _, name = reference.partition(":")
     make = attrgetter(name)(importlib.import_module(module))
     for line in sys.stdin:
-        print(json.dumps(reply_to(json.loads(line), make, Path(state_dir))), file=replies, flush=True)
+        print(
+            json.dumps(reply_to(json.loads(line), make, Path(state_dir), UUID(deployment_id))), file=replies, flush=True
+        )
 
 
 if __name__ == "__main__":

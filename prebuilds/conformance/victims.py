@@ -34,6 +34,7 @@ class Victims:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "prebuilds.conformance.victim", reference, str(self._trial.state_dir)),
+            str(self._trial.deployment_id),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._said,

@@ -30,6 +30,11 @@ class Existing:
     workspace_id: UUID
     running: bool
     created_at: datetime
+    epoch_agrees: bool = False
+    """This life of the database had it made. Another life may have known of it what this one does not."""
+    claimed_by: str | None = None
+    """The owner in its mark; None: it carries no claim's mark."""
+    claim_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Recorded:
     owned: bool
     started_at: datetime | None
     """When its latest build ended, if that is a start that succeeded; None: it need not run."""
+    owner: str | None = None
+    claim_id: str | None = None
+    """The claim that gave it to its owner; None: nobody claimed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,11 @@ class Found:
     """A person's workspace: nothing of it is ever deleted here."""
     since: datetime
     """When the orphan was made, or the vanished workspace started."""
+    removable: bool = False
+    """An orphan that may be removed by itself, see `_may_go`."""
+    claimed_by: str | None = None
+    """The owner in an orphan's mark."""
+    claim_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +120,17 @@ def compare(
             finding, since = seen
             sighting = _seen_again(known, workspace_id, finding, looked_at)
             confirmed = sighting.sightings > 1 and looked_at - sighting.first_seen_at >= apart
-            found.append(Found(sighting, confirmed, owned=row is not None and row.live and row.owned, since=since))
+            found.append(
+                Found(
+                    sighting,
+                    confirmed,
+                    owned=row is not None and row.live and row.owned,
+                    since=since,
+                    removable=thing is not None and finding is Finding.ORPHAN and _may_go(thing, row),
+                    claimed_by=thing.claimed_by if thing is not None else None,
+                    claim_id=thing.claim_id if thing is not None else None,
+                )
+            )
     return Comparison(found, settled=sorted(known.keys() - {one.sighting.workspace_id for one in found}))
 
 
@@ -129,6 +152,18 @@ def _finding(
     if not row.here or row.started_at is None or row.started_at > looked_at or (thing is not None and thing.running):
         return None
     return Finding.VANISHED, row.started_at
+
+
+def _may_go(orphan: Existing, row: Recorded | None) -> bool:
+    """Whether an orphan may be removed without a person's word.
+
+    A database that was restored to an earlier time does not know what was made or claimed since. So an orphan goes
+    only when this life of the database had it made; and one that carries a claim's mark only when the deleted row
+    names the same claim and owner, which is a workspace that was released.
+    """
+    if not orphan.epoch_agrees or orphan.claimed_by is None:
+        return orphan.epoch_agrees
+    return row is not None and (row.claim_id, row.owner) == (orphan.claim_id, orphan.claimed_by)
 
 
 def _seen_again(known: Mapping[UUID, Sighting], workspace_id: UUID, finding: Finding, at: datetime) -> Sighting:

@@ -38,6 +38,8 @@ class LatestBuild:
     """None while unfinished."""
     tries: int
     """How many builds of the same transition and stage have ended badly in a row, this one included."""
+    refused: bool = False
+    """Its driver found that the thing was given to somebody else: another try would be refused, too."""
 
     @property
     def bad(self) -> bool:
@@ -151,7 +153,7 @@ def next_action(
     retry_at = latest.completed_at + min(RETRY_STEP * latest.tries, RETRY_MAX)
     if latest.bad and latest.transition is Transition.DELETE:
         return NextAction(retry_at, Transition.DELETE, reason="deletion_retry")
-    if latest.bad and latest.stage is Stage.CLAIM and latest.tries < CLAIM_TRIES_MAX:
+    if latest.bad and latest.stage is Stage.CLAIM and latest.tries < CLAIM_TRIES_MAX and not latest.refused:
         wait = CLAIM_RETRY_STEP * latest.tries
         return NextAction(latest.completed_at + wait, Transition.START, Stage.CLAIM, reason="claim_retry")
     if claimed and latest.stopped and next_start_at is not None:

@@ -21,14 +21,18 @@ def known() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
-def load(name: str, state_dir: Path) -> Provisioner:
-    """The driver *name*, for things kept in *state_dir*.
+NO_DEPLOYMENT = UUID(int=0)
+"""For a driver that is asked about sources only, and makes nothing."""
+
+
+def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
+    """The driver *name* of a deployment, for things kept in *state_dir*.
 
     Raises:
         InvalidSource: No such driver is installed here.
     """
     for entry in entry_points(group=GROUP, name=name):
-        driver: Provisioner = entry.load()(state_dir)
+        driver: Provisioner = entry.load()(state_dir, deployment_id)
         return driver
     message = f"no provisioner {name} is installed; known are {', '.join(known())}"
     raise InvalidSource(f"provisioner: {message}", {"provisioner": message})
@@ -38,24 +42,24 @@ def hands_over(name: str, source: dict[str, Any]) -> bool:
     """Whether the driver *name* acts when a workspace of this source is claimed; in doubt it is called."""
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # it is asked about the source only
         try:
-            return load(name, Path(folder)).hands_over(source)
+            return load(name, Path(folder), NO_DEPLOYMENT).hands_over(source)
         except InvalidSource:
             return True
 
 
-async def restore(state_dir: Path) -> list[UUID]:
+async def restore(state_dir: Path, deployment_id: UUID) -> list[UUID]:
     """Bring back the workspaces that should run on this host and do not. Returns those that were started."""
-    return await ProcessProvisioner(state_dir).restore()
+    return await ProcessProvisioner(state_dir, deployment_id).restore()
 
 
-async def wait_restored(state_dir: Path, workspace_ids: Sequence[UUID]) -> None:
+async def wait_restored(state_dir: Path, deployment_id: UUID, workspace_ids: Sequence[UUID]) -> None:
     """Return when those that nobody has claimed answer, have ended, or have had their `ready_timeout`."""
-    await ProcessProvisioner(state_dir).wait_restored(workspace_ids)
+    await ProcessProvisioner(state_dir, deployment_id).wait_restored(workspace_ids)
 
 
-async def suspend(state_dir: Path) -> int:
+async def suspend(state_dir: Path, deployment_id: UUID) -> int:
     """End the workspaces that run on this host, to be brought back by `restore`. Returns how many ran."""
-    return await ProcessProvisioner(state_dir).suspend()
+    return await ProcessProvisioner(state_dir, deployment_id).suspend()
 
 
 def reap() -> None:

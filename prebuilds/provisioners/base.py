@@ -4,6 +4,10 @@ Each effect carries the workspace id as its tag and the number of the build that
 one thing; a crash between doing and recording is found again by the tag; a call with a lower build number than one
 that the driver has seen for this workspace is refused with `StaleBuild`, so that a frozen start which wakes up late
 cannot bring back what a later delete removed.
+
+The database may be restored to an earlier time, and two deployments may share an engine or an account. So everything
+carries the deployment's id, and what a claim gave away carries that claim's mark: a call that fits neither is refused
+with `OwnedByAnother` and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +31,13 @@ class InvalidSource(PrebuildsError):
     """The template's source or parameters can never work. Details: field path -> what to do."""
 
 
+class OwnedByAnother(PrebuildsError):
+    """What exists there is another deployment's, or was given to a person by another claim. Nothing of it was changed.
+
+    Details: `what` (such as `container prebuilds-...`), and where it is known `deployment`, `owner`, `claim_id`.
+    """
+
+
 class Locality(StrEnum):
     """Who can act on a workspace once it was made."""
 
@@ -39,6 +50,10 @@ class Provision(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    deployment_id: UUID
+    """The deployment that asks. What it makes carries this id; what carries another one is not this deployment's."""
+    epoch: UUID
+    """Which life of the deployment's database asks."""
     workspace_id: UUID
     build_number: int
     name: str
@@ -50,6 +65,11 @@ class Provision(BaseModel):
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
     claimed: bool = False
+    """It was given to a person: `apply` and `claim` leave that claim's mark with the workspace (see `marks`)."""
+    claim_id: str | None = None
+    """The claim that gave it away; None for an unclaimed prebuild."""
+    previous_owner: str | None = None
+    """After a transfer to another owner, the owner before: `claim` may replace that owner's mark of the same claim."""
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
     """What the driver last saved or returned for this workspace, as it was."""
@@ -74,6 +94,12 @@ class InventoryItem(BaseModel):
     build_number: int
     running: bool
     created_at: datetime
+    epoch: UUID | None = None
+    """The epoch of the database that had it made; None: not known, so that nothing removes it as an orphan."""
+    claimed_by: str | None = None
+    """The owner in its mark; None: it carries no claim's mark."""
+    claim_id: str | None = None
+    """The claim in its mark."""
 
 
 class Progress(Protocol):
@@ -94,7 +120,11 @@ class Progress(Protocol):
 
 
 class Provisioner(Protocol):
-    """One kind of workspace. Built once for a worker; its methods run concurrently, also for the same workspace.
+    """One kind of workspace. Built once for a worker, as `Driver(state_dir, deployment_id)`; its methods run
+    concurrently, also for the same workspace.
+
+    `plan` of a claim, `apply`, `claim`, `stop` and `destroy` raise `OwnedByAnother` where what exists carries another
+    deployment's id, or a mark that does not fit the call. They check that before the build number, and change nothing.
 
     A driver may have one thing more, `conformance_source`: a small source that works, for the conformance kit.
     """
@@ -110,7 +140,8 @@ class Provisioner(Protocol):
         ...
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        """Whether `claim` has anything to do for such a source. If not, a claim ends its build by itself."""
+        """Whether `claim` has anything to do for such a source. If not, a claim ends its build by itself, and leaves no
+        mark: only for what keeps nothing of a person's."""
         ...
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
@@ -128,7 +159,8 @@ class Provisioner(Protocol):
         ...
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Hand over a running workspace: tell it its owner, name and claim parameters. At least once."""
+        """Hand over a running workspace: leave the claim's mark with it, then tell it its owner, name and claim
+        parameters. At least once."""
         ...
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
@@ -144,5 +176,5 @@ class Provisioner(Protocol):
         ...
 
     async def inventory(self) -> list[InventoryItem]:
-        """Everything on this host (or in this account) that carries our tag."""
+        """Everything on this host (or in this account) that carries our tag and this deployment's id."""
         ...

@@ -1,17 +1,16 @@
 """The `container` driver: a workspace is a container with volumes of its own, on an engine that speaks Docker's API.
 
 DOCKER_HOST says where the engine is. One name per workspace makes the same call twice one container; labels tell ours
-from others'. A container is what its template resolves to for its owner: where a claim changes a part that only a new
-container can have, it is replaced, keeps its volumes, and the plan says so.
+from other deployments', and a volume without content keeps the mark of a claim. A container is what its template
+resolves to for its owner: where a claim changes a part that only a new container can have, it is replaced, keeps its
+volumes, and the plan says so.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -19,9 +18,18 @@ from uuid import UUID
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    OwnedByAnother,
+    Progress,
+    Provision,
+    Provisioned,
+)
 from prebuilds.provisioners.container_claim import hand_over, tail_of
 from prebuilds.provisioners.container_engine import Container, Engine, Engines
+from prebuilds.provisioners.container_mark import OWNER_LABEL, check_labels, check_owner, leave_owner, mark_in
 from prebuilds.provisioners.container_masking import masked
 from prebuilds.provisioners.container_ready import is_ready
 from prebuilds.provisioners.container_record import Seen
@@ -29,6 +37,7 @@ from prebuilds.provisioners.container_source import SMALL_SOURCE, ContainerSourc
 from prebuilds.provisioners.container_spec import (
     BUILD_LABEL,
     DEPLOYMENT_LABEL,
+    EPOCH_LABEL,
     PORT_LABEL,
     WORKSPACE_LABEL,
     Spec,
@@ -37,14 +46,12 @@ from prebuilds.provisioners.container_spec import (
     values_of,
 )
 from prebuilds.provisioners.finishing import to_the_end
-from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.marks import Mark, told_in_inventory
 from prebuilds.provisioners.process_source import fill
 
 POLL_S = 0.05
 POLL_MAX_S = 1.0
 LOG_TAIL_LINES = 15
-DEPLOYMENT_VARIABLE = "PREBUILDS_DEPLOYMENT"
-"""Tells the deployments that share a remote engine from each other. On a local one each has its host id."""
 
 T = TypeVar("T")
 
@@ -52,32 +59,28 @@ T = TypeVar("T")
 class ContainerProvisioner:
     conformance_source = SMALL_SOURCE
 
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir.absolute()
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        self._deployment_id = deployment_id
         self._engines = Engines()
-        self._seen = Seen(self._state_dir)
+        self._seen = Seen(state_dir.absolute())
         self.locality = Locality.HOST if self._engines.is_local else Locality.SHARED
-
-    @cached_property  # not made by `validate`, which must leave no trace
-    def _deployment(self) -> str:
-        if self._engines.is_local:
-            return host_id(self._state_dir)
-        return os.environ.get(DEPLOYMENT_VARIABLE) or "default"
 
     def validate(self, source: dict[str, Any]) -> None:
         parse_source(source)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return parse_source(source).claim is not None
+        return True  # if nothing else, a mark
 
     @masked
     async def plan(self, wanted: Provision) -> list[Replacement]:
-        name = container_name(wanted.workspace_id)
+        name = self._name(wanted.workspace_id)
         async with self._engines.open() as engine:
             before = await self._find(engine, wanted.workspace_id)
+            if not wanted.trial:
+                await check_owner(engine, wanted)
         paths = set(_replaced(wanted))
         if before is not None:
-            spec = resolve(parse_source(wanted.source), wanted, self._deployment)
+            spec = resolve(parse_source(wanted.source), wanted)
             paths.update(spec.differs_from(before.labels))
         return [Replacement(resource=name, paths=sorted(paths))] if paths else []
 
@@ -85,13 +88,14 @@ class ContainerProvisioner:
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
-            before = await self._enter(engine, wanted)
+            before, mark = await self._enter(engine, wanted)
+            await leave_owner(engine, wanted, mark)
             try:
                 container = await self._ensure_runs(engine, source, wanted, before, progress)
                 container = await self._wait_ready(engine, wanted)
                 if wanted.claimed and source.claim is not None:
                     await hand_over(engine, source.claim, source.user, wanted)
-            except (ProvisionFailed, InvalidSource, asyncio.CancelledError):
+            except (ProvisionFailed, InvalidSource, OwnedByAnother, asyncio.CancelledError):
                 await to_the_end(self._undo(engine, wanted, progress))
                 raise
         progress(f"container {container.name} is ready")
@@ -101,7 +105,8 @@ class ContainerProvisioner:
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
-            before = await self._enter(engine, wanted)
+            before, mark = await self._enter(engine, wanted)
+            await leave_owner(engine, wanted, mark)
             container = await self._ensure_runs(engine, source, wanted, before, progress)
             container = await self._wait_ready(engine, wanted)
             if source.claim is not None:
@@ -112,14 +117,14 @@ class ContainerProvisioner:
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
-            container = await self._enter(engine, wanted)
+            container, _ = await self._enter(engine, wanted)
             if container is not None and container.running:
                 await engine.stop(container)
                 progress(f"container {container.name} is stopped")
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
-            container = await self._enter(engine, wanted)
+            container, _ = await self._enter(engine, wanted)
             if container is not None:
                 if container.running:
                     await engine.stop(container)
@@ -133,11 +138,13 @@ class ContainerProvisioner:
             return container is not None and await is_ready(self._engines, engine, container)
 
     async def inventory(self) -> list[InventoryItem]:
-        ours = {DEPLOYMENT_LABEL: self._deployment}
+        ours = {DEPLOYMENT_LABEL: str(self._deployment_id)}
         async with self._engines.open() as engine:
             containers, volumes = await engine.tagged(ours), await engine.volumes(ours)
         # A volume without a container is what a crash between making the two leaves.
         things = [(volume["Labels"], False, _time(volume.get("CreatedAt"))) for volume in volumes] + containers
+        marks = [mark_in(volume["Name"], volume["Labels"]) for volume in volumes if OWNER_LABEL in volume["Labels"]]
+        claimed = {mark.workspace_id: mark for mark in marks}
         items: dict[UUID, InventoryItem] = {}
         for labels, running, created_at in things:
             workspace_id = UUID(labels[WORKSPACE_LABEL])
@@ -146,37 +153,48 @@ class ContainerProvisioner:
                 build_number=max(int(labels[BUILD_LABEL]), self._seen.number(workspace_id)),
                 running=running,
                 created_at=created_at,
+                epoch=_epoch(labels.get(EPOCH_LABEL)),
+                **told_in_inventory(claimed.get(workspace_id)),
             )
         await asyncio.to_thread(self._seen.forget_old, items)
         return [items[workspace_id] for workspace_id in sorted(items)]
 
     # --- One workspace, under its lock ---
 
+    def _name(self, workspace_id: UUID) -> str:
+        return container_name(self._deployment_id, workspace_id)
+
+    def _labels(self, workspace_id: UUID) -> dict[str, str]:
+        """What everything of this workspace is labelled with."""
+        return {WORKSPACE_LABEL: str(workspace_id), DEPLOYMENT_LABEL: str(self._deployment_id)}
+
     async def _find(self, engine: Engine, workspace_id: UUID) -> Container | None:
         """The workspace's container.
 
         Raises:
-            ProvisionFailed: One of its name is not ours to touch.
+            OwnedByAnother: One of its name is another deployment's, or nobody knows whose.
         """
-        name = container_name(workspace_id)
+        name = self._name(workspace_id)
         found = await engine.find(name)
-        if found is not None and found.labels.get(DEPLOYMENT_LABEL) != self._deployment:
-            raise ProvisionFailed(f"the container {name} is not of this deployment ({self._deployment})")
+        if found is not None:
+            check_labels(f"container {name}", found.labels, self._labels(workspace_id))
         return found
 
-    async def _enter(self, engine: Engine, wanted: Provision) -> Container | None:
-        """What exists, once it is sure that no later build was here."""
+    async def _enter(self, engine: Engine, wanted: Provision) -> tuple[Container | None, Mark | None]:
+        """What exists and the mark that it carries, once it is sure that both are this call's and no later build was
+        here."""
         found = await self._find(engine, wanted.workspace_id)
+        mark = await check_owner(engine, wanted)
         made_by = int(found.labels[BUILD_LABEL]) if found is not None else 0
         self._seen.enter(wanted.workspace_id, wanted.build_number, made_by)
-        return found
+        return found, mark
 
     async def _ensure_runs(
         self, engine: Engine, source: ContainerSource, wanted: Provision, before: Container | None, progress: Progress
     ) -> Container:
         """The container that the source resolves to, running: the one there is, or a new one on the same volumes."""
-        spec = resolve(source, wanted, self._deployment)
-        name = container_name(wanted.workspace_id)
+        spec = resolve(source, wanted)
+        name = self._name(wanted.workspace_id)
         old = before if before is not None and (paths := spec.differs_from(before.labels)) else None
         if before is None or old is not None:
             await _have_image(engine, source, spec.image, progress)
@@ -208,8 +226,8 @@ class ContainerProvisioner:
     async def _remove_volumes(
         self, engine: Engine, workspace_id: UUID, also: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        ours = {WORKSPACE_LABEL: str(workspace_id), DEPLOYMENT_LABEL: self._deployment, **also}
-        for volume in await engine.volumes(ours):
+        volumes = await engine.volumes({**self._labels(workspace_id), **also})
+        for volume in sorted(volumes, key=lambda one: OWNER_LABEL in one["Labels"]):  # the mark goes last
             await engine.remove_volume(volume["Name"])
 
     async def _wait_ready(self, engine: Engine, wanted: Provision) -> Container:
@@ -218,7 +236,7 @@ class ContainerProvisioner:
         Raises:
             ProvisionFailed: It ended, or was not ready in time; with the end of its log.
         """
-        name, pause = container_name(wanted.workspace_id), POLL_S
+        name, pause = self._name(wanted.workspace_id), POLL_S
         try:
             async with asyncio.timeout(wanted.ready_timeout_s):
                 while True:
@@ -287,6 +305,13 @@ def _replaced(wanted: Provision) -> list[str]:
     """What an earlier attempt of this very build has already replaced."""
     done = (wanted.state or {}).get("replaced") or {}
     return list(done["paths"]) if done.get("build") == wanted.build_number else []
+
+
+def _epoch(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def _time(text: str | None) -> datetime:

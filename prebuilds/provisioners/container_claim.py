@@ -22,7 +22,7 @@ async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Pr
     Raises:
         ProvisionFailed: The hook failed, or did not end in time.
     """
-    name, values = container_name(wanted.workspace_id), values_of(wanted)
+    name, values = container_name(wanted.deployment_id, wanted.workspace_id), values_of(wanted)
     files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
     owner = fill(user or "", values, "source.user")
     await engine.put(name, {claim.file: _told(wanted), **files}, mode=int(claim.mode, 8), user=owner)

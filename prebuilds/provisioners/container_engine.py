@@ -25,6 +25,7 @@ from aiodocker import Docker, DockerError
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.container_mark import check_labels
 from prebuilds.provisioners.container_spec import Spec
 
 USUAL_ADDRESS = "unix:///var/run/docker.sock"
@@ -125,12 +126,13 @@ class Engine:
                 raise
 
     async def make(self, name: str, spec: Spec) -> Container:
-        """Create it and its volumes; started it is not. One that another has made meanwhile is as good."""
+        """Create it and its volumes; started it is not. One that another worker has made meanwhile is as good.
+
+        Raises:
+            OwnedByAnother: A volume or a container of that name is not this workspace's.
+        """
         for volume in spec.volumes:
-            with _answers(f"making the volume {volume}"):
-                await self._docker.volumes.create(  # type: ignore[no-untyped-call]
-                    {"Name": volume, "Labels": spec.volume_labels}
-                )
+            check_labels(f"volume {volume}", await self.make_volume(volume, spec.volume_labels), spec.volume_labels)
         with _answers(f"creating {name}", never=(400, 404)):
             try:
                 await self._docker.containers.create(spec.config, name=name)
@@ -140,6 +142,7 @@ class Engine:
         made = await self.find(name)
         if made is None:
             raise ProvisionFailed(f"{name} was removed while it was made")
+        check_labels(f"container {name}", made.labels, spec.volume_labels)
         return made
 
     async def start(self, name: str) -> None:
@@ -247,6 +250,23 @@ class Engine:
         with _answers("listing volumes"):
             told = await self._docker._query_json("volumes", params={"filters": _filter(labels)})
         return [volume for volume in told["Volumes"] or [] if _has(volume, labels)]
+
+    async def make_volume(self, name: str, labels: Mapping[str, str]) -> dict[str, str]:
+        """Make a volume, unless there is one of that name: an engine answers with that one. Returns its labels."""
+        with _answers(f"making the volume {name}"):
+            await self._docker.volumes.create({"Name": name, "Labels": dict(labels)})  # type: ignore[no-untyped-call]
+        return await self.volume_labels(name) or {}
+
+    async def volume_labels(self, name: str) -> dict[str, str] | None:
+        """The labels of one volume; None when there is none of that name."""
+        with _answers(f"looking for the volume {name}"):
+            try:
+                told = await self._docker._query_json(f"volumes/{name}")
+            except DockerError as error:
+                if error.status == 404:
+                    return None
+                raise
+        return told.get("Labels") or {}
 
     async def remove_volume(self, name: str) -> None:
         # Never by force: Podman would remove whatever container uses it, too.

@@ -20,6 +20,7 @@ from prebuilds.provisioners.process_source import fill
 WORKSPACE_LABEL = f"{OUR_LABELS}workspace_id"
 BUILD_LABEL = f"{OUR_LABELS}build_number"
 DEPLOYMENT_LABEL = f"{OUR_LABELS}deployment"
+EPOCH_LABEL = f"{OUR_LABELS}epoch"
 SPEC_LABEL = f"{OUR_LABELS}spec"
 READY_LABEL = f"{OUR_LABELS}ready"
 PORT_LABEL = f"{OUR_LABELS}port"
@@ -50,12 +51,13 @@ class Spec:
         return sorted(path for path in paths if self.fingerprints.get(path) != theirs.get(path))
 
 
-def container_name(workspace_id: UUID) -> str:
-    return f"prebuilds-{workspace_id}"
+def container_name(deployment_id: UUID, workspace_id: UUID) -> str:
+    """The deployment in short, for people; the label has all of it."""
+    return f"prebuilds-{deployment_id.hex[:8]}-{workspace_id}"
 
 
-def volume_name(workspace_id: UUID, volume: str) -> str:
-    return f"prebuilds-{workspace_id}-{volume}"
+def volume_name(deployment_id: UUID, workspace_id: UUID, volume: str) -> str:
+    return f"{container_name(deployment_id, workspace_id)}-{volume}"
 
 
 def values_of(wanted: Provision) -> dict[str, str]:
@@ -72,7 +74,7 @@ def values_of(wanted: Provision) -> dict[str, str]:
     }
 
 
-def resolve(source: ContainerSource, wanted: Provision, deployment: str) -> Spec:
+def resolve(source: ContainerSource, wanted: Provision) -> Spec:
     """Fill the template's placeholders for this workspace.
 
     Raises:
@@ -102,7 +104,8 @@ def resolve(source: ContainerSource, wanted: Provision, deployment: str) -> Spec
     tags = {
         WORKSPACE_LABEL: str(wanted.workspace_id),
         BUILD_LABEL: str(wanted.build_number),
-        DEPLOYMENT_LABEL: deployment,
+        DEPLOYMENT_LABEL: str(wanted.deployment_id),
+        EPOCH_LABEL: str(wanted.epoch),
     }
     labels = {
         **{name: filled[f"labels.{name}"] for name in source.labels},
@@ -137,7 +140,11 @@ def resolve(source: ContainerSource, wanted: Provision, deployment: str) -> Spec
     return Spec(
         image=filled["image"],
         config=_without_none(config),
-        volumes=tuple(volume_name(wanted.workspace_id, m.volume) for m in source.mounts if m.volume is not None),
+        volumes=tuple(
+            volume_name(wanted.deployment_id, wanted.workspace_id, m.volume)
+            for m in source.mounts
+            if m.volume is not None
+        ),
         volume_labels=tags,
         fingerprints=fingerprints,
         needs_health_check=source.ready is not None and source.ready.healthcheck is not None,
@@ -147,7 +154,7 @@ def resolve(source: ContainerSource, wanted: Provision, deployment: str) -> Spec
 def _mount(mount: Mount, index: int, filled: Mapping[str, str], wanted: Provision) -> dict[str, Any]:
     kind, origin = "volume", ""
     if mount.volume is not None:
-        origin = volume_name(wanted.workspace_id, mount.volume)
+        origin = volume_name(wanted.deployment_id, wanted.workspace_id, mount.volume)
     else:
         kind, origin = "bind", filled[f"mounts.{index}.bind"]
         if ".." in origin.split("/"):  # only a parameter's value can bring it here

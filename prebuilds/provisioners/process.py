@@ -27,6 +27,15 @@ from prebuilds.provisioners import process_host as host
 from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
 from prebuilds.provisioners.finishing import to_the_end
 from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.marks import (
+    check_deployment,
+    check_mark,
+    file_told_in_inventory,
+    is_to_be_left,
+    leave_mark,
+    mark_of,
+    read_mark,
+)
 from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
 from prebuilds.provisioners.process_host import Found
@@ -50,13 +59,15 @@ class ProcessProvisioner:
         "ready": {"http": "/"},
     }
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
         self._state_dir = state_dir.absolute()
+        self._deployment_id = deployment_id
         self._folders = Folders(self._state_dir)
 
     @cached_property  # not made by `validate`, which must leave no trace
     def _host(self) -> str:
-        return host_id(self._state_dir)
+        """The tag of this deployment's processes on this host."""
+        return f"{self._deployment_id}/{host_id(self._state_dir)}"
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
@@ -75,16 +86,17 @@ class ProcessProvisioner:
             find_program(program)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return parse_source(source).claim is not False
+        return True  # if nothing else, a mark
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
         return []  # a hand-over writes a file and sends a signal; it never replaces anything
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
-            before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            before = self._enter(wanted)
             is_new = before is None or before.made_by == wanted.build_number
             told = not is_new and self._folders.claim_file(wanted.workspace_id).exists()
+            self._leave_mark(wanted)
             if wanted.claimed and not told and parse_source(wanted.source).claim is not False:
                 self._write_claim(wanted)  # made for a person, who is known before its start
             try:
@@ -105,7 +117,8 @@ class ProcessProvisioner:
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._folders.locked(wanted.workspace_id):
-            before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            before = self._enter(wanted)
+            self._leave_mark(wanted)
             how = parse_source(wanted.source).claim
             if how is not False:
                 self._write_claim(wanted)
@@ -119,7 +132,7 @@ class ProcessProvisioner:
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
-            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            record = self._enter(wanted)
             if record is None:
                 self._folders.note(wanted.workspace_id, wanted.build_number)
                 return
@@ -128,13 +141,15 @@ class ProcessProvisioner:
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
-            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            record = self._enter(wanted)
             await self._end(wanted.workspace_id, record)
             await to_the_end(asyncio.to_thread(self._remove, wanted.workspace_id, wanted.build_number))
 
     async def probe(self, workspace_id: UUID) -> bool:
         record = self._folders.read(workspace_id)
-        return record is not None and record.found is not None and await self._is_ready(record, record.found)
+        if record is None or record.found is None or record.deployment_id != self._deployment_id:
+            return False
+        return await self._is_ready(record, record.found)
 
     async def inventory(self) -> list[InventoryItem]:
         return await asyncio.to_thread(self._items)  # reads every record
@@ -148,6 +163,8 @@ class ProcessProvisioner:
             record, running = self._folders.read(workspace_id), tagged.get(workspace_id)
             if running is None and record is not None and record.found is not None and host.is_alive(record.found):
                 running = record.found  # it has overwritten its tag, as PostgreSQL and nginx do
+            if record is not None and record.deployment_id != self._deployment_id:
+                continue
             folder = self._folders.folder(workspace_id)
             since = host.started_at(running) if running else folder.stat().st_mtime if folder.exists() else 0.0
             items.append(
@@ -156,6 +173,8 @@ class ProcessProvisioner:
                     build_number=record.build_number if record is not None else 0,
                     running=running is not None,
                     created_at=datetime.fromtimestamp(since, UTC),
+                    epoch=record.epoch if record is not None else None,
+                    **file_told_in_inventory(folder),
                 )
             )
         self._folders.forget_old(tagged)
@@ -201,13 +220,17 @@ class ProcessProvisioner:
             record = self._folders.read(workspace_id)
             if record is None or not record.wanted:
                 return False
+            check_deployment(self._what(workspace_id), record.deployment_id, self._deployment_id)
             await self._end(workspace_id, record)
             return True
 
     async def _restore_one(self, workspace_id: UUID) -> bool:
         async with self._folders.locked(workspace_id):
             record = self._folders.read(workspace_id)
-            if record is None or not record.wanted or await self._living(record) is not None:
+            if record is None or not record.wanted:
+                return False
+            check_deployment(self._what(workspace_id), record.deployment_id, self._deployment_id)
+            if await self._living(record) is not None:
                 return False
             await self._end(workspace_id, record)  # what its command has left behind, which may hold its port
             port = record.launch.port
@@ -224,6 +247,27 @@ class ProcessProvisioner:
 
     # --- One workspace, under its lock ---
 
+    def _what(self, workspace_id: UUID) -> str:
+        return f"workspace folder {self._folders.folder(workspace_id)}"
+
+    def _enter(self, wanted: Provision) -> Record | None:
+        """The workspace's record, if there is one.
+
+        Raises:
+            OwnedByAnother: The folder is another deployment's, or was given to a person by another claim.
+            StaleBuild: A later build was here.
+        """
+        what, record = self._what(wanted.workspace_id), self._folders.read(wanted.workspace_id)
+        if record is not None:
+            check_deployment(what, record.deployment_id, self._deployment_id)
+        check_mark(what, read_mark(what, self._folders.folder(wanted.workspace_id)), wanted)
+        return self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+
+    def _leave_mark(self, wanted: Provision) -> None:
+        folder = self._folders.folder(wanted.workspace_id)
+        if is_to_be_left(read_mark(self._what(wanted.workspace_id), folder), wanted):
+            leave_mark(folder, mark_of(wanted))
+
     async def _ensure_runs(self, wanted: Provision, before: Record | None) -> Record:
         """The workspace's record, with a process that runs: the one it has, or a new one."""
         if before is not None and (living := await self._living(before)) is not None:
@@ -237,6 +281,8 @@ class ProcessProvisioner:
         if before is not None:  # its command has ended, and may have left others: two of them in one folder clash
             await self._end(wanted.workspace_id, before)
         record = Record(
+            deployment_id=wanted.deployment_id,
+            epoch=before.epoch if before is not None else wanted.epoch,
             workspace_id=wanted.workspace_id,
             made_by=before.made_by if before is not None else wanted.build_number,
             build_number=wanted.build_number,

@@ -1,6 +1,6 @@
 """A workspace's folder on this host: what was made for it, which build was last here, and the lock around both.
 
-STATE_DIR/workspaces/ID/          process.json, log, claim.json
+STATE_DIR/workspaces/ID/          process.json, log, claim.json, owner.json (the claim's mark)
 STATE_DIR/workspaces/ID/home/     where the command runs
 STATE_DIR/workspaces/.locks/ID    one effect at a time, over all processes of this host
 STATE_DIR/workspaces/.gone/ID     the number of the last build that left nothing here
@@ -57,6 +57,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
+    deployment_id: UUID | None = None
+    """None: an older release made it, for nobody knows which deployment."""
+    epoch: UUID | None = None
+    """Which life of the deployment's database had it made."""
     workspace_id: UUID
     made_by: int
     """The build that made the folder."""

@@ -23,6 +23,7 @@ from prebuilds.provisioners.base import (
     Provisioned,
 )
 from prebuilds.provisioners.finishing import to_the_end
+from prebuilds.provisioners.marks import file_told_in_inventory
 from prebuilds.provisioners.terraform_check import check_module
 from prebuilds.provisioners.terraform_folder import TerraformFolders
 from prebuilds.provisioners.terraform_module import load_module
@@ -42,8 +43,8 @@ class TerraformProvisioner:
     locality = Locality.SHARED
     conformance_source = SMALL_SOURCE
 
-    def __init__(self, state_dir: Path) -> None:
-        self._folders = TerraformFolders(state_dir.absolute())
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        self._folders = TerraformFolders(state_dir.absolute(), deployment_id)
 
     def validate(self, source: dict[str, Any]) -> None:
         parsed = parse_source(source)
@@ -54,7 +55,7 @@ class TerraformProvisioner:
             check_module(module, parsed, binary)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return parse_source(source).claim
+        return True  # if nothing else, a mark
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
         if not parse_source(wanted.source).claim:
@@ -77,6 +78,7 @@ class TerraformProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
+            work.keep_mark()
             is_new = work.record.made_by == wanted.build_number
             try:
                 await work.prepare("create" if is_new else "start")
@@ -91,6 +93,11 @@ class TerraformProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
+            work.keep_mark()
+            if not parse_source(wanted.source).claim:
+                provisioned = await self._ready(work, wanted)
+                progress(f"handed over to {wanted.owner}, and nothing of the module's is changed")
+                return provisioned
             await work.prepare("claim")
             for name in sorted(set(wanted.claim_parameters) - work.module.variables):
                 progress(f"the module declares no variable {name}: the claim's parameter reaches nothing")
@@ -103,7 +110,7 @@ class TerraformProvisioner:
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
-            record = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
+            record = self._folders.enter(wanted)
             if record is not None:
                 update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
                 self._folders.write(wanted.workspace_id, record.model_copy(update=update))
@@ -122,7 +129,8 @@ class TerraformProvisioner:
 
     async def probe(self, workspace_id: UUID) -> bool:
         record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
-        if record is None or state is None or not record.served:
+        ours = record is not None and record.deployment_id == self._folders.deployment_id
+        if record is None or state is None or not (ours and record.served):
             raise ProvisionerUnavailable(f"workspace {workspace_id} was made ready by another worker, if by any")
         return has_resources(state) and await answers(record.address)
 
@@ -135,13 +143,15 @@ class TerraformProvisioner:
         items = []
         for workspace_id in self._folders.all():
             record = self._folders.read(workspace_id)
-            if record is not None:
+            if record is not None and record.deployment_id == self._folders.deployment_id:
                 items.append(
                     InventoryItem(
                         workspace_id=workspace_id,
                         build_number=record.build_number,
                         running=not record.stopped and has_resources(self._folders.read_state(workspace_id)),
                         created_at=record.made_at,
+                        epoch=record.epoch,
+                        **file_told_in_inventory(self._folders.folder(workspace_id)),
                     )
                 )
         return items
@@ -153,7 +163,7 @@ class TerraformProvisioner:
             ProvisionFailed: It did not within `ready_timeout_s`.
         """
         state = work.state or ""
-        outputs, source = shown_outputs(state), work.source
+        outputs, source = shown_outputs(state), parse_source(wanted.source)
         address = outputs.get(source.address_output)
         if address is not None and not isinstance(address, str):
             raise ProvisionFailed(f"the output {source.address_output} must be a text, the workspace's address")

@@ -4,7 +4,7 @@ STATE_DIR/terraform/terraform.rc          an empty CLI configuration
 STATE_DIR/terraform/plugins/              providers, downloaded once
 STATE_DIR/terraform/modules/KEY/          one content of a module, initialised once
 STATE_DIR/terraform/initialising.json     the `init` that runs
-STATE_DIR/terraform/workspaces/ID/        record.json, running.json, planned.json
+STATE_DIR/terraform/workspaces/ID/        record.json, running.json, planned.json, owner.json (the claim's mark)
 STATE_DIR/terraform/workspaces/ID/module/ the module, its inputs, its state: where Terraform runs
 """
 
@@ -19,7 +19,16 @@ from uuid import UUID, uuid5
 from pydantic import BaseModel, ConfigDict, Field
 
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import StaleBuild
+from prebuilds.provisioners.base import Provision, StaleBuild
+from prebuilds.provisioners.marks import (
+    Mark,
+    check_deployment,
+    check_mark,
+    is_to_be_left,
+    leave_mark,
+    mark_of,
+    read_mark,
+)
 from prebuilds.provisioners.process_folder import Folders, write_whole
 from prebuilds.provisioners.terraform_state import LINEAGES
 
@@ -32,6 +41,10 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    deployment_id: UUID | None = None
+    """None: an older release made it, for nobody knows which deployment."""
+    epoch: UUID | None = None
+    """Which life of the deployment's database had it made."""
     made_by: int
     """The build that first made it, here or elsewhere."""
     build_number: int
@@ -50,8 +63,9 @@ class Record(BaseModel):
 
 
 class TerraformFolders:
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
         self.root = state_dir / "terraform"
+        self.deployment_id = deployment_id
         self._folders = Folders(self.root)
 
     def folder(self, workspace_id: UUID) -> Path:
@@ -104,17 +118,45 @@ class TerraformFolders:
         """Remove what is kept of workspaces that were removed long ago."""
         self._folders.forget_old(())
 
-    def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
+    def what(self, workspace_id: UUID) -> str:
+        return f"terraform folder {self.folder(workspace_id)}"
+
+    def enter(self, wanted: Provision, saved: Mark | None = None) -> Record | None:
         """The workspace's record, if there is one.
 
+        Args:
+            saved: The mark that came with the saved state: of a claim that another host has served.
         Raises:
+            OwnedByAnother: The workspace is another deployment's, or was given to a person by another claim.
             StaleBuild: A later build was here.
         """
-        record = self.read(workspace_id)
-        seen = max(record.build_number if record is not None else 0, self._folders.gone(workspace_id))
-        if build_number < seen:
-            raise StaleBuild(f"build {build_number} of workspace {workspace_id} comes after build {seen}")
+        what, record = self.what(wanted.workspace_id), self.read(wanted.workspace_id)
+        if record is not None:
+            check_deployment(what, record.deployment_id, self.deployment_id)
+        for mark in (self.mark(wanted.workspace_id), saved):
+            if not wanted.trial:
+                check_mark(what, mark, wanted)
+        seen = max(record.build_number if record is not None else 0, self._folders.gone(wanted.workspace_id))
+        if wanted.build_number < seen:
+            raise StaleBuild(f"build {wanted.build_number} of workspace {wanted.workspace_id} comes after build {seen}")
         return record
+
+    def mark(self, workspace_id: UUID) -> Mark | None:
+        return read_mark(self.what(workspace_id), self.folder(workspace_id))
+
+    def keep_mark(self, wanted: Provision, saved: Mark | None) -> Mark | None:
+        """Have the mark of the workspace's claim lie in its folder, if it is claimed. Returns it.
+
+        Args:
+            saved: The mark that came with the saved state.
+        """
+        there = self.mark(wanted.workspace_id)
+        mark = there or saved
+        if is_to_be_left(mark, wanted):
+            mark = mark_of(wanted)
+        if mark is not None and mark != there:
+            leave_mark(self.folder(wanted.workspace_id), mark)
+        return mark
 
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:

@@ -1,8 +1,8 @@
 """A workspace's Terraform state: packed for the database, and which of two copies is the later one.
 
-Saved as `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...]}`. A state may
-hold secrets in clear text, as Terraform itself keeps them: who reads our database reads them, unless there is a key;
-then the encoding is `zlib+fernet`.
+Saved as `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
+"mark": {...}}`. A state may hold secrets in clear text, as Terraform itself keeps them: who reads our database reads
+them, unless there is a key; then the encoding is `zlib+fernet`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
+from prebuilds.provisioners.marks import Mark
 from prebuilds.state_key import decrypt, state_cipher
 
 PLAIN, ENCRYPTED = "zlib+base64", "zlib+fernet"
@@ -36,6 +37,8 @@ class Saved(BaseModel):
     """Which build saved it."""
     replaced: list[Replacement] = Field(default_factory=list)
     """What that build has to replace, known from its first plan: a repeat's own plan would no longer show it."""
+    mark: Mark | None = None
+    """Of its claim, for a host that was not at the hand-over."""
     text: str
     """The state file's own text."""
 

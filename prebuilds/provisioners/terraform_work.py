@@ -15,6 +15,7 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Progress, Provision, StaleBuild
 from prebuilds.provisioners.finishing import to_the_end
+from prebuilds.provisioners.marks import Mark
 from prebuilds.provisioners.process_folder import write_whole
 from prebuilds.provisioners.terraform_check import raise_config_errors, validation_errors
 from prebuilds.provisioners.terraform_folder import Record, TerraformFolders
@@ -63,7 +64,8 @@ class Work:
         self.folder = folders.module(self._id)
         self._saved: str | None = None
         self.is_prepared = False
-        self.record = Record(made_by=wanted.build_number, build_number=wanted.build_number)
+        self._mark: Mark | None = None
+        self.record = self._new_record(wanted.build_number)
 
     @property
     def state(self) -> str | None:
@@ -74,19 +76,21 @@ class Work:
             self._progress(line)
 
     async def take_up(self) -> None:
-        """Refuse a stale build, end what a dead worker left running, and put the later state in place.
+        """Refuse who must not act on it, end what a dead worker left running, and put the later state in place.
 
         Raises:
+            OwnedByAnother: The workspace is another deployment's, or was given to a person by another claim.
             StaleBuild: A later build was here.
         """
         wanted, folders = self._wanted, self._folders
-        before = folders.refuse_stale(self._id, wanted.build_number)
-        await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.say)
         saved = unpack(wanted.state)
+        self._mark = saved.mark if saved is not None else None
+        before = folders.enter(wanted, self._mark)
+        await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.say)
         replaced = saved.replaced if saved is not None and saved.build == wanted.build_number else []
         if before is None:
             made_by = saved.made_by if saved is not None else wanted.build_number
-            record = Record(made_by=made_by, build_number=wanted.build_number, replaced=replaced)
+            record = self._new_record(made_by).model_copy(update={"replaced": replaced})
         else:
             kept = before.replaced if before.build_number == wanted.build_number else []
             record = before.model_copy(update={"build_number": wanted.build_number, "replaced": _union(kept, replaced)})
@@ -98,6 +102,10 @@ class Work:
         if text != local:
             write_whole(folders.state(self._id), text)
         self._saved = saved.text if saved is not None else None
+
+    def keep_mark(self) -> None:
+        """Keep the mark of the workspace's claim, in its folder and with each state that is saved from now on."""
+        self._mark = self._folders.keep_mark(self._wanted, self._mark)
 
     async def prepare(self, stage: str) -> None:
         """Write module and inputs, and have the module initialised on this host.
@@ -213,9 +221,26 @@ class Work:
 
     def packed(self, text: str) -> dict[str, Any]:
         record = self.record
-        return pack(Saved(made_by=record.made_by, build=record.build_number, replaced=record.replaced, text=text))
+        return pack(
+            Saved(
+                made_by=record.made_by,
+                build=record.build_number,
+                replaced=record.replaced,
+                mark=self._mark,
+                text=text,
+            )
+        )
 
     # --- Steps ---
+
+    def _new_record(self, made_by: int) -> Record:
+        wanted = self._wanted
+        return Record(
+            deployment_id=wanted.deployment_id,
+            epoch=wanted.epoch,
+            made_by=made_by,
+            build_number=wanted.build_number,
+        )
 
     async def _run(self, *words: str, saving: bool = False) -> Ran:
         mark = self._folders.running(self._id)

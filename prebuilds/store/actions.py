@@ -22,6 +22,7 @@ from prebuilds.planning.lifecycle import (
     look_ahead,
     start_after_asking,
 )
+from prebuilds.provisioners.base import OwnedByAnother
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
@@ -39,7 +40,7 @@ TAKE_DUE = text("""
 READ_LIVES = text("""
     SELECT w.id, w.name, u.name AS owner, w.claimed_at, w.last_used_at, w.ttl, w.autostart_schedule, w.next_start_at,
            w.next_action_at, now() AS now, b.id AS build_id, b.transition, b.stage, b.status, b.completed_at,
-           b.initiator_id,
+           b.initiator_id, b.error_type,
            (SELECT coalesce(bool_or(c.status = 'succeeded'), true) FROM workspace_builds c
              WHERE c.workspace_id = w.id AND c.stage = 'claim') AS handed_over,
            (SELECT count(*) FROM workspace_builds c
@@ -117,7 +118,12 @@ async def read_lives(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequen
 def life_of(row: Row[tuple[object, ...]]) -> Life:
     return Life(
         latest=LatestBuild(
-            Transition(row.transition), Stage(row.stage), BuildStatus(row.status), row.completed_at, row.tries
+            Transition(row.transition),
+            Stage(row.stage),
+            BuildStatus(row.status),
+            row.completed_at,
+            row.tries,
+            refused=row.error_type == OwnedByAnother.__name__,
         ),
         claimed=row.claimed_at is not None,
         handed_over=row.handed_over,

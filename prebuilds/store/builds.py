@@ -31,11 +31,12 @@ _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
            b.attempt, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
-           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source
+           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source,
+           s.deployment_id, s.epoch, c.id AS claim_id
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
-      LEFT JOIN presets p ON p.id = b.preset_id
+      LEFT JOIN presets p ON p.id = b.preset_id LEFT JOIN claims c ON c.workspace_id = w.id CROSS JOIN settings s
 """
 # Two statements: what a lock waited for has changed the rows that a join with it had read before.
 LOCK_WORKSPACE_OF = text("""
@@ -348,6 +349,8 @@ def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
 
 def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: Any) -> Provision:
     return Provision(
+        deployment_id=row.deployment_id,
+        epoch=row.epoch,
         workspace_id=row.workspace_id,
         build_number=row.number,
         name=row.name,
@@ -359,6 +362,7 @@ def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: 
         parameters=parameters,
         claim_parameters=row.claim_parameters,
         claimed=row.claimed_at is not None,
+        claim_id=row.claim_id,
         ready_timeout_s=row.ready_timeout.total_seconds(),
         state=state,
     )

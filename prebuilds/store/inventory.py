@@ -15,6 +15,7 @@ from prebuilds.planning.inventory import Comparison, Finding, Found, Recorded, S
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.provisioners.base import Provision
 from prebuilds.store.events import record_event
+from prebuilds.store.identity import read_identity
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 INTERVAL = timedelta(minutes=10)
@@ -41,14 +42,15 @@ PLACES = text("""
 """)
 CLOCK = text("SELECT clock_timestamp()")
 READ_RECORDED = text(f"""
-    SELECT w.id, w.deleted_at IS NULL AS live, w.owner_id <> '{PREBUILDS_USER_ID}' AS owned,
+    SELECT w.id, w.deleted_at IS NULL AS live, w.owner_id <> '{PREBUILDS_USER_ID}' AS owned, u.name AS owner,
+           (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
            v.provisioner = :provisioner
              AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END
              AS here,
            EXISTS (SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.completed_at IS NULL) AS building,
            CASE WHEN w.latest_transition = 'start' AND w.latest_status = 'succeeded' THEN w.latest_ended_at END
              AS started_at
-      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
+      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id JOIN users u ON u.id = w.owner_id
      WHERE w.id = ANY(CAST(:ids AS uuid[]))
         OR (w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded'
             AND v.provisioner = :provisioner
@@ -78,6 +80,7 @@ FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - 
 READ_REMOVAL = text("""
     SELECT w.deleted_at IS NULL AS live, w.name, u.name AS owner, o.name AS organization, t.name AS template,
            p.name AS preset, v.source, w.claimed_at IS NOT NULL AS claimed,
+           (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
            (SELECT b.provisioner_state FROM workspace_builds b
              WHERE b.workspace_id = w.id AND b.provisioner_state IS NOT NULL ORDER BY b.number DESC LIMIT 1) AS state,
            (SELECT coalesce(jsonb_object_agg(pp.name, pp.value), '{}') FROM preset_parameters pp
@@ -150,7 +153,7 @@ async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) 
     """The rows of *ids*, deleted ones too, and of all that should run at *place*."""
     async with engine.connect() as connection:
         rows = await connection.execute(READ_RECORDED, _at(place) | {"ids": list(ids)})
-        return [Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at) for r in rows]
+        return [Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at, r.owner, r.claim_id) for r in rows]
 
 
 async def read_sightings(engine: AsyncEngine, place: Place) -> list[Sighting]:
@@ -177,15 +180,29 @@ async def record_removed(engine: AsyncEngine, place: Place, workspace_id: UUID) 
         await record_event(connection, "orphan_removed", PREBUILDS_USER, workspace_id=workspace_id, data=_where(place))
 
 
+async def report_orphan(engine: AsyncEngine, place: Place, found: Found) -> None:
+    """Tell, once, of an orphan that nothing removes by itself: an event that says whose it is."""
+    workspace_id = found.sighting.workspace_id
+    async with engine.begin() as connection:
+        if await connection.scalar(TELL, _named(place) | {"id": workspace_id}) is not None:
+            mark = {"claimed_by": found.claimed_by, "claim_id": found.claim_id}
+            await record_event(
+                connection, "orphan_reported", PREBUILDS_USER, workspace_id=workspace_id, data=_where(place) | mark
+            )
+
+
 async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | None:
     """What to call a driver's `destroy` with, as far as it is still known; None: it has a live row after all.
 
     An orphan that no row knows has nothing but its tag.
     """
     async with engine.connect() as connection:
+        identity = await read_identity(connection)
         row = (await connection.execute(READ_REMOVAL, {"id": workspace_id})).one_or_none()
+    who = {"deployment_id": identity.deployment_id, "epoch": identity.epoch}
     if row is None:
         return Provision(
+            **who,
             workspace_id=workspace_id,
             build_number=REMOVAL_NUMBER,
             name="orphan",
@@ -198,7 +215,7 @@ async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | N
     if row.live:
         return None
     known = {name: value for name, value in row._mapping.items() if name != "live"}
-    return Provision(workspace_id=workspace_id, build_number=REMOVAL_NUMBER, **known)
+    return Provision(**who, workspace_id=workspace_id, build_number=REMOVAL_NUMBER, **known)
 
 
 async def give_up_vanished(engine: AsyncEngine, place: Place, found: Found) -> UUID | None:

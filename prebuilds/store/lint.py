@@ -97,6 +97,8 @@ async def read_claim(engine: AsyncEngine, candidate: Candidate) -> tuple[str, Pr
         parameters = await connection.execute(READ_PARAMETERS, {"preset_id": row.preset_id})
         settable = await connection.scalar(CLAIM_PARAMETERS, {"preset_id": row.preset_id})
         return row.provisioner, Provision(
+            deployment_id=row.deployment_id,
+            epoch=row.epoch,
             workspace_id=candidate.workspace_id,
             build_number=candidate.build_number,
             name=NAME,

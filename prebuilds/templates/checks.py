@@ -41,7 +41,9 @@ def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
     """What is wrong, by path: names used twice, defaults, schedules that lack something or overlap, sources."""
     # Drivers are asked about sources only. They get a folder because they must have one; nothing is to be found there.
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:
-        return _check_entries(data, cache(lambda name: provisioners.load(name, FolderPath(folder))))
+        return _check_entries(
+            data, cache(lambda name: provisioners.load(name, FolderPath(folder), provisioners.NO_DEPLOYMENT))
+        )
 
 
 def _check_entries(data: dict[Any, Any], load: Load) -> dict[Path, str]:

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import psutil
 
 from prebuilds.cli import run
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimResult
+from prebuilds.store.engine import create_engine
+from prebuilds.store.identity import read_identity
 
 BIN = Path(sys.executable).parent
 START_S = 90.0
@@ -159,6 +162,17 @@ class DevStack:
     def workspaces(self, organization: str) -> list[dict[str, Any]]:
         return [w for w in self.ask("workspaces", "list")["workspaces"] if w["organization"] == organization]
 
+    def deployment_id(self) -> UUID:
+        async def read() -> UUID:
+            engine = create_engine(self.facts["database_url"])
+            try:
+                return (await read_identity(engine)).deployment_id
+            finally:
+                await engine.dispose()
+
+        with ThreadPoolExecutor(1) as thread:  # a test's loop may be running
+            return thread.submit(asyncio.run, read()).result()
+
     def processes(self) -> dict[str, list[int]]:
         """Living workspace processes of this stack by workspace id; children of their own left out."""
         host = (self.state_dir / "host-id").read_text()
@@ -166,7 +180,7 @@ class DevStack:
         for process in psutil.process_iter():
             try:
                 env = process.environ()
-                if env.get("PREBUILDS_HOST_ID") == host and process.status() != psutil.STATUS_ZOMBIE:
+                if env.get("PREBUILDS_HOST_ID", "").endswith(f"/{host}") and process.status() != psutil.STATUS_ZOMBIE:
                     found.setdefault(env["PREBUILDS_WORKSPACE_ID"], []).append(process.pid)
             except (psutil.Error, OSError):
                 continue

@@ -11,6 +11,7 @@ from uuid import UUID
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.process import ProcessProvisioner
 from tests.e2e.provisions import wanted
+from tests.identities import DEPLOYMENT
 
 SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
 SLEEP = {"command": ["sleep", "infinity"]}
@@ -26,8 +27,8 @@ async def running(driver: ProcessProvisioner) -> dict[UUID, bool]:
 @contextlib.asynccontextmanager
 async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
     """A driver that has its state there; in the end all that it has goes, and nothing with its tag may be left."""
-    driver = ProcessProvisioner(folder)
+    driver = ProcessProvisioner(folder, DEPLOYMENT)
     yield driver
     for item in await driver.inventory():
         await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
-    assert process_host.find_tagged((folder / "host-id").read_text()) == []
+    assert process_host.find_tagged(f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}") == []

@@ -6,10 +6,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prebuilds.provisioners.base import Provision
+from tests.identities import WHO
 
 
 def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
     return Provision(
+        **WHO,
         workspace_id=workspace_id or uuid4(),
         build_number=number,
         name=changes.pop("name", "prebuild-1"),

@@ -23,6 +23,7 @@ from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.process import ProcessProvisioner
 from prebuilds.provisioners.terraform import TerraformProvisioner
 from tests.e2e.podman import IMAGE, podman_engine
+from tests.identities import DEPLOYMENT, WHO
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provisioner"
 SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
@@ -71,10 +72,11 @@ def test_our_drivers_keep_the_promises(conformance_check: Any) -> None:
 
 async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
     """As a claim on an empty pool makes it. A later start leaves what it was told."""
-    driver = ProcessProvisioner(tmp_path)
+    driver = ProcessProvisioner(tmp_path, DEPLOYMENT)
     script = 'cp "$PREBUILDS_CLAIM_FILE" told; touch up; exec sleep 1000'
     reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}}
     build = Provision(
+        **WHO,
         workspace_id=uuid4(),
         build_number=1,
         name="alice-dev",

@@ -21,6 +21,7 @@ from prebuilds.provisioners.base import InvalidSource, StaleBuild
 from prebuilds.provisioners.process import ProcessProvisioner
 from tests.e2e.process_steps import SERVE, SLEEP, driver_in, log, running
 from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ async def test_a_crash_between_start_and_record_is_found_by_its_tag(
     with pytest.raises(KeyboardInterrupt):
         await driver.apply(build, log)
     monkeypatch.setattr(process_host, "spawn", spawn)
-    made = await ProcessProvisioner(tmp_path).apply(build, log)
+    made = await ProcessProvisioner(tmp_path, DEPLOYMENT).apply(build, log)
     assert made.resources["pid"] == pids[0]
 
 
@@ -249,7 +250,7 @@ async def test_suspend_and_restore_bring_the_same_ones_back(driver: ProcessProvi
     await driver.stop(later(stopped), log)
     assert await driver.suspend() == 1
     assert set((await running(driver)).values()) == {False}
-    assert len(await ProcessProvisioner(tmp_path).restore()) == 1
+    assert len(await ProcessProvisioner(tmp_path, DEPLOYMENT).restore()) == 1
     assert len(await driver.restore()) == 0
     assert await running(driver) == {runs.workspace_id: True, stopped.workspace_id: False}
     again = await driver.apply(runs, log)

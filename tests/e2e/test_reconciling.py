@@ -128,11 +128,11 @@ async def test_a_prebuild_that_died_is_replaced(stack: DevStack) -> None:
     doomed = stack.workspaces("mortal")[0]["id"]
     [pid] = stack.processes()[doomed]
     engine, client = create_engine(stack.facts["database_url"]), await connect(stack.facts["temporal_address"])
-    dispatcher = Dispatcher(engine, client)
+    dispatcher, deployment_id = Dispatcher(engine, client), stack.deployment_id()
     prober = Prober(
         engine,
         dispatcher,
-        lambda name: provisioners.load(name, stack.state_dir),
+        lambda name: provisioners.load(name, stack.state_dir, deployment_id),
         ["prebuilds-provisioner"],
         host_id(stack.state_dir),
         interval=timedelta(0),

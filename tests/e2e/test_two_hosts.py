@@ -189,7 +189,8 @@ async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
 async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue: str) -> set[str]:
     """Probe twice, and look for what is lost everywhere, as this host's worker does, and faster: what it found."""
     dispatcher = Dispatcher(engine, await connect(stack.facts["temporal_address"]))
-    driver = cache(lambda name: provisioners.load(name, host.folder))
+    deployment_id = stack.deployment_id()
+    driver = cache(lambda name: provisioners.load(name, host.folder, deployment_id))
     prober = Prober(engine, dispatcher, driver, [queue], host.id)
     await prober.sweep()
     await let_a_minute_pass(engine)
@@ -218,7 +219,7 @@ def test_a_frozen_start_that_wakes_up_after_the_deletion_brings_nothing_back(
     until(lambda: frozen.signalled_at() is not None, "the worker to freeze in its start")
     pid, steps = frozen.pid, frozen.steps
     assert pid is not None
-    other.start()
+    other.start(unlocked=True)  # the frozen one still holds the folder
     stack.wait_whole("frozen")
     check_places(stack, "frozen", [other])
     stack.apply("frozen", 0, queue=queue, **QUICK)

@@ -123,6 +123,6 @@ class Campaign:
 
     def _ask_the_driver(self, ids: set[str]) -> None:
         with patch.dict(os.environ, self._env):
-            driver = provisioners.load(self._world.driver, Path(self._host.folder))
+            driver = provisioners.load(self._world.driver, Path(self._host.folder), self._stack.deployment_id())
             items = asyncio.run(driver.inventory())
         assert {str(item.workspace_id): item.running for item in items} == dict.fromkeys(ids, True)

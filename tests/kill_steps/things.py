@@ -52,7 +52,10 @@ class Processes:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 env = process.environ()
-                if env.get("PREBUILDS_HOST_ID") == host.id and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    env.get("PREBUILDS_HOST_ID", "").endswith(f"/{host.id}")
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append((env["PREBUILDS_WORKSPACE_ID"], process))
         return found
 
@@ -62,6 +65,10 @@ class Processes:
         ports = host.folder / "ports"
         found += [(os.readlink(path), "port") for path in (ports.iterdir() if ports.is_dir() else ())]
         return _counts(found)
+
+
+MARK = ".owner"
+"""How the volume is called that keeps a claim's mark."""
 
 
 class Containers:
@@ -89,8 +96,10 @@ class Containers:
         stopped = set(self._podman("ps", "--all", "--format", "{{.Names}}").split()) - set(running)
         volumes = self._podman("volume", "ls", "--format", "{{.Name}}").split()
         names = [(n, "container") for n in running] + [(n, "stopped container") for n in stopped]
-        names += [(n.removesuffix("-home"), "volume") for n in volumes]
-        return _counts([(name.removeprefix("prebuilds-"), what) for name, what in names])
+        names += [(n.removesuffix("-home"), "volume") for n in volumes if not n.endswith(MARK)]
+        marked = {n.removesuffix(MARK) for n in volumes if n.endswith(MARK)}
+        names += [(n, "mark") for n in marked - {name for name, _ in names}]  # of nothing that is there
+        return _counts([(name.removeprefix("prebuilds-").partition("-")[2], what) for name, what in names])
 
 
 MODULE = """

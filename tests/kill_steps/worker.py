@@ -9,9 +9,11 @@ import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import worker
 from prebuilds import provisioners
@@ -35,10 +37,12 @@ def serve(order: dict[str, Any]) -> None:
         steps.install()
         load = provisioners.load
 
-        def load_counted(name: str, state_dir: Path) -> Provisioner:
-            return steps.around(load(name, state_dir))
+        def load_counted(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
+            return steps.around(load(name, state_dir, deployment_id))
 
         provisioners.load = load_counted
+    if order.get("unlocked"):  # as where a folder is shared by hosts whose locks do not reach each other
+        vars(worker)["only_worker"] = lambda _: nullcontext()
     # One poll at a time: the server gives tasks to a worker that is frozen as long as it has polls of its.
     vars(worker)["worker_on"] = partial(worker_on, max_concurrent_activity_task_polls=1)
     sys.argv = ["worker.py", "--role", "provisioner", "--queue", order["queue"]]

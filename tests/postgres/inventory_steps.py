@@ -24,6 +24,7 @@ from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.views import InventoryRow
 from prebuilds.vocabulary import PROVISIONER_QUEUE, build_id_of
 from tests.builders import SOURCE
+from tests.identities import DEPLOYMENT, WHO
 from tests.postgres.pool_steps import Workflows
 from tests.rows import one
 
@@ -39,7 +40,7 @@ class Host:
     def __init__(self, engine: AsyncEngine, folder: Path) -> None:
         self.engine = engine
         self.id = host_id(folder)
-        self.driver = ProcessProvisioner(folder)
+        self.driver = ProcessProvisioner(folder, DEPLOYMENT)
         self.workflows = Workflows()
         self.dispatcher = Dispatcher(engine, cast("Client", self.workflows))
         self.place = Place("process", self.id, [PROVISIONER_QUEUE])
@@ -84,6 +85,7 @@ class Host:
 
 def provision(workspace_id: UUID) -> Provision:
     return Provision(
+        **WHO,
         workspace_id=workspace_id,
         build_number=1,
         name="stray",

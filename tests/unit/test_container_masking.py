@@ -15,6 +15,7 @@ from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container import ContainerProvisioner
 from prebuilds.provisioners.masking import MASK
+from tests.identities import DEPLOYMENT, WHO
 
 SECRET = "hunter22"
 SOURCE = {
@@ -68,6 +69,7 @@ async def engine(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Words]:
 
 def build(**claim_parameters: str) -> Provision:
     return Provision(
+        **WHO,
         workspace_id=uuid4(),
         build_number=1,
         name="dev",
@@ -95,7 +97,7 @@ async def test_an_engines_words_are_told_without_the_claims_values(
     engine: Words, tmp_path: Path, how: str, parameter: str, words: str
 ) -> None:
     engine.has_image = parameter == "folder"
-    told, driver = Told(), ContainerProvisioner(tmp_path)
+    told, driver = Told(), ContainerProvisioner(tmp_path, DEPLOYMENT)
     effect = driver.apply if how == "apply" else driver.claim
     with pytest.raises(InvalidSource) as refused:
         await effect(build(**{parameter: SECRET}), told)
@@ -109,12 +111,12 @@ async def test_an_engines_words_are_told_without_the_claims_values(
 async def test_a_plan_hides_them_too(engine: Words, tmp_path: Path) -> None:
     engine.broken = True
     with pytest.raises(ProvisionFailed, match=f"lock of \\{MASK[:-1]}\\) is taken") as failed:
-        await ContainerProvisioner(tmp_path).plan(build(token=SECRET))
+        await ContainerProvisioner(tmp_path, DEPLOYMENT).plan(build(token=SECRET))
     assert SECRET not in said(failed.value)
 
 
 async def test_without_a_claims_values_the_cause_is_kept(engine: Words, tmp_path: Path) -> None:
     engine.broken = True
     with pytest.raises(PrebuildsError, match=SECRET) as failed:
-        await ContainerProvisioner(tmp_path).plan(build())
+        await ContainerProvisioner(tmp_path, DEPLOYMENT).plan(build())
     assert failed.value.__cause__ is not None

@@ -12,6 +12,7 @@ from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container_engine import Engines
 from prebuilds.provisioners.container_source import parse_source
 from prebuilds.provisioners.container_spec import SPEC_LABEL, Spec, resolve
+from tests.identities import WHO
 
 WORKSPACE = UUID("00000000-0000-4000-8000-000000000001")
 IMAGE = {"image": "busybox"}
@@ -19,6 +20,7 @@ IMAGE = {"image": "busybox"}
 
 def wanted(**changes: Any) -> Provision:
     return Provision(
+        **WHO,
         **{
             "workspace_id": WORKSPACE,
             "build_number": 1,
@@ -29,12 +31,12 @@ def wanted(**changes: Any) -> Provision:
             "preset": "small",
             "source": {},
             **changes,
-        }
+        },
     )
 
 
 def spec_of(source: dict[str, Any], **changes: Any) -> Spec:
-    return resolve(parse_source(IMAGE | source), wanted(**changes), "here")
+    return resolve(parse_source(IMAGE | source), wanted(**changes))
 
 
 @pytest.mark.parametrize(

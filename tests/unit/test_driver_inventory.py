@@ -10,13 +10,14 @@ import pytest
 
 from prebuilds.provisioners.process import ProcessProvisioner
 from prebuilds.provisioners.terraform import TerraformProvisioner
+from tests.identities import DEPLOYMENT
 
 
 @pytest.mark.parametrize("kind", [ProcessProvisioner, TerraformProvisioner])
 async def test_an_inventory_is_read_beside_the_loop(
     kind: type[ProcessProvisioner | TerraformProvisioner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver, threads = kind(tmp_path), []
+    driver, threads = kind(tmp_path, DEPLOYMENT), []
 
     def listed() -> list[UUID]:
         threads.append(threading.current_thread())

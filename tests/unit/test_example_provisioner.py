@@ -15,10 +15,12 @@ import pytest
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Provision
 from tests.broken_drivers import FolderProvisioner
+from tests.identities import DEPLOYMENT, WHO
 
 
 def build_of(skeleton: Path, number: int = 1, workspace_id: UUID | None = None) -> Provision:
     return Provision(
+        **WHO,
         workspace_id=workspace_id or uuid4(),
         build_number=number,
         name="dev",
@@ -72,7 +74,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 async def test_the_event_loop_goes_on_while_it_copies(tmp_path: Path, skeleton: Path, long_copy: LongCopy) -> None:
-    driver, build = FolderProvisioner(tmp_path), build_of(skeleton)
+    driver, build = FolderProvisioner(tmp_path, DEPLOYMENT), build_of(skeleton)
     made = asyncio.create_task(driver.apply(build, Quiet()))
     await until(long_copy.begun.is_set)
     assert not await driver.probe(build.workspace_id)
@@ -84,7 +86,7 @@ async def test_the_event_loop_goes_on_while_it_copies(tmp_path: Path, skeleton: 
 async def test_a_cancelled_copy_holds_its_lock_until_it_has_ended(
     tmp_path: Path, skeleton: Path, long_copy: LongCopy
 ) -> None:
-    driver, build = FolderProvisioner(tmp_path), build_of(skeleton)
+    driver, build = FolderProvisioner(tmp_path, DEPLOYMENT), build_of(skeleton)
     made = asyncio.create_task(driver.apply(build, Quiet()))
     await until(long_copy.begun.is_set)
     made.cancel()
@@ -100,7 +102,7 @@ async def test_a_cancelled_copy_holds_its_lock_until_it_has_ended(
 
 async def test_a_folder_goes_whole_or_its_removal_fails(unprivileged: Path) -> None:
     (skeleton := unprivileged / "skeleton").mkdir()
-    driver, build = FolderProvisioner(unprivileged), build_of(skeleton)
+    driver, build = FolderProvisioner(unprivileged, DEPLOYMENT), build_of(skeleton)
     made = await driver.apply(build, Quiet())
     cached = Path(made.resources["folder"]) / "go"
     cached.mkdir()

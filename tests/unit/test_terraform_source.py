@@ -11,6 +11,7 @@ import pytest
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.terraform_module import Module, inputs_of, load_module
 from prebuilds.provisioners.terraform_source import parse_source
+from tests.identities import WHO
 
 MAIN = 'variable "size" {}\noutput "address" { value = "x" }\n'
 FILES = {"main.tf": MAIN}
@@ -81,6 +82,7 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         {"files": {"main.tf": text}, "variables": {"size": {"cpu": 2, "name": "{param.size}-{name}"}}}
     )
     wanted = Provision(
+        **WHO,
         workspace_id=UUID(int=7),
         build_number=1,
         name="prebuild-1",
@@ -109,6 +111,7 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
 def test_a_placeholder_without_a_value_names_its_variable() -> None:
     source = parse_source({"files": FILES, "variables": {"size": "{param.size}"}})
     wanted = Provision(
+        **WHO,
         workspace_id=UUID(int=7),
         build_number=1,
         name="n",

@@ -1,8 +1,10 @@
 """The `folder` driver: a workspace is a folder on this host, copied from a skeleton.
 
-STATE_DIR/folders/builds/ID    the numbers of the builds that were here; stays when the workspace is gone
-STATE_DIR/folders/ID/home/     the copy, whole or not there
-STATE_DIR/folders/ID/running   there while it is not stopped
+STATE_DIR/folders/DEPLOYMENT/builds/ID    the numbers of the builds that were here; stays when the workspace is gone
+STATE_DIR/folders/DEPLOYMENT/ID/home/      the copy, whole or not there
+STATE_DIR/folders/DEPLOYMENT/ID/running    there while it is not stopped
+STATE_DIR/folders/DEPLOYMENT/ID/epoch      which life of the database had it made
+STATE_DIR/folders/DEPLOYMENT/ID/owner.json the mark of the claim that gave it away
 """
 
 from __future__ import annotations
@@ -29,6 +31,14 @@ from prebuilds.provisioners.base import (
     Provisioned,
     StaleBuild,
 )
+from prebuilds.provisioners.marks import (
+    check_mark,
+    file_told_in_inventory,
+    is_to_be_left,
+    leave_mark,
+    mark_of,
+    read_mark,
+)
 
 LOCK_POLL_S = 0.02
 
@@ -37,8 +47,9 @@ class FolderProvisioner:
     locality = Locality.HOST  # the folder is on this host's disk
     conformance_source: ClassVar = {"skeleton": str(Path(__file__).parent / "skeleton")}
 
-    def __init__(self, state_dir: Path) -> None:
-        self._root = state_dir.absolute() / "folders"
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        # A folder for each deployment: another one's are never met.
+        self._root = state_dir.absolute() / "folders" / str(deployment_id)
 
     def validate(self, source: dict[str, Any]) -> None:
         wrong = {f"source.{name}": "is not known; the one field is skeleton" for name in source if name != "skeleton"}
@@ -56,7 +67,12 @@ class FolderProvisioner:
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         async with self._entered(wanted) as folder:
             home = folder / "home"
+            mark = read_mark(str(folder), folder)
+            if is_to_be_left(mark, wanted):  # before anything is given to anybody
+                leave_mark(folder, mark_of(wanted))
             if not home.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "epoch").write_text(str(wanted.epoch))
                 progress(f"copying {wanted.source['skeleton']}")
                 await _beside(_copy, Path(wanted.source["skeleton"]), home)
             if wanted.claimed:
@@ -90,6 +106,8 @@ class FolderProvisioner:
                     build_number=_latest(self._builds(workspace_id).read_text()),
                     running=(folder / "running").exists(),
                     created_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC),
+                    epoch=_epoch(folder / "epoch"),
+                    **file_told_in_inventory(folder),
                 )
             )
         return items
@@ -99,7 +117,8 @@ class FolderProvisioner:
 
     @asynccontextmanager
     async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
-        """The workspace's folder: for one call at a time on this host, and for none that a later build has overtaken.
+        """The workspace's folder: for one call at a time on this host, for none of another claim than the one that gave
+        it away, and for none that a later build has overtaken.
 
         The lock is the system's, so that a killed worker holds it no more; numbers are appended, never rewritten.
         """
@@ -112,13 +131,15 @@ class FolderProvisioner:
                     break
                 except BlockingIOError:
                     await asyncio.sleep(LOCK_POLL_S)
+            folder = self._root / str(wanted.workspace_id)
+            check_mark(f"folder {folder}", read_mark(f"folder {folder}", folder), wanted)
             latest = _latest(seen.read_text())
             if wanted.build_number < latest:
                 raise StaleBuild(f"build {wanted.build_number} comes after build {latest}")
             if wanted.build_number > latest:
                 file.write(f"{wanted.build_number}\n")
                 file.flush()
-            yield self._root / str(wanted.workspace_id)
+            yield folder
 
 
 async def _beside(work: Callable[..., None], *paths: Path) -> None:
@@ -160,3 +181,10 @@ def _remove(folder: Path) -> None:
 
 def _latest(numbers: str) -> int:
     return max((int(number) for number in numbers.split()), default=0)
+
+
+def _epoch(path: Path) -> UUID | None:
+    try:
+        return UUID(path.read_text())
+    except (FileNotFoundError, ValueError):  # half-made
+        return None

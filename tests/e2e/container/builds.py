@@ -62,7 +62,7 @@ async def becomes(is_so: Callable[[], Awaitable[bool]], what: str) -> None:
 
 
 def name_of(provision: Provision) -> str:
-    return f"prebuilds-{provision.workspace_id}"
+    return f"prebuilds-{provision.deployment_id.hex[:8]}-{provision.workspace_id}"
 
 
 def inside(podman: Podman, provision: Provision, *words: str) -> str:

@@ -11,6 +11,7 @@ from prebuilds.provisioners.container import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.podman import Podman, podman_engine
 from tests.e2e.provisions import wanted
+from tests.identities import DEPLOYMENT
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ async def driver(
     podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[ContainerProvisioner]:
     monkeypatch.setenv("DOCKER_HOST", podman.address)
-    driver = ContainerProvisioner(tmp_path)
+    driver = ContainerProvisioner(tmp_path, DEPLOYMENT)
     yield driver
     for item in await driver.inventory():
         await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)

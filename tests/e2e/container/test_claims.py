@@ -20,6 +20,7 @@ from tests.e2e.container.builds import SERVE, SLEEP, Killed, Told, claimed, envi
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
 
 
 async def test_a_claim_tells_the_running_container_by_file_and_hook(
@@ -114,7 +115,7 @@ async def test_a_replacement_cut_off_half_way_is_made_whole(
         await driver.claim(claim, told)
     monkeypatch.setattr(Engine, "make", make)
     assert await running(driver) == {build.workspace_id: False}  # its volume
-    other, again = ContainerProvisioner(tmp_path), claim.model_copy(update={"state": told.state})
+    other, again = ContainerProvisioner(tmp_path, DEPLOYMENT), claim.model_copy(update={"state": told.state})
     assert [replacement.resource for replacement in await other.plan(again)] == [name_of(build)]
     await other.claim(again, log)
     inside(podman, build, "stat", "/home/kept")

@@ -17,6 +17,7 @@ from prebuilds.provisioners.container_spec import Spec
 from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Killed, Told, becomes, inside, log, name_of, running
 from tests.e2e.podman import Podman
 from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
 
 
 async def test_one_that_ends_early_fails_with_its_log_and_leaves_nothing(
@@ -105,7 +106,7 @@ async def test_a_start_killed_half_way_is_taken_up(
         await driver.apply(build, log)
     monkeypatch.setattr(Engine, "start", start)
     assert await running(driver) == {build.workspace_id: False}
-    made = await ContainerProvisioner(tmp_path).apply(build, log)
+    made = await ContainerProvisioner(tmp_path, DEPLOYMENT).apply(build, log)
     assert made.address is not None
     assert httpx.get(made.address).status_code == 200
 

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from prebuilds.provisioners.container import ContainerProvisioner
 from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, log, name_of, running
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
 
 
 async def test_a_workspace_serves_stops_starts_and_goes(driver: ContainerProvisioner, podman: Podman) -> None:
@@ -49,7 +51,7 @@ async def test_a_workspace_serves_stops_starts_and_goes(driver: ContainerProvisi
 
 async def test_each_call_twice_and_at_once_makes_one_thing(driver: ContainerProvisioner, tmp_path: Path) -> None:
     build = wanted(SERVE)
-    other = ContainerProvisioner(tmp_path)  # another worker of this host
+    other = ContainerProvisioner(tmp_path, DEPLOYMENT)  # another worker of this host
     made = await asyncio.gather(*[one.apply(build, log) for one in (driver, other, driver, other)])
     assert len({m.resources["container_id"] for m in made}) == 1
     claim = claimed(build)
@@ -66,8 +68,7 @@ async def test_two_that_make_it_at_once_without_a_lock_end_up_with_one(
 ) -> None:
     """As workers on two hosts with one remote engine would."""
     build = wanted(SLEEP)
-    elsewhere = ContainerProvisioner(tmp_path / "elsewhere")
-    elsewhere._deployment = driver._deployment
+    elsewhere = ContainerProvisioner(tmp_path / "elsewhere", DEPLOYMENT)
     made = await asyncio.gather(driver.apply(build, log), elsewhere.apply(build, log))
     assert len({m.resources["container_id"] for m in made}) == 1
 
@@ -85,7 +86,7 @@ async def test_an_earlier_build_is_refused_also_after_the_end(driver: ContainerP
     assert await running(driver) == {build.workspace_id: False}
     await driver.destroy(wanted(SLEEP, 5, build.workspace_id), log)
     with pytest.raises(StaleBuild):
-        await ContainerProvisioner(tmp_path).apply(later(build), log)
+        await ContainerProvisioner(tmp_path, DEPLOYMENT).apply(later(build), log)
     assert await running(driver) == {}
 
 
@@ -160,16 +161,17 @@ async def test_an_engine_that_is_away_may_come_back(
     assert await driver.probe(build.workspace_id)
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     with pytest.raises(ProvisionerUnavailable):
-        await ContainerProvisioner(tmp_path).apply(wanted(SLEEP), log)
+        await ContainerProvisioner(tmp_path, DEPLOYMENT).apply(wanted(SLEEP), log)
     monkeypatch.setenv("DOCKER_HOST", "ftp://somewhere")
     with pytest.raises(ProvisionerUnavailable, match="DOCKER_HOST"):
-        await ContainerProvisioner(tmp_path).apply(wanted(SLEEP), log)
+        await ContainerProvisioner(tmp_path, DEPLOYMENT).apply(wanted(SLEEP), log)
 
 
 async def test_inventory_tells_only_ours(driver: ContainerProvisioner, podman: Podman, tmp_path: Path) -> None:
     ours, theirs = wanted(SLEEP), wanted(SLEEP)
     await driver.apply(ours, log)
-    other = ContainerProvisioner(tmp_path / "other")
+    theirs = theirs.model_copy(update={"deployment_id": uuid4()})
+    other = ContainerProvisioner(tmp_path / "other", theirs.deployment_id)
     await other.apply(theirs, log)
     podman("run", "--detach", "--name=somebodys", IMAGE, "sleep", "1000")
     try:
@@ -178,8 +180,7 @@ async def test_inventory_tells_only_ours(driver: ContainerProvisioner, podman: P
         await driver.stop(later(ours), log)
         assert [(item.build_number, item.running) for item in await driver.inventory()] == [(2, False)]
         assert await running(other) == {theirs.workspace_id: True}
-        with pytest.raises(ProvisionFailed, match="not of this deployment"):
-            await driver.destroy(later(theirs), log)
+        await driver.destroy(later(theirs, deployment_id=DEPLOYMENT), log)  # which finds nothing of ours
         assert await running(other) == {theirs.workspace_id: True}
     finally:
         podman("rm", "--force", "--time=0", "somebodys")

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 from prebuilds.provisioners.base import Provision, StaleBuild
 from prebuilds.provisioners.terraform import TerraformProvisioner
 from prebuilds.provisioners.terraform_state import resource_names, unpack
+from tests.identities import WHO
 
 INPUTS = """
 variable "prebuilds_owner" {}
@@ -95,6 +96,7 @@ class OvertakenAtLast(Log):
 def wanted(files: dict[str, str], number: int = 1, **changes: Any) -> Provision:
     variables = changes.pop("variables", {})
     return Provision(
+        **WHO,
         workspace_id=changes.pop("workspace_id", None) or uuid4(),
         build_number=number,
         name="prebuild-1",

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from prebuilds.provisioners.terraform import TerraformProvisioner
+from tests.identities import DEPLOYMENT
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +39,7 @@ def _on_path(terraform_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[TerraformProvisioner]:
-    yield TerraformProvisioner(tmp_path / "host-a")
+    yield TerraformProvisioner(tmp_path / "host-a", DEPLOYMENT)
     found = [p for p in psutil.process_iter() if str(tmp_path) in environment_of(p)]
     _, left = psutil.wait_procs(found, timeout=5)  # one that was killed is seen until the system has taken it down
     for process in left:

@@ -20,6 +20,7 @@ from prebuilds.provisioners.terraform import TerraformProvisioner
 from prebuilds.store.engine import dsn_of
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.terraform.builds import IMMUTABLE, INPUTS, MUTABLE, Log, existing, later, wanted
+from tests.identities import DEPLOYMENT
 from tests.receiver import Receiver
 
 
@@ -63,7 +64,7 @@ async def test_a_trial_plan_is_not_remembered(driver: TerraformProvisioner, tmp_
     trial = later(first, log, build_number=1, owner="x", claim_parameters={"token": "made-up"}, trial=True)
     expected = [Replacement(resource="terraform_data.vm", paths=["triggers_replace"])]
     assert await driver.plan(trial) == expected
-    other = TerraformProvisioner(tmp_path / "host-b")
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)
     assert await other.plan(trial) == expected
     assert await existing(other) == {}
     claim = later(first, log, owner="alice")

@@ -24,6 +24,7 @@ from tests.e2e.terraform.builds import (
     reached,
     wanted,
 )
+from tests.identities import DEPLOYMENT
 
 NOBODY_THERE = "127.0.0.1:1"
 SLOW = """
@@ -54,7 +55,7 @@ async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
     assert log.names == ["terraform_data.first", "terraform_data.slow"]
 
     (tmp_path / "go").touch()
-    other = TerraformProvisioner(tmp_path / "host-b")
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)
     again = await other.apply(build.model_copy(update={"state": log.state}), log)
     assert again.resources["resources"] == ["terraform_data.first", "terraform_data.slow"]
     assert (tmp_path / "made").read_text() == "made\n"
@@ -174,5 +175,5 @@ class Log:
     def __call__(self, line): pass
     async def save_state(self, state): pass
 build = Provision.model_validate_json(sys.argv[1])
-asyncio.run(TerraformProvisioner(Path(sys.argv[2])).apply(build, Log()))
+asyncio.run(TerraformProvisioner(Path(sys.argv[2]), build.deployment_id).apply(build, Log()))
 """

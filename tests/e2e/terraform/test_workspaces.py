@@ -15,6 +15,7 @@ from prebuilds.provisioners.process_folder import write_whole
 from prebuilds.provisioners.terraform import TerraformProvisioner
 from prebuilds.state_key import StateKeyUnusable
 from tests.e2e.terraform.builds import IMMUTABLE, MUTABLE, Log, Refused, existing, later, wanted
+from tests.identities import DEPLOYMENT
 
 
 async def test_a_workspace_is_made_once_stops_starts_and_goes(driver: TerraformProvisioner, tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ async def test_another_host_goes_on_from_the_saved_state_alone(driver: Terraform
     made, log = tmp_path / "made", Log()
     first = wanted(MUTABLE, variables={"made": str(made)})
     await driver.apply(first, log)
-    other = TerraformProvisioner(tmp_path / "host-b")
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)
     with pytest.raises(ProvisionerUnavailable):
         await other.probe(first.workspace_id)
     claimed = await other.claim(later(first, log, owner="alice"), log)
@@ -75,7 +76,7 @@ async def test_without_its_key_nothing_is_made_and_nothing_is_lost(
     first = wanted(MUTABLE, variables={"made": str(made)})
     await driver.apply(first, log)
     saves = len(log.saves)
-    other = TerraformProvisioner(tmp_path / "host-b")
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)
     for value in ("", Fernet.generate_key().decode()):
         monkeypatch.setenv("PREBUILDS_STATE_KEY", value)
         for host in (driver, other):
@@ -170,7 +171,7 @@ async def test_an_address_with_a_port_is_waited_for_and_probed(driver: Terraform
 async def test_a_host_that_did_not_finish_a_build_does_not_answer_for_it(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, log, first = TerraformProvisioner(tmp_path / "host-b"), Log(), wanted(IMMUTABLE)
+    other, log, first = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT), Log(), wanted(IMMUTABLE)
     with monkeypatch.context() as without:
         without.setenv("PREBUILDS_TERRAFORM", "/nowhere/terraform")
         with pytest.raises(ProvisionFailed):  # it leaves its seed

@@ -1,0 +1,105 @@
+"""The state folder belongs to one deployment, and one provisioner worker at a time serves it.
+
+STATE_DIR/deployment.json   the deployment whose things it keeps
+STATE_DIR/worker.lock       locked while a provisioner worker runs; tells its process and host
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from prebuilds.api import PrebuildsError
+from prebuilds.provisioners.base import OwnedByAnother
+
+DEPLOYMENT_FILE = "deployment.json"
+LOCK_FILE = "worker.lock"
+
+
+class StateFolderInUse(PrebuildsError):
+    """Another provisioner worker serves this state folder. Details: `state_dir`, and where known `pid` and `host`."""
+
+
+def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
+    """Make the folder this deployment's, if it is nobody's yet. Safe for several processes at once.
+
+    Raises:
+        OwnedByAnother: It is another deployment's, or its mark cannot be read. Nothing was written.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / DEPLOYMENT_FILE
+    if not path.exists():
+        made = path.with_name(f"{DEPLOYMENT_FILE}.{os.getpid()}.{uuid4().hex[:8]}")
+        made.write_text(json.dumps({"deployment_id": str(deployment_id)}) + "\n")
+        try:
+            os.link(made, path)  # fails when another process was first; unlike a rename it never replaces
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink()
+    found = read_deployment(state_dir)
+    if found != deployment_id:
+        raise OwnedByAnother(
+            f"the state folder {state_dir} belongs to the deployment {found}, and the database is of the deployment "
+            f"{deployment_id}: name another folder in PREBUILDS_STATE_DIR, or the database of {found} in "
+            "PREBUILDS_DATABASE_URL; if that deployment is gone for good, remove the folder with all that it keeps",
+            {"what": f"state folder {state_dir}", "deployment": str(found)},
+        )
+
+
+def read_deployment(state_dir: Path) -> UUID | None:
+    """The deployment whose folder it is; None when it is nobody's.
+
+    Raises:
+        OwnedByAnother: Its mark cannot be read.
+    """
+    path = state_dir / DEPLOYMENT_FILE
+    try:
+        return UUID(json.loads(path.read_text())["deployment_id"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OwnedByAnother(
+            f"the state folder {state_dir} carries a mark that cannot be read ({path}); mend that file, or name "
+            "another folder in PREBUILDS_STATE_DIR",
+            {"what": f"state folder {state_dir}", "file": str(path)},
+        ) from error
+
+
+@contextmanager
+def only_worker(state_dir: Path) -> Iterator[None]:
+    """Hold the folder for this process. The kernel gives it free when the process ends, however it ends.
+
+    Raises:
+        StateFolderInUse: Another process holds it.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / LOCK_FILE
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(state_dir, lock.read()) from error
+        lock.truncate()
+        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+        lock.flush()
+        yield
+
+
+def _in_use(state_dir: Path, told: str) -> StateFolderInUse:
+    try:
+        holder = dict(json.loads(told))
+    except (ValueError, TypeError):  # it has only just begun
+        holder = {}
+    who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= holder.keys() else "another process"
+    return StateFolderInUse(
+        f"{who} serves the state folder {state_dir}, and a second worker there would start every workspace twice: give "
+        "each provisioner worker a PREBUILDS_STATE_DIR of its own, or end the other one first",
+        {"state_dir": str(state_dir), **holder},
+    )

@@ -175,7 +175,7 @@ class FailsWhenCancelled(FolderProvisioner):
 
 class Hangs(FolderProvisioner):
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        told = self._root.parent / "pid"
+        told = self._root.parents[1] / "pid"
         told.write_text(str(os.getpid()))
         told.rename(told.with_name("hangs"))
         while True:

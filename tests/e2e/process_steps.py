@@ -11,7 +11,7 @@ from uuid import UUID
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.process import ProcessProvisioner
 from tests.e2e.provisions import wanted
-from tests.identities import DEPLOYMENT
+from tests.identities import DEPLOYMENT, knowing
 
 SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
 SLEEP = {"command": ["sleep", "infinity"]}
@@ -30,5 +30,5 @@ async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
     driver = ProcessProvisioner(folder, DEPLOYMENT)
     yield driver
     for item in await driver.inventory():
-        await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
+        await driver.destroy(knowing(wanted(SLEEP, 10_000, item.workspace_id), item), log)
     assert process_host.find_tagged(f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}") == []

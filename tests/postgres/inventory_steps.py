@@ -14,17 +14,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
+from activities.builds import BuildOutcome
 from activities.inventory import InventoryActivities, Look
 from activities.provisioning import ProvisioningActivities
 from prebuilds.dispatch import Dispatcher
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.host import host_id
 from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.settings import Orphans
 from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.views import InventoryRow
 from prebuilds.vocabulary import PROVISIONER_QUEUE, build_id_of
 from tests.builders import SOURCE
-from tests.identities import DEPLOYMENT, WHO
+from tests.identities import DEPLOYMENT, WHO, knowing
 from tests.postgres.pool_steps import Workflows
 from tests.rows import one
 
@@ -47,17 +49,28 @@ class Host:
 
     async def build(self, workspace_id: UUID) -> None:
         """Its latest build, through the driver."""
+        assert (await self.try_build(workspace_id)).error is None
+
+    async def try_build(self, workspace_id: UUID) -> BuildOutcome:
+        """The same, which may fail."""
         latest = await one(self.engine, "SELECT latest_build FROM workspaces WHERE id = :id", id=workspace_id)
         activities = ProvisioningActivities(self.engine, self.dispatcher, lambda _: self.driver, self.id)
-        outcome = await ActivityEnvironment().run(activities.run_build, build_id_of(workspace_id, latest.latest_build))
-        assert outcome.error is None
+        build_id = build_id_of(workspace_id, latest.latest_build)
+        outcome: BuildOutcome = await ActivityEnvironment().run(activities.run_build, build_id)
+        return outcome
 
     async def look(
-        self, *, fix: bool = True, young: timedelta = NOW, driver: Any = None, place: Place | None = None
+        self,
+        *,
+        fix: bool = True,
+        young: timedelta = NOW,
+        driver: Any = None,
+        place: Place | None = None,
+        orphans: Orphans = "remove",
     ) -> list[InventoryRow]:
         """Two looks in a row count here as two that are a minute apart."""
         activities = InventoryActivities(
-            self.engine, self.dispatcher, lambda _: driver or self.driver, self.id, young=young, apart=NOW
+            self.engine, self.dispatcher, lambda _: driver or self.driver, self.id, orphans, young=young, apart=NOW
         )
         looked = await ActivityEnvironment().run(activities.look, Look(place or self.place, fix))
         await self.dispatcher.drain()
@@ -103,7 +116,7 @@ def told(rows: list[InventoryRow]) -> list[tuple[UUID, str, int, str]]:
 
 async def end_all(driver: ProcessProvisioner) -> None:
     for item in await driver.inventory():
-        await driver.destroy(replace_number(provision(item.workspace_id)), silent)
+        await driver.destroy(knowing(replace_number(provision(item.workspace_id)), item), silent)
 
 
 def replace_number(wanted: Provision) -> Provision:

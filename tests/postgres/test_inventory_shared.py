@@ -18,6 +18,7 @@ from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import PROVISIONER_QUEUE
 from tests.builders import SOURCE, MadePreset, make_preset
+from tests.identities import EPOCH
 from tests.postgres.inventory_steps import Host, end_all, sightings, told
 from tests.postgres.pool_steps import make_ready, record_prebuilds
 from tests.rows import do
@@ -76,7 +77,7 @@ class Remote:
 
 async def thing(engine: AsyncEngine, workspace_id: UUID) -> InventoryItem:
     hour_ago = await inventory.read_clock(engine) - timedelta(hours=1)
-    return InventoryItem(workspace_id=workspace_id, build_number=1, running=True, created_at=hour_ago)
+    return InventoryItem(workspace_id=workspace_id, build_number=1, running=True, created_at=hour_ago, epoch=EPOCH)
 
 
 SHARED = Place("process", None, [PROVISIONER_QUEUE])

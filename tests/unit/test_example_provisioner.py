@@ -108,7 +108,7 @@ async def test_a_folder_goes_whole_or_its_removal_fails(unprivileged: Path) -> N
     cached.mkdir()
     (cached / "main.go").touch()
     cached.chmod(0o555)
-    root = unprivileged / "folders"
+    root = unprivileged / "folders" / str(DEPLOYMENT)
     root.chmod(0o555)
     try:
         with pytest.raises(ProvisionFailed, match="cannot be removed"):

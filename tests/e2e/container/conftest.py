@@ -11,7 +11,7 @@ from prebuilds.provisioners.container import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.podman import Podman, podman_engine
 from tests.e2e.provisions import wanted
-from tests.identities import DEPLOYMENT
+from tests.identities import DEPLOYMENT, knowing
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ async def driver(
     driver = ContainerProvisioner(tmp_path, DEPLOYMENT)
     yield driver
     for item in await driver.inventory():
-        await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
+        await driver.destroy(knowing(wanted(SLEEP, 10_000, item.workspace_id), item), log)
     assert await driver.inventory() == []
     assert podman("ps", "--all", "--quiet") == ""
     assert podman("volume", "ls", "--quiet") == ""

@@ -1,0 +1,165 @@
+"""A database that was restored to before a claim: nobody gets, and nothing removes, what a person was given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool, create_engine
+from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import BuildStatus
+from tests.builders import MadePreset, make_preset
+from tests.conftest import create_database, database_at, drop_database
+from tests.postgres.inventory_steps import Host, end_all, provision, silent, told
+from tests.postgres.pool_steps import claim, record_prebuilds
+from tests.rows import do, events, one
+
+Restore = Callable[[], Awaitable[AsyncEngine]]
+
+
+@pytest.fixture
+async def host(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(engine, tmp_path / "state")
+    yield host
+    await end_all(host.driver)
+
+
+@pytest.fixture
+async def preset(engine: AsyncEngine) -> MadePreset:
+    return await make_preset(engine)
+
+
+@pytest.fixture
+async def prebuild(engine: AsyncEngine, host: Host, preset: MadePreset) -> UUID:
+    [workspace_id] = await record_prebuilds(engine, preset, 1)
+    await host.build(workspace_id)
+    return workspace_id
+
+
+@pytest.fixture
+async def restore(
+    engine: AsyncEngine, database_url: str, postgres_server: str, prebuild: UUID, preset: MadePreset, host: Host
+) -> AsyncIterator[Restore]:
+    """A dump is taken while the prebuild is ready; then alice claims it. Restoring gives the dump's database."""
+    dump, restored = f"dump_{uuid4().hex[:12]}", list[AsyncEngine]()
+    await engine.dispose()  # who is connected keeps it from being copied
+    await create_database(postgres_server, dump, template=str(make_url(database_url).database))
+    await claim_by("alice", "alices", database_url, preset)
+    await host.build(prebuild)
+
+    async def restore() -> AsyncEngine:
+        restored.append(create_engine(database_at(postgres_server, dump)))
+        return restored[-1]
+
+    yield restore
+    for one_engine in restored:
+        await one_engine.dispose()
+    await drop_database(postgres_server, dump)
+
+
+async def claim_by(owner: str, claim_id: str, database_url: str, preset: MadePreset) -> UUID | None:
+    async with await create_claim_pool(database_url, size=2) as pool:
+        claimed = await claim(ClaimStore(pool, enabled=True), preset, claim_id, owner=owner, name="dev")
+    return claimed.answer.workspace_id if claimed.answer is not None else None
+
+
+def told_to(host: Host, workspace_id: UUID) -> str:
+    folder = host.driver._folders.folder(workspace_id)
+    return str(json.loads((folder / "claim.json").read_text())["owner"])
+
+
+async def test_a_forgotten_claim_keeps_its_workspace(
+    restore: Restore, host: Host, prebuild: UUID, preset: MadePreset, tmp_path: Path
+) -> None:
+    back = Host(await restore(), tmp_path / "state")
+    url = back.engine.url.render_as_string(hide_password=False)
+    assert await claim_by("bob", "bobs", url, preset) == prebuild, "the database knows no better"
+    outcome = await back.try_build(prebuild)
+    assert outcome.status is BuildStatus.FAILED
+    assert outcome.error is not None
+    assert "was given to alice by claim alices" in outcome.error
+    build = await one(
+        back.engine, "SELECT error_type FROM workspace_builds WHERE workspace_id = :id AND number = 2", id=prebuild
+    )
+    assert build.error_type == "OwnedByAnother"
+    row = await one(back.engine, "SELECT next_action_at FROM workspaces WHERE id = :id", id=prebuild)
+    assert row.next_action_at is None, "no second try: it would be refused, too"
+    assert told_to(host, prebuild) == "alice"
+    assert await host.runs(prebuild)
+
+
+async def test_a_forgotten_claim_is_not_deleted_with_the_pool(
+    restore: Restore, host: Host, prebuild: UUID, tmp_path: Path
+) -> None:
+    back = Host(await restore(), tmp_path / "state")
+    await release_workspace(back.engine, str(prebuild), "ops")
+    outcome = await back.try_build(prebuild)
+    assert outcome.status is BuildStatus.FAILED
+    assert await host.runs(prebuild)
+    row = await one(
+        back.engine, "SELECT deleted_at, next_action_at - now() AS wait FROM workspaces WHERE id = :id", id=prebuild
+    )
+    assert row.deleted_at is None
+    assert timedelta(seconds=5) < row.wait <= timedelta(seconds=10), "with a pause"
+
+
+async def test_what_a_claim_marked_is_no_orphan_to_remove(
+    restore: Restore, host: Host, prebuild: UUID, tmp_path: Path
+) -> None:
+    """The database was restored to before the prebuild, too."""
+    back = Host(await restore(), tmp_path / "state")
+    await do(back.engine, "DELETE FROM workspaces WHERE id = :id", id=prebuild)
+    looks = [await back.look() for _ in range(3)]
+    assert [told(rows) for rows in looks] == [
+        [(prebuild, "orphan", 1, "none")],
+        [(prebuild, "orphan", 2, "reported")],
+        [(prebuild, "orphan", 3, "reported")],
+    ]
+    assert {(row.claimed_by, row.claim_id) for rows in looks for row in rows} == {("alice", "alices")}
+    where = {"provisioner": "process", "host": back.id}
+    assert await events(back.engine, "orphan_reported") == [
+        (None, where | {"claimed_by": "alice", "claim_id": "alices"})
+    ]
+    assert await host.runs(prebuild)
+
+
+async def test_its_owner_stops_starts_and_releases_it(
+    engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
+) -> None:
+    assert await host.look() == []
+    await release_workspace(engine, "alice/dev", "alice")
+    await host.build(prebuild)
+    assert await host.driver.inventory() == []
+
+
+async def test_what_a_released_workspace_has_left_is_removed(
+    engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
+) -> None:
+    """As on a host that was away. Its row still says whose it was."""
+    await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id", id=prebuild)
+    assert [row.action for _ in range(2) for row in await host.look()] == ["none", "removed"]
+    assert await host.driver.inventory() == []
+
+
+async def test_what_another_epoch_made_is_only_reported(engine: AsyncEngine, host: Host) -> None:
+    orphan = provision(uuid4()).model_copy(update={"epoch": uuid4()})
+    await host.driver.apply(orphan, silent)
+    assert [row.action for _ in range(2) for row in await host.look()] == ["none", "reported"]
+    assert await host.runs(orphan.workspace_id)
+
+
+async def test_orphans_are_only_reported_where_that_is_set(engine: AsyncEngine, host: Host) -> None:
+    orphan = await host.make_behind_our_back()
+    for action in ("none", "reported", "reported"):
+        assert [row.action for row in await host.look(orphans="report")] == [action]
+    assert await host.runs(orphan)
+    assert len(await events(engine, "orphan_reported")) == 1
+    assert [row.action for row in await host.look()] == ["removed"]

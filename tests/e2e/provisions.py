@@ -11,7 +11,7 @@ from tests.identities import WHO
 
 def wanted(source: dict[str, Any], number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
     return Provision(
-        **WHO,
+        **WHO | {key: changes.pop(key) for key in WHO.keys() & changes.keys()},
         workspace_id=workspace_id or uuid4(),
         build_number=number,
         name=changes.pop("name", "prebuild-1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -22,7 +23,14 @@ from tests.postgres.inventory_steps import Host, end_all, provision, silent, tol
 from tests.postgres.pool_steps import claim, record_prebuilds
 from tests.rows import do, events, one
 
-Restore = Callable[[], Awaitable[AsyncEngine]]
+
+@dataclass
+class Restored:
+    engine: AsyncEngine
+    url: str
+
+
+Restore = Callable[[], Awaitable[Restored]]
 
 
 @pytest.fixture
@@ -55,9 +63,10 @@ async def restore(
     await claim_by("alice", "alices", database_url, preset)
     await host.build(prebuild)
 
-    async def restore() -> AsyncEngine:
-        restored.append(create_engine(database_at(postgres_server, dump)))
-        return restored[-1]
+    async def restore() -> Restored:
+        url = database_at(postgres_server, dump)
+        restored.append(create_engine(url))
+        return Restored(restored[-1], url)
 
     yield restore
     for one_engine in restored:
@@ -68,7 +77,7 @@ async def restore(
 async def claim_by(owner: str, claim_id: str, database_url: str, preset: MadePreset) -> UUID | None:
     async with await create_claim_pool(database_url, size=2) as pool:
         claimed = await claim(ClaimStore(pool, enabled=True), preset, claim_id, owner=owner, name="dev")
-    return claimed.answer.workspace_id if claimed.answer is not None else None
+    return claimed.result.workspace_id if claimed.result is not None else None
 
 
 def told_to(host: Host, workspace_id: UUID) -> str:
@@ -79,9 +88,9 @@ def told_to(host: Host, workspace_id: UUID) -> str:
 async def test_a_forgotten_claim_keeps_its_workspace(
     restore: Restore, host: Host, prebuild: UUID, preset: MadePreset, tmp_path: Path
 ) -> None:
-    back = Host(await restore(), tmp_path / "state")
-    url = back.engine.url.render_as_string(hide_password=False)
-    assert await claim_by("bob", "bobs", url, preset) == prebuild, "the database knows no better"
+    restored = await restore()
+    back = Host(restored.engine, tmp_path / "state")
+    assert await claim_by("bob", "bobs", restored.url, preset) == prebuild, "the database knows no better"
     outcome = await back.try_build(prebuild)
     assert outcome.status is BuildStatus.FAILED
     assert outcome.error is not None
@@ -99,7 +108,7 @@ async def test_a_forgotten_claim_keeps_its_workspace(
 async def test_a_forgotten_claim_is_not_deleted_with_the_pool(
     restore: Restore, host: Host, prebuild: UUID, tmp_path: Path
 ) -> None:
-    back = Host(await restore(), tmp_path / "state")
+    back = Host((await restore()).engine, tmp_path / "state")
     await release_workspace(back.engine, str(prebuild), "ops")
     outcome = await back.try_build(prebuild)
     assert outcome.status is BuildStatus.FAILED
@@ -115,8 +124,8 @@ async def test_what_a_claim_marked_is_no_orphan_to_remove(
     restore: Restore, host: Host, prebuild: UUID, tmp_path: Path
 ) -> None:
     """The database was restored to before the prebuild, too."""
-    back = Host(await restore(), tmp_path / "state")
-    await do(back.engine, "DELETE FROM workspaces WHERE id = :id", id=prebuild)
+    back = Host((await restore()).engine, tmp_path / "state")
+    await do(back.engine, "TRUNCATE workspaces CASCADE")
     looks = [await back.look() for _ in range(3)]
     assert [told(rows) for rows in looks] == [
         [(prebuild, "orphan", 1, "none")],

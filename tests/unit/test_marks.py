@@ -78,7 +78,7 @@ def test_only_the_claim_that_left_the_mark_fits_it(changes: dict[str, Any], fits
 
 
 def test_a_refusal_says_whose_it_is() -> None:
-    with pytest.raises(OwnedByAnother, match="given to alice@example.com by claim job-7 in build 2") as refused:
+    with pytest.raises(OwnedByAnother, match=r"given to alice@example\.com by claim job-7 in build 2") as refused:
         check_mark("container x", mark_of(call()), call(**NOBODY))
     assert refused.value.details == {
         "what": "container x",

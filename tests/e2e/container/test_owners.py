@@ -1,0 +1,129 @@
+"""What exists on the engine under our names and is somebody else's: never taken over, never read, never removed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from prebuilds.provisioners.base import OwnedByAnother
+from prebuilds.provisioners.container import ContainerProvisioner
+from tests.e2e.container.builds import SLEEP, claimed, inside, log, name_of, running
+from tests.e2e.container.side_by_side import Side, check, everything, things
+from tests.e2e.podman import IMAGE, Podman
+from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
+
+KEEPS = SLEEP | {"mounts": [{"volume": "home", "target": "/home"}]}
+OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+async def test_two_deployments_share_an_engine(podman: Podman, driver: ContainerProvisioner, tmp_path: Path) -> None:
+    assert (await check(podman, tmp_path, 5))["in_common"] == 0
+
+
+async def test_with_the_state_folder_lost_nobody_gets_a_claimed_container(
+    driver: ContainerProvisioner, podman: Podman, tmp_path: Path
+) -> None:
+    """The mark is on the engine, and so speaks against whatever a fresh folder, or another host, is asked for."""
+    build = wanted(KEEPS)
+    await driver.apply(build, log)
+    alices = claimed(build, claim_id="alices")
+    await driver.claim(alices, log)
+    inside(podman, build, "sh", "-c", "echo secret > /home/secret")
+    anew = ContainerProvisioner(tmp_path / "anew", DEPLOYMENT)
+    bobs = later(build, owner="bob", name="dev", claimed=True, claim_id="bobs")
+    for act in (anew.claim, anew.apply, anew.stop, anew.destroy, anew.plan):
+        for wrong in (bobs, later(bobs), build, later(build)):
+            with pytest.raises(OwnedByAnother, match="given to alice by claim alices") as refused:
+                await (act(wrong) if act == anew.plan else act(wrong, log))
+            assert refused.value.details["what"] == f"container {name_of(build)}"
+    assert '"alice"' in inside(podman, build, "cat", "/prebuilds/claim.json")
+    [item] = await anew.inventory()
+    assert (item.running, item.claimed_by, item.claim_id, item.epoch) == (True, "alice", "alices", build.epoch)
+    await anew.claim(alices, log)
+    await anew.destroy(later(alices), log)
+
+
+async def test_the_next_workspace_sees_no_byte_of_the_one_before(
+    driver: ContainerProvisioner, podman: Podman, tmp_path: Path
+) -> None:
+    """Though the container was removed by hand with its deployment's state folder, and its volume forgotten."""
+    gone = Side(tmp_path / "gone")
+    await gone.make_and_claim(1)
+    [claim] = gone.claims
+    podman("exec", name_of(claim), "sh", "-c", "echo secret > /home/secret")
+    podman("rm", "--force", "--time=0", name_of(claim))
+    anew = wanted(KEEPS, workspace_id=claim.workspace_id)  # the very same id, as before ids were random
+    await driver.apply(anew, log)
+    await driver.claim(claimed(anew, claim_id="bobs"), log)
+    assert inside(podman, anew, "sh", "-c", "echo /home/*") == "/home/*\n"
+    await gone.destroy_all()
+
+
+@pytest.mark.parametrize("labels", [[], ["prebuilds.deployment=other"], [f"prebuilds.deployment={DEPLOYMENT}"]])
+async def test_a_volume_of_another_is_not_taken_over(
+    driver: ContainerProvisioner, podman: Podman, labels: list[str]
+) -> None:
+    """An engine answers the creation of a volume with the one that has its name."""
+    build = wanted(KEEPS)
+    volume = f"{name_of(build)}-home"
+    labelled = [*labels, f"prebuilds.workspace_id={uuid4()}"] if labels else []
+    podman("volume", "create", *[f"--label={label}" for label in labelled], volume)
+    try:
+        for _ in range(2):
+            with pytest.raises(OwnedByAnother, match=f"volume {volume} "):
+                await driver.apply(build, log)
+        assert volume in everything(podman)
+        assert podman("ps", "--all", "--quiet") == ""
+    finally:
+        podman("volume", "rm", volume)
+
+
+async def test_a_container_of_another_is_not_touched(driver: ContainerProvisioner, podman: Podman) -> None:
+    build = wanted(SLEEP)
+    podman("run", "--detach", f"--name={name_of(build)}", IMAGE, "sleep", "1000")
+    try:
+        for act in (driver.apply, driver.claim, driver.stop, driver.destroy):
+            with pytest.raises(OwnedByAnother, match="carries no deployment's mark"):
+                await act(claimed(build) if act == driver.claim else build, log)
+        with pytest.raises(OwnedByAnother):
+            await driver.probe(build.workspace_id)
+        assert await running(driver) == {}
+        assert podman("ps", "--quiet") != ""
+    finally:
+        podman("rm", "--force", "--time=0", name_of(build))
+
+
+async def test_a_transfer_replaces_the_mark_of_the_owner_before(driver: ContainerProvisioner) -> None:
+    build = wanted(SLEEP)
+    await driver.apply(build, log)
+    alices = claimed(build, claim_id="alices")
+    await driver.claim(alices, log)
+    with pytest.raises(OwnedByAnother):
+        await driver.claim(later(alices, owner="bob"), log)
+    await driver.claim(later(alices, owner="bob", previous_owner="alice"), log)
+    assert [item.claimed_by for item in await driver.inventory()] == ["bob"]
+    with pytest.raises(OwnedByAnother):
+        await driver.destroy(later(later(alices)), log)
+
+
+async def test_the_documented_clean_up_leaves_nothing_of_a_deployment_and_all_of_others(
+    podman: Podman, driver: ContainerProvisioner, tmp_path: Path
+) -> None:
+    ours, theirs = Side(tmp_path / "ours"), Side(tmp_path / "theirs")
+    await ours.make_and_claim(1)
+    await theirs.make_and_claim(1)
+    left = things(podman, theirs.deployment_id)
+    text = OPERATIONS.read_text()
+    commands = re.findall(r"^(docker (?:ps|volume ls) .*?) \| xargs -r (docker .*)$", text, re.M)
+    assert len(commands) == 2
+    for listing, removing in commands:
+        words = shlex.split(listing.replace("$DEPLOYMENT", str(ours.deployment_id)))[1:]
+        if found := podman(*words).split():
+            podman(*shlex.split(removing)[1:], *found)
+    assert everything(podman) == left
+    await theirs.destroy_all()

@@ -108,7 +108,7 @@ async def serve(
             await provisioners.restore(settings.state_dir, deployment_id)
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
             prober = Prober(engine, dispatcher, driver, options.queues, host)
-            inventory = InventoryActivities(engine, dispatcher, driver, host, settings.orphans)
+            inventory = InventoryActivities(engine, dispatcher, driver, host, orphans=settings.orphans)
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)

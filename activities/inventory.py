@@ -78,8 +78,8 @@ class InventoryActivities:
         dispatcher: Dispatcher,
         driver: Callable[[str], Provisioner],
         host: str,
-        orphans: Orphans = "remove",
         *,
+        orphans: Orphans = "remove",
         young: timedelta = YOUNG,
         apart: timedelta = APART,
     ) -> None:

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InventoryItem, Progress, Provision, Provisioned
+from prebuilds.provisioners.marks import MARK_FILE
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "provisioner"
 if str(EXAMPLE) not in sys.path:
@@ -171,6 +172,37 @@ class FailsWhenCancelled(FolderProvisioner):
             return await super().apply(wanted, progress)
         except asyncio.CancelledError as cancelled:
             raise ProvisionFailed("it was cancelled") from cancelled
+
+
+class ForgetsClaims(FolderProvisioner):
+    """It keeps no mark, so that the next claim takes over what a person was given."""
+
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        made = await super().claim(wanted, progress)
+        (self._root / str(wanted.workspace_id) / MARK_FILE).unlink()
+        return made
+
+
+class TakesTheNewestClaim(FolderProvisioner):
+    """It takes a higher build number for a right."""
+
+    @asynccontextmanager
+    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+        seen, folder = self._builds(wanted.workspace_id), self._root / str(wanted.workspace_id)
+        if seen.exists() and wanted.build_number > max(map(int, seen.read_text().split()), default=0):
+            (folder / MARK_FILE).unlink(missing_ok=True)
+        async with super()._entered(wanted) as entered:
+            yield entered
+
+
+class HidesTheOwner(FolderProvisioner):
+    async def inventory(self) -> list[InventoryItem]:
+        return [item.model_copy(update={"claimed_by": None}) for item in await super().inventory()]
+
+
+class KnowsNoDeployment(FolderProvisioner):
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        super().__init__(state_dir, UUID(int=0))
 
 
 class Hangs(FolderProvisioner):

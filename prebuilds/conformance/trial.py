@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from prebuilds.api import ProvisionerUnavailable
+from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.conformance.subject import Subject, Violation, expect
 from prebuilds.provisioners.base import (
     InventoryItem,
@@ -169,6 +169,9 @@ class Trial:
         except OwnedByAnother as error:
             expect("what" in error.details, f"the details of OwnedByAnother name no `what`: {error.details}")
             return
+        except PrebuildsError as error:
+            message = f"{name} of build {build.build_number} was not refused with OwnedByAnother {why}"
+            raise Violation(f"{message}, but with {told(error)}") from error
         raise Violation(f"{name} of build {build.build_number} was not refused with OwnedByAnother {why}")
 
     # --- What exists ---

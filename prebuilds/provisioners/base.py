@@ -68,8 +68,8 @@ class Provision(BaseModel):
     """It was given to a person: `apply` and `claim` leave that claim's mark with the workspace (see `marks`)."""
     claim_id: str | None = None
     """The claim that gave it away; None for an unclaimed prebuild."""
-    previous_owner: str | None = None
-    """After a transfer to another owner, the owner before: `claim` may replace that owner's mark of the same claim."""
+    previous_owners: list[str] = Field(default_factory=list)
+    """Whom it was transferred from, the latest last. What it says of them, `claim` replaces by the owner of now."""
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
     """What the driver last saved or returned for this workspace, as it was."""

@@ -92,7 +92,7 @@ def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
 
 def fits(mark: Mark, wanted: Provision) -> bool:
     """Whether the call is of the claim that left the mark."""
-    owners = {name.casefold() for name in (wanted.owner, wanted.previous_owner) if name is not None}
+    owners = {name.casefold() for name in (wanted.owner, *wanted.previous_owners)}
     return (
         wanted.claimed
         and (mark.deployment_id, mark.workspace_id, mark.claim_id)

@@ -70,7 +70,13 @@ class Host:
     ) -> list[InventoryRow]:
         """Two looks in a row count here as two that are a minute apart."""
         activities = InventoryActivities(
-            self.engine, self.dispatcher, lambda _: driver or self.driver, self.id, orphans, young=young, apart=NOW
+            self.engine,
+            self.dispatcher,
+            lambda _: driver or self.driver,
+            self.id,
+            orphans=orphans,
+            young=young,
+            apart=NOW,
         )
         looked = await ActivityEnvironment().run(activities.look, Look(place or self.place, fix))
         await self.dispatcher.drain()

@@ -55,7 +55,7 @@ NOBODY = {"owner": "prebuilds", "claimed": False, "claim_id": None}
         ({"build_number": 1}, True),  # a lower number is StaleBuild's business
         ({"build_number": 9, "epoch": uuid4()}, True),  # `prebuilds restored` begins an epoch, and claims stay
         ({"owner": "Alice@Example.com"}, True),
-        ({"owner": "bob", "previous_owner": "alice@example.com"}, True),
+        ({"owner": "bob", "previous_owners": ["alice@example.com"]}, True),
         ({"owner": "bob"}, False),  # the same claim id again, in a restored database
         ({"claim_id": "job-8"}, False),
         ({"claim_id": None}, False),
@@ -105,7 +105,7 @@ def test_a_mark_is_left_once_and_replaced_by_a_transfer(tmp_path: Path) -> None:
     mark = read_mark("x", folder)
     assert mark == mark_of(call(owner=LONG, claim_id="c" * 200))
     assert not is_to_be_left(mark, call(owner=LONG.upper(), build_number=5))
-    assert is_to_be_left(mark, call(owner="bob", previous_owner=LONG, build_number=5))
+    assert is_to_be_left(mark, call(owner="bob", previous_owners=[LONG], build_number=5))
     assert (folder / MARK_FILE).stat().st_mode & 0o777 == 0o600
     assert file_told_in_inventory(folder) == {"claimed_by": LONG, "claim_id": "c" * 200}
 

@@ -105,7 +105,7 @@ async def test_a_transfer_replaces_the_mark_of_the_owner_before(driver: Containe
     await driver.claim(alices, log)
     with pytest.raises(OwnedByAnother):
         await driver.claim(later(alices, owner="bob"), log)
-    await driver.claim(later(alices, owner="bob", previous_owner="alice"), log)
+    await driver.claim(later(alices, owner="bob", previous_owners=["carol", "alice"]), log)
     assert [item.claimed_by for item in await driver.inventory()] == ["bob"]
     with pytest.raises(OwnedByAnother):
         await driver.destroy(later(later(alices)), log)

@@ -160,7 +160,7 @@ class ContainerSource(Part):
     labels: dict[str, Text] = Field(default_factory=dict)
     ready: Ready | None = None
     claim: OnClaim | None = OnClaim()
-    """What its hand-over does. `false`, here None: nothing, so that a claim needs no build of the provisioner's."""
+    """What its hand-over does. `false`, here None: nothing but leave the claim's mark."""
     address: Address | None = None
     """Shown to its owner; `http://127.0.0.1:{port}` unless said, where it has a port."""
     pull: Literal["missing", "never", "always"] = "missing"

@@ -114,7 +114,7 @@ class ProcessSource(Part):
     stop_signal: SignalName = "SIGTERM"
     stop_timeout: Duration = timedelta(seconds=5)
     claim: OnClaim | Literal[False] = OnClaim()
-    """What its hand-over does; false: nothing, so that a claim needs no build of the provisioner's."""
+    """What its hand-over does; false: nothing but leave the claim's mark."""
 
     @field_validator("command", mode="before")
     @classmethod

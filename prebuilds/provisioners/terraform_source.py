@@ -104,7 +104,7 @@ class TerraformSource(BaseModel):
     """Names of variables of the worker's environment that providers need."""
     parallelism: int | None = Field(default=None, ge=1, le=PARALLELISM_MAX)
     claim: bool = True
-    """False: a hand-over changes nothing of the module's, so that a claim needs no build."""
+    """False: a hand-over changes nothing of the module's; its build leaves the claim's mark."""
 
     @model_validator(mode="after")
     def _one_module(self) -> TerraformSource:

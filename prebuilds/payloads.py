@@ -21,11 +21,13 @@ from pydantic import (
 )
 
 from prebuilds.api import InvalidInput
+from prebuilds.plain_text import check_plain
 from prebuilds.vocabulary import (
     NAME_LENGTH_MAX,
     NAME_PATTERN,
     TTL_MAX,
     BuildStatus,
+    Escaped,
     MissReason,
     Name,
     OnEmpty,
@@ -33,7 +35,6 @@ from prebuilds.vocabulary import (
     Text,
     Texts,
     Timestamp,
-    is_text,
 )
 
 CLAIM_ID_BYTES_MAX = 200
@@ -165,9 +166,9 @@ class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
     action: DeploymentAction | WorkspaceAction
-    workspace: str | None = None
-    reason: str | None = None
-    by: str = "operator"
+    workspace: Text | None = None
+    reason: Text | None = None
+    by: Text = "operator"
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     after: str | None = None
     """Of a status: what the page before said comes `next`; None for the first page."""
@@ -175,7 +176,7 @@ class OperatorRequest(Payload):
     """Of a status: rows of one page at most; None for as many as the deployment puts into one answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """To be set: 0 for no end; None leaves it as it is."""
-    autostart_schedule: str | None = None
+    autostart_schedule: Text | None = None
     """To be set: empty or `none` for none; None leaves it as it is."""
 
 
@@ -197,8 +198,8 @@ class ReleaseResult(Payload):
 class Replacement(Payload):
     """One resource that a claim had to rebuild, and the attributes that forced it."""
 
-    resource: str
-    paths: list[str] = Field(default_factory=list)
+    resource: Escaped
+    paths: list[Escaped] = Field(default_factory=list)
 
 
 class WorkspaceBuildInput(Payload):
@@ -222,7 +223,7 @@ class WorkspaceBuildResult(Payload):
 
 
 def _check_claim_id(value: str) -> str:
-    if not value or len(value.encode()) > CLAIM_ID_BYTES_MAX:
+    if not check_plain(value) or len(value.encode()) > CLAIM_ID_BYTES_MAX:
         raise ValueError(f"must be 1 to {CLAIM_ID_BYTES_MAX} bytes of text")
     return value
 
@@ -236,10 +237,14 @@ def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
     Args:
         members: Of a batch: so many claims have ids of their own, made from this one.
     Raises:
-        InvalidInput: It cannot be stored.
+        InvalidInput: It cannot be stored, or would act where it is shown.
     """
     longest = CLAIM_ID_BYTES_MAX - (len(f"/{members - 1}") if members else 0)
-    if not is_text(claim_id) or not 0 < len(claim_id.encode()) <= longest or "\0" in claim_id:
+    try:
+        check_plain(claim_id)
+    except ValueError as error:
+        raise InvalidInput.field("claim_id", str(error)) from error
+    if not 0 < len(claim_id.encode()) <= longest:
         raise InvalidInput.field("claim_id", f"must be 1 to {longest} bytes of text")
     return claim_id
 

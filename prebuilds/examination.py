@@ -19,13 +19,14 @@ from prebuilds import fairness
 from prebuilds.api import InvalidInput
 from prebuilds.connecting import START_TEMPORAL, connect, described
 from prebuilds.fairness import Fairness
+from prebuilds.passwords import hide_password
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
 from prebuilds.store.control import read_control
-from prebuilds.store.engine import check_reachable, create_engine, hide_password
+from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE

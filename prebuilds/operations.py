@@ -18,6 +18,7 @@ from prebuilds.connecting import no_such_workflow
 from prebuilds.dispatch import NUDGED_MAX
 from prebuilds.loop_status import loop_status
 from prebuilds.payloads import OperatorRequest
+from prebuilds.plain_text import check_plain
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
@@ -124,7 +125,10 @@ class Operations(WorkspaceOperations):
         Args:
             cause: Kept for logs, the result and the operator.
             wait: Return only when the loop has ended.
+        Raises:
+            InvalidInput: The cause would act where it is shown. A signal is not refused: there it is escaped.
         """
+        _check_words("cause", cause)
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             await handle.signal("stop", cause)
@@ -141,6 +145,7 @@ class Operations(WorkspaceOperations):
     async def pause(self, reason: str, by: str) -> bool:
         if not reason.strip():
             raise InvalidInput.field("reason", "say why, for whoever finds the pools held")
+        _check_words("reason", reason)
         paused = await control.pause(self.engine, by, reason)
         if paused:
             await self._nudge([])  # so that the loop knows
@@ -236,3 +241,10 @@ class Operations(WorkspaceOperations):
         with suppress(PrebuildsError, TimeoutError, RuntimeError):  # a client that cannot connect fails by RuntimeError
             async with asyncio.timeout(NUDGE_TIMEOUT_S):
                 await PrebuildsClient(self.client).nudge(preset_ids if len(preset_ids) <= NUDGED_MAX else [])
+
+
+def _check_words(field: str, words: str) -> None:
+    try:
+        check_plain(words)
+    except ValueError as error:
+        raise InvalidInput.field(field, str(error)) from error

@@ -26,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     state_dir: Path = Path(".prebuilds")
     """Of the embedded stack, and of provisioners that keep things on this host."""
     reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)
@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     max_pending_builds: int | None = Field(default=None, ge=1)
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus text here; 0 takes a free port."""
-    webhook_url: HttpUrl | None = None
+    webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are told that a claim replaced resources."""
     state_key: SecretStr | None = None
     """Read where it is used; here it is only checked, so that a worker does not start with a wrong one."""

@@ -28,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
         StopAnswer,
         parse_input,
     )
+    from prebuilds.plain_text import escape
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of, refused
@@ -353,8 +354,9 @@ class PrebuildsOrchestrator:
             workflow.logger.info("Stopping", extra={"cause": cause})
 
     def _ignore(self, what: str) -> None:
-        self._ignored = [*self._ignored, what[:200]][-IGNORED_KEPT:]
-        workflow.logger.warning("A signal was not understood", extra={"signal": what[:200]})
+        told = escape(what)[:200]
+        self._ignored = [*self._ignored, told][-IGNORED_KEPT:]
+        workflow.logger.warning("A signal was not understood", extra={"signal": told})
 
     def _tell(self) -> None:
         busy = f"reconciling {len(self._running)} presets, {len(self._wanted)} waiting"

@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
     except USAGE_ERROR as error:
         output.error("UsageError", error.format_message())
         if not output.AS_JSON and getattr(error, "ctx", None) is not None:
-            print(f"see: {error.ctx.command_path} --help", file=sys.stderr)
+            output.say(f"see: {error.ctx.command_path} --help", err=True)
         return USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = INTERRUPTED
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         output.error("StackUnreachable", lost)
         return UNREACHABLE
     if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
-        print("interrupted", file=sys.stderr)
+        output.say("interrupted", err=True)
     return code if isinstance(code, int) else DONE
 
 
@@ -66,7 +66,13 @@ def _lost(error: Exception) -> str | None:
 
 
 def main() -> None:
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except Exception as error:
+        from prebuilds.logs import print_uncaught
+
+        print_uncaught(type(error), error, error.__traceback__)
+        code = REFUSED
     sys.stdout.flush()
     sys.stderr.flush()
     # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.

@@ -12,7 +12,7 @@ import typer
 
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations, prebuilds_client
-from prebuilds.cli.output import document, progress
+from prebuilds.cli.output import document, progress, say
 from prebuilds.cli.system import actor, duration
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def claim(
                 if claim_id is not None:
                     withdraw = f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(id_))}"
                     told = f"claim {id_} may go on: the same command gets its answer, `{withdraw}` withdraws it"
-                    typer.echo(told, err=True)
+                    say(told, err=True)
                 raise
         if wait_ready:
             with progress("waiting for the hand-over"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -166,11 +165,11 @@ async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Even
 
 def _say_ready(stack: Stack) -> None:
     if output.AS_JSON:
-        print(json.dumps(stack.facts()), flush=True)
+        output.say(output.as_json(stack.facts(), indent=None))
     else:
         _say("ready")
 
 
 def _say(text: str) -> None:
     """To a person; with --json stdout is the script's."""
-    print(text, file=sys.stderr if output.AS_JSON else sys.stdout, flush=True)
+    output.say(text, err=output.AS_JSON)

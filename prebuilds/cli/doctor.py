@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from prebuilds.cli.output import document, progress, table
+from prebuilds.cli.output import document, progress, say, say_line, table
 
 
 def doctor() -> None:
@@ -24,8 +24,8 @@ def doctor() -> None:
             if check.remedy is not None:
                 remedies.setdefault(check.remedy, check.name)
         if remedies:
-            print("\nto do")
+            say("\nto do")
         for remedy, name in remedies.items():
-            print(f"  {name}: {remedy}")
+            say_line(f"  {name}: {remedy}")
     if not report.ok:
         raise typer.Exit(1)

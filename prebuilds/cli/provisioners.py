@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prebuilds.cli.output import document, progress, table
+from prebuilds.cli.output import document, progress, say, say_line, table
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -79,9 +79,9 @@ def check(
 
 
 def _tell(outcome: Outcome) -> None:
-    print(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}", flush=True)
+    say_line(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}")
     if outcome.reason is not None:
-        print("         " + outcome.reason.replace("\n", "\n         "), flush=True)
+        say("         " + outcome.reason.replace("\n", "\n         "))
 
 
 def _read_source(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import typer
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.cli.connections import database, operations
-from prebuilds.cli.output import ago, document, one_line, progress, table
+from prebuilds.cli.output import ago, as_json, document, one_line, progress, say, say_line, table
+from prebuilds.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -41,7 +42,7 @@ def duration(text: str, field: str) -> timedelta:
 def actor() -> str:
     """Who is at the keyboard, for the record."""
     try:
-        return getpass.getuser()
+        return escape(getpass.getuser())  # what the environment says
     except (KeyError, OSError):
         return "operator"
 
@@ -191,7 +192,7 @@ def status() -> None:
         from prebuilds.cli import output
 
         if not output.AS_JSON:
-            print(_loop_line(found.loop))
+            say_line(_loop_line(found.loop))
             table(_STATUS_COLUMNS, [_status_row(p) for p in found.presets], empty="no presets; see `prebuilds apply`")
             for preset in found.presets:
                 _print_notes(preset)
@@ -202,9 +203,9 @@ def status() -> None:
 def _print_notes(preset: PresetRow) -> None:
     path = f"{preset.organization}/{preset.template}/{preset.preset}"
     if preset.last_error is not None:
-        print(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
+        say_line(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
     for warning in preset.warnings:
-        print(f"warning for {path}: {warning}")
+        say_line(f"warning for {path}: {warning}")
 
 
 _STATUS_COLUMNS = (
@@ -282,11 +283,7 @@ def snapshot() -> None:
     """The state that a pass would decide from, at one instant, as JSON."""
 
     async def go() -> None:
-        import json
-
-        from prebuilds.cli.output import jsonable
-
         async with operations() as system:
-            print(json.dumps(jsonable(await system.snapshot()), indent=2))
+            say(as_json(await system.snapshot()))
 
     asyncio.run(go())

@@ -10,7 +10,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import ago, document, one_line, progress, table
+from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
 from prebuilds.cli.system import actor, clock, duration
 
 if TYPE_CHECKING:
@@ -180,17 +180,17 @@ def _lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
 
 
 def _show(w: WorkspaceDetails) -> None:
-    print(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
+    say_line(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
     preset = f"/{w.preset}" if w.preset else ""
-    print(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
+    say_line(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
     for warning in w.warnings:
-        print(f"warning: {warning}: {WARNINGS[warning]}")
-    print(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
+        say_line(f"warning: {warning}: {WARNINGS[warning]}")
+    say_line(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
     if w.claimed_at:
-        print(_lifetime(w))
+        say_line(_lifetime(w))
     for name, value in sorted(w.resources.items()):
-        print(f"  {name}: {value}")
-    print()
+        say_line(f"  {name}: {value}")
+    say()
     table(
         ("BUILD", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "CREATED", "ERROR"),
         [
@@ -199,5 +199,5 @@ def _show(w: WorkspaceDetails) -> None:
         ],
         empty="no builds",
     )
-    print()
+    say()
     table(("AT", "EVENT", "BY"), [(e.at, e.kind, e.actor) for e in w.events], empty="no events")

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.plain_text import LINES, escape
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
@@ -91,6 +92,7 @@ async def end_build(
         AttemptOvertaken: A later attempt of this build has begun; nothing changes.
     """
     made = provisioned or Provisioned()
+    error = None if error is None else escape(error, keep=LINES)  # a driver's, or of whatever it has called
     async with engine.begin() as connection:
         await connection.execute(LOCK_PRESET, {"build_id": build_id})
         row = await lock_build(connection, build_id)

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.plain_text import LINES, escape, escape_all
 from prebuilds.planning.pass_plan import Note
 from prebuilds.vocabulary import PREBUILDS_USER
 
@@ -61,12 +62,12 @@ async def record_event(
         RECORD_EVENT,
         {
             "kind": kind,
-            "actor": actor,
+            "actor": escape(actor),
             "preset_id": preset_id,
             "workspace_id": workspace_id,
             "build_id": build_id,
             "claim_id": claim_id,
-            "data": json.dumps(data or {}, default=str),
+            "data": json.dumps(escape_all(data or {}, keep=LINES), default=str),
         },
     )
 
@@ -82,7 +83,7 @@ async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
                 "actor": PREBUILDS_USER,
                 "kinds": [note.kind for note in notes],
                 "presets": [note.preset_id for note in notes],
-                "data": [json.dumps(note.data, default=str) for note in notes],
+                "data": [json.dumps(escape_all(note.data, keep=LINES), default=str) for note in notes],
                 "ends_hold": ENDS_HOLD,
                 "mends_schedule": MENDS_SCHEDULE,
             },

@@ -37,6 +37,7 @@ from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
+from prebuilds.plain_text import escape
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.relay import Relay
@@ -214,7 +215,7 @@ def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
         try:
             check_provisioner_queue(queue)
         except ValueError as error:
-            parser.error(f"--queue {queue}: {error}")
+            parser.error(f"--queue {escape(queue)}: {error}")
     roles = ROLES if given.role == "all" else (cast("Role", given.role),)
     return WorkerOptions(roles, tuple(given.queue or (PROVISIONER_QUEUE,)))
 

@@ -52,7 +52,8 @@ def hide_password(url: str) -> str:
     """*url* for people: without its password, and without all that may be a part of one."""
     try:
         parts = _split(url)
-        _check(parts, any_scheme=True)
+        if parts.query != HIDDEN:  # as this function has left it before
+            _check(parts, any_scheme=True)
     except UnreadableUrl:
         return f"postgresql://{HIDDEN}" if _OURS.match(url) else HIDDEN
     if "@" in parts.query and ":" in (parts.account or parts.places):

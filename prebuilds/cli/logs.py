@@ -11,7 +11,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import database
-from prebuilds.cli.output import document, say_line
+from prebuilds.cli.output import document, say, say_line
 from prebuilds.cli.system import clock
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prebuilds.views import LogLine
 
 POLL_S = 0.5
+INDENT = "    "
 
 
 def logs(
@@ -80,7 +81,9 @@ def _print_heading(build: LoggedBuild) -> None:
 
 
 def _print(line: LogLine, near: datetime) -> None:
-    say_line(f"{clock(line.at, near)} {line.line}")
+    say(
+        f"{clock(line.at, near)} {line.line}".replace("\n", f"\n{INDENT}")
+    )  # an error's further lines look like none of ours
 
 
 def _print_end(told: bool, released_at: datetime | None) -> None:

@@ -112,4 +112,4 @@ def error(kind: str, message: str, details: dict[str, Any] | None = None) -> Non
     if AS_JSON:
         print(as_json({"error": {"type": kind, "message": message, "details": details or {}}}))
     else:
-        say(f"error: {kind}: {message}", err=True)
+        say(f"error: {kind}: {message}".replace("\n", "\n  "), err=True)

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.plain_text import escape
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
@@ -93,7 +94,7 @@ async def read_control(engine: AsyncEngine) -> Control:
 async def pause(engine: AsyncEngine, actor: str, reason: str) -> bool:
     """Hold every pool as it is. Returns whether that changed anything."""
     async with engine.begin() as connection:
-        changed = await connection.scalar(PAUSE, {"actor": actor, "reason": reason}) is not None
+        changed = await connection.scalar(PAUSE, {"actor": escape(actor), "reason": escape(reason)}) is not None
         if changed:
             await record_event(connection, "paused", actor, data={"reason": reason})
     return changed
@@ -111,7 +112,7 @@ async def resume(engine: AsyncEngine, actor: str) -> bool:
 async def record_stop(engine: AsyncEngine, cause: str) -> None:
     """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays."""
     async with engine.begin() as connection:
-        if await connection.scalar(RECORD_STOP, {"cause": cause}) is not None:
+        if await connection.scalar(RECORD_STOP, {"cause": escape(cause)}) is not None:
             await record_event(connection, "loop_stopped", "operator", data={"cause": cause})
 
 

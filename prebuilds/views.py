@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prebuilds.api import InvalidInput
 from prebuilds.payloads import Payload
-from prebuilds.vocabulary import BuildStatus, Stage, Text, Timestamp, Transition
+from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
 
 
 class WorkspaceRow(Payload):
@@ -313,9 +313,9 @@ class CancelResult(Payload):
 class JobFilter(Payload):
     """Which builds; every given field must match."""
 
-    initiator: Text | None = None
+    initiator: str | None = None
     status: list[BuildStatus] = Field(default_factory=list)
-    template: Text | None = None
+    template: str | None = None
     """`organization/template`, or an id."""
 
     @property

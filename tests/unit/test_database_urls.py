@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -48,7 +49,7 @@ SECRET = "hunter22"
         ("host=h user=u password=hunter22", "***"),
         ("hunter22", "***"),
         ("postgresql://u:hunter\n22@h/db", "postgresql://***"),
-        ("postgresql://u\x1b[2J:hunter22@h/db", "postgresql://u\\x1b[2J:***@h/db"),
+        ("postgresql://u\x9b2J:hunter22@h/db", "postgresql://u\\x9b2J:***@h/db"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
@@ -131,8 +132,6 @@ async def test_neither_doctor_nor_a_command_tells_it(
     assert not database.ok
     assert SECRET not in database.model_dump_json()
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
-    import asyncio
-
     assert await asyncio.to_thread(run, ["status"]) == 3
     shown: Any = capsys.readouterr()
     assert SECRET not in shown.out + shown.err

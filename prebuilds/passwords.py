@@ -63,17 +63,6 @@ def hide_password(url: str) -> str:
     return escape(f"{parts.scheme}://{account}{parts.places}{parts.path}{_shown(parts.query)}")
 
 
-def secrets_of(url: str) -> list[str]:
-    """What may be a password in *url*, as it is written and as it is read."""
-    try:
-        parts = _split(url)
-    except UnreadableUrl:
-        return []
-    found = [(parts.account or "").partition(":")[2]]
-    found += [value for key, value in _pairs(parts.query) if key not in SHOWN]
-    return [form for secret in found if secret for form in (secret, unquote(secret))]
-
-
 def mask(text: str) -> str:
     """*text* of whatever origin with the passwords in URLs and in `password=...` hidden."""
     if "://" in text:

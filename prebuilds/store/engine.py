@@ -10,8 +10,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
-from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, secrets_of
-from prebuilds.provisioners.masking import masker
+from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
@@ -129,7 +128,9 @@ async def check_reachable(url: str) -> str:
     except UnreadableUrl as error:
         raise StackUnreachable(f"cannot read the database's address {where}: {error}; {HOW_TO_CORRECT}") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        why = masker(secrets_of(url))(f"{type(error).__name__}: {error}")
+        # Of an address that was read as meant, no error has the password. To mask it where it stands by chance, as a
+        # word of the message, would tell it.
+        why = mask(f"{type(error).__name__}: {error}")
         raise StackUnreachable(
             f"cannot reach the database at {where} ({why}); "
             "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"

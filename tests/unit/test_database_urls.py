@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prebuilds.api import StackUnreachable
@@ -106,6 +106,7 @@ async def _told(url: str) -> str:
 
 @pytest.mark.parametrize("form", FORMS)
 @given(password=PASSWORDS)
+@example(password="call")
 async def test_a_failure_is_told_alike_whatever_the_password(form: str, password: str) -> None:
     told = await _told(form.format(quote(password, safe="")))
     assert told == await _told(form.format("x"))

@@ -47,6 +47,7 @@ from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
+from prebuilds.witness import HostWitness
 from prebuilds.workers import claims_worker_on, settle_heap, worker_on
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
@@ -100,10 +101,12 @@ async def serve(
         if "provisioner" in options.roles:
             driver = cache(lambda name: provisioners.load(name, settings.state_dir))
             host = host_id(settings.state_dir)
+            witness = HostWitness(engine, settings.state_dir, host)
+            await witness.contact()
             await provisioners.restore(settings.state_dir)
-            provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
-            prober = Prober(engine, dispatcher, driver, options.queues, host)
-            inventory = InventoryActivities(engine, dispatcher, driver, host)
+            provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
+            prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
+            inventory = InventoryActivities(engine, dispatcher, driver, host, witness)
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)

@@ -21,8 +21,10 @@ from prebuilds.payloads import Payload
 from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, missing
 from prebuilds.provisioners.base import Locality, Provisioner
 from prebuilds.store import inventory
+from prebuilds.store.control import read_control
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryRow
+from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class InventoryActivities:
         dispatcher: Dispatcher,
         driver: Callable[[str], Provisioner],
         host: str,
+        witness: Witness | None = None,
         *,
         young: timedelta = YOUNG,
         apart: timedelta = APART,
@@ -90,6 +93,7 @@ class InventoryActivities:
         self._dispatcher = dispatcher
         self._driver = driver
         self._host = host
+        self._witness = witness or NoWitness()
         self._young = young
         self._apart = apart
 
@@ -105,6 +109,7 @@ class InventoryActivities:
             driver = self._driver(place.provisioner)
             if place.host != (self._host if driver.locality is Locality.HOST else None):
                 return Looked()  # nothing was begun yet, so that no host is recorded: nothing to be found here
+            await self._witness.contact()
             looked_at = await inventory.read_clock(self._engine)
             items = await driver.inventory()
             existing = [Existing(item.workspace_id, item.running, item.created_at) for item in items]
@@ -119,7 +124,8 @@ class InventoryActivities:
                 apart=self._apart,
             )
             await inventory.keep_sightings(self._engine, place, comparison)
-            actions = await self._act(driver, place, comparison.found) if input.fix else {}
+            fix = input.fix and (await read_control(self._engine)).restore_found is None
+            actions = await self._act(driver, place, comparison.found) if fix else {}
             rows = [
                 _row(place, found, actions.get(found.sighting.workspace_id, "none"), looked_at)
                 for found in comparison.found

@@ -206,6 +206,10 @@ class StackUnreachable(PrebuildsError):
     retryable = True
 
 
+class DatabaseRestored(PrebuildsError):
+    """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
+
+
 class SnapshotIsolationError(PrebuildsError):
     """A snapshot was asked for outside a REPEATABLE READ transaction."""
 

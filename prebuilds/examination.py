@@ -49,6 +49,7 @@ SEE_WHY_NO_PASS = (
     f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
 )
 RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
+SAY_RESTORED = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 HELD_NAMED_MAX = 5
 MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
@@ -174,6 +175,12 @@ class Examination:
         found = await described(self._client, ORCHESTRATOR_ID)
         return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
+    async def history(self) -> str:
+        lost = (await read_control(self._engine)).restore_found
+        if lost is not None:
+            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", SAY_RESTORED)
+        return "nothing is known that this database lacks"
+
     async def presets(self) -> str:
         rules = (await read_control(self._engine)).rules or self._settings.rules
         held = await presets_held_for_good(self._engine, rules)
@@ -239,6 +246,7 @@ STEPS = (
     Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("schema_version", "temporal")),
     Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
     Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("schema_version", "temporal")),
+    Step("history", Examination.history, START_DATABASE, needs=("schema_version",)),
     Step("presets", Examination.presets, START_DATABASE, needs=("schema_version",)),
     Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("temporal",), timeout_s=fairness.TIMEOUT_S + 1),

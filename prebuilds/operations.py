@@ -24,7 +24,7 @@ from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
 from prebuilds.relay import orchestrator_input, start_orchestrator
 from prebuilds.settings import Settings
-from prebuilds.store import control, explain, presets, retiring
+from prebuilds.store import control, explain, presets, restoring, retiring
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
@@ -35,6 +35,7 @@ from prebuilds.views import (
     PresetExplanation,
     PresetInfo,
     PresetRow,
+    RestoredReport,
     StatusPage,
     SystemStatus,
     TemplateChange,
@@ -156,6 +157,13 @@ class Operations(WorkspaceOperations):
         if resumed:
             await self._nudge([])
         return resumed
+
+    async def restored(self, by: str, *, dry_run: bool = False) -> RestoredReport:
+        """After a restore: doubt what the database may be wrong about, and let claims and passes go on."""
+        done = await restoring.restored(self.engine, by, dry_run=dry_run)
+        if not dry_run:
+            await self._nudge([])
+        return done.report
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> None:
         """Nudge the loop, for one preset (an id or a path of the active version) or for all.

@@ -97,6 +97,14 @@ class OrchestratorInput(Payload):
     carried: OrchestratorCarried | None = None
 
 
+class Seen(Payload):
+    """The newest event of the database that a witness outside it has seen, and the epoch in which it saw it."""
+
+    epoch: UUID
+    event: int
+    at: AwareDatetime
+
+
 class OrchestratorCarried(Payload):
     """What survives continue-as-new."""
 
@@ -108,6 +116,8 @@ class OrchestratorCarried(Payload):
     pending_max: int | None = None
     next_pass_at: AwareDatetime | None = None
     ignored: list[str] = Field(default_factory=list)
+    seen: Seen | None = None
+    """The newest event that the last pass has seen: what a restored database lacks."""
 
 
 class OrchestratorResult(Payload):

@@ -269,6 +269,31 @@ class InventoryReport(Payload):
     """Findings beyond what one report holds."""
 
 
+class DoubtfulPrebuild(Payload):
+    """A prebuild that a restored database takes for idle, and that somebody may have claimed since the backup."""
+
+    workspace_id: UUID
+    preset: str
+    provisioner: str
+    host: str | None
+    created_at: Timestamp
+    decision: Literal["replaced", "quarantined"]
+    """Replaced: its driver marks what it hands over, and removes it only where there is no mark. Quarantined: its
+    driver marks nothing, so that it stays as it is until a person decides."""
+
+
+class RestoredReport(Payload):
+    """What `prebuilds restored` found and did."""
+
+    dry_run: bool
+    found: str | None
+    """What was noticed outside that this database lacks; null when nobody has noticed anything."""
+    found_at: Timestamp | None
+    epoch: UUID
+    """The database's from now on; on a dry run, the one it still has."""
+    prebuilds: list[DoubtfulPrebuild]
+
+
 class PresetExplanation(Payload):
     """What was decided about a preset, and on what."""
 

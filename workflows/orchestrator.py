@@ -85,6 +85,7 @@ class PrebuildsOrchestrator:
         self._pending_max = carried.pending_max  # the last pass's shares of the capacity
         self._favored: set[str] = set()
         self._paused = False  # as the last pass has found it
+        self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
@@ -222,11 +223,12 @@ class PrebuildsOrchestrator:
 
     async def _run_pass(self) -> None:
         try:
-            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, **READ_STATE)
+            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, self._seen, **READ_STATE)
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
             self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
             self._paused = work.paused
+            self._seen = work.seen or self._seen
             if work.short and self._interval_s > CAPACITY_PAUSE_S:
                 self._wake_at(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
             self._wanted.update(dict.fromkeys(found))
@@ -311,6 +313,7 @@ class PrebuildsOrchestrator:
             next_pass_at=self._next_pass_at,
             ignored=self._ignored,
             pending_max=self._pending_max,
+            seen=self._seen,
         )
         workflow.continue_as_new(
             self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})

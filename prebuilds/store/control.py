@@ -72,6 +72,8 @@ class Control:
     last_pass_at: datetime | None
     rules: Rules | None
     """Of the control worker that ran the last pass."""
+    restore_found: str | None
+    """What this database lacks of what is known outside: claims and passes stop. None: nothing is known to be lost."""
 
 
 async def read_control(engine: AsyncEngine) -> Control:
@@ -88,6 +90,7 @@ async def read_control(engine: AsyncEngine) -> Control:
         passes=row.passes,
         last_pass_at=row.last_pass_at,
         rules=_RULES.validate_python(row.rules) if row.rules is not None else None,
+        restore_found=row.restore_found,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.plain_text import LINES, escape, escape_all
+from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import Note
 from prebuilds.vocabulary import PREBUILDS_USER
 
@@ -35,12 +35,12 @@ RECORD_NOTES = text("""
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
 # By number, since the oldest come first by it, too: a sweep that finds nothing reads the first few and no more.
+# The newest event stays whatever its age: whoever has seen it can tell by it that this database has lost nothing.
 FORGET = text("""
     DELETE FROM events WHERE at < now() - CAST(:life AS interval)
                          AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
+                         AND id < (SELECT max(id) FROM events)
 """)
-EVENT_LIFE = timedelta(days=90)
-"""Longer than anybody asks why. What a claim has won is no event: its id gets the same answer for ever."""
 EVENTS_PER_SWEEP_MAX = 500
 ENDS_HOLD = ["prebuilds_created", "holds_lifted", "version_activated"]
 MENDS_SCHEDULE = ["policy_changed", "version_activated"]

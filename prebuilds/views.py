@@ -74,7 +74,8 @@ class WorkspaceDetails(WorkspaceRow):
     builds: list[JobRow]
     events: list[EventRow]
     warnings: list[str] = Field(default_factory=list)
-    """`vanished`: it should run, and nothing of it was found."""
+    """`vanished`: it should run, and nothing of it was found. `quarantined`: it may be somebody else's."""
+    quarantine_reason: str | None = None
 
 
 class WorkspaceChange(Payload):

@@ -9,7 +9,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import document, table
+from prebuilds.cli.output import document, say_line, table
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def restored(
 
 
 def _show(report: RestoredReport) -> None:
-    print(f"noticed: {report.found}" if report.found else "nothing was noticed that this database lacks")
+    say_line(f"noticed: {report.found}" if report.found else "nothing was noticed that this database lacks")
     table(
         ("PREBUILD", "PRESET", "PROVISIONER", "HOST", "CREATED", "DECISION"),
         [(p.workspace_id, p.preset, p.provisioner, p.host, p.created_at, p.decision) for p in report.prebuilds],
         empty="no prebuild is in doubt",
     )
     if report.dry_run:
-        print("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes go on")
+        say_line("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes go on")
     else:
-        print(f"claims and passes go on, in epoch {report.epoch}")
+        say_line(f"claims and passes go on, in epoch {report.epoch}")

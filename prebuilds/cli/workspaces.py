@@ -27,7 +27,10 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done")]
 
 ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
 """What each becomes when its build has succeeded."""
-WARNINGS = {"vanished": "nothing of it runs any more; stop it, then start it, to have it made again"}
+WARNINGS = {
+    "vanished": "nothing of it runs any more; stop it, then start it, to have it made again",
+    "quarantined": "it is not claimed, counted or removed by itself; transfer it to its owner, or release it",
+}
 
 
 @app.command("list")
@@ -185,6 +188,8 @@ def _show(w: WorkspaceDetails) -> None:
     say_line(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
     for warning in w.warnings:
         say_line(f"warning: {warning}: {WARNINGS[warning]}")
+    if w.quarantine_reason is not None:
+        say_line(f"quarantined because: {w.quarantine_reason}")
     say_line(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
     if w.claimed_at:
         say_line(_lifetime(w))

@@ -1,4 +1,4 @@
-"""A backup is restored under a running deployment: nobody gets another's workspace, and nothing of a person's is removed.
+"""A backup restored under a running deployment gives nobody another person's workspace, and removes nothing of theirs.
 
 The steps are those of docs/operations.md, "Backup, restore, failover", but for stopping the workers first: what an
 operator forgets must do no harm.

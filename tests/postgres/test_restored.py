@@ -21,6 +21,7 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.pool import create_prebuilds, delete_prebuilds
 from prebuilds.store.restoring import restored
 from prebuilds.store.snapshots import next_pass_number
+from prebuilds.store.workspaces import show_workspace
 from prebuilds.witness import HostWitness
 from tests.builders import SOURCE, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, snapshot_of
@@ -142,6 +143,6 @@ async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine
     assert (plan.delete, len(plan.create)) == ([], 1), "what is quarantined is neither removed nor counted"
     assert (await delete_prebuilds(engine, unmarked.id, number, [kept], RULES)).workspace_ids == []
     assert (await one(engine, "SELECT deleted_at FROM workspaces WHERE id = :id", id=not_begun)).deleted_at is not None
-    row = await one(engine, "SELECT quarantined_at, quarantine_reason FROM workspaces WHERE id = :id", id=kept)
-    assert row.quarantined_at is not None
-    assert "without a driver's step" in row.quarantine_reason
+    shown = await show_workspace(engine, str(kept))
+    assert (shown.status, shown.warnings) == ("quarantined", ["quarantined"])
+    assert "without a driver's step" in (shown.quarantine_reason or "")

@@ -50,17 +50,16 @@ def run(argv: Sequence[str]) -> int:
 
 def _lost(error: Exception) -> str | None:
     """What to tell of an error when it means that Temporal or the database is away."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
     from temporalio.service import RPCError, RPCStatusCode
 
     from prebuilds.connecting import START_TEMPORAL, is_failed_connect
+    from prebuilds.store.engine import is_lost
 
     if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
         return f"{error.message.rstrip('.')}; {START_TEMPORAL}"
     if is_failed_connect(error):
         return f"cannot reach Temporal ({error}); {START_TEMPORAL}"
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, RPCError | OperationalError | InterfaceError | OSError):
+    if isinstance(error, RPCError) or is_lost(error):
         return f"the connection was lost ({type(error).__name__}: {error}); try again"
     return None
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
@@ -59,6 +62,28 @@ def read_password_file() -> str | None:
     return password
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that the database is away, in asyncpg's words or in SQLAlchemy's."""
+    if isinstance(error, DBAPIError):  # its cause is the dialect's error, whose cause is asyncpg's
+        told = error.orig.__cause__ if error.orig is not None else None
+        known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return known or isinstance(told, CONNECTION_LOST)
+    return isinstance(error, CONNECTION_LOST)
+
+
+@contextmanager
+def reaching(doing: str) -> Iterator[None]:
+    """Raise `StackUnreachable` in place of what says that the database went away while *doing* it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        raise StackUnreachable(
+            f"the database went away while {doing} ({type(error).__name__}); try again once it is up"
+        ) from error
+
+
 def _options(application: str) -> dict[str, Any]:
     return {
         # A function is asked for each connection, before it is made.
@@ -90,20 +115,25 @@ def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 
 
 
 async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
-    """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots."""
+    """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots.
+
+    Raises:
+        StackUnreachable: The database is away.
+    """
 
     async def leave_as_it_is(_: Any) -> None:
         """Claims change nothing of their session, and the driver ends an open transaction by itself; the usual reset
         would be every claim's second round trip."""
 
-    return await asyncpg.create_pool(
-        dsn_of(url),
-        min_size=min(2, size),
-        max_size=size,
-        reset=leave_as_it_is,
-        command_timeout=10,
-        **_options("prebuilds-claims"),
-    )
+    with reaching("the claims' connections were opened"):
+        return await asyncpg.create_pool(
+            dsn_of(url),
+            min_size=min(2, size),
+            max_size=size,
+            reset=leave_as_it_is,
+            command_timeout=10,
+            **_options("prebuilds-claims"),
+        )
 
 
 def store_unavailable(error: BaseException) -> StoreUnavailable:
@@ -135,7 +165,8 @@ async def check_reachable(url: str) -> str:
             f"cannot reach the database at {where} ({why}); "
             "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
         ) from error
-    try:
-        return str(await connection.fetchval("SHOW server_version"))
-    finally:
-        await connection.close()
+    with reaching("it was asked for its version"):
+        try:
+            return str(await connection.fetchval("SHOW server_version", timeout=CONNECT_TIMEOUT_S))
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)

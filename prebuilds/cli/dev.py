@@ -111,17 +111,16 @@ async def _bring_back(state_dir: Path) -> None:
 
 async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass; says when that takes long."""
-    from sqlalchemy.exc import SQLAlchemyError
     from temporalio.service import RPCError
 
-    from prebuilds.connecting import connect
+    from prebuilds.connecting import connect, is_failed_connect
     from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.control import read_control
-    from prebuilds.store.engine import create_engine
+    from prebuilds.store.engine import create_engine, is_lost
     from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
 
-    client = await connect(address)
+    client = await connect(address, lazy=True)
     provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
     engine = create_engine(database_url, pool_size=1)
 
@@ -132,8 +131,10 @@ async def _everything_answers(address: str, database_url: str) -> None:
                 and not await queues_without_pollers(client, provisioner_queues)
                 and _is_settled(await read_control(engine))
             )
-        except (RPCError, SQLAlchemyError, OSError):  # a server that has died is started again
-            return False
+        except Exception as error:
+            if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
+                return False  # a server that has died is started again
+            raise
 
     late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
     try:

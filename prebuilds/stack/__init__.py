@@ -29,6 +29,7 @@ from prebuilds.settings import STACK_FILE
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
+from prebuilds.store.engine import is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ RESTART_PAUSE_S = 0.25
 RESTART_PAUSE_MAX_S = 5.0
 STEADY_S = 10.0
 """A worker that lived this long is started again at once; one that keeps dying waits longer each time."""
+GET_READY_S = 60.0
+"""For as long as this a start is tried again whose servers die."""
 WORKER_GRACE_S = 15.0
 """A little more than a worker takes to drain."""
 LOCK_FILE = "lock"
@@ -92,10 +95,7 @@ class Stack:
             self.database_url = self._postgres.start()
             self.temporal_address = await self._temporal.start()
             self.temporal_ui = self._temporal.ui_url
-            await register(await connect(self.temporal_address))
-            self._write_stack_file()
-            if self._prepare is not None:
-                await self._prepare(self.database_url, self.temporal_address)
+            await self._get_ready()
             for worker in self._workers:
                 self._start_worker(worker)
             self._write_stack_file()
@@ -155,6 +155,22 @@ class Stack:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+
+    async def _get_ready(self) -> None:
+        """What is to be done before the workers start; all of it again when a server died meanwhile."""
+        deadline = time.monotonic() + GET_READY_S
+        while True:
+            try:
+                await register(await connect(self.temporal_address))
+                self._write_stack_file()
+                if self._prepare is not None:
+                    await self._prepare(self.database_url, self.temporal_address)
+                return
+            except Exception as error:
+                await asyncio.sleep(RESTART_PAUSE_S)  # a connection ends a moment before its server is seen to be dead
+                if time.monotonic() > deadline or not (await self._restart_dead() or is_lost(error)):
+                    raise
+                logger.warning("The stack's start was interrupted and begins again", extra={"error": repr(error)})
 
     def _end_leftovers(self) -> None:
         """What a supervisor that was killed has left; ours by its start time, so that a recycled pid is not touched."""

@@ -68,7 +68,8 @@ def is_lost(error: BaseException) -> bool:
         told = error.orig.__cause__ if error.orig is not None else None
         known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         return known or isinstance(told, CONNECTION_LOST)
-    return isinstance(error, CONNECTION_LOST)
+    of_a_file = isinstance(error, OSError) and error.filename is not None
+    return isinstance(error, CONNECTION_LOST) and not of_a_file
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
 
-The one place of wiring: settings, engine, client, activities, workflows. SIGTERM and SIGINT drain: nothing new is
+The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new is
 taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
 """
 
@@ -225,7 +225,10 @@ def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
 
 async def _main(options: WorkerOptions) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+        ending.append(signal.SIGHUP)
+    for number in ending:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await run(options, load_settings(), stop)
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 def run(argv: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def run(argv: Sequence[str]) -> int:
     from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
     from prebuilds.cli import output
     from prebuilds.cli.app import USAGE_ERROR, app
+    from prebuilds.cli.ending import SIGNALS_FROM, exit_code
     from prebuilds.cli.wording import in_options
 
     output.AS_JSON = "--json" in argv
@@ -27,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
             output.say(f"see: {error.ctx.command_path} --help", err=True)
         return USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
-        code = INTERRUPTED
+        code = exit_code()
     except (StackUnreachable, StoreUnavailable) as error:
         output.error(error.type, str(error), error.details)
         return UNREACHABLE
@@ -43,9 +44,11 @@ def run(argv: Sequence[str]) -> int:
             raise
         output.error("StackUnreachable", lost)
         return UNREACHABLE
-    if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
-        output.say("interrupted", err=True)
-    return code if isinstance(code, int) else DONE
+    if not isinstance(code, int):
+        return DONE
+    if code > SIGNALS_FROM:  # typer gives a Ctrl-C back as a code
+        output.note("interrupted")
+    return code
 
 
 def _lost(error: Exception) -> str | None:
@@ -65,6 +68,8 @@ def _lost(error: Exception) -> str | None:
 
 
 def main() -> None:
+    from prebuilds.cli.ending import flush_all
+
     try:
         code = run(sys.argv[1:])
     except Exception as error:
@@ -72,7 +77,6 @@ def main() -> None:
 
         print_uncaught(type(error), error, error.__traceback__)
         code = REFUSED
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_all()
     # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
     os._exit(code)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli.connections import database, prebuilds_client
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def claim(
             return await measure_claims(engine, database_url(settings), temporal_address(settings), pairs)
 
     with progress("claiming"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 @app.command()
@@ -52,7 +52,7 @@ def burst(
             return await measure_bursts(engine, temporal_address(load_settings()), number, rounds)
 
     with progress("claiming"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 @app.command()
@@ -67,7 +67,7 @@ def reconcile(
             return [await idle_passes(await prebuilds_client(), engine, passes, "this deployment")]
 
     with progress("reconciling"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 def _told(reports: Sequence[Report]) -> None:

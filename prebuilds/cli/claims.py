@@ -12,6 +12,7 @@ import typer
 
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations, prebuilds_client
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say
 from prebuilds.cli.system import actor, duration
 
@@ -83,7 +84,7 @@ def claim(
                 result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
         document(result, human=_told(result))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def release(
@@ -103,7 +104,7 @@ def release(
                     await PrebuildsClient(system.client).wait_until_ready(done.build_id)
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _pairs(given: list[str] | None, field: str) -> dict[str, str]:

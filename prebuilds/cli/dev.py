@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from prebuilds.cli import output
+from prebuilds.cli.ending import ending_signals, leave_quiet, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -29,11 +30,13 @@ ROLES = ("claims", "control", "provisioner")
 def dev() -> None:
     """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
 
+    SIGTERM, and the terminal's end unless `nohup` is used, end it in the same way.
+
     The workspaces' processes end with it, and come back at the next start with the same ids and folders; a pool's have
     half a minute to answer before anybody can claim one. With --json it prints one line once all is up: where
     everything is, as in stack.json.
     """
-    asyncio.run(_dev())
+    run_command(_dev())
 
 
 async def _dev() -> None:
@@ -47,7 +50,7 @@ async def _dev() -> None:
     configure_logging()
     settings = load_settings()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending_signals()):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Workspaces that are brought back are our children, and may live shorter than we do.
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
@@ -172,5 +175,8 @@ def _say_ready(stack: Stack) -> None:
 
 
 def _say(text: str) -> None:
-    """To a person; with --json stdout is the script's."""
-    output.say(text, err=output.AS_JSON)
+    """To a person, if there is one: with --json stdout is the script's; the terminal may have been closed."""
+    try:
+        output.say(text, err=output.AS_JSON)
+    except OSError:
+        leave_quiet(sys.stderr if output.AS_JSON else sys.stdout)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say, say_line, table
 
 
@@ -15,7 +14,7 @@ def doctor() -> None:
     from prebuilds.doctor import examine
 
     with progress("checking"):
-        report = asyncio.run(examine())
+        report = run_command(examine())
     document(report)
     if not output.AS_JSON:
         table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")

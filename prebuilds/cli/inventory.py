@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import prebuilds_client
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say_line, table
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def inventory(
         if not output.AS_JSON:
             _show(report)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _report(client: Client, fix: bool) -> InventoryReport:

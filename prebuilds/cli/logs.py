@@ -11,6 +11,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import database
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, say, say_line
 from prebuilds.cli.system import clock
 
@@ -55,7 +56,7 @@ def logs(
         if not output.AS_JSON:
             _print_end(bool(told), released_at)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _lines(engine: AsyncEngine, build: LoggedBuild, follow: bool) -> AsyncIterator[LogLine]:

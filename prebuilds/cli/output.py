@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,3 +113,9 @@ def error(kind: str, message: str, details: dict[str, Any] | None = None) -> Non
         print(as_json({"error": {"type": kind, "message": message, "details": details or {}}}))
     else:
         say(f"error: {kind}: {message}".replace("\n", "\n  "), err=True)
+
+
+def note(text: str) -> None:
+    """Tell a person something beside the output; a terminal that is gone, too, takes it."""
+    with suppress(OSError):
+        say(text, err=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say, say_line, table
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def check(
         return await examine(subject, state_dir, tell=None if output.AS_JSON else _tell)
 
     with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
-        outcomes = asyncio.run(go(Path(folder)))
+        outcomes = run_command(go(Path(folder)))
     count = {verdict: [one.verdict for one in outcomes].count(verdict) for verdict in Verdict}
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
     ok = not count[Verdict.FAILED]

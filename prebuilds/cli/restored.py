@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, say_line, table
 from prebuilds.cli.system import actor
 
@@ -28,7 +28,7 @@ def restored(
         if not output.AS_JSON:
             _show(report)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _show(report: RestoredReport) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.cli.connections import database, operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import ago, as_json, document, one_line, progress, say, say_line, table
 from prebuilds.plain_text import escape
 
@@ -79,7 +80,7 @@ def init() -> None:
             human=f"{_migrated(before, now)}\nsearch attributes: {attributes}",
         )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def migrate() -> None:
@@ -89,7 +90,7 @@ def migrate() -> None:
         before, now = await _migrate()
         document({"schema_before": before, "schema": now}, human=_migrated(before, now))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _migrate() -> tuple[str | None, str]:
@@ -125,7 +126,7 @@ def apply(
         if not dry_run and done.changed:
             await _nudge()
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _nudge() -> None:
@@ -159,7 +160,7 @@ def start(
         applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
         document({"started": done.started, "interval_applied": done.interval_applied}, human=said + applied)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def stop(
@@ -179,7 +180,7 @@ def stop(
             human=f"{said}: {cause}" if was_running else f"the loop is not running: {loop.cause or 'never started'}",
         )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def status() -> None:
@@ -197,7 +198,7 @@ def status() -> None:
             for preset in found.presets:
                 _print_notes(preset)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _print_notes(preset: PresetRow) -> None:
@@ -250,7 +251,7 @@ def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the p
             changed = await system.pause(reason, actor())
         document({"paused": True, "changed": changed}, human="paused" if changed else "paused already")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def resume() -> None:
@@ -261,7 +262,7 @@ def resume() -> None:
             changed = await system.resume(actor())
         document({"paused": False, "changed": changed}, human="resumed" if changed else "not paused")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def reconcile(
@@ -276,7 +277,7 @@ def reconcile(
                 await system.reconcile(preset, wait=wait)
         document({"reconciled": wait}, human="the pass has ended" if wait else "asked for a pass")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def snapshot() -> None:
@@ -286,4 +287,4 @@ def snapshot() -> None:
         async with operations() as system:
             say(as_json(await system.snapshot()))
 
-    asyncio.run(go())
+    run_command(go())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
 from prebuilds.cli.system import actor, clock, duration
 
@@ -59,7 +59,7 @@ def list_(
                 empty="no workspaces",
             )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -73,25 +73,25 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
         if not output.AS_JSON:
             _show(found)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
 def start(workspace: Claimed, wait: Wait = False) -> None:
     """Start a workspace that is stopped."""
-    asyncio.run(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
 
 
 @app.command()
 def stop(workspace: Claimed, wait: Wait = False) -> None:
     """Stop a workspace, and keep what it has stored."""
-    asyncio.run(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
 
 
 @app.command()
 def retry(workspace: Claimed, wait: Wait = False) -> None:
     """Try a workspace's failed or canceled build again, as it was."""
-    asyncio.run(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
+    run_command(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
 
 
 @app.command("set")
@@ -112,7 +112,7 @@ def set_(
             done = await system.set_workspace(workspace, actor(), ttl=lasts, autostart=autostart)
         document(done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_lifetime(done)}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -129,7 +129,7 @@ def keep(
         already = "not kept" if undo else "kept already"
         document(done, human=f"{workspace} is {now if done.changed else already}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -149,7 +149,7 @@ def prune(
         would = "would be deleted" if dry_run else "are being deleted"
         document(done, human=f"{done.pruned} {would}, {done.kept} are kept")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _change(

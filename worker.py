@@ -1,7 +1,7 @@
 """A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
 
-The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new is
-taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
+The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new
+is taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from temporalio.client import (
     WorkflowExecutionStatus,
@@ -26,11 +26,13 @@ from prebuilds.api import (
 )
 from prebuilds.claiming import ClaimsClient
 from prebuilds.connecting import (
+    OPERATION_TIMEOUT,
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
     connect,
     described,
     error_of,
+    operate,
     reached,
     result_of,
     start_short,
@@ -58,8 +60,6 @@ from prebuilds.vocabulary import (
 
 __all__ = ["PrebuildsClient", "connect"]
 
-OPERATION_TIMEOUT = timedelta(seconds=60)
-"""An operator's request that no worker takes up in this time has failed."""
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
 """Who records a build starts it 3 to 80 ms later, with search attributes that only it knows. A build that ended in its
 claim is started by nobody, and waited for in vain for this long."""
@@ -298,17 +298,7 @@ class PrebuildsClient(ClaimsClient):
             raise _not_running(error) from error
 
     async def _operate(self, request: OperatorRequest) -> Any:
-        handle = await reached(
-            self.temporal.start_workflow(
-                "OperatorRequest",
-                request.model_dump(mode="json", exclude_none=True),
-                id=f"operator-request/{uuid4()}",
-                task_queue=CONTROL_QUEUE,
-                task_timeout=TASK_TIMEOUT,
-                execution_timeout=OPERATION_TIMEOUT,
-            )
-        )
-        return await result_of(handle)
+        return await operate(self.temporal, request)
 
 
 def _attributes_of_build(claimed: ClaimResult) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from math import inf
 from typing import Any
+from uuid import uuid4
 
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
@@ -25,11 +26,15 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.converter import data_converter
+from prebuilds.payloads import OperatorRequest
+from prebuilds.vocabulary import CONTROL_QUEUE
 
 logger = logging.getLogger(__name__)
 
 TASK_TIMEOUT = timedelta(seconds=2)
 """Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+OPERATION_TIMEOUT = timedelta(seconds=60)
+"""An operator's request that no worker takes up in this time has failed."""
 PEOPLE_PRIORITY = 1
 """Of what a person waits for, within a queue; nothing goes before it."""
 
@@ -179,6 +184,10 @@ async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[
         return await start
     except RPCError as error:
         raise unanswered(error) from error
+    except (RuntimeError, ValueError) as error:
+        if not is_failed_connect(error):
+            raise
+        raise StackUnreachable(f"cannot reach Temporal ({error}); {START_TEMPORAL}") from error
 
 
 async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
@@ -189,6 +198,21 @@ async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
         raise error_of(failure.cause) from failure
     except RPCError as error:
         raise unanswered(error) from error
+
+
+async def operate(client: Client, request: OperatorRequest) -> Any:
+    """Have a control worker carry out one request; returns what it answers, as JSON."""
+    handle = await reached(
+        client.start_workflow(
+            "OperatorRequest",
+            request.model_dump(mode="json", exclude_none=True),
+            id=f"operator-request/{uuid4()}",
+            task_queue=CONTROL_QUEUE,
+            task_timeout=TASK_TIMEOUT,
+            execution_timeout=OPERATION_TIMEOUT,
+        )
+    )
+    return await result_of(handle)
 
 
 def unanswered(error: RPCError) -> PrebuildsError:

@@ -169,7 +169,7 @@ class ReconcilePresetResult(Payload):
 
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
-WorkspaceAction = Literal["release", "start_workspace", "stop_workspace", "retry", "set"]
+WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set"]
 
 
 class OperatorRequest(Payload):
@@ -188,6 +188,8 @@ class OperatorRequest(Payload):
     """To be set: 0 for no end; None leaves it as it is."""
     autostart_schedule: Text | None = None
     """To be set: empty or `none` for none; None leaves it as it is."""
+    claim_ids: list[str] = Field(default_factory=list, max_length=CLAIMS_MAX)
+    """Of a `release_claims`: those that were given up, to have what they have won released."""
 
 
 class InventoryInput(Payload):
@@ -200,6 +202,11 @@ class InventoryInput(Payload):
 class ReleaseResult(Payload):
     workspace_id: UUID
     build_id: UUID
+
+
+class ReleasedClaims(Payload):
+    released: list[ReleaseResult]
+    """Of the claims that had won; of the others there is nothing."""
 
 
 # --- Builds ----------------------------------------------------------------------------------------------------------

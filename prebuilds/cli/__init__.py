@@ -15,7 +15,7 @@ def run(argv: Sequence[str]) -> int:
     from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
     from prebuilds.cli import output
     from prebuilds.cli.app import USAGE_ERROR, app
-    from prebuilds.cli.ending import SIGNALS_FROM, exit_code
+    from prebuilds.cli.ending import INTERRUPTED, exit_code
     from prebuilds.cli.wording import in_options
 
     output.AS_JSON = "--json" in argv
@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
             output.say(f"see: {error.ctx.command_path} --help", err=True)
         return USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
-        code = exit_code()
+        code = INTERRUPTED
     except (StackUnreachable, StoreUnavailable) as error:
         output.error(error.type, str(error), error.details)
         return UNREACHABLE
@@ -44,11 +44,10 @@ def run(argv: Sequence[str]) -> int:
             raise
         output.error("StackUnreachable", lost)
         return UNREACHABLE
-    if not isinstance(code, int):
-        return DONE
-    if code > SIGNALS_FROM:  # typer gives a Ctrl-C back as a code
+    if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
         output.note("interrupted")
-    return code
+        code = exit_code()
+    return code if isinstance(code, int) else DONE
 
 
 def _lost(error: Exception) -> str | None:

@@ -13,9 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 T = TypeVar("T")
 
-SIGNALS_FROM = 128
-"""A command that a signal has ended exits with this and the signal's number."""
-INTERRUPTED = SIGNALS_FROM + signal.SIGINT
+INTERRUPTED = 128 + signal.SIGINT
 
 _told: list[signal.Signals] = []
 """The signal that ended this command, if one did."""
@@ -53,7 +51,7 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
 
 def exit_code() -> int:
     """Of a command that was interrupted: 128 and the signal's number."""
-    return SIGNALS_FROM + _told[0] if _told else INTERRUPTED
+    return 128 + _told[0] if _told else INTERRUPTED
 
 
 def leave_quiet(stream: TextIO) -> None:

@@ -130,10 +130,10 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
 @pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_command_that_is_ended_leaves_the_queue_too(stack: DevStack, number: signal.Signals) -> None:
-    """Of a claim under an id that nobody was told; SIGTERM is what `timeout` sends, SIGHUP what a lost terminal does."""
+    """Of a claim under an id that nobody was told. `timeout` sends SIGTERM, a lost terminal SIGHUP."""
     organization = f"ended-{number.name.lower()}"
     stack.apply(organization, 0, **QUICK)
-    words = ("--preset", f"{organization}/python/small", "--owner", "alice", "--name", "gone", "--on-empty", "wait")
+    words = ("--owner", "alice", "--name", "gone", "--on-empty", "wait", "--preset", f"{organization}/python/small")
     with paused(stack):
         typed = subprocess.Popen([BIN / "prebuilds", "claim", *words], env=stack.env, stdout=subprocess.DEVNULL)
         try:

@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
@@ -31,7 +32,8 @@ from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
-from prebuilds.connecting import connect
+from prebuilds.connecting import connect, unanswered
+from prebuilds.deployment import check_deployment, watch_deployment
 from prebuilds.dispatch import Dispatcher
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
@@ -185,11 +187,25 @@ async def _end(task: asyncio.Task[Any]) -> None:
         await task
 
 
+async def _until_first(stop: asyncio.Event, watch: Coroutine[Any, Any, None]) -> None:
+    """Return at *stop*; raise what *watch* raises before that."""
+    watching, stopping = asyncio.create_task(watch), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+    finally:
+        await _end(stopping)
+        if not watching.done():
+            await _end(watching)
+
+
 async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -> None:
     """Connect, check, serve until *stop*.
 
     Raises:
         StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+        WrongDeployment: They do not belong together, which is found before anything is taken or written; or no longer.
     """
     db_url = database_url(settings)
     await check_reachable(db_url)
@@ -198,10 +214,14 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
         await check_schema(engine)
         async with exporting(settings.metrics_port) as telemetry:
             client = await connect(temporal_address(settings), **telemetry)
+            try:
+                await check_deployment(engine, client, db_url, settings.deployment)
+            except RPCError as error:
+                raise unanswered(error) from error
             settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))
-                await stop.wait()
+                await _until_first(stop, watch_deployment(engine, client, db_url, settings.deployment))
                 logger.info("Draining")
     finally:
         await engine.dispose()

@@ -210,6 +210,10 @@ class DatabaseRestored(PrebuildsError):
     """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
 
 
+class WrongDeployment(PrebuildsError):
+    """The database and the Temporal namespace do not belong together. Says what each belongs to, and what to do."""
+
+
 class SnapshotIsolationError(PrebuildsError):
     """A snapshot was asked for outside a REPEATABLE READ transaction."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from temporalio.client import (
+    Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
@@ -17,6 +18,7 @@ from temporalio.client import (
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from prebuilds import connecting
 from prebuilds.api import (
     LoopRenewed,
     OrchestratorNotRunning,
@@ -24,12 +26,12 @@ from prebuilds.api import (
     StackUnreachable,
     WorkspaceBuildFailed,
 )
+from prebuilds.binding import read_namespace, require_expected
 from prebuilds.claiming import ClaimsClient
 from prebuilds.connecting import (
     OPERATION_TIMEOUT,
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
-    connect,
     described,
     error_of,
     operate,
@@ -49,6 +51,7 @@ from prebuilds.payloads import (
     WorkspaceBuildResult,
     parse_input,
 )
+from prebuilds.stack_file import expected_deployment
 from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
 from prebuilds.vocabulary import (
     CONTROL_QUEUE,
@@ -67,6 +70,30 @@ RENEWALS_MAX, RENEWAL_PAUSE_S = 60, 1.0
 """The loop goes over to a new run within half a minute: it waits for the presets that it is at."""
 
 
+async def connect(address: str | None = None, **options: Any) -> Client:
+    """Connect to the deployment's Temporal, and check whose the namespace is where it is known whose it must be.
+
+    Args:
+        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
+            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
+        options: Passed on to `temporalio.client.Client.connect`; with `lazy` nothing is checked.
+    Raises:
+        StackUnreachable: Says where it tried, and what to do.
+        WrongDeployment: The namespace belongs to another deployment than PREBUILDS_DEPLOYMENT names, or than the
+            `prebuilds dev` that had this address.
+    """
+    client = await connecting.connect(address, **options)
+    if options.get("lazy"):
+        return client
+    expected = expected_deployment(client.service_client.config.target_host)
+    if expected is not None:
+        try:
+            require_expected(expected, await read_namespace(client))
+        except RPCError as error:
+            raise unanswered(error) from error
+    return client
+
+
 class PrebuildsClient(ClaimsClient):
     """Claims, and what an operator does, as workflows: any worker of the deployment answers.
 
@@ -76,6 +103,7 @@ class PrebuildsClient(ClaimsClient):
 
     @classmethod
     async def connect(cls, address: str | None = None) -> PrebuildsClient:
+        """Connect as the function `connect` of this module does, and with its errors."""
         return cls(await connect(address))
 
     async def wait_until_ready(
@@ -202,7 +230,7 @@ class PrebuildsClient(ClaimsClient):
             page = StatusPage.model_validate(await self._operate(request))
             presets += page.presets
             if page.next is None:
-                return SystemStatus(loop=page.loop, presets=presets)
+                return SystemStatus(deployment_id=page.deployment_id, loop=page.loop, presets=presets)
             after = page.next
 
     async def pause(self, reason: str, by: str = "operator") -> None:

@@ -27,6 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.converter import data_converter
 from prebuilds.payloads import OperatorRequest
+from prebuilds.stack_file import embedded_temporal, state_dir
 from prebuilds.vocabulary import CONTROL_QUEUE
 
 logger = logging.getLogger(__name__)
@@ -87,17 +88,20 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
 
     Args:
-        address: Used in place of the environment's.
+        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
+            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
         options: Passed on to `temporalio.client.Client.connect`.
     Raises:
         StackUnreachable: Says where it tried, and what to do.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is None:
+        address = embedded_temporal(state_dir())
     if address is not None:
         config["target_host"] = address
     config.setdefault("target_host", "localhost:7233")
     try:
-        return await Client.connect(**config, data_converter=data_converter, **options)
+        return await Client.connect(**{**config, "data_converter": data_converter, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
@@ -219,6 +223,8 @@ def unanswered(error: RPCError) -> PrebuildsError:
     """The typed error that a call to Temporal stands for, which no worker has seen."""
     if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
         return InvalidInput(f"Temporal does not take the request: {error}")
+    if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+        return StackUnreachable(f"{error.message.rstrip('.')}; {START_TEMPORAL}")
     return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
 
 

@@ -25,6 +25,7 @@ from prebuilds.queues import queue_warnings
 from prebuilds.relay import orchestrator_input, start_orchestrator
 from prebuilds.settings import Settings
 from prebuilds.store import control, explain, presets, restoring, retiring
+from prebuilds.store.identity import read_identity
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
@@ -69,8 +70,8 @@ class Operations(WorkspaceOperations):
     settings: Settings
 
     async def status(self) -> SystemStatus:
-        loop, rows = await asyncio.gather(self.loop(), self._preset_rows())
-        return SystemStatus(loop=loop, presets=rows)
+        who, loop, rows = await asyncio.gather(read_identity(self.engine), self.loop(), self._preset_rows())
+        return SystemStatus(deployment_id=who.deployment_id, loop=loop, presets=rows)
 
     async def _preset_rows(self) -> list[PresetRow]:
         rows = await read_status(self.engine, await self.rules())

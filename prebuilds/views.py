@@ -148,6 +148,8 @@ class PresetRow(Payload):
 
 
 class SystemStatus(Payload):
+    deployment_id: UUID | None = None
+    """Who this deployment is; None only from a worker of an earlier release."""
     loop: LoopStatus
     presets: list[PresetRow]
 
@@ -373,7 +375,8 @@ def status_page(status: SystemStatus, after: str | None, limit: int, bytes_max: 
             break
         page.append(row)
     more = len(page) < len(rows)
-    return StatusPage(loop=status.loop, presets=page, next="/".join(map(str, _place(page[-1]))) if more else None)
+    next_ = "/".join(map(str, _place(page[-1]))) if more else None
+    return StatusPage(deployment_id=status.deployment_id, loop=status.loop, presets=page, next=next_)
 
 
 def _place(row: PresetRow) -> tuple[str, str, str, int, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.cli.connections import database, prebuilds_client
+from prebuilds.cli.connections import prebuilds_client, whole_stack
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress
 
@@ -31,7 +31,7 @@ def claim(
 
     async def go() -> list[Report]:
         settings = load_settings()
-        async with database() as engine:
+        async with whole_stack() as engine:
             return await measure_claims(engine, database_url(settings), temporal_address(settings), pairs)
 
     with progress("claiming"):
@@ -48,7 +48,7 @@ def burst(
     from prebuilds.settings import load_settings, temporal_address
 
     async def go() -> list[Report]:
-        async with database() as engine:
+        async with whole_stack() as engine:
             return await measure_bursts(engine, temporal_address(load_settings()), number, rounds)
 
     with progress("claiming"):
@@ -63,7 +63,7 @@ def reconcile(
     from prebuilds.bench.passes import idle_passes
 
     async def go() -> list[Report]:
-        async with database() as engine:
+        async with whole_stack() as engine:
             return [await idle_passes(await prebuilds_client(), engine, passes, "this deployment")]
 
     with progress("reconciling"):

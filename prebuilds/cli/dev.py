@@ -14,6 +14,7 @@ from prebuilds.cli.ending import ending_signals, leave_quiet, run_command
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
+    from uuid import UUID
 
     from prebuilds.stack import Stack, WorkerProcess
     from prebuilds.store.control import Control
@@ -44,8 +45,7 @@ async def _dev() -> None:
     from prebuilds.logs import configure_logging
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
-    from prebuilds.store.engine import create_engine
-    from prebuilds.store.migrate import migrate
+    from prebuilds.stack.preparing import set_up
 
     configure_logging()
     settings = load_settings()
@@ -56,13 +56,12 @@ async def _dev() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
     state_dir = settings.state_dir.absolute()
 
-    async def prepare(database_url: str, _: str) -> None:
-        engine = create_engine(database_url)
-        try:
-            await migrate(engine)
-        finally:
-            await engine.dispose()
+    async def prepare(database_url: str, temporal_address: str) -> UUID:
+        bound = await set_up(database_url, temporal_address)
+        for before in bound.replaced:
+            _say(f"adopted    database and Temporal are bound to each other now; {before}")
         await _until_first(_bring_back(state_dir), stop)  # nobody can be handed one before: no worker runs yet
+        return bound.deployment_id
 
     _say(f"starting in {state_dir}")
     workers, metrics = _workers(settings.metrics_port)

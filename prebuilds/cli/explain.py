@@ -147,6 +147,8 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             return f"template {kind.removeprefix('template_')} by {actor}"
         case "paused":
             return f"paused by {actor}: {data['reason']}"
+        case "deployment_bound":
+            return f"bound to the Temporal namespace {data['namespace']} by {actor}"
         case "loop_stopped":
             return f"loop stopped: {data['cause']}"
         case "build_succeeded" | "build_failed" | "build_canceled":

@@ -20,15 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from prebuilds.api import StackUnreachable
 from prebuilds.connecting import connect
 from prebuilds.provisioners.process_host import start_of
 from prebuilds.search_attributes import register
-from prebuilds.settings import STACK_FILE
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
+from prebuilds.stack_file import STACK_FILE
 from prebuilds.store.engine import is_lost
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,9 @@ WORKER_GRACE_S = 15.0
 """A little more than a worker takes to drain."""
 LOCK_FILE = "lock"
 
-Prepare = Callable[[str, str], Awaitable[None]]
-"""Called with the database's URL and Temporal's address before the workers start, such as for migrations."""
+Prepare = Callable[[str, str], Awaitable[UUID]]
+"""Called with the database's URL and Temporal's address before the workers start, for the schema and the binding; it
+returns the deployment's id."""
 
 
 @dataclass
@@ -83,6 +85,8 @@ class Stack:
         self.database_url = ""
         self.temporal_address = ""
         self.temporal_ui = ""
+        self.deployment_id: UUID | None = None
+        """None: not known yet."""
 
     async def __aenter__(self) -> Self:
         """Raises:
@@ -135,6 +139,7 @@ class Stack:
             "temporal_address": self.temporal_address,
             "temporal_ui": self.temporal_ui,
             "database_url": self.database_url,
+            "deployment_id": None if self.deployment_id is None else str(self.deployment_id),
             "metrics": self._metrics,
             "pids": self.pids(),
         }
@@ -164,7 +169,7 @@ class Stack:
                 await register(await connect(self.temporal_address))
                 self._write_stack_file()
                 if self._prepare is not None:
-                    await self._prepare(self.database_url, self.temporal_address)
+                    self.deployment_id = await self._prepare(self.database_url, self.temporal_address)
                 return
             except Exception as error:
                 await asyncio.sleep(RESTART_PAUSE_S)  # a connection ends a moment before its server is seen to be dead

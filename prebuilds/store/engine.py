@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -171,3 +172,11 @@ async def check_reachable(url: str) -> str:
             return str(await connection.fetchval("SHOW server_version", timeout=CONNECT_TIMEOUT_S))
         finally:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
+
+
+def database_named(url: str) -> str:
+    """How messages name a database that was connected to: `host:port/name`, never with a user or a password."""
+    parts = urlsplit(dsn_of(url))
+    options = parse_qs(parts.query)
+    host = parts.netloc.rpartition("@")[2] or options.get("host", ["localhost"])[0]
+    return f"{host}/{(options.get('dbname') or options.get('database') or [parts.path.lstrip('/')])[0]}"

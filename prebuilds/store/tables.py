@@ -382,6 +382,9 @@ settings = Table(
     Column("earlier_epochs", ARRAY(Uuid), nullable=False, server_default=text("'{}'")),
     _time("restore_found_at"),  # set: this database is older than what is known outside; claims and passes stop
     Column("restore_found", Text),
+    # The one Temporal namespace that this database is used with: its own id, and its name for messages.
+    Column("temporal_namespace_id", Text),
+    Column("temporal_namespace", Text),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("paused_by", Text),
     Column("paused_reason", Text),

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.dev_stack import START_S, DevStack, until
 
-FACTS = {"temporal_address", "temporal_ui", "database_url", "metrics", "pids"}
+FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "metrics", "pids"}
 SERVE_ONCE_THEN_WHEN_TOLD = (
     'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
     'exec python3 -m http.server "$1" --bind 127.0.0.1'

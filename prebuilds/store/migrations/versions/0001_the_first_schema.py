@@ -89,6 +89,8 @@ def upgrade() -> None:
         sa.Column("earlier_epochs", postgresql.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("restore_found_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("restore_found", sa.Text(), nullable=True),
+        sa.Column("temporal_namespace_id", sa.Text(), nullable=True),
+        sa.Column("temporal_namespace", sa.Text(), nullable=True),
         sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("paused_reason", sa.Text(), nullable=True),

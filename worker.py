@@ -1,7 +1,7 @@
 """A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
 
-The one place of wiring: settings, engine, client, activities, workflows. SIGTERM and SIGINT drain: nothing new is
-taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
+The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new
+is taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
+from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
@@ -31,12 +32,14 @@ from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
-from prebuilds.connecting import connect
+from prebuilds.connecting import connect, unanswered
+from prebuilds.deployment import check_deployment, watch_deployment
 from prebuilds.dispatch import Dispatcher
 from prebuilds.logs import configure_logging
 from prebuilds.metrics import PoolGauges
 from prebuilds.notifying import Notifier
 from prebuilds.operations import Operations
+from prebuilds.plain_text import escape
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
@@ -48,6 +51,7 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry import exporting
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
+from prebuilds.witness import HostWitness
 from prebuilds.workers import claims_worker_on, settle_heap, worker_on
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
@@ -105,10 +109,12 @@ async def serve(
         if "provisioner" in options.roles:
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
             host = host_id(settings.state_dir)
+            witness = HostWitness(engine, settings.state_dir, host)
+            await witness.contact()
             await provisioners.restore(settings.state_dir, deployment_id)
-            provisioning = ProvisioningActivities(engine, dispatcher, driver, host)
-            prober = Prober(engine, dispatcher, driver, options.queues, host)
-            inventory = InventoryActivities(engine, dispatcher, driver, host, orphans=settings.orphans)
+            provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
+            prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
+            inventory = InventoryActivities(engine, dispatcher, driver, host, witness, orphans=settings.orphans)
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
@@ -187,11 +193,25 @@ async def _end(task: asyncio.Task[Any]) -> None:
         await task
 
 
+async def _until_first(stop: asyncio.Event, watch: Coroutine[Any, Any, None]) -> None:
+    """Return at *stop*; raise what *watch* raises before that."""
+    watching, stopping = asyncio.create_task(watch), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
+    finally:
+        await _end(stopping)
+        if not watching.done():
+            await _end(watching)
+
+
 async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -> None:
     """Connect, check, serve until *stop*.
 
     Raises:
         StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+        WrongDeployment: They do not belong together, which is found before anything is taken or written; or no longer.
         OwnedByAnother: The state folder is another deployment's.
         StateFolderInUse: Another provisioner worker serves it.
     """
@@ -202,10 +222,14 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
         await check_schema(engine)
         async with exporting(settings.metrics_port) as telemetry:
             client = await connect(temporal_address(settings), **telemetry)
+            try:
+                await check_deployment(engine, client, db_url, settings.deployment)
+            except RPCError as error:
+                raise unanswered(error) from error
             settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))
-                await stop.wait()
+                await _until_first(stop, watch_deployment(engine, client, db_url, settings.deployment))
                 logger.info("Draining")
     finally:
         await engine.dispose()
@@ -222,14 +246,17 @@ def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
         try:
             check_provisioner_queue(queue)
         except ValueError as error:
-            parser.error(f"--queue {queue}: {error}")
+            parser.error(f"--queue {escape(queue)}: {error}")
     roles = ROLES if given.role == "all" else (cast("Role", given.role),)
     return WorkerOptions(roles, tuple(given.queue or (PROVISIONER_QUEUE,)))
 
 
 async def _main(options: WorkerOptions) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    ending = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+        ending.append(signal.SIGHUP)
+    for number in ending:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await run(options, load_settings(), stop)
 

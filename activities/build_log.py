@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.plain_text import escape
 from prebuilds.store.build_logs import Line, append, open_log
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,6 @@ class BuildLog:
 
 
 def _storable(line: str) -> str:
-    """As PostgreSQL takes it: without NUL and half characters, and no longer than a person reads."""
-    clean = line.replace("\0", "").encode(errors="replace").decode()
+    """As PostgreSQL takes it and a terminal may show it, and no longer than a person reads."""
+    clean = escape(line, keep="\t")
     return clean if len(clean) <= LINE_CHARS_MAX else f"{clean[: LINE_CHARS_MAX - 1]}…"

@@ -22,9 +22,11 @@ from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found,
 from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
 from prebuilds.settings import Orphans
 from prebuilds.store import inventory
+from prebuilds.store.control import read_control
 from prebuilds.store.identity import read_identity
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryRow
+from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class InventoryActivities:
         dispatcher: Dispatcher,
         driver: Callable[[str], Provisioner],
         host: str,
+        witness: Witness | None = None,
         *,
         orphans: Orphans = "remove",
         young: timedelta = YOUNG,
@@ -95,6 +98,7 @@ class InventoryActivities:
         self._driver = driver
         self._host = host
         self._orphans = orphans
+        self._witness = witness or NoWitness()
         self._young = young
         self._apart = apart
 
@@ -110,6 +114,7 @@ class InventoryActivities:
             driver = self._driver(place.provisioner)
             if place.host != (self._host if driver.locality is Locality.HOST else None):
                 return Looked()  # nothing was begun yet, so that no host is recorded: nothing to be found here
+            await self._witness.contact()
             looked_at = await inventory.read_clock(self._engine)
             items = await driver.inventory()
             epoch = (await read_identity(self._engine)).epoch
@@ -125,7 +130,8 @@ class InventoryActivities:
                 apart=self._apart,
             )
             await inventory.keep_sightings(self._engine, place, comparison)
-            actions = await self._act(driver, place, comparison.found) if input.fix else {}
+            fix = input.fix and (await read_control(self._engine)).restore_found is None
+            actions = await self._act(driver, place, comparison.found) if fix else {}
             rows = [
                 _row(place, found, actions.get(found.sighting.workspace_id, "none"), looked_at)
                 for found in comparison.found

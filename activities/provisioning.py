@@ -30,6 +30,7 @@ from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
+from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,12 @@ ERROR_CHARS_MAX = 2000
 
 class ProvisioningActivities:
     def __init__(
-        self, engine: AsyncEngine, dispatcher: Dispatcher, driver: Callable[[str], Provisioner], host: str
+        self,
+        engine: AsyncEngine,
+        dispatcher: Dispatcher,
+        driver: Callable[[str], Provisioner],
+        host: str,
+        witness: Witness | None = None,
     ) -> None:
         """Args:
         driver: Gives the driver of a name, the same one each time.
@@ -50,6 +56,7 @@ class ProvisioningActivities:
         self._dispatcher = dispatcher
         self._driver = driver
         self._host = host
+        self._witness = witness or NoWitness()
 
     @activity.defn
     async def run_build(self, build_id: UUID) -> BuildOutcome:
@@ -60,6 +67,8 @@ class ProvisioningActivities:
             facts, wanted = await builds.begin_build(self._engine, build_id, scheduled_at)
             if wanted is None:
                 return await self._closed(facts)
+            if facts.stage is Stage.CLAIM:  # what this host now knows of the claim, a backup from before lacks
+                await self._witness.contact()
             driver = self._driver(facts.provisioner)
             if driver.locality is Locality.HOST and (elsewhere := await self._elsewhere(facts)):
                 return BuildOutcome(BuildStatus.RUNNING, moved_to=elsewhere)

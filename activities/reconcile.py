@@ -12,12 +12,14 @@ from temporalio import activity
 from activities.heartbeat import heartbeating
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS, PoolGauges
+from prebuilds.payloads import Seen
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
 from prebuilds.store import control, pool
 from prebuilds.store.events import note
+from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
@@ -40,6 +42,8 @@ class Work:
     """Somebody waits for capacity: worth another look soon."""
     paused: bool = False
     """Nothing is to be reconciled until a pass finds otherwise."""
+    seen: Seen | None = None
+    """The newest event of the database, for the next pass to be told; None for no news."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,15 @@ class ReconcileActivities:
         self._rules = rules
 
     @activity.defn
-    async def find_work(self) -> Work:
-        """Take the global snapshot, and return the presets that have work: ids, not rows."""
+    async def find_work(self, seen: Seen | None = None) -> Work:
+        """Take the global snapshot, and return the presets that have work: ids, not rows.
+
+        Args:
+            seen: The newest event that the pass before has seen. A database that lacks it was restored: this pass
+                says so there, and finds everything paused.
+        """
         async with heartbeating():
+            newest = await check_history(self._engine, seen, "the loop")
             async with snapshot_transaction(self._engine) as connection:
                 snapshot = await snapshot_state(connection, self._rules)
             barred = await join_organizations(self._engine, snapshot)
@@ -80,9 +90,9 @@ class ReconcileActivities:
             if not working:
                 await self.end_pass(number)
             if plan.shares is None:
-                return Work(number, working, paused=plan.paused)
+                return Work(number, working, paused=plan.paused, seen=newest)
             favored = [preset for preset in working if preset in plan.shares.favored]
-            return Work(number, working, plan.shares.level, favored, plan.short, plan.paused)
+            return Work(number, working, plan.shares.level, favored, plan.short, plan.paused, newest)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:

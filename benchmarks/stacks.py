@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+from uuid import UUID
 
 from prebuilds.bench.figures import Report
 from prebuilds.stack import Stack, WorkerProcess
-from prebuilds.store.engine import create_engine
-from prebuilds.store.migrate import migrate
+from prebuilds.stack.preparing import set_up
 
 NO_PASSES = {"PREBUILDS_RECONCILE_INTERVAL": "1h"}
 """Only those that are asked for."""
@@ -22,10 +22,8 @@ NO_PASSES = {"PREBUILDS_RECONCILE_INTERVAL": "1h"}
 
 @asynccontextmanager
 async def stack(*workers: WorkerProcess) -> AsyncIterator[Stack]:
-    async def prepare(database_url: str, _: str) -> None:
-        engine = create_engine(database_url)
-        await migrate(engine)
-        await engine.dispose()
+    async def prepare(database_url: str, temporal_address: str) -> UUID:
+        return (await set_up(database_url, temporal_address)).deployment_id
 
     with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
         async with Stack(Path(folder), workers, prepare=prepare) as running:

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
+from prebuilds.plain_text import LINES, escape, escape_all
+
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -90,6 +92,8 @@ class Claimer(Protocol):
 class PrebuildsError(Exception):
     """A refusal or failure raised on purpose. Its class name is its public type.
 
+    What its message and details quote of others (a driver, a server, a file) is escaped in them.
+
     Attributes:
         retryable: Whether the same request may succeed later without anybody changing it.
         details: Facts for programs: field -> message for bad input, `miss_reason`, ids.
@@ -98,8 +102,8 @@ class PrebuildsError(Exception):
     retryable = False
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.details: dict[str, Any] = dict(details or {})
+        super().__init__(escape(message, keep=LINES))
+        self.details: dict[str, Any] = escape_all(details or {}, keep=LINES)
 
     @property
     def type(self) -> str:
@@ -200,6 +204,14 @@ class StackUnreachable(PrebuildsError):
     """Temporal or the database cannot be reached, or is not set up. Says what, where, and what to do."""
 
     retryable = True
+
+
+class DatabaseRestored(PrebuildsError):
+    """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
+
+
+class WrongDeployment(PrebuildsError):
+    """The database and the Temporal namespace do not belong together. Says what each belongs to, and what to do."""
 
 
 class SnapshotIsolationError(PrebuildsError):

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Literal
 from uuid import uuid4
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
 
-from prebuilds.api import ClaimIdReused, InvalidInput, PrebuildsError, StackUnreachable
+from prebuilds.api import ClaimIdReused, InvalidInput, RequestCanceled, StackUnreachable, StoreUnavailable
 from prebuilds.connecting import reached, result_of, start_short
+from prebuilds.leaving import give_up
 from prebuilds.payloads import (
     ClaimId,
     ClaimRequest,
@@ -28,12 +29,14 @@ from prebuilds.payloads import (
 )
 from prebuilds.vocabulary import CLAIMS_QUEUE, OnEmpty, claim_workflow_id
 
+logger = logging.getLogger(__name__)
+
 ANSWER_TIMEOUT_S = 60.0
 """For a claim's answer, beside the time that it may wait. It is decided in milliseconds, and fails within 10 s when the
 database is away: longer than this only without a worker. An execution timeout would cost each claim a timer."""
 GIVE_UP_TIMEOUT_S = 5.0
-"""For telling Temporal so; a server that is away is not waited for by who has gone."""
-_GIVING_UP: set[asyncio.Task[None]] = set()
+"""For the caller to wait until a claim is given up; one who has gone does not wait long for a server that is away."""
+_GIVING_UP: set[asyncio.Task[bool]] = set()
 """The event loop itself holds its tasks only weakly."""
 
 
@@ -75,9 +78,12 @@ class ClaimsClient:
             wait_timeout: How long to wait at most; None for five minutes.
             on_timeout: What to do when the wait was in vain.
             claim_id: Repeat a claim under its id to get the same answer; a new one unless said. Then a caller who is
-                cancelled, such as by a timeout, or who gets no answer from Temporal, gives the claim up.
+                cancelled, such as by a timeout, or who gets no answer from Temporal, gives the claim up: it is
+                cancelled, and what it has won all the same is released.
         Raises:
-            StackUnreachable: Temporal, or no worker, has answered; safe to try again with the same id.
+            StackUnreachable: Temporal, or no worker, has answered; safe to try again with the same id, which the
+                message and the details' `claim_id` say.
+            asyncio.CancelledError: With a note of the claim's id when it may go on, or have won.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
         """
         request = {
@@ -103,8 +109,8 @@ class ClaimsClient:
         """Claim as *request* says, under *claim_id*.
 
         Args:
-            abandon: Whether the claim is given up when the caller goes away, or neither Temporal nor a worker answers,
-                since nobody will come back with its id.
+            abandon: Whether the claim is given up, and what it has won released, when the caller goes away, or neither
+                Temporal nor a worker answers, since nobody will come back with its id.
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
@@ -130,26 +136,30 @@ class ClaimsClient:
         starting = asyncio.create_task(reached(self._start_claim(workflow, request, id)))
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
-        same = "" if abandon else " with the same id"  # which finds the answer, if there is one by then
+        leave = partial(
+            self._leave, starting, id, _member_ids(request, claim_id), request.asked_by if abandon else None
+        )
+        known = {"claim_id": claim_id}
         try:
             async with asyncio.timeout(bound_s) as bound:
                 return await self._answer(starting, id)
         except TimeoutError as error:
             if not bound.expired():
                 raise
-            await self._leave(starting, id, abandon)
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
-                f"and claim again{same}",
-                {"claim_id": claim_id},
+                f"and {_again(given_up=await leave())}",
+                known,
             ) from error
-        except asyncio.CancelledError:
-            await self._leave(starting, id, abandon)
+        except asyncio.CancelledError as error:
+            if not await leave():
+                error.add_note(f"claim {claim_id} may go on, or have won: its answer is there under this id")
             raise
         except StackUnreachable as error:  # what has been lost may be the reply: then the claim goes on
-            await self._leave(starting, id, abandon)
-            details = {**error.details, "claim_id": claim_id}
-            raise StackUnreachable(f"claim {claim_id}: {error}; claim again{same}", details) from error
+            told = f"claim {claim_id}: {error}; {_again(given_up=await leave())}"
+            raise StackUnreachable(told, {**error.details, **known}) from error
+        except (StoreUnavailable, RequestCanceled) as error:  # its id is all that finds out what is recorded
+            raise type(error)(f"claim {claim_id}: {error}", {**error.details, **known}) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim; or attach to the one that is under way, when it asks for the same.
@@ -180,25 +190,43 @@ class ClaimsClient:
         """What a claim's workflow answers, once it is started."""
         return await result_of(await asyncio.shield(starting))
 
-    async def _leave(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str, abandon: bool) -> None:
-        """Leave a claim that nobody waits for any longer. *abandon* cancels it, so that it takes nothing; what it has
-        won it keeps. That goes on in the background when the caller does not even wait for this.
+    async def _leave(
+        self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str, claim_ids: Sequence[str], by: str | None
+    ) -> bool:
+        """Leave a claim that nobody waits for any longer.
+
+        Args:
+            by: Who gives it up, as nobody can come back for it; None leaves it as it is, for who has its id.
+        Returns:
+            Whether nothing is left of it. That goes on in the background when it takes long, or the caller does not
+            even wait for this.
         """
-        if not abandon:
+        if by is None:
             starting.cancel()
-            return
-
-        async def cancel() -> None:
-            with suppress(PrebuildsError, RPCError, TimeoutError):  # else its deadline ends it
-                async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
-                    with suppress(StackUnreachable):  # what has been lost may be the reply
-                        await starting
-                    await self.temporal.get_workflow_handle(id).cancel()
-
-        giving_up = asyncio.create_task(cancel())
+            return False
+        giving_up = asyncio.create_task(give_up(self.temporal, id, starting, claim_ids, by))
         _GIVING_UP.add(giving_up)
         giving_up.add_done_callback(_GIVING_UP.discard)
-        await asyncio.shield(giving_up)
+        try:
+            await asyncio.wait({giving_up}, timeout=GIVE_UP_TIMEOUT_S)
+        finally:
+            if not giving_up.done():
+                giving_up.add_done_callback(partial(_tell_late, claim_ids))
+        return giving_up.done() and giving_up.result()
+
+
+def _tell_late(claim_ids: Sequence[str], giving_up: asyncio.Task[bool]) -> None:
+    if not giving_up.cancelled() and not giving_up.result():
+        logger.warning("A claim that its caller has given up may have won", extra={"claim_ids": claim_ids})
+
+
+def _member_ids(request: ClaimTerms, claim_id: str) -> Sequence[str]:
+    """The ids under which the database keeps what is asked for by *claim_id*."""
+    return [f"{claim_id}/{n}" for n in range(len(request.names))] if isinstance(request, ClaimsRequest) else [claim_id]
+
+
+def _again(*, given_up: bool) -> str:
+    return "claim again" if given_up else "claim again with the same id"  # which finds the answer, if there is one
 
 
 def _new_id_unless(claim_id: str | None) -> str:

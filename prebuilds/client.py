@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from temporalio.client import (
+    Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
@@ -17,6 +18,7 @@ from temporalio.client import (
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
+from prebuilds import connecting
 from prebuilds.api import (
     LoopRenewed,
     OrchestratorNotRunning,
@@ -24,13 +26,15 @@ from prebuilds.api import (
     StackUnreachable,
     WorkspaceBuildFailed,
 )
+from prebuilds.binding import read_namespace, require_expected
 from prebuilds.claiming import ClaimsClient
 from prebuilds.connecting import (
+    OPERATION_TIMEOUT,
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
-    connect,
     described,
     error_of,
+    operate,
     reached,
     result_of,
     start_short,
@@ -47,6 +51,7 @@ from prebuilds.payloads import (
     WorkspaceBuildResult,
     parse_input,
 )
+from prebuilds.stack_file import expected_deployment
 from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
 from prebuilds.vocabulary import (
     CONTROL_QUEUE,
@@ -58,13 +63,35 @@ from prebuilds.vocabulary import (
 
 __all__ = ["PrebuildsClient", "connect"]
 
-OPERATION_TIMEOUT = timedelta(seconds=60)
-"""An operator's request that no worker takes up in this time has failed."""
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
 """Who records a build starts it 3 to 80 ms later, with search attributes that only it knows. A build that ended in its
 claim is started by nobody, and waited for in vain for this long."""
 RENEWALS_MAX, RENEWAL_PAUSE_S = 60, 1.0
 """The loop goes over to a new run within half a minute: it waits for the presets that it is at."""
+
+
+async def connect(address: str | None = None, **options: Any) -> Client:
+    """Connect to the deployment's Temporal, and check whose the namespace is where it is known whose it must be.
+
+    Args:
+        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
+            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
+        options: Passed on to `temporalio.client.Client.connect`; with `lazy` nothing is checked.
+    Raises:
+        StackUnreachable: Says where it tried, and what to do.
+        WrongDeployment: The namespace belongs to another deployment than PREBUILDS_DEPLOYMENT names, or than the
+            `prebuilds dev` that had this address.
+    """
+    client = await connecting.connect(address, **options)
+    if options.get("lazy"):
+        return client
+    expected = expected_deployment(client.service_client.config.target_host)
+    if expected is not None:
+        try:
+            require_expected(expected, await read_namespace(client))
+        except RPCError as error:
+            raise unanswered(error) from error
+    return client
 
 
 class PrebuildsClient(ClaimsClient):
@@ -76,6 +103,7 @@ class PrebuildsClient(ClaimsClient):
 
     @classmethod
     async def connect(cls, address: str | None = None) -> PrebuildsClient:
+        """Connect as the function `connect` of this module does, and with its errors."""
         return cls(await connect(address))
 
     async def wait_until_ready(
@@ -202,7 +230,7 @@ class PrebuildsClient(ClaimsClient):
             page = StatusPage.model_validate(await self._operate(request))
             presets += page.presets
             if page.next is None:
-                return SystemStatus(loop=page.loop, presets=presets)
+                return SystemStatus(deployment_id=page.deployment_id, loop=page.loop, presets=presets)
             after = page.next
 
     async def pause(self, reason: str, by: str = "operator") -> None:
@@ -298,17 +326,7 @@ class PrebuildsClient(ClaimsClient):
             raise _not_running(error) from error
 
     async def _operate(self, request: OperatorRequest) -> Any:
-        handle = await reached(
-            self.temporal.start_workflow(
-                "OperatorRequest",
-                request.model_dump(mode="json", exclude_none=True),
-                id=f"operator-request/{uuid4()}",
-                task_queue=CONTROL_QUEUE,
-                task_timeout=TASK_TIMEOUT,
-                execution_timeout=OPERATION_TIMEOUT,
-            )
-        )
-        return await result_of(handle)
+        return await operate(self.temporal, request)
 
 
 def _attributes_of_build(claimed: ClaimResult) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Mapping
 from datetime import timedelta
 from math import inf
 from typing import Any
+from uuid import uuid4
 
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
 from temporalio.common import (
@@ -25,11 +26,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.converter import data_converter
+from prebuilds.payloads import OperatorRequest
+from prebuilds.stack_file import embedded_temporal, state_dir
+from prebuilds.vocabulary import CONTROL_QUEUE
 
 logger = logging.getLogger(__name__)
 
 TASK_TIMEOUT = timedelta(seconds=2)
 """Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+OPERATION_TIMEOUT = timedelta(seconds=60)
+"""An operator's request that no worker takes up in this time has failed."""
 PEOPLE_PRIORITY = 1
 """Of what a person waits for, within a queue; nothing goes before it."""
 
@@ -82,17 +88,20 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
 
     Args:
-        address: Used in place of the environment's.
+        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
+            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
         options: Passed on to `temporalio.client.Client.connect`.
     Raises:
         StackUnreachable: Says where it tried, and what to do.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is None:
+        address = embedded_temporal(state_dir())
     if address is not None:
         config["target_host"] = address
     config.setdefault("target_host", "localhost:7233")
     try:
-        return await Client.connect(**config, data_converter=data_converter, **options)
+        return await Client.connect(**{**config, "data_converter": data_converter, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
@@ -179,6 +188,10 @@ async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[
         return await start
     except RPCError as error:
         raise unanswered(error) from error
+    except (RuntimeError, ValueError) as error:
+        if not is_failed_connect(error):
+            raise
+        raise StackUnreachable(f"cannot reach Temporal ({error}); {START_TEMPORAL}") from error
 
 
 async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
@@ -191,10 +204,27 @@ async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
         raise unanswered(error) from error
 
 
+async def operate(client: Client, request: OperatorRequest) -> Any:
+    """Have a control worker carry out one request; returns what it answers, as JSON."""
+    handle = await reached(
+        client.start_workflow(
+            "OperatorRequest",
+            request.model_dump(mode="json", exclude_none=True),
+            id=f"operator-request/{uuid4()}",
+            task_queue=CONTROL_QUEUE,
+            task_timeout=TASK_TIMEOUT,
+            execution_timeout=OPERATION_TIMEOUT,
+        )
+    )
+    return await result_of(handle)
+
+
 def unanswered(error: RPCError) -> PrebuildsError:
     """The typed error that a call to Temporal stands for, which no worker has seen."""
     if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
         return InvalidInput(f"Temporal does not take the request: {error}")
+    if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+        return StackUnreachable(f"{error.message.rstrip('.')}; {START_TEMPORAL}")
     return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
 
 

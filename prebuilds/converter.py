@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.converter import CompositePayloadConverter, DataConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter, DefaultFailureConverter, PayloadConverter
+
+from prebuilds.passwords import mask
+from prebuilds.plain_text import LINES, escape
 
 _CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
 
@@ -33,4 +37,18 @@ class SharedPydanticConverter(PydanticPayloadConverter):
             return [payload.data.decode(errors="replace") for payload in payloads]
 
 
-data_converter = DataConverter(payload_converter_class=SharedPydanticConverter)
+class EscapingFailureConverter(DefaultFailureConverter):
+    """Failures as they are, but for characters that would act where the history is shown, and passwords in them."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        super().to_failure(exception, payload_converter, failure)
+        told: Failure | None = failure
+        while told is not None:
+            told.message = escape(mask(told.message), keep=LINES)
+            told.stack_trace = escape(mask(told.stack_trace), keep=LINES)
+            told = told.cause if told.HasField("cause") else None
+
+
+data_converter = DataConverter(
+    payload_converter_class=SharedPydanticConverter, failure_converter_class=EscapingFailureConverter
+)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
+from uuid import UUID
 
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -31,6 +32,8 @@ class Check(Payload):
 
 class DoctorReport(Payload):
     ok: bool
+    deployment_id: UUID | None = None
+    """Who this deployment is; null when its database does not tell."""
     checks: list[Check]
 
 
@@ -50,7 +53,8 @@ async def examine(settings: Settings | None = None) -> DoctorReport:
     if examination.engine is not None:
         with suppress(TimeoutError):
             await _in_time(examination.engine.dispose(), CLOSE_TIMEOUT_S)
-    return DoctorReport(ok=all(check.ok for check in checks), checks=checks)
+    ok = all(check.ok for check in checks)
+    return DoctorReport(ok=ok, deployment_id=examination.deployment_id, checks=checks)
 
 
 async def _make(step: Step, examination: Examination, made: dict[str, asyncio.Task[Check]]) -> Check:

@@ -20,12 +20,16 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.service import RPCError
 
 from prebuilds.api import StackUnreachable
 from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import unanswered
+from prebuilds.deployment import check_deployment
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
+from prebuilds.settings import database_url as find_database
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.workers import claims_worker_on
@@ -65,7 +69,7 @@ class _ClientBeside(PrebuildsClient):
 
 @asynccontextmanager
 async def claims_worker(
-    client: Client, database_url: str, *, settings: Settings | None = None
+    client: Client, database_url: str | None = None, *, settings: Settings | None = None
 ) -> AsyncIterator[PrebuildsClient]:
     """Serve claims in this process until the block ends; then drain, as a worker does on SIGTERM.
 
@@ -74,23 +78,29 @@ async def claims_worker(
     Args:
         client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. Claims that other clients start
             are served, too, without the eager start.
-        database_url: The deployment's PostgreSQL.
+        database_url: The deployment's PostgreSQL; None finds it as the commands do.
         settings: The deployment's; None reads the environment. `enabled` and the rules of holds matter here.
     Yields:
         A `PrebuildsClient` on *client*, which is answered before Temporal has recorded the answer.
     Raises:
         TypeError: *client* converts data in another way.
-        StackUnreachable: The database cannot be reached, or has the schema of another version.
+        StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+        WrongDeployment: The database and the client's namespace do not belong together.
     """
     if not issubclass(client.data_converter.payload_converter_class, PydanticPayloadConverter):
         raise TypeError("the client needs pydantic_data_converter; prebuilds.client.connect gives such a one")
+    settings = settings or load_settings()
+    database_url = database_url or find_database(settings)
     await check_reachable(database_url)
     engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)
     try:
         await check_schema(engine)
+        try:
+            await check_deployment(engine, client, database_url, settings.deployment)
+        except RPCError as error:
+            raise unanswered(error) from error
         dispatcher = Dispatcher(engine, client)
         prebuilds = _ClientBeside(client)
-        settings = settings or load_settings()
         async with claims_worker_on(client, engine, database_url, dispatcher, settings, prebuilds.won) as worker:
             try:
                 async with worker:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.api.enums.v1 import IndexedValueType
@@ -17,15 +18,19 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds import fairness
 from prebuilds.api import InvalidInput
+from prebuilds.binding import Fit
 from prebuilds.connecting import START_TEMPORAL, connect, described
+from prebuilds.deployment import check_deployment
 from prebuilds.fairness import Fairness
+from prebuilds.passwords import hide_password
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
 from prebuilds.store.control import read_control
-from prebuilds.store.engine import check_reachable, create_engine, hide_password
+from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
@@ -48,6 +53,7 @@ SEE_WHY_NO_PASS = (
     f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
 )
 RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
+SAY_RESTORED = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 HELD_NAMED_MAX = 5
 MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
@@ -66,6 +72,7 @@ class Examination:
     """One visit: each check is a method, and keeps here what later ones use."""
 
     engine: AsyncEngine | None = None
+    deployment_id: UUID | None = None
     asked: dict[str, str]
     """Check -> where it asked, for when nobody answers there."""
     _client: Client
@@ -96,6 +103,7 @@ class Examination:
 
     async def schema_version(self) -> str:
         await check_schema(self._engine)
+        self.deployment_id = (await read_identity(self._engine)).deployment_id
         return head_revision()
 
     async def temporal(self) -> str:
@@ -115,6 +123,18 @@ class Examination:
             reasons = re.findall(r'(?:message|error): "([^"]+)"', str(error))
             raise NotWell(f"cannot reach Temporal at {where} ({(reasons or [error])[-1]})", START_TEMPORAL) from error
         return f"namespace {namespace} at {where}"
+
+    async def deployment(self) -> str:
+        url, expected = database_url(self._settings), self._settings.deployment
+        database, namespace, fit = await check_deployment(self._engine, self._client, url, expected)
+        where = f"{database.deployment_id} at namespace {namespace.name}"
+        match fit:
+            case Fit.UNKNOWN:
+                return f"{where}; not checked whose that is: these credentials may not describe it"
+            case Fit.DATABASE_ALONE:
+                return f"{where}; recorded in the database alone, so that others are not refused there"
+            case _:
+                return where
 
     async def search_attributes(self) -> str:
         answer = await self._client.operator_service.list_search_attributes(
@@ -172,6 +192,12 @@ class Examination:
     async def _loop_runs(self) -> bool:
         found = await described(self._client, ORCHESTRATOR_ID)
         return found is not None and found.status is WorkflowExecutionStatus.RUNNING
+
+    async def history(self) -> str:
+        lost = (await read_control(self._engine)).restore_found
+        if lost is not None:
+            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", SAY_RESTORED)
+        return "nothing is known that this database lacks"
 
     async def presets(self) -> str:
         rules = (await read_control(self._engine)).rules or self._settings.rules
@@ -234,12 +260,14 @@ STEPS = (
     Step("database", Examination.database, START_DATABASE, needs=("settings",)),
     Step("schema_version", Examination.schema_version, MIGRATE, needs=("database",)),
     Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),
+    Step("deployment", Examination.deployment, START_TEMPORAL, needs=("schema_version", "temporal")),
     Step("search_attributes", Examination.search_attributes, REGISTER_ATTRIBUTES, needs=("temporal",)),
-    Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("schema_version", "temporal")),
+    Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("deployment",)),
     Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
-    Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("schema_version", "temporal")),
+    Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("deployment",)),
+    Step("history", Examination.history, START_DATABASE, needs=("schema_version",)),
     Step("presets", Examination.presets, START_DATABASE, needs=("schema_version",)),
     Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
-    Step("fairness", Examination.fairness, START_TEMPORAL, needs=("temporal",), timeout_s=fairness.TIMEOUT_S + 1),
+    Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),
 )
 """In the report's order."""

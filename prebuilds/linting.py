@@ -9,7 +9,7 @@ from pydantic import Field
 
 from prebuilds.api import PrebuildsError
 from prebuilds.payloads import Payload, Replacement
-from prebuilds.vocabulary import NAME_LENGTH_MAX
+from prebuilds.vocabulary import NAME_LENGTH_MAX, Text
 
 LINT_TIMEOUT = timedelta(minutes=10)
 """Of one lint: a plan that asks a slow cloud takes minutes."""
@@ -20,7 +20,7 @@ class ClaimWouldReplace(PrebuildsError):
 
 
 class LintInput(Payload):
-    preset: str = Field(min_length=1, max_length=3 * NAME_LENGTH_MAX + 2)
+    preset: Text = Field(min_length=1, max_length=3 * NAME_LENGTH_MAX + 2)
     """An id, or `organization/template/preset`."""
 
 

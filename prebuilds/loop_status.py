@@ -54,6 +54,9 @@ def _gone(wanted: Control) -> str | None:
 
 
 def _loop(wanted: Control, state: Any, note: str | None, said: OrchestratorStatus | None = None) -> LoopStatus:
+    if wanted.restore_found is not None:
+        restored = "the database was restored; claims and passes stop until `prebuilds restored`"
+        note = f"{restored}; {note}" if note else restored
     return LoopStatus(
         state=state or ("stopped" if wanted.loop != "never_started" else "never_started"),
         cause=said.cause if said else wanted.stop_cause,

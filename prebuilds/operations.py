@@ -18,12 +18,14 @@ from prebuilds.connecting import no_such_workflow
 from prebuilds.dispatch import NUDGED_MAX
 from prebuilds.loop_status import loop_status
 from prebuilds.payloads import OperatorRequest
+from prebuilds.plain_text import check_plain
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
 from prebuilds.relay import orchestrator_input, start_orchestrator
 from prebuilds.settings import Settings
-from prebuilds.store import control, explain, presets, retiring
+from prebuilds.store import control, explain, presets, restoring, retiring
+from prebuilds.store.identity import read_identity
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
@@ -34,6 +36,7 @@ from prebuilds.views import (
     PresetExplanation,
     PresetInfo,
     PresetRow,
+    RestoredReport,
     StatusPage,
     SystemStatus,
     TemplateChange,
@@ -67,8 +70,8 @@ class Operations(WorkspaceOperations):
     settings: Settings
 
     async def status(self) -> SystemStatus:
-        loop, rows = await asyncio.gather(self.loop(), self._preset_rows())
-        return SystemStatus(loop=loop, presets=rows)
+        who, loop, rows = await asyncio.gather(read_identity(self.engine), self.loop(), self._preset_rows())
+        return SystemStatus(deployment_id=who.deployment_id, loop=loop, presets=rows)
 
     async def _preset_rows(self) -> list[PresetRow]:
         rows = await read_status(self.engine, await self.rules())
@@ -124,7 +127,10 @@ class Operations(WorkspaceOperations):
         Args:
             cause: Kept for logs, the result and the operator.
             wait: Return only when the loop has ended.
+        Raises:
+            InvalidInput: The cause would act where it is shown. A signal is not refused: there it is escaped.
         """
+        _check_words("cause", cause)
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             await handle.signal("stop", cause)
@@ -141,6 +147,7 @@ class Operations(WorkspaceOperations):
     async def pause(self, reason: str, by: str) -> bool:
         if not reason.strip():
             raise InvalidInput.field("reason", "say why, for whoever finds the pools held")
+        _check_words("reason", reason)
         paused = await control.pause(self.engine, by, reason)
         if paused:
             await self._nudge([])  # so that the loop knows
@@ -151,6 +158,13 @@ class Operations(WorkspaceOperations):
         if resumed:
             await self._nudge([])
         return resumed
+
+    async def restored(self, by: str, *, dry_run: bool = False) -> RestoredReport:
+        """After a restore: doubt what the database may be wrong about, and let claims and passes go on."""
+        done = await restoring.restored(self.engine, by, dry_run=dry_run)
+        if not dry_run:
+            await self._nudge([])
+        return done.report
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> None:
         """Nudge the loop, for one preset (an id or a path of the active version) or for all.
@@ -236,3 +250,10 @@ class Operations(WorkspaceOperations):
         with suppress(PrebuildsError, TimeoutError, RuntimeError):  # a client that cannot connect fails by RuntimeError
             async with asyncio.timeout(NUDGE_TIMEOUT_S):
                 await PrebuildsClient(self.client).nudge(preset_ids if len(preset_ids) <= NUDGED_MAX else [])
+
+
+def _check_words(field: str, words: str) -> None:
+    try:
+        check_plain(words)
+    except ValueError as error:
+        raise InvalidInput.field(field, str(error)) from error

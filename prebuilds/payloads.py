@@ -21,11 +21,13 @@ from pydantic import (
 )
 
 from prebuilds.api import InvalidInput
+from prebuilds.plain_text import check_plain
 from prebuilds.vocabulary import (
     NAME_LENGTH_MAX,
     NAME_PATTERN,
     TTL_MAX,
     BuildStatus,
+    Escaped,
     MissReason,
     Name,
     OnEmpty,
@@ -33,7 +35,6 @@ from prebuilds.vocabulary import (
     Text,
     Texts,
     Timestamp,
-    is_text,
 )
 
 CLAIM_ID_BYTES_MAX = 200
@@ -96,6 +97,14 @@ class OrchestratorInput(Payload):
     carried: OrchestratorCarried | None = None
 
 
+class Seen(Payload):
+    """The newest event of the database that a witness outside it has seen, and the epoch in which it saw it."""
+
+    epoch: UUID
+    event: int
+    at: AwareDatetime
+
+
 class OrchestratorCarried(Payload):
     """What survives continue-as-new."""
 
@@ -107,6 +116,8 @@ class OrchestratorCarried(Payload):
     pending_max: int | None = None
     next_pass_at: AwareDatetime | None = None
     ignored: list[str] = Field(default_factory=list)
+    seen: Seen | None = None
+    """The newest event that the last pass has seen: what a restored database lacks."""
 
 
 class OrchestratorResult(Payload):
@@ -158,16 +169,16 @@ class ReconcilePresetResult(Payload):
 
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
-WorkspaceAction = Literal["release", "start_workspace", "stop_workspace", "retry", "set"]
+WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set"]
 
 
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
     action: DeploymentAction | WorkspaceAction
-    workspace: str | None = None
-    reason: str | None = None
-    by: str = "operator"
+    workspace: Text | None = None
+    reason: Text | None = None
+    by: Text = "operator"
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     after: str | None = None
     """Of a status: what the page before said comes `next`; None for the first page."""
@@ -175,8 +186,10 @@ class OperatorRequest(Payload):
     """Of a status: rows of one page at most; None for as many as the deployment puts into one answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """To be set: 0 for no end; None leaves it as it is."""
-    autostart_schedule: str | None = None
+    autostart_schedule: Text | None = None
     """To be set: empty or `none` for none; None leaves it as it is."""
+    claim_ids: list[str] = Field(default_factory=list, max_length=CLAIMS_MAX)
+    """Of a `release_claims`: those that were given up, to have what they have won released."""
 
 
 class InventoryInput(Payload):
@@ -191,14 +204,19 @@ class ReleaseResult(Payload):
     build_id: UUID
 
 
+class ReleasedClaims(Payload):
+    released: list[ReleaseResult]
+    """Of the claims that had won; of the others there is nothing."""
+
+
 # --- Builds ----------------------------------------------------------------------------------------------------------
 
 
 class Replacement(Payload):
     """One resource that a claim had to rebuild, and the attributes that forced it."""
 
-    resource: str
-    paths: list[str] = Field(default_factory=list)
+    resource: Escaped
+    paths: list[Escaped] = Field(default_factory=list)
 
 
 class WorkspaceBuildInput(Payload):
@@ -222,7 +240,7 @@ class WorkspaceBuildResult(Payload):
 
 
 def _check_claim_id(value: str) -> str:
-    if not value or len(value.encode()) > CLAIM_ID_BYTES_MAX:
+    if not check_plain(value) or len(value.encode()) > CLAIM_ID_BYTES_MAX:
         raise ValueError(f"must be 1 to {CLAIM_ID_BYTES_MAX} bytes of text")
     return value
 
@@ -236,10 +254,14 @@ def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
     Args:
         members: Of a batch: so many claims have ids of their own, made from this one.
     Raises:
-        InvalidInput: It cannot be stored.
+        InvalidInput: It cannot be stored, or would act where it is shown.
     """
     longest = CLAIM_ID_BYTES_MAX - (len(f"/{members - 1}") if members else 0)
-    if not is_text(claim_id) or not 0 < len(claim_id.encode()) <= longest or "\0" in claim_id:
+    try:
+        check_plain(claim_id)
+    except ValueError as error:
+        raise InvalidInput.field("claim_id", str(error)) from error
+    if not 0 < len(claim_id.encode()) <= longest:
         raise InvalidInput.field("claim_id", f"must be 1 to {longest} bytes of text")
     return claim_id
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.dispatch import Dispatcher
 from prebuilds.provisioners.base import Provisioner
 from prebuilds.store.probes import Idle, count_probe_failure, forget_probe_failures, list_idle
+from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Prober:
         driver: Callable[[str], Provisioner],
         queues: Sequence[str],
         host: str,
+        witness: Witness | None = None,
         interval: timedelta = PROBE_INTERVAL,
     ) -> None:
         self._engine = engine
@@ -40,6 +42,7 @@ class Prober:
         self._driver = driver
         self._queues = queues
         self._host = host
+        self._witness = witness or NoWitness()
         self._interval = interval
 
     async def run(self) -> None:
@@ -53,6 +56,7 @@ class Prober:
 
     async def sweep(self) -> None:
         """Ask each idle prebuild once."""
+        await self._witness.contact()
         idle = await list_idle(self._engine, self._queues, self._host)
         at_once = asyncio.Semaphore(PROBES_AT_ONCE)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
+from uuid import UUID
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,10 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
+from prebuilds.stack_file import STACK_FILE, embedded_temporal, read_stack_file
 from prebuilds.state_key import parse_keys
 from prebuilds.vocabulary import Duration, check_interval
 
-STACK_FILE = "stack.json"
 Orphans = Literal["remove", "report"]
 
 
@@ -27,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    database_url: str | None = None
+    database_url: str | None = Field(default=None, repr=False)
     state_dir: Path = Path(".prebuilds")
     """Of the embedded stack, and of provisioners that keep things on this host."""
     reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)
@@ -43,10 +42,12 @@ class Settings(BaseSettings):
     """What happens to a thing that no live workspace is known by, after its second sighting."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve Prometheus text here; 0 takes a free port."""
-    webhook_url: HttpUrl | None = None
+    webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are told that a claim replaced resources."""
     state_key: SecretStr | None = None
     """Read where it is used; here it is only checked, so that a worker does not start with a wrong one."""
+    deployment: UUID | None = None
+    """Which deployment this must be: a database or a Temporal namespace of another one is refused."""
 
     @field_validator("state_key")
     @classmethod
@@ -74,15 +75,6 @@ def load_settings() -> Settings:
         raise InvalidInput(f"the environment is not valid: {text}", wrong) from error
 
 
-def read_stack_file(state_dir: Path) -> dict[str, Any]:
-    """What a running `prebuilds dev` wrote about itself; empty when there is none."""
-    try:
-        found = json.loads((state_dir / STACK_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def database_url(settings: Settings) -> str:
     """Where the database is.
 
@@ -100,7 +92,4 @@ def database_url(settings: Settings) -> str:
 
 def temporal_address(settings: Settings) -> str | None:
     """The embedded server's address when the SDK's own settings say nothing; None leaves it to them."""
-    if os.environ.get("TEMPORAL_ADDRESS") or os.environ.get("TEMPORAL_PROFILE"):
-        return None
-    address = read_stack_file(settings.state_dir).get("temporal_address")
-    return str(address) if address else None
+    return embedded_temporal(settings.state_dir)

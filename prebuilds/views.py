@@ -74,7 +74,8 @@ class WorkspaceDetails(WorkspaceRow):
     builds: list[JobRow]
     events: list[EventRow]
     warnings: list[str] = Field(default_factory=list)
-    """`vanished`: it should run, and nothing of it was found."""
+    """`vanished`: it should run, and nothing of it was found. `quarantined`: it may be somebody else's."""
+    quarantine_reason: str | None = None
 
 
 class WorkspaceChange(Payload):
@@ -147,6 +148,8 @@ class PresetRow(Payload):
 
 
 class SystemStatus(Payload):
+    deployment_id: UUID | None = None
+    """Who this deployment is; None only from a worker of an earlier release."""
     loop: LoopStatus
     presets: list[PresetRow]
 
@@ -274,6 +277,31 @@ class InventoryReport(Payload):
     """Findings beyond what one report holds."""
 
 
+class DoubtfulPrebuild(Payload):
+    """A prebuild that a restored database takes for idle, and that somebody may have claimed since the backup."""
+
+    workspace_id: UUID
+    preset: str
+    provisioner: str
+    host: str | None
+    created_at: Timestamp
+    decision: Literal["replaced", "quarantined"]
+    """Replaced: its driver marks what it hands over, and removes it only where there is no mark. Quarantined: its
+    driver marks nothing, so that it stays as it is until a person decides."""
+
+
+class RestoredReport(Payload):
+    """What `prebuilds restored` found and did."""
+
+    dry_run: bool
+    found: str | None
+    """What was noticed outside that this database lacks; null when nobody has noticed anything."""
+    found_at: Timestamp | None
+    epoch: UUID
+    """The database's from now on; on a dry run, the one it still has."""
+    prebuilds: list[DoubtfulPrebuild]
+
+
 class PresetExplanation(Payload):
     """What was decided about a preset, and on what."""
 
@@ -352,7 +380,8 @@ def status_page(status: SystemStatus, after: str | None, limit: int, bytes_max: 
             break
         page.append(row)
     more = len(page) < len(rows)
-    return StatusPage(loop=status.loop, presets=page, next="/".join(map(str, _place(page[-1]))) if more else None)
+    next_ = "/".join(map(str, _place(page[-1]))) if more else None
+    return StatusPage(deployment_id=status.deployment_id, loop=status.loop, presets=page, next=next_)
 
 
 def _place(row: PresetRow) -> tuple[str, str, str, int, str]:

@@ -10,6 +10,8 @@ from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
 
+from prebuilds.plain_text import VALUES, check_plain, escape
+
 NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
 """Namespace of ids that are the same in every deployment. Ids of what a deployment makes never derive from it."""
 PREBUILDS_USER = "prebuilds"
@@ -188,18 +190,17 @@ def is_text(value: str) -> bool:
     return True
 
 
-def _check_text(value: str) -> str:
-    if not is_text(value):
-        raise ValueError("must be Unicode text, without half a surrogate pair")
-    return value
-
-
 def _check_texts(value: dict[str, str]) -> dict[str, str]:
-    for text in (*value, *value.values()):
-        _check_text(text)
+    for key, text in value.items():
+        check_plain(key)
+        check_plain(text, keep=VALUES)
     return value
 
 
-Text = Annotated[str, AfterValidator(_check_text)]
+Escaped = Annotated[str, AfterValidator(escape)]
+"""One line of somebody else's, who cannot be refused."""
+Text = Annotated[str, AfterValidator(check_plain)]
+"""One line that people are shown: without control characters."""
 Texts = Annotated[dict[str, str], AfterValidator(_check_texts)]
-"""Checked as a whole, so that a key that cannot be sent is not part of the refusal's field."""
+"""Of parameters, whose values alone may have several lines. Checked as a whole, so that a key that cannot be sent is
+not part of the refusal's field."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import OperatorRequest, Payload, ReleaseResult
+from prebuilds.payloads import OperatorRequest, Payload, ReleasedClaims, ReleaseResult
 from prebuilds.store import evidence, jobs, owned, workspaces
+from prebuilds.store.given_up import give_up_claims
 from prebuilds.views import (
     CancelResult,
     JobFilter,
@@ -39,6 +42,14 @@ class WorkspaceOperations:
         self.dispatcher.cancel_builds(recorded.canceled)
         self.dispatcher.start_builds([recorded.id])
         return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
+
+    async def release_claims(self, claim_ids: Sequence[str], by: str) -> ReleasedClaims:
+        """Take these claims out of the queue, and delete what they have won: nobody can come back for it."""
+        released = []
+        for workspace_id in await give_up_claims(self.engine, claim_ids, by):
+            with suppress(WorkspaceNotFound):  # it went meanwhile
+                released.append(await self.release(str(workspace_id), by))
+        return ReleasedClaims(released=released)
 
     async def start_workspace(self, workspace: str, by: str) -> WorkspaceChange:
         """Start a claimed workspace. It runs or is starting already: nothing changes."""
@@ -97,7 +108,9 @@ class WorkspaceOperations:
         return done.result
 
     async def request_of_workspace(self, request: OperatorRequest) -> Payload:
-        """Carry out what a service asked for through Temporal, of one workspace."""
+        """Carry out what a service asked for through Temporal, of one workspace, or of what claims have won."""
+        if request.action == "release_claims":
+            return await self.release_claims(request.claim_ids, request.by)
         if request.workspace is None:
             raise InvalidInput.field("workspace", "is required, as owner/name or id")
         match request.action:

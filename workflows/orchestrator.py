@@ -28,6 +28,7 @@ with workflow.unsafe.imports_passed_through():
         StopAnswer,
         parse_input,
     )
+    from prebuilds.plain_text import escape
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of, refused
@@ -84,6 +85,7 @@ class PrebuildsOrchestrator:
         self._pending_max = carried.pending_max  # the last pass's shares of the capacity
         self._favored: set[str] = set()
         self._paused = False  # as the last pass has found it
+        self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
@@ -221,11 +223,12 @@ class PrebuildsOrchestrator:
 
     async def _run_pass(self) -> None:
         try:
-            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, **READ_STATE)
+            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, self._seen, **READ_STATE)
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
             self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
             self._paused = work.paused
+            self._seen = work.seen or self._seen
             if work.short and self._interval_s > CAPACITY_PAUSE_S:
                 self._wake_at(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
             self._wanted.update(dict.fromkeys(found))
@@ -310,6 +313,7 @@ class PrebuildsOrchestrator:
             next_pass_at=self._next_pass_at,
             ignored=self._ignored,
             pending_max=self._pending_max,
+            seen=self._seen,
         )
         workflow.continue_as_new(
             self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})
@@ -353,8 +357,9 @@ class PrebuildsOrchestrator:
             workflow.logger.info("Stopping", extra={"cause": cause})
 
     def _ignore(self, what: str) -> None:
-        self._ignored = [*self._ignored, what[:200]][-IGNORED_KEPT:]
-        workflow.logger.warning("A signal was not understood", extra={"signal": what[:200]})
+        told = escape(what)[:200]
+        self._ignored = [*self._ignored, told][-IGNORED_KEPT:]
+        workflow.logger.warning("A signal was not understood", extra={"signal": told})
 
     def _tell(self) -> None:
         busy = f"reconciling {len(self._running)} presets, {len(self._wanted)} waiting"

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prebuilds.api import InvalidInput
+from prebuilds.plain_text import escape
 
 NO_CAUSE = "no cause given"
 
@@ -24,15 +25,14 @@ def only_input(raw: Sequence[Any]) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Any decoded payload as text that a person can read again."""
-    if isinstance(value, str):
-        return value
+    """Any decoded payload as text that a person can read again, on one line: nobody is there to be refused."""
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        value = value.decode(errors="replace")
     try:
-        return json.dumps(value, default=str)
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
     except (TypeError, ValueError):
-        return repr(value)
+        text = repr(value)
+    return escape(text)
 
 
 def stop_cause(raw: Sequence[Any]) -> str:
@@ -43,8 +43,8 @@ def stop_cause(raw: Sequence[Any]) -> str:
     first = given[0]
     if len(given) == 1 and isinstance(first, dict) and isinstance(first.get("cause"), str):
         first = first["cause"]
-    text = as_text(first if len(given) == 1 else given).strip()
-    return text or NO_CAUSE
+    cause = first if len(given) == 1 else given
+    return as_text(cause.strip() if isinstance(cause, str) else cause) or NO_CAUSE
 
 
 def preset_ids(raw: Sequence[Any]) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.inventory import InventoryActivities, Look, Looked, PlaceActivities
     from prebuilds.api import InvalidInput
     from prebuilds.payloads import InventoryInput, parse_input
+    from prebuilds.plain_text import escape
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.inventory import Place
     from prebuilds.views import InventoryReport, InventoryRow, Unavailable
@@ -91,4 +92,4 @@ def _told(error: FailureError, queue: str) -> str:
     cause = cause_of(error)
     if isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
         return f"no worker serves {queue}"
-    return str(cause)
+    return escape(str(cause))

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-DONE, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 def run(argv: Sequence[str]) -> int:
@@ -15,6 +15,7 @@ def run(argv: Sequence[str]) -> int:
     from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
     from prebuilds.cli import output
     from prebuilds.cli.app import USAGE_ERROR, app
+    from prebuilds.cli.ending import INTERRUPTED, exit_code
     from prebuilds.cli.wording import in_options
 
     output.AS_JSON = "--json" in argv
@@ -24,7 +25,7 @@ def run(argv: Sequence[str]) -> int:
     except USAGE_ERROR as error:
         output.error("UsageError", error.format_message())
         if not output.AS_JSON and getattr(error, "ctx", None) is not None:
-            print(f"see: {error.ctx.command_path} --help", file=sys.stderr)
+            output.say(f"see: {error.ctx.command_path} --help", err=True)
         return USAGE
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = INTERRUPTED
@@ -44,30 +45,37 @@ def run(argv: Sequence[str]) -> int:
         output.error("StackUnreachable", lost)
         return UNREACHABLE
     if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
-        print("interrupted", file=sys.stderr)
+        output.note("interrupted")
+        code = exit_code()
     return code if isinstance(code, int) else DONE
 
 
 def _lost(error: Exception) -> str | None:
     """What to tell of an error when it means that Temporal or the database is away."""
-    from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
     from temporalio.service import RPCError, RPCStatusCode
 
     from prebuilds.connecting import START_TEMPORAL, is_failed_connect
+    from prebuilds.store.engine import is_lost
 
     if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
         return f"{error.message.rstrip('.')}; {START_TEMPORAL}"
     if is_failed_connect(error):
         return f"cannot reach Temporal ({error}); {START_TEMPORAL}"
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, RPCError | OperationalError | InterfaceError | OSError):
+    if isinstance(error, RPCError) or is_lost(error):
         return f"the connection was lost ({type(error).__name__}: {error}); try again"
     return None
 
 
 def main() -> None:
-    code = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    from prebuilds.cli.ending import flush_all
+
+    try:
+        code = run(sys.argv[1:])
+    except Exception as error:
+        from prebuilds.logs import print_uncaught
+
+        print_uncaught(type(error), error, error.__traceback__)
+        code = REFUSED
+    flush_all()
     # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
     os._exit(code)

@@ -17,6 +17,7 @@ from prebuilds.cli import (
     logs,
     presets,
     provisioners,
+    restored,
     system,
     templates,
     workspaces,
@@ -49,6 +50,7 @@ for command in (
     claims.release,
     logs.logs,
     inventory.inventory,
+    restored.restored,
     system.snapshot,
     doctor.doctor,
 ):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.cli.connections import database, prebuilds_client
+from prebuilds.cli.connections import prebuilds_client, whole_stack
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def claim(
 
     async def go() -> list[Report]:
         settings = load_settings()
-        async with database() as engine:
+        async with whole_stack() as engine:
             return await measure_claims(engine, database_url(settings), temporal_address(settings), pairs)
 
     with progress("claiming"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 @app.command()
@@ -48,11 +48,11 @@ def burst(
     from prebuilds.settings import load_settings, temporal_address
 
     async def go() -> list[Report]:
-        async with database() as engine:
+        async with whole_stack() as engine:
             return await measure_bursts(engine, temporal_address(load_settings()), number, rounds)
 
     with progress("claiming"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 @app.command()
@@ -63,11 +63,11 @@ def reconcile(
     from prebuilds.bench.passes import idle_passes
 
     async def go() -> list[Report]:
-        async with database() as engine:
+        async with whole_stack() as engine:
             return [await idle_passes(await prebuilds_client(), engine, passes, "this deployment")]
 
     with progress("reconciling"):
-        _told(asyncio.run(go()))
+        _told(run_command(go()))
 
 
 def _told(reports: Sequence[Report]) -> None:

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import typer
 
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.cli.connections import operations, prebuilds_client
-from prebuilds.cli.output import document, progress
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, note, progress
 from prebuilds.cli.system import actor, duration
 
 if TYPE_CHECKING:
@@ -72,18 +73,22 @@ def claim(
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
             try:
                 result = await client.claim_request(asked, id_, abandon=claim_id is None)
-            except asyncio.CancelledError:
-                if claim_id is not None:
+            except asyncio.CancelledError as error:
+                if hasattr(error, "__notes__"):  # else it is withdrawn
                     withdraw = f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(id_))}"
-                    told = f"claim {id_} may go on: the same command gets its answer, `{withdraw}` withdraws it"
-                    typer.echo(told, err=True)
+                    again = "the same command" if claim_id is not None else f"the same command with --claim-id {id_}"
+                    note(f"claim {id_} may go on: {again} gets its answer, `{withdraw}` withdraws it")
                 raise
         if wait_ready:
-            with progress("waiting for the hand-over"):
-                result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
+            try:
+                with progress("waiting for the hand-over"):
+                    result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
+            except (asyncio.CancelledError, PrebuildsError):
+                note(_told(result))  # it is theirs, ready or not
+                raise
         document(result, human=_told(result))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def release(
@@ -103,7 +108,7 @@ def release(
                     await PrebuildsClient(system.client).wait_until_ready(done.build_id)
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _pairs(given: list[str] | None, field: str) -> dict[str, str]:

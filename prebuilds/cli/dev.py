@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 from typing import TYPE_CHECKING
 
 from prebuilds.cli import output
+from prebuilds.cli.ending import ending_signals, leave_quiet, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,11 +31,13 @@ ROLES = ("claims", "control", "provisioner")
 def dev() -> None:
     """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
 
+    SIGTERM, and the terminal's end unless `nohup` is used, end it in the same way.
+
     The workspaces' processes end with it, and come back at the next start with the same ids and folders; a pool's have
     half a minute to answer before anybody can claim one. With --json it prints one line once all is up: where
     everything is, as in stack.json.
     """
-    asyncio.run(_dev())
+    run_command(_dev())
 
 
 async def _dev() -> None:
@@ -44,33 +46,29 @@ async def _dev() -> None:
     from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
-    from prebuilds.store.engine import create_engine
-    from prebuilds.store.identity import read_identity
-    from prebuilds.store.migrate import migrate
+    from prebuilds.stack.preparing import set_up
 
     configure_logging()
     settings = load_settings()
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *ending_signals()):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     # Workspaces that are brought back are our children, and may live shorter than we do.
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
     state_dir = settings.state_dir.absolute()
     deployment_id: UUID | None = None
 
-    async def prepare(database_url: str, _: str) -> None:
+    async def prepare(database_url: str, temporal_address: str) -> UUID:
         nonlocal deployment_id
-        engine = create_engine(database_url)
-        try:
-            await migrate(engine)
-            identity = await read_identity(engine)
-        finally:
-            await engine.dispose()
-        enter_state_dir(state_dir, identity.deployment_id)
-        deployment_id = identity.deployment_id
+        bound = await set_up(database_url, temporal_address)
+        for before in bound.replaced:
+            _say(f"adopted    database and Temporal are bound to each other now; {before}")
+        enter_state_dir(state_dir, bound.deployment_id)
+        deployment_id = bound.deployment_id
         with only_worker(state_dir):
             # Nobody can be handed one before: no worker runs yet.
-            await _until_first(_bring_back(state_dir, identity.deployment_id), stop)
+            await _until_first(_bring_back(state_dir, bound.deployment_id), stop)
+        return bound.deployment_id
 
     _say(f"starting in {state_dir}")
     workers, metrics = _workers(settings.metrics_port)
@@ -122,17 +120,16 @@ async def _bring_back(state_dir: Path, deployment_id: UUID) -> None:
 
 async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass; says when that takes long."""
-    from sqlalchemy.exc import SQLAlchemyError
     from temporalio.service import RPCError
 
-    from prebuilds.connecting import connect
+    from prebuilds.connecting import connect, is_failed_connect
     from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.control import read_control
-    from prebuilds.store.engine import create_engine
+    from prebuilds.store.engine import create_engine, is_lost
     from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
 
-    client = await connect(address)
+    client = await connect(address, lazy=True)
     provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
     engine = create_engine(database_url, pool_size=1)
 
@@ -143,8 +140,10 @@ async def _everything_answers(address: str, database_url: str) -> None:
                 and not await queues_without_pollers(client, provisioner_queues)
                 and _is_settled(await read_control(engine))
             )
-        except (RPCError, SQLAlchemyError, OSError):  # a server that has died is started again
-            return False
+        except Exception as error:
+            if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
+                return False  # a server that has died is started again
+            raise
 
     late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
     try:
@@ -176,11 +175,14 @@ async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Even
 
 def _say_ready(stack: Stack) -> None:
     if output.AS_JSON:
-        print(json.dumps(stack.facts()), flush=True)
+        output.say(output.as_json(stack.facts(), indent=None))
     else:
         _say("ready")
 
 
 def _say(text: str) -> None:
-    """To a person; with --json stdout is the script's."""
-    print(text, file=sys.stderr if output.AS_JSON else sys.stdout, flush=True)
+    """To a person, if there is one: with --json stdout is the script's; the terminal may have been closed."""
+    try:
+        output.say(text, err=output.AS_JSON)
+    except OSError:
+        leave_quiet(sys.stderr if output.AS_JSON else sys.stdout)

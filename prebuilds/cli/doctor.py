@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
 
-from prebuilds.cli.output import document, progress, table
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, progress, say, say_line, table
 
 
 def doctor() -> None:
@@ -15,7 +14,7 @@ def doctor() -> None:
     from prebuilds.doctor import examine
 
     with progress("checking"):
-        report = asyncio.run(examine())
+        report = run_command(examine())
     document(report)
     if not output.AS_JSON:
         table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")
@@ -24,8 +23,8 @@ def doctor() -> None:
             if check.remedy is not None:
                 remedies.setdefault(check.remedy, check.name)
         if remedies:
-            print("\nto do")
+            say("\nto do")
         for remedy, name in remedies.items():
-            print(f"  {name}: {remedy}")
+            say_line(f"  {name}: {remedy}")
     if not report.ok:
         raise typer.Exit(1)

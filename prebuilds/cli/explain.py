@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, one_line
 from prebuilds.cli.system import clock, held_in_words
 
@@ -34,7 +34,7 @@ def explain_preset(
             found = await system.explain_preset(preset, moment)
         document(found, human=_preset_told(found))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command("claim")
@@ -47,7 +47,7 @@ def explain_claim(claim_id: Annotated[str, typer.Argument(metavar="ID", help="Th
             found = await system.explain_claim(claim_id)
         document(found, human=_claim_told(found))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _check_claim_id(text: str) -> None:
@@ -147,6 +147,8 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             return f"template {kind.removeprefix('template_')} by {actor}"
         case "paused":
             return f"paused by {actor}: {data['reason']}"
+        case "deployment_bound":
+            return f"bound to the Temporal namespace {data['namespace']} by {actor}"
         case "loop_stopped":
             return f"loop stopped: {data['cause']}"
         case "build_succeeded" | "build_failed" | "build_canceled":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import prebuilds_client
-from prebuilds.cli.output import document, progress, table
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, progress, say_line, table
 
 if TYPE_CHECKING:
     from temporalio.client import Client
@@ -35,7 +35,7 @@ def inventory(
         if not output.AS_JSON:
             _show(report)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _report(client: Client, fix: bool) -> InventoryReport:
@@ -70,7 +70,7 @@ def _show(report: InventoryReport) -> None:
         empty="what exists is what is recorded",
     )
     if report.omitted:
-        print(f"and {report.omitted} more")
+        say_line(f"and {report.omitted} more")
     for place in report.unavailable:
         at = f"host {place.host}" if place.host else f"queue {place.queue}"
-        print(f"not known: {place.provisioner} at {at}: {place.error}")
+        say_line(f"not known: {place.provisioner} at {at}: {place.error}")

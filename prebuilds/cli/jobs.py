@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, table
 from prebuilds.cli.system import actor
 
@@ -44,7 +44,7 @@ def list_(initiator: Initiator = None, status: Status = None, template: Template
                 empty="no jobs",
             )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -65,7 +65,7 @@ def cancel(
         would = "would be canceled" if dry_run else "canceled"
         document(done, human=f"{done.canceled} {would}, {done.skipped} skipped")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _filter(initiator: str | None, status: list[str] | None, template: str | None) -> JobFilter:

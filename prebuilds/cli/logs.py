@@ -11,7 +11,8 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import database
-from prebuilds.cli.output import document
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, say, say_line
 from prebuilds.cli.system import clock
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prebuilds.views import LogLine
 
 POLL_S = 0.5
+INDENT = "    "
 
 
 def logs(
@@ -54,7 +56,7 @@ def logs(
         if not output.AS_JSON:
             _print_end(bool(told), released_at)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _lines(engine: AsyncEngine, build: LoggedBuild, follow: bool) -> AsyncIterator[LogLine]:
@@ -76,11 +78,13 @@ async def _lines(engine: AsyncEngine, build: LoggedBuild, follow: bool) -> Async
 
 def _print_heading(build: LoggedBuild) -> None:
     stage = "" if build.stage == "none" else f" ({build.stage})"
-    print(f"{clock(build.created_at, None)} {build.transition}{stage}, build {build.id}", flush=True)
+    say_line(f"{clock(build.created_at, None)} {build.transition}{stage}, build {build.id}")
 
 
 def _print(line: LogLine, near: datetime) -> None:
-    print(f"{clock(line.at, near)} {line.line}", flush=True)
+    say(
+        f"{clock(line.at, near)} {line.line}".replace("\n", f"\n{INDENT}")
+    )  # an error's further lines look like none of ours
 
 
 def _print_end(told: bool, released_at: datetime | None) -> None:
@@ -88,7 +92,7 @@ def _print_end(told: bool, released_at: datetime | None) -> None:
     from prebuilds.store.build_logs import LOG_LIFE
 
     if released_at is not None:
-        print(f"its workspace is gone, since {clock(released_at, None)}")
+        say_line(f"its workspace is gone, since {clock(released_at, None)}")
     if not told:
         kept = f"; lines are kept for {LOG_LIFE.days} days after a build's end" if released_at is not None else ""
-        print(f"nothing is logged{kept}")
+        say_line(f"nothing is logged{kept}")

@@ -1,13 +1,19 @@
-"""What a command prints: tables for people, or one JSON document and nothing else on stdout."""
+"""What a command prints: tables for people, or one JSON document and nothing else on stdout.
+
+All that commands print goes through here, so that no text of others acts on a terminal or is read as markup.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
+
+from prebuilds.passwords import mask
+from prebuilds.plain_text import LINES, escape
 
 AS_JSON = False
 """Set once by `run`, from `--json` anywhere on the command line."""
@@ -16,9 +22,24 @@ AS_JSON = False
 def document(value: Any, *, human: str | None = None) -> None:
     """Print *value* as JSON when that was asked for, else *human*."""
     if AS_JSON:
-        print(json.dumps(jsonable(value), indent=2))
+        print(as_json(value))
     elif human is not None:
-        print(human)
+        say(human)
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print *text*, of one line or several, to a person."""
+    print(escape(text, keep=LINES), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def say_line(text: str) -> None:
+    """Print *text* on one line, whatever is in it: what it quotes of others cannot pass for a line of ours."""
+    print(escape(text, keep="\t"), flush=True)
+
+
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    """*value* as ASCII, without the one character that JSON leaves alone and a terminal does not: DEL."""
+    return json.dumps(jsonable(value), indent=indent).replace("\x7f", "\\u007f")
 
 
 def jsonable(value: Any) -> Any:
@@ -31,6 +52,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) 
     """Print rows under their columns; *empty* when there are none."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     if not rows:
         print(empty)
@@ -39,7 +61,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) 
     for column in columns:
         shown.add_column(column, overflow="fold", no_wrap=column in ("ID", "ADDRESS"))
     for row in rows:
-        shown.add_row(*[_cell(value) for value in row])
+        shown.add_row(*[Text(escape(_cell(value))) for value in row])  # a plain string's [brackets] are markup
     # A pipe has no width of its own: 80 columns would fold ids in the middle.
     console = Console(width=None if sys.stdout.isatty() else 200)
     with console.capture() as printed:
@@ -79,13 +101,21 @@ def progress(text: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(Text(escape(text))):
         yield
 
 
 def error(kind: str, message: str, details: dict[str, Any] | None = None) -> None:
+    message = mask(message)
     if AS_JSON:
-        print(json.dumps({"error": {"type": kind, "message": message, "details": jsonable(details or {})}}, indent=2))
+        print(as_json({"error": {"type": kind, "message": message, "details": details or {}}}))
     else:
-        print(f"error: {kind}: {message}", file=sys.stderr)
+        say(f"error: {kind}: {message}".replace("\n", "\n  "), err=True)
+
+
+def note(text: str) -> None:
+    """Tell a person something beside the output; a terminal that is gone, too, takes it."""
+    with suppress(OSError):
+        say(text, err=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations, prebuilds_client
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, table
 from prebuilds.cli.system import actor
 
@@ -32,7 +32,7 @@ def list_(template: Template = None) -> None:
             columns = ("PRESET", "VERSION", "INSTANCES", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE", "INVALIDATED", "ID")
             table(columns, [_row(p) for p in rows], empty="no presets; see `prebuilds apply`")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _row(p: PresetInfo) -> tuple[object, ...]:
@@ -65,7 +65,7 @@ def invalidate(
             done = await system.invalidate(actor(), preset=preset, template=template)
         document(done, human=f"presets invalidated: {done.presets}, prebuilds to be replaced: {done.prebuilds}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -78,7 +78,7 @@ def resume(preset: Annotated[str, typer.Argument(help="organization/template/pre
         said = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
         document(done, human=f"{done.preset}: {said}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -103,4 +103,4 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
             report.model_dump(mode="json"),
         )
 
-    asyncio.run(go())
+    run_command(go())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prebuilds.cli.output import document, progress, table
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, progress, say, say_line, table
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -71,7 +71,7 @@ def check(
         return await examine(subject, state_dir, tell=None if output.AS_JSON else _tell)
 
     with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
-        outcomes = asyncio.run(go(Path(folder)))
+        outcomes = run_command(go(Path(folder)))
     count = {verdict: [one.verdict for one in outcomes].count(verdict) for verdict in Verdict}
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
     ok = not count[Verdict.FAILED]
@@ -81,9 +81,9 @@ def check(
 
 
 def _tell(outcome: Outcome) -> None:
-    print(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}", flush=True)
+    say_line(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}")
     if outcome.reason is not None:
-        print("         " + outcome.reason.replace("\n", "\n         "), flush=True)
+        say("         " + outcome.reason.replace("\n", "\n         "))
 
 
 def _read_source(path: Path) -> dict[str, Any]:

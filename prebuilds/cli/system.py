@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.api import InvalidInput, PrebuildsError
+from prebuilds.api import InvalidInput, PrebuildsError, StackUnreachable
 from prebuilds.cli.connections import database, operations
-from prebuilds.cli.output import ago, document, one_line, progress, table
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import ago, as_json, document, one_line, progress, say, say_line, table
+from prebuilds.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from prebuilds.deployment import Bound
+    from prebuilds.operations import Operations
     from prebuilds.views import LoopStatus, PresetRow
 
 
@@ -41,7 +45,7 @@ def duration(text: str, field: str) -> timedelta:
 def actor() -> str:
     """Who is at the keyboard, for the record."""
     try:
-        return getpass.getuser()
+        return escape(getpass.getuser())  # what the environment says
     except (KeyError, OSError):
         return "operator"
 
@@ -59,26 +63,68 @@ def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -
     return text
 
 
-def init() -> None:
-    """Create or upgrade the schema, and register Temporal's search attributes. Safe to repeat."""
+def init(
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Bind database and namespace also when one belongs to something else")
+    ] = False,
+) -> None:
+    """Create or upgrade the schema, register Temporal's search attributes, and bind the database and the Temporal
+    namespace to each other. Safe to repeat. The exit code is 3 when Temporal cannot be reached: run it again then."""
 
     async def go() -> None:
-        from prebuilds.connecting import connect
-        from prebuilds.search_attributes import register
-        from prebuilds.settings import load_settings, temporal_address
-
         before, now = await _migrate()
         try:
-            client = await connect(temporal_address(load_settings()))
-            attributes = "registered" if await register(client) else "refused by the cluster; all works without them"
-        except PrebuildsError:
-            attributes = "not registered, since Temporal cannot be reached; run this again when it can"
-        document(
-            {"schema_before": before, "schema": now, "search_attributes": attributes},
-            human=f"{_migrated(before, now)}\nsearch attributes: {attributes}",
-        )
+            attributes, bound = await _bind(adopt)
+        except StackUnreachable as error:
+            away = f"not done: {error}"
+            document(
+                {"schema_before": before, "schema": now, "search_attributes": away, "binding": None},
+                human=f"{_migrated(before, now)}\nsearch attributes and binding to Temporal: {away}",
+            )
+            raise typer.Exit(3) from error
+        said = {"schema_before": before, "schema": now, "search_attributes": attributes, "binding": bound}
+        lines = [_migrated(before, now), f"search attributes: {attributes}", *_bound_in_words(bound)]
+        document(said, human="\n".join(lines))
 
-    asyncio.run(go())
+    run_command(go())
+
+
+async def _bind(adopt: bool) -> tuple[str, Bound]:
+    from temporalio.service import RPCError
+
+    from prebuilds.connecting import connect, unanswered
+    from prebuilds.deployment import bind_deployment
+    from prebuilds.search_attributes import register
+    from prebuilds.settings import database_url, load_settings, temporal_address
+
+    settings = load_settings()
+    async with database() as engine:
+        client = await connect(temporal_address(settings))
+        try:
+            bound = await bind_deployment(engine, client, database_url(settings), actor=actor(), adopt=adopt)
+        except RPCError as error:
+            raise unanswered(error) from error
+    return "registered" if await register(client) else "refused by the cluster; all works without them", bound
+
+
+def _bound_in_words(bound: Bound) -> list[str]:
+    from prebuilds.binding import Fit
+
+    lines = [f"deployment: {bound.deployment_id}"]
+    if bound.fit is Fit.UNKNOWN:
+        lines.append(
+            f"warning: not bound to namespace {bound.namespace}, which these credentials may not describe; "
+            "run `prebuilds init` with some that may, so that workers of other deployments are refused there"
+        )
+        return lines
+    lines.append(f"namespace: {bound.namespace}, {'bound now' if bound.changed else 'bound before'}")
+    lines += [f"adopted: {before}" for before in bound.replaced]
+    if bound.fit is Fit.DATABASE_ALONE:
+        lines.append(
+            "warning: the namespace cannot be marked with these credentials; this database is refused elsewhere, "
+            "but other deployments are not refused in this namespace"
+        )
+    return lines
 
 
 def migrate() -> None:
@@ -88,7 +134,7 @@ def migrate() -> None:
         before, now = await _migrate()
         document({"schema_before": before, "schema": now}, human=_migrated(before, now))
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _migrate() -> tuple[str | None, str]:
@@ -115,23 +161,22 @@ def apply(
         from prebuilds.templates import parse_template_file
 
         parsed = parse_template_file(_read(file))
-        async with database() as engine:
-            done = await apply_file(engine, parsed, actor=actor(), dry_run=dry_run)
+        async with operations() as system:
+            done = await apply_file(system.engine, parsed, actor=actor(), dry_run=dry_run)
+            if not dry_run and done.changed:
+                await _nudge(system)
         lines = [f"{what}: {', '.join(items)}" for what in ("created", "updated") if (items := getattr(done, what))]
         lines += [f"activated: version {v.version} of {v.template}" for v in done.versions]
         lines += [f"unchanged: {len(done.unchanged)}"] if done.unchanged else []
         document(done, human="\n".join((["dry run, nothing was changed"] if dry_run else []) + lines))
-        if not dry_run and done.changed:
-            await _nudge()
 
-    asyncio.run(go())
+    run_command(go())
 
 
-async def _nudge() -> None:
+async def _nudge(system: Operations) -> None:
     """Have what was applied take effect now; without a loop it does at the next start."""
     try:
-        async with operations() as system:
-            await asyncio.wait_for(system.reconcile(), timeout=3)
+        await asyncio.wait_for(system.reconcile(), timeout=3)
     except (PrebuildsError, TimeoutError):
         return
 
@@ -158,7 +203,7 @@ def start(
         applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
         document({"started": done.started, "interval_applied": done.interval_applied}, human=said + applied)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def stop(
@@ -178,7 +223,7 @@ def stop(
             human=f"{said}: {cause}" if was_running else f"the loop is not running: {loop.cause or 'never started'}",
         )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def status() -> None:
@@ -191,20 +236,21 @@ def status() -> None:
         from prebuilds.cli import output
 
         if not output.AS_JSON:
-            print(_loop_line(found.loop))
+            say_line(_loop_line(found.loop))
+            say_line(f"deployment: {found.deployment_id}")
             table(_STATUS_COLUMNS, [_status_row(p) for p in found.presets], empty="no presets; see `prebuilds apply`")
             for preset in found.presets:
                 _print_notes(preset)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _print_notes(preset: PresetRow) -> None:
     path = f"{preset.organization}/{preset.template}/{preset.preset}"
     if preset.last_error is not None:
-        print(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
+        say_line(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
     for warning in preset.warnings:
-        print(f"warning for {path}: {warning}")
+        say_line(f"warning for {path}: {warning}")
 
 
 _STATUS_COLUMNS = (
@@ -249,7 +295,7 @@ def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the p
             changed = await system.pause(reason, actor())
         document({"paused": True, "changed": changed}, human="paused" if changed else "paused already")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def resume() -> None:
@@ -260,7 +306,7 @@ def resume() -> None:
             changed = await system.resume(actor())
         document({"paused": False, "changed": changed}, human="resumed" if changed else "not paused")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def reconcile(
@@ -275,18 +321,14 @@ def reconcile(
                 await system.reconcile(preset, wait=wait)
         document({"reconciled": wait}, human="the pass has ended" if wait else "asked for a pass")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def snapshot() -> None:
     """The state that a pass would decide from, at one instant, as JSON."""
 
     async def go() -> None:
-        import json
-
-        from prebuilds.cli.output import jsonable
-
         async with operations() as system:
-            print(json.dumps(jsonable(await system.snapshot()), indent=2))
+            say(as_json(await system.snapshot()))
 
-    asyncio.run(go())
+    run_command(go())

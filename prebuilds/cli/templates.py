@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, table
 from prebuilds.cli.system import actor
 
@@ -38,7 +38,7 @@ def list_() -> None:
                 empty="no templates; see `prebuilds apply`",
             )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -54,7 +54,7 @@ def deprecate(
         already = "not deprecated" if undo else "deprecated already"
         document(done, human=f"{done.template} is {now if done.changed else already}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -67,4 +67,4 @@ def delete(template: Template) -> None:
         said = "deleted; its pools are being emptied" if done.changed else "deleted already"
         document(done, human=f"{done.template} is {said}")
 
-    asyncio.run(go())
+    run_command(go())

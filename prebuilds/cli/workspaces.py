@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
-from prebuilds.cli.output import ago, document, one_line, progress, table
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
 from prebuilds.cli.system import actor, clock, duration
 
 if TYPE_CHECKING:
@@ -27,7 +27,10 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done")]
 
 ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
 """What each becomes when its build has succeeded."""
-WARNINGS = {"vanished": "nothing of it runs any more; stop it, then start it, to have it made again"}
+WARNINGS = {
+    "vanished": "nothing of it runs any more; stop it, then start it, to have it made again",
+    "quarantined": "it is not claimed, counted or removed by itself; transfer it to its owner, or release it",
+}
 
 
 @app.command("list")
@@ -56,7 +59,7 @@ def list_(
                 empty="no workspaces",
             )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -70,25 +73,25 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
         if not output.AS_JSON:
             _show(found)
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
 def start(workspace: Claimed, wait: Wait = False) -> None:
     """Start a workspace that is stopped."""
-    asyncio.run(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
 
 
 @app.command()
 def stop(workspace: Claimed, wait: Wait = False) -> None:
     """Stop a workspace, and keep what it has stored."""
-    asyncio.run(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
 
 
 @app.command()
 def retry(workspace: Claimed, wait: Wait = False) -> None:
     """Try a workspace's failed or canceled build again, as it was."""
-    asyncio.run(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
+    run_command(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
 
 
 @app.command("set")
@@ -109,7 +112,7 @@ def set_(
             done = await system.set_workspace(workspace, actor(), ttl=lasts, autostart=autostart)
         document(done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_lifetime(done)}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -126,7 +129,7 @@ def keep(
         already = "not kept" if undo else "kept already"
         document(done, human=f"{workspace} is {now if done.changed else already}")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @app.command()
@@ -146,7 +149,7 @@ def prune(
         would = "would be deleted" if dry_run else "are being deleted"
         document(done, human=f"{done.pruned} {would}, {done.kept} are kept")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 async def _change(
@@ -180,17 +183,19 @@ def _lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
 
 
 def _show(w: WorkspaceDetails) -> None:
-    print(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
+    say_line(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
     preset = f"/{w.preset}" if w.preset else ""
-    print(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
+    say_line(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
     for warning in w.warnings:
-        print(f"warning: {warning}: {WARNINGS[warning]}")
-    print(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
+        say_line(f"warning: {warning}: {WARNINGS[warning]}")
+    if w.quarantine_reason is not None:
+        say_line(f"quarantined because: {w.quarantine_reason}")
+    say_line(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
     if w.claimed_at:
-        print(_lifetime(w))
+        say_line(_lifetime(w))
     for name, value in sorted(w.resources.items()):
-        print(f"  {name}: {value}")
-    print()
+        say_line(f"  {name}: {value}")
+    say()
     table(
         ("BUILD", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "CREATED", "ERROR"),
         [
@@ -199,5 +204,5 @@ def _show(w: WorkspaceDetails) -> None:
         ],
         empty="no builds",
     )
-    print()
+    say()
     table(("AT", "EVENT", "BY"), [(e.at, e.kind, e.actor) for e in w.events], empty="no events")

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError
 from prebuilds.payloads import Replacement
+from prebuilds.plain_text import escape_all
+from prebuilds.vocabulary import Escaped
 
 
 class StaleBuild(PrebuildsError):
@@ -78,11 +80,11 @@ class Provision(BaseModel):
 
 
 class Provisioned(BaseModel):
-    """What an effect made."""
+    """What an effect made. What people are shown of it is escaped here, whoever says it."""
 
-    address: str | None = None
+    address: Escaped | None = None
     """Where a person reaches it, as a URL or host:port."""
-    resources: dict[str, Any] = Field(default_factory=dict)
+    resources: Annotated[dict[str, Any], AfterValidator(escape_all)] = Field(default_factory=dict)
     """For `workspaces show`: names and values a person understands (folder, pid, log, port)."""
     state: dict[str, Any] | None = None
 

@@ -39,7 +39,7 @@ from prebuilds.provisioners.marks import (
 from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
 from prebuilds.provisioners.process_host import Found
-from prebuilds.provisioners.process_source import fill, find_program, parse_source
+from prebuilds.provisioners.process_source import ProcessSource, fill, find_program, parse_source
 from prebuilds.provisioners.readiness import command_ready, http_ready, tcp_ready
 
 logger = logging.getLogger(__name__)
@@ -133,8 +133,9 @@ class ProcessProvisioner:
     async def stop(self, wanted: Provision, progress: Progress) -> None:
         async with self._folders.locked(wanted.workspace_id):
             record = self._enter(wanted)
-            if record is None:
+            if record is None:  # its folder may have been removed under it
                 self._folders.note(wanted.workspace_id, wanted.build_number)
+                await self._end(wanted.workspace_id, None, parse_source(wanted.source))
                 return
             self._folders.write(record.model_copy(update={"build_number": wanted.build_number, "wanted": False}))
             await self._end(wanted.workspace_id, record)
@@ -184,7 +185,10 @@ class ProcessProvisioner:
 
     async def suspend(self) -> int:
         """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
-        return len(await self._each(self._suspend_one, self._folders.all()))
+        tagged = {id_ for id_, _ in await asyncio.to_thread(host.find_tagged, self._host)}  # also without a folder
+        suspended = await self._each(self._suspend_one, self._folders.all())
+        await self._each(self._end_strayed, sorted(tagged.difference(self._folders.all())))
+        return len(suspended)
 
     async def restore(self) -> list[UUID]:
         """Start again what should run and does not: after `suspend`, or a reboot. Returns those that were started."""
@@ -222,6 +226,12 @@ class ProcessProvisioner:
                 return False
             check_deployment(self._what(workspace_id), record.deployment_id, self._deployment_id)
             await self._end(workspace_id, record)
+            return True
+
+    async def _end_strayed(self, workspace_id: UUID) -> bool:
+        """End what runs of a workspace whose folder was removed; it cannot be brought back."""
+        async with self._folders.locked(workspace_id):
+            await self._end(workspace_id, self._folders.read(workspace_id))
             return True
 
     async def _restore_one(self, workspace_id: UUID) -> bool:
@@ -278,8 +288,9 @@ class ProcessProvisioner:
                 "started": living.started,
             }
             return self._folders.write(before.model_copy(update=update))
-        if before is not None:  # its command has ended, and may have left others: two of them in one folder clash
-            await self._end(wanted.workspace_id, before)
+        # A command that has ended may have left others: two of them in one folder clash. One whose folder was removed
+        # may still run: nothing says where it listens, and its files are gone, so it starts anew.
+        await self._end(wanted.workspace_id, before, parse_source(wanted.source))
         record = Record(
             deployment_id=wanted.deployment_id,
             epoch=before.epoch if before is not None else wanted.epoch,
@@ -306,14 +317,23 @@ class ProcessProvisioner:
         """Its process, if one runs; by its tag when a crash may have come between starting and recording."""
         if record.found is not None:
             return record.found if host.is_alive(record.found) else None
-        tagged = await asyncio.to_thread(host.find_tagged, self._host, record.workspace_id)
+        return await self._tagged(record.workspace_id)
+
+    async def _tagged(self, workspace_id: UUID) -> Found | None:
+        """The first process that was started of those that carry the workspace's tag, if one lives."""
+        tagged = await asyncio.to_thread(host.find_tagged, self._host, workspace_id)
         return tagged[0][1] if tagged else None
 
-    async def _end(self, workspace_id: UUID, before: Record | None) -> None:
-        # Also one that is dead: its group may live on, without a tag.
-        leader = (before.found or await self._living(before)) if before is not None else None
-        stop_signal = signal.Signals[before.launch.stop_signal] if before is not None else signal.SIGTERM
-        grace_s = before.launch.stop_timeout_s if before is not None else 0.0
+    async def _end(self, workspace_id: UUID, before: Record | None, source: ProcessSource | None = None) -> None:
+        """End all that runs of a workspace, by its record; by its tag, and as *source* says, where it has none."""
+        stop_signal, grace_s = signal.SIGTERM, 0.0
+        if before is not None:
+            leader = before.found or await self._living(before)  # also a dead one: its group may live on, without a tag
+            stop_signal, grace_s = signal.Signals[before.launch.stop_signal], before.launch.stop_timeout_s
+        else:
+            leader = await self._tagged(workspace_id)
+            if source is not None:
+                stop_signal, grace_s = signal.Signals[source.stop_signal], source.stop_timeout.total_seconds()
         all_of_it = (self._host, workspace_id, self._folders.folder(workspace_id), leader, stop_signal, grace_s)
         await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, host.end_all, *all_of_it))
 

@@ -20,15 +20,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 from prebuilds.api import StackUnreachable
 from prebuilds.connecting import connect
 from prebuilds.provisioners.process_host import start_of
 from prebuilds.search_attributes import register
-from prebuilds.settings import STACK_FILE
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
+from prebuilds.stack_file import STACK_FILE
+from prebuilds.store.engine import is_lost
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +39,15 @@ RESTART_PAUSE_S = 0.25
 RESTART_PAUSE_MAX_S = 5.0
 STEADY_S = 10.0
 """A worker that lived this long is started again at once; one that keeps dying waits longer each time."""
+GET_READY_S = 60.0
+"""For as long as this a start is tried again whose servers die."""
 WORKER_GRACE_S = 15.0
 """A little more than a worker takes to drain."""
 LOCK_FILE = "lock"
 
-Prepare = Callable[[str, str], Awaitable[None]]
-"""Called with the database's URL and Temporal's address before the workers start, such as for migrations."""
+Prepare = Callable[[str, str], Awaitable[UUID]]
+"""Called with the database's URL and Temporal's address before the workers start, for the schema and the binding; it
+returns the deployment's id."""
 
 
 @dataclass
@@ -80,6 +85,8 @@ class Stack:
         self.database_url = ""
         self.temporal_address = ""
         self.temporal_ui = ""
+        self.deployment_id: UUID | None = None
+        """None: not known yet."""
 
     async def __aenter__(self) -> Self:
         """Raises:
@@ -92,10 +99,7 @@ class Stack:
             self.database_url = self._postgres.start()
             self.temporal_address = await self._temporal.start()
             self.temporal_ui = self._temporal.ui_url
-            await register(await connect(self.temporal_address))
-            self._write_stack_file()
-            if self._prepare is not None:
-                await self._prepare(self.database_url, self.temporal_address)
+            await self._get_ready()
             for worker in self._workers:
                 self._start_worker(worker)
             self._write_stack_file()
@@ -135,6 +139,7 @@ class Stack:
             "temporal_address": self.temporal_address,
             "temporal_ui": self.temporal_ui,
             "database_url": self.database_url,
+            "deployment_id": None if self.deployment_id is None else str(self.deployment_id),
             "metrics": self._metrics,
             "pids": self.pids(),
         }
@@ -155,6 +160,22 @@ class Stack:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+
+    async def _get_ready(self) -> None:
+        """What is to be done before the workers start; all of it again when a server died meanwhile."""
+        deadline = time.monotonic() + GET_READY_S
+        while True:
+            try:
+                await register(await connect(self.temporal_address))
+                self._write_stack_file()
+                if self._prepare is not None:
+                    self.deployment_id = await self._prepare(self.database_url, self.temporal_address)
+                return
+            except Exception as error:
+                await asyncio.sleep(RESTART_PAUSE_S)  # a connection ends a moment before its server is seen to be dead
+                if time.monotonic() > deadline or not (await self._restart_dead() or is_lost(error)):
+                    raise
+                logger.warning("The stack's start was interrupted and begins again", extra={"error": repr(error)})
 
     def _end_leftovers(self) -> None:
         """What a supervisor that was killed has left; ours by its start time, so that a recycled pid is not touched."""

@@ -34,7 +34,8 @@ BATCHES_MAX = 10
 """Of one sweep: so many that a thousand schedules of the same minute are served by it."""
 
 TAKE_DUE = text("""
-    SELECT id FROM workspaces WHERE next_action_at <= now() AND deleted_at IS NULL
+    SELECT id FROM workspaces WHERE next_action_at <= now() AND deleted_at IS NULL AND quarantined_at IS NULL
+       AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL)
      ORDER BY next_action_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 READ_LIVES = text("""

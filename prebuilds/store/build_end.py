@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.plain_text import LINES, escape
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
@@ -36,7 +37,7 @@ MAKE_CLAIMABLE = text("""
        SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
            expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0'),
            probe_failures = 0, probe_failed_at = NULL
-     WHERE id = :workspace_id
+     WHERE id = :workspace_id AND quarantined_at IS NULL
 """)
 STARTED = text("""
     UPDATE workspaces
@@ -91,6 +92,7 @@ async def end_build(
         AttemptOvertaken: A later attempt of this build has begun; nothing changes.
     """
     made = provisioned or Provisioned()
+    error = None if error is None else escape(error, keep=LINES)  # a driver's, or of whatever it has called
     async with engine.begin() as connection:
         await connection.execute(LOCK_PRESET, {"build_id": build_id})
         row = await lock_build(connection, build_id)

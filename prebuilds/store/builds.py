@@ -116,7 +116,8 @@ TAKE_DUE = text(f"""
                now() + least(CAST(:step AS interval) * power(2, least(b.dispatches, 10)), CAST(:max AS interval))
       FROM (SELECT d.id FROM workspace_builds d CROSS JOIN settings s
              WHERE d.status IN ('pending', 'running', 'canceling') AND d.next_dispatch_at <= now()
-               AND NOT (s.paused AND d.initiator_id = '{PREBUILDS_USER_ID}' AND d.status = 'pending')
+               AND NOT ((s.paused OR s.restore_found_at IS NOT NULL)
+                        AND d.initiator_id = '{PREBUILDS_USER_ID}' AND d.status = 'pending')
              ORDER BY d.initiator_id = '{PREBUILDS_USER_ID}', d.transition <> 'delete', d.next_dispatch_at
              LIMIT :limit FOR UPDATE OF d SKIP LOCKED) AS due
      WHERE b.id = due.id RETURNING b.id

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from prebuilds.api import (
     ClaimIdReused,
+    DatabaseRestored,
     InitiatorNotFound,
     InvalidInput,
     NameTaken,
@@ -67,6 +68,11 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
         "NotAMember": NotAMember(
             f"owner {request.owner} is not a member of the organization of {target.label}",
             {"owner": "is not a member of the organization"},
+        ),
+        "DatabaseRestored": DatabaseRestored(
+            "the database was restored and may not know who has which workspace, so nothing is given out; "
+            "have an operator run `prebuilds restored`, then claim again with the same id",
+            {"claim_id": claim_id},
         ),
         "PrebuiltWorkspacesNotSupported": PrebuiltWorkspacesNotSupported(
             f"prebuilds are switched off for {target.label}; claim with on_empty create to get an ordinary workspace"

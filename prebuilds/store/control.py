@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.plain_text import escape
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
@@ -71,6 +72,8 @@ class Control:
     last_pass_at: datetime | None
     rules: Rules | None
     """Of the control worker that ran the last pass."""
+    restore_found: str | None
+    """What this database lacks of what is known outside: claims and passes stop. None: nothing is known to be lost."""
 
 
 async def read_control(engine: AsyncEngine) -> Control:
@@ -87,13 +90,14 @@ async def read_control(engine: AsyncEngine) -> Control:
         passes=row.passes,
         last_pass_at=row.last_pass_at,
         rules=_RULES.validate_python(row.rules) if row.rules is not None else None,
+        restore_found=row.restore_found,
     )
 
 
 async def pause(engine: AsyncEngine, actor: str, reason: str) -> bool:
     """Hold every pool as it is. Returns whether that changed anything."""
     async with engine.begin() as connection:
-        changed = await connection.scalar(PAUSE, {"actor": actor, "reason": reason}) is not None
+        changed = await connection.scalar(PAUSE, {"actor": escape(actor), "reason": escape(reason)}) is not None
         if changed:
             await record_event(connection, "paused", actor, data={"reason": reason})
     return changed
@@ -111,7 +115,7 @@ async def resume(engine: AsyncEngine, actor: str) -> bool:
 async def record_stop(engine: AsyncEngine, cause: str) -> None:
     """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays."""
     async with engine.begin() as connection:
-        if await connection.scalar(RECORD_STOP, {"cause": cause}) is not None:
+        if await connection.scalar(RECORD_STOP, {"cause": escape(cause)}) is not None:
             await record_event(connection, "loop_stopped", "operator", data={"cause": cause})
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from prebuilds.api import StackUnreachable, StoreUnavailable
+from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
+from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
+PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
 """A forgotten transaction keeps dead index entries alive, and claims slow down to a fifth within seconds."""
+
+HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
 
 CONNECTION_LOST: tuple[type[BaseException], ...] = (
     OSError,
@@ -27,14 +37,59 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
 """What asyncpg raises when the database is away; the same statement may succeed later."""
 
 
-def dsn_of(url: str) -> str:
-    """*url* as asyncpg reads it: SQLAlchemy's form with a driver name is accepted too."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme.partition('+')[0]}{separator}{rest}"
+class PasswordFileError(OSError):
+    """The file with the password cannot be used now. As an `OSError` it is a lost connection to whoever reconnects."""
+
+
+def read_password_file() -> str | None:
+    """The password that stands in for the URL's. Read anew for each connection, so that it may be changed.
+
+    Returns:
+        None when no file is named.
+    Raises:
+        PasswordFileError: Names the variable, and what to do.
+    """
+    name = os.environ.get(PASSWORD_FILE)
+    if not name:
+        return None
+    try:
+        text = Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise PasswordFileError(f"{name} cannot be read ({why}); name a file that has the password alone") from error
+    password = text.removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise PasswordFileError(f"{name} is empty; name a file that has the password alone")
+    return password
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether it says that the database is away, in asyncpg's words or in SQLAlchemy's."""
+    if isinstance(error, DBAPIError):  # its cause is the dialect's error, whose cause is asyncpg's
+        told = error.orig.__cause__ if error.orig is not None else None
+        known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return known or isinstance(told, CONNECTION_LOST)
+    of_a_file = isinstance(error, OSError) and error.filename is not None
+    return isinstance(error, CONNECTION_LOST) and not of_a_file
+
+
+@contextmanager
+def reaching(doing: str) -> Iterator[None]:
+    """Raise `StackUnreachable` in place of what says that the database went away while *doing* it."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        raise StackUnreachable(
+            f"the database went away while {doing} ({type(error).__name__}); try again once it is up"
+        ) from error
 
 
 def _options(application: str) -> dict[str, Any]:
     return {
+        # A function is asked for each connection, before it is made.
+        **({"password": read_password_file} if os.environ.get(PASSWORD_FILE) else {}),
         "timeout": CONNECT_TIMEOUT_S,
         "server_settings": {
             "application_name": application,
@@ -57,24 +112,30 @@ def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 
         max_overflow=pool_size,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
+        hide_parameters=True,  # else an error tells a statement's values, a claim's parameters among them
     )
 
 
 async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
-    """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots."""
+    """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots.
+
+    Raises:
+        StackUnreachable: The database is away.
+    """
 
     async def leave_as_it_is(_: Any) -> None:
         """Claims change nothing of their session, and the driver ends an open transaction by itself; the usual reset
         would be every claim's second round trip."""
 
-    return await asyncpg.create_pool(
-        dsn_of(url),
-        min_size=min(2, size),
-        max_size=size,
-        reset=leave_as_it_is,
-        command_timeout=10,
-        **_options("prebuilds-claims"),
-    )
+    with reaching("the claims' connections were opened"):
+        return await asyncpg.create_pool(
+            dsn_of(url),
+            min_size=min(2, size),
+            max_size=size,
+            reset=leave_as_it_is,
+            command_timeout=10,
+            **_options("prebuilds-claims"),
+        )
 
 
 def store_unavailable(error: BaseException) -> StoreUnavailable:
@@ -87,24 +148,35 @@ async def check_reachable(url: str) -> str:
     Returns:
         The server's version, such as `16.4`.
     Raises:
-        StackUnreachable: Says where it tried, and what to do.
+        StackUnreachable: Says where it tried, and what to do; nothing of a password.
+        InvalidInput: The file that should have the password cannot be used.
     """
+    where = hide_password(url)
     try:
+        read_password_file()
         connection = await asyncpg.connect(dsn_of(url), **_options("prebuilds-check"))
+    except PasswordFileError as error:
+        raise InvalidInput.field(PASSWORD_FILE, str(error)) from error
+    except UnreadableUrl as error:
+        raise StackUnreachable(f"cannot read the database's address {where}: {error}; {HOW_TO_CORRECT}") from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        # Of an address that was read as meant, no error has the password. To mask it where it stands by chance, as a
+        # word of the message, would tell it.
+        why = mask(f"{type(error).__name__}: {error}")
         raise StackUnreachable(
-            f"cannot reach the database at {hide_password(url)} ({type(error).__name__}: {error}); "
+            f"cannot reach the database at {where} ({why}); "
             "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
         ) from error
-    try:
-        return str(await connection.fetchval("SHOW server_version"))
-    finally:
-        await connection.close()
+    with reaching("it was asked for its version"):
+        try:
+            return str(await connection.fetchval("SHOW server_version", timeout=CONNECT_TIMEOUT_S))
+        finally:
+            await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
-def hide_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    scheme, separator, account = head.partition("://")
-    if not at or ":" not in account:
-        return url
-    return f"{scheme}{separator}{account.partition(':')[0]}:***@{tail}"
+def database_named(url: str) -> str:
+    """How messages name a database that was connected to: `host:port/name`, never with a user or a password."""
+    parts = urlsplit(dsn_of(url))
+    options = parse_qs(parts.query)
+    host = parts.netloc.rpartition("@")[2] or options.get("host", ["localhost"])[0]
+    return f"{host}/{(options.get('dbname') or options.get('database') or [parts.path.lstrip('/')])[0]}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.plain_text import LINES, escape, escape_all
+from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import Note
 from prebuilds.vocabulary import PREBUILDS_USER
 
@@ -34,12 +35,12 @@ RECORD_NOTES = text("""
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
 # By number, since the oldest come first by it, too: a sweep that finds nothing reads the first few and no more.
+# The newest event stays whatever its age: whoever has seen it can tell by it that this database has lost nothing.
 FORGET = text("""
     DELETE FROM events WHERE at < now() - CAST(:life AS interval)
                          AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
+                         AND id < (SELECT max(id) FROM events)
 """)
-EVENT_LIFE = timedelta(days=90)
-"""Longer than anybody asks why. What a claim has won is no event: its id gets the same answer for ever."""
 EVENTS_PER_SWEEP_MAX = 500
 ENDS_HOLD = ["prebuilds_created", "holds_lifted", "version_activated"]
 MENDS_SCHEDULE = ["policy_changed", "version_activated"]
@@ -61,12 +62,12 @@ async def record_event(
         RECORD_EVENT,
         {
             "kind": kind,
-            "actor": actor,
+            "actor": escape(actor),
             "preset_id": preset_id,
             "workspace_id": workspace_id,
             "build_id": build_id,
             "claim_id": claim_id,
-            "data": json.dumps(data or {}, default=str),
+            "data": json.dumps(escape_all(data or {}, keep=LINES), default=str),
         },
     )
 
@@ -82,7 +83,7 @@ async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
                 "actor": PREBUILDS_USER,
                 "kinds": [note.kind for note in notes],
                 "presets": [note.preset_id for note in notes],
-                "data": [json.dumps(note.data, default=str) for note in notes],
+                "data": [json.dumps(escape_all(note.data, keep=LINES), default=str) for note in notes],
                 "ends_hold": ENDS_HOLD,
                 "mends_schedule": MENDS_SCHEDULE,
             },

@@ -26,7 +26,7 @@ PRUNED_AT_ONCE_MAX = 200
 """Of one transaction, which holds the preset's passes up."""
 
 _EVIDENCE = f"""
-    owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
+    owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
     AND (:failed AND latest_transition <> 'delete' AND latest_status IN ('failed', 'canceled')
          OR :stopped AND latest_transition = 'stop' AND latest_status = 'succeeded')
 """

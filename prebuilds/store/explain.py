@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
+from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, before_changes, desired_at
-from prebuilds.store.events import EVENT_LIFE
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation

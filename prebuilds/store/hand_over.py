@@ -28,6 +28,7 @@ PRESET = text("""
       FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.id = p.template_id
       JOIN template_versions v ON v.id = p.template_version_id JOIN organizations o ON o.id = t.organization_id
      WHERE p.id = :preset_id AND t.deleted_at IS NULL AND NOT t.deprecated AND o.prebuilds_enabled
+       AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL)
        AND EXISTS (SELECT FROM claim_queue q
                     WHERE q.template_id = t.id AND q.preset_name = p.name AND q.decided_at IS NULL)
 """)

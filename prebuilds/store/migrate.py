@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from alembic import command
@@ -12,9 +13,12 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import StackUnreachable
+from prebuilds.store.engine import reaching
 
 MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": of all places that migrate at once, one works and the rest find it done
 SERVER_VERSION_MIN = 140000
+CHECK_TIMEOUT_S = 10.0
+"""Two connections and two reads: longer than this only over a link that is down."""
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -62,9 +66,12 @@ async def check_schema(engine: AsyncEngine) -> None:
     """Refuse to work on a schema of another version.
 
     Raises:
-        StackUnreachable: Says which version is there, and what to do.
+        StackUnreachable: Says which version is there, and what to do; or that the database went away.
     """
-    current, head = await current_revision(engine), head_revision()
+    with reaching("its schema was checked"):
+        async with asyncio.timeout(CHECK_TIMEOUT_S):
+            current = await current_revision(engine)
+    head = head_revision()
     if current == head:
         return
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}

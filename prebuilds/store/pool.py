@@ -62,7 +62,7 @@ RECORD_DELETIONS = text(_RECORD_BUILDS.format(transition="delete", stage="none")
 LOCK_DELETABLE = text(f"""
     SELECT id, latest_build FROM workspaces
      WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}'
-       AND deleted_at IS NULL AND latest_transition <> 'delete'
+       AND deleted_at IS NULL AND quarantined_at IS NULL AND latest_transition <> 'delete'
        AND latest_status IN ('succeeded', 'failed', 'canceled')
      ORDER BY id FOR NO KEY UPDATE
 """)

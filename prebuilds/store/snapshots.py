@@ -28,7 +28,9 @@ from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 
 ISOLATION = text("SELECT current_setting('transaction_isolation')")
 
-INSTANT = text("SELECT now() AS taken_at, paused, passes, epoch FROM settings")
+INSTANT = text(
+    "SELECT now() AS taken_at, paused OR restore_found_at IS NOT NULL AS paused, passes, epoch FROM settings"
+)
 
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
@@ -65,7 +67,7 @@ COUNT_POOLS = text(f"""
                                latest_status IN ('pending', 'running', 'canceling') AS in_progress,
                                (p.expire_after > interval '0' AND now() - w.created_at > p.expire_after) IS TRUE
                                OR (w.created_at < p.last_invalidated_at) IS TRUE AS expired) AS s
-         WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
+         WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL AND w.quarantined_at IS NULL
          GROUP BY w.preset_id
     )
     SELECT {_PRESET}, pools.*
@@ -121,6 +123,7 @@ READ_POOL = text(f"""
            claimable_preset_id IS NOT NULL AS claimable, probe_failures, kept
       FROM workspaces
      WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
+       AND quarantined_at IS NULL
 """)
 
 NEXT_PASS_NUMBER = text("SELECT nextval('pass_numbers')")

@@ -187,6 +187,9 @@ workspaces = Table(
     Column("kept", Boolean, nullable=False, server_default=text("false")),  # as evidence for good, by an operator
     Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # in a row
     _time("probe_failed_at"),
+    # Set: what exists under this id is somebody else's, or may be. Nothing of it is claimed, counted or removed.
+    _time("quarantined_at"),
+    Column("quarantine_reason", Text),
     Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
     Index(
         "workspaces_claimable_idx",
@@ -205,6 +208,9 @@ workspaces = Table(
     CheckConstraint(
         f"claimable_preset_id IS NULL OR (owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL)",
         name="workspaces_claimable_is_unclaimed_check",
+    ),
+    CheckConstraint(
+        "claimable_preset_id IS NULL OR quarantined_at IS NULL", name="workspaces_claimable_is_not_quarantined_check"
     ),
     CheckConstraint(
         "(claimable_preset_id IS NULL) = (claim_build_id IS NULL)", name="workspaces_claimable_has_build_id_check"
@@ -373,6 +379,12 @@ settings = Table(
     Column("deployment_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     # A part of every new prebuild's id: after a restore, no number of a pass makes an id a second time.
     Column("epoch", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    Column("earlier_epochs", ARRAY(Uuid), nullable=False, server_default=text("'{}'")),
+    _time("restore_found_at"),  # set: this database is older than what is known outside; claims and passes stop
+    Column("restore_found", Text),
+    # The one Temporal namespace that this database is used with: its own id, and its name for messages.
+    Column("temporal_namespace_id", Text),
+    Column("temporal_namespace", Text),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("paused_by", Text),
     Column("paused_reason", Text),

@@ -25,7 +25,7 @@ _WORKSPACES = """
     SELECT w.id, w.name, u.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
-           w.next_action_at,
+           w.next_action_at, w.quarantined_at, w.quarantine_reason,
            EXISTS (SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1 AND b.stage = 'create')
                AS prebuilt
       FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
@@ -63,6 +63,7 @@ USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Before the build is looked at: what was waited for comes with the builds as they were before.
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
+QUARANTINED = "quarantined"
 STATUS_WORDS = {
     Transition.START: ("starting", "running"),
     Transition.STOP: ("stopping", "stopped"),
@@ -143,9 +144,13 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
             autostart_schedule=row.autostart_schedule,
             next_start_at=row.next_start_at,
             next_action_at=row.next_action_at,
+            quarantine_reason=row.quarantine_reason,
             builds=await jobs_of(connection, workspace_id),
             events=[EventRow(at=e.at, kind=e.kind, actor=e.actor, data=e.data) for e in events][::-1],
-            warnings=["vanished"] if vanished else [],
+            warnings=[
+                *(["vanished"] if vanished else []),
+                *([QUARANTINED] if row.quarantined_at is not None else []),
+            ],
         )
 
 
@@ -190,6 +195,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
     transition, status = Transition(row.latest_transition), BuildStatus(row.latest_status)
     owned = row.owner_id != PREBUILDS_USER_ID
     runs = transition is Transition.START and status is BuildStatus.SUCCEEDED
+    busy = not status.ended or transition is Transition.DELETE
     ttl: timedelta | None = row.ttl
     return {
         "id": row.id,
@@ -200,7 +206,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
         "preset_id": row.preset_id,
         "preset": row.preset,
         "version": row.version,
-        "status": status_word(transition, status),
+        "status": status_word(transition, status) if row.quarantined_at is None or busy else QUARANTINED,
         "prebuilt": row.prebuilt,
         "ready": runs if owned else row.claimable_preset_id is not None,
         "address": row.address,

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from prebuilds import provisioners
 from prebuilds.api import InvalidInput
+from prebuilds.plain_text import VALUES, check_plain
 from prebuilds.planning.schedule import (
     SEARCHED_FROM,
     WINDOWS_MAX,
@@ -30,11 +31,6 @@ Load: TypeAlias = Callable[[str], Provisioner]
 
 SOURCE_VALUES_MAX = 10_000
 """Also ends a source that contains itself."""
-
-
-def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can keep it: Unicode text without NUL. YAML's escapes can make other things."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
@@ -157,6 +153,15 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]
     return problems
 
 
+def _unfit(text: str, *, keep: str = "") -> str | None:
+    """What is wrong with a text of a source, which may have lines where it is a value: a file's content, a script."""
+    try:
+        check_plain(text, keep=keep)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _not_json(source: dict[Any, Any], path: Path) -> Iterator[tuple[Path, str]]:
     """What of a source cannot be kept as JSON, which YAML can write."""
     waiting: list[tuple[Path, Any]] = [(path, source)]
@@ -169,15 +174,16 @@ def _not_json(source: dict[Any, Any], path: Path) -> Iterator[tuple[Path, str]]:
         at, value = waiting.pop()
         if isinstance(value, dict):
             for key, item in value.items():
-                if isinstance(key, str) and is_storable(key):
+                wrong = _unfit(key) if isinstance(key, str) else "must be text; put it in quotes"
+                if wrong is None:
                     waiting.append(((*at, key), item))
                 else:
-                    yield (*at, str(key)), "the key must be text; put it in quotes"
+                    yield (*at, str(key)), f"the key {wrong}"
         elif isinstance(value, list):
             waiting += [((*at, index), item) for index, item in enumerate(value)]
         elif isinstance(value, str):
-            if not is_storable(value):
-                yield at, "must not contain NUL or half a surrogate pair"
+            if (wrong := _unfit(value, keep=VALUES)) is not None:
+                yield at, wrong
         elif isinstance(value, float) and not math.isfinite(value):
             yield at, "must be a finite number"
         elif value is not None and not isinstance(value, str | int | float):

@@ -17,11 +17,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictI
 
 from prebuilds.api import InvalidInput
 from prebuilds.payloads import Payload
+from prebuilds.plain_text import VALUES, check_plain
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
-from prebuilds.templates.checks import check_entries, is_storable
+from prebuilds.templates.checks import check_entries
 from prebuilds.templates.yaml_text import Path, load_yaml
-from prebuilds.vocabulary import PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, check_provisioner_queue
+from prebuilds.vocabulary import PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
 
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""
@@ -42,11 +43,9 @@ def _parameter_value(value: object) -> object:
         return str(value)
     if not isinstance(value, str):
         raise ValueError("must be text, a number, true or false")
-    if len(value) > PARAMETER_LENGTH_MAX or not is_storable(value):
-        raise ValueError(
-            f"must be at most {PARAMETER_LENGTH_MAX} characters, none of them NUL or half a surrogate pair"
-        )
-    return value
+    if len(value) > PARAMETER_LENGTH_MAX:
+        raise ValueError(f"must be at most {PARAMETER_LENGTH_MAX} characters")
+    return check_plain(value, keep=VALUES)
 
 
 def _not_reserved(value: str) -> str:
@@ -123,7 +122,7 @@ class PresetEntry(Payload):
 
 class TemplateEntry(Payload):
     name: Name
-    provisioner: str
+    provisioner: Text
     queue: Annotated[str, AfterValidator(check_provisioner_queue)] = PROVISIONER_QUEUE
     source: dict[str, Any]
     """The provisioner's own; JSON values only."""

@@ -20,7 +20,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 @pytest.fixture
 def heard_interrupts() -> Iterator[None]:
-    """Whoever is started in a shell's background ignores interrupts, and so does all that it starts."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Whoever is started in a shell's background, or by `nohup`, ignores signals, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGHUP, before[1])

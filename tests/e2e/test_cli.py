@@ -215,7 +215,8 @@ def test_exit_codes_and_where_json_may_stand(stack: DevStack, tmp_path: Path) ->
     assert stack.typed("status", "--json").json["loop"]["state"] == "running"
     assert stack.cli("no-such-command").code == 2
     assert stack.cli("jobs", "cancel").code == 2
-    assert stack.cli("--json", "status").json.keys() == stack.cli("status", "--json").json.keys() == {"loop", "presets"}
+    keys = {"deployment_id", "loop", "presets"}
+    assert stack.cli("--json", "status").json.keys() == stack.cli("status", "--json").json.keys() == keys
     away = stack.cli("status", "--json", PREBUILDS_STATE_DIR=str(tmp_path))
     assert (away.code, away.json["error"]["type"]) == (3, "StackUnreachable")
     nobody = stack.cli("status", PREBUILDS_DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")

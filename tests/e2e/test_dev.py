@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -14,7 +17,7 @@ import pytest
 
 from tests.e2e.dev_stack import START_S, DevStack, until
 
-FACTS = {"temporal_address", "temporal_ui", "database_url", "metrics", "pids"}
+FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "metrics", "pids"}
 SERVE_ONCE_THEN_WHEN_TOLD = (
     'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
     'exec python3 -m http.server "$1" --bind 127.0.0.1'
@@ -71,3 +74,23 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     assert own.stop() == 0
     assert printed.read_text() == f"{line}\n", "nothing else, to the end"
     own.start()
+
+
+@pytest.mark.usefixtures("heard_interrupts")
+def test_a_terminal_that_closes_ends_it_as_ctrl_c_does(own: DevStack) -> None:
+    assert own.stop() == 0
+    terminal, inside = pty.openpty()
+    own.process = subprocess.Popen(
+        ["setsid", "--ctty", *own.program, "dev"], env=own.env, stdin=inside, stdout=inside, stderr=inside
+    )
+    os.close(inside)
+    said, deadline = b"", time.monotonic() + START_S
+    while b"\nready" not in said:
+        assert time.monotonic() < deadline, said
+        said += os.read(terminal, 4096)
+    pids = own.facts["pids"].values()
+    assert own.processes()
+    os.close(terminal)
+    assert own.process.wait(60) == 0
+    assert own.processes() == {}
+    assert not any(psutil.pid_exists(pid) for pid in pids)

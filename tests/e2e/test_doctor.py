@@ -16,6 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from prebuilds import doctor, examination, fairness, queues
 from prebuilds.connecting import connect
+from prebuilds.deployment import bind_deployment
 from prebuilds.doctor import examine
 from prebuilds.fairness import WORKFLOW_TYPE, try_fairness
 from prebuilds.queues import queue_warnings
@@ -27,8 +28,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "database", "schema_version", "temporal", "search_attributes", "task_queues", "clock_skew", "loop"),
-    *("presets", "notifications", "fairness"),
+    *("settings", "database", "schema_version", "temporal", "deployment", "search_attributes", "task_queues"),
+    *("clock_skew", "loop", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
@@ -64,7 +65,7 @@ def by_name(said: Said) -> dict[str, dict[str, Any]]:
     """The checks of a failed doctor."""
     assert (said.code, said.err) == (1, ""), said
     report = said.json
-    assert report.keys() == {"ok", "checks"}
+    assert report.keys() == {"ok", "deployment_id", "checks"}
     assert report["ok"] is False
     assert [check["name"] for check in report["checks"]] == NAMES
     for check in report["checks"]:
@@ -165,8 +166,9 @@ def test_a_queue_that_nobody_serves(stack: DevStack) -> None:
 async def test_a_bare_server(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = create_engine(database_url)
     await record_start(engine, None)
-    await engine.dispose()
     async with await WorkflowEnvironment.start_local(dev_server_existing_path=binary("temporal")) as env:
+        await bind_deployment(engine, env.client, database_url, actor="ops")
+        await engine.dispose()
         monkeypatch.setenv("TEMPORAL_ADDRESS", env.client.service_client.config.target_host)
         report = await examine(Settings(database_url=database_url))
         await nothing_left(env.client)

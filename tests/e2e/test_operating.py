@@ -245,7 +245,7 @@ async def test_the_pages_of_a_status_join_up(stack: DevStack) -> None:
         id=f"operator-request/{uuid4()}",
         task_queue="prebuilds",
     )
-    assert page.keys() == {"loop", "presets", "next"}
+    assert page.keys() == {"deployment_id", "loop", "presets", "next"}
     assert (len(page["presets"]), page["next"] is not None) == (1, True)
     assert [str(row.preset_id) for row in whole.presets[:1]] == [page["presets"][0]["preset_id"]]
 

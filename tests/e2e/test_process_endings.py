@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -45,6 +46,36 @@ async def test_what_leaves_the_group_is_ended_too(driver: ProcessProvisioner) ->
     build = wanted(source)
     await driver.apply(build, log)
     await driver.destroy(later(build), log)  # the fixture checks that nothing tagged is left
+
+
+@pytest.mark.parametrize("effect", ["apply", "claim"])
+async def test_one_whose_folder_was_removed_gets_no_second_process(
+    driver: ProcessProvisioner, tmp_path: Path, effect: str
+) -> None:
+    build = wanted(SLEEP)
+    before = (await driver.apply(build, log)).resources["pid"]
+    shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
+    after = (await getattr(driver, effect)(later(build, owner="alice"), log)).resources["pid"]
+    assert [found.pid for _, found in process_host.find_tagged((tmp_path / "host-id").read_text())] == [after]
+    assert before != after, "it has no files any more, and nobody knows where it listens"
+
+
+async def test_one_whose_folder_was_removed_is_stopped(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    ends_well = f"trap 'touch {tmp_path}/ended; exit' TERM; touch up; while :; do sleep 0.02; done"
+    build = wanted({"command": ["sh", "-c", ends_well], "ready": {"file": "up"}})
+    await driver.apply(build, log)
+    shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
+    await driver.stop(later(build), log)
+    assert process_host.find_tagged((tmp_path / "host-id").read_text()) == []
+    assert (tmp_path / "ended").exists(), "it was asked first"
+
+
+async def test_one_whose_folder_was_removed_ends_with_the_host(driver: ProcessProvisioner, tmp_path: Path) -> None:
+    build = wanted(SLEEP)
+    await driver.apply(build, log)
+    shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
+    assert await driver.suspend() == 0, "none that can be brought back"
+    assert process_host.find_tagged((tmp_path / "host-id").read_text()) == []
 
 
 SCRUBBED = """

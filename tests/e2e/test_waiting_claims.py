@@ -128,20 +128,22 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
 
 
 @pytest.mark.usefixtures("heard_interrupts")
-def test_ctrl_c_leaves_the_queue_too(stack: DevStack) -> None:
-    """Of a claim under an id that nobody was told."""
-    stack.apply("ctrl-c", 0, **QUICK)
-    words = ("claim", "--preset", "ctrl-c/python/small", "--owner", "alice", "--name", "gone", "--on-empty", "wait")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_the_queue_too(stack: DevStack, number: signal.Signals) -> None:
+    """Of a claim under an id that nobody was told. `timeout` sends SIGTERM, a lost terminal SIGHUP."""
+    organization = f"ended-{number.name.lower()}"
+    stack.apply(organization, 0, **QUICK)
+    words = ("--owner", "alice", "--name", "gone", "--on-empty", "wait", "--preset", f"{organization}/python/small")
     with paused(stack):
-        typed = subprocess.Popen([BIN / "prebuilds", *words, "--json"], env=stack.env, stdout=subprocess.DEVNULL)
+        typed = subprocess.Popen([BIN / "prebuilds", "claim", *words], env=stack.env, stdout=subprocess.DEVNULL)
         try:
-            until(lambda: stack.preset("ctrl-c")["waiting"] == 1, "the claim to wait")
-            typed.send_signal(signal.SIGINT)
-            assert typed.wait(30) == 130
+            until(lambda: stack.preset(organization)["waiting"] == 1, "the claim to wait")
+            typed.send_signal(number)
+            assert typed.wait(30) == 128 + number
         finally:
             typed.kill()
             typed.wait()
-        until(lambda: stack.preset("ctrl-c")["waiting"] == 0, "the place to be given up")
+        until(lambda: stack.preset(organization)["waiting"] == 0, "the place to be given up")
 
 
 @pytest.mark.usefixtures("heard_interrupts")

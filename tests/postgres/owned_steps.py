@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,8 @@ from tests.rows import do, one
 SUCCEEDED, FAILED = BuildStatus.SUCCEEDED, BuildStatus.FAILED
 DEV = "alice/dev"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-DAILY = "CRON_TZ=Europe/Berlin 30 9 * * *"
+DAILY = f"CRON_TZ=UTC 30 {(datetime.now(UTC).hour + 12) % 24} * * *"
+"""Half a day away, whenever the tests run: a fixed hour fell within a ttl of theirs once a day."""
 BUILDS = """
     SELECT string_agg(concat_ws(' ', b.transition, b.stage, b.status, u.name), ', ' ORDER BY b.number) AS told
       FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.workspace_id = :id AND b.number > 1

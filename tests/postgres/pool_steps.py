@@ -50,13 +50,16 @@ async def planned_ids(engine: AsyncEngine, preset_id: UUID, pass_number: int, nu
 
 
 async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """So many creations, recorded and not begun, whatever the preset's count and holds are."""
+    """So many creations, recorded and not begun, whatever the preset's count and holds are.
+
+    They share one instant, so that claims and deletions take them in the order of their ids: the one returned here.
+    """
     wanted = await one(engine, "SELECT desired_instances, limit_reset_at FROM presets WHERE id = :id", id=preset.id)
     await do(
         engine, "UPDATE presets SET desired_instances = 10000, limit_reset_at = now() WHERE id = :id", id=preset.id
     )
     pass_number = await next_pass_number(engine)
-    ids = await planned_ids(engine, preset.id, pass_number, number)
+    ids = sorted(await planned_ids(engine, preset.id, pass_number, number))
     assert (await create_prebuilds(engine, preset.id, pass_number, ids, RULES)).workspace_ids == ids
     await do(
         engine,

@@ -110,11 +110,26 @@ async def test_one_attempt_says_how_many_lines_it_dropped(engine: AsyncEngine) -
     assert (len(lines), lines[-1]) == (LINES_MAX + 1, "700 more lines were dropped")
 
 
+async def test_what_a_workspace_says_is_kept_escaped(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    failing = telling("\x1b[31mred\x07\ttab", error=ProvisionFailed("no \x1b[2Jimage\nfurther\u202e"))
+    outcome = await run(engine, failing, build_id)
+    assert await log_of(engine, build_id) == ["\\x1b[31mred\\x07\ttab"]
+    assert outcome.error == "no \\x1b[2Jimage\nfurther\\u202e"
+    kept = await one(
+        engine,
+        """SELECT b.error, e.data->>'error' AS told FROM workspace_builds b JOIN events e ON e.build_id = b.id
+            WHERE b.id = :id AND e.kind = 'build_failed'""",
+        id=build_id,
+    )
+    assert kept.error == kept.told == outcome.error
+
+
 async def test_lines_are_made_storable(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     await run(engine, telling("a\0b", "half \ud800", "two\nlines\r\n", "", "y" * LINE_CHARS_MAX, "z" * 9000), build_id)
     lines = await log_of(engine, build_id)
-    assert lines[:-2] == ["ab", "half ?", "two", "lines", ""]
+    assert lines[:-2] == ["a\\x00b", "half \\ud800", "two", "lines", ""]
     assert lines[-2] == "y" * LINE_CHARS_MAX
     assert lines[-1] == "z" * (LINE_CHARS_MAX - 1) + "…"
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import OperatorRequest
+from prebuilds.payloads import OperatorRequest, ReleasedClaims
 from prebuilds.planning.plan import plan_preset
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings
@@ -29,7 +29,17 @@ from prebuilds.vocabulary import BuildStatus, build_id_of, build_workflow_id
 from prebuilds.workspace_operations import WorkspaceOperations
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, builds_of, claimed, row_of, run
-from tests.postgres.pool_steps import Workflows, begin_prebuilds, finish, record_prebuilds, snapshot_of
+from tests.postgres.pool_steps import (
+    Desk,
+    Workflows,
+    begin_prebuilds,
+    claim,
+    finish,
+    make_ready,
+    record_prebuilds,
+    snapshot_of,
+    workspace_ids,
+)
 from tests.rows import do, one
 
 CANCELED, SUCCEEDED = BuildStatus.CANCELED, BuildStatus.SUCCEEDED
@@ -189,6 +199,24 @@ async def test_who_asks_is_recorded_once_for_each_thing_done(
         ("job_canceled", "carol"),
         ("released", "dave"),
     ]
+
+
+async def test_what_given_up_claims_have_won_goes_and_others_stay(
+    engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
+) -> None:
+    operations = WorkspaceOperations(engine, cast("Client", workflows), dispatcher)
+    preset = await make_preset(engine, instances=0)
+    await make_ready(engine, preset, 2)
+    won, others = workspace_ids([await claim(store, preset, id_, name=id_) for id_ in ("left", "kept")])
+    await Desk(engine, store).wait("waits")
+
+    request = OperatorRequest(action="release_claims", claim_ids=["left", "waits", "never-was"], by="alice")
+    for _ in range(2):
+        done = ReleasedClaims.model_validate(await operations.request_of_workspace(request))
+        assert [one.workspace_id for one in done.released] == [won], "asked again, it is the same deletion"
+    assert (await builds_of(engine, won))[-1].startswith("delete")
+    assert not any(build.startswith("delete") for build in await builds_of(engine, others))
+    assert (await one(engine, "SELECT count(*) AS waiting FROM claim_queue")).waiting == 0
 
 
 @pytest.mark.parametrize("by", ["release", "operator"])

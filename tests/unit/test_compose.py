@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -28,6 +30,25 @@ def test_our_services_set_only_what_the_code_reads() -> None:
     for name in OURS:
         ours = {key for key in SERVICES[name]["environment"] if key.startswith("PREBUILDS_")}
         assert ours <= known
+
+
+def test_a_password_of_any_character_reaches_every_service_whole() -> None:
+    """It is the whole of each variable that has it, and a part of nothing; but for Temporal's YAML, it is escaped."""
+    assert COMPOSE.count("${POSTGRES_PASSWORD") == 4
+    for service in SERVICES.values():
+        for value in service.get("environment", {}).values():
+            assert "POSTGRES_PASSWORD" not in value.removeprefix("${POSTGRES_PASSWORD:-prebuilds}")
+    script = SERVICES["temporal"]["command"][0].replace("$$", "$")
+    escaping, _, _ = script.partition("exec")
+    password = "a\\b\"c'd$e/f@g#h%i j"
+    done = subprocess.run(
+        ["/bin/sh", "-ec", f"{escaping}printf '%s' \"$POSTGRES_PWD\""],
+        env={"POSTGRES_PWD": password, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert yaml.safe_load(f'"{done.stdout}"') == password
 
 
 def test_every_role_is_served_by_a_command_that_the_worker_understands() -> None:

@@ -65,6 +65,7 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("template_deleted", {"template": "a/b"}, "template deleted by ops"),
     ("paused", {"reason": "upgrade"}, "paused by ops: upgrade"),
     ("resumed", {}, "resumed by ops"),
+    ("deployment_bound", {"namespace": "default"}, "bound to the Temporal namespace default by ops"),
     ("loop_stopped", {"cause": "maintenance"}, "loop stopped: maintenance"),
     ("build_succeeded", {**CREATE, "error": None}, "start (create) succeeded"),
     ("build_failed", {**CREATE, "error": "no disk"}, "start (create) failed: no disk"),

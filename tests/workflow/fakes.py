@@ -17,7 +17,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult, Seen
 from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
@@ -53,7 +53,7 @@ class FakePool:
             raise ApplicationError(f"{name} fails on purpose", type="Injected")
 
     @activity.defn
-    async def find_work(self) -> Work:
+    async def find_work(self, seen: Seen | None = None) -> Work:
         self._fail_if_told("find_work")
         self.passes += 1
         found = self.work(self.passes)

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from temporalio import activity
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
 
 from prebuilds import claiming
-from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable
+from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
+from prebuilds.connecting import connect
 from prebuilds.embedded import _ClientBeside
 from prebuilds.payloads import ClaimsRequest, ClaimsResult
-from prebuilds.vocabulary import OnEmpty, claim_workflow_id
-from tests.workflow.claim_steps import GONE, WON, kinds, place, queued, until_state
+from prebuilds.payloads import OperatorRequest as OperatorInput
+from prebuilds.vocabulary import CONTROL_QUEUE, OnEmpty, claim_workflow_id
+from tests.workflow.claim_steps import GONE, WON, kinds, later, place, queued, until_state
 from tests.workflow.fakes import FakeClaims, until
+from workflows.operator_request import OperatorRequest
 
 TERMS = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
 CANCEL_REQUESTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
@@ -45,7 +52,7 @@ async def test_who_goes_away_leaves_the_queue(
     dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient]
 ) -> None:
     claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id(new_id))
-    async with claims.worker(dev.client):
+    async with operating(dev.client), claims.worker(dev.client):
         asking = asyncio.create_task(kind(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT))
         await until(lambda: bool(claims.asked), "the claim")
         await until_state(handle, "waiting")
@@ -145,6 +152,101 @@ async def test_one_whose_start_got_no_reply_is_given_up_too(
     assert CANCEL_REQUESTED not in await kinds(dev.client.get_workflow_handle(claim_workflow_id("mine")))
 
 
+@asynccontextmanager
+async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
+    """A control worker that does nothing; what it was asked for."""
+    asked: list[OperatorInput] = []
+
+    @activity.defn
+    async def operate(raw: Any) -> None:
+        asked.append(OperatorInput.model_validate(raw))
+
+    async with Worker(client, task_queue=CONTROL_QUEUE, workflows=[OperatorRequest], activities=[operate]):
+        yield asked
+
+
+@either
+async def test_what_one_who_has_gone_wins_all_the_same_is_released(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient]
+) -> None:
+    client, decided, decided_all = kind(dev.client), later(), later()
+    claims = FakeClaims({"claim": [decided], "claim_all": [decided_all]})
+    async with operating(dev.client) as released, claims.worker(dev.client):
+        many = ClaimsRequest(preset=TERMS["preset"], owner="alice", names=["dev", "dev-2"])
+        for asking, answer, won in (
+            (client.claim(**TERMS, initiator="bob"), decided, WON),
+            (client.claim_all(many), decided_all, ClaimsResult(claim_id="many", claims=[WON, WON])),
+        ):
+            begun, task = len(claims.asked), asyncio.create_task(asking)
+            await until(lambda begun=begun: len(claims.asked) > begun, "the claim to be decided")
+            task.cancel()
+            asyncio.get_running_loop().call_soon(answer.set_result, won)
+            with pytest.raises(asyncio.CancelledError) as left:
+                await task
+            assert not hasattr(left.value, "__notes__"), "nothing is left of it"
+    assert [(one.action, one.claim_ids, one.by) for one in released] == [
+        ("release_claims", [new_id], "bob"),
+        ("release_claims", [f"{new_id}/0", f"{new_id}/1"], "alice"),
+    ]
+
+
+@either
+async def test_one_that_cannot_be_given_up_in_time_says_its_id(
+    dev: WorkflowEnvironment, new_id: str, kind: Callable[..., PrebuildsClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "GIVE_UP_TIMEOUT_S", 0.1)
+    decided = later()
+    claims = FakeClaims({"claim": [decided]})
+    async with operating(dev.client) as released, claims.worker(dev.client):
+        asking = asyncio.create_task(kind(dev.client).claim(**TERMS))
+        await until(lambda: bool(claims.asked), "the claim to be decided")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError) as left:
+            await asking
+        assert new_id in "".join(left.value.__notes__)
+        decided.set_result(WON)
+        await until(lambda: bool(released), "the release, behind the back of who has gone")
+
+
+async def test_a_claim_whose_outcome_is_unknown_says_its_id(
+    dev: WorkflowEnvironment, new_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "GIVE_UP_TIMEOUT_S", 0.1)
+    client, decided = PrebuildsClient(dev.client), later()
+    handle = dev.client.get_workflow_handle(claim_workflow_id(new_id))
+    async with FakeClaims({"claim": [decided]}).worker(dev.client):
+        asking = asyncio.create_task(client.claim(**TERMS))
+        await until_begun(handle)
+        await handle.terminate()
+        with pytest.raises(StackUnreachable, match=rf"claim {new_id}: .*; claim again with the same id$") as unknown:
+            await asking
+        assert unknown.value.details == {"claim_id": new_id}
+        decided.set_result(WON)
+    away = ApplicationError("the database does not answer", type="StoreUnavailable", non_retryable=True)
+    async with FakeClaims({"claim": [away]}).worker(dev.client):
+        with pytest.raises(StoreUnavailable, match=f"claim {new_id}: ") as unavailable:
+            await client.claim(**TERMS)
+        assert unavailable.value.details == {"claim_id": new_id}
+
+
+async def until_begun(handle: WorkflowHandle[Any, Any]) -> None:
+    async def begun() -> bool:
+        try:
+            return EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED in await kinds(handle)
+        except RPCError:  # it is not there yet
+            return False
+
+    async with asyncio.timeout(20):
+        while not await begun():
+            await asyncio.sleep(0.01)
+
+
+async def test_who_cannot_reach_temporal_is_told_so_by_type() -> None:
+    away = await connect("127.0.0.1:1", lazy=True)
+    with pytest.raises(StackUnreachable, match="cannot reach Temporal"):
+        await PrebuildsClient(away).claim(**TERMS, claim_id="mine")
+
+
 async def test_one_that_waits_is_given_that_time_more(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,8 +259,9 @@ async def test_one_that_waits_is_given_that_time_more(
         await until_state(handle, "waiting")
         assert not asking.done()
         await handle.cancel()
-        with pytest.raises(RequestCanceled):
+        with pytest.raises(RequestCanceled, match="claim c1: ") as canceled:
             await asking
+        assert canceled.value.details == {"claim_id": "c1"}
         assert (await handle.describe()).status is WorkflowExecutionStatus.CANCELED
 
 

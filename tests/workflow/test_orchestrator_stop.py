@@ -29,6 +29,7 @@ FORMS: list[tuple[list[Any], str]] = [
     ([True], "true"),
     (["one", "two"], '["one", "two"]'),
     ([b"raw bytes"], "raw bytes"),
+    (["ok\x1b[2J\nStopped: forged\u202e"], "ok\\x1b[2J\\nStopped: forged\\u202e"),
 ]
 
 

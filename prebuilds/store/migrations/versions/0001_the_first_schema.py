@@ -86,6 +86,11 @@ def upgrade() -> None:
         sa.Column("id", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("deployment_id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
         sa.Column("epoch", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("earlier_epochs", postgresql.ARRAY(sa.Uuid()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("restore_found_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("restore_found", sa.Text(), nullable=True),
+        sa.Column("temporal_namespace_id", sa.Text(), nullable=True),
+        sa.Column("temporal_namespace", sa.Text(), nullable=True),
         sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("paused_reason", sa.Text(), nullable=True),
@@ -230,6 +235,8 @@ def upgrade() -> None:
         sa.Column("kept", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("probe_failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("probe_failed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("quarantined_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("quarantine_reason", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "(claimed_at IS NULL) OR (owner_id <> '9ec06886-022a-5691-8f67-4b8be10e9cb6')",
             name="workspaces_claimed_has_owner_check",
@@ -239,6 +246,10 @@ def upgrade() -> None:
             name="workspaces_claimable_is_unclaimed_check",
         ),
         sa.CheckConstraint("name ~ '^[a-z0-9](-?[a-z0-9])*$' AND length(name) <= 32", name="workspaces_name_check"),
+        sa.CheckConstraint(
+            "claimable_preset_id IS NULL OR quarantined_at IS NULL",
+            name="workspaces_claimable_is_not_quarantined_check",
+        ),
         sa.CheckConstraint(
             "(claimable_preset_id IS NULL) = (claim_build_id IS NULL)", name="workspaces_claimable_has_build_id_check"
         ),

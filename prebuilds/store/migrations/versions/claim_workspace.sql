@@ -40,6 +40,11 @@ BEGIN
         fresh := true;
     END IF;
 
+    -- What was won before stays answered; nothing new is given by a database that may not know who has what.
+    IF EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'DatabaseRestored' USING ERRCODE = 'PB001';
+    END IF;
+
     SELECT id INTO v_owner FROM users WHERE name = p_owner;
     IF v_owner IS NULL THEN
         RAISE EXCEPTION 'OwnerNotFound' USING ERRCODE = 'PB001';

@@ -1,0 +1,28 @@
+"""What an embedded stack's database and Temporal need before the workers start."""
+
+from __future__ import annotations
+
+from prebuilds.connecting import connect
+from prebuilds.deployment import Bound, bind_deployment, check_database
+from prebuilds.settings import load_settings
+from prebuilds.store.engine import create_engine
+from prebuilds.store.migrate import migrate
+
+NAMESPACE = "default"
+"""The dev server's own; its workers use it whatever the environment says."""
+
+
+async def set_up(database_url: str, temporal_address: str) -> Bound:
+    """Bring the schema up to date, and bind the two servers to each other: one stack owns both, whatever they say.
+
+    Raises:
+        WrongDeployment: The database is not of the deployment that PREBUILDS_DEPLOYMENT names.
+    """
+    engine = create_engine(database_url)
+    try:
+        await migrate(engine)
+        await check_database(engine, database_url, load_settings().deployment)
+        client = await connect(temporal_address, namespace=NAMESPACE)
+        return await bind_deployment(engine, client, database_url, actor="prebuilds dev", adopt=True, owned=True)
+    finally:
+        await engine.dispose()

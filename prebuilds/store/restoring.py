@@ -1,0 +1,123 @@
+"""After a restore: what the database may be wrong about, and how it goes on from there.
+
+A restored database may take for idle what was claimed since its backup. A driver that acts at a hand-over has marked
+what it handed over, and refuses to give or remove that; so those prebuilds are replaced. Where a hand-over does
+nothing, no mark exists: those prebuilds are quarantined, and only a person's word removes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.store.events import record_event
+from prebuilds.store.pool import cancel_pending_creations
+from prebuilds.store.templates import lock_apply
+from prebuilds.views import DoubtfulPrebuild, RestoredReport
+from prebuilds.vocabulary import PREBUILDS_USER_ID
+
+_POOL = f"w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL AND w.quarantined_at IS NULL"
+LOCK_SETTINGS = text("SELECT restore_found_at, restore_found, epoch FROM settings FOR UPDATE")
+LOCK_PRESETS = text(f"""
+    SELECT id FROM presets WHERE id IN (SELECT w.preset_id FROM workspaces w WHERE {_POOL})
+     ORDER BY id FOR NO KEY UPDATE
+""")
+LOCK_POOLS = text(f"SELECT w.id FROM workspaces w WHERE {_POOL} ORDER BY w.id FOR NO KEY UPDATE")
+READ_POOLS = text(f"""
+    SELECT w.id, o.name || '/' || t.name || '/' || p.name AS preset, p.id AS preset_id, v.provisioner, w.host,
+           w.created_at, v.hands_over, w.latest_build = 1 AND w.latest_status = 'pending' AS not_begun
+      FROM workspaces w JOIN presets p ON p.id = w.preset_id JOIN template_versions v ON v.id = w.template_version_id
+      JOIN templates t ON t.id = w.template_id JOIN organizations o ON o.id = w.organization_id
+     WHERE {_POOL}
+     ORDER BY o.name, t.name, p.name, w.created_at, w.id
+""")
+INVALIDATE = text("""
+    UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, now()) WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+NO_LONGER_CLAIMABLE = text("""
+    UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
+     WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+QUARANTINE = text("""
+    UPDATE workspaces
+       SET quarantined_at = coalesce(quarantined_at, now()), quarantine_reason = :reason, claimable_preset_id = NULL,
+           claim_build_id = NULL, expires_at = NULL, next_action_at = NULL
+     WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+BEGIN_EPOCH = text("""
+    UPDATE settings
+       SET earlier_epochs = earlier_epochs || epoch, epoch = gen_random_uuid(), restore_found_at = NULL,
+           restore_found = NULL
+ RETURNING epoch
+""")
+
+UNMARKED = (
+    "handed out without a driver's step, so that nothing on its host tells whether it was claimed since the backup"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    report: RestoredReport
+    preset_ids: list[UUID]
+    """Their pools are to be reconciled now."""
+
+
+async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
+    """Doubt every prebuild that was there at the backup, begin a new epoch, and let claims and passes go on.
+
+    Args:
+        by: Who says that the database was restored, for the record.
+        dry_run: Report, and change nothing.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)  # who locks several presets takes this first
+        settings = (await connection.execute(LOCK_SETTINGS)).one()
+        await connection.execute(LOCK_PRESETS)
+        await connection.execute(LOCK_POOLS)  # a claim in the air has the row, and is waited for
+        rows = (await connection.execute(READ_POOLS)).all()
+        doubtful = [
+            DoubtfulPrebuild(
+                workspace_id=row.id,
+                preset=row.preset,
+                provisioner=row.provisioner,
+                host=row.host,
+                created_at=row.created_at,
+                decision="replaced" if row.hands_over else "quarantined",
+            )
+            for row in rows
+            if not row.not_begun
+        ]
+        preset_ids = sorted({row.preset_id for row in rows})
+        epoch = settings.epoch
+        if not dry_run:
+            replaced = [one.workspace_id for one in doubtful if one.decision == "replaced"]
+            quarantined = [one.workspace_id for one in doubtful if one.decision == "quarantined"]
+            # Their ids are of the old epoch: after the backup, they may have been carried out and claimed.
+            not_begun = [row.id for row in rows if row.not_begun]
+            await cancel_pending_creations(connection, not_begun, cause="the database was restored")
+            await connection.execute(INVALIDATE, {"ids": preset_ids})
+            await connection.execute(NO_LONGER_CLAIMABLE, {"ids": replaced})
+            await connection.execute(QUARANTINE, {"ids": quarantined, "reason": UNMARKED})
+            epoch = await connection.scalar(BEGIN_EPOCH)
+            counts = {"replaced": len(replaced), "quarantined": len(quarantined)}
+            await record_event(
+                connection, "restored", by, data={"what": settings.restore_found, "epoch": str(epoch), **counts}
+            )
+    report = RestoredReport(
+        dry_run=dry_run,
+        found=settings.restore_found,
+        found_at=settings.restore_found_at,
+        epoch=epoch,
+        prebuilds=doubtful,
+    )
+    return Restored(report, preset_ids)
+
+
+async def quarantine(connection: AsyncConnection, workspace_id: UUID, reason: str) -> None:
+    """Let nothing happen to a workspace by itself any more: what exists under its id is somebody else's."""
+    await connection.execute(QUARANTINE, {"ids": [workspace_id], "reason": reason})
+    await record_event(connection, "quarantined", "prebuilds", workspace_id=workspace_id, data={"reason": reason})

@@ -1,0 +1,161 @@
+"""No message has a password of a database URL, whatever its form; and what is not read as meant is refused."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from prebuilds.api import StackUnreachable
+from prebuilds.cli import run
+from prebuilds.doctor import examine
+from prebuilds.logs import readable_trace
+from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
+from prebuilds.settings import Settings
+from prebuilds.store.engine import check_reachable, create_engine
+
+NOWHERE = "127.0.0.1:1"
+SECRET = "hunter22"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:hunter22@h:5433/db", "postgresql://u:***@h:5433/db"),
+        ("postgresql+asyncpg://u:hunter22@h/db", "postgresql+asyncpg://u:***@h/db"),
+        ("postgres://u:hunter22@a:1,[::1]:2,c/db?sslmode=require", "postgres://u:***@a:1,[::1]:2,c/db?sslmode=require"),
+        ("postgresql://u:hunt%40er22%2F@h/db", "postgresql://u:***@h/db"),
+        ("postgresql://u@h/db", "postgresql://u@h/db"),
+        ("postgresql://:hunter22@h/db", "postgresql://:***@h/db"),
+        ("postgresql://u@h/db?password=hunter22", "postgresql://u@h/db?***"),
+        ("postgresql://u@h/db?password=hunter22&sslmode=require", "postgresql://u@h/db?***"),
+        ("postgresql://u@h/db?password=hunt@er22", "postgresql://u@h/db?***"),
+        ("postgresql://h:5432/db?user=u&password=hunt@er22", "postgresql://***"),
+        ("postgresql://h/db?sslpassword=hunter22", "postgresql://h/db?***"),
+        ("postgresql:///db?host=/run/pg&user=u", "postgresql:///db?host=/run/pg&user=u"),
+        ("postgresql://u:hunt@er22@h/db", "postgresql://***"),
+        ("postgresql://u:hunt/er22@h/db", "postgresql://***"),
+        ("postgresql://u:hunt#er22@h/db", "postgresql://***"),
+        ("postgresql://u:hunt?er22@h/db", "postgresql://***"),
+        ("postgresql://u:1234?x=er22@h/db", "postgresql://***"),
+        ("postgresql://u:hunter22", "postgresql://***"),
+        ("mysql://u:hunter22@h/db", "mysql://u:***@h/db"),
+        ("postgresql:u:hunter22@h/db", "***"),
+        ("u:hunter22@h/db", "***"),
+        ("host=h user=u password=hunter22", "***"),
+        ("hunter22", "***"),
+        ("postgresql://u:hunter\n22@h/db", "postgresql://***"),
+        ("postgresql://u\x9b2J:hunter22@h/db", "postgresql://u\\x9b2J:***@h/db"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:hunt@er22@h/db",
+        "postgresql://u:hunt/er22@h/db",
+        "postgresql://u:hunt#er22@h/db",
+        "postgresql://u:hunt?er22@h/db",
+        "postgresql://u:hunter22",
+        "postgresql://u:p@h:hunter22/db",
+        "postgresql://u:hunter22@h:99999/db",
+        "postgresql://u:hunter22@[::1/db",
+        "postgresql://u:hunter22@a,,b/db",
+        "postgresql://u@h/db?password=hunter22&er22",
+        "postgresql://u@h/db?port=hunter22",
+        "mysql://u:hunter22@h/db",
+        "postgresql:u:hunter22@h/db",
+        "host=h user=u password=hunter22",
+        "",
+    ],
+)
+async def test_what_would_be_read_otherwise_is_refused_without_a_word_of_it(url: str) -> None:
+    with pytest.raises(UnreadableUrl) as unreadable:
+        dsn_of(url)
+    with pytest.raises(StackUnreachable, match="PREBUILDS_DATABASE_PASSWORD_FILE") as refused:
+        await check_reachable(url)
+    for part in ("hunt", "er22"):
+        assert part not in f"{unreadable.value} {refused.value}"
+    assert refused.value.__cause__ is None
+
+
+PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=4, max_size=20)
+FORMS = [
+    "postgresql://u:{}@" + NOWHERE + "/db",
+    "postgresql+asyncpg://u:{}@" + NOWHERE + "," + NOWHERE + "/db",
+    "postgresql://" + NOWHERE + "/db?user=u&password={}",
+    "postgresql://u@" + NOWHERE + "/db?password={}",
+]
+RAW_FORMS = [*FORMS, "mysql://u:{}@" + NOWHERE + "/db", "postgresql:u:{}@h/db", "host=h password={}", "u:{}@h/db", "{}"]
+
+
+async def _told(url: str) -> str:
+    try:
+        await check_reachable(url)
+    except StackUnreachable as error:
+        return f"{error} {readable_trace(str(error.__cause__))}"
+    raise AssertionError("nothing listens there")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(password=PASSWORDS)
+@example(password="call")
+async def test_a_failure_is_told_alike_whatever_the_password(form: str, password: str) -> None:
+    told = await _told(form.format(quote(password, safe="")))
+    assert told == await _told(form.format("x"))
+
+
+@pytest.mark.parametrize("form", RAW_FORMS)
+@given(password=PASSWORDS)
+async def test_no_password_as_it_is_survives(form: str, password: str) -> None:
+    marked = f"Zq{password}qZ"  # else it may be a word of the message by chance
+    told = await _told(form.format(marked))
+    assert marked not in told
+    assert hide_password(form.format(marked)).find(marked) == -1
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hunter22@h/db", "postgresql://u:hunter22@127.0.0.1:1/db", "password=hunter22"]
+)
+async def test_neither_doctor_nor_a_command_tells_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    settings = Settings(database_url=url)
+    assert SECRET not in repr(settings)
+    database = next(check for check in (await examine(settings)).checks if check.name == "database")
+    assert not database.ok
+    assert SECRET not in database.model_dump_json()
+    monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
+    assert await asyncio.to_thread(run, ["status"]) == 3
+    shown: Any = capsys.readouterr()
+    assert SECRET not in shown.out + shown.err
+    assert "PREBUILDS_DATABASE_URL" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see http://127.0.0.1:8080/x?y=a@b", "see http://127.0.0.1:8080/x?y=a@b"),
+        ("proxy http://me:hunter22@proxy:1/", "proxy http://me:***@proxy:1/"),
+        ("at postgresql://u:hunter22@h/db?password=hunter22 now", "at postgresql://u:***@h/db?*** now"),
+        ("host=h password='hunter22 x' user=u", "host=h password=*** user=u"),
+        ("PGPASSWORD=hunter22", "PGPASSWORD=***"),
+        ("password authentication failed", "password authentication failed"),
+    ],
+)
+def test_other_peoples_messages_are_masked(text: str, shown: str) -> None:
+    assert mask(text) == shown
+    assert mask(shown) == shown
+
+
+async def test_an_error_of_a_statement_has_none_of_its_values() -> None:
+    engine = create_engine("postgresql://h/db")
+    assert engine.sync_engine.hide_parameters
+    await engine.dispose()

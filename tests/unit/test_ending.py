@@ -1,0 +1,15 @@
+"""Every command is ended by signals as by Ctrl-C: none runs its work in any other way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prebuilds import cli
+
+
+@pytest.mark.parametrize("path", sorted(Path(cli.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_a_command_runs_its_work_to_be_ended_by_signals(path: Path) -> None:
+    runs = path.read_text().count("asyncio.run(")
+    assert runs == (path.stem == "ending"), "use prebuilds.cli.ending.run_command"

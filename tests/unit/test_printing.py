@@ -1,0 +1,64 @@
+"""What commands print: no text of others acts on a terminal, is read as markup, or passes for a line of ours."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from prebuilds.cli import main, output
+from prebuilds.cli.output import document, error, progress, say_line, table
+
+HOSTILE = ["[red]x[/red]", "[/]", "[link=http://evil]x[/link]", ":smile:", "\x1b]8;;http://evil\x1b\\x", "a\nforged"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_cell_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    table(("NAME", "ID"), [(text, 1)], empty="")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "ID"]
+    assert row.split() == [text.replace("\x1b", "\\x1b").replace("\n", "\\n"), "1"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_wait_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress(f"waiting, claim {text}"):
+        pass
+
+
+def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say_line("warning: a\nloop: running\x1b[1A\tb")
+    document({}, human="one\ntwo\x9b")
+    assert capsys.readouterr().out == "warning: a\\nloop: running\\x1b[1A\tb\none\ntwo\\x9b\n"
+
+
+def test_an_errors_further_lines_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
+    error("ProvisionFailed", "no\nloop: running, postgresql://u:secret@db/x")
+    assert capsys.readouterr().err == "error: ProvisionFailed: no\n  loop: running, postgresql://u:***@db/x\n"
+
+
+def test_json_is_ascii(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(output, "AS_JSON", True)
+    document({"text": "\x7f\x9b\u202e\x1b[/]"})
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    assert shown.isascii()
+    assert json.loads(shown) == {"text": "\x7f\x9b\u202e\x1b[/]"}
+
+
+def test_what_nobody_caught_is_printed_escaped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise RuntimeError("a\x1b[2J\nerror: Forged: postgresql://u:secret@db/x")
+
+    ends: list[int] = []
+    monkeypatch.setattr("prebuilds.cli.run", fail)
+    monkeypatch.setattr("os._exit", ends.append)
+    main()
+    told = capsys.readouterr().err.splitlines()
+    assert ends == [1]
+    assert told[-2:] == ["    RuntimeError: a\\x1b[2J", "    error: Forged: postgresql://u:***@db/x"]
+    assert all(line.startswith("    ") for line in told)

@@ -12,12 +12,13 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.plain_text import LINES, escape
-from prebuilds.provisioners.base import InvalidSource, Provisioned
+from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
+from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 # Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
@@ -131,6 +132,8 @@ async def end_build(
             build_id=build_id,
             data={"transition": facts.transition, "stage": facts.stage, "error": error},
         )
+        if error_type == OwnedByAnother.__name__:
+            await quarantine(connection, facts.workspace_id, error or error_type)
         served = Served()
         if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
             await serve_waiters(connection, facts.preset_id, served)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -99,8 +98,9 @@ async def test_a_forgotten_claim_keeps_its_workspace(
         back.engine, "SELECT error_type FROM workspace_builds WHERE workspace_id = :id AND number = 2", id=prebuild
     )
     assert build.error_type == "OwnedByAnother"
-    row = await one(back.engine, "SELECT next_action_at FROM workspaces WHERE id = :id", id=prebuild)
+    row = await one(back.engine, "SELECT next_action_at, quarantined_at FROM workspaces WHERE id = :id", id=prebuild)
     assert row.next_action_at is None, "no second try: it would be refused, too"
+    assert row.quarantined_at is not None
     assert told_to(host, prebuild) == "alice"
     assert await host.runs(prebuild)
 
@@ -114,10 +114,10 @@ async def test_a_forgotten_claim_is_not_deleted_with_the_pool(
     assert outcome.status is BuildStatus.FAILED
     assert await host.runs(prebuild)
     row = await one(
-        back.engine, "SELECT deleted_at, next_action_at - now() AS wait FROM workspaces WHERE id = :id", id=prebuild
+        back.engine, "SELECT deleted_at, next_action_at, quarantine_reason FROM workspaces WHERE id = :id", id=prebuild
     )
-    assert row.deleted_at is None
-    assert timedelta(seconds=5) < row.wait <= timedelta(seconds=10), "with a pause"
+    assert (row.deleted_at, row.next_action_at) == (None, None), "it stays until a person decides"
+    assert "was given to alice by claim alices" in row.quarantine_reason
 
 
 async def test_what_a_claim_marked_is_no_orphan_to_remove(

@@ -58,7 +58,10 @@ NOBODY = {"owner": "prebuilds", "claimed": False, "claim_id": None}
         ({"owner": "bob", "previous_owners": ["alice@example.com"]}, True),
         ({"owner": "bob"}, False),  # the same claim id again, in a restored database
         ({"claim_id": "job-8"}, False),
-        ({"claim_id": None}, False),
+        ({"claim_id": None}, True),  # given back by a transfer, after a restore that has forgotten the claim
+        ({"claim_id": "job-8", "previous_owners": ["bob"]}, True),  # the same, after another claim of it
+        ({"claim_id": "job-8", "owner": "bob", "previous_owners": ["alice@example.com"]}, False),
+        ({"claim_id": None, "owner": "bob"}, False),
         (NOBODY, False),
         (NOBODY | {"build_number": 9}, False),
         ({"claimed": False}, False),

@@ -23,7 +23,7 @@ from prebuilds.store.restoring import restored
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.witness import HostWitness
-from tests.builders import SOURCE, apply_file, find_preset, make_preset
+from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, snapshot_of
 from tests.rows import do, events, one
 
@@ -117,8 +117,9 @@ async def test_passes_write_nothing_and_pool_builds_are_not_begun(engine: AsyncE
 
 async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine, store: ClaimStore) -> None:
     marked = await make_preset(engine, template="marked", instances=1)
-    await apply_file(engine, {"name": "small", "instances": 1}, template="unmarked", source={**SOURCE, "claim": False})
-    unmarked = await find_preset(engine, template="unmarked")
+    unmarked = await make_preset(engine, template="unmarked", instances=1)
+    # As with a driver of others that keeps no mark; ours always do.
+    await do(engine, "UPDATE template_versions SET hands_over = false WHERE id = :id", id=unmarked.version_id)
     [replaced], [kept] = await make_ready(engine, marked, 1), await make_ready(engine, unmarked, 1)
     [not_begun] = await record_prebuilds(engine, marked, 1)
     await store_history.report_restored(engine, "host h1: event 7 was seen")

@@ -29,7 +29,14 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.container_claim import hand_over, tail_of
 from prebuilds.provisioners.container_engine import Container, Engine, Engines
-from prebuilds.provisioners.container_mark import OWNER_LABEL, check_labels, check_owner, leave_owner, mark_in
+from prebuilds.provisioners.container_mark import (
+    OWNER_LABEL,
+    check_labels,
+    check_owner,
+    leave_owner,
+    mark_in,
+    mark_volume,
+)
 from prebuilds.provisioners.container_masking import masked
 from prebuilds.provisioners.container_ready import is_ready
 from prebuilds.provisioners.container_record import Seen
@@ -46,7 +53,7 @@ from prebuilds.provisioners.container_spec import (
     values_of,
 )
 from prebuilds.provisioners.finishing import to_the_end
-from prebuilds.provisioners.marks import Mark, told_in_inventory
+from prebuilds.provisioners.marks import Mark, file_told_in_inventory, told_in_inventory
 from prebuilds.provisioners.process_source import fill
 
 POLL_S = 0.05
@@ -77,7 +84,7 @@ class ContainerProvisioner:
         async with self._engines.open() as engine:
             before = await self._find(engine, wanted.workspace_id)
             if not wanted.trial:
-                await check_owner(engine, wanted)
+                await self._check_mark(engine, wanted)
         paths = set(_replaced(wanted))
         if before is not None:
             spec = resolve(parse_source(wanted.source), wanted)
@@ -90,6 +97,7 @@ class ContainerProvisioner:
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             before, mark = await self._enter(engine, wanted)
             await leave_owner(engine, wanted, mark)
+            self._seen.keep_mark(wanted)
             try:
                 container = await self._ensure_runs(engine, source, wanted, before, progress)
                 container = await self._wait_ready(engine, wanted)
@@ -107,6 +115,7 @@ class ContainerProvisioner:
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             before, mark = await self._enter(engine, wanted)
             await leave_owner(engine, wanted, mark)
+            self._seen.keep_mark(wanted)
             container = await self._ensure_runs(engine, source, wanted, before, progress)
             container = await self._wait_ready(engine, wanted)
             if source.claim is not None:
@@ -131,6 +140,7 @@ class ContainerProvisioner:
                 await engine.remove(container.name)
                 progress(f"container {container.name} is removed")
             await self._remove_volumes(engine, wanted.workspace_id)
+            self._seen.forget_mark(wanted.workspace_id)
 
     async def probe(self, workspace_id: UUID) -> bool:
         async with self._engines.open() as engine:
@@ -154,7 +164,8 @@ class ContainerProvisioner:
                 running=running,
                 created_at=created_at,
                 epoch=_epoch(labels.get(EPOCH_LABEL)),
-                **told_in_inventory(claimed.get(workspace_id)),
+                **told_in_inventory(claimed.get(workspace_id))
+                or file_told_in_inventory(self._seen.owner(workspace_id)),
             )
         await asyncio.to_thread(self._seen.forget_old, items)
         return [items[workspace_id] for workspace_id in sorted(items)]
@@ -184,10 +195,15 @@ class ContainerProvisioner:
         """What exists and the mark that it carries, once it is sure that both are this call's and no later build was
         here."""
         found = await self._find(engine, wanted.workspace_id)
-        mark = await check_owner(engine, wanted)
+        mark = await self._check_mark(engine, wanted)
         made_by = int(found.labels[BUILD_LABEL]) if found is not None else 0
         self._seen.enter(wanted.workspace_id, wanted.build_number, made_by)
         return found, mark
+
+    async def _check_mark(self, engine: Engine, wanted: Provision) -> Mark | None:
+        """The mark on the engine, once neither it nor this host's copy speaks against the call."""
+        self._seen.check_mark(wanted)
+        return await check_owner(engine, wanted)
 
     async def _ensure_runs(
         self, engine: Engine, source: ContainerSource, wanted: Provision, before: Container | None, progress: Progress
@@ -222,6 +238,8 @@ class ContainerProvisioner:
         if container is not None:
             await engine.remove(container.name)
         await self._remove_volumes(engine, wanted.workspace_id, {BUILD_LABEL: str(wanted.build_number)})
+        if await engine.volume_labels(mark_volume(wanted.deployment_id, wanted.workspace_id)) is None:
+            self._seen.forget_mark(wanted.workspace_id)
 
     async def _remove_volumes(
         self, engine: Engine, workspace_id: UUID, also: Mapping[str, str] = MappingProxyType({})

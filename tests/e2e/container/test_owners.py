@@ -48,6 +48,20 @@ async def test_with_the_state_folder_lost_nobody_gets_a_claimed_container(
     await anew.destroy(later(alices), log)
 
 
+async def test_a_pruned_mark_is_known_to_the_host_and_left_again(driver: ContainerProvisioner, podman: Podman) -> None:
+    build = wanted(SLEEP)
+    await driver.apply(build, log)
+    alices = claimed(build, claim_id="alices")
+    await driver.claim(alices, log)
+    podman("volume", "prune", "--force")
+    assert f"{name_of(build)}.owner" not in everything(podman)
+    with pytest.raises(OwnedByAnother, match="given to alice by claim alices"):
+        await driver.destroy(later(build), log)
+    assert [item.claimed_by for item in await driver.inventory()] == ["alice"]
+    await driver.claim(alices, log)
+    assert f"{name_of(build)}.owner" in everything(podman)
+
+
 async def test_the_next_workspace_sees_no_byte_of_the_one_before(
     driver: ContainerProvisioner, podman: Podman, tmp_path: Path
 ) -> None:

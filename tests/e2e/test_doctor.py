@@ -29,7 +29,7 @@ from tests.workflow.conftest import binary
 PATIENCE_S = 60.0
 NAMES = [
     *("settings", "database", "schema_version", "temporal", "deployment", "search_attributes", "task_queues"),
-    *("clock_skew", "loop", "presets", "notifications", "fairness"),
+    *("clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
@@ -127,7 +127,15 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
 
 def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
-    assert well(checks) == {"settings", "database", "schema_version", "clock_skew", "presets", "notifications"}
+    assert well(checks) == {
+        "settings",
+        "database",
+        "schema_version",
+        "clock_skew",
+        "history",
+        "presets",
+        "notifications",
+    }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]
 

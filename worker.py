@@ -6,6 +6,11 @@ is taken, what runs gets ten seconds to end, and what does not is taken up by an
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take half a second: secrets are in the environment from the start
+    from prebuilds.undumpable import close_to_others
+
+    close_to_others()
+
 import argparse
 import asyncio
 import contextlib
@@ -16,7 +21,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -112,6 +117,7 @@ async def serve(
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
+            background.append(partial(provisioners.trim_logs, settings.state_dir))
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "control" in options.roles:

@@ -51,6 +51,8 @@ class Provision(BaseModel):
     source: dict[str, Any]
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
+    claim_parameter_names: tuple[str, ...] = ()
+    """What claims of its preset may bring, which is secret. A driver that cannot keep it so says so at the start."""
     claimed: bool = False
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -22,7 +21,7 @@ from pydantic import (
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.process_source import placeholders_of
+from prebuilds.provisioners.process_source import parse_memory, placeholders_of
 from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
@@ -37,7 +36,6 @@ SMALL_SOURCE: dict[str, Any] = {
     "stop_timeout": "0s",
 }
 """What the conformance kit makes, unless it is given another."""
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def _check_text(text: str) -> str:
@@ -61,20 +59,10 @@ def _check_absolute(text: str) -> str:
     return text
 
 
-def _parse_memory(value: Any) -> Any:
-    """Bytes, from a number or from text such as `512m` or `2g`."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
-    if found is None:
-        raise ValueError("must be bytes, or a number with a unit, such as 512m or 2g")
-    return int(found[1]) * UNITS[found[2]]
-
-
 Text = Annotated[str, AfterValidator(_check_text)]
 Address = Annotated[str, AfterValidator(_check_address)]
 Absolute = Annotated[str, AfterValidator(_check_absolute)]
-Memory = Annotated[int, BeforeValidator(_parse_memory), Field(ge=MEMORY_MIN)]
+Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=MEMORY_MIN)]
 Words = Annotated[list[Text], Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import string
@@ -9,14 +10,25 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.vocabulary import Duration
 
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "organization", "template", "preset", "folder")
 PARAMETER = "param."
+LOG_MAX = 16 * 1024 * 1024
 
 
 def placeholders_of(text: str) -> list[str]:
@@ -66,7 +78,18 @@ def _check_signal(name: str) -> str:
     return name
 
 
+def parse_memory(value: Any) -> Any:
+    """Bytes, from a number or from text such as `512m` or `2g`."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
+    if found is None:
+        raise ValueError("must be bytes, or a number with a unit, such as 512m or 2g")
+    return int(found[1]) * UNITS[found[2]]
+
+
 Text = Annotated[str, AfterValidator(_check_text)]
+Memory = Annotated[int, BeforeValidator(parse_memory)]
 SignalName = Annotated[str, AfterValidator(_check_signal)]
 
 
@@ -115,6 +138,11 @@ class ProcessSource(Part):
     stop_timeout: Duration = timedelta(seconds=5)
     claim: OnClaim | Literal[False] = OnClaim()
     """What its hand-over does; false: nothing, so that a claim needs no build of the provisioner's."""
+    isolation: Literal["none"] | None = None
+    """`none`: it takes claim parameters, which are secret, also on a host where workspaces can read each other's files.
+    On a host that can separate them it changes nothing."""
+    log_max: Annotated[Memory, Field(ge=64 * 1024)] = LOG_MAX
+    """Bytes of its log that are kept, at least half of them."""
 
     @field_validator("command", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from prebuilds.api import StackUnreachable
-from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
+from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public_environment, start_child
 
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
@@ -184,7 +184,10 @@ def _settings(*, durable: bool) -> str:
 
 def _environment() -> dict[str, str]:
     """Ours without what would change the server's mind about where it is."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    return {k: v for k, v in public_environment().items() if not k.startswith("PG")} | {
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
 
 
 def _as_somebody(folder: Path, program: Path) -> list[str]:

@@ -6,7 +6,7 @@ is taken, what runs gets ten seconds to end, and what does not is taken up by an
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports, which take half a second: secrets are in the environment from the start
+if __name__ == "__main__":  # before the imports, which take half a second: the environment holds secrets already
     from prebuilds.undumpable import close_to_others
 
     close_to_others()
@@ -47,6 +47,7 @@ from prebuilds.operations import Operations
 from prebuilds.plain_text import escape
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.process_ids import tell_isolation
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -110,6 +111,7 @@ async def serve(
             host = host_id(settings.state_dir)
             witness = HostWitness(engine, settings.state_dir, host)
             await witness.contact()
+            tell_isolation(settings.state_dir)
             await provisioners.restore(settings.state_dir)
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
             prober = Prober(engine, dispatcher, driver, options.queues, host, witness)

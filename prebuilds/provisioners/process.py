@@ -1,9 +1,9 @@
 """The `process` driver: a workspace is a command that runs on this host, in a folder and a process group of its own.
 
 It needs no privileges. Where the worker may use user ids for workspaces, each has one of its own (`process_ids`); else
-all run as the worker's user, and nothing keeps them apart. The process outlives the worker that started it, and is found again by its
-record, or by its tag where a crash came between starting and recording. On claim it is told its owner by a file, and
-by a signal where the template names one.
+all run as the worker's user, and nothing keeps them apart. The process outlives the worker that started it, and is
+found again by its record, or by its tag where a crash came between starting and recording. On claim it is told its
+owner by a file, and by a signal where the template names one.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class ProcessProvisioner:
         return []  # a hand-over writes a file and sends a signal; it never replaces anything
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        self._refuse_readable_secrets(wanted)
+        self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             is_new = before is None or before.made_by == wanted.build_number
@@ -117,7 +117,7 @@ class ProcessProvisioner:
         return self._provisioned(record)
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        self._refuse_readable_secrets(wanted)
+        self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._folders.refuse_stale(wanted.workspace_id, wanted.build_number)
             how = parse_source(wanted.source).claim
@@ -326,21 +326,6 @@ class ProcessProvisioner:
             if (claim_file := folders.claim_file(workspace_id)).exists():
                 os.chown(claim_file, user, user)
         return user
-
-    def _refuse_readable_secrets(self, wanted: Provision) -> None:
-        """Raises:
-        InvalidSource: Others could read what a claim brings, and the template does not say that it may be so.
-        """
-        names = sorted({*wanted.claim_parameter_names, *wanted.claim_parameters})
-        if not names or parse_source(wanted.source).isolation is not None:
-            return
-        isolation = self._users.isolation()
-        if isolation.ids is None:
-            what = (
-                f"claims bring {', '.join(names)}, which other workspaces on this host can read ({isolation.why_not})"
-            )
-            message = f"{what}; say `isolation: none` to allow it, or give workspaces user ids of their own"
-            raise InvalidSource(f"source.isolation: {message}", {"source.isolation": message})
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.remove(workspace_id, build_number)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import sys
@@ -24,12 +25,15 @@ from uuid import UUID
 import psutil
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.confined import run_confined
 from prebuilds.provisioners.host import PASSABLE, PRIVATE, host_id, make_folder
 from prebuilds.provisioners.process_folder import write_whole
 from prebuilds.provisioners.process_host import KILL_GRACE_S, start_of
+from prebuilds.provisioners.process_source import parse_source
 from prebuilds.user_ids import VARIABLE, parse_user_ids
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FIRST = 0x7000_0000
 """No distribution and no systemd gives out ids between here and 0x7FFF0000, and all programs take them."""
@@ -76,6 +80,13 @@ def find_isolation(state_dir: Path) -> Isolation:
     return Isolation(None if obstacle else ids, obstacle or "", required=asked is not None)
 
 
+def tell_isolation(state_dir: Path) -> None:
+    """Log at a worker's start that it does not separate `process` workspaces, and why."""
+    found = find_isolation(state_dir)
+    if found.ids is None:
+        logger.warning("Workspaces of the process driver are not isolated", extra={"why": found.why_not})
+
+
 def _default_ids(state_dir: Path) -> range:
     """Chosen by the host's id, so that two deployments on one machine hardly ever share any."""
     try:
@@ -119,7 +130,7 @@ def _is_mapped(ids: range, table: str) -> bool:
 
 
 def closed_folder(path: Path) -> Path | None:
-    """The first folder above *path*, also where links lead, that lets other users not through; None for none."""
+    """The first folder above *path*, also where links lead, that lets nobody else through; None for none."""
     for way in (path, Path(os.path.realpath(path))):
         for folder in reversed(way.parents):
             with contextlib.suppress(OSError):  # one that is not there yet is made passable
@@ -143,6 +154,19 @@ class UserIds:
         if found.required and found.ids is None:
             raise IsolationUnavailable(f"no workspace can run as a user id of its own here: {found.why_not}")
         return found
+
+    def refuse_readable_secrets(self, wanted: Provision) -> None:
+        """Raises:
+        InvalidSource: Others could read what a claim brings, and the template does not say that it may be so.
+        """
+        names = sorted({*wanted.claim_parameter_names, *wanted.claim_parameters})
+        if not names or parse_source(wanted.source).isolation is not None:
+            return
+        found = self.isolation()
+        if found.ids is None:
+            what = f"claims bring {', '.join(names)}, which other workspaces on this host can read ({found.why_not})"
+            message = f"{what}; say `isolation: none` to allow it, or give workspaces user ids of their own"
+            raise InvalidSource(f"source.isolation: {message}", {"source.isolation": message})
 
     def of(self, workspace_id: UUID) -> int | None:
         """The id that a workspace has; None for none."""
@@ -223,7 +247,7 @@ def find_program_for_others(program: str) -> str:
         if closed_folder(Path(path)) is None:
             return path
     where = (
-        f"{closed_folder(Path(found[0]))} lets other users not through" if found else "it is not on this host's PATH"
+        "it is not on this host's PATH" if not found else f"{closed_folder(Path(found[0]))} lets nobody else through"
     )
     message = f"a workspace's own user id cannot run {program}: {where}; install it where every user may run it"
     raise InvalidSource(f"source.command: {message}", {"source.command": message})

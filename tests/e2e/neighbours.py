@@ -52,7 +52,10 @@ async def look(driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPo
     build = wanted(own, claimed=True, owner="mallory", claim_parameters={"token": "hers"})
     hostile = await driver.apply(build, log)
     found = json.loads((Path(hostile.resources["folder"]) / "found.json").read_text())
-    return found | {"port": str(made.resources["port"]), "neighbour_still_serves": await driver.probe(home.workspace_id)}
+    return found | {
+        "port": str(made.resources["port"]),
+        "neighbour_still_serves": await driver.probe(home.workspace_id),
+    }
 
 
 async def main(state_dir: Path) -> None:

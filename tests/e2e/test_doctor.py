@@ -28,8 +28,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "database", "schema_version", "temporal", "deployment", "search_attributes", "task_queues"),
-    *("clock_skew", "loop", "history", "presets", "notifications", "fairness"),
+    *("settings", "isolation", "database", "schema_version", "temporal", "deployment", "search_attributes"),
+    *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")

@@ -21,6 +21,8 @@ from pydantic import (
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.container_binds import base_of
+from prebuilds.provisioners.container_bounds import Absolute, Bounds, files_outside
 from prebuilds.provisioners.process_source import parse_memory, placeholders_of
 from prebuilds.vocabulary import Duration
 
@@ -53,15 +55,8 @@ def _check_address(text: str) -> str:
     return text
 
 
-def _check_absolute(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/") or text == "/":
-        raise ValueError("must be a full path without .., such as /home/dev")
-    return text
-
-
 Text = Annotated[str, AfterValidator(_check_text)]
 Address = Annotated[str, AfterValidator(_check_address)]
-Absolute = Annotated[str, AfterValidator(_check_absolute)]
 Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=MEMORY_MIN)]
 Words = Annotated[list[Text], Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -85,6 +80,8 @@ class Mount(Part):
             raise ValueError("give exactly one of volume and bind")
         if self.bind is not None and not self.bind.startswith("/"):
             raise ValueError("bind must be a full path on the engine's host")
+        if self.bind is not None:
+            base_of(self.bind)
         return self
 
 
@@ -127,7 +124,7 @@ class OnClaim(Part):
     timeout: Duration = timedelta(seconds=60)
 
 
-class ContainerSource(Part):
+class ContainerSource(Bounds):
     """`source` of a template whose provisioner is `container`."""
 
     image: Annotated[Text, Field(min_length=1)]
@@ -140,6 +137,7 @@ class ContainerSource(Part):
     memory: Memory | None = None
     cpus: float | None = Field(default=None, gt=0)
     pids: int | None = Field(default=None, ge=1)
+    """4096 unless said."""
     network: Text | None = None
     ports: list[Port] = Field(default_factory=list)
     """Published, each on a free port of the engine's host. The first is the workspace's."""
@@ -207,6 +205,10 @@ class ContainerSource(Part):
         targets = [PurePosixPath(mount.target) for mount in self.mounts]
         if len(set(targets)) != len(targets):
             raise ValueError("mounts: two have the same target")
+        if self.read_only and self.claim is not None:
+            writable = [mount.target for mount in self.mounts if not mount.read_only]
+            if outside := files_outside([self.claim.file, *self.claim.files], writable):
+                raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
         if self.claim is None:
             for field, text in self.texts():
                 if named := OF_THE_OWNER.intersection(placeholders_of(text)):

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import StaleBuild
-from prebuilds.provisioners.host import make_folder
+from prebuilds.provisioners.host import make_folder, make_state_dir
 from prebuilds.provisioners.process_host import Found
 from prebuilds.provisioners.process_log import read_end
 from prebuilds.provisioners.process_source import LOG_MAX, Ready
@@ -78,7 +78,11 @@ class Record(BaseModel):
 
 
 class Folders:
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, private: bool = False) -> None:
+        """Args:
+        private: The folder is a driver's own below the state folder, and nobody else's user passes through it.
+        """
+        self._state_dir, self._private = state_dir, private
         self.root = state_dir / "workspaces"
         self.ports = state_dir / "ports"
         self._gone = self.root / ".gone"
@@ -164,6 +168,10 @@ class Folders:
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
         """One effect on a workspace at a time, also between processes; a killed holder holds it no more."""
+        if self._private:
+            make_folder(self._state_dir)
+        else:
+            make_state_dir(self._state_dir)
         make_folder(self.root)
         make_folder(self._locks)
         path, pause = self._locks / str(workspace_id), LOCK_POLL_S

@@ -52,7 +52,7 @@ class Record(BaseModel):
 class TerraformFolders:
     def __init__(self, state_dir: Path) -> None:
         self.root = state_dir / "terraform"
-        self._folders = Folders(self.root)
+        self._folders = Folders(self.root, private=True)
 
     def folder(self, workspace_id: UUID) -> Path:
         return self._folders.folder(workspace_id)

@@ -74,6 +74,7 @@ class EmbeddedPostgres:
         """
         for folder in (self._folder, self._socket_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_another_s(self._socket_dir)
         self._refuse_other_major()
         self._end_leftover()
         self._somebody = _as_somebody(self._folder, self._bin / "postgres")
@@ -221,6 +222,18 @@ def _has_name(user_id: int) -> bool:
         return bool(pwd.getpwuid(user_id).pw_name)
     except KeyError:
         return False
+
+
+def _refuse_another_s(folder: Path) -> None:
+    """Raises:
+    StackUnreachable: The socket's folder, whose name in /tmp can be guessed, was made by another user.
+    """
+    owner = folder.lstat().st_uid
+    if folder.is_symlink() or owner not in ((os.geteuid(), NOBODY) if os.geteuid() == 0 else (os.geteuid(),)):
+        raise StackUnreachable(
+            f"{folder} is for PostgreSQL's socket and belongs to user {owner}, who could answer in its place: "
+            "remove it, or name a shorter PREBUILDS_STATE_DIR"
+        )
 
 
 def _succeeds(command: list[str]) -> bool:

@@ -38,7 +38,7 @@ def memory(pid: str) -> bytes:
     return found
 
 
-def main(state_dir: str, worker: str, neighbour: str, sockets: list[str]) -> None:
+def main(state_dir: str, worker: str, neighbour: str, sockets: list[str], guessed: list[str]) -> None:
     found: dict[str, object] = {}
     for what in ("environ", "cmdline"):
         text = b"".join(read(f"/proc/{pid}/{what}") for pid in os.listdir("/proc") if pid.isdigit())
@@ -51,6 +51,7 @@ def main(state_dir: str, worker: str, neighbour: str, sockets: list[str]) -> Non
         for name in names:
             if secrets := SECRET.findall(read(os.path.join(folder, name))):
                 files.setdefault(name, []).extend(sorted({secret.decode() for secret in secrets}))
+    found["guessed"] = sorted(os.path.basename(path) for path in guessed if read(path))
     found["files"], found["folders"] = files, sorted(listed)
     for pid in (worker, neighbour):  # what they hold open, whatever its name
         for link in glob.glob(f"/proc/{pid}/fd/*"):
@@ -75,4 +76,4 @@ def main(state_dir: str, worker: str, neighbour: str, sockets: list[str]) -> Non
     time.sleep(1000)
 
 
-main(*sys.argv[1:4], sys.argv[4:])  # type: ignore[arg-type]
+main(*sys.argv[1:4], sys.argv[4:6], sys.argv[6:])  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from tests.e2e.process_steps import driver_in, log
 from tests.e2e.provisions import later, wanted
 
 HOSTILE = Path(__file__).with_name("hostile.py").read_text().replace("{", "{{").replace("}", "}}")  # no placeholders
+GUESSED = ("claim.json", "process.json", "log", "home/notes")
 
 
 def give_up_capabilities() -> None:
@@ -31,14 +32,19 @@ def give_up_capabilities() -> None:
     libc.capset(ctypes.byref((ctypes.c_uint32 * 2)(0x20080522, 0)), ctypes.byref((ctypes.c_uint32 * 6)()))
 
 
-def write_terraform_state(state_dir: Path) -> None:
+async def write_terraform_state(state_dir: Path) -> Path:
     folders, workspace_id = TerraformFolders(state_dir), uuid4()
-    folders.write(workspace_id, Record(made_by=1, build_number=1))
-    folders.state(workspace_id).write_text("SECRET-OF-TERRAFORM")
+    async with folders.locked(workspace_id):
+        folders.write(workspace_id, Record(made_by=1, build_number=1))
+    state = folders.state(workspace_id)
+    state.write_text("SECRET-OF-TERRAFORM")
     (state_dir / "terraform" / "terraform.rc").write_text("SECRET-OF-OPERATOR")
+    return state
 
 
-async def look(driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPostgres) -> dict[str, object]:
+async def look(
+    driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPostgres, state: Path
+) -> dict[str, object]:
     python = os.environ["PYTHON_FOR_ALL"]
     serve = [python, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
     home = wanted({"command": serve, "ready": {"tcp": True}, "isolation": "none"})
@@ -48,6 +54,9 @@ async def look(driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPo
     await driver.claim(taken, log)
     socket = f"{postgres.url.partition('host=')[2]}/.s.PGSQL.5432"
     words = [str(state_dir), str(os.getpid()), str(made.resources["pid"]), socket, str(made.resources["port"])]
+    folder = Path(made.resources["folder"]).parent  # whatever it cannot list, it may guess
+    guessed = [state, state_dir / "terraform" / "terraform.rc", *(folder / name for name in GUESSED)]
+    words += [str(path) for path in guessed]
     own = {"command": [python, "-c", HOSTILE, *words], "ready": {"file": "found.json"}, "isolation": "none"}
     build = wanted(own, claimed=True, owner="mallory", claim_parameters={"token": "hers"})
     hostile = await driver.apply(build, log)
@@ -60,12 +69,12 @@ async def look(driver: ProcessProvisioner, state_dir: Path, postgres: EmbeddedPo
 
 async def main(state_dir: Path) -> None:
     host_id(state_dir)
-    write_terraform_state(state_dir)
+    state = await write_terraform_state(state_dir)
     postgres = EmbeddedPostgres(state_dir / "postgres", durable=False)
     postgres.start()
     try:
         async with driver_in(state_dir) as driver:
-            print(json.dumps(await look(driver, state_dir, postgres)))
+            print(json.dumps(await look(driver, state_dir, postgres, state)))
     finally:
         postgres.stop()
 

@@ -27,7 +27,9 @@ async def running(driver: ProcessProvisioner) -> dict[UUID, bool]:
 async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
     """A driver that has its state there; in the end all that it has goes, and nothing with its tag may be left."""
     driver = ProcessProvisioner(folder)
-    yield driver
-    for item in await driver.inventory():
-        await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
+    try:
+        yield driver
+    finally:
+        for item in await driver.inventory():
+            await driver.destroy(wanted(SLEEP, 10_000, item.workspace_id), log)
     assert process_host.find_tagged((folder / "host-id").read_text()) == []

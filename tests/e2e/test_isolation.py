@@ -56,7 +56,7 @@ def look(state_dir: Path, *before: str, **env: str) -> Any:
 def test_with_ids_of_their_own_a_hostile_workspace_finds_nothing(open_folder: Path) -> None:
     found = look(open_folder / "state", PREBUILDS_PROCESS_UIDS="100000-165535")
     assert (found["environ"], found["cmdline"], found["memory"], found["files"]) == ([], [], [], {})
-    assert (found["folders"], found["signals"]) == ([], [])
+    assert (found["folders"], found["guessed"], found["signals"]) == ([], [], [])
     assert found["sockets"] == [found["port"]], "a port on 127.0.0.1 is open to everybody on the host, as documented"
     assert json.loads(found["claim"])["claim_parameters"] == {"token": "hers"}
     user = found["me"]["Uid"][0]

@@ -99,7 +99,8 @@ class Examination:
             return f"a worker of this user gives each `process` workspace a user id of its own ({ids})"
         if found.required:
             raise NotWell(f"no `process` workspace can start: {found.why_not}", SEE_ISOLATION)
-        return f"none: `process` workspaces of this user can read each other's files and secrets ({found.why_not})"
+        reason, _, _ = found.why_not.partition(";")
+        return f"`process` workspaces share a user and can read each other's files: {reason}"
 
     async def database(self) -> str:
         url = database_url(self._settings)

@@ -74,7 +74,7 @@ def find_isolation(state_dir: Path) -> Isolation:
     if text and asked is None:
         return Isolation(None, f"{VARIABLE} is none")
     if asked is None and os.geteuid() != 0:
-        return Isolation(None, f"the worker is not root; run it as root, or see {VARIABLE} in docs/operations.md")
+        return Isolation(None, f"not root; run workers as root, or see {VARIABLE} in docs/operations.md")
     ids = asked or _default_ids(state_dir)
     obstacle = _obstacle(ids, state_dir)
     return Isolation(None if obstacle else ids, obstacle or "", required=asked is not None)
@@ -109,8 +109,8 @@ def _obstacle(ids: range, state_dir: Path) -> str | None:
             )
     if closed := closed_folder(state_dir.absolute() / "workspaces"):
         return (
-            f"other users cannot reach {state_dir}, since {closed} lets nobody through; set PREBUILDS_STATE_DIR to a "
-            f"folder such as /var/lib/prebuilds, or run `chmod o+x {closed}`"
+            f"{closed} lets no other user through to the state folder; set PREBUILDS_STATE_DIR to a folder such as "
+            f"/var/lib/prebuilds, or run `chmod o+x {closed}`"
         )
     return None
 

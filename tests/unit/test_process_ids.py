@@ -100,7 +100,7 @@ def test_ids_that_the_operator_named_and_cannot_be_used_are_an_error(
     monkeypatch.setenv(VARIABLE, "none")
     assert UserIds(unprivileged).take(uuid4()) is None
     monkeypatch.delenv(VARIABLE)
-    assert "is not root" in find_isolation(unprivileged).why_not
+    assert "not root" in find_isolation(unprivileged).why_not
 
 
 def test_a_range_counts_as_there_only_when_the_container_has_all_of_it() -> None:

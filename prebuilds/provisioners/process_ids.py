@@ -40,6 +40,8 @@ DEFAULT_FIRST = 0x7000_0000
 DEFAULT_COUNT = 65_536
 DEFAULT_SLOTS = 4_094
 """Ranges of this size that fit there; a state folder's own is chosen by its host id."""
+USER = "workspace"
+"""For programs that ask by name; the system knows the id alone."""
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_PTRACE": 19}
 """What a worker needs to start, read, signal and remove what is another user's, and to find it by its environment."""
 OTHERS_MAY_PASS = 0o001
@@ -232,7 +234,7 @@ def _in_turn(ids: range, last: int | None) -> Iterator[int]:
 
 def own_environment(home: Path) -> dict[str, str]:
     """What a workspace with an id of its own has in place of the worker's: files in /tmp would outlive it."""
-    return {"TMPDIR": str(home / ".tmp")}
+    return {"TMPDIR": str(home / ".tmp"), "USER": USER, "LOGNAME": USER}
 
 
 def find_program_for_others(program: str) -> str:

@@ -1,4 +1,4 @@
-"""What a driver saves while it works: by the latest attempt of the latest build, and by nobody else. What it is told."""
+"""What a driver is given and saves: by the latest attempt of the latest build, and by nobody else."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ LOG_MODE = 0o600
 
 def public_environment() -> dict[str, str]:
     """Ours without our secrets, for servers whose environment other processes of this user can read."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREBUILDS_")}
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREBUILDS_", "PG"))}
 
 
 def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:

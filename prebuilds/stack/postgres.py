@@ -184,11 +184,8 @@ def _settings(*, durable: bool) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would change the server's mind about where it is."""
-    return {k: v for k, v in public_environment().items() if not k.startswith("PG")} | {
-        "LC_ALL": "C.UTF-8",
-        "TZ": "UTC",
-    }
+    """Ours without secrets, and without what would change the server's mind about where it is."""
+    return public_environment() | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def _as_somebody(folder: Path, program: Path) -> list[str]:

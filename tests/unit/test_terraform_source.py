@@ -33,6 +33,7 @@ FILES = {"main.tf": MAIN}
         ({"files": FILES, "binary": "bin/terraform"}, "source.binary"),
         ({"files": FILES, "env": ["AWS_REGION=x"]}, "source.env.0"),
         ({"files": FILES, "env": ["PREBUILDS_DATABASE_URL"]}, "source.env.0"),
+        ({"files": FILES, "env": ["PGPASSWORD"]}, "source.env.0"),
         ({"files": FILES, "parallelism": 0}, "source.parallelism"),
         ({"files": FILES, "address": "url"}, "source.address"),
         ({"files": FILES, "outputs": ["url"]}, "source.outputs"),

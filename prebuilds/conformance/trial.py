@@ -101,7 +101,9 @@ class Trial:
         return build.model_copy(update={"build_number": build.build_number + 1, **changes})
 
     def claiming(self, build: Provision) -> Provision:
-        return self.next(build, owner="alice", name=f"alice-{build.workspace_id.hex[:8]}", claimed=True)
+        return self.next(
+            build, owner="Alice.Smith@example.com", name=f"alice-{build.workspace_id.hex[:8]}", claimed=True
+        )
 
     def kept(self, build: Provision) -> Kept:
         return Kept(self.states.get(build.workspace_id))

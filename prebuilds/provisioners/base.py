@@ -16,6 +16,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError
+from prebuilds.owners import owner_slug
 from prebuilds.payloads import Replacement
 from prebuilds.plain_text import escape_all
 from prebuilds.vocabulary import Escaped
@@ -59,6 +60,11 @@ class Provision(BaseModel):
     """What the driver last saved or returned for this workspace, as it was."""
     trial: bool = False
     """Of a `plan` that no `claim` follows: nothing of it may be remembered."""
+
+    @property
+    def owner_slug(self) -> str:
+        """The owner's name, safe in host names and paths; no two owners have the same."""
+        return owner_slug(self.owner)
 
 
 class Provisioned(BaseModel):

@@ -23,11 +23,11 @@ from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.provisioners.container_binds import base_of
 from prebuilds.provisioners.container_bounds import Absolute, Bounds, files_outside
-from prebuilds.provisioners.process_source import parse_memory, placeholders_of
+from prebuilds.provisioners.process_source import parse_memory, placeholders_of, refuse_owner_in_script
 from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
-OF_THE_OWNER = frozenset({"owner", "name"})
+OF_THE_OWNER = frozenset({"owner", "owner_slug", "name"})
 """Placeholders whose value changes when a workspace is claimed. A parameter's may, too: the claim may set it."""
 MEMORY_MIN = 6 * 1024 * 1024
 """What the engine itself insists on."""
@@ -190,6 +190,19 @@ class ContainerSource(Bounds):
         except ValueError as error:
             raise ValueError("must be an IP address, such as 127.0.0.1") from error
         return text
+
+    @model_validator(mode="after")
+    def _no_owner_where_it_acts(self) -> ContainerSource:
+        for field in (
+            "image",
+            "user",
+            "network",
+        ):  # a name may be another image's digest, a group, or the host's network
+            if "owner" in placeholders_of(getattr(self, field) or ""):
+                raise ValueError(f"{field}: {{owner}} may be any text there; use {{owner_slug}}")
+        for words in ([*(self.entrypoint or ()), *(self.command or ())], (self.claim and self.claim.exec) or []):
+            refuse_owner_in_script(words)
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> ContainerSource:

@@ -71,6 +71,7 @@ def values_of(wanted: Provision) -> dict[str, str]:
         "workspace_id": str(wanted.workspace_id),
         "name": wanted.name,
         "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",

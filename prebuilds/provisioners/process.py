@@ -347,6 +347,7 @@ class ProcessProvisioner:
             "workspace_id": str(wanted.workspace_id),
             "name": wanted.name,
             "owner": wanted.owner,
+            "owner_slug": wanted.owner_slug,
             "organization": wanted.organization,
             "template": wanted.template,
             "preset": wanted.preset or "",

@@ -6,8 +6,10 @@ import re
 import shutil
 import signal
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import takewhile
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,8 +28,9 @@ from prebuilds.provisioners.base import InvalidSource
 from prebuilds.vocabulary import Duration
 
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "organization", "template", "preset", "folder")
+PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "owner_slug", "organization", "template", "preset", "folder")
 PARAMETER = "param."
+SHELLS = frozenset({"sh", "ash", "bash", "dash", "fish", "ksh", "mksh", "zsh"})
 LOG_MAX = 16 * 1024 * 1024
 
 
@@ -65,6 +68,25 @@ def fill(text: str, values: Mapping[str, str], field: str) -> str:
                 )
             parts.append(values[name])
     return "".join(parts)
+
+
+def refuse_owner_in_script(words: Sequence[str]) -> None:
+    """Owners may have any visible character in their names, so no name stands in what a shell runs.
+
+    Raises:
+        ValueError: A shell's script in *words* has {owner}.
+    """
+    for n, word in enumerate(words):
+        if PurePosixPath(word).name not in SHELLS:
+            continue
+        rest = list(words[n + 1 :])
+        options = list(takewhile(lambda option: option.startswith("-"), rest))
+        runs = any("c" in option and not option.startswith("--") for option in options)
+        if runs and any("owner" in placeholders_of(script) for script in rest[len(options) :][:1]):
+            raise ValueError(
+                "{owner} must not stand in a shell's script, which would run what is in the name; pass it as a word "
+                "behind the script, by env, or use {owner_slug}"
+            )
 
 
 def _check_text(text: str) -> str:
@@ -151,6 +173,12 @@ class ProcessSource(Part):
             raise ValueError(
                 "must be a list of words, such as [python3, -m, http.server]; nothing goes through a shell"
             )
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _no_owner_in_script(cls, value: list[str]) -> list[str]:
+        refuse_owner_in_script(value)
         return value
 
     @model_validator(mode="after")

@@ -149,6 +149,7 @@ def fill_variables(source: TerraformSource, wanted: Provision) -> dict[str, Any]
         "workspace_id": str(wanted.workspace_id),
         "name": wanted.name,
         "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",

@@ -103,8 +103,10 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         "prebuilds_stage": "create",
         "prebuilds_prebuild_count": 1,
     }
-    claimed = wanted.model_copy(update={"owner": "alice", "claimed": True})
-    assert inputs_of(source, module, claimed, "claim")["prebuilds_prebuild_count"] == 0
+    claimed = wanted.model_copy(update={"owner": "alice@example.com", "claimed": True})
+    told = inputs_of(source, module, claimed, "claim")
+    assert told["prebuilds_prebuild_count"] == 0
+    assert (told["prebuilds"]["owner"], told["prebuilds"]["owner_slug"]) == ("alice@example.com", claimed.owner_slug)
 
 
 def test_a_placeholder_without_a_value_names_its_variable() -> None:

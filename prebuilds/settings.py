@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     enabled: bool = True
     """Off: claims that ask for a prebuild are refused, pools are emptied."""
+    create_owners: bool = True
+    """Whether a claim with `create_owner` may add its owner to the organization."""
     backoff_interval: Duration = timedelta(minutes=1)
     backoff_lookback: Duration = timedelta(hours=1)
     failure_hard_limit: int = Field(default=3, ge=0, le=1000)

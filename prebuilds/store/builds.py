@@ -262,6 +262,7 @@ async def record_build(
     *,
     initiator_id: UUID | None = None,
     stage: Stage = Stage.NONE,
+    anew: bool = False,
 ) -> RecordedBuild:
     """Record one more build of a workspace, behind one that runs; asked again, it is the same build.
 
@@ -270,6 +271,7 @@ async def record_build(
 
     Args:
         initiator_id: Who asks; None for the workspace's owner.
+        anew: Also behind, or in place of, an unfinished build of this very kind: it was for another owner.
     Raises:
         WorkspaceNotFound: The workspace is deleted.
     """
@@ -277,7 +279,7 @@ async def record_build(
     if row is None:
         raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
     unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
-    if unfinished and row.latest_transition == transition:
+    if unfinished and row.latest_transition == transition and not anew:
         return RecordedBuild(UUID(str(row.build_id)), fresh=False)
     superseded = {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"}
     canceled = list(await connection.scalars(SUPERSEDE, superseded))

@@ -55,6 +55,8 @@ class Provision(BaseModel):
     claim_parameter_names: tuple[str, ...] = ()
     """What claims of its preset may bring, which is secret. A driver that cannot keep it so says so at the start."""
     claimed: bool = False
+    previous_owners: list[str] = Field(default_factory=list)
+    """Whom it was transferred from, the latest last. What it says of them, `claim` replaces by the owner of now."""
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
     """What the driver last saved or returned for this workspace, as it was."""

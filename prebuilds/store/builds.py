@@ -30,9 +30,9 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           b.attempt, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
-           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source,
-           p.claim_parameters AS claim_parameter_names
+           b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
+           t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
+           v.queue, v.source, p.claim_parameters AS claim_parameter_names
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
       JOIN organizations o ON o.id = t.organization_id JOIN users i ON i.id = b.initiator_id
@@ -364,6 +364,7 @@ def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: 
         claim_parameters=row.claim_parameters,
         claim_parameter_names=tuple(row.claim_parameter_names or ()),
         claimed=row.claimed_at is not None,
+        previous_owners=row.previous_owners,
         ready_timeout_s=row.ready_timeout.total_seconds(),
         state=state,
     )

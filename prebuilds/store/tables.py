@@ -199,6 +199,7 @@ workspaces = Table(
     Column("latest_transition", Text),
     Column("latest_status", Text),
     _time("latest_ended_at"),  # null: unfinished
+    Column("previous_owners", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # the latest last
     Column("kept", Boolean, nullable=False, server_default=text("false")),  # as evidence for good, by an operator
     Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # in a row
     _time("probe_failed_at"),

@@ -28,7 +28,14 @@ from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transiti
 USER = text("SELECT id, name, disabled_at FROM users WHERE key = :key")
 ENABLED = text(f"SELECT id FROM users WHERE key = :key AND disabled_at IS NULL AND id <> '{PREBUILDS_USER_ID}'")
 # By its foreign key this waits for a removal of the new owner that is under way; so it comes before the check.
-GIVE = text("UPDATE workspaces SET owner_id = :owner_id, name = :name WHERE id = :id RETURNING organization_id")
+# All owners before, and not the last one alone: nobody knows whom a hand-over that was cut off has told.
+GIVE = text("""
+    UPDATE workspaces w
+       SET owner_id = :owner_id, name = :name,
+           previous_owners = CASE WHEN w.owner_id = :owner_id THEN w.previous_owners
+                                  ELSE array_append(array_remove(w.previous_owners, u.name), u.name) END
+      FROM users u WHERE w.id = :id AND u.id = w.owner_id RETURNING w.organization_id
+""")
 MAY_OWN = text("""
     SELECT EXISTS (SELECT FROM users u JOIN organization_members m ON m.user_id = u.id
                     WHERE u.id = :owner_id AND u.disabled_at IS NULL AND m.organization_id = :organization_id)

@@ -40,6 +40,7 @@ async def test_a_transfer_is_a_claims_build_by_a_person_and_has_no_secrets(
     _, wanted = await begin_build(engine, done.build_id)
     assert wanted is not None
     assert (wanted.owner, wanted.name, wanted.claimed, wanted.claim_parameters) == ("bob", "desk", True, {})
+    assert wanted.previous_owners == ["alice"]
     assert [data for _, data in await events(engine, "transferred")] == [{"from": DEV, "to": "bob/desk"}]
     assert (await one(engine, "SELECT actor FROM events WHERE kind = 'transferred'")).actor == by
 
@@ -144,6 +145,16 @@ async def test_a_new_owner_who_was_not_told_is_told_by_the_next_start(engine: As
     await start_workspace(engine, "bob/dev", "ops")
     assert (await builds_of(engine, dev))[-1] == "start none pending bob"
     assert (await show_workspace(engine, "bob/dev")).id == dev
+
+
+async def test_a_driver_knows_every_owner_before(engine: AsyncEngine, store: ClaimStore) -> None:
+    dev = await claimed(engine, store)
+    await transfer_workspace(engine, DEV, "bob", "ops")
+    await transfer_workspace(engine, str(dev), "bob", "ops", name="mine")
+    back = await transfer_workspace(engine, "bob/mine", "alice", "ops")
+    _, wanted = await begin_build(engine, back.build_id)
+    assert wanted is not None
+    assert (wanted.owner, wanted.name, wanted.previous_owners) == ("alice", "mine", ["alice", "bob"])
 
 
 async def test_a_removed_owners_workspace_is_handed_on(engine: AsyncEngine, store: ClaimStore) -> None:

@@ -250,6 +250,7 @@ def upgrade() -> None:
         sa.Column("latest_transition", sa.Text(), nullable=True),
         sa.Column("latest_status", sa.Text(), nullable=True),
         sa.Column("latest_ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("previous_owners", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("kept", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("probe_failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("probe_failed_at", sa.DateTime(timezone=True), nullable=True),

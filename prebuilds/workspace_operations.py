@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -124,12 +124,9 @@ class WorkspaceOperations:
         match request.action:
             case "release":
                 return await self.release(request.workspace, request.by)
-            case "start_workspace":
-                return await self.start_workspace(request.workspace, request.by)
-            case "stop_workspace":
-                return await self.stop_workspace(request.workspace, request.by)
-            case "retry":
-                return await self.retry(request.workspace, request.by)
+            case "start_workspace" | "stop_workspace" | "retry":
+                ask: Callable[[str, str], Awaitable[WorkspaceChange]] = getattr(self, request.action)
+                return await ask(request.workspace, request.by)
             case "transfer":
                 if request.to is None:
                     raise InvalidInput.field("to", "is required: who gets the workspace")

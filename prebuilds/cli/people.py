@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, say, table
 from prebuilds.cli.system import actor
 
@@ -34,7 +34,7 @@ def add(organization: Organization, user: Users) -> None:
             done, human=f"{added}: added to {organization}" if added else "nothing to do: they are members already"
         )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @members.command()
@@ -48,7 +48,7 @@ def remove(organization: Organization, user: Users) -> None:
         if not output.AS_JSON:
             _tell(done, f"removed from {organization}", "is no member")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @members.command("list")
@@ -63,7 +63,7 @@ def list_members(organization: Organization) -> None:
             shown = [(m.user, m.disabled, m.workspaces) for m in rows]
             table(("USER", "DISABLED", "WORKSPACES"), shown, empty="no members")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @users.command()
@@ -77,7 +77,7 @@ def disable(user: Users) -> None:
         if not output.AS_JSON:
             _tell(done, "disabled", "is disabled already")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @users.command()
@@ -90,7 +90,7 @@ def enable(user: Users) -> None:
         enabled = ", ".join(u.user for u in done.users if u.changed)
         document(done, human=f"{enabled}: enabled" if enabled else "nothing to do: they are enabled already")
 
-    asyncio.run(go())
+    run_command(go())
 
 
 @users.command("list")
@@ -108,7 +108,7 @@ def list_users(disabled: Annotated[bool, typer.Option("--disabled", help="Only t
                 empty="nobody",
             )
 
-    asyncio.run(go())
+    run_command(go())
 
 
 def _tell(done: LeavingResult, what: str, already: str) -> None:

@@ -128,7 +128,7 @@ def transfer(
     async def ask(system: Operations) -> WorkspaceChange:
         return await system.transfer(workspace, to, by or actor(), name=name)
 
-    asyncio.run(_change(ask, wait, "{} is theirs already, and {}"))
+    run_command(_change(ask, wait, "{} is theirs already, and {}"))
 
 
 @app.command()

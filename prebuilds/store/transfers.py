@@ -31,11 +31,13 @@ ENABLED = text(f"SELECT id FROM users WHERE key = :key AND disabled_at IS NULL A
 # All owners before, and not the last one alone: nobody knows whom a hand-over that was cut off has told.
 GIVE = text("""
     UPDATE workspaces w
-       SET owner_id = :owner_id, name = :name,
-           previous_owners = CASE WHEN w.owner_id = :owner_id THEN w.previous_owners
+       SET owner_id = :owner_id, name = :name, claimed_at = coalesce(w.claimed_at, now()), quarantined_at = NULL,
+           quarantine_reason = NULL,
+           previous_owners = CASE WHEN w.owner_id = :owner_id OR w.claimed_at IS NULL THEN w.previous_owners
                                   ELSE array_append(array_remove(w.previous_owners, u.name), u.name) END
       FROM users u WHERE w.id = :id AND u.id = w.owner_id RETURNING w.organization_id
 """)
+QUARANTINED = text("SELECT quarantined_at IS NOT NULL FROM workspaces WHERE id = :id")
 MAY_OWN = text("""
     SELECT EXISTS (SELECT FROM users u JOIN organization_members m ON m.user_id = u.id
                     WHERE u.id = :owner_id AND u.disabled_at IS NULL AND m.organization_id = :organization_id)
@@ -58,6 +60,8 @@ async def transfer_workspace(
 ) -> TransferResult:
     """Hand a claimed workspace to another owner. It starts if it was stopped. It is theirs already: nothing changes.
 
+    A quarantined one is given back to whom it was claimed by before a restore, or to anybody.
+
     Args:
         reference: `owner/name`, or an id.
         to: Who gets it: an enabled member of its organization.
@@ -78,7 +82,8 @@ async def transfer_workspace(
         async with engine.begin() as connection:
             workspace_id, before = await _find(connection, reference, to, name)
             [row] = await read_lives(connection, [workspace_id])
-            refuse_prebuild(row)
+            if not await connection.scalar(QUARANTINED, {"id": workspace_id}):  # it may be a person's after all
+                refuse_prebuild(row)
             refuse_deletion(row)
             wanted = name or str(row.name)
             if same_owner(row.owner, to) and wanted == row.name:

@@ -11,15 +11,16 @@ from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, Pr
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.people import remove_all_members, switch_users
 from prebuilds.store.transfers import transfer_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
-from tests.postgres.owned_steps import DEV, FAILED, builds_of, claimed, run
+from tests.postgres.owned_steps import DEV, FAILED, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import claim, make_ready
-from tests.rows import events, one, rows_of
+from tests.rows import do, events, one, rows_of
 
 
 @pytest.fixture
@@ -155,6 +156,28 @@ async def test_a_driver_knows_every_owner_before(engine: AsyncEngine, store: Cla
     _, wanted = await begin_build(engine, back.build_id)
     assert wanted is not None
     assert (wanted.owner, wanted.name, wanted.previous_owners) == ("alice", "mine", ["alice", "bob"])
+
+
+async def test_a_quarantined_prebuild_is_given_to_a_person(engine: AsyncEngine) -> None:
+    [idle] = await make_ready(engine, await make_preset(engine), 1)
+    await do(
+        engine,
+        "UPDATE workspaces SET quarantined_at = now(), quarantine_reason = 'restored', claimable_preset_id = NULL,"
+        " claim_build_id = NULL",
+    )
+    done = await transfer_workspace(engine, str(idle), "alice", "ops", name="dev")
+    row = await row_of(engine, idle)
+    assert (done.changed, row.claimed_at is not None, row.quarantined_at, row.previous_owners) == (True, True, None, [])
+    assert (await builds_of(engine, idle))[-1] == "start claim pending alice"
+
+
+async def test_giving_the_old_claim_up_releases_nothing_of_the_new_owners(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
+    dev = await claimed(engine, store, claim_id="hers")
+    assert await give_up_claims(engine, ["hers"], "gone") == [dev]
+    await transfer_workspace(engine, DEV, "bob", "ops")
+    assert await give_up_claims(engine, ["hers"], "gone") == []
 
 
 async def test_a_removed_owners_workspace_is_handed_on(engine: AsyncEngine, store: ClaimStore) -> None:

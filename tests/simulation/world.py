@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 CLAIM_OWNERS = ("alice", "bob")
 FORGET = f"""
-    TRUNCATE organizations, organization_members, former_members, templates, template_versions, presets, preset_parameters,
+    TRUNCATE organizations, organization_members, templates, template_versions, presets, preset_parameters,
              preset_schedules, workspaces, workspace_builds, claims, claim_queue, resource_replacements, passes, events
              CASCADE;
     DELETE FROM users WHERE id <> '{PREBUILDS_USER_ID}';

@@ -162,7 +162,7 @@ BEGIN
         SELECT CASE WHEN v_preset.desired_instances IS NULL THEN 'no_pool'
                     WHEN EXISTS (SELECT FROM workspaces w
                                   WHERE w.preset_id = v_preset.id AND w.deleted_at IS NULL
-                                    AND w.owner_id = (SELECT id FROM users WHERE name = 'prebuilds')
+                                    AND w.owner_id = (SELECT id FROM users WHERE key = 'prebuilds')
                                     AND w.latest_transition = 'start'
                                     AND w.latest_status IN ('pending', 'running')) THEN 'starting'
                     WHEN s.paused THEN 'paused'

@@ -6,6 +6,11 @@ is taken, what runs gets ten seconds to end, and what does not is taken up by an
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which take half a second: the environment holds secrets already
+    from prebuilds.undumpable import close_to_others
+
+    close_to_others()
+
 import argparse
 import asyncio
 import contextlib
@@ -16,7 +21,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -42,6 +47,7 @@ from prebuilds.operations import Operations
 from prebuilds.plain_text import escape
 from prebuilds.probing import Prober
 from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.process_ids import tell_isolation
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
@@ -111,6 +117,7 @@ async def serve(
             host = host_id(settings.state_dir)
             witness = HostWitness(engine, settings.state_dir, host)
             await witness.contact()
+            tell_isolation(settings.state_dir)
             await provisioners.restore(settings.state_dir, deployment_id)
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
             prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
@@ -118,6 +125,7 @@ async def serve(
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
+            background.append(partial(provisioners.trim_logs, settings.state_dir, deployment_id))
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "control" in options.roles:

@@ -20,6 +20,7 @@ from prebuilds.api import (
 )
 from prebuilds.dispatch import Dispatcher
 from prebuilds.metrics import METRICS
+from prebuilds.owners import RESERVED_RULE, is_system
 from prebuilds.payloads import (
     ClaimPlace,
     ClaimQueued,
@@ -39,7 +40,7 @@ from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, request_hash
 from prebuilds.store.status import creation_is_held
-from prebuilds.vocabulary import PREBUILDS_USER, MissReason, OnEmpty
+from prebuilds.vocabulary import MissReason, OnEmpty
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
 T = TypeVar("T")
@@ -233,8 +234,8 @@ def check_request(request: Terms) -> Terms:
         InvalidInput: Naming each wrong field.
     """
     for field, user in (("owner", request.owner), ("initiator", request.asked_by)):
-        if user == PREBUILDS_USER:
-            raise InvalidInput.field(field, "prebuilds is the system's own user; name a person or a service")
+        if is_system(user):
+            raise InvalidInput.field(field, RESERVED_RULE)
     if request.template is not None:
         _template_path(request.template)
     else:

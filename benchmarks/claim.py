@@ -41,7 +41,8 @@ STATEMENT_CLIENTS = 8
 STATEMENT = """\
 SELECT * FROM claim_workspace(gen_random_uuid()::text, '\\x00', NULL,
     '{organization}', 't1', 'p' || (1 + (random() * 3)::int), '{organization}', '{organization}',
-    left(md5(random()::text), 30), NULL, NULL, NULL, '{{}}', 'fail', true, NULL, gen_random_uuid(), gen_random_uuid());
+    left(md5(random()::text), 30), NULL, NULL, NULL, '{{}}', 'fail', true, NULL, gen_random_uuid(), gen_random_uuid(),
+    NULL);
 """
 
 

@@ -17,6 +17,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from prebuilds.api import ClaimIdReused, InvalidInput, RequestCanceled, StackUnreachable, StoreUnavailable
 from prebuilds.connecting import reached, result_of, start_short
 from prebuilds.leaving import give_up
+from prebuilds.owners import same_owner
 from prebuilds.payloads import (
     ClaimId,
     ClaimRequest,
@@ -63,6 +64,7 @@ class ClaimsClient:
         on_empty: OnEmpty = OnEmpty.FAIL,
         wait_timeout: timedelta | None = None,
         on_timeout: Literal["fail", "create"] = "fail",
+        create_owner: bool = False,
         claim_id: ClaimId | None = None,
     ) -> ClaimResult:
         """Claim a workspace for a person.
@@ -77,6 +79,8 @@ class ClaimsClient:
             on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
             wait_timeout: How long to wait at most; None for five minutes.
             on_timeout: What to do when the wait was in vain.
+            create_owner: Make an unknown owner, or one who is no member, a member in the claim's own transaction; never
+                one who was removed or disabled.
             claim_id: Repeat a claim under its id to get the same answer; a new one unless said. Then a caller who is
                 cancelled, such as by a timeout, or who gets no answer from Temporal, gives the claim up: it is
                 cancelled, and what it has won all the same is released.
@@ -99,6 +103,7 @@ class ClaimsClient:
             "claim_parameters": dict(claim_parameters or {}),
             "on_empty": on_empty,
             "on_timeout": on_timeout,
+            "create_owner": create_owner,
         }
         if wait_timeout is not None:
             request["wait_timeout_seconds"] = wait_timeout.total_seconds()
@@ -235,14 +240,15 @@ def _new_id_unless(claim_id: str | None) -> str:
 
 def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
     """Refuse what is somebody else's: beside the worker, it may be told while another request under its id starts."""
-    if claimed is None or (claimed.owner, claimed.name) != (owner, name):
+    if claimed is None or claimed.name != name or not same_owner(claimed.owner, owner):
         raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
 
 
 def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:
     """Whether a workflow with the inputs *given* makes this very claim."""
     try:
-        return len(given) == 1 and parse_input(type(request), given[0], "claim") == request
+        asked = request.same_for_all_spellings()
+        return len(given) == 1 and parse_input(type(request), given[0], "claim").same_for_all_spellings() == asked
     except InvalidInput:
         return False
 

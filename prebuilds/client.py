@@ -52,7 +52,16 @@ from prebuilds.payloads import (
     parse_input,
 )
 from prebuilds.stack_file import expected_deployment
-from prebuilds.views import PresetRow, StatusPage, SystemStatus, WorkspaceChange, WorkspaceSettings
+from prebuilds.views import (
+    LeavingResult,
+    MembersResult,
+    PresetRow,
+    StatusPage,
+    SystemStatus,
+    TransferResult,
+    WorkspaceChange,
+    WorkspaceSettings,
+)
 from prebuilds.vocabulary import (
     CONTROL_QUEUE,
     ORCHESTRATOR_ID,
@@ -212,6 +221,43 @@ class PrebuildsClient(ClaimsClient):
             "autostart_schedule": autostart_schedule,
         }
         return WorkspaceSettings.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
+
+    async def transfer(
+        self, workspace: str, to: str, *, name: str | None = None, by: str = "operator"
+    ) -> TransferResult:
+        """Hand a claimed workspace to another owner. Returns once that is recorded; it is theirs already: unchanged.
+
+        Args:
+            to: Who gets it: an enabled member of the workspace's organization.
+            name: What they call it; None for the name it has.
+            by: Who asks; the build's initiator where that is an enabled user, else the new owner is.
+        """
+        request = OperatorRequest(action="transfer", workspace=workspace, to=to, name=name, by=by)
+        return TransferResult.model_validate(await self._operate(request))
+
+    async def add_members(self, organization: str, users: Sequence[str], by: str = "operator") -> MembersResult:
+        """Make people members of an organization, also those who are not known yet or were removed."""
+        request = OperatorRequest(action="add_members", organization=organization, users=list(users), by=by)
+        return MembersResult.model_validate(await self._operate(request))
+
+    async def remove_members(self, organization: str, users: Sequence[str], by: str = "operator") -> LeavingResult:
+        """Let people claim nothing more in an organization.
+
+        Returns:
+            Their workspaces there, which stay until somebody decides, and their claims that waited and end refused.
+        """
+        request = OperatorRequest(action="remove_members", organization=organization, users=list(users), by=by)
+        return LeavingResult.model_validate(await self._operate(request))
+
+    async def disable_users(self, users: Sequence[str], by: str = "operator") -> LeavingResult:
+        """Let people claim nothing more, in any organization and for anybody; as `remove_members` else."""
+        request = OperatorRequest(action="disable_users", users=list(users), by=by)
+        return LeavingResult.model_validate(await self._operate(request))
+
+    async def enable_users(self, users: Sequence[str], by: str = "operator") -> LeavingResult:
+        """Let people claim again who were disabled."""
+        request = OperatorRequest(action="enable_users", users=list(users), by=by)
+        return LeavingResult.model_validate(await self._operate(request))
 
     async def _change(self, action: WorkspaceAction, workspace: str, by: str) -> WorkspaceChange:
         request = OperatorRequest(action=action, workspace=workspace, by=by)

@@ -27,7 +27,7 @@ from prebuilds.binding import (
 from prebuilds.connecting import described
 from prebuilds.queues import queues_without_pollers
 from prebuilds.store.binding import binding_turn, read_binding, record_binding
-from prebuilds.store.engine import CONNECTION_LOST, database_named
+from prebuilds.store.engine import CONNECTION_LOST, database_named, reaching
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,10 @@ async def check_database(engine: AsyncEngine, database_url: str, expected: UUID 
 
     Raises:
         WrongDeployment: Says which deployment the database is.
+        StackUnreachable: It is away.
     """
-    database = await read_binding(engine, database_named(database_url))
+    with reaching("its deployment was read"):
+        database = await read_binding(engine, database_named(database_url))
     if expected not in (None, database.deployment_id):
         raise WrongDeployment(
             f"PREBUILDS_DEPLOYMENT names deployment {expected}, and {database} is another one; "

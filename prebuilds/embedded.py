@@ -9,6 +9,9 @@ to the start, so that a claim waits for no poll. It is answered once its transac
 recorded that, too: from then on its claim id has no other answer. All else is as with any claims worker: each claim is
 a workflow of its own, and a process that is killed in the middle of one leaves it to the deployment's other claims
 workers, which notice within the task timeout of 2 s. So a deployment keeps at least one of those.
+
+The database's password is in the service's memory then. Where workspaces run as the service's user, the service calls
+`prebuilds.undumpable.close_to_others()` first, so that they cannot read it (docs/security.md).
 """
 
 from __future__ import annotations

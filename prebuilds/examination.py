@@ -23,6 +23,7 @@ from prebuilds.connecting import START_TEMPORAL, connect, described
 from prebuilds.deployment import check_deployment
 from prebuilds.fairness import Fairness
 from prebuilds.passwords import hide_password
+from prebuilds.provisioners.process_ids import find_isolation
 from prebuilds.queues import queues_without_pollers
 from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
@@ -47,6 +48,7 @@ UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14
 MIGRATE = "run `prebuilds migrate` as a database user that owns the schema"
 REGISTER_ATTRIBUTES = "run `prebuilds init`, or have the cluster's operator add them with type Keyword"
 REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME` for each, then `prebuilds init`"
+SEE_ISOLATION = "set PREBUILDS_PROCESS_UIDS to ids that this host has, or to none to do without"
 CORRECT_CLOCKS = "have a time service such as chrony set the clocks of this machine, the database's and Temporal's"
 SEE_WHY_NO_PASS = (
     "see what fails in the log of `python worker.py --role control`, and what the loop waits for with "
@@ -89,6 +91,16 @@ class Examination:
         except InvalidInput as error:
             raise NotWell(str(error), f"correct or unset {' and '.join(error.details)}") from error
         return f"readable; state in {self._settings.state_dir}"
+
+    async def isolation(self) -> str:
+        found = find_isolation(self._settings.state_dir)
+        if found.ids is not None:
+            ids = f"{found.ids[0]}-{found.ids[-1]}"
+            return f"a worker of this user gives each `process` workspace a user id of its own ({ids})"
+        if found.required:
+            raise NotWell(f"no `process` workspace can start: {found.why_not}", SEE_ISOLATION)
+        reason, _, _ = found.why_not.partition(";")
+        return f"`process` workspaces share a user and can read each other's files: {reason}"
 
     async def database(self) -> str:
         url = database_url(self._settings)
@@ -257,6 +269,7 @@ class Step:
 
 STEPS = (
     Step("settings", Examination.settings, "correct the PREBUILDS_* variables"),
+    Step("isolation", Examination.isolation, SEE_ISOLATION, needs=("settings",)),
     Step("database", Examination.database, START_DATABASE, needs=("settings",)),
     Step("schema_version", Examination.schema_version, MIGRATE, needs=("database",)),
     Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from temporalio.service import RPCError
@@ -17,7 +17,8 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import no_such_workflow
 from prebuilds.dispatch import NUDGED_MAX
 from prebuilds.loop_status import loop_status
-from prebuilds.payloads import OperatorRequest
+from prebuilds.payloads import OperatorRequest, PeopleAction
+from prebuilds.people_operations import PeopleOperations
 from prebuilds.plain_text import check_plain
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
@@ -44,7 +45,6 @@ from prebuilds.views import (
     status_page,
 )
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
-from prebuilds.workspace_operations import WorkspaceOperations
 
 STATUS_BYTES_MAX = 400_000
 """Of one status through Temporal, which warns of a payload above 512 KiB and refuses one above 2 MiB."""
@@ -64,8 +64,8 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Operations(WorkspaceOperations):
-    """All of them: of the loop, presets and templates here, of workspaces and their builds inherited."""
+class Operations(PeopleOperations):
+    """All of them: of the loop, presets and templates here, of people, workspaces and their builds inherited."""
 
     settings: Settings
 
@@ -239,7 +239,9 @@ class Operations(WorkspaceOperations):
             case "resume":
                 return {"changed": await self.resume(request.by)}
             case _:
-                return (await self.request_of_workspace(request)).model_dump(mode="json")
+                of_people = request.action in get_args(PeopleAction)
+                carry_out = self.request_of_people if of_people else self.request_of_workspace
+                return (await carry_out(request)).model_dump(mode="json")
 
     async def _preset_id(self, preset: str) -> UUID:
         async with self.engine.connect() as connection:

@@ -7,7 +7,7 @@ Inputs arrive from other languages and from operators' keyboards, so public `run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from prebuilds.api import InvalidInput
+from prebuilds.owners import OwnerName, check_owner_name, owner_key
 from prebuilds.plain_text import check_plain
 from prebuilds.vocabulary import (
     NAME_LENGTH_MAX,
@@ -169,13 +170,14 @@ class ReconcilePresetResult(Payload):
 
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
-WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set"]
+WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set", "transfer"]
+PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
 
 
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
-    action: DeploymentAction | WorkspaceAction
+    action: DeploymentAction | WorkspaceAction | PeopleAction
     workspace: Text | None = None
     reason: Text | None = None
     by: Text = "operator"
@@ -190,6 +192,14 @@ class OperatorRequest(Payload):
     """To be set: empty or `none` for none; None leaves it as it is."""
     claim_ids: list[str] = Field(default_factory=list, max_length=CLAIMS_MAX)
     """Of a `release_claims`: those that were given up, to have what they have won released."""
+    to: Text | None = None
+    """Of a transfer: the new owner."""
+    name: Text | None = None
+    """Of a transfer: what they call it; None for the name it has."""
+    organization: Text | None = None
+    """Whose members are added or removed."""
+    users: list[Text] = Field(default_factory=list)
+    """Who is added, removed, disabled or enabled."""
 
 
 class InventoryInput(Payload):
@@ -274,9 +284,12 @@ class ClaimTerms(Payload):
     template: Text | None = None
     """`organization/template`, with `parameters`, in place of a preset."""
     parameters: Texts = Field(default_factory=dict)
-    owner: Text
-    initiator: Text | None = None
+    owner: OwnerName
+    initiator: OwnerName | None = None
     """Who asks; the owner unless said."""
+    create_owner: bool = False
+    """Whether an owner who is not known, or no member of the organization, is made one in the claim's transaction.
+    Nobody who was removed or disabled comes back by it."""
     autostart_schedule: Text | None = None
     next_start_at: Timestamp | None = None
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
@@ -295,6 +308,11 @@ class ClaimTerms(Payload):
     @property
     def asked_by(self) -> str:
         return self.owner if self.initiator is None else self.initiator
+
+    def same_for_all_spellings(self) -> Self:
+        """This request with its people by their keys, to be compared: `Alice` and `alice` are one owner."""
+        initiator = None if self.initiator is None else owner_key(self.initiator)
+        return self.model_copy(update={"owner": owner_key(self.owner), "initiator": initiator})
 
 
 class ClaimRequest(ClaimTerms):
@@ -371,3 +389,21 @@ def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]
     if len(names) != parts or not all(NAME_PATTERN.fullmatch(n) and len(n) <= NAME_LENGTH_MAX for n in names):
         raise InvalidInput.field(field, f"must be an id or a path such as {example}")
     return names
+
+
+def parse_workspace_path(text: str) -> tuple[str, str]:
+    """Split `owner/name` into the owner's name, which has no slash, and the workspace's.
+
+    Raises:
+        InvalidInput: Naming the field `workspace`.
+    """
+    owner, slash, name = text.partition("/")
+    try:
+        check_owner_name(owner)
+    except ValueError as error:
+        slash = ""
+        if owner and text.count("/") == 1:
+            raise InvalidInput.field("workspace", f"its owner {error}") from error
+    if not slash or not NAME_PATTERN.fullmatch(name) or len(name) > NAME_LENGTH_MAX:
+        raise InvalidInput.field("workspace", "must be an id or a path such as alice/alice-dev")
+    return owner, name

@@ -26,6 +26,7 @@ from prebuilds.store.control import Control
 from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
+from prebuilds.store.people import refuse_waiting
 from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID, ORCHESTRATOR_ID
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,9 @@ class Relay:
         return [*begun, *lost]
 
     async def _attend_queue(self) -> None:
-        """Wake waiters whose signal was lost; withdraw those that nobody stands behind any more."""
+        """Refuse waiters who may claim nothing any more; wake those whose signal was lost; withdraw those that nobody
+        stands behind."""
+        self._dispatcher.follow(Served(workflow_ids=await refuse_waiting(self._engine)))
         self._dispatcher.follow(await serve_all_waiters(self._engine))
         gone = []
         for waiter in await take_unattended(self._engine):

@@ -16,6 +16,7 @@ from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
 from prebuilds.stack_file import STACK_FILE, embedded_temporal, read_stack_file
 from prebuilds.state_key import parse_keys
+from prebuilds.user_ids import parse_user_ids
 from prebuilds.vocabulary import Duration, check_interval
 
 Orphans = Literal["remove", "report"]
@@ -33,6 +34,8 @@ class Settings(BaseSettings):
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     enabled: bool = True
     """Off: claims that ask for a prebuild are refused, pools are emptied."""
+    create_owners: bool = True
+    """Whether a claim with `create_owner` may add its owner to the organization."""
     backoff_interval: Duration = timedelta(minutes=1)
     backoff_lookback: Duration = timedelta(hours=1)
     failure_hard_limit: int = Field(default=3, ge=0, le=1000)
@@ -48,6 +51,16 @@ class Settings(BaseSettings):
     """Read where it is used; here it is only checked, so that a worker does not start with a wrong one."""
     deployment: UUID | None = None
     """Which deployment this must be: a database or a Temporal namespace of another one is refused."""
+
+    process_uids: str | None = None
+    """The user ids of `process` workspaces; read where it is used, and only checked here."""
+
+    @field_validator("process_uids")
+    @classmethod
+    def _are_user_ids(cls, value: str | None) -> str | None:
+        if value:
+            parse_user_ids(value)
+        return value
 
     @field_validator("state_key")
     @classmethod

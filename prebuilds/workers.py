@@ -63,7 +63,8 @@ async def claims_worker_on(
 ) -> AsyncIterator[Worker]:
     """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win."""
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        claims = ClaimActivities(engine, ClaimStore(pool, enabled=settings.enabled), dispatcher, settings.rules, won)
+        store = ClaimStore(pool, enabled=settings.enabled, create_owners=settings.create_owners)
+        claims = ClaimActivities(engine, store, dispatcher, settings.rules, won)
         yield worker_on(
             client,
             CLAIMS_QUEUE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +13,7 @@ from temporalio.client import Client
 from prebuilds.api import InvalidInput, WorkspaceNotFound
 from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import OperatorRequest, Payload, ReleasedClaims, ReleaseResult
-from prebuilds.store import evidence, jobs, owned, workspaces
+from prebuilds.store import evidence, jobs, owned, transfers, workspaces
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.views import (
     CancelResult,
@@ -21,6 +21,7 @@ from prebuilds.views import (
     JobRow,
     KeepResult,
     PruneResult,
+    TransferResult,
     WorkspaceChange,
     WorkspaceDetails,
     WorkspaceRow,
@@ -69,6 +70,13 @@ class WorkspaceOperations:
         """Change a claimed workspace's ttl (zero removes it) or autostart schedule (empty or `none` removes it)."""
         return await owned.set_workspace(self.engine, workspace, by, ttl=ttl, autostart=autostart)
 
+    async def transfer(self, workspace: str, to: str, by: str, *, name: str | None = None) -> TransferResult:
+        """Hand a claimed workspace to another owner, who is told as by a claim; it starts if it was stopped. It is
+        theirs already: nothing changes."""
+        done = await transfers.transfer_workspace(self.engine, workspace, to, by, name=name)
+        self._recorded(done)
+        return done
+
     def _recorded(self, done: WorkspaceChange) -> WorkspaceChange:
         if done.changed:
             self.dispatcher.cancel_builds(done.canceled_build_ids)
@@ -116,12 +124,13 @@ class WorkspaceOperations:
         match request.action:
             case "release":
                 return await self.release(request.workspace, request.by)
-            case "start_workspace":
-                return await self.start_workspace(request.workspace, request.by)
-            case "stop_workspace":
-                return await self.stop_workspace(request.workspace, request.by)
-            case "retry":
-                return await self.retry(request.workspace, request.by)
+            case "start_workspace" | "stop_workspace" | "retry":
+                ask: Callable[[str, str], Awaitable[WorkspaceChange]] = getattr(self, request.action)
+                return await ask(request.workspace, request.by)
+            case "transfer":
+                if request.to is None:
+                    raise InvalidInput.field("to", "is required: who gets the workspace")
+                return await self.transfer(request.workspace, request.to, request.by, name=request.name)
             case "set":
                 seconds = request.ttl_seconds
                 return await self.set_workspace(

@@ -15,6 +15,7 @@ organizations:
   - name: acme
     prebuilds: false
     members: [alice, bob]
+    members_exact: true
     templates:
       - name: python
         provisioner: process

@@ -22,7 +22,7 @@ _TEMPLATES = f"(SELECT id FROM templates WHERE organization_id = {_ORGANIZATION}
 _PRESETS = f"(SELECT p.id FROM presets p WHERE p.template_id IN {_TEMPLATES})"
 FILL = (
     "INSERT INTO organizations (id, name) VALUES (gen_random_uuid(), :organization)",
-    "INSERT INTO users (id, name) VALUES (gen_random_uuid(), :organization)",
+    "INSERT INTO users (id, name, key) VALUES (gen_random_uuid(), :organization, :organization)",
     f"""
     INSERT INTO organization_members (organization_id, user_id)
     SELECT o.id, u.id FROM organizations o, users u

@@ -68,7 +68,9 @@ def _lost(error: Exception) -> str | None:
 
 def main() -> None:
     from prebuilds.cli.ending import flush_all
+    from prebuilds.undumpable import close_to_others
 
+    close_to_others()  # first: the environment may hold the database's password, and `dev` runs beside workspaces
     try:
         code = run(sys.argv[1:])
     except Exception as error:

@@ -15,6 +15,7 @@ from prebuilds.cli import (
     inventory,
     jobs,
     logs,
+    people,
     presets,
     provisioners,
     restored,
@@ -58,6 +59,8 @@ for command in (
 app.add_typer(presets.app, name="presets")
 app.add_typer(templates.app, name="templates")
 app.add_typer(workspaces.app, name="workspaces")
+app.add_typer(people.members, name="members")
+app.add_typer(people.users, name="users")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(explain.app, name="explain")
 app.add_typer(provisioners.app, name="provisioners")

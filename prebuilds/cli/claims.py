@@ -39,6 +39,9 @@ def claim(
     on_timeout: Annotated[
         str | None, typer.Option(help="With --on-empty wait, in vain: fail (unless said) or create")
     ] = None,
+    create_owner: Annotated[
+        bool, typer.Option("--create-owner", help="Make the owner a member if they are not known yet")
+    ] = False,
     wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
 ) -> None:
     """Claim a workspace for a person."""
@@ -59,6 +62,7 @@ def claim(
             "next_start_at": next_start,
             "ttl_seconds": None if ttl is None else duration(ttl, "ttl").total_seconds(),
             "on_empty": on_empty,
+            "create_owner": create_owner,
         }
         waiting: dict[str, Any] = {}
         if timeout is not None:

@@ -157,6 +157,10 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
         case "claim_prebuilt":
             return f"claimed by {actor} as {data['owner']}/{data['name']}"
+        case "member_added" if "user" in data:
+            return f"{data['user']} added to {data['organization']} by {actor}"
+        case "transferred":
+            return f"{data['from']} handed to {data['to']} by {actor}"
         case "claim_created":
             return (
                 f"claim by {actor}: created {data['owner']}/{data['name']}, as nothing was ready: {data['miss_reason']}"

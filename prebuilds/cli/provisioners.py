@@ -71,6 +71,7 @@ def check(
         return await examine(subject, state_dir, tell=None if output.AS_JSON else _tell)
 
     with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
+        Path(folder).chmod(0o711)  # workspaces that run as users of their own pass through it
         outcomes = run_command(go(Path(folder)))
     count = {verdict: [one.verdict for one in outcomes].count(verdict) for verdict in Verdict}
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)

@@ -116,6 +116,22 @@ def set_(
 
 
 @app.command()
+def transfer(
+    workspace: Claimed,
+    to: Annotated[str, typer.Option(help="Who gets it: a member of its organization")],
+    name: Annotated[str | None, typer.Option(help="What they call it; the name it has unless said")] = None,
+    by: Annotated[str | None, typer.Option(help="Who asks; whoever is at the keyboard unless said")] = None,
+    wait: Wait = False,
+) -> None:
+    """Hand a workspace to another owner, who is told as by a claim. It starts if it was stopped."""
+
+    async def ask(system: Operations) -> WorkspaceChange:
+        return await system.transfer(workspace, to, by or actor(), name=name)
+
+    run_command(_change(ask, wait, "{} is theirs already, and {}"))
+
+
+@app.command()
 def keep(
     workspace: Annotated[str, typer.Argument(help="A prebuild: prebuilds/NAME, or an id")],
     undo: Annotated[bool, typer.Option("--undo", help="Let it go in its time again")] = False,

@@ -23,6 +23,7 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.vocabulary import PREBUILDS_USER
 
+OWNER = "Alice.Smith@example.com"
 LAST_BUILD = 1_000_000
 """Of the removal at a check's end: later than all others."""
 CLOCKS_APART = timedelta(minutes=5)
@@ -115,7 +116,7 @@ class Trial:
     def claiming(self, build: Provision) -> Provision:
         """The build that hands it over to alice; of the claim that its removal at the end is of, too."""
         short = build.workspace_id.hex[:8]
-        claim = {"owner": "alice", "name": f"alice-{short}", "claimed": True, "claim_id": f"alice/{short}"}
+        claim = {"owner": OWNER, "name": f"alice-{short}", "claimed": True, "claim_id": f"alice/{short}"}
         self._claims[build.workspace_id] = claim
         return self.next(build, **claim)
 

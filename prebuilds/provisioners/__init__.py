@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import UUID
 from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.process_log import TRIM_INTERVAL_S
 
 GROUP = "prebuilds.provisioners"
 
@@ -60,6 +62,14 @@ async def wait_restored(state_dir: Path, deployment_id: UUID, workspace_ids: Seq
 async def suspend(state_dir: Path, deployment_id: UUID) -> int:
     """End the workspaces that run on this host, to be brought back by `restore`. Returns how many ran."""
     return await ProcessProvisioner(state_dir, deployment_id).suspend()
+
+
+async def trim_logs(state_dir: Path, deployment_id: UUID) -> None:
+    """Bound the logs of this host's workspaces, every few seconds until it is cancelled."""
+    driver = ProcessProvisioner(state_dir, deployment_id)
+    while True:
+        await asyncio.sleep(TRIM_INTERVAL_S)
+        await driver.trim_logs()
 
 
 def reap() -> None:

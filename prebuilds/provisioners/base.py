@@ -20,6 +20,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError
+from prebuilds.owners import owner_slug
 from prebuilds.payloads import Replacement
 from prebuilds.plain_text import escape_all
 from prebuilds.vocabulary import Escaped
@@ -66,6 +67,8 @@ class Provision(BaseModel):
     source: dict[str, Any]
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
+    claim_parameter_names: tuple[str, ...] = ()
+    """What claims of its preset may bring, which is secret. A driver that cannot keep it so says so at the start."""
     claimed: bool = False
     """It was given to a person: `apply` and `claim` leave that claim's mark with the workspace (see `marks`)."""
     claim_id: str | None = None
@@ -77,6 +80,11 @@ class Provision(BaseModel):
     """What the driver last saved or returned for this workspace, as it was."""
     trial: bool = False
     """Of a `plan` that no `claim` follows: nothing of it may be remembered."""
+
+    @property
+    def owner_slug(self) -> str:
+        """The owner's name, safe in host names and paths; no two owners have the same."""
+        return owner_slug(self.owner)
 
 
 class Provisioned(BaseModel):

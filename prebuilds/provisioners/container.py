@@ -27,6 +27,7 @@ from prebuilds.provisioners.base import (
     Provision,
     Provisioned,
 )
+from prebuilds.provisioners.container_binds import check_links
 from prebuilds.provisioners.container_claim import hand_over, tail_of
 from prebuilds.provisioners.container_engine import Container, Engine, Engines
 from prebuilds.provisioners.container_mark import (
@@ -210,6 +211,8 @@ class ContainerProvisioner:
     ) -> Container:
         """The container that the source resolves to, running: the one there is, or a new one on the same volumes."""
         spec = resolve(source, wanted)
+        if self._engines.is_local:
+            await asyncio.to_thread(check_links, spec.binds)
         name = self._name(wanted.workspace_id)
         old = before if before is not None and (paths := spec.differs_from(before.labels)) else None
         if before is None or old is not None:
@@ -314,6 +317,12 @@ async def _make(engine: Engine, name: str, spec: Spec, *, old: Container | None,
     if spec.needs_health_check and not container.has_health_check:  # not every engine tells it of an image
         message = f"the image {spec.image} has no HEALTHCHECK"
         raise InvalidSource(f"source.ready.healthcheck: {message}", {"source.ready.healthcheck": message})
+    if spec.runtime not in (None, container.runtime):  # Podman passes over it without a word
+        message = (
+            f"the engine runs containers by {container.runtime} and did not take {spec.runtime}; "
+            "set the runtime in the engine's own configuration, and leave it out here"
+        )
+        raise InvalidSource(f"source.runtime: {message}", {"source.runtime": message})
     if not container.running:
         await engine.start(name)
     return container

@@ -53,6 +53,7 @@ def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:
     return {
         "PREBUILDS_WORKSPACE_ID": str(wanted.workspace_id),
         "PREBUILDS_OWNER": wanted.owner,
+        "PREBUILDS_OWNER_SLUG": wanted.owner_slug,
         "PREBUILDS_NAME": wanted.name,
         "PREBUILDS_CLAIM_FILE": claim.file,
         **{f"PREBUILDS_PARAM_{name.upper().replace('-', '_')}": value for name, value in parameters.items()},

@@ -63,6 +63,8 @@ class Container:
     published_on: str
     """The address of the engine's host that these are on."""
     stop_timeout_s: float
+    runtime: str
+    """The engine's name of what runs it."""
 
 
 class Engines:
@@ -307,6 +309,7 @@ def _container(told: Mapping[str, Any]) -> Container:
         ports={port: int(at["HostPort"]) for port, at in published.items()},
         published_on=next((at["HostIp"] for at in published.values() if at.get("HostIp")), "127.0.0.1"),
         stop_timeout_s=float(told["Config"].get("StopTimeout") or 0),
+        runtime=told.get("HostConfig", {}).get("Runtime") or "",
     )
 
 

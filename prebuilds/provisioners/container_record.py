@@ -24,7 +24,7 @@ class Seen:
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "containers" / "seen"
         self._owners = state_dir / "containers" / "owners"
-        self._folders = Folders(state_dir / "containers")
+        self._folders = Folders(state_dir / "containers", private=True)
 
     def locked(self, workspace_id: UUID) -> AbstractAsyncContextManager[None]:
         return self._folders.locked(workspace_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
@@ -22,11 +21,13 @@ from pydantic import (
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.process_source import placeholders_of
+from prebuilds.provisioners.container_binds import base_of
+from prebuilds.provisioners.container_bounds import Absolute, Bounds, files_outside
+from prebuilds.provisioners.process_source import parse_memory, placeholders_of, refuse_owner_in_script
 from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
-OF_THE_OWNER = frozenset({"owner", "name"})
+OF_THE_OWNER = frozenset({"owner", "owner_slug", "name"})
 """Placeholders whose value changes when a workspace is claimed. A parameter's may, too: the claim may set it."""
 MEMORY_MIN = 6 * 1024 * 1024
 """What the engine itself insists on."""
@@ -37,7 +38,6 @@ SMALL_SOURCE: dict[str, Any] = {
     "stop_timeout": "0s",
 }
 """What the conformance kit makes, unless it is given another."""
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 
 def _check_text(text: str) -> str:
@@ -55,26 +55,9 @@ def _check_address(text: str) -> str:
     return text
 
 
-def _check_absolute(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/") or text == "/":
-        raise ValueError("must be a full path without .., such as /home/dev")
-    return text
-
-
-def _parse_memory(value: Any) -> Any:
-    """Bytes, from a number or from text such as `512m` or `2g`."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
-    if found is None:
-        raise ValueError("must be bytes, or a number with a unit, such as 512m or 2g")
-    return int(found[1]) * UNITS[found[2]]
-
-
 Text = Annotated[str, AfterValidator(_check_text)]
 Address = Annotated[str, AfterValidator(_check_address)]
-Absolute = Annotated[str, AfterValidator(_check_absolute)]
-Memory = Annotated[int, BeforeValidator(_parse_memory), Field(ge=MEMORY_MIN)]
+Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=MEMORY_MIN)]
 Words = Annotated[list[Text], Field(min_length=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -97,6 +80,8 @@ class Mount(Part):
             raise ValueError("give exactly one of volume and bind")
         if self.bind is not None and not self.bind.startswith("/"):
             raise ValueError("bind must be a full path on the engine's host")
+        if self.bind is not None:
+            base_of(self.bind)
         return self
 
 
@@ -139,7 +124,7 @@ class OnClaim(Part):
     timeout: Duration = timedelta(seconds=60)
 
 
-class ContainerSource(Part):
+class ContainerSource(Bounds):
     """`source` of a template whose provisioner is `container`."""
 
     image: Annotated[Text, Field(min_length=1)]
@@ -152,6 +137,7 @@ class ContainerSource(Part):
     memory: Memory | None = None
     cpus: float | None = Field(default=None, gt=0)
     pids: int | None = Field(default=None, ge=1)
+    """4096 unless said."""
     network: Text | None = None
     ports: list[Port] = Field(default_factory=list)
     """Published, each on a free port of the engine's host. The first is the workspace's."""
@@ -206,6 +192,19 @@ class ContainerSource(Part):
         return text
 
     @model_validator(mode="after")
+    def _no_owner_where_it_acts(self) -> ContainerSource:
+        for field in (
+            "image",
+            "user",
+            "network",
+        ):  # a name may be another image's digest, a group, or the host's network
+            if "owner" in placeholders_of(getattr(self, field) or ""):
+                raise ValueError(f"{field}: {{owner}} may be any text there; use {{owner_slug}}")
+        for words in ([*(self.entrypoint or ()), *(self.command or ())], (self.claim and self.claim.exec) or []):
+            refuse_owner_in_script(words)
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> ContainerSource:
         if not self.ports:
             if self.ready and (self.ready.http or self.ready.tcp):
@@ -219,6 +218,10 @@ class ContainerSource(Part):
         targets = [PurePosixPath(mount.target) for mount in self.mounts]
         if len(set(targets)) != len(targets):
             raise ValueError("mounts: two have the same target")
+        if self.read_only and self.claim is not None:
+            writable = [mount.target for mount in self.mounts if not mount.read_only]
+            if outside := files_outside([self.claim.file, *self.claim.files], writable):
+                raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
         if self.claim is None:
             for field, text in self.texts():
                 if named := OF_THE_OWNER.intersection(placeholders_of(text)):

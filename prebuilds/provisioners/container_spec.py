@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.container_binds import Bind, base_of, check_text
+from prebuilds.provisioners.container_bounds import PIDS_DEFAULT
 from prebuilds.provisioners.container_source import OUR_LABELS, ContainerSource, Mount, Ready
 from prebuilds.provisioners.process_source import fill
 
@@ -40,6 +42,10 @@ class Spec:
     fingerprints: dict[str, str]
     """Field path, such as `env.TOKEN`, to a hash of its value."""
     needs_health_check: bool
+    runtime: str | None = None
+    """None: whatever the engine uses."""
+    binds: tuple[Bind, ...] = ()
+    """Those with a path that has placeholders, filled."""
 
     def differs_from(self, labels: Mapping[str, str]) -> list[str]:
         """The paths in which a container with these labels is another one; sorted."""
@@ -67,6 +73,7 @@ def values_of(wanted: Provision) -> dict[str, str]:
         "workspace_id": str(wanted.workspace_id),
         "name": wanted.name,
         "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",
@@ -97,6 +104,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         **{f"mounts.{m.target}": _mount(m, n, filled, wanted) for n, m in enumerate(source.mounts)},
         # What is new here later must be left out while a template does not set it: else all containers would differ.
         **source.model_dump(mode="json", include={"memory", "cpus", "pids", "ports", "publish_on"}),
+        **source.set_bounds(),
     }
     fingerprints = {
         path: _fingerprint(wanted.workspace_id, value) for path, value in fingerprinted.items() if value is not None
@@ -130,7 +138,8 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         "HostConfig": {
             "Memory": source.memory,
             "NanoCpus": round(source.cpus * 1e9) if source.cpus is not None else None,
-            "PidsLimit": source.pids,
+            "PidsLimit": source.pids or PIDS_DEFAULT,
+            **source.bounds(),
             "NetworkMode": filled.get("network"),
             # No host port: the engine picks a free one.
             "PortBindings": {f"{port}/tcp": [{"HostIp": source.publish_on, "HostPort": ""}] for port in source.ports},
@@ -148,7 +157,21 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         volume_labels=tags,
         fingerprints=fingerprints,
         needs_health_check=source.ready is not None and source.ready.healthcheck is not None,
+        runtime=source.runtime,
+        binds=_binds(source, filled),
     )
+
+
+def _binds(source: ContainerSource, filled: Mapping[str, str]) -> tuple[Bind, ...]:
+    """Raises:
+    InvalidSource: A value leads out of the template's own folder.
+    """
+    binds = []
+    for n, mount in enumerate(source.mounts):
+        if mount.bind is not None and (base := base_of(mount.bind)) is not None:
+            binds.append(Bind(f"source.mounts.{n}.bind", base, filled[f"mounts.{n}.bind"]))
+            check_text(binds[-1])
+    return tuple(binds)
 
 
 def _mount(mount: Mount, index: int, filled: Mapping[str, str], wanted: Provision) -> dict[str, Any]:
@@ -157,9 +180,6 @@ def _mount(mount: Mount, index: int, filled: Mapping[str, str], wanted: Provisio
         origin = volume_name(wanted.deployment_id, wanted.workspace_id, mount.volume)
     else:
         kind, origin = "bind", filled[f"mounts.{index}.bind"]
-        if ".." in origin.split("/"):  # only a parameter's value can bring it here
-            field = f"source.mounts.{index}.bind"
-            raise InvalidSource(f"{field}: its parameters lead out of it", {field: "its parameters lead out of it"})
     return {"Type": kind, "Source": origin, "Target": mount.target, "ReadOnly": mount.read_only}
 
 

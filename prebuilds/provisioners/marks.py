@@ -18,6 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prebuilds.provisioners.base import OwnedByAnother, Provision
+from prebuilds.provisioners.host import make_folder
 from prebuilds.provisioners.process_folder import write_whole
 
 MARK_FILE = "owner.json"
@@ -134,7 +135,7 @@ def read_mark(what: str, folder: Path) -> Mark | None:
 
 def leave_mark(folder: Path, mark: Mark) -> None:
     """Write the mark so that it outlives a crash of the machine, before anybody is given anything."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(folder)
     write_whole(folder / MARK_FILE, mark.model_dump_json())
     entry = os.open(folder, os.O_RDONLY)
     try:

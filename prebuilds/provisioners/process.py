@@ -1,15 +1,18 @@
 """The `process` driver: a workspace is a command that runs on this host, in a folder and a process group of its own.
 
-It needs no privileges and isolates nothing. The process outlives the worker that started it, and is found again by its
-record, or by its tag where a crash came between starting and recording. On claim it is told its owner by a file, and
-by a signal where the template names one.
+It needs no privileges. Where the worker may use user ids for workspaces, each has one of its own (`process_ids`); else
+all run as the worker's user, and nothing keeps them apart. The process outlives the worker that started it, and is
+found again by its record, or by its tag where a crash came between starting and recording. On claim it is told its
+owner by a file, and by a signal where the template names one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +29,7 @@ from prebuilds.payloads import Replacement
 from prebuilds.provisioners import process_host as host
 from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
 from prebuilds.provisioners.finishing import to_the_end
-from prebuilds.provisioners.host import host_id
+from prebuilds.provisioners.host import host_id, make_folder
 from prebuilds.provisioners.marks import (
     check_deployment,
     check_mark,
@@ -39,6 +42,14 @@ from prebuilds.provisioners.marks import (
 from prebuilds.provisioners.masking import masker
 from prebuilds.provisioners.process_folder import Folders, Launch, Record, write_whole
 from prebuilds.provisioners.process_host import Found
+from prebuilds.provisioners.process_ids import (
+    UserIds,
+    end_user,
+    find_program_for_others,
+    hand_folder_to,
+    own_environment,
+)
+from prebuilds.provisioners.process_log import trim
 from prebuilds.provisioners.process_source import ProcessSource, fill, find_program, parse_source
 from prebuilds.provisioners.readiness import command_ready, http_ready, tcp_ready
 
@@ -63,6 +74,7 @@ class ProcessProvisioner:
         self._state_dir = state_dir.absolute()
         self._deployment_id = deployment_id
         self._folders = Folders(self._state_dir)
+        self._users = UserIds(self._state_dir)
 
     @cached_property  # not made by `validate`, which must leave no trace
     def _host(self) -> str:
@@ -92,6 +104,7 @@ class ProcessProvisioner:
         return []  # a hand-over writes a file and sends a signal; it never replaces anything
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._enter(wanted)
             is_new = before is None or before.made_by == wanted.build_number
@@ -116,6 +129,7 @@ class ProcessProvisioner:
         return self._provisioned(record)
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._enter(wanted)
             self._leave_mark(wanted)
@@ -182,6 +196,16 @@ class ProcessProvisioner:
         return items
 
     # --- The whole host ---
+
+    async def trim_logs(self) -> None:
+        """Bound every workspace's log."""
+        await asyncio.to_thread(self._trim_logs)
+
+    def _trim_logs(self) -> None:
+        for workspace_id in self._folders.all():
+            with contextlib.suppress(OSError, ValueError):  # it is being removed
+                if (record := self._folders.read(workspace_id)) is not None:
+                    trim(self._folders.log(workspace_id), record.launch.log_max)
 
     async def suspend(self) -> int:
         """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
@@ -276,6 +300,8 @@ class ProcessProvisioner:
     def _leave_mark(self, wanted: Provision) -> None:
         folder = self._folders.folder(wanted.workspace_id)
         if is_to_be_left(read_mark(self._what(wanted.workspace_id), folder), wanted):
+            make_folder(self._folders.root)
+            make_folder(folder)
             leave_mark(folder, mark_of(wanted))
 
     async def _ensure_runs(self, wanted: Provision, before: Record | None) -> Record:
@@ -307,8 +333,9 @@ class ProcessProvisioner:
         self._folders.write(record.model_copy(update={"pid": None, "started": None}))
         folders, launch = self._folders, record.launch
         home, log = folders.home(record.workspace_id), folders.log(record.workspace_id)
+        user = await to_the_end(asyncio.to_thread(self._take_user, record.workspace_id))
         try:
-            found = host.spawn(launch.argv, folder=home, env=launch.env, log=log)
+            found = host.spawn(launch.argv, folder=home, env=launch.env, log=log, user=user)
         except OSError as error:
             raise ProvisionFailed(f"{launch.argv[0]} cannot be started: {error}") from error
         return folders.write(record.model_copy(update={"pid": found.pid, "started": found.started}))
@@ -336,9 +363,21 @@ class ProcessProvisioner:
                 stop_signal, grace_s = signal.Signals[source.stop_signal], source.stop_timeout.total_seconds()
         all_of_it = (self._host, workspace_id, self._folders.folder(workspace_id), leader, stop_signal, grace_s)
         await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, host.end_all, *all_of_it))
+        if (user := self._users.of(workspace_id)) is not None:
+            await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, end_user, user))
+
+    def _take_user(self, workspace_id: UUID) -> int | None:
+        """The user that a workspace runs as, who has its folder by now; None for ourselves."""
+        folders, user = self._folders, self._users.take(workspace_id)
+        if user is not None:
+            hand_folder_to(user, folders.folder(workspace_id), folders.home(workspace_id), folders.log(workspace_id))
+            if (claim_file := folders.claim_file(workspace_id)).exists():
+                os.chown(claim_file, user, user)
+        return user
 
     def _remove(self, workspace_id: UUID, build_number: int) -> None:
         self._folders.remove(workspace_id, build_number)
+        self._users.give_back(workspace_id)
         host.give_ports_back(self._folders.ports, workspace_id)
 
     def _launch(self, wanted: Provision, before: Record | None) -> Launch:
@@ -356,6 +395,7 @@ class ProcessProvisioner:
             "workspace_id": str(wanted.workspace_id),
             "name": wanted.name,
             "owner": wanted.owner,
+            "owner_slug": wanted.owner_slug,
             "organization": wanted.organization,
             "template": wanted.template,
             "preset": wanted.preset or "",
@@ -370,10 +410,12 @@ class ProcessProvisioner:
             ready = ready.model_copy(
                 update={"command": [fill(w, values, "source.ready.command") for w in ready.command]}
             )
+        isolated = self._users.isolation().ids is not None
         return Launch(
-            argv=[find_program(argv[0]), *argv[1:]],
+            argv=[(find_program_for_others if isolated else find_program)(argv[0]), *argv[1:]],
             env={
                 **host.base_environment(),
+                **(own_environment(home) if isolated else {}),
                 "HOME": str(home),
                 **env,
                 host.WORKSPACE_TAG: str(wanted.workspace_id),
@@ -386,6 +428,7 @@ class ProcessProvisioner:
             address=fill(source.shown_address, values, "source.address") if source.shown_address else None,
             stop_signal=source.stop_signal,
             stop_timeout_s=source.stop_timeout.total_seconds(),
+            log_max=source.log_max,
         )
 
     def _write_claim(self, wanted: Provision) -> None:
@@ -398,8 +441,9 @@ class ProcessProvisioner:
             "claim_parameters": wanted.claim_parameters,
         }
         path = self._folders.claim_file(wanted.workspace_id)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, json.dumps(told, indent=2) + "\n")
+        make_folder(self._folders.root)
+        make_folder(path.parent)
+        write_whole(path, json.dumps(told, indent=2) + "\n", owner=self._users.of(wanted.workspace_id))
 
     async def _wait_ready(self, record: Record, wanted: Provision | None) -> None:
         """Return once it serves.
@@ -435,7 +479,11 @@ class ProcessProvisioner:
         home = self._folders.home(record.workspace_id)
         if ready.file is not None:
             return (home / ready.file).exists()
-        return ready.command is not None and await command_ready(ready.command, home, launch.env)
+        return ready.command is not None and await self._command_ready(ready.command, record)
+
+    async def _command_ready(self, command: list[str], record: Record) -> bool:
+        home, user = self._folders.home(record.workspace_id), self._users.of(record.workspace_id)
+        return await command_ready(command, home, record.launch.env, user)
 
     def _log_tail(self, wanted: Provision | None) -> str:
         if wanted is None:

@@ -1,6 +1,7 @@
 """A workspace's folder on this host: what was made for it, which build was last here, and the lock around both.
 
-STATE_DIR/workspaces/ID/          process.json, log, claim.json, owner.json (the claim's mark)
+STATE_DIR/workspaces/ID/          process.json, claim.json, log, and log.1, which is what came before the log;
+                                  owner.json, the mark of its claim
 STATE_DIR/workspaces/ID/home/     where the command runs
 STATE_DIR/workspaces/.locks/ID    one effect at a time, over all processes of this host
 STATE_DIR/workspaces/.gone/ID     the number of the last build that left nothing here
@@ -26,8 +27,10 @@ from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import StaleBuild
+from prebuilds.provisioners.host import make_folder, make_state_dir
 from prebuilds.provisioners.process_host import Found
-from prebuilds.provisioners.process_source import Ready
+from prebuilds.provisioners.process_log import read_end
+from prebuilds.provisioners.process_source import LOG_MAX, Ready
 
 LOCK_POLL_S = 0.02
 LOCK_POLL_MAX_S = 0.25
@@ -50,6 +53,7 @@ class Launch(BaseModel):
     address: str | None
     stop_signal: str
     stop_timeout_s: float
+    log_max: int = LOG_MAX
 
 
 class Record(BaseModel):
@@ -79,7 +83,11 @@ class Record(BaseModel):
 
 
 class Folders:
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *, private: bool = False) -> None:
+        """Args:
+        private: The folder is a driver's own below the state folder, and nobody else's user passes through it.
+        """
+        self._state_dir, self._private = state_dir, private
         self.root = state_dir / "workspaces"
         self.ports = state_dir / "ports"
         self._gone = self.root / ".gone"
@@ -96,13 +104,7 @@ class Folders:
 
     def log_end(self, workspace_id: UUID) -> str:
         """The last whole lines of its log, empty for none. Not all of it: it may have been written to for months."""
-        try:
-            with self.log(workspace_id).open("rb") as log:
-                cut = max(log.seek(0, os.SEEK_END) - LOG_END_BYTES, 0)
-                log.seek(cut)
-                end = log.read(LOG_END_BYTES)
-        except OSError:
-            return ""
+        end, cut = read_end(self.log(workspace_id), LOG_END_BYTES)
         # Half a line may begin with half a secret, which nobody could mask.
         return (end.partition(b"\n")[2] if cut else end).decode(errors="replace")
 
@@ -116,7 +118,9 @@ class Folders:
             return None
 
     def write(self, record: Record) -> Record:
-        self.home(record.workspace_id).mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self.root)
+        make_folder(self.folder(record.workspace_id))
+        make_folder(self.home(record.workspace_id))
         write_whole(self.folder(record.workspace_id) / "process.json", record.model_dump_json())
         return record
 
@@ -131,7 +135,8 @@ class Folders:
 
     def note(self, workspace_id: UUID, build_number: int) -> None:
         """Keep that this build was here, where no record can say so. A later one that was noted before stays."""
-        self._gone.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
+        make_folder(self._gone)
         write_whole(self._gone / str(workspace_id), str(max(build_number, self.gone(workspace_id))))
 
     def gone(self, workspace_id: UUID) -> int:
@@ -168,7 +173,12 @@ class Folders:
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
         """One effect on a workspace at a time, also between processes; a killed holder holds it no more."""
-        self._locks.mkdir(parents=True, exist_ok=True)
+        if self._private:
+            make_folder(self._state_dir)
+        else:
+            make_state_dir(self._state_dir)
+        make_folder(self.root)
+        make_folder(self._locks)
         path, pause = self._locks / str(workspace_id), LOCK_POLL_S
         while True:
             with path.open("w") as lock:  # which also makes it young
@@ -235,10 +245,16 @@ def _paths(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write so that a reader, and whoever comes after a crash, sees the old text or the new one, never half."""
+def write_whole(path: Path, text: str, owner: int | None = None) -> None:
+    """Write so that a reader, and whoever comes after a crash, sees the old text or the new one, never half.
+
+    Args:
+        owner: The user who may read it; None for ourselves.
+    """
     made = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "w") as file:
+        if owner is not None:
+            os.fchown(file.fileno(), owner, owner)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

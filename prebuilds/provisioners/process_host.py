@@ -20,10 +20,13 @@ from uuid import UUID
 import psutil
 
 from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.confined import start_confined
+from prebuilds.provisioners.host import make_folder
 
 WORKSPACE_TAG = "PREBUILDS_WORKSPACE_ID"
 HOST_TAG = "PREBUILDS_HOST_ID"
 KILL_GRACE_S = 5.0
+LOG_MODE = 0o600
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
 """Of the worker's environment. Its secrets, such as the database's URL, are none of a workspace's business."""
 
@@ -39,19 +42,22 @@ class Found:
     """`start_of` it."""
 
 
-def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path) -> Found:
-    """Start a process that outlives us."""
+def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, user: int | None = None) -> Found:
+    """Start a process that outlives us, as *user* or as ourselves."""
     reap()
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            argv,
-            cwd=folder,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE), "ab") as output:
+        if user is not None:
+            child = start_confined(argv, user=user, folder=folder, env=env, output=output)
+        else:
+            child = subprocess.Popen(
+                argv,
+                cwd=folder,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
     _children[child.pid] = child
     return Found(child.pid, start_of(child.pid) or "has ended at once")
 
@@ -185,7 +191,7 @@ def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
     Args:
         ports: A folder with one link a port, to whose it is: concurrent workers cannot take the same.
     """
-    ports.mkdir(parents=True, exist_ok=True)
+    make_folder(ports)
     if last is None:  # an attempt that was killed before it could record the one it took
         last = next((int(path.name) for path in _reserved(ports, workspace_id)), None)
     if last is not None and _reserve(ports, last, workspace_id) and port_is_free(last):

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import takewhile
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.vocabulary import Duration
 
-PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "organization", "template", "preset", "folder")
+UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+PLACEHOLDERS = ("port", "workspace_id", "name", "owner", "owner_slug", "organization", "template", "preset", "folder")
 PARAMETER = "param."
+SHELLS = frozenset({"sh", "ash", "bash", "dash", "fish", "ksh", "mksh", "zsh"})
+LOG_MAX = 16 * 1024 * 1024
 
 
 def placeholders_of(text: str) -> list[str]:
@@ -55,6 +70,25 @@ def fill(text: str, values: Mapping[str, str], field: str) -> str:
     return "".join(parts)
 
 
+def refuse_owner_in_script(words: Sequence[str]) -> None:
+    """Owners may have any visible character in their names, so no name stands in what a shell runs.
+
+    Raises:
+        ValueError: A shell's script in *words* has {owner}.
+    """
+    for n, word in enumerate(words):
+        if PurePosixPath(word).name not in SHELLS:
+            continue
+        rest = list(words[n + 1 :])
+        options = list(takewhile(lambda option: option.startswith("-"), rest))
+        runs = any("c" in option and not option.startswith("--") for option in options)
+        if runs and any("owner" in placeholders_of(script) for script in rest[len(options) :][:1]):
+            raise ValueError(
+                "{owner} must not stand in a shell's script, which would run what is in the name; pass it as a word "
+                "behind the script, by env, or use {owner_slug}"
+            )
+
+
 def _check_text(text: str) -> str:
     placeholders_of(text)
     return text
@@ -66,7 +100,18 @@ def _check_signal(name: str) -> str:
     return name
 
 
+def parse_memory(value: Any) -> Any:
+    """Bytes, from a number or from text such as `512m` or `2g`."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())
+    if found is None:
+        raise ValueError("must be bytes, or a number with a unit, such as 512m or 2g")
+    return int(found[1]) * UNITS[found[2]]
+
+
 Text = Annotated[str, AfterValidator(_check_text)]
+Memory = Annotated[int, BeforeValidator(parse_memory)]
 SignalName = Annotated[str, AfterValidator(_check_signal)]
 
 
@@ -115,6 +160,11 @@ class ProcessSource(Part):
     stop_timeout: Duration = timedelta(seconds=5)
     claim: OnClaim | Literal[False] = OnClaim()
     """What its hand-over does; false: nothing but leave the claim's mark."""
+    isolation: Literal["none"] | None = None
+    """`none`: it takes claim parameters, which are secret, also on a host where workspaces can read each other's files.
+    On a host that can separate them it changes nothing."""
+    log_max: Annotated[Memory, Field(ge=64 * 1024)] = LOG_MAX
+    """Bytes of its log that are kept, at least half of them."""
 
     @field_validator("command", mode="before")
     @classmethod
@@ -123,6 +173,12 @@ class ProcessSource(Part):
             raise ValueError(
                 "must be a list of words, such as [python3, -m, http.server]; nothing goes through a shell"
             )
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _no_owner_in_script(cls, value: list[str]) -> list[str]:
+        refuse_owner_in_script(value)
         return value
 
     @model_validator(mode="after")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
+
+from prebuilds.provisioners.confined import run_confined
+from prebuilds.provisioners.finishing import to_the_end
 
 CHECK_TIMEOUT_S = 2.0
 
@@ -29,7 +33,14 @@ async def tcp_ready(port: int) -> bool:
     return True
 
 
-async def command_ready(argv: list[str], folder: Path, env: Mapping[str, str]) -> bool:
+async def command_ready(argv: list[str], folder: Path, env: Mapping[str, str], user: int | None = None) -> bool:
+    """Whether a command exits with 0 in time, run as *user* or as ourselves."""
+    if user is not None:
+        try:
+            run = partial(run_confined, argv, user=user, folder=folder, env=env, timeout_s=CHECK_TIMEOUT_S)
+            return await to_the_end(asyncio.to_thread(run)) == 0
+        except OSError:
+            return False
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import PrebuildsError
 from prebuilds.provisioners.base import OwnedByAnother
+from prebuilds.provisioners.host import make_state_dir
 
 DEPLOYMENT_FILE = "deployment.json"
 LOCK_FILE = "worker.lock"
@@ -32,7 +33,7 @@ def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
     Raises:
         OwnedByAnother: It is another deployment's, or its mark cannot be read. Nothing was written.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
+    make_state_dir(state_dir)
     path = state_dir / DEPLOYMENT_FILE
     if not path.exists():
         made = path.with_name(f"{DEPLOYMENT_FILE}.{os.getpid()}.{uuid4().hex[:8]}")
@@ -79,7 +80,7 @@ def only_worker(state_dir: Path) -> Iterator[None]:
     Raises:
         StateFolderInUse: Another process holds it.
     """
-    state_dir.mkdir(parents=True, exist_ok=True)
+    make_state_dir(state_dir)
     path = state_dir / LOCK_FILE
     with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
         try:

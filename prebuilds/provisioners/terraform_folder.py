@@ -66,7 +66,7 @@ class TerraformFolders:
     def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
         self.root = state_dir / "terraform"
         self.deployment_id = deployment_id
-        self._folders = Folders(self.root)
+        self._folders = Folders(self.root, private=True)
 
     def folder(self, workspace_id: UUID) -> Path:
         return self._folders.folder(workspace_id)

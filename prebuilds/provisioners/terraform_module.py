@@ -93,6 +93,7 @@ def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage:
         "workspace_id": str(wanted.workspace_id),
         "workspace_name": wanted.name,
         "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
         "stage": stage,
         "prebuild_count": 1 if unclaimed else 0,
         "organization": wanted.organization,

@@ -65,6 +65,8 @@ def _check_variable(name: str) -> str:
 
 def _check_env(name: str) -> str:
     _check_name(ENV_NAME, "the name of a variable of the worker's environment, without a value", name)
+    if name in ("PGPASSWORD", "PGPASSFILE"):
+        raise ValueError(f"{name} may open Prebuilds' own database; give the provider its password another way")
     if name.startswith(("TF_", "PREBUILDS_", "TEMPORAL_")):
         raise ValueError("TF_*, PREBUILDS_* and TEMPORAL_* are not passed on; give module inputs by variables")
     return name
@@ -147,6 +149,7 @@ def fill_variables(source: TerraformSource, wanted: Provision) -> dict[str, Any]
         "workspace_id": str(wanted.workspace_id),
         "name": wanted.name,
         "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",

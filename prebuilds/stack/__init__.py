@@ -24,6 +24,7 @@ from uuid import UUID
 
 from prebuilds.api import StackUnreachable
 from prebuilds.connecting import connect
+from prebuilds.provisioners.host import make_state_dir
 from prebuilds.provisioners.process_host import start_of
 from prebuilds.search_attributes import register
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
@@ -92,7 +93,7 @@ class Stack:
         """Raises:
         StackUnreachable: Another one has the folder, or a part does not start.
         """
-        self._dir.mkdir(parents=True, exist_ok=True)
+        make_state_dir(self._dir)
         self._take_lock()
         try:
             self._end_leftovers()
@@ -212,7 +213,8 @@ class Stack:
         others = {pid for name, pid in facts["pids"].items() if name != "supervisor"}
         started = {str(pid): started for pid in sorted(others) if (started := start_of(pid)) is not None}
         made = self._dir / f"{STACK_FILE}.new"
-        made.write_text(json.dumps({**facts, "started": started}, indent=2) + "\n")
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # the database's address
+            file.write(json.dumps({**facts, "started": started}, indent=2) + "\n")
         made.replace(self._dir / STACK_FILE)
 
     # --- Watching ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,12 @@ import psutil
 from prebuilds.provisioners.process_host import start_of
 
 LOG_LINE_MAX = 400
+LOG_MODE = 0o600
+
+
+def public_environment() -> dict[str, str]:
+    """Ours without our secrets, for servers whose environment other processes of this user can read."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PREBUILDS_", "PG"))}
 
 
 def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:
@@ -28,7 +35,7 @@ def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:
 
 def start_child(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start in a session of its own: the terminal's Ctrl-C is for the supervisor alone."""
-    with log.open("ab") as output:
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE), "ab") as output:
         return subprocess.Popen(
             argv,
             env=dict(env),

@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from prebuilds.api import StackUnreachable
-from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
+from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public_environment, start_child
 
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
@@ -74,6 +74,7 @@ class EmbeddedPostgres:
         """
         for folder in (self._folder, self._socket_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_another_s(self._socket_dir)
         self._refuse_other_major()
         self._end_leftover()
         self._somebody = _as_somebody(self._folder, self._bin / "postgres")
@@ -183,8 +184,8 @@ def _settings(*, durable: bool) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would change the server's mind about where it is."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PG")} | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    """Ours without secrets, and without what would change the server's mind about where it is."""
+    return public_environment() | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 def _as_somebody(folder: Path, program: Path) -> list[str]:
@@ -218,6 +219,18 @@ def _has_name(user_id: int) -> bool:
         return bool(pwd.getpwuid(user_id).pw_name)
     except KeyError:
         return False
+
+
+def _refuse_another_s(folder: Path) -> None:
+    """Raises:
+    StackUnreachable: The socket's folder, whose name in /tmp can be guessed, was made by another user.
+    """
+    owner = folder.lstat().st_uid
+    if folder.is_symlink() or owner not in ((os.geteuid(), NOBODY) if os.geteuid() == 0 else (os.geteuid(),)):
+        raise StackUnreachable(
+            f"{folder} is for PostgreSQL's socket and belongs to user {owner}, who could answer in its place: "
+            "remove it, or name a shorter PREBUILDS_STATE_DIR"
+        )
 
 
 def _succeeds(command: list[str]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import socket
@@ -19,7 +18,7 @@ from temporalio.service import RPCError
 
 from prebuilds.api import StackUnreachable
 from prebuilds.search_attributes import KEYWORDS
-from prebuilds.stack.child import dying_with_parent, end_child, log_tail, start_child
+from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public_environment, start_child
 
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
@@ -169,5 +168,5 @@ def free_port(wanted: int) -> int:
 
 def _environment() -> dict[str, str]:
     """Ours without what would point the server at somebody else's settings."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_")}
+    ours = {k: v for k, v in public_environment().items() if not k.startswith("TEMPORAL_")}
     return {"USER": "prebuilds", **ours}  # it does not start for a user id that has no name at all

@@ -42,8 +42,9 @@ READ_LIVES = text("""
     SELECT w.id, w.name, u.name AS owner, w.claimed_at, w.last_used_at, w.ttl, w.autostart_schedule, w.next_start_at,
            w.next_action_at, now() AS now, b.id AS build_id, b.transition, b.stage, b.status, b.completed_at,
            b.initiator_id, b.error_type,
-           (SELECT coalesce(bool_or(c.status = 'succeeded'), true) FROM workspace_builds c
-             WHERE c.workspace_id = w.id AND c.stage = 'claim') AS handed_over,
+           coalesce((SELECT c.status = 'succeeded' FROM workspace_builds c
+                      WHERE c.workspace_id = w.id AND c.stage = 'claim' ORDER BY c.number DESC LIMIT 1), true)
+               AS handed_over,
            (SELECT count(*) FROM workspace_builds c
              WHERE c.workspace_id = w.id AND c.transition = b.transition AND c.stage = b.stage
                AND c.status IN ('failed', 'canceled')
@@ -94,14 +95,16 @@ async def record_asked_build(
     *,
     stage: Stage = Stage.NONE,
     initiator_id: UUID | None = None,
+    anew: bool = False,
 ) -> RecordedBuild:
     """Record a build that somebody, or its schedule, asks for now; moments of the schedule up to now are used up.
 
     Args:
         row: Of `read_lives`, its workspace locked before.
         initiator_id: None for the workspace's owner.
+        anew: As `record_build` has it.
     """
-    recorded = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage)
+    recorded = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage, anew=anew)
     asked = {
         "id": row.id,
         "next_start_at": start_after_asking(life_of(row), transition, row.now),

@@ -11,7 +11,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.payloads import parse_path
+from prebuilds.owners import owner_key
+from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
@@ -43,7 +44,7 @@ READ_BUILD = text(f"{_BUILDS} WHERE b.id = :id")
 BUILDS_OF = text(f"{_BUILDS} WHERE b.workspace_id = :id ORDER BY b.number")
 LAST_RELEASED = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
-     WHERE u.name = :owner AND w.name = :name AND w.deleted_at IS NOT NULL ORDER BY w.deleted_at DESC LIMIT 1
+     WHERE u.key = :owner AND w.name = :name AND w.deleted_at IS NOT NULL ORDER BY w.deleted_at DESC LIMIT 1
 """)
 FORGET = text("""
     DELETE FROM build_logs WHERE build_id IN (
@@ -144,8 +145,8 @@ async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[Logged
         try:
             id = await resolve_workspace(connection, reference)
         except WorkspaceNotFound:
-            owner, name = parse_path(reference, 2, "workspace", "alice/alice-dev")
-            released = await connection.scalar(LAST_RELEASED, {"owner": owner, "name": name})
+            owner, name = parse_workspace_path(reference)
+            released = await connection.scalar(LAST_RELEASED, {"owner": owner_key(owner), "name": name})
             if released is None:
                 raise
             id = released

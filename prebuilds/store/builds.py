@@ -30,8 +30,9 @@ DISPATCH_BATCH_MAX = 200
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
-           b.attempt, w.claimed_at, w.host, u.name AS owner, o.name AS organization, t.name AS template,
-           t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner, v.queue, v.source,
+           b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
+           t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
+           v.queue, v.source, p.claim_parameters AS claim_parameter_names,
            s.deployment_id, s.epoch, c.id AS claim_id
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id
@@ -262,6 +263,7 @@ async def record_build(
     *,
     initiator_id: UUID | None = None,
     stage: Stage = Stage.NONE,
+    anew: bool = False,
 ) -> RecordedBuild:
     """Record one more build of a workspace, behind one that runs; asked again, it is the same build.
 
@@ -270,6 +272,7 @@ async def record_build(
 
     Args:
         initiator_id: Who asks; None for the workspace's owner.
+        anew: Also behind, or in place of, an unfinished build of this very kind: it was for another owner.
     Raises:
         WorkspaceNotFound: The workspace is deleted.
     """
@@ -277,7 +280,7 @@ async def record_build(
     if row is None:
         raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
     unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
-    if unfinished and row.latest_transition == transition:
+    if unfinished and row.latest_transition == transition and not anew:
         return RecordedBuild(UUID(str(row.build_id)), fresh=False)
     superseded = {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"}
     canceled = list(await connection.scalars(SUPERSEDE, superseded))
@@ -362,8 +365,10 @@ def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: 
         source=row.source,
         parameters=parameters,
         claim_parameters=row.claim_parameters,
+        claim_parameter_names=tuple(row.claim_parameter_names or ()),
         claimed=row.claimed_at is not None,
         claim_id=row.claim_id,
+        previous_owners=row.previous_owners,
         ready_timeout_s=row.ready_timeout.total_seconds(),
         state=state,
     )

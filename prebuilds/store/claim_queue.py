@@ -20,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
+from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult
 from prebuilds.store.claim_refusals import ClaimTarget, refusal, unstorable
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
@@ -37,8 +38,10 @@ FORGET_PLACE = """
 """
 # A second attempt keeps the place; who asked last is woken, and the relay begins to look after it anew.
 ENQUEUE = """
-    INSERT INTO claim_queue (claim_id, workflow_id, template_id, preset_name, request, request_hash, deadline)
-    VALUES ($1, $2, $3, $4, $5, $6, now() + $7)
+    INSERT INTO claim_queue (claim_id, workflow_id, template_id, preset_name, request, request_hash, deadline,
+                             owner_id, initiator_id)
+    VALUES ($1, $2, $3, $4, $5, $6, now() + $7,
+            (SELECT id FROM users WHERE key = $8), (SELECT id FROM users WHERE key = $9))
         ON CONFLICT (claim_id) DO UPDATE SET workflow_id = excluded.workflow_id, looked_after_at = now()
  RETURNING xmax = 0 AS joined
 """
@@ -160,7 +163,8 @@ class ClaimQueue:
             queue = (preset["template_id"], preset["name"])
             await connection.execute(FORGET_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
-            place = (claim_id, workflow_id, *queue, request.model_dump_json(), asked, timeout)
+            people = (owner_key(request.owner), owner_key(request.asked_by))
+            place = (claim_id, workflow_id, *queue, request.model_dump_json(), asked, timeout, *people)
             try:
                 joined = await connection.fetchval(ENQUEUE, *place)
             except asyncpg.DataError as error:

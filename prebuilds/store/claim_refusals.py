@@ -19,6 +19,7 @@ from prebuilds.api import (
     PresetNotFound,
     TemplateNotFound,
     TemplateUnavailable,
+    WorkspaceNotFound,
 )
 from prebuilds.payloads import ClaimRequest
 
@@ -53,6 +54,15 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             f"initiator {request.asked_by} is not known; add them to an organization's members",
             {"initiator": "is not known"},
         ),
+        "OwnerDisabled": OwnerNotFound(
+            f"owner {request.owner} is disabled; `prebuilds users enable` lets them claim again",
+            {"owner": "is disabled"},
+        ),
+        "InitiatorDisabled": InitiatorNotFound(
+            f"initiator {request.asked_by} is disabled; `prebuilds users enable` lets them claim again",
+            {"initiator": "is disabled"},
+        ),
+        "Transferred": transferred(claim_id),
         "PresetNotFound": PresetNotFound(
             f"no preset {target.label} on an active template version; see `prebuilds status`",
             {"preset": "does not exist"},
@@ -79,6 +89,14 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
         ),
     }
     return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")
+
+
+def transferred(claim_id: str) -> WorkspaceNotFound:
+    """What a claim's id is answered with once its workspace was handed to another owner."""
+    return WorkspaceNotFound(
+        f"what claim {claim_id} has won was handed to another owner since; claim another with a new claim id",
+        {"claim_id": claim_id},
+    )
 
 
 def unstorable(request: ClaimRequest, claim_id: str, error: Exception) -> InvalidInput:

@@ -19,15 +19,17 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from prebuilds.api import ClaimIdReused, NameTaken
+from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
-from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, unstorable
+from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
-      FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+      FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                           $19)
 """
 # A batch holds rows while it waits for others, as single claims never do: so it takes turns, at its preset's row, with
 # passes, `apply` and other batches, which do so too. The template keeps its active version: all get the same one.
@@ -55,7 +57,7 @@ OFFERS = f"""
 """
 OFFER_BY_ID = f"{_OFFER} FROM presets p WHERE p.id = $1"
 WON = """
-    SELECT c.answer, c.request_hash
+    SELECT c.answer, c.request_hash, c.transferred_at
       FROM unnest($1::text[]) WITH ORDINALITY AS asked (id, n) JOIN claims c ON c.id = asked.id
      WHERE c.workspace_id IS NOT NULL ORDER BY asked.n
 """
@@ -113,16 +115,17 @@ async def transacted(transaction: Callable[[], Awaitable[T]]) -> T:
 
 def request_hash(request: ClaimTerms) -> bytes:
     """Of what was asked, so that another request under a used claim id is noticed; the same in every release."""
-    asked = json.dumps(request.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    asked = json.dumps(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True), sort_keys=True)
     return hashlib.sha256(asked.encode()).digest()
 
 
 class ClaimStore:
-    def __init__(self, pool: asyncpg.Pool[Any], *, enabled: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], *, enabled: bool, create_owners: bool = True) -> None:
         self.pool = pool
         self.turns = asyncio.Semaphore(LOCKING_MAX)
         """To be taken before a connection, for a transaction that begins with locking a preset's row."""
         self._enabled = enabled
+        self._create_owners = create_owners
 
     async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
         """The presets that a claim may choose from, with their parameters; empty when there is no such thing."""
@@ -158,6 +161,7 @@ class ClaimStore:
 
         Raises:
             ClaimIdReused: With another request.
+            WorkspaceNotFound: One of the workspaces has another owner since.
             StoreUnavailable: The database is away.
         """
         try:
@@ -167,6 +171,8 @@ class ClaimStore:
         if any(row["request_hash"] != asked for row in rows):
             used = "has won a workspace with a different request; use a new id"
             raise ClaimIdReused(f"claim id {claim_ids[0]} {used}", {"claim_id": claim_ids[0]})
+        if any(row["transferred_at"] is not None for row in rows):
+            raise transferred(claim_ids[0])
         return [ClaimResult.model_validate(json.loads(row["answer"])) for row in rows]
 
     async def claim(
@@ -265,8 +271,8 @@ class ClaimStore:
                 organization,
                 template,
                 preset,
-                request.owner,
-                request.asked_by,
+                owner_key(request.owner),
+                owner_key(request.asked_by),
                 request.name,
                 request.autostart_schedule,
                 request.next_start_at,
@@ -277,6 +283,7 @@ class ClaimStore:
                 held,
                 workspace_id,
                 build_id_of(workspace_id, 1),
+                request.owner if request.create_owner and self._create_owners else None,
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:

@@ -20,7 +20,7 @@ LEAVE_QUEUE = text("""
 """)
 WON = text("""
     SELECT w.id FROM claims c JOIN workspaces w ON w.id = c.workspace_id
-     WHERE c.id = ANY(:ids) AND w.deleted_at IS NULL ORDER BY c.id
+     WHERE c.id = ANY(:ids) AND c.transferred_at IS NULL AND w.deleted_at IS NULL ORDER BY c.id
 """)
 
 
@@ -28,7 +28,8 @@ async def give_up_claims(engine: AsyncEngine, claim_ids: Sequence[str], by: str)
     """Take claims out of the queue.
 
     Returns:
-        The workspaces that they have won and that are still there, whatever their workflows have told.
+        The workspaces that they have won and that are still there, whatever their workflows have told; not those that
+        were handed to another owner since.
     """
     ids = {"ids": list(claim_ids)}
     async with engine.begin() as connection:

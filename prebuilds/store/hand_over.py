@@ -9,13 +9,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from pydantic import ValidationError
 from sqlalchemy import Row, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import InvalidInput, NameTaken, NotAMember
+from prebuilds.api import InvalidInput, NameTaken
 from prebuilds.payloads import ClaimRequest
+from prebuilds.store.claim_refusals import REFUSED
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
 
@@ -35,7 +37,7 @@ PRESET = text("""
 # Who looks its place up or leaves at this moment is waited for: that takes no longer, and waits for nobody. Passed over
 # is whose claim is being tried again: that may wait for what is held here.
 HEAD = text("""
-    SELECT q.claim_id, q.workflow_id, q.request, q.request_hash, c.workspace_id AS won
+    SELECT q.claim_id, q.workflow_id, q.request, q.request_hash, q.owner_id, q.initiator_id, c.workspace_id AS won
       FROM claim_queue q JOIN claims c ON c.id = q.claim_id
      WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
      ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
@@ -46,12 +48,9 @@ OLDEST_READY = text("""
        AND (CAST(:invalidated AS timestamptz) IS NULL OR created_at >= :invalidated)
      ORDER BY created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
-PEOPLE = text("""
-    SELECT o.id AS owner_id, i.id AS initiator_id,
-           EXISTS (SELECT FROM organization_members m
-                    WHERE m.user_id = o.id AND m.organization_id = :organization_id) AS member
-      FROM users o, users i WHERE o.name = :owner AND i.name = :initiator
-""")
+PEOPLE = text(
+    "SELECT o.name AS owner, i.name AS initiator FROM users o, users i WHERE o.id = :owner AND i.id = :initiator"
+)
 HAND_OVER = text("""
     SELECT hand_over(
         :claim_id, :request_hash, :workspace_id, :build_id, :number, :address, :preset_id, :version_id, :hands_over,
@@ -151,10 +150,8 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         request = ClaimRequest.model_validate(head.request)
     except ValidationError:  # of another release; it must not keep the build from ending
         return InvalidInput.__name__
-    asked = {"owner": request.owner, "initiator": request.asked_by, "organization_id": preset.organization_id}
-    people = (await connection.execute(PEOPLE, asked)).one_or_none()
-    if people is None or not people.member:
-        return NotAMember.__name__
+    asked = {"owner": head.owner_id, "initiator": head.initiator_id}
+    people = (await connection.execute(PEOPLE, asked)).one()
     values = {
         "claim_id": head.claim_id,
         "request_hash": head.request_hash,
@@ -165,10 +162,10 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         "preset_id": preset.id,
         "version_id": preset.template_version_id,
         "hands_over": preset.hands_over,
-        "owner_id": people.owner_id,
-        "owner": request.owner,
-        "initiator_id": people.initiator_id,
-        "initiator": request.asked_by,
+        "owner_id": head.owner_id,
+        "owner": people.owner,
+        "initiator_id": head.initiator_id,
+        "initiator": people.initiator,
         "name": request.name,
         "autostart": request.autostart_schedule,
         "next_start": request.next_start_at,
@@ -182,5 +179,10 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
     except IntegrityError as error:
         if NAME_KEY in str(error):
             return NameTaken.__name__
+        raise
+    except DBAPIError as error:
+        raised = getattr(error.orig, "__cause__", None)
+        if isinstance(raised, asyncpg.PostgresError) and raised.sqlstate == REFUSED:
+            return str(raised)  # such as NotAMember: removed while it waited
         raise
     return None

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.owners import owner_key
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event
@@ -28,7 +29,7 @@ _JOBS = """
       JOIN template_versions v ON v.id = b.template_version_id
 """
 _JOB_FILTER = """
-     WHERE (CAST(:initiator AS text) IS NULL OR u.name = :initiator)
+     WHERE (CAST(:initiator AS text) IS NULL OR u.key = :initiator)
        AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
        AND (CAST(:templates AS uuid[]) IS NULL OR v.template_id = ANY(CAST(:templates AS uuid[])))
 """
@@ -129,7 +130,8 @@ async def _find(connection: AsyncConnection, wanted: JobFilter) -> Sequence[Row[
     if wanted.template is not None:
         templates = [template.id for template in await find_templates_ever(connection, wanted.template)]
     status = [status.value for status in wanted.status]
-    asked = {"initiator": wanted.initiator, "status": status, "templates": templates, "limit": LIST_MAX}
+    initiator = None if wanted.initiator is None else owner_key(wanted.initiator)
+    asked = {"initiator": initiator, "status": status, "templates": templates, "limit": LIST_MAX}
     return (await connection.execute(LIST_JOBS, asked)).all()
 
 

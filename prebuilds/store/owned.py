@@ -53,7 +53,7 @@ async def retry_workspace(engine: AsyncEngine, reference: str, by: str) -> Works
             return _change(row, changed=False)
         transition = life.latest.transition
         if transition is not Transition.DELETE:
-            _refuse_prebuild(row)
+            refuse_prebuild(row)
         stage = life.latest.stage
         return await _record(connection, row, transition, stage, ("retried", by), initiator_id=row.initiator_id)
 
@@ -76,8 +76,8 @@ async def set_workspace(
         raise InvalidInput.field("ttl", f"must be between 0 and {TTL_MAX.days}d")
     async with engine.begin() as connection:
         row = await _lock(connection, reference)
-        _refuse_prebuild(row)
-        _refuse_deletion(row)
+        refuse_prebuild(row)
+        refuse_deletion(row)
         new_ttl = row.ttl if ttl is None else ttl or None
         schedule = row.autostart_schedule if autostart is None else parse_autostart(autostart, row.now)
         changed = (new_ttl, schedule) != (row.ttl, row.autostart_schedule)
@@ -105,8 +105,8 @@ async def _ask(engine: AsyncEngine, reference: str, transition: Transition, by: 
     """
     async with engine.begin() as connection:
         row = await _lock(connection, reference)
-        _refuse_prebuild(row)
-        _refuse_deletion(row)
+        refuse_prebuild(row)
+        refuse_deletion(row)
         if row.transition == transition and row.status in ONGOING:
             return _change(row, changed=False)
         stage = life_of(row).start_stage if transition is Transition.START else Stage.NONE
@@ -135,7 +135,7 @@ async def _lock(connection: AsyncConnection, reference: str) -> Row[tuple[object
     return row
 
 
-def _refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
+def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
     if row.claimed_at is None:
         raise InvalidInput.field(
             "workspace",
@@ -144,7 +144,7 @@ def _refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
         )
 
 
-def _refuse_deletion(row: Row[tuple[object, ...]]) -> None:
+def refuse_deletion(row: Row[tuple[object, ...]]) -> None:
     if row.transition == Transition.DELETE:
         raise InvalidInput.field(
             "workspace", f"{row.owner}/{row.name} is being deleted, which is never undone; claim another one"

@@ -28,7 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER_ID
+from prebuilds.owners import OWNER_LENGTH_MAX
+from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER, PREBUILDS_USER_ID
 
 metadata = MetaData(
     naming_convention={
@@ -42,6 +43,7 @@ pass_numbers = Sequence("pass_numbers", metadata=metadata)
 
 UNFINISHED = "status IN ('pending', 'running', 'canceling')"
 NAME_CHECK = f"name ~ '^{NAME_PATTERN.pattern}$' AND length(name) <= {NAME_LENGTH_MAX}"
+OWNER_CHECK = f"name ~ '^[^/[:space:][:cntrl:]]+$' AND length(name) <= {OWNER_LENGTH_MAX} AND name NOT IN ('.', '..')"
 NOW = text("now()")
 
 
@@ -61,6 +63,7 @@ organizations = Table(
     _uuid("id", pk=True),
     Column("name", Text, nullable=False),
     Column("prebuilds_enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("members_exact", Boolean, nullable=False, server_default=text("false")),
     _time("created_at", null=False),
     UniqueConstraint("name"),
     CheckConstraint(NAME_CHECK, name="organizations_name_check"),
@@ -71,9 +74,12 @@ users = Table(
     metadata,
     _uuid("id", pk=True),
     Column("name", Text, nullable=False),
+    Column("key", Text, nullable=False),  # the name without case (`prebuilds/owners.py`): by it a user is found
+    _time("disabled_at"),
     _time("created_at", null=False),
-    UniqueConstraint("name"),
-    CheckConstraint(NAME_CHECK, name="users_name_check"),
+    UniqueConstraint("key"),
+    CheckConstraint(OWNER_CHECK, name="users_name_check"),
+    CheckConstraint(f"(key = '{PREBUILDS_USER}') = (id = '{PREBUILDS_USER_ID}')", name="users_system_user_check"),
 )
 
 organization_members = Table(
@@ -81,6 +87,15 @@ organization_members = Table(
     metadata,
     _uuid("organization_id", "organizations.id", pk=True),
     _uuid("user_id", "users.id", pk=True),
+)
+
+# Who was removed, so that no claim with `create_owner` brings them back.
+former_members = Table(
+    "former_members",
+    metadata,
+    _uuid("organization_id", "organizations.id", pk=True),
+    _uuid("user_id", "users.id", pk=True),
+    _time("removed_at", null=False),
 )
 
 templates = Table(
@@ -184,6 +199,7 @@ workspaces = Table(
     Column("latest_transition", Text),
     Column("latest_status", Text),
     _time("latest_ended_at"),  # null: unfinished
+    Column("previous_owners", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # the latest last
     Column("kept", Boolean, nullable=False, server_default=text("false")),  # as evidence for good, by an operator
     Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # in a row
     _time("probe_failed_at"),
@@ -292,6 +308,7 @@ claims = Table(
     Column("miss_reason", Text),
     _uuid("workspace_id", "workspaces.id", null=True),
     Column("answer", JSONB),
+    _time("transferred_at"),  # its workspace went on to another owner, so that its answer is nobody's any more
     _time("created_at", null=False),
     _time("completed_at"),
     UniqueConstraint("workspace_id"),
@@ -311,6 +328,8 @@ claim_queue = Table(
     Column("workflow_id", Text, nullable=False),
     _uuid("template_id", "templates.id"),
     Column("preset_name", Text, nullable=False),  # and not its id: a new version takes its waiters along
+    _uuid("owner_id", "users.id"),
+    _uuid("initiator_id", "users.id"),
     Column("request", JSONB, nullable=False),
     Column("request_hash", LargeBinary, nullable=False),
     _time("queued_at", null=False),

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4, uuid5
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from prebuilds.owners import owner_key
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent, preset_id
 
 APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
@@ -27,14 +28,21 @@ CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabl
 SWITCH_ORGANIZATION = text("UPDATE organizations SET prebuilds_enabled = :enabled WHERE id = :id")
 
 CREATE_USERS = text("""
-    INSERT INTO users (id, name)
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]))
-        ON CONFLICT (name) DO NOTHING RETURNING name
+    INSERT INTO users (id, name, key)
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:keys AS text[]))
+        ON CONFLICT (key) DO NOTHING RETURNING key
 """)
+# Who was removed is a member again, since somebody says so.
 ADD_MEMBERS = text("""
-    INSERT INTO organization_members (organization_id, user_id)
-    SELECT :organization_id, id FROM users WHERE name = ANY(CAST(:names AS text[]))
-        ON CONFLICT DO NOTHING RETURNING (SELECT name FROM users WHERE id = user_id)
+    WITH wanted AS (SELECT id, key FROM users WHERE key = ANY(CAST(:keys AS text[]))
+    ), back AS (DELETE FROM former_members f USING wanted w
+                 WHERE f.organization_id = :organization_id AND f.user_id = w.id
+    ), added AS (INSERT INTO organization_members (organization_id, user_id) SELECT :organization_id, id FROM wanted
+                     ON CONFLICT DO NOTHING RETURNING user_id)
+    SELECT w.key FROM added a JOIN wanted w ON w.id = a.user_id
+""")
+SET_EXACT = text("""
+    UPDATE organizations SET members_exact = :exact WHERE id = :id AND members_exact <> :exact RETURNING id
 """)
 
 FIND_TEMPLATE = text("""
@@ -121,15 +129,22 @@ async def switch_organization(connection: AsyncConnection, organization_id: UUID
 
 
 async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
-    """Make those that are not known; returns which those were."""
-    users = {"ids": [uuid4() for _ in names], "names": list(names)}
-    return set(await connection.scalars(CREATE_USERS, users))
+    """Make those that are not known; returns which of *names* those were."""
+    keys = {owner_key(name): name for name in names}
+    users = {"ids": [uuid4() for _ in keys], "names": list(keys.values()), "keys": list(keys)}
+    return {keys[key] for key in await connection.scalars(CREATE_USERS, users)}
 
 
 async def add_members(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> set[str]:
-    """Add those who are no members yet; returns who those were."""
-    members = {"organization_id": organization_id, "names": list(names)}
-    return set(await connection.scalars(ADD_MEMBERS, members))
+    """Add those who are no members yet; returns which of *names* those were."""
+    keys = {owner_key(name): name for name in names}
+    added = await connection.scalars(ADD_MEMBERS, {"organization_id": organization_id, "keys": list(keys)})
+    return {keys[key] for key in added}
+
+
+async def set_members_exact(connection: AsyncConnection, organization_id: UUID, *, exact: bool) -> bool:
+    """Whether a file lists exactly who is a member. Returns whether that has changed."""
+    return await connection.scalar(SET_EXACT, {"id": organization_id, "exact": exact}) is not None
 
 
 async def find_template(connection: AsyncConnection, organization_id: UUID, name: str) -> RecordedTemplate | None:

@@ -6,9 +6,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.api import InitiatorNotFound, OwnerNotFound
+from prebuilds.owners import owner_key
 from prebuilds.vocabulary import is_text
 
-USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE name = :name)")
+USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE key = :key)")
 
 
 async def check_owner(connection: AsyncConnection, name: str) -> None:
@@ -28,4 +29,4 @@ async def check_initiator(connection: AsyncConnection, name: str) -> None:
 
 
 async def _exists(connection: AsyncConnection, name: str) -> bool:
-    return is_text(name) and bool(await connection.scalar(USER_EXISTS, {"name": name}))
+    return is_text(name) and bool(await connection.scalar(USER_EXISTS, {"key": owner_key(name)}))

@@ -10,7 +10,8 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.payloads import parse_path
+from prebuilds.owners import owner_key
+from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
@@ -34,7 +35,7 @@ _WORKSPACES = """
 """
 LIST = text(f"""
     {_WORKSPACES}
-     WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR u.name = :owner)
+     WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR u.key = :owner)
        AND (CAST(:presets AS uuid[]) IS NULL OR w.preset_id = ANY(CAST(:presets AS uuid[])))
        AND (NOT :prebuilt OR w.owner_id = '{PREBUILDS_USER_ID}')
      ORDER BY o.name, t.name, p.name, w.created_at, w.id LIMIT :limit
@@ -42,7 +43,7 @@ LIST = text(f"""
 SHOW = text(f"{_WORKSPACES} WHERE w.id = :id")
 FIND = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
-     WHERE u.name = :owner AND w.name = :name AND w.deleted_at IS NULL
+     WHERE u.key = :owner AND w.name = :name AND w.deleted_at IS NULL
 """)
 EVENTS_OF = text("""
     SELECT at, kind, actor, data FROM events WHERE workspace_id = :id ORDER BY id DESC LIMIT :limit
@@ -86,7 +87,12 @@ async def list_workspaces(
         if owner is not None:
             await check_owner(connection, owner)
         presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset)]
-        wanted = {"owner": owner, "presets": presets, "prebuilt": prebuilt, "limit": LIST_MAX}
+        wanted = {
+            "owner": None if owner is None else owner_key(owner),
+            "presets": presets,
+            "prebuilt": prebuilt,
+            "limit": LIST_MAX,
+        }
         rows = await connection.execute(LIST, wanted)
         return [WorkspaceRow(**_workspace(row)) for row in rows]
 
@@ -101,8 +107,8 @@ async def resolve_workspace(connection: AsyncConnection, reference: str) -> UUID
     try:
         return UUID(reference)
     except ValueError:
-        owner, name = parse_path(reference, 2, "workspace", "alice/alice-dev")
-    found = await connection.scalar(FIND, {"owner": owner, "name": name})
+        owner, name = parse_workspace_path(reference)
+    found = await connection.scalar(FIND, {"owner": owner_key(owner), "name": name})
     if found is None:
         raise WorkspaceNotFound(f"{owner} has no live workspace named {name}; see `prebuilds workspaces list`")
     return UUID(str(found))

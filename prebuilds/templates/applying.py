@@ -17,6 +17,7 @@ from prebuilds.payloads import Payload
 from prebuilds.planning.content import policy_changes, preset_id
 from prebuilds.store import templates as store
 from prebuilds.store.events import record_event
+from prebuilds.store.people import members_but, remove_members
 from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
 from prebuilds.vocabulary import PREBUILDS_USER
 
@@ -32,7 +33,8 @@ class ActivatedVersion(Payload):
 
 class ApplyResult(Payload):
     """What changed, as readable paths in the file's order: `organization acme`, `user alice`, `member acme/alice`,
-    `template acme/python`, `preset acme/python/small`; a preset that is not in the new version ends in `(removed)`."""
+    `template acme/python`, `preset acme/python/small`; a preset that is not in the new version, and a member whom the
+    file says is none any more, end in `(removed)`."""
 
     created: list[str] = Field(default_factory=list)
     updated: list[str] = Field(default_factory=list)
@@ -49,8 +51,9 @@ async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run:
 
     Policy (counts, expiry, schedule, limits) changes in place. Changed content (provisioner, queue, source, the set of
     presets, their parameters) becomes a new active version; content that was active before makes that version active
-    again, with its holds reset. What the file has no entry for is left as it is: members are never removed, a
-    deprecated template stays so. A preset that a template's entry does not list is not in the new version.
+    again, with its holds reset. What the file has no entry for is left as it is: members are not removed, unless the
+    file has `members_exact: true`; a deprecated template stays so. A preset that a template's entry does not list is
+    not in the new version.
 
     Args:
         actor: Who applies, for the events.
@@ -120,6 +123,24 @@ class _Applying:
                 self.result.created.append(label)
             elif name != PREBUILDS_USER:
                 self.result.unchanged.append(label)
+        if entry.members_exact is not None:
+            await self._exactly(organization_id, entry, exact=entry.members_exact)
+
+    async def _exactly(self, organization_id: UUID, entry: OrganizationEntry, *, exact: bool) -> None:
+        label = f"organization {entry.name}"
+        if await store.set_members_exact(self.connection, organization_id, exact=exact):
+            await self._policy_changed(label, {"members_exact": (not exact, exact)})
+            if label in self.result.unchanged:
+                self.result.unchanged.remove(label)
+                self.result.updated.append(label)
+        if exact:
+            others = await members_but(self.connection, organization_id, entry.members)
+            removed = await remove_members(self.connection, organization_id, others)
+            for user in removed:
+                await record_event(
+                    self.connection, "member_removed", self.actor, data={"organization": entry.name, "user": user}
+                )
+            self.result.updated.extend(f"member {entry.name}/{user} (removed)" for user in removed)
 
     async def _template(self, organization_id: UUID, path: str, entry: TemplateEntry) -> None:
         found = await store.find_template(self.connection, organization_id, entry.name)

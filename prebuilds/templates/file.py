@@ -13,16 +13,17 @@ from functools import cache
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from prebuilds.api import InvalidInput
+from prebuilds.owners import Person, owner_key
 from prebuilds.payloads import Payload
 from prebuilds.plain_text import VALUES, check_plain
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries
 from prebuilds.templates.yaml_text import Path, load_yaml
-from prebuilds.vocabulary import PREBUILDS_USER, PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
+from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
 
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""
@@ -48,16 +49,18 @@ def _parameter_value(value: object) -> object:
     return check_plain(value, keep=VALUES)
 
 
-def _not_reserved(value: str) -> str:
-    if value == PREBUILDS_USER:
-        raise ValueError(f"the name {PREBUILDS_USER} is reserved for the system user")
-    return value
-
-
 def _distinct(values: list[str]) -> list[str]:
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"has {', '.join(repeated)} more than once")
+    return values
+
+
+def _distinct_people(values: list[str]) -> list[str]:
+    keys = [owner_key(value) for value in values]
+    repeated = sorted({value for value, key in zip(values, keys, strict=True) if keys.count(key) > 1})
+    if repeated:
+        raise ValueError(f"has {', '.join(repeated)} more than once, as names are compared without case")
     return values
 
 
@@ -149,10 +152,16 @@ class OrganizationEntry(Payload):
     name: Name
     prebuilds: StrictBool | None = None
     """Whether the feature is on; None leaves it as it is, and a new organization has it on."""
-    members: Annotated[list[Annotated[Name, AfterValidator(_not_reserved)]], AfterValidator(_distinct)] = Field(
-        default_factory=list
-    )
+    members: Annotated[list[Person], AfterValidator(_distinct_people)] = Field(default_factory=list)
+    members_exact: StrictBool | None = None
+    """Whether everybody else is removed, and no claim adds anybody; None leaves it as it is and removes nobody."""
     templates: list[TemplateEntry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _exact_members_are_listed(self) -> OrganizationEntry:
+        if self.members_exact and "members" not in self.model_fields_set:
+            raise ValueError("members_exact: true needs members; an empty list removes everybody")
+        return self
 
 
 class TemplateFile(Payload):

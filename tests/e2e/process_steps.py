@@ -28,7 +28,9 @@ async def running(driver: ProcessProvisioner) -> dict[UUID, bool]:
 async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
     """A driver that has its state there; in the end all that it has goes, and nothing with its tag may be left."""
     driver = ProcessProvisioner(folder, DEPLOYMENT)
-    yield driver
-    for item in await driver.inventory():
-        await driver.destroy(knowing(wanted(SLEEP, 10_000, item.workspace_id), item), log)
+    try:
+        yield driver
+    finally:
+        for item in await driver.inventory():
+            await driver.destroy(knowing(wanted(SLEEP, 10_000, item.workspace_id), item), log)
     assert process_host.find_tagged(f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}") == []

@@ -8,8 +8,10 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -39,6 +41,18 @@ def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None
     assert set(said.values()) == {"claims", "control", "provisioner"}
     assert {role: url for url, role in said.items()} == own.facts["metrics"]
     assert [httpx.get(url).status_code for url in said] == [200] * 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_what_holds_secrets_is_closed_to_others_and_the_servers_are_given_none(own: DevStack) -> None:
+    pids = own.facts["pids"]
+    for name in ("supervisor", "claims", "control", "provisioner"):
+        limits = Path(f"/proc/{pids[name]}/limits").read_text()
+        assert re.search(r"Max core file size +0 +0 ", limits), f"{name} has called close_to_others"
+    for name in ("postgres", "temporal"):  # an exec has made these readable again
+        assert not [word for word in psutil.Process(pids[name]).environ() if word.startswith("PREBUILDS_")]
+    assert own.state_dir.stat().st_mode & 0o066 == 0
+    assert {path.stat().st_mode & 0o066 for path in own.state_dir.iterdir() if path.name != "lock"} == {0}
 
 
 def test_a_refusal_is_json_where_that_is_asked_for(own: DevStack) -> None:

@@ -28,8 +28,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "database", "schema_version", "temporal", "deployment", "search_attributes", "task_queues"),
-    *("clock_skew", "loop", "presets", "notifications", "fairness"),
+    *("settings", "isolation", "database", "schema_version", "temporal", "deployment", "search_attributes"),
+    *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
@@ -114,7 +114,7 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{closed_port}/prebuilds"
     said = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
     checks = by_name(said)
-    assert well(checks) == {"settings", "temporal", "search_attributes"}
+    assert well(checks) == {"settings", "isolation", "temporal", "search_attributes"}
     assert f"127.0.0.1:{closed_port}" in checks["database"]["detail"]
     assert "secret" not in said.out
     assert "PREBUILDS_DATABASE_URL" in checks["database"]["remedy"]
@@ -127,7 +127,16 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
 
 def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
-    assert well(checks) == {"settings", "database", "schema_version", "clock_skew", "presets", "notifications"}
+    assert well(checks) == {
+        "settings",
+        "isolation",
+        "database",
+        "schema_version",
+        "clock_skew",
+        "history",
+        "presets",
+        "notifications",
+    }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]
 
@@ -196,7 +205,7 @@ async def test_it_answers_in_time_when_nobody_else_does(silent_port: int, monkey
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{silent_port}")
     settings = Settings(database_url=f"postgresql://me@127.0.0.1:{silent_port}/prebuilds")
     report = await asyncio.wait_for(examine(settings), 10)
-    assert [check.name for check in report.checks if check.ok] == ["settings"]
+    assert [check.name for check in report.checks if check.ok] == ["settings", "isolation"]
 
 
 async def test_warnings_of_queues(

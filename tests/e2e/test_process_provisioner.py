@@ -23,6 +23,10 @@ from tests.e2e.process_steps import SERVE, SLEEP, driver_in, log, running
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
 
+READABLE = {"isolation": "none"}
+"""For claims with secrets, where workspaces can read each other's files, as pytest's own folders make it."""
+NO_PROGRAM = READABLE | {"command": ["no-such-program", "{port}"]}
+
 
 @pytest.fixture
 async def driver(tmp_path: Path) -> AsyncIterator[ProcessProvisioner]:
@@ -74,7 +78,7 @@ async def test_claim_tells_the_process_by_file_and_signal(driver: ProcessProvisi
         "while True: time.sleep(0.05)\n"
     )
     source = {"command": [sys.executable, "-c", script], "ready": {"file": "up"}, "claim": {"signal": "SIGUSR1"}}
-    build = wanted(source)
+    build = wanted(READABLE | source)
     made = await driver.apply(build, log)
     await driver.claim(later(build, owner="alice", name="dev", claim_parameters={"token": "a b"}), log)
     told = Path(made.resources["folder"]) / "told"
@@ -197,7 +201,7 @@ async def test_a_claim_s_secrets_in_the_log_are_not_in_the_error(driver: Process
         'cat "$PREBUILDS_CLAIM_FILE"; sed "s/\\\\\\\\n/\\\\n/g" "$PREBUILDS_CLAIM_FILE"; echo out of cheese; exit 7'
     )
     build = wanted(
-        {"command": ["sh", "-c", script], "ready": {"file": "never"}},
+        READABLE | {"command": ["sh", "-c", script], "ready": {"file": "never"}},
         claimed=True,
         owner="alice",
         claim_parameters={"key": key},
@@ -236,7 +240,7 @@ async def test_a_program_that_is_not_there_can_never_work(driver: ProcessProvisi
 
 
 async def test_a_start_that_can_never_work_leaves_nothing(driver: ProcessProvisioner, tmp_path: Path) -> None:
-    build = wanted({"command": ["no-such-program", "{port}"]}, claimed=True, claim_parameters={"token": "hunter2"})
+    build = wanted(NO_PROGRAM, claimed=True, claim_parameters={"token": "hunter2"})
     with pytest.raises(InvalidSource):
         await driver.apply(build, log)
     assert await running(driver) == {}

@@ -31,10 +31,10 @@ BUILDS = """
 
 async def claimed(engine: AsyncEngine, store: ClaimStore, **changes: Any) -> UUID:
     """alice/dev, claimed from a pool; handed over unless `handed_over` is false."""
-    handed_over = changes.pop("handed_over", True)
+    handed_over, claim_id = changes.pop("handed_over", True), changes.pop("claim_id", "")
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 1)
-    [workspace_id] = workspace_ids([await claim(store, preset, **({"name": "dev"} | changes))])
+    [workspace_id] = workspace_ids([await claim(store, preset, claim_id, **({"name": "dev"} | changes))])
     if handed_over:
         await run(engine, workspace_id)
     return workspace_id

@@ -211,7 +211,7 @@ async def test_deprecated_template_stays_so_under_new_content(engine: AsyncEngin
 
 
 async def test_known_user_is_only_made_a_member(engine: AsyncEngine) -> None:
-    await do(engine, "INSERT INTO users (id, name) VALUES (:id, 'alice')", id=uuid4())
+    await do(engine, "INSERT INTO users (id, name, key) VALUES (:id, 'alice', 'alice')", id=uuid4())
     result = await apply_file(engine, members=["alice", "carol"])
     assert [entry for entry in result.created if "alice" in entry or "carol" in entry] == [
         "member acme/alice",

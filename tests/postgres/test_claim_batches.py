@@ -166,7 +166,7 @@ async def test_a_refusal_is_of_all_and_writes_nothing(
 ) -> None:
     await make_preset(engine)
     await ready(engine, 3)
-    await do(engine, "INSERT INTO users (id, name) VALUES (gen_random_uuid(), 'carol')")
+    await do(engine, "INSERT INTO users (id, name, key) VALUES (gen_random_uuid(), 'carol', 'carol')")
     rows = await rows_of(engine)
     with pytest.raises(refused):
         await desk.ask_all("class", names(3), **changes)

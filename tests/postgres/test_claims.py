@@ -216,11 +216,13 @@ async def test_an_empty_pool_says_why_and_create_makes_one(
     assert (build.stage, build.initiator_id != PREBUILDS_USER_ID) == ("none", True)
 
 
+CAROL = "INSERT INTO users (id, name, key) VALUES (gen_random_uuid(), 'carol', 'carol')"
 REFUSALS: list[tuple[str, dict[str, Any], str | None, ClaimTarget | None]] = [
     ("OwnerNotFound", {"owner": "zoe"}, None, None),
     ("InitiatorNotFound", {"initiator": "zoe"}, None, None),
-    ("InitiatorNotFound", {"initiator": ""}, None, None),
-    ("NotAMember", {"owner": "carol"}, "INSERT INTO users (id, name) VALUES (gen_random_uuid(), 'carol')", None),
+    ("NotAMember", {"owner": "carol"}, CAROL, None),
+    ("OwnerNotFound", {}, "UPDATE users SET disabled_at = now() WHERE name = 'alice'", None),
+    ("InitiatorNotFound", {"initiator": "bob"}, "UPDATE users SET disabled_at = now() WHERE name = 'bob'", None),
     ("NameTaken", {"name": "taken"}, None, None),
     ("PresetNotFound", {}, None, ClaimTarget("x", path=("acme", "python", "none"))),
     ("PresetNotFound", {}, None, ClaimTarget("x", preset_id=uuid4())),

@@ -1,4 +1,4 @@
-"""What a driver saves while it works: by the latest attempt of the latest build, and by nobody else."""
+"""What a driver is given and saves: by the latest attempt of the latest build, and by nobody else."""
 
 from __future__ import annotations
 
@@ -133,3 +133,10 @@ async def test_a_build_that_has_ended_cannot_overwrite_anything(engine: AsyncEng
     with pytest.raises(StaleBuild):
         await save_state(engine, build_id, {"by": "the frozen one"}, FIRST)
     assert await given(engine, workspace_id, 2) == {"by": "the deletion"}
+
+
+async def test_a_prebuild_s_driver_is_told_what_claims_may_bring(engine: AsyncEngine) -> None:
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine, claim_parameters=["token"]), 1)
+    _, wanted = await begin_build(engine, build_id_of(workspace_id, 1))
+    assert wanted is not None
+    assert (wanted.claim_parameter_names, wanted.claim_parameters) == (("token",), {})

@@ -12,8 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import worker
-from prebuilds import embedded, workers
+from prebuilds import deployment, embedded, workers
 from prebuilds.api import StackUnreachable
+from prebuilds.binding import Fit
 from prebuilds.cli.connections import database
 from prebuilds.settings import load_settings
 
@@ -85,6 +86,8 @@ async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
     database_url: str, monkeypatch: pytest.MonkeyPatch, start: Any
 ) -> None:
     monkeypatch.setattr(worker, "connect", nothing)
+    monkeypatch.setattr(deployment, "read_namespace", nothing)  # what Temporal would say is left out
+    monkeypatch.setattr(deployment, "require_fit", lambda *_: Fit.BOUND)
     monkeypatch.setattr(workers, "worker_on", lambda *_, **__: contextlib.nullcontext())
     told: list[str] = []
     for after in range(MESSAGES_MAX):
@@ -101,4 +104,5 @@ async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
         pytest.fail("it never starts")
     for place in ("cannot reach the database", "its version", "its schema was checked"):
         assert any(place in one for one in told), told
+    assert start is start_command or any("its deployment was read" in one for one in told), told
     assert start is start_command or any("claims' connections" in one for one in told), told

@@ -73,7 +73,25 @@ def spec_of(source: dict[str, Any], **changes: Any) -> Spec:
         (IMAGE | {"claim": {"files": {"/a": "{nobody}"}}}, "source.claim.files./a", "no placeholder"),
         (IMAGE | {"claim": None}, "source.claim", "must be false"),
         (IMAGE | {"claim": False, "env": {"WHO": "{owner}"}}, "source", "env.WHO names {owner}"),
+        (IMAGE | {"claim": False, "env": {"WHO": "{owner_slug}"}}, "source", "env.WHO names {owner_slug}"),
+        (IMAGE | {"user": "{owner}"}, "source", "user: {owner} may be any text"),
+        (IMAGE | {"entrypoint": ["sh", "-c"], "command": ["echo {owner}"]}, "source", "a shell's script"),
+        (IMAGE | {"claim": {"exec": ["/bin/bash", "-ec", "echo {owner}"]}}, "source", "a shell's script"),
         (IMAGE | {"stop_timeout": "soon"}, "source.stop_timeout", ""),
+        (IMAGE | {"cap_drop": ["net raw"]}, "source.cap_drop.0", "match"),
+        (IMAGE | {"tmpfs": ["tmp"]}, "source.tmpfs.0", "full path"),
+        (IMAGE | {"runtime": "/bin/sh"}, "source.runtime", "match"),
+        (IMAGE | {"read_only": True}, "source", "the claim cannot write /prebuilds/claim.json; name a file below"),
+        (
+            IMAGE | {"mounts": [{"bind": "/{owner}/x", "target": "/x"}]},
+            "source.mounts.0",
+            "before its first placeholder",
+        ),
+        (
+            IMAGE | {"mounts": [{"bind": "/a{owner}", "target": "/x"}]},
+            "source.mounts.0",
+            "before its first placeholder",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(source: dict[str, Any], field: str, says: str) -> None:
@@ -104,7 +122,7 @@ def test_a_parameter_without_a_value_can_never_work() -> None:
         ({"entrypoint": ["/bin/{param.tool}"]}, ["entrypoint"]),
         ({"labels": {"team": "{owner}"}}, ["labels.team"]),
         ({"mounts": [{"bind": "/srv/{owner}", "target": "/home"}]}, ["mounts./home"]),
-        ({"image": "tools:{param.tool}", "user": "{owner}", "workdir": "/{owner}"}, ["image", "user", "workdir"]),
+        ({"image": "tools:{param.tool}", "user": "{owner_slug}", "workdir": "/{owner}"}, ["image", "user", "workdir"]),
         ({"env": {"A": "{workspace_id}{preset}"}, "mounts": [{"volume": "v", "target": "/v"}]}, []),
         ({"claim": {"files": {"/etc/motd": "{owner}"}, "exec": ["tell", "{owner}"]}}, []),
     ],
@@ -116,6 +134,23 @@ def test_what_an_owner_changes_in_a_container_is_told_by_path(source: dict[str, 
     claim = spec_of(source, **own, claim_parameters={"tool": "another"})
     assert claim.differs_from(before) == paths
     assert claim.differs_from(claim.config["Labels"]) == []
+
+
+@pytest.mark.parametrize("project", ["", ".", "..", "../bob", "a/../../bob", "a//b", "/etc"])
+def test_a_bind_stays_below_the_template_s_own_folder(project: str) -> None:
+    source = {"mounts": [{"bind": "/srv/homes/{param.project}", "target": "/x"}]}
+    assert spec_of(source, claim_parameters={"project": "a/b"}).binds[0].path == "/srv/homes/a/b"
+    with pytest.raises(InvalidSource, match="a folder below /srv/homes") as refused:
+        spec_of(source, claim_parameters={"project": project})
+    assert list(refused.value.details) == ["source.mounts.0.bind"]
+
+
+def test_bounds_that_a_template_leaves_out_make_no_container_another_one() -> None:
+    plain, bounded = spec_of({}), spec_of({"cap_drop": ["ALL"], "no_new_privileges": True})
+    assert bounded.differs_from(plain.config["Labels"]) == ["cap_drop", "no_new_privileges"]
+    assert "runtime" not in plain.fingerprints
+    host = plain.config["HostConfig"]
+    assert (host["SecurityOpt"], host["PidsLimit"]) == (["no-new-privileges"], 4096)
 
 
 def test_labels_tell_no_value_and_not_which_are_equal() -> None:

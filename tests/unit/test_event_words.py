@@ -82,6 +82,8 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("build_failed", {**DELETE, "error": ""}, "delete failed"),
     ("build_canceled", {**DELETE, "error": None}, "delete canceled"),
     ("claim_prebuilt", {**DEV, "miss_reason": None}, "claimed by ops as alice/dev"),
+    ("member_added", {"user": "zoe@example.com", "organization": "acme"}, "zoe@example.com added to acme by ops"),
+    ("transferred", {"from": "alice/dev", "to": "bob/desk"}, "alice/dev handed to bob/desk by ops"),
     (
         "claim_created",
         {**DEV, "miss_reason": "starting"},

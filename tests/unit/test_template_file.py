@@ -29,6 +29,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "name": "acme",
         "prebuilds": False,
         "members": ["alice", "bob"],
+        "members_exact": True,
     }
     assert template.model_dump(exclude={"presets"}) == {
         "name": "python",
@@ -71,7 +72,8 @@ def test_optional_keys_have_defaults() -> None:
         "timezone": None,
         "schedule": [],
     }
-    assert parse_template_file("organizations: [{name: acme}]").organizations[0].prebuilds is None
+    organization = parse_template_file("organizations: [{name: acme}]").organizations[0]
+    assert (organization.prebuilds, organization.members_exact) == (None, None)
 
 
 def test_examples_of_the_project_are_right() -> None:

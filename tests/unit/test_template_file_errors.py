@@ -204,9 +204,10 @@ def test_wrong_template_is_named_by_its_path(template: dict[str, Any], field: st
         ({"name": "Acme"}, "organizations[Acme].name", "must be 1 to 32 lower-case"),
         ({"name": ...}, "organizations[0].name", "is required"),
         ({"prebuilds": "off please"}, "organizations[acme].prebuilds", "must be true or false"),
-        ({"members": ["alice", "prebuilds"]}, "organizations[acme].members[1]", "reserved for the system user"),
-        ({"members": ["alice", "Bob"]}, "organizations[acme].members[1]", "must be 1 to 32 lower-case"),
-        ({"members": ["alice", "alice"]}, "organizations[acme].members", "has alice more than once"),
+        ({"members": ["alice", "prebuilds"]}, "organizations[acme].members[1]", "the system's own user"),
+        ({"members": ["alice", "b b"]}, "organizations[acme].members[1]", "must be 1 to 128 visible characters"),
+        ({"members": ["alice", "Alice"]}, "organizations[acme].members", "has Alice, alice more than once"),
+        ({"members": ..., "members_exact": True}, "organizations[acme]", "members_exact: true needs members"),
         ({"members": "alice"}, "organizations[acme].members", "must be a list"),
         ({"users": []}, "organizations[acme].users", "unknown key"),
         ({"templates": None}, "organizations[acme].templates", "must be a list"),
@@ -252,8 +253,8 @@ def test_keys_given_twice_are_refused_with_their_lines() -> None:
     text = CONTRACT.replace("            instances: 3\n", "            instances: 3\n            instances: 4\n")
     text = text.replace("{size: small}", "{size: small, on: 1, on: 2}")
     assert problems(text) == {
-        f"{PRESET}.parameters.on": "is given twice, at lines 16 and 16; keep one",
-        f"{PRESET}.instances": "is given twice, at lines 17 and 18; keep one",
+        f"{PRESET}.parameters.on": "is given twice, at lines 17 and 17; keep one",
+        f"{PRESET}.instances": "is given twice, at lines 18 and 19; keep one",
     }
 
 

@@ -34,6 +34,7 @@ FILES = {"main.tf": MAIN}
         ({"files": FILES, "binary": "bin/terraform"}, "source.binary"),
         ({"files": FILES, "env": ["AWS_REGION=x"]}, "source.env.0"),
         ({"files": FILES, "env": ["PREBUILDS_DATABASE_URL"]}, "source.env.0"),
+        ({"files": FILES, "env": ["PGPASSWORD"]}, "source.env.0"),
         ({"files": FILES, "parallelism": 0}, "source.parallelism"),
         ({"files": FILES, "address": "url"}, "source.address"),
         ({"files": FILES, "outputs": ["url"]}, "source.outputs"),
@@ -104,8 +105,10 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         "prebuilds_stage": "create",
         "prebuilds_prebuild_count": 1,
     }
-    claimed = wanted.model_copy(update={"owner": "alice", "claimed": True})
-    assert inputs_of(source, module, claimed, "claim")["prebuilds_prebuild_count"] == 0
+    claimed = wanted.model_copy(update={"owner": "alice@example.com", "claimed": True})
+    told = inputs_of(source, module, claimed, "claim")
+    assert told["prebuilds_prebuild_count"] == 0
+    assert (told["prebuilds"]["owner"], told["prebuilds"]["owner_slug"]) == ("alice@example.com", claimed.owner_slug)
 
 
 def test_a_placeholder_without_a_value_names_its_variable() -> None:

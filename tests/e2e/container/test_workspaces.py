@@ -215,5 +215,5 @@ async def test_limits_binds_and_values_reach_the_container_as_they_are(
     assert (told["Config"]["WorkingDir"], limits["NetworkMode"]) == ("/www", "none")
     inside(podman, build, "stat", "/shared/there")
     assert inside(podman, build, "sh", "-c", "touch /shared/x 2>/dev/null || echo refused") == "refused\n"
-    with pytest.raises(InvalidSource, match="lead out"):
+    with pytest.raises(InvalidSource, match="a folder below"):
         await driver.apply(wanted(source, parameters={"size": "", "folder": "../.."}), log)

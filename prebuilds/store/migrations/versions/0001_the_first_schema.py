@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 PREBUILDS_USER_ID = "9ec06886-022a-5691-8f67-4b8be10e9cb6"
-FUNCTIONS = ("hand_over", "claim_workspace", "build_is_open")
+FUNCTIONS = ("check_people", "hand_over", "claim_workspace", "build_is_open")
 
 
 def upgrade() -> None:
@@ -67,6 +67,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("prebuilds_enabled", sa.Boolean(), server_default=sa.text("true"), nullable=False),
+        sa.Column("members_exact", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("name ~ '^[a-z0-9](-?[a-z0-9])*$' AND length(name) <= 32", name="organizations_name_check"),
         sa.PrimaryKeyConstraint("id", name=op.f("organizations_pkey")),
@@ -111,10 +112,27 @@ def upgrade() -> None:
         "users",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("name ~ '^[a-z0-9](-?[a-z0-9])*$' AND length(name) <= 32", name="users_name_check"),
+        sa.CheckConstraint(
+            "name ~ '^[^/[:space:][:cntrl:]]+$' AND length(name) <= 128 AND name NOT IN ('.', '..')",
+            name="users_name_check",
+        ),
+        sa.CheckConstraint(f"(key = 'prebuilds') = (id = '{PREBUILDS_USER_ID}')", name="users_system_user_check"),
         sa.PrimaryKeyConstraint("id", name=op.f("users_pkey")),
-        sa.UniqueConstraint("name", name=op.f("users_name_key")),
+        sa.UniqueConstraint("key", name=op.f("users_key_key")),
+    )
+    op.create_table(
+        "former_members",
+        sa.Column("organization_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name=op.f("former_members_organization_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("former_members_user_id_fkey")),
+        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("former_members_pkey")),
     )
     op.create_table(
         "organization_members",
@@ -232,6 +250,7 @@ def upgrade() -> None:
         sa.Column("latest_transition", sa.Text(), nullable=True),
         sa.Column("latest_status", sa.Text(), nullable=True),
         sa.Column("latest_ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("previous_owners", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("kept", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("probe_failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("probe_failed_at", sa.DateTime(timezone=True), nullable=True),
@@ -301,6 +320,7 @@ def upgrade() -> None:
         sa.Column("miss_reason", sa.Text(), nullable=True),
         sa.Column("workspace_id", sa.Uuid(), nullable=True),
         sa.Column("answer", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("transferred_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
@@ -428,6 +448,8 @@ def upgrade() -> None:
         sa.Column("workflow_id", sa.Text(), nullable=False),
         sa.Column("template_id", sa.Uuid(), nullable=False),
         sa.Column("preset_name", sa.Text(), nullable=False),
+        sa.Column("owner_id", sa.Uuid(), nullable=False),
+        sa.Column("initiator_id", sa.Uuid(), nullable=False),
         sa.Column("request", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("request_hash", sa.LargeBinary(), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -437,6 +459,8 @@ def upgrade() -> None:
         sa.Column("looked_after_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
         sa.ForeignKeyConstraint(["claim_id"], ["claims.id"], name=op.f("claim_queue_claim_id_fkey")),
+        sa.ForeignKeyConstraint(["initiator_id"], ["users.id"], name=op.f("claim_queue_initiator_id_fkey")),
+        sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("claim_queue_owner_id_fkey")),
         sa.ForeignKeyConstraint(["template_id"], ["templates.id"], name=op.f("claim_queue_template_id_fkey")),
         sa.PrimaryKeyConstraint("claim_id", name=op.f("claim_queue_pkey")),
     )
@@ -488,4 +512,4 @@ def upgrade() -> None:
     for function in FUNCTIONS:
         op.execute(Path(__file__).with_name(f"{function}.sql").read_text())
     op.execute("INSERT INTO settings DEFAULT VALUES")
-    op.execute(f"INSERT INTO users (id, name) VALUES ('{PREBUILDS_USER_ID}', 'prebuilds')")
+    op.execute(f"INSERT INTO users (id, name, key) VALUES ('{PREBUILDS_USER_ID}', 'prebuilds', 'prebuilds')")

@@ -3,18 +3,23 @@
 -- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim leaves nothing behind.
 -- `fresh` is false when an earlier attempt had decided already and this is its answer again. An empty pool with p_held null
 -- decides nothing yet: the caller finds out whether creation is held there, and asks again with the answer.
+-- p_owner and p_initiator are keys of names; p_new_owner is the name to make an unknown owner under, null for none.
 CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
     p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
+    p_new_owner text,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
     v_owner uuid;
     v_initiator uuid;
+    v_owner_name text;
+    v_initiator_name text;
+    v_disabled timestamptz;
     v_preset record;
     v_workspace record;
     v_miss text;
@@ -31,6 +36,9 @@ BEGIN
             IF v_claim.request_hash <> p_request_hash THEN
                 RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
             END IF;
+            IF v_claim.transferred_at IS NOT NULL THEN
+                RAISE EXCEPTION 'Transferred' USING ERRCODE = 'PB001';
+            END IF;
             answer := v_claim.answer;
             RETURN;
         ELSIF EXISTS (SELECT FROM claim_queue q WHERE q.claim_id = p_claim_id AND q.decided_at IS NULL
@@ -45,15 +53,24 @@ BEGIN
         RAISE EXCEPTION 'DatabaseRestored' USING ERRCODE = 'PB001';
     END IF;
 
-    SELECT id INTO v_owner FROM users WHERE name = p_owner;
+    SELECT id, name, disabled_at INTO v_owner, v_owner_name, v_disabled FROM users WHERE key = p_owner;
+    IF v_owner IS NULL AND p_new_owner IS NOT NULL THEN
+        INSERT INTO users (id, name, key) VALUES (gen_random_uuid(), p_new_owner, p_owner) ON CONFLICT (key) DO NOTHING;
+        SELECT id, name, disabled_at INTO v_owner, v_owner_name, v_disabled FROM users WHERE key = p_owner;
+    END IF;
     IF v_owner IS NULL THEN
         RAISE EXCEPTION 'OwnerNotFound' USING ERRCODE = 'PB001';
+    ELSIF v_disabled IS NOT NULL THEN
+        RAISE EXCEPTION 'OwnerDisabled' USING ERRCODE = 'PB001';
     END IF;
     v_initiator := v_owner;
+    v_initiator_name := v_owner_name;
     IF p_initiator <> p_owner THEN
-        SELECT id INTO v_initiator FROM users WHERE name = p_initiator;
+        SELECT id, name, disabled_at INTO v_initiator, v_initiator_name, v_disabled FROM users WHERE key = p_initiator;
         IF v_initiator IS NULL THEN
             RAISE EXCEPTION 'InitiatorNotFound' USING ERRCODE = 'PB001';
+        ELSIF v_disabled IS NOT NULL THEN
+            RAISE EXCEPTION 'InitiatorDisabled' USING ERRCODE = 'PB001';
         END IF;
     END IF;
 
@@ -84,7 +101,18 @@ BEGIN
         RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
     ELSIF NOT EXISTS (SELECT FROM organization_members m
                        WHERE m.organization_id = v_preset.organization_id AND m.user_id = v_owner) THEN
-        RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';
+        -- Nobody who was removed comes back by a claim, and no one comes where a file lists exactly who is there.
+        IF p_new_owner IS NULL
+           OR EXISTS (SELECT FROM organizations o WHERE o.id = v_preset.organization_id AND o.members_exact)
+           OR EXISTS (SELECT FROM former_members f
+                       WHERE f.organization_id = v_preset.organization_id AND f.user_id = v_owner) THEN
+            RAISE EXCEPTION 'NotAMember' USING ERRCODE = 'PB001';
+        END IF;
+        INSERT INTO organization_members (organization_id, user_id) VALUES (v_preset.organization_id, v_owner)
+            ON CONFLICT DO NOTHING;
+        INSERT INTO events (kind, actor, claim_id, data)
+        VALUES ('member_added', v_initiator_name, p_claim_id,
+                jsonb_build_object('organization', v_preset.organization_name, 'user', v_owner_name));
     END IF;
     organization := v_preset.organization_name;
     template := v_preset.template_name;
@@ -122,8 +150,8 @@ BEGIN
         IF FOUND THEN
             answer := hand_over(
                 p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
-                v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner, p_owner,
-                v_initiator, p_initiator, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
+                v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner,
+                v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
             RETURN;
         END IF;
         -- A hand-over and a creation meet the unique name by themselves; nobody is to miss, or to wait, for a taken one.
@@ -134,7 +162,7 @@ BEGIN
         SELECT CASE WHEN v_preset.desired_instances IS NULL THEN 'no_pool'
                     WHEN EXISTS (SELECT FROM workspaces w
                                   WHERE w.preset_id = v_preset.id AND w.deleted_at IS NULL
-                                    AND w.owner_id = (SELECT id FROM users WHERE name = 'prebuilds')
+                                    AND w.owner_id = (SELECT id FROM users WHERE key = 'prebuilds')
                                     AND w.latest_transition = 'start'
                                     AND w.latest_status IN ('pending', 'running')) THEN 'starting'
                     WHEN s.paused THEN 'paused'
@@ -147,7 +175,7 @@ BEGIN
     IF p_on_empty = 'create' AND v_final THEN
         answer := jsonb_build_object(
             'workspace_id', p_new_workspace_id, 'build_id', p_new_build_id, 'address', NULL, 'claim_id', p_claim_id,
-            'name', p_name, 'owner', p_owner, 'initiator', p_initiator, 'preset_id', v_preset.id,
+            'name', p_name, 'owner', v_owner_name, 'initiator', v_initiator_name, 'preset_id', v_preset.id,
             'source', 'created', 'miss_reason', v_miss, 'claimed_at', now());
         INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
                                 autostart_schedule, next_start_at, ttl, last_used_at, claimed_at, next_action_at,
@@ -159,6 +187,7 @@ BEGIN
                                       template_version_id, claim_parameters, next_dispatch_at)
         VALUES (p_new_build_id, p_new_workspace_id, 1, 'start', 'none', v_initiator, v_preset.id,
                 v_preset.template_version_id, p_claim_parameters, now() + interval '1 second');
+        PERFORM check_people(v_preset.organization_id, v_owner, v_initiator);
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'created', miss_reason = v_miss,
                answer = claim_workspace.answer, workspace_id = p_new_workspace_id, completed_at = now()
@@ -172,9 +201,9 @@ BEGIN
     END IF;
     IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- others go on to wait
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
-        VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), p_initiator, v_preset.id,
+        VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, v_preset.id,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,
-                jsonb_build_object('owner', p_owner, 'name', p_name, 'miss_reason', v_miss));
+                jsonb_build_object('owner', v_owner_name, 'name', p_name, 'miss_reason', v_miss));
     END IF;
 END
 $$

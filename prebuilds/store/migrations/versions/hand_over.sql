@@ -30,6 +30,7 @@ BEGIN
             p_claim_parameters, CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
             CASE WHEN p_hands_over THEN NULL ELSE now() END, CASE WHEN p_hands_over THEN NULL ELSE now() END,
             CASE WHEN p_hands_over THEN now() + interval '1 second' END);
+    PERFORM check_people((SELECT organization_id FROM workspaces WHERE id = p_workspace_id), p_owner_id, p_initiator_id);
     UPDATE claims
        SET request_hash = p_request_hash, outcome = 'prebuilt', miss_reason = NULL, answer = v_answer,
            workspace_id = p_workspace_id, completed_at = now()

@@ -1,0 +1,122 @@
+"""`prebuilds members` and `prebuilds users`: who may claim, and what is left behind by those who may no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.cli import output
+from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, say, table
+from prebuilds.cli.system import actor
+
+if TYPE_CHECKING:
+    from prebuilds.views import LeavingResult
+
+members = typer.Typer(help="Who may claim in an organization.", no_args_is_help=True)
+users = typer.Typer(help="People and services, in all organizations.", no_args_is_help=True)
+
+Organization = Annotated[str, typer.Argument(metavar="ORG")]
+Users = Annotated[list[str], typer.Argument(metavar="USER ...", help="Such as alice@example.com; case does not matter")]
+
+
+@members.command()
+def add(organization: Organization, user: Users) -> None:
+    """Make people members, also those who are not known yet."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.add_members(organization, user, actor())
+        added = ", ".join(done.added)
+        document(
+            done, human=f"{added}: added to {organization}" if added else "nothing to do: they are members already"
+        )
+
+    run_command(go())
+
+
+@members.command()
+def remove(organization: Organization, user: Users) -> None:
+    """Let people claim nothing more here. Their workspaces stay, and are listed for a decision."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.remove_members(organization, user, actor())
+        document(done)
+        if not output.AS_JSON:
+            _tell(done, f"removed from {organization}", "is no member")
+
+    run_command(go())
+
+
+@members.command("list")
+def list_members(organization: Organization) -> None:
+    """Who may claim here."""
+
+    async def go() -> None:
+        async with operations() as system:
+            rows = await system.list_members(organization)
+        document({"members": rows})
+        if not output.AS_JSON:
+            shown = [(m.user, m.disabled, m.workspaces) for m in rows]
+            table(("USER", "DISABLED", "WORKSPACES"), shown, empty="no members")
+
+    run_command(go())
+
+
+@users.command()
+def disable(user: Users) -> None:
+    """Let people claim nothing more, anywhere. Their workspaces stay, and are listed for a decision."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.disable_users(user, actor())
+        document(done)
+        if not output.AS_JSON:
+            _tell(done, "disabled", "is disabled already")
+
+    run_command(go())
+
+
+@users.command()
+def enable(user: Users) -> None:
+    """Let people claim again."""
+
+    async def go() -> None:
+        async with operations() as system:
+            done = await system.enable_users(user, actor())
+        enabled = ", ".join(u.user for u in done.users if u.changed)
+        document(done, human=f"{enabled}: enabled" if enabled else "nothing to do: they are enabled already")
+
+    run_command(go())
+
+
+@users.command("list")
+def list_users(disabled: Annotated[bool, typer.Option("--disabled", help="Only those who are")] = False) -> None:
+    """Everybody who is known."""
+
+    async def go() -> None:
+        async with operations() as system:
+            rows = await system.list_users(disabled=disabled)
+        document({"users": rows})
+        if not output.AS_JSON:
+            table(
+                ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED"),
+                [(u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at) for u in rows],
+                empty="nobody",
+            )
+
+    run_command(go())
+
+
+def _tell(done: LeavingResult, what: str, already: str) -> None:
+    for user in done.users:
+        say(f"{user.user}: {what}" if user.changed else f"{user.user}: nothing to do, {already}")
+        for claim_id in user.waiting_claims:
+            say(f"  claim {claim_id} waited, and ends refused")
+        for w in user.workspaces:
+            say(f"  {w.workspace} ({w.organization}) is {w.status}, workspace {w.workspace_id}")
+    if any(user.workspaces for user in done.users):
+        say("they keep these; `prebuilds workspaces transfer W --to USER` or `prebuilds release W` changes that")

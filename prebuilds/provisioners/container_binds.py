@@ -1,0 +1,62 @@
+"""Bind mounts whose path has placeholders: whatever a claim brings, they stay below the template's own folder.
+
+That folder is what stands before the first placeholder: `/srv/homes` in `/srv/homes/{owner}/{param.project}`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prebuilds.provisioners.base import InvalidSource
+
+
+@dataclass(frozen=True)
+class Bind:
+    """One bind mount, filled."""
+
+    field: str
+    base: str
+    """The template's own folder."""
+    path: str
+
+
+def base_of(text: str) -> str | None:
+    """The template's own folder of a bind's text; None when it has no placeholder, and is the template's own whole.
+
+    Raises:
+        ValueError: No folder stands before the first placeholder, so that a claim could name any folder of the host.
+    """
+    literal, brace, _ = text.replace("{{", "  ").replace("}}", "  ").partition("{")
+    if not brace:
+        return None
+    base = text[: literal.rindex("/")].replace("{{", "{").replace("}}", "}")
+    if not base.strip("/"):
+        raise ValueError("must name a folder before its first placeholder, such as /srv/homes/{owner}")
+    return base
+
+
+def check_text(bind: Bind) -> None:
+    """Raises:
+    InvalidSource: Its values lead out of its folder, or to the folder itself.
+    """
+    below = bind.path[len(bind.base) :].removesuffix("/").split("/")[1:]
+    if not below or {"", ".", ".."}.intersection(below):
+        _refuse(bind, f"its values must lead to a folder below {bind.base}, without empty parts, . and ..")
+
+
+def check_links(binds: Sequence[Bind]) -> None:
+    """Follow the links of this host's file system, which a workspace that has a folder there may have made.
+
+    Raises:
+        InvalidSource: One leads out of its folder.
+    """
+    for bind in binds:
+        if not Path(os.path.realpath(bind.path)).is_relative_to(os.path.realpath(bind.base)):
+            _refuse(bind, f"a link below {bind.base} leads out of it; remove the link")
+
+
+def _refuse(bind: Bind, message: str) -> None:
+    raise InvalidSource(f"{bind.field}: {message}", {bind.field: message})

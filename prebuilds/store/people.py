@@ -1,0 +1,264 @@
+"""People and services come and go: members of organizations, and users who may do nothing for a while.
+
+A removal holds the person's row of `users` until it is committed. A claim's hand-over waits for that row by its foreign
+keys and checks again behind it (`check_people`), so that what is listed as the person's own is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput, OwnerNotFound
+from prebuilds.owners import check_person, owner_key
+from prebuilds.store import templates
+from prebuilds.store.events import record_event
+from prebuilds.store.workspaces import status_word
+from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
+
+PEOPLE_MAX = 1000
+"""Of one request."""
+LISTED_MAX = 10_000
+WAITING_MAX = 500
+"""Waiting claims that are refused in one transaction; the relay does the rest."""
+
+KNOWN = text("SELECT key FROM users WHERE key = ANY(CAST(:keys AS text[]))")
+LOCK_USERS = text("""
+    SELECT id, name FROM users WHERE key = ANY(CAST(:keys AS text[])) ORDER BY id FOR UPDATE
+""")
+MEMBERS_BUT = text(f"""
+    SELECT u.name FROM organization_members m JOIN users u ON u.id = m.user_id
+     WHERE m.organization_id = :organization_id AND u.id <> '{PREBUILDS_USER_ID}'
+       AND u.key <> ALL(CAST(:keys AS text[])) ORDER BY u.key
+""")
+REMOVE = text("""
+    WITH gone AS (DELETE FROM organization_members
+                   WHERE organization_id = :organization_id AND user_id = ANY(CAST(:users AS uuid[]))
+               RETURNING organization_id, user_id
+    ), kept AS (INSERT INTO former_members (organization_id, user_id) SELECT * FROM gone ON CONFLICT DO NOTHING)
+    SELECT user_id FROM gone
+""")
+SWITCH = text("""
+    UPDATE users SET disabled_at = CASE WHEN :disabled THEN now() END
+     WHERE id = :user AND (disabled_at IS NOT NULL) <> :disabled RETURNING id
+""")
+WORKSPACES_OF = text("""
+    SELECT w.id, u.name || '/' || w.name AS path, o.name AS organization, w.latest_transition AS transition,
+           w.latest_status AS status
+      FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
+     WHERE w.owner_id = :user AND w.deleted_at IS NULL
+       AND (CAST(:organization_id AS uuid) IS NULL OR w.organization_id = :organization_id)
+     ORDER BY o.name, w.name
+""")
+WAITING_OF = text("""
+    SELECT q.claim_id
+      FROM claim_queue q JOIN templates t ON t.id = q.template_id
+     WHERE q.decided_at IS NULL
+       AND ((q.owner_id = :user AND (CAST(:organization_id AS uuid) IS NULL OR t.organization_id = :organization_id))
+            OR (q.initiator_id = :user AND CAST(:organization_id AS uuid) IS NULL))
+     ORDER BY q.position
+""")
+LIST_MEMBERS = text("""
+    SELECT u.name, u.disabled_at, (SELECT count(*) FROM workspaces w WHERE w.owner_id = u.id AND w.deleted_at IS NULL
+                                       AND w.organization_id = m.organization_id) AS workspaces
+      FROM organization_members m JOIN users u ON u.id = m.user_id
+     WHERE m.organization_id = :organization_id ORDER BY u.key LIMIT :limit
+""")
+LIST_USERS = text("""
+    SELECT u.name, u.created_at, u.disabled_at,
+           (SELECT coalesce(array_agg(o.name ORDER BY o.name), '{}') FROM organization_members m
+              JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = u.id) AS organizations,
+           (SELECT count(*) FROM workspaces w WHERE w.owner_id = u.id AND w.deleted_at IS NULL) AS workspaces
+      FROM users u WHERE NOT :disabled OR u.disabled_at IS NOT NULL ORDER BY u.key LIMIT :limit
+""")
+# Whoever holds rows of the queue may wait for another one, so this never waits.
+REFUSE_WAITING = text("""
+    WITH barred AS (
+        SELECT q.claim_id, CASE WHEN o.disabled_at IS NOT NULL THEN 'OwnerDisabled'
+                                WHEN i.disabled_at IS NOT NULL THEN 'InitiatorDisabled' ELSE 'NotAMember' END AS refusal
+          FROM claim_queue q JOIN users o ON o.id = q.owner_id JOIN users i ON i.id = q.initiator_id
+          JOIN templates t ON t.id = q.template_id
+         WHERE q.decided_at IS NULL
+           AND (o.disabled_at IS NOT NULL OR i.disabled_at IS NOT NULL
+                OR NOT EXISTS (SELECT FROM organization_members m
+                                WHERE m.organization_id = t.organization_id AND m.user_id = q.owner_id))
+         ORDER BY q.position LIMIT :limit FOR UPDATE OF q SKIP LOCKED
+    ), refused AS (
+        UPDATE claim_queue q SET decided_at = now(), refusal = b.refusal FROM barred b WHERE q.claim_id = b.claim_id
+     RETURNING q.claim_id, q.workflow_id, q.refusal
+    ), told AS (
+        INSERT INTO events (kind, actor, claim_id, data)
+        SELECT 'claim_refused', 'queue', claim_id, jsonb_build_object('error', refusal) FROM refused
+    )
+    SELECT workflow_id FROM refused
+""")
+
+
+async def add_members(engine: AsyncEngine, organization: str, names: Sequence[str], by: str) -> MembersResult:
+    """Make people members, also those who are not known yet or were removed. Who is one already: nothing changes.
+
+    Raises:
+        InvalidInput: No such organization, or a name that nobody may have; nothing was changed.
+    """
+    _check_names(names)
+    async with engine.begin() as connection:
+        organization_id = await _find_organization(connection, organization)
+        await templates.create_users(connection, names)
+        added = await templates.add_members(connection, organization_id, names)
+        for name in names:
+            if name in added:
+                await _tell(connection, "member_added", by, name, organization)
+    return MembersResult(organization=organization, added=[name for name in names if name in added])
+
+
+async def remove_all_members(engine: AsyncEngine, organization: str, names: Sequence[str], by: str) -> LeavingResult:
+    """Make people members no more. They can claim nothing then; what they have stays, and is listed.
+
+    Each of them goes in a transaction of their own, which so waits for claims while it holds nobody else's row.
+
+    Raises:
+        InvalidInput: No such organization, or a name that nobody may have; nothing was changed.
+        OwnerNotFound: Somebody is not known; nothing was changed.
+    """
+    leavers = []
+    for key in await _known(engine, names):
+        async with engine.begin() as connection:
+            organization_id = await _find_organization(connection, organization)
+            person = await _lock(connection, key)
+            changed = bool(await remove_members(connection, organization_id, [person.name]))
+            if changed:
+                await _tell(connection, "member_removed", by, person.name, organization)
+            # After the removal, in statements of their own: it has waited for the claims that were under way.
+            leavers.append(await _leaver(connection, person, organization_id, changed=changed))
+    return LeavingResult(organization=organization, users=leavers)
+
+
+async def switch_users(engine: AsyncEngine, names: Sequence[str], by: str, *, disabled: bool) -> LeavingResult:
+    """Let people claim nothing, in no organization and for nobody; or let them again. Each in a transaction, as above.
+
+    Raises:
+        InvalidInput: A name that nobody may have; nothing was changed.
+        OwnerNotFound: Somebody is not known; nothing was changed.
+    """
+    leavers = []
+    for key in await _known(engine, names):
+        async with engine.begin() as connection:
+            person = await _lock(connection, key)
+            changed = await connection.scalar(SWITCH, {"user": person.id, "disabled": disabled}) is not None
+            if changed:
+                await _tell(connection, "user_disabled" if disabled else "user_enabled", by, person.name)
+            leavers.append(await _leaver(connection, person, None, changed=changed))
+    return LeavingResult(organization=None, users=leavers)
+
+
+async def list_members(engine: AsyncEngine, organization: str) -> list[MemberRow]:
+    """Who is a member, the prebuilds user included, by name.
+
+    Raises:
+        InvalidInput: No such organization.
+    """
+    async with engine.connect() as connection:
+        organization_id = await _find_organization(connection, organization)
+        rows = await connection.execute(LIST_MEMBERS, {"organization_id": organization_id, "limit": LISTED_MAX})
+        return [MemberRow(user=r.name, disabled=r.disabled_at is not None, workspaces=r.workspaces) for r in rows]
+
+
+async def list_users(engine: AsyncEngine, *, disabled: bool = False) -> list[UserRow]:
+    """Everybody who is known, by name; with *disabled* only those who are."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(LIST_USERS, {"disabled": disabled, "limit": LISTED_MAX})
+        return [
+            UserRow(
+                user=row.name,
+                disabled=row.disabled_at is not None,
+                disabled_at=row.disabled_at,
+                organizations=row.organizations,
+                workspaces=row.workspaces,
+                created_at=row.created_at,
+            )
+            for row in rows
+        ]
+
+
+async def refuse_waiting(engine: AsyncEngine) -> list[str]:
+    """End the waiting claims of those who can claim nothing any more; returns the workflows that are to be woken.
+
+    A claim whose place somebody holds at this moment is left to the next call.
+    """
+    async with engine.begin() as connection:
+        return list(await connection.scalars(REFUSE_WAITING, {"limit": WAITING_MAX}))
+
+
+async def members_but(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
+    """The members whom *names* leaves out, without the prebuilds user."""
+    others = {"organization_id": organization_id, "keys": [owner_key(name) for name in names]}
+    return list(await connection.scalars(MEMBERS_BUT, others))
+
+
+async def remove_members(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
+    """Remove those of *names* who are members; returns who those were."""
+    people = {row.id: row.name for row in await connection.execute(LOCK_USERS, {"keys": [owner_key(n) for n in names]})}
+    removal = {"organization_id": organization_id, "users": list(people)}
+    return sorted(people[user] for user in await connection.scalars(REMOVE, removal))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not 0 < len(names) <= PEOPLE_MAX:
+        raise InvalidInput.field("users", f"name 1 to {PEOPLE_MAX} of them")
+    for name in names:
+        try:
+            check_person(name)
+        except ValueError as error:
+            raise InvalidInput.field("users", f"{name!r} {error}") from error
+
+
+async def _find_organization(connection: AsyncConnection, organization: str) -> UUID:
+    found = await templates.find_organization(connection, organization)
+    if found is None:
+        raise InvalidInput.field("organization", f"{organization} is not known; correct the name, or apply its file")
+    return found[0]
+
+
+async def _known(engine: AsyncEngine, names: Sequence[str]) -> list[str]:
+    """The keys of *names*, each once."""
+    _check_names(names)
+    keys = list(dict.fromkeys(owner_key(name) for name in names))
+    async with engine.connect() as connection:
+        known = set(await connection.scalars(KNOWN, {"keys": keys}))
+    if unknown := [name for name in names if owner_key(name) not in known]:
+        raise OwnerNotFound(f"{', '.join(unknown)}: not known; correct the name", {"users": "are not all known"})
+    return keys
+
+
+async def _lock(connection: AsyncConnection, key: str) -> Row[Any]:
+    return (await connection.execute(LOCK_USERS, {"keys": [key]})).one()
+
+
+async def _leaver(
+    connection: AsyncConnection, person: Row[Any], organization_id: UUID | None, *, changed: bool
+) -> Leaver:
+    of = {"user": person.id, "organization_id": organization_id}
+    return Leaver(
+        user=person.name,
+        changed=changed,
+        workspaces=[
+            LeaverWorkspace(
+                workspace_id=w.id,
+                workspace=w.path,
+                organization=w.organization,
+                status=status_word(Transition(w.transition), BuildStatus(w.status)),
+            )
+            for w in await connection.execute(WORKSPACES_OF, of)
+        ],
+        waiting_claims=list(await connection.scalars(WAITING_OF, of)),
+    )
+
+
+async def _tell(connection: AsyncConnection, kind: str, by: str, user: str, organization: str | None = None) -> None:
+    data = {"user": user} if organization is None else {"organization": organization, "user": user}
+    await record_event(connection, kind, by, data=data)

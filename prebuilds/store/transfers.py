@@ -1,0 +1,165 @@
+"""A claimed workspace handed to another owner: the row's owner and name, and a build that tells the workspace.
+
+The build is of stage `claim`, as a prebuild's hand-over is, and has none of the claim parameters of before. The claim
+that had won the workspace gives it to nobody any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, WorkspaceNotFound
+from prebuilds.owners import check_person, owner_key, same_owner
+from prebuilds.payloads import parse_workspace_path
+from prebuilds.plain_text import check_plain
+from prebuilds.store.actions import read_lives, record_asked_build
+from prebuilds.store.claims import NAME_KEY
+from prebuilds.store.events import record_event
+from prebuilds.store.owned import refuse_deletion, refuse_prebuild
+from prebuilds.store.workspaces import lock_workspace, status_word
+from prebuilds.views import TransferResult
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, check_name
+
+USER = text("SELECT id, name, disabled_at FROM users WHERE key = :key")
+ENABLED = text(f"SELECT id FROM users WHERE key = :key AND disabled_at IS NULL AND id <> '{PREBUILDS_USER_ID}'")
+# By its foreign key this waits for a removal of the new owner that is under way; so it comes before the check.
+# All owners before, and not the last one alone: nobody knows whom a hand-over that was cut off has told.
+GIVE = text("""
+    UPDATE workspaces w
+       SET owner_id = :owner_id, name = :name, claimed_at = coalesce(w.claimed_at, now()), quarantined_at = NULL,
+           quarantine_reason = NULL,
+           previous_owners = CASE WHEN w.owner_id = :owner_id OR w.claimed_at IS NULL THEN w.previous_owners
+                                  ELSE array_append(array_remove(w.previous_owners, u.name), u.name) END
+      FROM users u WHERE w.id = :id AND u.id = w.owner_id RETURNING w.organization_id
+""")
+QUARANTINED = text("SELECT quarantined_at IS NOT NULL FROM workspaces WHERE id = :id")
+MAY_OWN = text("""
+    SELECT EXISTS (SELECT FROM users u JOIN organization_members m ON m.user_id = u.id
+                    WHERE u.id = :owner_id AND u.disabled_at IS NULL AND m.organization_id = :organization_id)
+""")
+END_CLAIM = text("""
+    UPDATE claims SET transferred_at = now() WHERE workspace_id = :id AND transferred_at IS NULL
+""")
+FORGET_SECRETS = text("UPDATE workspace_builds SET claim_parameters = '{}' WHERE id = :build_id")
+# The same request again, by a path that is no longer: what it has done before.
+DONE_BEFORE = text("""
+    SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
+     WHERE u.key = :key AND w.name = :name AND w.deleted_at IS NULL
+       AND (SELECT e.data ->> 'from' FROM events e WHERE e.workspace_id = w.id AND e.kind = 'transferred'
+             ORDER BY e.id DESC LIMIT 1) = :before
+""")
+
+
+async def transfer_workspace(
+    engine: AsyncEngine, reference: str, to: str, by: str, *, name: str | None = None
+) -> TransferResult:
+    """Hand a claimed workspace to another owner. It starts if it was stopped. It is theirs already: nothing changes.
+
+    A quarantined one is given back to whom it was claimed by before a restore, or to anybody.
+
+    Args:
+        reference: `owner/name`, or an id.
+        to: Who gets it: an enabled member of its organization.
+        by: Who asks, for the events; the build's initiator where this is an enabled user, else the new owner is.
+        name: What they call it; None for the name it has.
+    Raises:
+        InvalidInput: It is a prebuild or being deleted, or a name cannot be one.
+        OwnerNotFound: The new owner is not known, or disabled.
+        NotAMember: The new owner is no member of the workspace's organization.
+        NameTaken: The new owner has a live workspace of this name.
+        WorkspaceNotFound: No live workspace of this name or id.
+    """
+    _check("to", check_person, to)
+    _check("by", check_plain, by)
+    if name is not None:
+        _check("name", check_name, name)
+    try:
+        async with engine.begin() as connection:
+            workspace_id, before = await _find(connection, reference, to, name)
+            [row] = await read_lives(connection, [workspace_id])
+            if not await connection.scalar(QUARANTINED, {"id": workspace_id}):  # it may be a person's after all
+                refuse_prebuild(row)
+            refuse_deletion(row)
+            wanted = name or str(row.name)
+            if same_owner(row.owner, to) and wanted == row.name:
+                return _result(row, before or f"{row.owner}/{row.name}")
+            return await _transfer(connection, row, to, wanted, by)
+    except IntegrityError as error:
+        if NAME_KEY in str(error):
+            raise NameTaken(
+                f"{to} has a live workspace of this name; give it another one with --name", {"name": "is taken"}
+            ) from error
+        raise
+
+
+async def _find(connection: AsyncConnection, reference: str, to: str, name: str | None) -> tuple[UUID, str | None]:
+    """The workspace, its row held; and its path of before, when this very request has been carried out already."""
+    try:
+        return await lock_workspace(connection, reference), None
+    except WorkspaceNotFound:
+        try:
+            UUID(reference)
+        except ValueError:
+            owner, was = parse_workspace_path(reference)
+        else:
+            raise
+        before = f"{owner_key(owner)}/{was}"
+        done = {"key": owner_key(to), "name": name or was, "before": before}
+        if (found := await connection.scalar(DONE_BEFORE, done)) is None:
+            raise
+        return await lock_workspace(connection, str(found)), before
+
+
+async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: str, by: str) -> TransferResult:
+    user = (await connection.execute(USER, {"key": owner_key(to)})).one_or_none()
+    if user is None:
+        raise OwnerNotFound(
+            f"owner {to} is not known; `prebuilds members add` makes them known", {"to": "is not known"}
+        )
+    given = {"id": row.id, "owner_id": user.id, "name": name}
+    organization_id = await connection.scalar(GIVE, given)
+    if not await connection.scalar(MAY_OWN, {"owner_id": user.id, "organization_id": organization_id}):
+        if user.disabled_at is not None:
+            raise OwnerNotFound(f"owner {to} is disabled; `prebuilds users enable` first", {"to": "is disabled"})
+        raise NotAMember(
+            f"{to} is not a member of the workspace's organization; `prebuilds members add` makes them one",
+            {"to": "is not a member of the organization"},
+        )
+    await connection.execute(END_CLAIM, {"id": row.id})
+    asker = None
+    if (key := owner_key(by)) != owner_key(to):
+        asker = await connection.scalar(ENABLED, {"key": key})
+    recorded = await record_asked_build(
+        connection, row, Transition.START, stage=Stage.CLAIM, initiator_id=asker or user.id, anew=True
+    )
+    await connection.execute(FORGET_SECRETS, {"build_id": recorded.id})
+    data = {"from": f"{owner_key(row.owner)}/{row.name}", "to": f"{user.name}/{name}"}
+    await record_event(connection, "transferred", by, workspace_id=row.id, build_id=recorded.id, data=data)
+    [now] = await read_lives(connection, [row.id])
+    return _result(now, f"{row.owner}/{row.name}", changed=True, canceled=recorded.canceled)
+
+
+def _result(row: Row[Any], before: str, *, changed: bool = False, canceled: list[UUID] | None = None) -> TransferResult:
+    transition = Transition(row.transition)
+    return TransferResult(
+        workspace_id=row.id,
+        workspace=f"{row.owner}/{row.name}",
+        from_workspace=before,
+        transition=transition,
+        status=status_word(transition, BuildStatus(row.status)),
+        build_id=row.build_id,
+        changed=changed,
+        canceled_build_ids=canceled or [],
+    )
+
+
+def _check(field: str, check: Any, value: str) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise InvalidInput.field(field, str(error)) from error

@@ -1,0 +1,34 @@
+"""`PREBUILDS_PROCESS_UIDS`: the user ids that `process` workspaces of this host may run as."""
+
+from __future__ import annotations
+
+import re
+
+VARIABLE = "PREBUILDS_PROCESS_UIDS"
+NONE = "none"
+ID_MIN = 1000
+"""Below are the system's own users on every distribution."""
+ID_MAX = 2**31 - 2
+"""Some programs read larger ones as negative numbers; 65534 and -1 mean something of their own."""
+NOBODY = 65534
+
+
+def parse_user_ids(text: str) -> range | None:
+    """The ids in a range such as `100000-165535`, both ends included; None for `none`.
+
+    Raises:
+        ValueError: It is neither, or holds ids that are somebody else's; says how to write it.
+    """
+    if text.strip().lower() == NONE:
+        return None
+    found = re.fullmatch(r"\s*(\d{1,10})\s*-\s*(\d{1,10})\s*", text)
+    if found is None:
+        raise ValueError(f"must be a range of user ids, such as 100000-165535, or {NONE}")
+    first, last = int(found[1]), int(found[2])
+    if first > last:
+        raise ValueError(f"the range {first}-{last} is empty; write the lower id first")
+    if first < ID_MIN or last > ID_MAX:
+        raise ValueError(f"must lie between {ID_MIN} and {ID_MAX}; lower ids are the system's own users")
+    if first <= NOBODY <= last:
+        raise ValueError(f"must not hold {NOBODY}, the user nobody")
+    return range(first, last + 1)

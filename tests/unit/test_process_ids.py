@@ -1,0 +1,125 @@
+"""User ids of workspaces: whose they are, when a host has any, and what ends with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from prebuilds.provisioners import process_host, process_ids
+from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.confined import start_confined
+from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.process_ids import IsolationUnavailable, UserIds, end_user, find_isolation
+from prebuilds.user_ids import VARIABLE, parse_user_ids
+from tests.identities import DEPLOYMENT, WHO
+
+linux_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root gives ids to others")
+
+
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserIds:
+    """Five ids, in a folder that counts as open to others."""
+    monkeypatch.setattr(process_ids, "_obstacle", lambda *_: None)
+    monkeypatch.setenv(VARIABLE, "100000-100004")
+    return UserIds(tmp_path)
+
+
+@linux_root
+def test_an_id_is_one_workspace_s_until_that_is_gone_and_comes_around_last(users: UserIds) -> None:
+    workspaces = [uuid4() for _ in range(4)]
+    with ThreadPoolExecutor(8) as threads:
+        taken = dict(zip(workspaces * 4, threads.map(users.take, workspaces * 4), strict=True))
+    assert sorted(taken.values()) == [100_000, 100_001, 100_002, 100_003]
+    assert [users.of(workspace) for workspace in workspaces] == [taken[workspace] for workspace in workspaces]
+    users.give_back(workspaces[0])
+    assert users.of(workspaces[0]) is None
+    assert users.take(uuid4()) == 100_004, "one that nobody had yet comes before one that was given back"
+    again = uuid4()
+    assert users.take(again) == taken[workspaces[0]]
+    with pytest.raises(process_ids.ProvisionFailed, match=f"every user id of 100000-100004 is taken; give {VARIABLE}"):
+        users.take(uuid4())
+    users.give_back(again)
+
+
+@linux_root
+def test_what_runs_as_a_user_ends_with_it_however_it_hides(users: UserIds, tmp_path: Path) -> None:
+    script = "(setsid env -i sleep 1000 &) ; echo up; exec sleep 1000"
+    child = start_confined(["sh", "-c", script], user=100_004, folder=Path("/"), env={}, output=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"up\n"
+        assert users.take(uuid4()) == 100_000
+        (tmp_path / "user-ids" / "last").write_text("100003")
+        assert users.take(uuid4()) == 100_001, "something runs as 100004, whoever started it"
+        end_user(100_004)
+        assert child.wait() == -9
+    assert not [user for user, _ in process_ids._users_that_run() if user == 100_004]
+
+
+@linux_root
+def test_a_program_of_a_template_never_runs_with_our_rights(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    env = {"LD_PRELOAD": str(tmp_path / "evil.so"), "PATH": str(tmp_path)}  # the loader says as whom it looks for it
+    log = tmp_path / "log"
+    found = process_host.spawn(
+        ["/bin/sh", "-c", "echo $(/usr/bin/id -u)"], folder=Path("/"), env=env, log=log, user=100_004
+    )
+    while process_host.is_alive(found):
+        pass
+    assert log.read_text().splitlines()[-1] == "100004"
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("100000", "must be a range of user ids, such as 100000-165535, or none"),
+        ("5-2", "write the lower id first"),
+        ("0-70000", "the system's own users"),
+        ("60000-70000", "must not hold 65534"),
+        ("100000-4294967295", "must lie between"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_user_ids(text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="user ids are given on Linux only")
+def test_ids_that_the_operator_named_and_cannot_be_used_are_an_error(
+    unprivileged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "100000-100004")
+    with pytest.raises(IsolationUnavailable, match="lacks the capabilities CAP_CHOWN, CAP_DAC_OVERRIDE"):
+        UserIds(unprivileged).take(uuid4())
+    monkeypatch.setenv(VARIABLE, "none")
+    assert UserIds(unprivileged).take(uuid4()) is None
+    monkeypatch.delenv(VARIABLE)
+    assert "not root" in find_isolation(unprivileged).why_not
+
+
+def test_a_range_counts_as_there_only_when_the_container_has_all_of_it() -> None:
+    assert not process_ids._is_mapped(range(100_000, 100_005), "0 1000 1\n1 100000 65536\n")
+    assert process_ids._is_mapped(range(1, 65_537), "0 1000 1\n1 100000 65536\n")
+
+
+@pytest.mark.parametrize("call", ["apply", "claim"])
+@pytest.mark.parametrize("brings", [{"claim_parameters": {"token": "t"}}, {"claim_parameter_names": ("token",)}])
+async def test_secrets_of_claims_need_isolation_or_the_template_s_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, brings: dict[str, object]
+) -> None:
+    monkeypatch.setenv(VARIABLE, "none")
+    names = {"name": "prebuild-1", "owner": "prebuilds", "organization": "acme", "template": "t", "preset": "small"}
+    build = Provision.model_validate(
+        WHO | {"workspace_id": uuid4(), "build_number": 1, "source": {"command": ["sleep", "1"]}, **names, **brings}
+    )
+    with pytest.raises(InvalidSource, match=r"bring token, .*say `isolation: none`") as refused:
+        await getattr(ProcessProvisioner(tmp_path, DEPLOYMENT), call)(build, print)
+    assert refused.value.details.keys() == {"source.isolation"}
+    assert not list(tmp_path.iterdir()), "before anything is written"

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from uuid import UUID
 
 import psutil
 
@@ -26,7 +25,7 @@ from prebuilds.cli import run
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimResult
 from prebuilds.store.engine import create_engine
-from prebuilds.store.identity import read_identity
+from prebuilds.store.identity import Identity, read_identity
 
 BIN = Path(sys.executable).parent
 START_S = 90.0
@@ -162,11 +161,11 @@ class DevStack:
     def workspaces(self, organization: str) -> list[dict[str, Any]]:
         return [w for w in self.ask("workspaces", "list")["workspaces"] if w["organization"] == organization]
 
-    def deployment_id(self) -> UUID:
-        async def read() -> UUID:
+    def identity(self) -> Identity:
+        async def read() -> Identity:
             engine = create_engine(self.facts["database_url"])
             try:
-                return (await read_identity(engine)).deployment_id
+                return await read_identity(engine)
             finally:
                 await engine.dispose()
 

@@ -6,9 +6,11 @@ import asyncio
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+from prebuilds.provisioners.process_folder import Folders, Launch, Record
 from prebuilds.store.engine import create_engine
 from tests.e2e.dev_stack import DevStack, until
 from tests.rows import do
@@ -17,7 +19,7 @@ QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAILING = {"command": ["sh", "-c", "echo no disk; exit 3"], "ready": {"file": "never"}}
 ROW_KEYS = {
     *("workspace_id", "provisioner", "host", "finding", "first_seen_at", "last_seen_at", "sightings", "action"),
-    "age_seconds",
+    *("age_seconds", "claimed_by", "claim_id"),
 }
 
 
@@ -39,6 +41,28 @@ def let_a_minute_pass(stack: DevStack) -> None:
     asyncio.run(go())
 
 
+def leave_behind(stack: DevStack, workspace_id: UUID) -> Path:
+    """A stopped workspace's folder, whose row nobody has."""
+    identity = stack.identity()
+    launch = Launch.model_validate(
+        {
+            **dict.fromkeys(("port", "ready", "address")),
+            **{"argv": ["sleep", "1"], "env": {}, "ready_timeout_s": 1, "stop_signal": "SIGTERM", "stop_timeout_s": 1},
+        }
+    )
+    record = Record(
+        deployment_id=identity.deployment_id,
+        epoch=identity.epoch,
+        workspace_id=workspace_id,
+        made_by=1,
+        build_number=1,
+        wanted=False,
+        launch=launch,
+    )
+    Folders(stack.state_dir).write(record)
+    return stack.state_dir / "workspaces" / str(workspace_id)
+
+
 def kill(stack: DevStack, workspace_id: str) -> None:
     for pid in stack.processes()[workspace_id]:
         os.kill(pid, signal.SIGKILL)
@@ -57,9 +81,8 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
     stack.wait_whole("vanish")
     pooled = [w["id"] for w in stack.workspaces("vanish") if w["owner"] == "prebuilds"]
     orphan = str(uuid4())
-    left = stack.state_dir / "workspaces" / orphan / "home"
-    left.mkdir(parents=True)
-    os.utime(left.parent, (0, 0))  # younger ones are left alone
+    left = leave_behind(stack, UUID(orphan))
+    os.utime(left, (0, 0))  # younger ones are left alone
     kill(stack, mine)
     kill(stack, pooled[0])
 
@@ -76,7 +99,7 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
         assert line.split()[0] == expected[workspace_id]
         assert line.split()[-1] == action
 
-    assert not left.parent.exists()
+    assert not left.exists()
     until(lambda: pooled[0] not in [w["id"] for w in stack.workspaces("vanish")], "the dead prebuild to be deleted")
     stack.wait_whole("vanish")
     shown = stack.ask("workspaces", "show", "alice/vanished")

@@ -128,7 +128,7 @@ async def test_a_prebuild_that_died_is_replaced(stack: DevStack) -> None:
     doomed = stack.workspaces("mortal")[0]["id"]
     [pid] = stack.processes()[doomed]
     engine, client = create_engine(stack.facts["database_url"]), await connect(stack.facts["temporal_address"])
-    dispatcher, deployment_id = Dispatcher(engine, client), stack.deployment_id()
+    dispatcher, deployment_id = Dispatcher(engine, client), stack.identity().deployment_id
     prober = Prober(
         engine,
         dispatcher,

@@ -189,7 +189,7 @@ async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
 async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue: str) -> set[str]:
     """Probe twice, and look for what is lost everywhere, as this host's worker does, and faster: what it found."""
     dispatcher = Dispatcher(engine, await connect(stack.facts["temporal_address"]))
-    deployment_id = stack.deployment_id()
+    deployment_id = stack.identity().deployment_id
     driver = cache(lambda name: provisioners.load(name, host.folder, deployment_id))
     prober = Prober(engine, dispatcher, driver, [queue], host.id)
     await prober.sweep()

@@ -123,6 +123,8 @@ class Campaign:
 
     def _ask_the_driver(self, ids: set[str]) -> None:
         with patch.dict(os.environ, self._env):
-            driver = provisioners.load(self._world.driver, Path(self._host.folder), self._stack.deployment_id())
+            driver = provisioners.load(
+                self._world.driver, Path(self._host.folder), self._stack.identity().deployment_id
+            )
             items = asyncio.run(driver.inventory())
         assert {str(item.workspace_id): item.running for item in items} == dict.fromkeys(ids, True)

@@ -42,18 +42,25 @@ class Words:
     def __init__(self) -> None:
         self.has_image = False
         self.broken = False
+        self.volumes: dict[str, dict[str, Any]] = {}
 
     async def answer(self, request: web.Request) -> web.Response:
         path = request.path.partition("/v1.41")[2] or request.path
         status, told = 200, {"ApiVersion": "1.41", "Id": "1", "Volumes": []}
+        name = path.removeprefix("/volumes/")
         if path != "/version" and self.broken:
             status, told = 500, {"message": f"lock of {SECRET} is taken"}
+        elif path == "/volumes/create":
+            asked = await request.json()
+            told = self.volumes.setdefault(asked["Name"], asked)
+        elif name in self.volumes:
+            told = self.volumes[name]
         elif path == "/images/create":
             told = {"error": f"manifest for {request.query['fromImage']} not found"}
         elif path == "/containers/create":
             bind = (await request.json())["HostConfig"]["Mounts"][0]["Source"]
             status, told = 400, {"message": f"invalid mount config: bind source path does not exist: {bind}"}
-        elif path.startswith("/containers/") or (path.startswith("/images/") and not self.has_image):
+        elif path.startswith(("/containers/", "/volumes/")) or (path.startswith("/images/") and not self.has_image):
             status, told = 404, {"message": "no such thing"}
         return web.json_response(told, status=status)
 

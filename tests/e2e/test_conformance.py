@@ -74,7 +74,7 @@ async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
     """As a claim on an empty pool makes it. A later start leaves what it was told."""
     driver = ProcessProvisioner(tmp_path, DEPLOYMENT)
     script = 'cp "$PREBUILDS_CLAIM_FILE" told; touch up; exec sleep 1000'
-    reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}}
+    reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}, "isolation": "none"}
     build = Provision(
         **WHO,
         workspace_id=uuid4(),

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import PrebuildsError
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.provisioners.host import make_state_dir
+from prebuilds.provisioners.host import FILE_MODE, make_state_dir
 
 DEPLOYMENT_FILE = "deployment.json"
 LOCK_FILE = "worker.lock"
@@ -37,7 +37,8 @@ def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
     path = state_dir / DEPLOYMENT_FILE
     if not path.exists():
         made = path.with_name(f"{DEPLOYMENT_FILE}.{os.getpid()}.{uuid4().hex[:8]}")
-        made.write_text(json.dumps({"deployment_id": str(deployment_id)}) + "\n")
+        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
+            file.write(json.dumps({"deployment_id": str(deployment_id)}) + "\n")
         try:
             os.link(made, path)  # fails when another process was first; unlike a rename it never replaces
         except FileExistsError:
@@ -82,7 +83,7 @@ def only_worker(state_dir: Path) -> Iterator[None]:
     """
     make_state_dir(state_dir)
     path = state_dir / LOCK_FILE
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -15,6 +15,7 @@ from prebuilds.plain_text import LINES, escape
 from prebuilds.provisioners.base import InvalidSource, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
+from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
@@ -144,6 +145,7 @@ async def _carry_over(
     target: dict[str, Any] = {"workspace_id": facts.workspace_id}
     if facts.transition is Transition.DELETE:
         await connection.execute(DELETED, target)
+        await forget_claim_secrets(connection, facts.workspace_id)
     elif facts.transition is Transition.STOP:
         await connection.execute(STOPPED, target)
     else:

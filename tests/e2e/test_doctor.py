@@ -28,7 +28,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "isolation", "database", "schema_version", "temporal", "deployment", "search_attributes"),
+    *("settings", "isolation", "database", "schema_version", "state_key", "temporal", "deployment"),
+    "search_attributes",
     *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
+from prebuilds.payload_key import parse_payload_keys
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
 from prebuilds.sealing import KeyRing, parse_ring
@@ -49,6 +50,8 @@ class Settings(BaseSettings):
     with a wrong one."""
     deployment: UUID | None = None
     """Which deployment this must be: a database or a Temporal namespace of another one is refused."""
+    payload_key: SecretStr | None = None
+    """As `state_key`; used by the connection to Temporal, which reads the environment."""
 
     process_uids: str | None = None
     """The user ids of `process` workspaces; read where it is used, and only checked here."""
@@ -65,6 +68,13 @@ class Settings(BaseSettings):
     def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             split_keys(value.get_secret_value())
+        return value
+
+    @field_validator("payload_key")
+    @classmethod
+    def _are_payload_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_payload_keys(value.get_secret_value())
         return value
 
     @property

@@ -1,4 +1,4 @@
-"""A claim's parameters as they are typed, or come from a file or stdin. No error repeats a value: it may be a secret."""
+"""A claim's parameters, typed or from a file or stdin. No error repeats a value: it may be a secret."""
 
 from __future__ import annotations
 

@@ -53,6 +53,14 @@ DELETED = text("""
            expires_at = NULL
      WHERE id = :workspace_id
 """)
+# States may hold secrets. The latest one stays, since the inventory removes by it what exists all the same; a deletion
+# that saves its state leaves an empty one.
+FORGET_EARLIER_STATES = text("""
+    UPDATE workspace_builds SET provisioner_state = NULL
+     WHERE workspace_id = :workspace_id AND provisioner_state IS NOT NULL
+       AND number < (SELECT max(number) FROM workspace_builds
+                      WHERE workspace_id = :workspace_id AND provisioner_state IS NOT NULL)
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +153,7 @@ async def _carry_over(
     target: dict[str, Any] = {"workspace_id": facts.workspace_id}
     if facts.transition is Transition.DELETE:
         await connection.execute(DELETED, target)
+        await connection.execute(FORGET_EARLIER_STATES, target)
         await forget_claim_secrets(connection, facts.workspace_id)
     elif facts.transition is Transition.STOP:
         await connection.execute(STOPPED, target)

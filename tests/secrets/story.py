@@ -105,9 +105,9 @@ def tell(stack: DevStack, kept: Collector, driver: str, podman: Podman | None = 
         until(is_so, f"{workspace} to be {status}", 60, stack.log)
 
     with watched_processes(secret) as seen:
+        words = [f"--preset={driver}/desk/one", "--owner=alice", f"--name={driver}-dev", "--claim-param=token=@-"]
         claimed = subprocess.run(
-            [BIN / "prebuilds", "claim", f"--preset={driver}/desk/one", "--owner=alice", f"--name={driver}-dev"]
-            + ["--claim-param=token=@-", "--wait-ready", "--json"],
+            [BIN / "prebuilds", "claim", *words, "--wait-ready", "--json"],
             env=stack.env,
             input=f"{secret}\n",
             capture_output=True,

@@ -94,7 +94,7 @@ async def claims_worker(
     if not issubclass(client.data_converter.payload_converter_class, PydanticPayloadConverter):
         raise TypeError("the client needs pydantic_data_converter; prebuilds.client.connect gives such a one")
     settings = settings or load_settings()
-    if settings.payload_key is not None and client.data_converter.payload_codec is None:
+    if settings.encrypts_payloads and client.data_converter.payload_codec is None:
         raise TypeError("PREBUILDS_PAYLOAD_KEY is set, and the client does not encrypt; prebuilds.client.connect does")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)

@@ -82,6 +82,10 @@ class Settings(BaseSettings):
         return parse_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
 
     @property
+    def encrypts_payloads(self) -> bool:
+        return self.payload_key is not None and bool(parse_payload_keys(self.payload_key.get_secret_value()).keys)
+
+    @property
     def rules(self) -> Rules:
         return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
 

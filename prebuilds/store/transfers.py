@@ -18,8 +18,8 @@ from prebuilds.owners import check_person, owner_key, same_owner
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.plain_text import check_plain
 from prebuilds.store.actions import read_lives, record_asked_build
-from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.claim_secrets import forget_claim_secrets
+from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
 from prebuilds.store.owned import refuse_deletion, refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace, status_word

@@ -133,6 +133,7 @@ def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
         "isolation",
         "database",
         "schema_version",
+        "state_key",
         "clock_skew",
         "history",
         "presets",

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
 from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult
-from prebuilds.store.claim_refusals import ClaimTarget, has_zero, refusal, unstorable
+from prebuilds.store.claim_refusals import ClaimTarget, refusal, unstorable
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
 from prebuilds.vocabulary import MissReason
 
@@ -165,9 +165,7 @@ class ClaimQueue:
             queue = (preset["template_id"], preset["name"])
             await connection.execute(FORGET_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
-            if has_zero(request.parameters):  # which are not stored; but no claim may be taken by its way only
-                raise unstorable(request, claim_id)
-            clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request, claim_id)
+            clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request)
             people = (owner_key(request.owner), owner_key(request.asked_by))
             place = (claim_id, workflow_id, *queue, clear, secrets, asked, timeout, *people)
             try:

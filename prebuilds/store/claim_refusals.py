@@ -99,16 +99,15 @@ def transferred(claim_id: str) -> WorkspaceNotFound:
     )
 
 
-def unstorable(request: ClaimRequest, claim_id: str, error: Exception | None = None) -> InvalidInput:
+def unstorable(request: ClaimRequest, claim_id: str, error: Exception) -> InvalidInput:
     """Of text that no database takes, such as a zero character: names the fields that have one."""
     fields = {"claim_id": claim_id, **request.model_dump(mode="json")}
-    details = {name: "has a zero character; leave it out" for name, value in fields.items() if has_zero(value)}
+    details = {name: "has a zero character; leave it out" for name, value in fields.items() if _has_zero(value)}
     told = "; ".join(f"{field}: {message}" for field, message in details.items()) or str(error)
     return InvalidInput(f"the claim cannot be stored: {told}", details)
 
 
-def has_zero(value: object) -> bool:
-    """Whether a text, or one in a mapping, has a zero character, which no column of ours takes."""
+def _has_zero(value: object) -> bool:
     if isinstance(value, dict):
-        return any(has_zero(part) for pair in value.items() for part in pair)
+        return any(_has_zero(part) for pair in value.items() for part in pair)
     return isinstance(value, str) and "\0" in value

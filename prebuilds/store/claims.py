@@ -24,7 +24,7 @@ from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.sealing import KeyRing
-from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, has_zero, refusal, transferred, unstorable
+from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
 
@@ -150,16 +150,10 @@ class ClaimStore:
     def request_hash(self, request: ClaimTerms) -> bytes:
         return request_hash(request, self._request_key)
 
-    def seal(self, request: ClaimRequest, claim_id: str) -> str | None:
-        """What the request's claim parameters are stored as; None when it has none.
-
-        Raises:
-            InvalidInput: One has a zero character, which a clear one could not be stored with, either.
-        """
+    def seal(self, request: ClaimRequest) -> str | None:
+        """What the request's claim parameters are stored as; None when it has none."""
         if not request.claim_parameters:
             return None
-        if has_zero(request.claim_parameters):
-            raise unstorable(request, claim_id)
         return json.dumps(self._ring.seal(request.claim_parameters))
 
     async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
@@ -312,7 +306,7 @@ class ClaimStore:
                 request.autostart_schedule,
                 request.next_start_at,
                 ttl,
-                self.seal(request, claim_id),
+                self.seal(request),
                 request.on_empty.value,
                 self._enabled,
                 held,

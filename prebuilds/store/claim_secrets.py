@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.sealing import KeyRing, Sealed
 from prebuilds.state_key import StateKeyUnusable
+from prebuilds.store.engine import reaching
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,13 @@ async def load_request_key(engine: AsyncEngine, ring: KeyRing) -> bytes:
 
     Raises:
         StateKeyUnusable: The deployment encrypts, by a key that *ring* does not have.
+        StackUnreachable: The database went away.
     """
+    with reaching("the key of its secrets was read"):
+        return await _load_request_key(engine, ring)
+
+
+async def _load_request_key(engine: AsyncEngine, ring: KeyRing) -> bytes:
     while True:
         before = await _read_request_key(engine)
         key = secrets.token_hex(32) if before is None else _open_request_key(before, ring)

@@ -33,7 +33,7 @@ resource "terraform_data" "vm" {
 }
 """
 SOURCES: dict[str, dict[str, Any]] = {
-    "process": {"command": ["sleep", "infinity"], "ready": None},
+    "process": {"command": ["sleep", "infinity"], "ready": None, "isolation": "none"},
     "container": {
         "image": IMAGE,
         "command": ["sleep", "1000"],

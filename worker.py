@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Literal, cast
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -52,6 +53,7 @@ from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
+from prebuilds.store.claim_secrets import load_request_key, reseal_all
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
@@ -113,6 +115,7 @@ async def serve(
         if "control" in options.roles:
             running.workers.append(_control_worker(client, settings, engine, dispatcher))
         if "provisioner" in options.roles:
+            await load_request_key(engine, settings.ring)  # a worker without the deployment's key does not start
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
             host = host_id(settings.state_dir)
             witness = HostWitness(engine, settings.state_dir, host)
@@ -128,6 +131,8 @@ async def serve(
             background.append(partial(provisioners.trim_logs, settings.state_dir, deployment_id))
         for worker in running.workers:
             await stack.enter_async_context(worker)
+        if "claims" in options.roles:
+            background.append(partial(_reseal, engine, settings))
         if "control" in options.roles:
             background.append(Relay(engine, client, dispatcher, settings).run)
             url = settings.webhook_url
@@ -193,6 +198,14 @@ def _provisioner_workers(
         for at in (None, host)
         for pool in (True, False)
     ]
+
+
+async def _reseal(engine: AsyncEngine, settings: Settings) -> None:
+    """Encrypt anew, once, what is clear or encrypted by an older key; the next start does what is left."""
+    try:
+        await reseal_all(engine, settings.ring)
+    except (DBAPIError, OSError):
+        logger.warning("Claims' secrets are not all encrypted anew; the next start goes on", exc_info=True)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

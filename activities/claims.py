@@ -38,7 +38,7 @@ from prebuilds.planning.choose import check_parameters, choose_preset
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.claims import Claimed, ClaimStore
 from prebuilds.store.status import creation_is_held
 from prebuilds.vocabulary import MissReason, OnEmpty
 
@@ -101,7 +101,7 @@ class ClaimActivities:
             answer = await _of_active_version(asked, partial(self._claim_all, first, asked, claim_id))
         except UNTARGETED:
             members = [f"{claim_id}/{n}" for n in range(len(asked.names))]
-            if not (before := await self._store.won(members, request_hash(asked))):
+            if not (before := await self._store.won(members, self._store.request_hash(asked))):
                 raise
             answer = ClaimsResult(claim_id=claim_id, claims=before)
         if self._won is not None:
@@ -130,7 +130,7 @@ class ClaimActivities:
         try:
             return await _of_active_version(asked, decide)
         except UNTARGETED:
-            if not (before := await self._store.won([claim_id], request_hash(asked))):
+            if not (before := await self._store.won([claim_id], self._store.request_hash(asked))):
                 raise
             return before[0]
 
@@ -138,7 +138,7 @@ class ClaimActivities:
         """Claim what is *wanted*, for a request that came as *asked*."""
         with METRICS.time_claim() as measured:
             request, target = await self._target(wanted)
-            hashed = request_hash(asked)
+            hashed = self._store.request_hash(asked)
             claimed = await self._store.claim(claim_id, request, target, hashed)
             if claimed.result is None and claimed.miss_reason is MissReason.EMPTY:
                 held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
@@ -154,7 +154,7 @@ class ClaimActivities:
     ) -> ClaimResult | ClaimQueued:
         with METRICS.time_claim() as measured:
             request, target = await self._target(wanted)
-            hashed = request_hash(asked)
+            hashed = self._store.request_hash(asked)
             claimed = await self._store.claim(claim_id, request, target, hashed)
             if claimed.result is None:
                 workflow_id = activity.info().workflow_id or ""
@@ -175,7 +175,7 @@ class ClaimActivities:
         """Claim what is *wanted* by each of the names *asked* for."""
         request, target = await self._target(wanted)
         requests = [request.model_copy(update={"name": name}) for name in asked.names]
-        hashed = request_hash(asked)
+        hashed = self._store.request_hash(asked)
         claims = await self._store.claim_all(claim_id, requests, target, hashed, held=None)
         if claims[-1].result is None and claims[-1].miss_reason is MissReason.EMPTY:
             held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)

@@ -27,7 +27,7 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
-from prebuilds.store.builds import AttemptOvertaken, BuildFacts, provisioning_queue
+from prebuilds.store.builds import AttemptOvertaken, BuildFacts, SecretsUnreadable, provisioning_queue
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 from prebuilds.witness import NoWitness, Witness
@@ -64,7 +64,11 @@ class ProvisioningActivities:
         failures = _unexpected_failures()
         async with heartbeating(failures):
             scheduled_at = activity.info().current_attempt_scheduled_time
-            facts, wanted = await builds.begin_build(self._engine, build_id, scheduled_at)
+            try:
+                facts, wanted = await builds.begin_build(self._engine, build_id, scheduled_at)
+            except SecretsUnreadable as unreadable:
+                end = await self._failed(unreadable.facts, unreadable.error)
+                return await ended_badly(self._engine, self._dispatcher, end)
             if wanted is None:
                 return await self._closed(facts)
             if facts.stage is Stage.CLAIM:  # what this host now knows of the claim, a backup from before lacks

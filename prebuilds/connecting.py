@@ -25,7 +25,7 @@ from temporalio.exceptions import TimeoutError as WorkflowTimeout
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
-from prebuilds.converter import data_converter
+from prebuilds.converter import environment_converter
 from prebuilds.payloads import OperatorRequest
 from prebuilds.stack_file import embedded_temporal, state_dir
 from prebuilds.vocabulary import CONTROL_QUEUE
@@ -93,6 +93,7 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         options: Passed on to `temporalio.client.Client.connect`.
     Raises:
         StackUnreachable: Says where it tried, and what to do.
+        InvalidInput: PREBUILDS_PAYLOAD_KEY cannot be read.
     """
     config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
     if address is None:
@@ -101,7 +102,11 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         config["target_host"] = address
     config.setdefault("target_host", "localhost:7233")
     try:
-        return await Client.connect(**{**config, "data_converter": data_converter, **options})
+        converter = environment_converter()
+    except ValueError as error:
+        raise InvalidInput.field("PREBUILDS_PAYLOAD_KEY", str(error)) from error
+    try:
+        return await Client.connect(**{**config, "data_converter": converter, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"

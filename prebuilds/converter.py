@@ -7,6 +7,7 @@ a tenth of what a control worker's process computes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
@@ -15,6 +16,7 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter, DefaultFailureConverter, PayloadConverter
 
 from prebuilds.passwords import mask
+from prebuilds.payload_key import payload_codec
 from prebuilds.plain_text import LINES, escape
 
 _CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
@@ -49,6 +51,30 @@ class EscapingFailureConverter(DefaultFailureConverter):
             told = told.cause if told.HasField("cause") else None
 
 
+class EncodedFailureConverter(EscapingFailureConverter):
+    """The same, with message and stack trace where a codec encrypts them, once they are escaped."""
+
+    def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        super().to_failure(exception, payload_converter, failure)  # causes come through here by themselves
+        if not failure.HasField("encoded_attributes"):
+            common = {"message": failure.message, "stack_trace": failure.stack_trace}
+            failure.encoded_attributes.CopyFrom(payload_converter.to_payload(common))
+            failure.message, failure.stack_trace = "Encoded failure", ""
+
+
 data_converter = DataConverter(
     payload_converter_class=SharedPydanticConverter, failure_converter_class=EscapingFailureConverter
 )
+"""Without encryption."""
+
+
+def environment_converter() -> DataConverter:
+    """The converter of this process's environment, which encrypts where `PREBUILDS_PAYLOAD_KEY` is set: payloads, and
+    the messages and stack traces of failures. Without the key it still says so by name when it meets such a payload.
+
+    Raises:
+        ValueError: The variable cannot be read.
+    """
+    codec = payload_codec()
+    failures = EncodedFailureConverter if codec.keys else EscapingFailureConverter
+    return replace(data_converter, payload_codec=codec, failure_converter_class=failures)

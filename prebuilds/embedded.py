@@ -86,13 +86,16 @@ async def claims_worker(
     Yields:
         A `PrebuildsClient` on *client*, which is answered before Temporal has recorded the answer.
     Raises:
-        TypeError: *client* converts data in another way.
+        TypeError: *client* converts data in another way, or does not encrypt where the deployment does.
+        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
         StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
         WrongDeployment: The database and the client's namespace do not belong together.
     """
     if not issubclass(client.data_converter.payload_converter_class, PydanticPayloadConverter):
         raise TypeError("the client needs pydantic_data_converter; prebuilds.client.connect gives such a one")
     settings = settings or load_settings()
+    if settings.encrypts_payloads and client.data_converter.payload_codec is None:
+        raise TypeError("PREBUILDS_PAYLOAD_KEY is set, and the client does not encrypt; prebuilds.client.connect does")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)
     engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)

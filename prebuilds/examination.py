@@ -29,6 +29,7 @@ from prebuilds.search_attributes import KEYWORDS
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
+from prebuilds.store.claim_secrets import check_request_key
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
@@ -58,6 +59,7 @@ RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, the
 SAY_RESTORED = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 HELD_NAMED_MAX = 5
 MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
+SET_STATE_KEY = "set PREBUILDS_STATE_KEY as the deployment's workers have it"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
 
 
@@ -117,6 +119,9 @@ class Examination:
         await check_schema(self._engine)
         self.deployment_id = (await read_identity(self._engine)).deployment_id
         return head_revision()
+
+    async def state_key(self) -> str:
+        return await check_request_key(self._engine, self._settings.ring)
 
     async def temporal(self) -> str:
         self._client = await connect(temporal_address(self._settings), lazy=True)
@@ -272,6 +277,7 @@ STEPS = (
     Step("isolation", Examination.isolation, SEE_ISOLATION, needs=("settings",)),
     Step("database", Examination.database, START_DATABASE, needs=("settings",)),
     Step("schema_version", Examination.schema_version, MIGRATE, needs=("database",)),
+    Step("state_key", Examination.state_key, SET_STATE_KEY, needs=("schema_version",)),
     Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),
     Step("deployment", Examination.deployment, START_TEMPORAL, needs=("schema_version", "temporal")),
     Step("search_attributes", Examination.search_attributes, REGISTER_ATTRIBUTES, needs=("temporal",)),

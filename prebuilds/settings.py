@@ -12,10 +12,12 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError,
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
+from prebuilds.payload_key import parse_payload_keys
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
+from prebuilds.sealing import KeyRing, parse_ring
 from prebuilds.stack_file import STACK_FILE, embedded_temporal, read_stack_file
-from prebuilds.state_key import parse_keys
+from prebuilds.state_key import split_keys
 from prebuilds.user_ids import parse_user_ids
 from prebuilds.vocabulary import Duration, check_interval
 
@@ -48,9 +50,12 @@ class Settings(BaseSettings):
     webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are told that a claim replaced resources."""
     state_key: SecretStr | None = None
-    """Read where it is used; here it is only checked, so that a worker does not start with a wrong one."""
+    """Seals what claims bring. Drivers read theirs from the environment; here it is checked, so that no worker starts
+    with a wrong one."""
     deployment: UUID | None = None
     """Which deployment this must be: a database or a Temporal namespace of another one is refused."""
+    payload_key: SecretStr | None = None
+    """As `state_key`; used by the connection to Temporal, which reads the environment."""
 
     process_uids: str | None = None
     """The user ids of `process` workspaces; read where it is used, and only checked here."""
@@ -66,8 +71,23 @@ class Settings(BaseSettings):
     @classmethod
     def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            parse_keys(value.get_secret_value())
+            split_keys(value.get_secret_value())
         return value
+
+    @field_validator("payload_key")
+    @classmethod
+    def _are_payload_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_payload_keys(value.get_secret_value())
+        return value
+
+    @property
+    def ring(self) -> KeyRing:
+        return parse_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
+
+    @property
+    def encrypts_payloads(self) -> bool:
+        return self.payload_key is not None and bool(parse_payload_keys(self.payload_key.get_secret_value()).keys)
 
     @property
     def rules(self) -> Rules:

@@ -1,4 +1,7 @@
-"""The key of saved states, from `PREBUILDS_STATE_KEY`: what a driver saves in our database may hold secrets."""
+"""The key of saved states, from `PREBUILDS_STATE_KEY`: what a driver saves in our database may hold secrets.
+
+`prebuilds/sealing.py` seals a claim's secrets by the same keys.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ VARIABLE = "PREBUILDS_STATE_KEY"
 
 
 class StateKeyUnusable(ProvisionFailed):
-    """A saved state is encrypted, and this worker's key does not open it."""
+    """A saved state, or a claim's secret, is encrypted, and this process has no key that opens it."""
 
 
 def parse_keys(text: str) -> MultiFernet | None:
@@ -23,11 +26,29 @@ def parse_keys(text: str) -> MultiFernet | None:
     Raises:
         ValueError: Not such keys; says how to make one, and repeats nothing of them.
     """
+    keys = split_keys(text)
+    if not keys:
+        return None
     from cryptography.fernet import Fernet, MultiFernet
 
+    return MultiFernet([Fernet(key) for key in keys])
+
+
+def split_keys(text: str) -> list[str]:
+    """The keys of a text, checked.
+
+    Raises:
+        ValueError: Not such keys; says how to make one, and repeats nothing of them.
+    """
     keys = [key.strip() for key in text.split(",") if key.strip()]
+    if not keys:
+        return []
+    from cryptography.fernet import Fernet
+
     try:
-        return MultiFernet([Fernet(key) for key in keys]) if keys else None
+        for key in keys:
+            Fernet(key)
+        return keys
     except ValueError:
         how = 'python -c "from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())"'
         raise ValueError(f"must be Fernet keys, separated by commas; make one with `{how}`") from None

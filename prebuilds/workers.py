@@ -16,6 +16,7 @@ from activities.claims import ClaimActivities, Won
 from activities.errors import TypedErrors
 from prebuilds.dispatch import Dispatcher
 from prebuilds.settings import Settings
+from prebuilds.store.claim_secrets import load_request_key
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.vocabulary import CLAIMS_QUEUE
@@ -61,9 +62,20 @@ async def claims_worker_on(
     settings: Settings,
     won: Won | None = None,
 ) -> AsyncIterator[Worker]:
-    """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win."""
+    """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win.
+
+    Raises:
+        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
+    """
+    request_key = await load_request_key(engine, settings.ring)
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        store = ClaimStore(pool, enabled=settings.enabled, create_owners=settings.create_owners)
+        store = ClaimStore(
+            pool,
+            enabled=settings.enabled,
+            create_owners=settings.create_owners,
+            ring=settings.ring,
+            request_key=request_key,
+        )
         claims = ClaimActivities(engine, store, dispatcher, settings.rules, won)
         yield worker_on(
             client,

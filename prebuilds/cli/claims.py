@@ -11,6 +11,7 @@ from uuid import uuid4
 import typer
 
 from prebuilds.api import InvalidInput, PrebuildsError
+from prebuilds.cli.claim_inputs import claim_parameters, pairs
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, note, progress
@@ -28,7 +29,13 @@ def claim(
         str | None, typer.Option(help="organization/template, with --param, in place of --preset")
     ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A parameter, k=v; repeat for more")] = None,
-    claim_param: Annotated[list[str] | None, typer.Option(help="A claim parameter, k=v; repeat for more")] = None,
+    claim_param: Annotated[
+        list[str] | None,
+        typer.Option(help="A claim parameter, k=v, k=@FILE or k=@- (stdin; @@ for a literal @); repeat for more"),
+    ] = None,
+    param_file: Annotated[
+        str | None, typer.Option(help="A YAML or JSON file of claim parameters, - for stdin: not in the process list")
+    ] = None,
     initiator: Annotated[str | None, typer.Option(help="Who asks; the owner unless said")] = None,
     claim_id: Annotated[str | None, typer.Option(help="Repeat a claim under its id to get the same answer")] = None,
     ttl: Annotated[str | None, typer.Option(help="How long a start lasts, such as 8h; 0 for no end")] = None,
@@ -45,6 +52,7 @@ def claim(
     wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
 ) -> None:
     """Claim a workspace for a person."""
+    secrets = claim_parameters(claim_param, param_file)  # reads stdin, which would hold the loop and its signals
 
     async def go() -> None:
         from prebuilds.payloads import ClaimRequest, parse_input
@@ -53,8 +61,8 @@ def claim(
         request: dict[str, Any] = {
             "preset": preset,
             "template": template,
-            "parameters": _pairs(param, "parameters"),
-            "claim_parameters": _pairs(claim_param, "claim_parameters"),
+            "parameters": pairs(param, "parameters"),
+            "claim_parameters": secrets,
             "owner": owner,
             "name": name,
             "initiator": initiator,
@@ -113,16 +121,6 @@ def release(
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
     run_command(go())
-
-
-def _pairs(given: list[str] | None, field: str) -> dict[str, str]:
-    pairs = {}
-    for item in given or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise InvalidInput.field(field, f"{item} must be written k=v")
-        pairs[key] = value
-    return pairs
 
 
 def _told(result: ClaimResult) -> str:

@@ -67,12 +67,20 @@ def init(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Bind database and namespace also when one belongs to something else")
     ] = False,
+    forget_state_key: Annotated[
+        bool, typer.Option("--forget-state-key", help="Go on without a state key that is lost, and what it encrypted")
+    ] = False,
 ) -> None:
     """Create or upgrade the schema, register Temporal's search attributes, and bind the database and the Temporal
     namespace to each other. Safe to repeat. The exit code is 3 when Temporal cannot be reached: run it again then."""
 
     async def go() -> None:
         before, now = await _migrate()
+        if forget_state_key:
+            from prebuilds.store.claim_secrets import forget_request_key
+
+            async with database() as engine:
+                await forget_request_key(engine)
         try:
             attributes, bound = await _bind(adopt)
         except StackUnreachable as error:

@@ -15,6 +15,7 @@ from prebuilds.plain_text import LINES, escape
 from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
+from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
@@ -52,6 +53,14 @@ DELETED = text("""
        SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
            expires_at = NULL
      WHERE id = :workspace_id
+""")
+# States may hold secrets. The latest one stays, since the inventory removes by it what exists all the same; a deletion
+# that saves its state leaves an empty one.
+FORGET_EARLIER_STATES = text("""
+    UPDATE workspace_builds SET provisioner_state = NULL
+     WHERE workspace_id = :workspace_id AND provisioner_state IS NOT NULL
+       AND number < (SELECT max(number) FROM workspace_builds
+                      WHERE workspace_id = :workspace_id AND provisioner_state IS NOT NULL)
 """)
 
 
@@ -147,6 +156,8 @@ async def _carry_over(
     target: dict[str, Any] = {"workspace_id": facts.workspace_id}
     if facts.transition is Transition.DELETE:
         await connection.execute(DELETED, target)
+        await connection.execute(FORGET_EARLIER_STATES, target)
+        await forget_claim_secrets(connection, facts.workspace_id)
     elif facts.transition is Transition.STOP:
         await connection.execute(STOPPED, target)
     else:

@@ -19,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
 from prebuilds.provisioners.base import Provision, StaleBuild
+from prebuilds.sealing import Sealed, key_ring
+from prebuilds.state_key import StateKeyUnusable
+from prebuilds.store.claim_secrets import read_claim_secrets
 from prebuilds.vocabulary import PEOPLE_SUFFIX, PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
@@ -28,7 +31,7 @@ REDISPATCH_MAX = timedelta(seconds=30)
 DISPATCH_BATCH_MAX = 200
 
 _BUILD = """
-    SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id, b.claim_parameters,
+    SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id,
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
            b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
            t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
@@ -96,10 +99,8 @@ CANCEL_START = text("""
 """)
 RECORD = text("""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
-                                  template_version_id, claim_parameters, next_dispatch_at)
+                                  template_version_id, next_dispatch_at)
     VALUES (:build_id, :workspace_id, :number, :transition, :stage, :initiator_id, :preset_id, :version_id,
-            (SELECT claim_parameters FROM workspace_builds
-              WHERE workspace_id = :workspace_id AND number = :number - 1),
             now() + interval '1 second')
 """)
 ADVANCE_WORKSPACE = text("""
@@ -177,6 +178,16 @@ class BuildFacts:
     """How often it was begun. Only the latest attempt saves a state, and ends the build."""
 
 
+class SecretsUnreadable(Exception):
+    """A build that has begun needs what its claim brought, which cannot be read here. Nothing is lost by it."""
+
+    def __init__(self, facts: BuildFacts, error: StateKeyUnusable) -> None:
+        super().__init__(str(error))
+        self.facts = facts
+        self.error = error
+        """To end the build with."""
+
+
 def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
     """People's builds have a queue beside the pool's, so that a herd of pool builds delays nobody; what lives on one
     host can only be served there."""
@@ -204,6 +215,8 @@ async def begin_build(
         WorkspaceNotFound: No build has this id.
         AttemptOvertaken: An attempt that was scheduled later has begun; nothing changes.
         BuildWaiting: Another build of the workspace is running; try again soon.
+        SecretsUnreadable: A start needs what its claim brought, and no key of this process opens it. The build has
+            begun, and is the caller's to end.
     """
     try:
         async with engine.begin() as connection:
@@ -216,15 +229,30 @@ async def begin_build(
                 raise AttemptOvertaken(f"a later attempt of build {build_id} is at work")
             facts = replace(facts, attempt=int(attempt))
             await set_latest(connection, facts.workspace_id, facts.number, BuildStatus.RUNNING)
-            parameters = await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})
+            parameters = (await connection.execute(READ_PARAMETERS, {"preset_id": facts.preset_id})).all()
             state = await connection.scalar(
                 READ_PROVISIONER_STATE, {"workspace_id": facts.workspace_id, "number": facts.number}
             )
-            return facts, _provision(row, {p.name: p.value for p in parameters}, state)
+            sealed = await read_claim_secrets(connection, facts.workspace_id)
     except IntegrityError as error:
         if "workspace_builds_one_active_key" in str(error):
             raise BuildWaiting(f"build {build_id} waits for an earlier build of its workspace") from error
         raise
+    secrets = _open(sealed, facts)  # after the commit: who ends the build must find it begun
+    return facts, _provision(row, {p.name: p.value for p in parameters}, secrets, state)
+
+
+def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
+    """What the claim brought, for this build."""
+    if sealed is None:
+        return {}
+    try:
+        found: dict[str, str] = key_ring().open(sealed, f"the claim parameters of workspace {facts.workspace_id}")
+    except StateKeyUnusable as error:
+        if facts.transition is not Transition.START:
+            return {}  # a lost key must not keep anybody from stopping or deleting a workspace
+        raise SecretsUnreadable(facts, StateKeyUnusable(f"{error}; then try the build again")) from error
+    return found
 
 
 async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any], attempt: int) -> None:
@@ -351,7 +379,9 @@ def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
     )
 
 
-def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: Any) -> Provision:
+def _provision(
+    row: Row[tuple[object, ...]], parameters: dict[str, str], secrets: dict[str, str], state: Any
+) -> Provision:
     return Provision(
         deployment_id=row.deployment_id,
         epoch=row.epoch,
@@ -364,7 +394,7 @@ def _provision(row: Row[tuple[object, ...]], parameters: dict[str, str], state: 
         preset=row.preset,
         source=row.source,
         parameters=parameters,
-        claim_parameters=row.claim_parameters,
+        claim_parameters=secrets,
         claim_parameter_names=tuple(row.claim_parameter_names or ()),
         claimed=row.claimed_at is not None,
         claim_id=row.claim_id,

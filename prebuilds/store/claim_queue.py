@@ -38,10 +38,10 @@ FORGET_PLACE = """
 """
 # A second attempt keeps the place; who asked last is woken, and the relay begins to look after it anew.
 ENQUEUE = """
-    INSERT INTO claim_queue (claim_id, workflow_id, template_id, preset_name, request, request_hash, deadline,
+    INSERT INTO claim_queue (claim_id, workflow_id, template_id, preset_name, request, secrets, request_hash, deadline,
                              owner_id, initiator_id)
-    VALUES ($1, $2, $3, $4, $5, $6, now() + $7,
-            (SELECT id FROM users WHERE key = $8), (SELECT id FROM users WHERE key = $9))
+    VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8,
+            (SELECT id FROM users WHERE key = $9), (SELECT id FROM users WHERE key = $10))
         ON CONFLICT (claim_id) DO UPDATE SET workflow_id = excluded.workflow_id, looked_after_at = now()
  RETURNING xmax = 0 AS joined
 """
@@ -104,6 +104,8 @@ WITHDRAW = text(f"""
     )
     SELECT claim_id FROM gone ORDER BY claim_id
 """)
+SECRET_FIELDS = {"parameters", "claim_parameters"}
+"""Left out of a waiting request. Both may bring secrets, and a hand-over needs only the sealed claim parameters."""
 JOIN_TRIES_MAX = 5
 """Each further one is for a template version that became active in between."""
 
@@ -163,8 +165,9 @@ class ClaimQueue:
             queue = (preset["template_id"], preset["name"])
             await connection.execute(FORGET_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
+            clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request)
             people = (owner_key(request.owner), owner_key(request.asked_by))
-            place = (claim_id, workflow_id, *queue, request.model_dump_json(), asked, timeout, *people)
+            place = (claim_id, workflow_id, *queue, clear, secrets, asked, timeout, *people)
             try:
                 joined = await connection.fetchval(ENQUEUE, *place)
             except asyncpg.DataError as error:

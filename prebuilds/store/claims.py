@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from prebuilds.api import ClaimIdReused, NameTaken
 from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
+from prebuilds.sealing import KeyRing
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
@@ -113,19 +115,46 @@ async def transacted(transaction: Callable[[], Awaitable[T]]) -> T:
     raise AssertionError("the last try returns or raises")
 
 
-def request_hash(request: ClaimTerms) -> bytes:
-    """Of what was asked, so that another request under a used claim id is noticed; the same in every release."""
+def request_hash(request: ClaimTerms, key: bytes = b"") -> bytes:
+    """Hash what was asked, so that another request under a used claim id is noticed; the same in every release.
+
+    Args:
+        key: The deployment's own (`load_request_key`), so that who reads the hash cannot try secrets against it.
+    """
     asked = json.dumps(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-    return hashlib.sha256(asked.encode()).digest()
+    return hmac.new(key, asked.encode(), hashlib.sha256).digest()
 
 
 class ClaimStore:
-    def __init__(self, pool: asyncpg.Pool[Any], *, enabled: bool, create_owners: bool = True) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool[Any],
+        *,
+        enabled: bool,
+        create_owners: bool = True,
+        ring: KeyRing | None = None,
+        request_key: bytes = b"",
+    ) -> None:
+        """Args:
+        ring: Seals what claims bring; None leaves it clear.
+        request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
+        """
         self.pool = pool
+        self._ring = ring or KeyRing()
+        self._request_key = request_key
         self.turns = asyncio.Semaphore(LOCKING_MAX)
         """To be taken before a connection, for a transaction that begins with locking a preset's row."""
         self._enabled = enabled
         self._create_owners = create_owners
+
+    def request_hash(self, request: ClaimTerms) -> bytes:
+        return request_hash(request, self._request_key)
+
+    def seal(self, request: ClaimRequest) -> str | None:
+        """What the request's claim parameters are stored as; None when it has none."""
+        if not request.claim_parameters:
+            return None
+        return json.dumps(self._ring.seal(request.claim_parameters))
 
     async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
         """The presets that a claim may choose from, with their parameters; empty when there is no such thing."""
@@ -277,7 +306,7 @@ class ClaimStore:
                 request.autostart_schedule,
                 request.next_start_at,
                 ttl,
-                json.dumps(request.claim_parameters),
+                self.seal(request),
                 request.on_empty.value,
                 self._enabled,
                 held,

@@ -37,7 +37,8 @@ PRESET = text("""
 # Who looks its place up or leaves at this moment is waited for: that takes no longer, and waits for nobody. Passed over
 # is whose claim is being tried again: that may wait for what is held here.
 HEAD = text("""
-    SELECT q.claim_id, q.workflow_id, q.request, q.request_hash, q.owner_id, q.initiator_id, c.workspace_id AS won
+    SELECT q.claim_id, q.workflow_id, q.request, q.secrets, q.request_hash, q.owner_id, q.initiator_id,
+           c.workspace_id AS won
       FROM claim_queue q JOIN claims c ON c.id = q.claim_id
      WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
      ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
@@ -56,9 +57,11 @@ HAND_OVER = text("""
         :claim_id, :request_hash, :workspace_id, :build_id, :number, :address, :preset_id, :version_id, :hands_over,
         :owner_id, :owner, :initiator_id, :initiator, :name, :autostart, :next_start,
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
-        CAST(:claim_parameters AS jsonb))
+        CAST(:secrets AS jsonb))
 """)
-DECIDE = text("UPDATE claim_queue SET decided_at = now(), refusal = :refusal WHERE claim_id = :claim_id")
+DECIDE = text("""
+    UPDATE claim_queue SET decided_at = now(), refusal = :refusal, secrets = NULL WHERE claim_id = :claim_id
+""")
 
 WAITED_FOR = text("""
     SELECT DISTINCT p.id
@@ -171,7 +174,7 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         "next_start": request.next_start_at,
         "ttl": None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds),
         "default_ttl": preset.default_ttl,
-        "claim_parameters": json.dumps(request.claim_parameters),
+        "secrets": json.dumps(head.secrets) if head.secrets is not None else None,  # as its claims worker sealed it
     }
     try:
         async with connection.begin_nested():  # one candidate that fails leaves the others a chance

@@ -250,7 +250,6 @@ workspace_builds = Table(
     _uuid("initiator_id", "users.id"),
     _uuid("preset_id", "presets.id", null=True),
     _uuid("template_version_id", "template_versions.id"),
-    Column("claim_parameters", JSONB, nullable=False, server_default=text("'{}'")),
     Column("error", Text),
     Column("error_type", Text),
     Column("provisioner_state", JSONB),
@@ -299,6 +298,15 @@ workspace_builds = Table(
     ),
 )
 
+# What a claim brought, for each later build of its workspace; gone when the workspace is deleted. No row: it brought
+# nothing.
+claim_secrets = Table(
+    "claim_secrets",
+    metadata,
+    _uuid("workspace_id", "workspaces.id", pk=True),
+    Column("sealed", JSONB, nullable=False),  # as `prebuilds/sealing.py` has it
+)
+
 claims = Table(
     "claims",
     metadata,
@@ -330,7 +338,8 @@ claim_queue = Table(
     Column("preset_name", Text, nullable=False),  # and not its id: a new version takes its waiters along
     _uuid("owner_id", "users.id"),
     _uuid("initiator_id", "users.id"),
-    Column("request", JSONB, nullable=False),
+    Column("request", JSONB, nullable=False),  # without its parameters, of any kind
+    Column("secrets", JSONB),  # its claim parameters, sealed; null: none, or decided
     Column("request_hash", LargeBinary, nullable=False),
     _time("queued_at", null=False),
     Column("deadline", DateTime(timezone=True), nullable=False),
@@ -404,6 +413,8 @@ settings = Table(
     # The one Temporal namespace that this database is used with: its own id, and its name for messages.
     Column("temporal_namespace_id", Text),
     Column("temporal_namespace", Text),
+    # Keys the hashes of requests, sealed as claims' secrets are; made by the first worker.
+    Column("request_key", JSONB),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("paused_by", Text),
     Column("paused_reason", Text),

@@ -18,6 +18,7 @@ from prebuilds.owners import check_person, owner_key, same_owner
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.plain_text import check_plain
 from prebuilds.store.actions import read_lives, record_asked_build
+from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
 from prebuilds.store.owned import refuse_deletion, refuse_prebuild
@@ -45,7 +46,6 @@ MAY_OWN = text("""
 END_CLAIM = text("""
     UPDATE claims SET transferred_at = now() WHERE workspace_id = :id AND transferred_at IS NULL
 """)
-FORGET_SECRETS = text("UPDATE workspace_builds SET claim_parameters = '{}' WHERE id = :build_id")
 # The same request again, by a path that is no longer: what it has done before.
 DONE_BEFORE = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
@@ -137,7 +137,7 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
     recorded = await record_asked_build(
         connection, row, Transition.START, stage=Stage.CLAIM, initiator_id=asker or user.id, anew=True
     )
-    await connection.execute(FORGET_SECRETS, {"build_id": recorded.id})
+    await forget_claim_secrets(connection, row.id)
     data = {"from": f"{owner_key(row.owner)}/{row.name}", "to": f"{user.name}/{name}"}
     await record_event(connection, "transferred", by, workspace_id=row.id, build_id=recorded.id, data=data)
     [now] = await read_lives(connection, [row.id])

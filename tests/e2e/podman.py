@@ -49,7 +49,7 @@ class Podman:
     """One engine. `address` is for DOCKER_HOST; `registry` is where `hello` and `checked` can be pulled from."""
 
     def __init__(self, folder: Path, registry: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.registry = registry
         self.address = f"unix://{folder / 'podman.sock'}"
         (folder / "containers.conf").write_text(SETTINGS)
@@ -69,17 +69,17 @@ class Podman:
         return done.stdout.decode()
 
     def _words(self, *words: str) -> list[str]:
-        at = self._folder
+        at = self.folder
         # A tmpdir and locks of its own: engines that share them count each other's containers.
         return ["podman", f"--root={at}/storage", f"--runroot={at}/run", f"--tmpdir={at}/locks", *words]
 
     def start(self) -> None:
         serve = self._words("system", "service", "--time=0", self.address)
-        with (self._folder / "service.log").open("ab") as log:
+        with (self.folder / "service.log").open("ab") as log:
             self._service = subprocess.Popen(
                 dying_with_parent(serve, "TERM"), env=self._env, stdout=log, stderr=log, start_new_session=True
             )
-        until((self._folder / "podman.sock").exists, "podman's socket", 20, self._folder / "service.log")
+        until((self.folder / "podman.sock").exists, "podman's socket", 20, self.folder / "service.log")
 
     def stop(self) -> None:
         """End the service alone; containers go on without it."""
@@ -87,7 +87,7 @@ class Podman:
             self._service.terminate()
             self._service.wait(20)
             self._service = None
-            (self._folder / "podman.sock").unlink(missing_ok=True)
+            (self.folder / "podman.sock").unlink(missing_ok=True)
 
     def end(self) -> None:
         self.stop()
@@ -100,7 +100,7 @@ class Podman:
         found = False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if f"{self._folder}/" in " ".join(process.cmdline()):
+                if f"{self.folder}/" in " ".join(process.cmdline()):
                     found = True
                     process.kill()
         return not found

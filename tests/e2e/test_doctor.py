@@ -28,7 +28,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "isolation", "database", "schema_version", "temporal", "deployment", "search_attributes"),
+    *("settings", "isolation", "database", "schema_version", "state_key", "temporal", "deployment"),
+    "search_attributes",
     *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
@@ -128,14 +129,8 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
 def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
     assert well(checks) == {
-        "settings",
-        "isolation",
-        "database",
-        "schema_version",
-        "clock_skew",
-        "history",
-        "presets",
-        "notifications",
+        *("settings", "isolation", "database", "schema_version", "state_key", "clock_skew", "history"),
+        *("presets", "notifications"),
     }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]

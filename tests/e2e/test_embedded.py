@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from temporalio.bridge import worker as bridge
 from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
 
 from prebuilds.api import NameTaken, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimResult, ClaimsRequest, ClaimsResult
+from prebuilds.settings import Settings
 from prebuilds.vocabulary import claim_workflow_id
 from tests.e2e.dev_stack import DevStack
 
@@ -106,6 +110,11 @@ async def test_what_cannot_work_is_refused_at_the_start(stack: DevStack) -> None
     address = stack.facts["temporal_address"]
     with pytest.raises(TypeError, match="pydantic_data_converter"):
         async with claims_worker(await Client.connect(address), stack.facts["database_url"]):
+            pass
+    plain = await Client.connect(address, data_converter=pydantic_data_converter)
+    encrypting = Settings(payload_key=SecretStr(base64.b64encode(bytes(32)).decode()))
+    with pytest.raises(TypeError, match="does not encrypt"):
+        async with claims_worker(plain, stack.facts["database_url"], settings=encrypting):
             pass
     with pytest.raises(StackUnreachable, match="cannot reach the database"):
         async with claims_worker(await connect(address), "postgresql://x@127.0.0.1:1/none"):

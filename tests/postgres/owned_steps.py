@@ -9,8 +9,10 @@ from uuid import UUID
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.sealing import key_ring
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
+from prebuilds.store.claim_secrets import read_claim_secrets
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.tables import metadata
 from prebuilds.vocabulary import BuildStatus, build_id_of
@@ -68,3 +70,11 @@ async def moment_comes(engine: AsyncEngine, workspace_id: UUID) -> None:
     """Time passes until a second after the schedule's next moment."""
     row = await one(engine, "SELECT next_start_at - now() AS left FROM workspaces WHERE id = :id", id=workspace_id)
     await let_pass(engine, row.left + timedelta(seconds=1))
+
+
+async def secrets_of(engine: AsyncEngine, workspace_id: UUID) -> dict[str, str]:
+    """What the workspace's next build is given of its claim, by the keys of this process."""
+    async with engine.connect() as connection:
+        sealed = await read_claim_secrets(connection, workspace_id)
+    opened: dict[str, str] = {} if sealed is None else key_ring().open(sealed, "a test's claim parameters")
+    return opened

@@ -36,6 +36,7 @@ from tests.postgres.owned_steps import (
     moment_comes,
     row_of,
     run,
+    secrets_of,
 )
 from tests.postgres.pool_steps import RULES, claim, fail, make_ready, workspace_ids
 from tests.rows import events, one, rows_of
@@ -67,8 +68,7 @@ async def test_stop_and_start_are_recorded_once_for_the_owner(engine: AsyncEngin
         "stop none succeeded alice",
         "start none succeeded alice",
     ]
-    kept = await one(engine, "SELECT claim_parameters FROM workspace_builds WHERE id = :id", id=build_id_of(dev, 4))
-    assert kept.claim_parameters == {"token": "a"}
+    assert await secrets_of(engine, dev) == {"token": "a"}
     for kind, transition in (("stop_requested", "stop"), ("start_requested", "start")):
         assert [data for _, data in await events(engine, kind)] == [{"transition": transition, "stage": "none"}]
     actors = await one(engine, "SELECT array_agg(DISTINCT actor) AS told FROM events WHERE kind LIKE '%requested'")
@@ -158,8 +158,7 @@ async def test_a_claim_that_failed_three_times_is_its_owners_to_retry(engine: As
     assert (again.changed, again.status, again.build_id) == (False, "starting", done.build_id)
     await run(engine, dev)
     assert await builds_of(engine, dev) == ["start claim failed bob"] * 3 + ["start claim succeeded bob"]
-    given = await one(engine, "SELECT claim_parameters FROM workspace_builds WHERE id = :id", id=done.build_id)
-    assert given.claim_parameters == {"token": "a"}
+    assert await secrets_of(engine, dev) == {"token": "a"}
     assert [data for _, data in await events(engine, "retried")] == [{"transition": "start", "stage": "claim"}]
     rows = await rows_of(engine)
     assert (await retry_workspace(engine, DEV, "ops")).changed is False
@@ -205,10 +204,7 @@ async def test_a_stop_before_the_hand_over_leaves_it_to_the_next_start(
         "start claim succeeded alice",
         *["stop none succeeded alice", "start none succeeded alice"] * 2,
     ]
-    parameters = await one(
-        engine, "SELECT array_agg(DISTINCT claim_parameters) AS all FROM workspace_builds WHERE number > 1"
-    )
-    assert parameters.all == [{"token": "a"}]
+    assert await secrets_of(engine, dev) == {"token": "a"}
 
 
 async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine, store: ClaimStore) -> None:
@@ -219,11 +215,11 @@ async def test_what_a_claim_created_is_tried_again_as_it_was(engine: AsyncEngine
     await retry_workspace(engine, DEV, "ops")
     again = await one(
         engine,
-        "SELECT b.stage, b.claim_parameters, u.name FROM workspace_builds b JOIN users u ON u.id = b.initiator_id"
-        " WHERE b.id = :id",
+        "SELECT b.stage, u.name FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.id = :id",
         id=build_id_of(dev, 2),
     )
-    assert (again.stage, again.claim_parameters, again.name) == ("none", {"token": "a"}, "bob")
+    assert (again.stage, again.name) == ("none", "bob")
+    assert await secrets_of(engine, dev) == {"token": "a"}
 
 
 async def test_what_was_cancelled_or_failed_to_stop_is_tried_again(engine: AsyncEngine, store: ClaimStore) -> None:

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
@@ -140,3 +141,19 @@ async def test_a_prebuild_s_driver_is_told_what_claims_may_bring(engine: AsyncEn
     _, wanted = await begin_build(engine, build_id_of(workspace_id, 1))
     assert wanted is not None
     assert (wanted.claim_parameter_names, wanted.claim_parameters) == (("token",), {})
+
+
+async def test_a_deletion_leaves_the_latest_state_alone(engine: AsyncEngine) -> None:
+    """Earlier ones may hold secrets; the latest is what an orphan would be removed by."""
+    [workspace_id] = await begin_prebuilds(engine, await make_preset(engine), 1)
+    await save_state(engine, build_id_of(workspace_id, 1), {"token": "hunter2"}, FIRST)
+    await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.SUCCEEDED)
+    async with engine.begin() as connection:
+        await record_build(connection, workspace_id, Transition.DELETE)
+    deletion = build_id_of(workspace_id, 2)
+    await begin_build(engine, deletion)
+    await save_state(engine, deletion, {"token": None}, FIRST)
+    await end_build(engine, deletion, BuildStatus.SUCCEEDED)
+    async with engine.connect() as connection:
+        kept = list(await connection.scalars(text("SELECT provisioner_state FROM workspace_builds ORDER BY number")))
+    assert kept == [None, {"token": None}]

@@ -25,8 +25,8 @@ UNSENT = [
     (("--ttl", "-5m"), "--ttl: must be", "ttl"),
     (("--next-start", "tomorrow"), "--next-start: ", "next_start_at"),
     (("--on-empty", "maybe"), "--on-empty: input should be", "on_empty"),
-    (("--param", "size"), "--param: size must be written k=v", "parameters"),
-    (("--claim-param", "=x"), "--claim-param: =x must be written k=v", "claim_parameters"),
+    (("--param", "size"), "--param: number 1 must be written k=v", "parameters"),
+    (("--claim-param", "=x"), "--claim-param: number 1 must be written k=v", "claim_parameters"),
     (("--autostart", "\udcff"), "--autostart: must be", "autostart_schedule"),
 ]
 

@@ -92,6 +92,7 @@ def upgrade() -> None:
         sa.Column("restore_found", sa.Text(), nullable=True),
         sa.Column("temporal_namespace_id", sa.Text(), nullable=True),
         sa.Column("temporal_namespace", sa.Text(), nullable=True),
+        sa.Column("request_key", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("paused", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("paused_by", sa.Text(), nullable=True),
         sa.Column("paused_reason", sa.Text(), nullable=True),
@@ -343,9 +344,6 @@ def upgrade() -> None:
         sa.Column("initiator_id", sa.Uuid(), nullable=False),
         sa.Column("preset_id", sa.Uuid(), nullable=True),
         sa.Column("template_version_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "claim_parameters", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'{}'"), nullable=False
-        ),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("error_type", sa.Text(), nullable=True),
         sa.Column("provisioner_state", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
@@ -442,6 +440,13 @@ def upgrade() -> None:
     )
     op.create_index("build_logs_begun_idx", "build_logs", ["at"], unique=False, postgresql_where=sa.text("number = 1"))
     op.create_table(
+        "claim_secrets",
+        sa.Column("workspace_id", sa.Uuid(), nullable=False),
+        sa.Column("sealed", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("claim_secrets_workspace_id_fkey")),
+        sa.PrimaryKeyConstraint("workspace_id", name=op.f("claim_secrets_pkey")),
+    )
+    op.create_table(
         "claim_queue",
         sa.Column("claim_id", sa.Text(), nullable=False),
         sa.Column("position", sa.BigInteger(), sa.Identity(always=False), nullable=False),
@@ -451,6 +456,7 @@ def upgrade() -> None:
         sa.Column("owner_id", sa.Uuid(), nullable=False),
         sa.Column("initiator_id", sa.Uuid(), nullable=False),
         sa.Column("request", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("secrets", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("request_hash", sa.LargeBinary(), nullable=False),
         sa.Column("queued_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("deadline", sa.DateTime(timezone=True), nullable=False),

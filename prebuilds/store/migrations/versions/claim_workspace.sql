@@ -8,7 +8,7 @@ CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
-    p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb,
+    p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
     p_new_owner text,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
@@ -151,7 +151,7 @@ BEGIN
             answer := hand_over(
                 p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
                 v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner,
-                v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_claim_parameters);
+                v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             RETURN;
         END IF;
         -- A hand-over and a creation meet the unique name by themselves; nobody is to miss, or to wait, for a taken one.
@@ -184,9 +184,12 @@ BEGIN
                 v_preset.template_version_id, v_preset.id, p_autostart, p_next_start, v_ttl, now(), now(),
                 now() + v_ttl, 1, 'start', 'pending');
         INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
-                                      template_version_id, claim_parameters, next_dispatch_at)
+                                      template_version_id, next_dispatch_at)
         VALUES (p_new_build_id, p_new_workspace_id, 1, 'start', 'none', v_initiator, v_preset.id,
-                v_preset.template_version_id, p_claim_parameters, now() + interval '1 second');
+                v_preset.template_version_id, now() + interval '1 second');
+        IF p_secrets IS NOT NULL THEN
+            INSERT INTO claim_secrets (workspace_id, sealed) VALUES (p_new_workspace_id, p_secrets);
+        END IF;
         PERFORM check_people(v_preset.organization_id, v_owner, v_initiator);
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'created', miss_reason = v_miss,

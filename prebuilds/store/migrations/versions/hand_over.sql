@@ -5,7 +5,7 @@
 CREATE FUNCTION hand_over(
     p_claim_id text, p_request_hash bytea, p_workspace_id uuid, p_build_id uuid, p_number int, p_address text,
     p_preset_id uuid, p_version_id uuid, p_hands_over boolean, p_owner_id uuid, p_owner text, p_initiator_id uuid,
-    p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval, p_claim_parameters jsonb
+    p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_answer jsonb := jsonb_build_object(
@@ -24,12 +24,14 @@ BEGIN
      WHERE id = p_workspace_id;
     -- Initiated by the person, never by the prebuilds user: a constraint of the table says so too.
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
-                                  template_version_id, claim_parameters, status, started_at, completed_at,
-                                  next_dispatch_at)
+                                  template_version_id, status, started_at, completed_at, next_dispatch_at)
     VALUES (p_build_id, p_workspace_id, p_number, 'start', 'claim', p_initiator_id, p_preset_id, p_version_id,
-            p_claim_parameters, CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
+            CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
             CASE WHEN p_hands_over THEN NULL ELSE now() END, CASE WHEN p_hands_over THEN NULL ELSE now() END,
             CASE WHEN p_hands_over THEN now() + interval '1 second' END);
+    IF p_secrets IS NOT NULL THEN
+        INSERT INTO claim_secrets (workspace_id, sealed) VALUES (p_workspace_id, p_secrets);
+    END IF;
     PERFORM check_people((SELECT organization_id FROM workspaces WHERE id = p_workspace_id), p_owner_id, p_initiator_id);
     UPDATE claims
        SET request_hash = p_request_hash, outcome = 'prebuilt', miss_reason = NULL, answer = v_answer,

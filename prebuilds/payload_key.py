@@ -1,0 +1,109 @@
+"""`PREBUILDS_PAYLOAD_KEY`: what our workers and clients send through Temporal, encrypted by AES-GCM.
+
+The form is the one of Temporal's own samples, so that codecs in other languages and codec servers read it: a payload of
+encoding `binary/encrypted` whose data are a nonce of 12 bytes and the encrypted payload, as protobuf.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadCodec
+
+from prebuilds.api import PrebuildsError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VARIABLE = "PREBUILDS_PAYLOAD_KEY"
+ENCODING, CIPHER = b"binary/encrypted", b"AES-GCM"
+NONCE_BYTES = 12
+KEY_BYTES = (16, 24, 32)
+ID_CHARS = 16
+MAKE = 'python -c "import base64, os; print(base64.b64encode(os.urandom(32)).decode())"'
+
+
+class PayloadKeyUnusable(PrebuildsError):
+    """What Temporal holds is encrypted, and this process has no key that opens it."""
+
+
+@dataclass(frozen=True)
+class EncryptingCodec(PayloadCodec):
+    """Encrypts by the first key, and opens what any of them has encrypted. What is not encrypted is taken as it is:
+    plain JSON from the `temporal` command or from a service without the key."""
+
+    keys: tuple[tuple[str, AESGCM], ...] = ()
+    """Pairs of id and key; without any, nothing is encrypted."""
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        if not self.keys:
+            return list(payloads)
+        return [_encrypt(payload, *self.keys[0]) for payload in payloads]
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Raises:
+        PayloadKeyUnusable: One is encrypted, and by none of our keys.
+        """
+        return [self._decrypt(p) if p.metadata.get("encoding") == ENCODING else p for p in payloads]
+
+    def _decrypt(self, payload: Payload) -> Payload:
+        from cryptography.exceptions import InvalidTag
+
+        key_id = payload.metadata.get("encryption-key-id", b"").decode(errors="replace")
+        key = dict(self.keys).get(key_id)
+        if key is None:
+            missing = f"key {key_id} is not in {VARIABLE}" if self.keys else f"{VARIABLE} is not set"
+            raise PayloadKeyUnusable(
+                f"what Temporal holds is encrypted, and {missing} of this process; "
+                "set it as the deployment's workers have it"
+            )
+        try:
+            opened = key.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], None)
+        except InvalidTag as error:
+            raise PayloadKeyUnusable(f"an encrypted payload is damaged; key {key_id} does not open it") from error
+        return Payload.FromString(opened)
+
+
+@lru_cache(maxsize=8)
+def parse_payload_keys(text: str) -> EncryptingCodec:
+    """Read base64 keys of 16, 24 or 32 bytes that are separated by commas.
+
+    Raises:
+        ValueError: Not such keys; the message says how to make one, and repeats nothing of them.
+    """
+    keys = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        try:
+            key = base64.b64decode(name, altchars=b"-_" if {"-", "_"} & set(name) else None, validate=True)
+        except ValueError:
+            key = b""
+        if len(key) not in KEY_BYTES:
+            raise ValueError(f"must be base64 keys of 32 bytes, separated by commas; make one with `{MAKE}`")
+        keys.append((hashlib.sha256(b"prebuilds payload key " + key).hexdigest()[:ID_CHARS], AESGCM(key)))
+    return EncryptingCodec(tuple(keys))
+
+
+def payload_codec() -> EncryptingCodec:
+    """The codec of this process's environment.
+
+    Raises:
+        ValueError: The keys cannot be read.
+    """
+    return parse_payload_keys(os.environ.get(VARIABLE, ""))
+
+
+def _encrypt(payload: Payload, key_id: str, key: AESGCM) -> Payload:
+    nonce = os.urandom(NONCE_BYTES)
+    return Payload(
+        metadata={"encoding": ENCODING, "encryption-cipher": CIPHER, "encryption-key-id": key_id.encode()},
+        data=nonce + key.encrypt(nonce, payload.SerializeToString(), None),
+    )

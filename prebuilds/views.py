@@ -296,25 +296,25 @@ class PruneResult(Payload):
 
 
 class InventoryRow(Payload):
-    """Something that exists and no live row knows, or that should run and does not."""
+    """Something that exists and no live row knows, that should run and does not, or whose mark and row disagree."""
 
     workspace_id: UUID
     provisioner: str
     host: str | None
     """None: of what any host serves."""
-    finding: Literal["orphan", "vanished"]
+    finding: Literal["orphan", "vanished", "contradicted"]
     first_seen_at: Timestamp
     last_seen_at: Timestamp
     sightings: int
-    action: Literal["none", "removed", "replaced", "reported", "told", "failed"]
+    action: Literal["none", "removed", "replaced", "reported", "quarantined", "told", "failed"]
     """What this look did: none on a first sighting or without `fix`; failed when an orphan could not be removed;
     reported for an orphan that only a person may remove."""
     age_seconds: float
-    """Of the orphan, since it was made; of what vanished, since it was started."""
+    """Of what exists, since it was made; of what vanished, since it was started."""
     claimed_by: str | None = None
-    """The owner whom the orphan itself names; null: it carries no claim's mark."""
+    """The owner whom its mark names; null: it carries no claim's mark."""
     claim_id: str | None = None
-    """The claim that the orphan itself names."""
+    """The claim that its mark names."""
 
 
 class Unavailable(Payload):
@@ -358,6 +358,10 @@ class RestoredReport(Payload):
     epoch: UUID
     """The database's from now on; on a dry run, the one it still has."""
     prebuilds: list[DoubtfulPrebuild]
+    claimed: list[InventoryRow] = Field(default_factory=list)
+    """What hosts know to be somebody's, and this database does not: whose, and since when. Asked on a dry run alone."""
+    not_asked: list[Unavailable] = Field(default_factory=list)
+    """Where nobody could tell what exists."""
 
 
 class PresetExplanation(Payload):

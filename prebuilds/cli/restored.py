@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, say_line, table
+from prebuilds.cli.output import document, progress, say, say_line, table
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def restored(
 
     async def go() -> None:
         async with operations() as system:
-            report = await system.restored(actor(), dry_run=dry_run)
+            with progress("asking every host"):
+                report = await system.restored(actor(), dry_run=dry_run)
         document(report)
         if not output.AS_JSON:
             _show(report)
@@ -38,6 +40,26 @@ def _show(report: RestoredReport) -> None:
         [(p.workspace_id, p.preset, p.provisioner, p.host, p.created_at, p.decision) for p in report.prebuilds],
         empty="no prebuild is in doubt",
     )
+    if report.claimed:
+        say()
+        say_line("hosts know that these were claimed:")
+        table(
+            ("WORKSPACE", "OWNER", "CLAIM", "PROVISIONER", "HOST", "EXISTS FOR"),
+            [
+                (
+                    c.workspace_id,
+                    c.claimed_by,
+                    c.claim_id,
+                    c.provisioner,
+                    c.host,
+                    timedelta(seconds=round(c.age_seconds)),
+                )
+                for c in report.claimed
+            ],
+            empty="",
+        )
+    for place in report.not_asked:
+        say_line(f"could not ask {place.provisioner} at {place.host or place.queue}: {place.error}")
     if report.dry_run:
         say_line("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes go on")
     else:

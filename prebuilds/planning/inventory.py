@@ -21,6 +21,7 @@ APART = timedelta(minutes=1)
 class Finding(StrEnum):
     ORPHAN = "orphan"  # it exists, and no live workspace is known by its id
     VANISHED = "vanished"  # a live workspace should run, and nothing of it does
+    CONTRADICTED = "contradicted"  # its mark names an owner, and the live row another one, or nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Recorded:
     started_at: datetime | None
     """When its latest build ended, if that is a start that succeeded; None: it need not run."""
     owner: str | None = None
+    previous_owners: Sequence[str] = ()
+    """Who had it before it was transferred; a transfer whose hand-over failed has left their mark."""
     claim_id: str | None = None
     """The claim that gave it to its owner; None: nobody claimed it."""
 
@@ -76,11 +79,13 @@ class Found:
     owned: bool
     """A person's workspace: nothing of it is ever deleted here."""
     since: datetime
-    """When the orphan was made, or the vanished workspace started."""
+    """When what exists was made, or the vanished workspace started."""
+    epoch_agrees: bool = False
+    """This life of the database had it made, so that it should know of the claim in the mark."""
     removable: bool = False
     """An orphan that may be removed by itself, see `_may_go`."""
     claimed_by: str | None = None
-    """The owner in an orphan's mark."""
+    """The owner in its mark."""
     claim_id: str | None = None
 
 
@@ -126,6 +131,7 @@ def compare(
                     confirmed,
                     owned=row is not None and row.live and row.owned,
                     since=since,
+                    epoch_agrees=thing is not None and thing.epoch_agrees,
                     removable=thing is not None and finding is Finding.ORPHAN and _may_go(thing, row),
                     claimed_by=thing.claimed_by if thing is not None else None,
                     claim_id=thing.claim_id if thing is not None else None,
@@ -149,9 +155,19 @@ def _finding(
         if thing is None or looked_at - thing.created_at < young:
             return None
         return Finding.ORPHAN, thing.created_at
+    if thing is not None and _is_contradicted(thing, row):
+        return Finding.CONTRADICTED, thing.created_at
     if not row.here or row.started_at is None or row.started_at > looked_at or (thing is not None and thing.running):
         return None
     return Finding.VANISHED, row.started_at
+
+
+def _is_contradicted(thing: Existing, row: Recorded) -> bool:
+    """Whether the mark on a thing and its live row cannot both be true: the row is older than the claim."""
+    if thing.claimed_by is None:
+        return False
+    owners = [row.owner or "", *row.previous_owners] if row.owned else []
+    return thing.claimed_by.casefold() not in {owner.casefold() for owner in owners}
 
 
 def _may_go(orphan: Existing, row: Recorded | None) -> bool:

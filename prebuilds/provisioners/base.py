@@ -37,7 +37,8 @@ class InvalidSource(PrebuildsError):
 class OwnedByAnother(PrebuildsError):
     """What exists there is another deployment's, or was given to a person by another claim. Nothing of it was changed.
 
-    Details: `what` (such as `container prebuilds-...`), and where it is known `deployment`, `owner`, `claim_id`.
+    Details: `what` (such as `container prebuilds-...`), and where it is known `deployment`, `epoch`, `owner`,
+    `claim_id`.
     """
 
 

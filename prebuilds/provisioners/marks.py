@@ -85,6 +85,7 @@ def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
         {
             "what": what,
             "deployment": str(mark.deployment_id),
+            "epoch": str(mark.epoch),
             "owner": mark.owner,
             **({"claim_id": mark.claim_id} if mark.claim_id is not None else {}),
         },

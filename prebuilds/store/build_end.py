@@ -89,6 +89,7 @@ async def end_build(
     provisioned: Provisioned | None = None,
     attempt: int | None = None,
     unless_canceling: bool = False,
+    left: str | None = None,
 ) -> BuildEnd:
     """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
 
@@ -98,6 +99,7 @@ async def end_build(
         attempt: Which one ends it, by the number that `begin_build` gave it; None for who does not provision.
         unless_canceling: What is being cancelled ends canceled instead, also when its worker died or its time was over
             before it had heard of it: a pool must not back off for what somebody has released.
+        left: Why a deletion has left what exists as it is; None when it has removed all of it.
     Raises:
         AttemptOvertaken: A later attempt of this build has begun; nothing changes.
     """
@@ -139,7 +141,8 @@ async def end_build(
             preset_id=facts.preset_id,
             workspace_id=facts.workspace_id,
             build_id=build_id,
-            data={"transition": facts.transition, "stage": facts.stage, "error": error},
+            data={"transition": facts.transition, "stage": facts.stage, "error": error}
+            | ({"left": left} if left else {}),
         )
         if error_type == OwnedByAnother.__name__:
             await quarantine(connection, facts.workspace_id, error or error_type)

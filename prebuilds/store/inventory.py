@@ -15,7 +15,9 @@ from prebuilds.planning.inventory import Comparison, Finding, Found, Recorded, S
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.provisioners.base import Provision
 from prebuilds.store.events import record_event
+from prebuilds.store.history import mark_restored
 from prebuilds.store.identity import read_identity
+from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 INTERVAL = timedelta(minutes=10)
@@ -43,7 +45,7 @@ PLACES = text("""
 CLOCK = text("SELECT clock_timestamp()")
 READ_RECORDED = text(f"""
     SELECT w.id, w.deleted_at IS NULL AS live, w.owner_id <> '{PREBUILDS_USER_ID}' AS owned, u.name AS owner,
-           (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
+           w.previous_owners, (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
            v.provisioner = :provisioner
              AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END
              AS here,
@@ -107,6 +109,11 @@ GIVE_UP = text(f"""
 LOCK_OWNED = text(f"""
     SELECT preset_id FROM workspaces WHERE {_STILL_STARTED} AND owner_id <> '{PREBUILDS_USER_ID}' FOR NO KEY UPDATE
 """)
+LOCK_SETTLED = text("""
+    SELECT 1 FROM workspaces
+     WHERE id = :id AND deleted_at IS NULL AND quarantined_at IS NULL
+       AND latest_status NOT IN ('pending', 'running', 'canceling') FOR NO KEY UPDATE
+""")
 TELL = text("""
     UPDATE inventory_sightings SET told_at = now()
      WHERE workspace_id = :id AND provisioner = :provisioner AND place = :place AND told_at IS NULL
@@ -153,7 +160,10 @@ async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) 
     """The rows of *ids*, deleted ones too, and of all that should run at *place*."""
     async with engine.connect() as connection:
         rows = await connection.execute(READ_RECORDED, _at(place) | {"ids": list(ids)})
-        return [Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at, r.owner, r.claim_id) for r in rows]
+        return [
+            Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at, r.owner, r.previous_owners, r.claim_id)
+            for r in rows
+        ]
 
 
 async def read_sightings(engine: AsyncEngine, place: Place) -> list[Sighting]:
@@ -282,3 +292,21 @@ def _columns(sighting: Sighting) -> dict[str, Any]:
         "last_seen_at": sighting.last_seen_at,
         "sightings": sighting.sightings,
     }
+
+
+async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Found) -> bool:
+    """Put a workspace aside whose mark names another owner than its row. What this life of the database had made it
+    should know: then it was restored.
+
+    Returns:
+        Whether that changed anything; False when it was quarantined before, or a build of it runs.
+    """
+    workspace_id = found.sighting.workspace_id
+    what = f"{place.provisioner} {place.key}: workspace {workspace_id} tells that {found.claimed_by} claimed it"
+    async with engine.begin() as connection:
+        if await connection.scalar(LOCK_SETTLED, {"id": workspace_id}) is None:
+            return False
+        await quarantine(connection, workspace_id, f"{what} by claim {found.claim_id}")
+        if found.epoch_agrees:
+            await mark_restored(connection, what)
+        return True

@@ -470,5 +470,5 @@ inventory_sightings = Table(
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
     Column("sightings", Integer, nullable=False),
     _time("told_at"),  # its owner, that it vanished
-    CheckConstraint("finding IN ('orphan', 'vanished')", name="inventory_sightings_finding_check"),
+    CheckConstraint("finding IN ('orphan', 'vanished', 'contradicted')", name="inventory_sightings_finding_check"),
 )

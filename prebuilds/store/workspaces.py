@@ -201,7 +201,8 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
     transition, status = Transition(row.latest_transition), BuildStatus(row.latest_status)
     owned = row.owner_id != PREBUILDS_USER_ID
     runs = transition is Transition.START and status is BuildStatus.SUCCEEDED
-    busy = not status.ended or transition is Transition.DELETE
+    gone = transition is Transition.DELETE and status is BuildStatus.SUCCEEDED
+    aside = row.quarantined_at is not None and status.ended and not gone
     ttl: timedelta | None = row.ttl
     return {
         "id": row.id,
@@ -212,7 +213,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
         "preset_id": row.preset_id,
         "preset": row.preset,
         "version": row.version,
-        "status": status_word(transition, status) if row.quarantined_at is None or busy else QUARANTINED,
+        "status": QUARANTINED if aside else status_word(transition, status),
         "prebuilt": row.prebuilt,
         "ready": runs if owned else row.claimable_preset_id is not None,
         "address": row.address,

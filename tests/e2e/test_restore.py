@@ -66,6 +66,8 @@ def test_a_backup_restored_under_a_running_deployment_harms_nobody(tmp_path: Pat
 
         doubtful = stack.ask("restored", "--dry-run")
         assert {p["workspace_id"] for p in doubtful["prebuilds"]} == alices, "all of the backup's pool"
+        told = {(c["workspace_id"], c["claimed_by"]) for c in doubtful["claimed"]}
+        assert told == {(workspace_id, "alice") for workspace_id in alices}, "whose they are, by what the host knows"
         stack.ask("restored")
         stack.wait_whole(ORGANIZATION)
         bobs = stack.ask("claim", "--preset", f"{ORGANIZATION}/python/small", "--owner", "bob", "--name", "b")

@@ -86,6 +86,7 @@ def test_a_refusal_says_whose_it_is() -> None:
     assert refused.value.details == {
         "what": "container x",
         "deployment": str(DEPLOYMENT),
+        "epoch": str(mark_of(call()).epoch),
         "owner": "alice@example.com",
         "claim_id": "job-7",
     }

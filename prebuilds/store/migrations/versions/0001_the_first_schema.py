@@ -59,7 +59,9 @@ def upgrade() -> None:
         sa.Column("last_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("sightings", sa.Integer(), nullable=False),
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("finding IN ('orphan', 'vanished')", name="inventory_sightings_finding_check"),
+        sa.CheckConstraint(
+            "finding IN ('orphan', 'vanished', 'contradicted')", name="inventory_sightings_finding_check"
+        ),
         sa.PrimaryKeyConstraint("workspace_id", "provisioner", "place", name=op.f("inventory_sightings_pkey")),
     )
     op.create_table(

@@ -333,6 +333,15 @@ class ClaimsRequest(ClaimTerms):
         return self
 
 
+class ClaimRun(Payload):
+    """One request for a claim, with all attempts to answer it. Asked again under its id, a claim has a new run."""
+
+    id: str
+    """Temporal's run id of the claim's workflow."""
+    began_at: Timestamp
+    """By Temporal's clock; compared only with other runs' of the same claim."""
+
+
 class ClaimResult(Payload):
     claim_id: str
     workspace_id: UUID

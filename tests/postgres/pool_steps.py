@@ -187,6 +187,7 @@ class Desk:
         self.dispatcher = NotedDispatcher()
         self.runs: dict[str, ClaimRun] = {}
         self._asked: dict[str, dict[str, Any]] = {}
+        self.store = store
         self._activities = ClaimActivities(engine, store, dispatcher or self.dispatcher, rules)
 
     def run_of(self, claim_id: str) -> ClaimRun:
@@ -216,6 +217,10 @@ class Desk:
         asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)} | changes
         run = self.runs[claim_id] = run or new_run()
         return await self._run(claim_id, self._activities.claim_all, asked, claim_id, run)
+
+    async def cancel_all(self, claim_id: str, names: Sequence[str], *, run: ClaimRun) -> ClaimsResult | None:
+        asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)}
+        return await self._run(claim_id, self._activities.cancel_all, asked, claim_id, run)
 
     async def look(self, claim_id: str) -> ClaimPlace:
         return await self._run(claim_id, self._activities.look_in_queue, claim_id, self.run_of(claim_id))

@@ -20,18 +20,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import WorkflowFailureError
 
 from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
 from prebuilds.bench.filling import Pools
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
+from prebuilds.connecting import connect, described
 from prebuilds.payloads import ClaimRequest, ClaimsRequest
 from prebuilds.stack import Stack
+from prebuilds.stack.preparing import set_up
 from prebuilds.store.engine import create_engine
-from prebuilds.store.migrate import migrate
 from prebuilds.vocabulary import claim_workflow_id
 from tests.late.link import Link
 
@@ -154,23 +157,27 @@ class Deployment:
             if "/" in claim_id:
                 continue
             handle = self.client.temporal.get_workflow_handle(claim_workflow_id(claim_id))
-            try:
-                events = [e async for e in handle.fetch_history_events(wait_new_event=False)]
-            except Exception:  # the service was frozen before it started this one
-                continue
+            if await described(self.client.temporal, claim_workflow_id(claim_id)) is None:
+                continue  # the service was frozen before it started this one
+            events = [e async for e in handle.fetch_history_events(wait_new_event=False)]
             seen.caught += any(e.HasField("workflow_task_timed_out_event_attributes") for e in events)
             if seen.told[claim_id] == "":
                 try:
                     await handle.result()
-                except Exception:
+                except WorkflowFailureError:
                     seen.told[claim_id] = "no"  # whatever the service says later, this is what Temporal has told
 
     async def _read_service(self, seen: Seen) -> None:
-        stdout = self.processes["service"].stdout
-        assert stdout is not None
+        told_on = self.processes["service"].stderr
+        assert told_on is not None
         async with asyncio.timeout(ANSWERED_S):
-            for _ in range(CLAIMS["embedded"]):
-                answer = json.loads(await stdout.readline())
+            answers = 0
+            while answers < CLAIMS["embedded"]:
+                if not (line := await told_on.readline()):
+                    raise AssertionError(f"the service has ended with {await self.processes['service'].wait()}")
+                if not line.startswith(b'{"claim_id"'):  # a log's line
+                    continue
+                answers, answer = answers + 1, json.loads(line)
                 claim_id, told = answer["claim_id"], answer["told"]
                 if seen.told[claim_id] == "no" and "-" in told:
                     seen.wrong.append(f"{claim_id}: Temporal has told no, the service {told}")
@@ -199,10 +206,8 @@ class Deployment:
 async def deployment() -> AsyncIterator[Deployment]:
     """The servers, a claims worker behind the link, another one beside it, and a service with a worker of its own."""
 
-    async def prepare(database_url: str, _: str) -> None:
-        engine = create_engine(database_url)
-        await migrate(engine)
-        await engine.dispose()
+    async def prepare(database_url: str, temporal_address: str) -> UUID:
+        return (await set_up(database_url, temporal_address)).deployment_id
 
     with tempfile.TemporaryDirectory(prefix="late-") as folder, tempfile.TemporaryDirectory(prefix="l-") as near:
         async with Stack(Path(folder), prepare=prepare) as stack:
@@ -228,8 +233,6 @@ async def deployment() -> AsyncIterator[Deployment]:
 
 def socket_folder(database_url: str) -> str:
     """Of an embedded PostgreSQL, which listens nowhere else."""
-    from urllib.parse import parse_qs, urlsplit
-
     return parse_qs(urlsplit(database_url).query)["host"][0]
 
 
@@ -239,18 +242,17 @@ async def start(running: Deployment, name: str, *words: str, url: str) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_"))}
     env |= {"PREBUILDS_DATABASE_URL": url, "TEMPORAL_ADDRESS": running.stack.temporal_address}
     env |= {"PYTHONPATH": str(Path(__file__).parents[2])}
-    service = name == "service"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *words, env=env, stdin=pipe, stdout=pipe if service else None, stderr=None if service else pipe
+        sys.executable, *words, env=env, stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
     )
     running.processes[name] = process
-    told = process.stdout if service else process.stderr
+    told = process.stderr
     assert told is not None
     async with asyncio.timeout(90):
         while line := await told.readline():
             if b"ready" in line or b"Serving claims" in line:
                 break
-    if not service:
+    if name != "service":
         asyncio.create_task(drain(told)).add_done_callback(lambda _: None)
 
 

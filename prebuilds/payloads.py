@@ -174,6 +174,17 @@ WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_
 PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
 
 
+class RequestRun(Payload):
+    """One operator's request, with all attempts of Temporal at it."""
+
+    id: str
+    """Temporal's run id of the request's workflow."""
+    began_at: AwareDatetime
+    """By Temporal's clock."""
+    expires_at: AwareDatetime
+    """After it no attempt takes effect any more."""
+
+
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 

@@ -362,6 +362,16 @@ claim_queue = Table(
     CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
 )
 
+# What operators asked for through Temporal: a row is written with the effect, so that a late attempt finds it.
+operator_requests = Table(
+    "operator_requests",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("answer", JSONB),  # null: carried out, and not answered yet
+    _time("began_at", null=False),
+    Index("operator_requests_began_idx", "began_at"),
+)
+
 build_logs = Table(
     "build_logs",
     metadata,

@@ -282,7 +282,7 @@ class Workflows:
         self.describes = True
 
     def get_workflow_handle(self, id: str) -> Any:
-        async def describe() -> Any:
+        async def describe(**_: Any) -> Any:
             if not self.describes:
                 raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
             if id not in self.status:

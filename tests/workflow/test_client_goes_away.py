@@ -23,7 +23,7 @@ from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, Stor
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import _ClientBeside
-from prebuilds.payloads import ClaimsRequest, ClaimsResult
+from prebuilds.payloads import ClaimsRequest, ClaimsResult, RequestRun
 from prebuilds.payloads import OperatorRequest as OperatorInput
 from prebuilds.vocabulary import CONTROL_QUEUE, OnEmpty, claim_workflow_id
 from tests.workflow.claim_steps import GONE, WON, kinds, later, place, queued, until_state
@@ -159,7 +159,7 @@ async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
     asked: list[OperatorInput] = []
 
     @activity.defn
-    async def operate(raw: Any) -> None:
+    async def operate(raw: Any, run: RequestRun) -> None:
         asked.append(OperatorInput.model_validate(raw))
 
     async with Worker(client, task_queue=CONTROL_QUEUE, workflows=[OperatorRequest], activities=[operate]):

@@ -338,6 +338,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("workspace_id", name=op.f("claims_workspace_id_key")),
     )
     op.create_table(
+        "operator_requests",
+        sa.Column("run", sa.Text(), nullable=False),
+        sa.Column("answer", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("began_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("run", name=op.f("operator_requests_pkey")),
+    )
+    op.create_index("operator_requests_began_idx", "operator_requests", ["began_at"], unique=False)
+    op.create_table(
         "workspace_builds",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("workspace_id", sa.Uuid(), nullable=False),

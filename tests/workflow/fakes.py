@@ -133,6 +133,10 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
         await asyncio.sleep(0.01)
 
 
+NOTHING_WON: dict[str, list[Any]] = {"leave": [ClaimPlace()], "cancel_all": [None]}
+"""What a claim that is cancelled before it was decided gets, unless its test says otherwise."""
+
+
 @dataclass
 class FakeClaims:
     """What a claim's activities do in a test, and what they were asked. Each step takes its answers in turn, the last
@@ -149,7 +153,7 @@ class FakeClaims:
 
     async def _answer(self, name: str) -> Any:
         self.asked.append(name)
-        left = self.answers[name]
+        left = self.answers.get(name) or NOTHING_WON[name]
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, asyncio.Future):
             answer = await asyncio.shield(answer)

@@ -19,9 +19,9 @@ from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
 CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
-CLAIM_IDLE_TIMEOUT = "5s"
-"""A worker that freezes in the middle of a transaction holds its preset's row against batches, joins and builds' ends."""
 """A forgotten transaction keeps dead index entries alive, and claims slow down to a fifth within seconds."""
+CLAIM_IDLE_TIMEOUT = "5s"
+"""A claims worker that freezes in the middle of a transaction holds a preset's row, for which builds' ends wait."""
 
 HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
 

@@ -95,6 +95,8 @@ class OrchestratorInput(Payload):
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
+    loop_number: int | None = None
+    """Of the start that it came of; None for one that was started by hand."""
     carried: OrchestratorCarried | None = None
 
 

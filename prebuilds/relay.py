@@ -42,7 +42,9 @@ def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput
     """How the loop is to run: as its operator last said, else as this deployment is configured."""
     interval = wanted.loop_interval or settings.reconcile_interval
     return OrchestratorInput(
-        interval_seconds=interval.total_seconds(), max_parallel_presets=settings.max_parallel_presets
+        interval_seconds=interval.total_seconds(),
+        max_parallel_presets=settings.max_parallel_presets,
+        loop_number=wanted.loop_number,
     )
 
 

@@ -352,7 +352,8 @@ class PrebuildsOrchestrator:
 
     async def _record_stop(self, cause: str) -> None:
         try:
-            await workflow.execute_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
+            stopped = [cause, self._input.loop_number]
+            await workflow.execute_activity_method(ReconcileActivities.record_stop, args=stopped, **NOTE)
         except FailureError as error:  # our completion says the same to whoever would bring us back
             workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
 

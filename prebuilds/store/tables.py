@@ -436,6 +436,7 @@ settings = Table(
     _time("paused_at"),
     Column("loop", Text, nullable=False, server_default=text("'never_started'")),
     Column("loop_interval", Interval),
+    Column("loop_number", BigInteger, nullable=False, server_default=text("0")),  # of the start that is wanted now
     Column("stop_cause", Text),
     _time("loop_since", null=False),  # when `loop` was last set
     Column("passes", BigInteger, nullable=False, server_default=text("0")),

@@ -17,7 +17,7 @@ from prebuilds.api import RequestCanceled, StoreUnavailable, WorkspaceNotFound
 from prebuilds.operations import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
-from prebuilds.store.control import read_control
+from prebuilds.store.control import read_control, record_start, record_stop
 from prebuilds.store.requests import forget_old_requests
 from tests.postgres.pool_steps import NotedDispatcher, Workflows
 from tests.rows import do, events, one
@@ -99,6 +99,21 @@ async def test_a_late_start_does_not_undo_the_stop_after_it(engine: AsyncEngine,
     await do(engine, "UPDATE settings SET loop = 'stopped', stop_cause = 'enough', loop_since = now()")
     assert await ask({"action": "start"}, run) == {"started": False}
     assert (await read_control(engine)).loop == "stopped"
+
+
+async def test_a_late_note_of_a_stop_is_of_its_own_loop(engine: AsyncEngine) -> None:
+    """The loop's own, by an attempt of a control worker that froze, after the loop was started again."""
+    await record_start(engine, None)
+    first = (await read_control(engine)).loop_number
+    await record_start(engine, None)
+    assert (await read_control(engine)).loop_number == first, "it runs already"
+    await record_stop(engine, "tonight", first)
+    assert (await read_control(engine)).loop == "stopped"
+    await record_start(engine, None)
+    await record_stop(engine, "tonight", first)
+    assert (await read_control(engine)).loop == "running"
+    await record_stop(engine, "enough")
+    assert (await read_control(engine)).stop_cause == "enough"
 
 
 async def test_requests_are_forgotten_in_the_end(engine: AsyncEngine, ask: Ask) -> None:

@@ -99,6 +99,7 @@ def upgrade() -> None:
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("loop", sa.Text(), server_default=sa.text("'never_started'"), nullable=False),
         sa.Column("loop_interval", sa.Interval(), nullable=True),
+        sa.Column("loop_number", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("stop_cause", sa.Text(), nullable=True),
         sa.Column("loop_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("passes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),

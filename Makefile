@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format simulate faults kills bench lock clean
+.PHONY: help install demo test check format simulate faults late kills bench lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints w
 
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults
+
+late: $(STAMP)  ## Claims whose worker freezes and goes on when all are answered; ROUNDS=20
+	$(BIN)/python -m tests.late $(if $(ROUNDS),--rounds $(ROUNDS))
 
 kills: $(STAMP)  ## Provisioner workers killed at each step of each driver; DRIVER=process, ROUNDS=5
 	$(BIN)/python -m tests.kill_steps $(if $(DRIVER),--driver $(DRIVER)) $(if $(ROUNDS),--rounds $(ROUNDS))

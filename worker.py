@@ -172,6 +172,7 @@ def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dis
             builds.close_build,
             builds.host_is_there,
             operator.operate,
+            operator.end_request,
             PlaceActivities(engine).list_places,
             CandidateActivities(engine).find_candidates,
         ],

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from temporalio import activity
 
+from prebuilds.api import PrebuildsError, RequestCanceled
 from prebuilds.operations import Operations
-from prebuilds.payloads import OperatorRequest, parse_input
+from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
+from prebuilds.store.requests import AnsweredBefore, RequestFence, fenced, record_answer, recorded_answer
+
+READS = ("status",)
 
 
 class OperatorActivities:
@@ -15,6 +20,38 @@ class OperatorActivities:
         self._operations = operations
 
     @activity.defn
-    async def operate(self, raw: Any) -> Any:
-        """Carry out one request. Asked twice, it has been done once: every operation is a conditional write."""
-        return await self._operations.request(parse_input(OperatorRequest, raw, "request"))
+    async def operate(self, raw: Any, run: RequestRun) -> Any:
+        """Carry out one request. Asked again by its run, also late, it has been done once and has the same answer."""
+        request = parse_input(OperatorRequest, raw, "request")
+        if request.action in READS:
+            return await self._operations.request(request)
+        engine = self._operations.engine
+        operations = replace(self._operations, engine=fenced(engine, RequestFence(run.id, run.expires_at)))
+        answer: Any
+        try:
+            answer = await operations.request(request, asked_at=run.began_at)
+        except AnsweredBefore:
+            answer = await recorded_answer(engine, run.id)
+        except PrebuildsError as error:
+            if error.retryable:
+                raise
+            answer = await record_answer(engine, run.id, error)
+        else:
+            answer = await record_answer(engine, run.id, answer)
+        if isinstance(answer, PrebuildsError):
+            raise answer
+        return answer
+
+    @activity.defn
+    async def end_request(self, run: RequestRun) -> Any:
+        """Make sure that no attempt at a request that nobody waits for takes effect any more.
+
+        Returns:
+            What an attempt has answered before.
+        Raises:
+            PrebuildsError: As an attempt was refused; or `RequestCanceled`: nothing was done.
+        """
+        answer = await record_answer(self._operations.engine, run.id, RequestCanceled("the request was cancelled"))
+        if isinstance(answer, PrebuildsError):
+            raise answer
+        return answer

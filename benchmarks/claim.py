@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -25,7 +26,7 @@ from prebuilds.bench.noop import noop_process, noop_worker
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
-from prebuilds.payloads import ClaimRequest
+from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.stack import Stack
 from prebuilds.stack.postgres import wheel_bin_dir
 from prebuilds.store.claim_refusals import ClaimTarget
@@ -42,7 +43,7 @@ STATEMENT = """\
 SELECT * FROM claim_workspace(gen_random_uuid()::text, '\\x00', NULL,
     '{organization}', 't1', 'p' || (1 + (random() * 3)::int), '{organization}', '{organization}',
     left(md5(random()::text), 30), NULL, NULL, NULL, '{{}}', 'fail', true, NULL, gen_random_uuid(), gen_random_uuid(),
-    NULL);
+    NULL, 'bench', now());
 """
 
 
@@ -93,6 +94,7 @@ async def statement(engine: AsyncEngine, database_url: str, seconds: float) -> R
     async with await create_claim_pool(database_url, size=STATEMENT_CLIENTS) as pool:
         store = ClaimStore(pool, enabled=True)
         turn = 0
+        run = ClaimRun(id="bench", began_at=datetime.now(UTC))
 
         async def claim() -> None:
             nonlocal turn
@@ -100,7 +102,7 @@ async def statement(engine: AsyncEngine, database_url: str, seconds: float) -> R
             path = pools.paths[turn % POOLS]
             request = ClaimRequest(preset=path, owner=pools.organization, name=f"w-{uuid4().hex[:20]}")
             target = ClaimTarget(path, path=path.split("/"))
-            claimed = await store.claim(uuid4().hex, request, target, request_hash(request))
+            claimed = await store.claim(uuid4().hex, request, target, request_hash(request), run)
             assert claimed.result is not None, claimed.miss_reason
 
         await crowd((claim, Sample("")), clients=STATEMENT_CLIENTS, seconds=seconds / 5)

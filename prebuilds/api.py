@@ -159,7 +159,7 @@ class ClaimTimedOut(PrebuildsError):
 
 
 class ClaimIdReused(PrebuildsError):
-    """This claim id has won a workspace, or waits for one, with a different request."""
+    """This claim id has won a workspace, or waits for one, with a different request; or a later request decides it."""
 
 
 class RequestCanceled(PrebuildsError):

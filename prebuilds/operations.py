@@ -27,6 +27,7 @@ from prebuilds.relay import orchestrator_input, start_inventory, start_orchestra
 from prebuilds.settings import Settings
 from prebuilds.store import control, explain, presets, restoring, retiring
 from prebuilds.store.identity import read_identity
+from prebuilds.store.requests import AnsweredBefore
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.views import (
@@ -115,26 +116,31 @@ class Operations(PeopleOperations):
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         if (await self.loop()).state == "draining":
             await handle.result()
-        await control.record_start(self.engine, interval)
+        with suppress(AnsweredBefore):  # by another attempt, which may have died before it started the loop
+            await control.record_start(self.engine, interval)
         wanted = await control.read_control(self.engine)
+        if wanted.loop == "stopped":  # since that attempt
+            return Started(started=False, interval_applied=False)
         started = await start_orchestrator(self.client, orchestrator_input(wanted, self.settings))
         if not started and interval is not None:
             await handle.signal("set_interval", interval.total_seconds())
         return Started(started=started, interval_applied=interval is not None)
 
-    async def stop(self, cause: str, *, wait: bool = False) -> bool:
+    async def stop(self, cause: str, *, wait: bool = False, asked_at: datetime | None = None) -> bool:
         """Signal the loop to stop. Returns whether it was running.
 
         Args:
             cause: Kept for logs, the result and the operator.
             wait: Return only when the loop has ended.
+            asked_at: When, by Temporal's clock: a loop that began later goes on. None: now.
         Raises:
             InvalidInput: The cause would act where it is shown. A signal is not refused: there it is escaped.
         """
         _check_words("cause", cause)
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
-            await handle.signal("stop", cause)
+            stop = cause if asked_at is None else {"cause": cause, "asked_at": asked_at.isoformat()}
+            await handle.signal("stop", stop)
         except RPCError as error:
             if not no_such_workflow(error):
                 raise
@@ -231,8 +237,9 @@ class Operations(PeopleOperations):
     async def explain_claim(self, claim_id: str) -> ClaimExplanation:
         return await explain.explain_claim(self.engine, claim_id)
 
-    async def request(self, request: OperatorRequest) -> Any:
-        """Carry out what a service asked for through Temporal; returns what crosses back as JSON."""
+    async def request(self, request: OperatorRequest, *, asked_at: datetime | None = None) -> Any:
+        """Carry out what a service asked for through Temporal, *asked_at* by its clock; returns what crosses back as
+        JSON."""
         match request.action:
             case "status":
                 return (await self.status_page(request.after, request.limit)).model_dump(mode="json")
@@ -241,7 +248,7 @@ class Operations(PeopleOperations):
                 done = await self.start(None if seconds is None else timedelta(seconds=seconds))
                 return {"started": done.started}
             case "stop":
-                return {"stopping": await self.stop(request.reason or "no cause given")}
+                return {"stopping": await self.stop(request.reason or "no cause given", asked_at=asked_at)}
             case "pause":
                 return {"changed": await self.pause(request.reason or "", request.by)}
             case "resume":

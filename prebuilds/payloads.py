@@ -95,6 +95,8 @@ class OrchestratorInput(Payload):
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
+    loop_number: int | None = None
+    """Of the start that it came of; None for one that was started by hand."""
     carried: OrchestratorCarried | None = None
 
 
@@ -172,6 +174,17 @@ class ReconcilePresetResult(Payload):
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
 WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set", "transfer"]
 PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
+
+
+class RequestRun(Payload):
+    """One operator's request, with all attempts of Temporal at it."""
+
+    id: str
+    """Temporal's run id of the request's workflow."""
+    began_at: AwareDatetime
+    """By Temporal's clock."""
+    expires_at: AwareDatetime
+    """After it no attempt takes effect any more."""
 
 
 class OperatorRequest(Payload):
@@ -331,6 +344,15 @@ class ClaimsRequest(ClaimTerms):
         if len(set(self.names)) < len(self.names):
             raise ValueError("names must be distinct, since a name is unique for its owner")
         return self
+
+
+class ClaimRun(Payload):
+    """One request for a claim, with all attempts to answer it. Asked again under its id, a claim has a new run."""
+
+    id: str
+    """Temporal's run id of the claim's workflow."""
+    began_at: Timestamp
+    """By Temporal's clock; compared only with other runs' of the same claim."""
 
 
 class ClaimResult(Payload):

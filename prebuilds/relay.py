@@ -27,6 +27,7 @@ from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
 from prebuilds.store.people import refuse_waiting
+from prebuilds.store.requests import forget_old_requests
 from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID, ORCHESTRATOR_ID
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,9 @@ def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput
     """How the loop is to run: as its operator last said, else as this deployment is configured."""
     interval = wanted.loop_interval or settings.reconcile_interval
     return OrchestratorInput(
-        interval_seconds=interval.total_seconds(), max_parallel_presets=settings.max_parallel_presets
+        interval_seconds=interval.total_seconds(),
+        max_parallel_presets=settings.max_parallel_presets,
+        loop_number=wanted.loop_number,
     )
 
 
@@ -116,6 +119,7 @@ class Relay:
         await self._attend_queue()
         await forget_old_logs(self._engine)
         await forget_old_events(self._engine)
+        await forget_old_requests(self._engine)
         return [*begun, *lost]
 
     async def _attend_queue(self) -> None:

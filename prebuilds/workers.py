@@ -87,6 +87,7 @@ async def claims_worker_on(
                 claims.look_in_queue,
                 claims.leave_queue,
                 claims.create_instead,
+                claims.cancel_all,
             ],
             max_concurrent_workflow_tasks=CLAIM_SLOTS,
             max_concurrent_local_activities=CLAIM_SLOTS,

@@ -5,12 +5,15 @@ It keeps true that a claim id gets one answer: the decision is one transaction, 
 Temporal has forgotten this workflow. Nothing stands between that commit and the answer: the build that hands the
 workspace over, and the refill, are started behind it. Asked to wait, it stands in a queue until it is woken with an
 answer, its deadline comes, or it is cancelled. Whoever has won, also late or cancelled, completes with the workspace.
+
+A frozen worker may carry a step out long after another one has done the same. So each step names the run that it works
+for, and the database records that the run gets nothing before the workflow says so (decision 0015).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,11 +22,11 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.claims import ClaimActivities
+    from activities.claims import ClaimActivities, Told
     from prebuilds.api import ClaimTimedOut, InvalidInput, StoreUnavailable
-    from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimStatus
+    from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimStatus
     from workflows.raw import only_input
-    from workflows.refusal import refused
+    from workflows.refusal import refused, refused_claim
     from workflows.steps import to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspace/"
@@ -43,6 +46,11 @@ SHORTEST_S = 0.001
 T = TypeVar("T")
 
 
+def this_run() -> ClaimRun:
+    """The run that begins now. Its first task's time, not its start's: `temporal workflow reset` copies the start."""
+    return ClaimRun(id=workflow.info().run_id, began_at=workflow.now())
+
+
 @workflow.defn
 class ClaimWorkspace:
     def __init__(self) -> None:
@@ -54,12 +62,12 @@ class ClaimWorkspace:
     @workflow.run
     async def run(self, *raw: Any) -> ClaimResult:
         self._claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
+        self._run = this_run()
         try:
-            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
-            result = await self._claim(only_input(raw))
+            result = await self._answer(raw)
         except (InvalidInput, FailureError) as error:
             self._status = ClaimStatus(state="failed")
-            raise refused(error) from None
+            raise refused_claim(error, self._claim_id) from None
         except asyncio.CancelledError:
             self._status = ClaimStatus(state="canceled")
             raise
@@ -74,26 +82,31 @@ class ClaimWorkspace:
     def status(self, *raw: Any) -> ClaimStatus:
         return self._status
 
+    async def _answer(self, raw: Sequence[Any]) -> ClaimResult:
+        try:
+            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
+        except asyncio.CancelledError:
+            self._canceled = True  # an attempt of a worker that was frozen since may yet come
+            return await self._leave(only_input(raw))
+        return await self._claim(only_input(raw))
+
     async def _claim(self, raw: Any) -> ClaimResult:
-        decided = await self._step(ClaimActivities.claim, raw, self._claim_id)
+        decided = await self._step(ClaimActivities.claim, raw, self._claim_id, self._run)
         if isinstance(decided, ClaimResult):
             return decided
         won = await self._wait(decided)
         if won is not None:
             return won
-        if self._canceled:
-            raise asyncio.CancelledError
-        if isinstance(raw, dict) and raw.get("on_timeout") == "create":
-            return await self._step(ClaimActivities.create_instead, raw, self._claim_id)
-        raise ApplicationError(
-            "no prebuild became ready before the claim's deadline; try again, or claim with on_timeout create",
-            {"claim_id": self._claim_id},
-            type=ClaimTimedOut.__name__,
-            non_retryable=True,
-        )
+        if isinstance(raw, dict) and raw.get("on_timeout") == "create" and not self._canceled:
+            left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, None)
+            if left.result is not None:
+                return left.result
+            if not self._canceled:
+                return await self._step(ClaimActivities.create_instead, raw, self._claim_id, self._run)
+        return await self._leave(raw)
 
     async def _wait(self, queued: ClaimQueued) -> ClaimResult | None:
-        """Stand in the queue until there is an answer, and leave it in any case. None: it was all in vain."""
+        """Stand in the queue until there is an answer. None: it was all in vain."""
         place, pause = ClaimPlace(waiting=queued), LOOK_FIRST
         # By a timer's firing, not by asking the clock: after a local activity it may read differently in a replay.
         left_s = (queued.deadline - workflow.now()).total_seconds()
@@ -107,9 +120,22 @@ class ClaimWorkspace:
             if not self._late and not self._canceled:
                 place = await self._look() or place
         deadline.cancel()
-        if place.result is not None:
-            return place.result
-        return (await self._step(ClaimActivities.leave_queue, self._claim_id)).result
+        return place.result
+
+    async def _leave(self, raw: Any) -> ClaimResult:
+        """End with nothing, once that is recorded; or with what the claim has won before."""
+        told: Told = "canceled" if self._canceled else "timed_out"
+        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, told)
+        if left.result is not None:
+            return left.result
+        if self._canceled:
+            raise asyncio.CancelledError
+        raise ApplicationError(
+            "no prebuild became ready before the claim's deadline; try again, or claim with on_timeout create",
+            {"claim_id": self._claim_id},
+            type=ClaimTimedOut.__name__,
+            non_retryable=True,
+        )
 
     async def _woken_within(self, pause: timedelta) -> bool:
         try:
@@ -128,7 +154,7 @@ class ClaimWorkspace:
         """None: the database is away, which who stands in its queue outlives."""
         self._woken = False  # before the read, so that a wake during it earns another
         try:
-            return await self._step(ClaimActivities.look_in_queue, self._claim_id)
+            return await self._step(ClaimActivities.look_in_queue, self._claim_id, self._run)
         except FailureError as error:
             failure = refused(error)
             if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -13,15 +14,16 @@ with workflow.unsafe.imports_passed_through():
     from activities.claims import ClaimActivities
     from prebuilds.api import InvalidInput
     from prebuilds.payloads import ClaimsResult
-    from workflows.claim_workspace import DECIDE
+    from workflows.claim_workspace import DECIDE, this_run
     from workflows.raw import only_input
-    from workflows.refusal import refused
+    from workflows.refusal import refused_claim
     from workflows.steps import to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspaces/"
 DECIDE_ALL = DECIDE | workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=15), schedule_to_close_timeout=timedelta(seconds=20)
 )
+T = TypeVar("T")
 
 
 @workflow.defn
@@ -29,12 +31,20 @@ class ClaimWorkspaces:
     @workflow.run
     async def run(self, *raw: Any) -> ClaimsResult:
         claim_id = workflow.info().workflow_id.removeprefix(WORKFLOW_ID_PREFIX)
+        run = this_run()
         try:
-            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
-            deciding = workflow.start_local_activity_method(
-                ClaimActivities.claim_all, args=[only_input(raw), claim_id], **DECIDE_ALL
-            )
-            won: ClaimsResult = (await to_its_end(deciding))[0]  # also when it was cancelled meanwhile
+            try:
+                await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here
+            except asyncio.CancelledError:
+                won = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)
+                if won is None:
+                    raise
+                return won
+            # Also when it was cancelled meanwhile: what it has won counts.
+            return await self._step(ClaimActivities.claim_all, only_input(raw), claim_id, run)
         except (InvalidInput, FailureError) as error:
-            raise refused(error) from None
-        return won
+            raise refused_claim(error, claim_id) from None
+
+    async def _step(self, activity: Callable[..., Awaitable[T]], *args: Any) -> T:
+        deciding = workflow.start_local_activity_method(activity, args=args, **DECIDE_ALL)
+        return (await to_its_end(deciding))[0]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.operator import OperatorActivities
-    from prebuilds.api import InvalidInput
+    from prebuilds.api import InvalidInput, RequestCanceled, StoreUnavailable
+    from prebuilds.payloads import RequestRun
     from workflows.raw import only_input
-    from workflows.refusal import refused
+    from workflows.refusal import cause_of, refused
+    from workflows.steps import to_its_end
 
 OPERATE = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=90),  # a start waits for a loop that drains
     schedule_to_close_timeout=timedelta(seconds=120),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
+)
+LIFE = timedelta(seconds=100)
+"""No attempt takes effect later. Less than the time until it is told that none has: clocks may differ by the rest."""
+END = workflow.ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=5),
+    schedule_to_close_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200)),
 )
 
 
@@ -26,7 +36,32 @@ OPERATE = workflow.ActivityConfig(
 class OperatorRequest:
     @workflow.run
     async def run(self, *raw: Any) -> Any:
+        began_at = workflow.now()
+        run = RequestRun(id=workflow.info().run_id, began_at=began_at, expires_at=began_at + LIFE)
         try:
-            return await workflow.execute_activity_method(OperatorActivities.operate, only_input(raw), **OPERATE)
+            return await self._operate(only_input(raw), run)
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
+
+    async def _operate(self, raw: Any, run: RequestRun) -> Any:
+        try:
+            return await workflow.execute_activity_method(OperatorActivities.operate, args=[raw, run], **OPERATE)
+        except (FailureError, asyncio.CancelledError) as error:
+            cause = cause_of(error) if isinstance(error, FailureError) else error
+            if isinstance(cause, ApplicationError) and cause.non_retryable:
+                raise  # a refusal, which is recorded
+        # An attempt may still be under way. What it has done counts; else it does nothing any more.
+        try:
+            ending = workflow.start_activity_method(OperatorActivities.end_request, run, **END)
+            return (await to_its_end(ending))[0]
+        except FailureError as error:
+            cause = cause_of(error)
+            if isinstance(cause, ApplicationError) and cause.type == RequestCanceled.__name__:
+                if workflow.cancellation_reason() is not None:
+                    raise asyncio.CancelledError from None
+                raise ApplicationError(
+                    "no worker has carried the request out in time, and none will; ask again",
+                    type=StoreUnavailable.__name__,
+                    non_retryable=True,
+                ) from None
+            raise

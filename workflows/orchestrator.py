@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from prebuilds.plain_text import escape
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
-    from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause
+    from workflows.raw import as_text, asked_at, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of, refused
 
 INTERVAL_S = 15.0
@@ -117,6 +117,11 @@ class PrebuildsOrchestrator:
 
     @workflow.signal(description='Stop reconciling. Input: a cause, or {"cause": TEXT}, or nothing')
     def stop(self, *raw: Any) -> None:  # typed parameters would drop or park what an operator mistypes
+        asked = asked_at(raw)
+        if asked is not None and asked < self._started_at:
+            # By an attempt of a worker that was frozen since: the loop that it was to stop has ended before this one.
+            self._ignore(f"stop asked for at {rfc3339(asked)}, before this loop began")
+            return
         self._request_stop(stop_cause(raw))
 
     @workflow.update(name="stop", description="Stop reconciling, and answer with the cause that counts")
@@ -347,7 +352,8 @@ class PrebuildsOrchestrator:
 
     async def _record_stop(self, cause: str) -> None:
         try:
-            await workflow.execute_activity_method(ReconcileActivities.record_stop, cause, **NOTE)
+            stopped = [cause, self._input.loop_number]
+            await workflow.execute_activity_method(ReconcileActivities.record_stop, args=stopped, **NOTE)
         except FailureError as error:  # our completion says the same to whoever would bring us back
             workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
 

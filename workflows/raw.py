@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,15 @@ def stop_cause(raw: Sequence[Any]) -> str:
         first = first["cause"]
     cause = first if len(given) == 1 else given
     return as_text(cause.strip() if isinstance(cause, str) else cause) or NO_CAUSE
+
+
+def asked_at(raw: Sequence[Any]) -> datetime | None:
+    """When a stop was asked for, as `{"asked_at": TIME}` says; None when it does not."""
+    try:
+        asked = datetime.fromisoformat(raw[0]["asked_at"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+    return asked if asked.tzinfo is not None else None
 
 
 def preset_ids(raw: Sequence[Any]) -> tuple[list[str], list[str]]:

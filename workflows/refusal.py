@@ -30,3 +30,16 @@ def refused(error: PrebuildsError | FailureError) -> FailureError:
         type=StoreUnavailable.__name__,
         non_retryable=True,
     )
+
+
+def refused_claim(error: PrebuildsError | FailureError, claim_id: str) -> FailureError:
+    """The same for a claim. Without the database nobody knows whether it was won: it says so, and how to find out."""
+    failure = refused(error)
+    if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:
+        return failure
+    return ApplicationError(
+        f"claim {claim_id}: whether it has won a workspace is not known, since {failure.message}",
+        {"claim_id": claim_id},
+        type=failure.type,
+        non_retryable=True,
+    )

@@ -21,8 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
 from prebuilds.owners import owner_key
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult
-from prebuilds.store.claim_refusals import ClaimTarget, refusal, unstorable
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, unstorable
+from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
 from prebuilds.vocabulary import MissReason
 
@@ -55,7 +56,7 @@ POSITION = """
                            AND a.decided_at IS NULL AND a.position < q.position) AS position
       FROM claim_queue q WHERE q.claim_id = $1
 """
-LOCK_PLACE = "SELECT workflow_id, refusal, request FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
+LOCK_PLACE = "SELECT workflow_id, refusal, request, request_hash FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
 # On its own, after the lock: what is joined to a row that was waited for comes as it was before the hand-over.
 ANSWER = "SELECT answer FROM claims WHERE id = $1 AND workspace_id IS NOT NULL"
 TAKE = "DELETE FROM claim_queue WHERE claim_id = $1"
@@ -124,12 +125,25 @@ class Unattended:
     """It waits, long past its deadline."""
 
 
+@dataclass(frozen=True, slots=True)
+class _RefusedPlace:
+    error: PrebuildsError
+    asked: bytes
+
+
 class ClaimQueue:
     def __init__(self, store: ClaimStore) -> None:
         self._store = store
 
     async def enqueue(
-        self, claim_id: str, workflow_id: str, request: ClaimRequest, target: ClaimTarget, missed: Claimed, asked: bytes
+        self,
+        claim_id: str,
+        workflow_id: str,
+        request: ClaimRequest,
+        target: ClaimTarget,
+        missed: Claimed,
+        asked: bytes,
+        run: ClaimRun,
     ) -> Claimed | ClaimQueued:
         """Wait for a prebuild of the preset that *missed* names; what became ready meanwhile is taken at once.
 
@@ -144,7 +158,7 @@ class ClaimQueue:
         if missed.miss_reason is MissReason.NO_POOL:
             return missed
         for _ in range(JOIN_TRIES_MAX):
-            join = partial(self._join, claim_id, workflow_id, request, target, missed.preset_id, asked)
+            join = partial(self._join, claim_id, workflow_id, request, target, missed.preset_id, asked, run)
             found = await transacted(join)
             if isinstance(found, ClaimQueued) or found.result is not None or found.miss_reason is MissReason.NO_POOL:
                 return found
@@ -152,12 +166,19 @@ class ClaimQueue:
         raise StoreUnavailable(f"the version of {target.label} changes all the time; try again with the same id")
 
     async def _join(
-        self, claim_id: str, workflow_id: str, request: ClaimRequest, target: ClaimTarget, preset_id: UUID, asked: bytes
+        self,
+        claim_id: str,
+        workflow_id: str,
+        request: ClaimRequest,
+        target: ClaimTarget,
+        preset_id: UUID,
+        asked: bytes,
+        run: ClaimRun,
     ) -> Claimed | ClaimQueued:
         """Returns a miss, and joins nothing, when another preset is the one to wait for, or there is no pool."""
         async with self._store.turns, self._store.pool.acquire() as connection, connection.transaction():
             preset = await connection.fetchrow(LOCK_PRESET, preset_id)
-            again = await self._store.decide(connection, claim_id, request, target, asked, held=None)
+            again = await self._store.decide(connection, claim_id, request, target, asked, run, held=None)
             if again.result is not None or again.miss_reason is MissReason.NO_POOL:
                 return again
             if preset is None or again.preset_id != preset_id:  # a version became active before its template was held
@@ -177,40 +198,69 @@ class ClaimQueue:
                 await connection.execute(TELL_QUEUED, *told)
             return _queued(await connection.fetchrow(POSITION, claim_id))
 
-    async def look(self, claim_id: str) -> ClaimPlace:
+    async def look(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
         """Where the claim stands now; an answer is taken, and the place given up for it.
 
         Raises:
-            PrebuildsError: It can no longer be served, such as NameTaken.
+            PrebuildsError: It can no longer be served, such as NameTaken: that is the run's answer then.
         """
-        return await transacted(partial(self._stand, claim_id, leaves=None))
+        place, refused = await transacted(partial(self._stand, claim_id))
+        if refused is None:
+            return place
+        # After the place's transaction: an attempt to claim holds the claim's row while it waits for the place's.
+        answer = await self._store.answer_run(claim_id, refused.asked, run, refused.error)
+        if isinstance(answer, ClaimResult):
+            return ClaimPlace(result=answer)
+        raise answer
 
-    async def leave(self, claim_id: str, workflow_id: str) -> ClaimPlace:
-        """Leave the queue. If the hand-over has won, the answer is taken all the same.
+    async def leave(
+        self, claim_id: str, workflow_id: str, asked: bytes, run: ClaimRun, told: PrebuildsError | None
+    ) -> ClaimPlace:
+        """Leave the queue, or what an attempt may yet make of it. A hand-over that has won is taken all the same.
 
         Several workflows may stand for one claim. The place is that of who asked last, and stays when another one goes.
 
+        Args:
+            told: The run's answer, unless there is one already; None when the run goes on without its place.
         Raises:
-            PrebuildsError: It could no longer be served anyway.
+            PrebuildsError: It could no longer be served anyway: that is the run's answer then.
         """
-        return await transacted(partial(self._stand, claim_id, leaves=workflow_id))
+        left = await transacted(partial(self._leave, claim_id, workflow_id, asked, run, told))
+        if isinstance(left, PrebuildsError):
+            raise left
+        return left
 
-    async def _stand(self, claim_id: str, *, leaves: str | None) -> ClaimPlace:
+    async def _leave(
+        self, claim_id: str, workflow_id: str, asked: bytes, run: ClaimRun, told: PrebuildsError | None
+    ) -> ClaimPlace | PrebuildsError:
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            # The claim's row first, as an attempt to claim takes it. A hand-over passes over who leaves.
+            answer = await record_answer(connection, claim_id, asked, run, None)
+            place = await connection.fetchrow(LOCK_PLACE, claim_id)
+            if answer.get("source") is not None:
+                await connection.execute(TAKE, claim_id)
+                return ClaimPlace(result=ClaimResult.model_validate(answer))
+            if answer.get("error") == SUPERSEDED:
+                return ClaimPlace()
+            refused = _refused(claim_id, place) if place is not None and place["refusal"] is not None else None
+            if not answer and (refused is not None or told is not None):
+                await record_answer(connection, claim_id, asked, run, refused or told)
+            if place is not None and place["workflow_id"] == workflow_id:
+                await connection.execute(TAKE if refused else LEAVE, claim_id)
+            return refused or ClaimPlace()
+
+    async def _stand(self, claim_id: str) -> tuple[ClaimPlace, _RefusedPlace | None]:
         async with self._store.pool.acquire() as connection, connection.transaction():
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
             answer = await connection.fetchval(ANSWER, claim_id)
             if answer is not None:
                 await connection.execute(TAKE, claim_id)
-                return ClaimPlace(result=ClaimResult.model_validate(json.loads(answer)))
+                return ClaimPlace(result=ClaimResult.model_validate(json.loads(answer))), None
             if place is None:  # withdrawn, or left by an earlier attempt
-                return ClaimPlace()
+                return ClaimPlace(), None
             if place["refusal"] is not None:  # it stays for the next attempt, should this answer be lost
-                raise _refused(claim_id, place)
-            if leaves is not None:
-                if leaves == place["workflow_id"]:
-                    await connection.execute(LEAVE, claim_id)
-                return ClaimPlace()
-            return ClaimPlace(waiting=_queued(await connection.fetchrow(POSITION, claim_id)))
+                return ClaimPlace(), _RefusedPlace(_refused(claim_id, place), place["request_hash"])
+            return ClaimPlace(waiting=_queued(await connection.fetchrow(POSITION, claim_id))), None
 
 
 async def take_unattended(engine: AsyncEngine) -> list[Unattended]:

@@ -25,6 +25,8 @@ from prebuilds.payloads import ClaimRequest
 
 REFUSED = "PB001"
 """The SQLSTATE of a refusal; its message is the error's type."""
+SUPERSEDED = "Superseded"
+"""The refusal of an attempt whose claim a later request works for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
     refusals: dict[str, PrebuildsError] = {
         "ClaimIdReused": ClaimIdReused(
             f"claim id {claim_id} has won a workspace, or waits for one, with a different request; use a new id",
+            {"claim_id": claim_id},
+        ),
+        SUPERSEDED: ClaimIdReused(
+            f"claim id {claim_id} was asked for again by a later request, which has the answer; ask with the same id",
             {"claim_id": claim_id},
         ),
         "NameTaken": NameTaken(

@@ -19,19 +19,20 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from prebuilds.api import ClaimIdReused, NameTaken
+from prebuilds.api import ClaimIdReused, NameTaken, PrebuildsError
 from prebuilds.owners import owner_key
-from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimTerms
+from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.sealing import KeyRing
-from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
+from prebuilds.store.claim_refusals import REFUSED, SUPERSEDED, ClaimTarget, refusal, transferred, unstorable
+from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
       FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                           $19)
+                           $19, $20, $21)
 """
 # A batch holds rows while it waits for others, as single claims never do: so it takes turns, at its preset's row, with
 # passes, `apply` and other batches, which do so too. The template keeps its active version: all get the same one.
@@ -125,6 +126,11 @@ def request_hash(request: ClaimTerms, key: bytes = b"") -> bytes:
     return hmac.new(key, asked.encode(), hashlib.sha256).digest()
 
 
+def batch_fence(claim_id: str) -> str:
+    """The member of a batch whose row keeps how the batch's run was answered: all its attempts lock that one first."""
+    return f"{claim_id}/0"
+
+
 class ClaimStore:
     def __init__(
         self,
@@ -205,22 +211,55 @@ class ClaimStore:
         return [ClaimResult.model_validate(json.loads(row["answer"])) for row in rows]
 
     async def claim(
-        self, claim_id: str, request: ClaimRequest, target: ClaimTarget, asked: bytes, *, held: bool | None = None
+        self,
+        claim_id: str,
+        request: ClaimRequest,
+        target: ClaimTarget,
+        asked: bytes,
+        run: ClaimRun,
+        *,
+        held: bool | None = None,
     ) -> Claimed:
-        """Decide a claim in one transaction and one round trip. The same claim id again gets the same answer.
+        """Decide a claim in one transaction and one round trip. What a claim has won is its answer for good; a miss is
+        the answer of its run.
 
         Args:
             asked: `request_hash` of the request as it came, before anything was computed for it.
+            run: The request that this is an attempt at. It takes nothing once the run was answered, or a later one
+                has begun.
             held: Whether creation is held, for the reason of a miss. None when that is not known: then a pool that is
                 just empty decides nothing, also not to create, and is to be asked again with the answer.
         Raises:
-            PrebuildsError: One of the contract's refusals; nothing was written.
+            PrebuildsError: One of the contract's refusals; nothing was written. `answer_run` makes it final.
             StoreUnavailable: The database is away; whether the claim was decided is known to its next attempt.
         """
-        return await transacted(partial(self.decide, self.pool, claim_id, request, target, asked, held=held))
+        return await transacted(partial(self.decide, self.pool, claim_id, request, target, asked, run, held=held))
+
+    async def answer_run(
+        self, claim_id: str, asked: bytes, run: ClaimRun, error: PrebuildsError
+    ) -> ClaimResult | PrebuildsError:
+        """Make *error* the answer of a run, so that no attempt at it takes anything any more.
+
+        Returns:
+            What the run is to be told: what an attempt has won meanwhile, or was told before, or *error*.
+        Raises:
+            StoreUnavailable: The database is away, so nothing may be told.
+        """
+
+        answer = await transacted(partial(record_answer, self.pool, claim_id, asked, run, error))
+        if answer.get("source") is not None:
+            return ClaimResult.model_validate(answer)
+        return recorded_refusal(answer) or error
 
     async def claim_all(
-        self, claim_id: str, requests: Sequence[ClaimRequest], target: ClaimTarget, asked: bytes, *, held: bool | None
+        self,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        asked: bytes,
+        run: ClaimRun,
+        *,
+        held: bool | None,
     ) -> list[Claimed]:
         """Decide one claim for each of *requests*, of one preset, in one transaction.
 
@@ -231,16 +270,22 @@ class ClaimStore:
             PrebuildsError: The first refusal.
             StoreUnavailable: The database is away.
         """
-        return await transacted(partial(self._transact_all, claim_id, requests, target, asked, held))
+        return await transacted(partial(self._transact_all, claim_id, requests, target, asked, run, held))
 
     async def _transact_all(
-        self, claim_id: str, requests: Sequence[ClaimRequest], target: ClaimTarget, asked: bytes, held: bool | None
+        self,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        asked: bytes,
+        run: ClaimRun,
+        held: bool | None,
     ) -> list[Claimed]:
         async with self.turns, self.pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
             try:
-                claims = await self._decide_each(connection, claim_id, requests, target, asked, held)
+                claims = await self._decide_each(connection, claim_id, requests, target, asked, run, held)
             except BaseException:
                 await transaction.rollback()
                 raise
@@ -257,6 +302,7 @@ class ClaimStore:
         requests: Sequence[ClaimRequest],
         target: ClaimTarget,
         asked: bytes,
+        run: ClaimRun,
         held: bool | None,
     ) -> list[Claimed]:
         """In the requests' order; ends with the first miss, if there is one."""
@@ -264,10 +310,15 @@ class ClaimStore:
             locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
         else:
             locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
+        answered = await record_answer(connection, batch_fence(claim_id), asked, run, None)
+        if answered.get("error") == SUPERSEDED:
+            raise refusal(SUPERSEDED, requests[0], target, claim_id)
+        if refused := recorded_refusal(answered):
+            raise refused
         claims: dict[int, Claimed] = {}
         # By name: batches of one owner, from whatever pools, then wait for each other's names in one order.
         for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
-            claimed = await self.decide(connection, f"{claim_id}/{n}", request, target, asked, held=held)
+            claimed = await self.decide(connection, f"{claim_id}/{n}", request, target, asked, run, held=held)
             if claimed.fresh and claimed.preset_id != locked:
                 raise _GaveWay  # a version became active before its template was held
             if claimed.result is None:
@@ -282,6 +333,7 @@ class ClaimStore:
         request: ClaimRequest,
         target: ClaimTarget,
         asked: bytes,
+        run: ClaimRun,
         *,
         held: bool | None,
     ) -> Claimed:
@@ -313,6 +365,8 @@ class ClaimStore:
                 workspace_id,
                 build_id_of(workspace_id, 1),
                 request.owner if request.create_owner and self._create_owners else None,
+                run.id,
+                run.began_at,
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:
@@ -326,6 +380,8 @@ class ClaimStore:
             raise
         assert row is not None  # noqa: S101 - a function returns one row
         answer: dict[str, Any] = json.loads(row["answer"])
+        if refused := recorded_refusal(answer):
+            raise refused
         won = answer["source"] is not None
         return Claimed(
             result=ClaimResult.model_validate(answer) if won else None,

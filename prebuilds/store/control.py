@@ -30,12 +30,14 @@ RESUME = text("""
  RETURNING paused
 """)
 RECORD_STOP = text("""
-    UPDATE settings SET loop = 'stopped', stop_cause = :cause, loop_since = now() WHERE loop <> 'stopped'
+    UPDATE settings SET loop = 'stopped', stop_cause = :cause, loop_since = now()
+     WHERE loop <> 'stopped' AND loop_number = coalesce(CAST(:loop_number AS bigint), loop_number)
  RETURNING loop
 """)
 RECORD_START = text("""
     UPDATE settings
-       SET loop = 'running', stop_cause = NULL, loop_since = now(), loop_interval = coalesce(:interval, loop_interval)
+       SET loop = 'running', stop_cause = NULL, loop_since = now(), loop_interval = coalesce(:interval, loop_interval),
+           loop_number = loop_number + CASE WHEN loop = 'running' THEN 0 ELSE 1 END
 """)
 BEGIN_PASS = text("""
     WITH counted AS (
@@ -66,6 +68,8 @@ class Control:
     loop_since: datetime
     loop_interval: timedelta | None
     """None: the deployment's."""
+    loop_number: int
+    """How often it was started after a stop: what tells a late stop of one loop from one of the next."""
     stop_cause: str | None
     passes: int
     """Of every loop that this deployment ever ran."""
@@ -86,6 +90,7 @@ async def read_control(engine: AsyncEngine) -> Control:
         loop=row.loop,
         loop_since=row.loop_since,
         loop_interval=row.loop_interval,
+        loop_number=row.loop_number,
         stop_cause=row.stop_cause,
         passes=row.passes,
         last_pass_at=row.last_pass_at,
@@ -112,10 +117,14 @@ async def resume(engine: AsyncEngine, actor: str) -> bool:
     return changed
 
 
-async def record_stop(engine: AsyncEngine, cause: str) -> None:
-    """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays."""
+async def record_stop(engine: AsyncEngine, cause: str, loop_number: int | None = None) -> None:
+    """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays.
+
+    Args:
+        loop_number: Of the loop that was stopped: one that was started since goes on. None: whichever is wanted now.
+    """
     async with engine.begin() as connection:
-        if await connection.scalar(RECORD_STOP, {"cause": escape(cause)}) is not None:
+        if await connection.scalar(RECORD_STOP, {"cause": escape(cause), "loop_number": loop_number}) is not None:
             await record_event(connection, "loop_stopped", "operator", data={"cause": cause})
 
 

@@ -20,6 +20,8 @@ CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
 """A forgotten transaction keeps dead index entries alive, and claims slow down to a fifth within seconds."""
+CLAIM_IDLE_TIMEOUT = "5s"
+"""A claims worker that freezes in the middle of a transaction holds a preset's row, for which builds' ends wait."""
 
 HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
 
@@ -86,14 +88,14 @@ def reaching(doing: str) -> Iterator[None]:
         ) from error
 
 
-def _options(application: str) -> dict[str, Any]:
+def _options(application: str, idle_timeout: str = IDLE_IN_TRANSACTION_TIMEOUT) -> dict[str, Any]:
     return {
         # A function is asked for each connection, before it is made.
         **({"password": read_password_file} if os.environ.get(PASSWORD_FILE) else {}),
         "timeout": CONNECT_TIMEOUT_S,
         "server_settings": {
             "application_name": application,
-            "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
+            "idle_in_transaction_session_timeout": idle_timeout,
             "timezone": "UTC",
         },
     }
@@ -134,7 +136,7 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
             max_size=size,
             reset=leave_as_it_is,
             command_timeout=10,
-            **_options("prebuilds-claims"),
+            **_options("prebuilds-claims", CLAIM_IDLE_TIMEOUT),
         )
 
 

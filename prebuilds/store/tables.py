@@ -312,18 +312,23 @@ claims = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
-    Column("outcome", Text),  # null: being decided, or refused before anything was written
+    Column("outcome", Text),  # null: being decided
     Column("miss_reason", Text),
     _uuid("workspace_id", "workspaces.id", null=True),
     Column("answer", JSONB),
     _time("transferred_at"),  # its workspace went on to another owner, so that its answer is nobody's any more
+    # A run is one request with all attempts at it. The row keeps the run that it last worked for, and whether that was
+    # answered; another run may take the claim over unless it began before `other_runs_after` (Temporal's clock).
+    Column("run", Text, nullable=False),
+    Column("other_runs_after", DateTime(timezone=True), nullable=False),
+    Column("run_answered", Boolean, nullable=False, server_default=text("false")),
     _time("created_at", null=False),
     _time("completed_at"),
     UniqueConstraint("workspace_id"),
     CheckConstraint("octet_length(id) BETWEEN 1 AND 200", name="claims_id_check"),
-    CheckConstraint("outcome IN ('prebuilt', 'created', 'missed')", name="claims_outcome_check"),
+    CheckConstraint("outcome IN ('prebuilt', 'created', 'missed', 'refused')", name="claims_outcome_check"),
     CheckConstraint(
-        "(workspace_id IS NOT NULL) = (outcome IS NOT NULL AND outcome <> 'missed')", name="claims_winner_check"
+        "(workspace_id IS NOT NULL) = coalesce(outcome IN ('prebuilt', 'created'), false)", name="claims_winner_check"
     ),
 )
 
@@ -355,6 +360,16 @@ claim_queue = Table(
     ),
     Index("claim_queue_looked_after_idx", "looked_after_at"),
     CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
+)
+
+# What operators asked for through Temporal: a row is written with the effect, so that a late attempt finds it.
+operator_requests = Table(
+    "operator_requests",
+    metadata,
+    Column("run", Text, primary_key=True),
+    Column("answer", JSONB),  # null: carried out, and not answered yet
+    _time("began_at", null=False),
+    Index("operator_requests_began_idx", "began_at"),
 )
 
 build_logs = Table(
@@ -421,6 +436,7 @@ settings = Table(
     _time("paused_at"),
     Column("loop", Text, nullable=False, server_default=text("'never_started'")),
     Column("loop_interval", Interval),
+    Column("loop_number", BigInteger, nullable=False, server_default=text("0")),  # of the start that is wanted now
     Column("stop_cause", Text),
     _time("loop_since", null=False),  # when `loop` was last set
     Column("passes", BigInteger, nullable=False, server_default=text("0")),

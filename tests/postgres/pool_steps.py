@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -15,10 +16,10 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
-from activities.claims import ClaimActivities
+from activities.claims import ClaimActivities, Told
 from prebuilds.api import PrebuildsError
 from prebuilds.dispatch import Dispatcher
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimsResult
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun, ClaimsResult
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
@@ -40,7 +41,10 @@ SPREAD_S = 0.03
 T = TypeVar("T")
 U = TypeVar("U")
 
+FIRST_RUN = datetime(2026, 3, 2, 9, 14, tzinfo=UTC)
+
 _names = count(1)
+_runs = count(1)
 
 
 async def planned_ids(engine: AsyncEngine, preset_id: UUID, pass_number: int, number: int) -> list[UUID]:
@@ -112,7 +116,14 @@ async def claim(store: ClaimStore, target: ClaimTarget | MadePreset, claim_id: s
         target = ClaimTarget("acme/python/small", preset_id=target.id)
     asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
     request = ClaimRequest.model_validate(asked)
-    return await store.claim(claim_id or f"c{next(_names)}", request, target, request_hash(request), held=False)
+    claim_id = claim_id or f"c{next(_names)}"
+    return await store.claim(claim_id, request, target, request_hash(request), new_run(), held=False)
+
+
+def new_run() -> ClaimRun:
+    """A request for a claim that begins now, after all before it."""
+    number = next(_runs)
+    return ClaimRun(id=f"run-{number}", began_at=FIRST_RUN + timedelta(milliseconds=number))
 
 
 def workspace_ids(claims: Sequence[Claimed]) -> list[UUID]:
@@ -174,12 +185,25 @@ class Desk:
         self, engine: AsyncEngine, store: ClaimStore, rules: Rules = RULES, dispatcher: Dispatcher | None = None
     ) -> None:
         self.dispatcher = NotedDispatcher()
+        self.runs: dict[str, ClaimRun] = {}
+        self._asked: dict[str, dict[str, Any]] = {}
+        self.store = store
         self._activities = ClaimActivities(engine, store, dispatcher or self.dispatcher, rules)
 
-    async def ask(self, claim_id: str, **changes: Any) -> ClaimResult | ClaimQueued:
-        """A claim by alice of acme/python/small under a name of its own, unless *changes* say otherwise."""
+    def run_of(self, claim_id: str) -> ClaimRun:
+        """The run that has asked for the claim last."""
+        return self.runs.setdefault(claim_id, new_run())
+
+    async def ask(self, claim_id: str, *, run: ClaimRun | None = None, **changes: Any) -> ClaimResult | ClaimQueued:
+        """A claim by alice of acme/python/small under a name of its own, unless *changes* say otherwise.
+
+        Args:
+            run: The run that this is another attempt at; None for a new one.
+        """
         asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
-        return await self._run(claim_id, self._activities.claim, asked, claim_id)
+        run = self.runs[claim_id] = run or new_run()
+        self._asked[claim_id] = asked
+        return await self._run(claim_id, self._activities.claim, asked, claim_id, run)
 
     async def wait(self, claim_id: str, **changes: Any) -> ClaimQueued:
         """The same, of one that has to wait."""
@@ -187,19 +211,32 @@ class Desk:
         assert isinstance(waiting, ClaimQueued)
         return waiting
 
-    async def ask_all(self, claim_id: str, names: Sequence[str], **changes: Any) -> ClaimsResult:
+    async def ask_all(
+        self, claim_id: str, names: Sequence[str], *, run: ClaimRun | None = None, **changes: Any
+    ) -> ClaimsResult:
         asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)} | changes
-        return await self._run(claim_id, self._activities.claim_all, asked, claim_id)
+        run = self.runs[claim_id] = run or new_run()
+        return await self._run(claim_id, self._activities.claim_all, asked, claim_id, run)
+
+    async def cancel_all(self, claim_id: str, names: Sequence[str], *, run: ClaimRun) -> ClaimsResult | None:
+        asked = {"preset": "acme/python/small", "owner": "alice", "names": list(names)}
+        return await self._run(claim_id, self._activities.cancel_all, asked, claim_id, run)
 
     async def look(self, claim_id: str) -> ClaimPlace:
-        return await self._run(claim_id, self._activities.look_in_queue, claim_id)
+        return await self._run(claim_id, self._activities.look_in_queue, claim_id, self.run_of(claim_id))
 
-    async def leave(self, claim_id: str) -> ClaimPlace:
-        return await self._run(claim_id, self._activities.leave_queue, claim_id)
+    async def leave(
+        self, claim_id: str, told: Told | None = "timed_out", *, run: ClaimRun | None = None, **changes: Any
+    ) -> ClaimPlace:
+        """Leave the queue; *changes* are for a claim that was not asked for here."""
+        asked = {"preset": "acme/python/small", "owner": "alice", "name": "dev"} | self._asked.get(claim_id, {})
+        run = run or self.run_of(claim_id)
+        return await self._run(claim_id, self._activities.leave_queue, asked | changes, claim_id, run, told)
 
-    async def create_instead(self, claim_id: str, **changes: Any) -> ClaimResult:
+    async def create_instead(self, claim_id: str, *, run: ClaimRun | None = None, **changes: Any) -> ClaimResult:
         asked = {"preset": "acme/python/small", "owner": "alice", "on_empty": "wait", "on_timeout": "create"} | changes
-        return await self._run(claim_id, self._activities.create_instead, asked, claim_id)
+        run = run or self.run_of(claim_id)
+        return await self._run(claim_id, self._activities.create_instead, asked, claim_id, run)
 
     async def _run(self, claim_id: str, step: Callable[..., Awaitable[T]], *args: Any) -> T:
         environment = ActivityEnvironment()
@@ -245,7 +282,7 @@ class Workflows:
         self.describes = True
 
     def get_workflow_handle(self, id: str) -> Any:
-        async def describe() -> Any:
+        async def describe(**_: Any) -> Any:
             if not self.describes:
                 raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
             if id not in self.status:

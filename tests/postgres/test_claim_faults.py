@@ -167,6 +167,8 @@ async def test_who_has_waited_too_long_in_a_circle_tries_again(
         claiming = asyncio.create_task(claim(store, preset, "c1", name="w1"))
         await until_blocked(other)
         # The claim holds its own row; whoever wants that now closes the circle.
-        await other.execute("INSERT INTO claims (id, request_hash) VALUES ('c1', '')")
+        await other.execute(
+            "INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES ('c1', '', 'r', now())"
+        )
         await other.execute("DELETE FROM claims WHERE id = 'c1'")
     assert workspace_ids([await claiming]) == [last]

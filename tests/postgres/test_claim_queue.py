@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import ClaimIdReused, NameTaken, NotAMember, PrebuildsError
-from prebuilds.payloads import ClaimPlace, ClaimResult
+from prebuilds.api import ClaimIdReused, ClaimTimedOut, NameTaken, NotAMember, PrebuildsError
+from prebuilds.payloads import ClaimPlace, ClaimRequest, ClaimResult
 from prebuilds.store.claim_queue import ClaimQueue
-from prebuilds.store.claims import ClaimStore
+from prebuilds.store.claims import ClaimStore, request_hash
 from prebuilds.store.engine import create_claim_pool, dsn_of
-from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
+from prebuilds.vocabulary import PREBUILDS_USER_ID, OnEmpty, build_id_of
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
     Desk,
@@ -25,6 +25,7 @@ from tests.postgres.pool_steps import (
     finish,
     got,
     make_ready,
+    new_run,
     owner_of,
     position_of,
     until_blocked,
@@ -308,7 +309,7 @@ async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) 
     await make_preset(engine, instances=0)
     asked = {"name": "dev", "on_timeout": "create"}
     await desk.wait("late", **asked)
-    assert await desk.leave("late") == ClaimPlace()
+    assert await desk.leave("late", None) == ClaimPlace()
     made = await desk.create_instead("late", **asked)
     assert (made.source, made.miss_reason, made.name) == ("created", "empty", "dev")
     assert await desk.ask("late", on_empty="wait", **asked) == made, "the same request has the same answer"
@@ -317,8 +318,11 @@ async def test_a_late_claim_may_create_instead(engine: AsyncEngine, desk: Desk) 
 async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, store: ClaimStore, desk: Desk) -> None:
     """Workflows `c1` and `claim-workspace/c1` both stand for claim c1: its place is that of who asked last."""
     preset = await make_preset(engine, instances=0)
+    earlier = new_run()
     await desk.wait("c1")
-    assert await ClaimQueue(store).leave("c1", "c1") == ClaimPlace()
+    request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty=OnEmpty.WAIT)
+    told = ClaimTimedOut("too late")
+    assert await ClaimQueue(store).leave("c1", "c1", request_hash(request), earlier, told) == ClaimPlace()
     assert position_of(await desk.look("c1")) == 1
     [made] = await make_ready(engine, preset, 1)
     assert got(await desk.look("c1")) == made
@@ -330,7 +334,8 @@ async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, sto
 async def test_one_claim_sent_twice_at_once_has_one_place(engine: AsyncEngine, desk: Desk) -> None:
     preset = await make_preset(engine, instances=0)
     for n in range(ROUNDS // 2):
-        twice = await asyncio.gather(*[desk.wait(f"twice-{n}", name=f"twice-{n}") for _ in range(3)])
+        run = new_run()
+        twice = await asyncio.gather(*[desk.wait(f"twice-{n}", run=run, name=f"twice-{n}") for _ in range(3)])
         assert len({a.deadline for a in twice}) == 1
         assert {a.position for a in twice} == {1}
         [made] = await begin_prebuilds(engine, preset, 1)

@@ -32,6 +32,7 @@ from tests.postgres.pool_steps import (
     finish,
     got,
     make_ready,
+    new_run,
     owner_of,
     position_of,
     snapshot_of,
@@ -77,7 +78,8 @@ async def test_joining_minds_a_version_that_came_meanwhile(
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
     target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
-    missed = await store.claim("c1", request, target, asked)
+    run = new_run()
+    missed = await store.claim("c1", request, target, asked, run)
     await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
     new = await find_preset(engine)
     ending = await asyncpg.connect(dsn_of(database_url))
@@ -85,7 +87,7 @@ async def test_joining_minds_a_version_that_came_meanwhile(
         transaction = ending.transaction()
         await transaction.start()
         await ending.execute("SELECT FROM presets WHERE id = $1 FOR SHARE", new.id)
-        joining = asyncio.create_task(ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked))
+        joining = asyncio.create_task(ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked, run))
         await until_blocked(ending)
         await transaction.rollback()
         assert isinstance(await joining, ClaimQueued)
@@ -97,9 +99,10 @@ async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine,
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
     target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
-    missed = await store.claim("c1", request, target, asked)
+    run = new_run()
+    missed = await store.claim("c1", request, target, asked, run)
     await do(engine, "UPDATE presets SET desired_instances = NULL")
-    found = await ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked)
+    found = await ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked, run)
     assert isinstance(found, Claimed)
     assert (found.result, found.miss_reason) == (None, MissReason.NO_POOL)
 

@@ -32,7 +32,7 @@ from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset, make_preset
 from tests.postgres.owned_steps import DEV, FAILED, claimed, row_of, run, secrets_of
-from tests.postgres.pool_steps import claim, make_ready
+from tests.postgres.pool_steps import claim, make_ready, new_run
 from tests.rows import one
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -68,8 +68,9 @@ async def wait_for(store: ClaimStore, preset: MadePreset, claim_id: str) -> Clai
     request = ClaimRequest.model_validate(asked)
     target = ClaimTarget("acme/python/small", preset_id=preset.id)
     hashed = store.request_hash(request)
-    missed = await store.claim(claim_id, request, target, hashed, held=False)
-    queued = await ClaimQueue(store).enqueue(claim_id, f"claim-workspace/{claim_id}", request, target, missed, hashed)
+    run, workflow_id = new_run(), f"claim-workspace/{claim_id}"
+    missed = await store.claim(claim_id, request, target, hashed, run, held=False)
+    queued = await ClaimQueue(store).enqueue(claim_id, workflow_id, request, target, missed, hashed, run)
     assert isinstance(queued, ClaimQueued)
     return queued
 
@@ -169,14 +170,16 @@ async def test_a_requests_hash_is_keyed(pool: asyncpg.Pool[asyncpg.Record], engi
     request = ClaimRequest.model_validate({"preset": str(preset.id), "owner": "alice", "name": "dev", **TOKEN})
     key = await load_request_key(engine, parse_ring(""))
     store = ClaimStore(pool, enabled=True, request_key=key)
-    first = await store.claim("c1", request, target, store.request_hash(request), held=False)
+    first = await store.claim("c1", request, target, store.request_hash(request), new_run(), held=False)
     kept = await one(engine, "SELECT request_hash FROM claims")
     assert kept.request_hash == request_hash(request, key) != request_hash(request)
     again = ClaimStore(pool, enabled=True, request_key=await load_request_key(engine, parse_ring(OLD)))
-    assert (await again.claim("c1", request, target, again.request_hash(request), held=False)).result == first.result
+    assert (
+        await again.claim("c1", request, target, again.request_hash(request), new_run(), held=False)
+    ).result == first.result
     other = request.model_copy(update={"claim_parameters": {"token": "x"}})
     with pytest.raises(ClaimIdReused):
-        await again.claim("c1", other, target, again.request_hash(other), held=False)
+        await again.claim("c1", other, target, again.request_hash(other), new_run(), held=False)
 
 
 async def test_a_new_key_seals_what_there_is(

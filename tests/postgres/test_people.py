@@ -25,7 +25,17 @@ from prebuilds.store.people import (
 from prebuilds.store.workspaces import list_workspaces, show_workspace
 from prebuilds.templates import apply
 from tests.builders import apply_file, make_preset, template_file
-from tests.postgres.pool_steps import Desk, against, begin_prebuilds, claim, finish, make_ready, outcome, until_blocked
+from tests.postgres.pool_steps import (
+    Desk,
+    against,
+    begin_prebuilds,
+    claim,
+    finish,
+    make_ready,
+    new_run,
+    outcome,
+    until_blocked,
+)
 from tests.rows import do, events, one, rows_of
 
 EMAIL = "Alice.Smith@example.com"
@@ -174,7 +184,7 @@ async def test_a_removal_waits_for_a_claim_that_comes_first_and_lists_its_worksp
     [ready] = await make_ready(engine, preset, 1)
     target, request = ClaimTarget("", preset_id=preset.id), ClaimRequest(preset="a/b/c", owner="alice", name="dev")
     async with store.pool.acquire() as connection, connection.transaction():
-        await store.decide(connection, "c1", request, target, request_hash(request), held=False)
+        await store.decide(connection, "c1", request, target, request_hash(request), new_run(), held=False)
         removing = asyncio.create_task(remove_all_members(engine, "acme", ["alice"], "ops"))
         await until_blocked(connection)
     assert [w.workspace_id for w in (await removing).users[0].workspaces] == [ready]

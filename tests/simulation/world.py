@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 from sqlalchemy import DateTime, text
 
-from prebuilds.api import PrebuildsError, SupersededPass
-from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult
+from prebuilds.api import ClaimTimedOut, PrebuildsError, SupersededPass
+from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
@@ -82,6 +83,9 @@ class World:
         self._pool: asyncpg.Pool[Any] | None = None
         self.rules = Rules()
         self._claims: ClaimStore | None = None
+        self._runs = count(1)
+        self._waits: dict[str, tuple[bytes, ClaimRun]] = {}
+        """By claim id: what each that waits was asked with, and its run."""
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -107,6 +111,7 @@ class World:
                         await connection.execute(text(statement))
 
         self.rules = rules
+        self._waits.clear()
         self.run(clear())
 
     def apply(
@@ -213,12 +218,13 @@ class World:
         """One claim, *times* at once under the same id."""
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name)
+        run = self._new_run()
 
         async def once() -> Claimed | PrebuildsError:
             assert self._claims is not None
             try:
                 target = ClaimTarget(path, path=path.split("/"))
-                return await self._claims.claim(claim_id, request, target, request_hash(request), held=False)
+                return await self._claims.claim(claim_id, request, target, request_hash(request), run, held=False)
             except PrebuildsError as refusal:
                 return refusal
 
@@ -232,14 +238,16 @@ class World:
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name, on_empty=OnEmpty.WAIT)
         target, asked = ClaimTarget(path, path=path.split("/")), request_hash(request)
+        run = self._new_run()
+        self._waits[claim_id] = (asked, run)
 
         async def join() -> ClaimResult | None:
             assert self._claims is not None
             try:
-                claimed = await self._claims.claim(claim_id, request, target, asked)
+                claimed = await self._claims.claim(claim_id, request, target, asked, run)
                 if claimed.result is None:
                     queue = ClaimQueue(self._claims)
-                    waiting = await queue.enqueue(claim_id, claim_id, request, target, claimed, asked)
+                    waiting = await queue.enqueue(claim_id, claim_id, request, target, claimed, asked, run)
                     return None if isinstance(waiting, ClaimQueued) else waiting.result
             except PrebuildsError:
                 return None
@@ -249,16 +257,25 @@ class World:
 
     def leave(self, claim_id: str, *, look: bool) -> ClaimResult | None:
         """What a waiting claim's workflow does when it is woken, late or cancelled."""
+        if claim_id not in self._waits:
+            return None
+        asked, run = self._waits[claim_id]
 
         async def go() -> ClaimResult | None:
             assert self._claims is not None
             queue = ClaimQueue(self._claims)
             try:
-                return (await (queue.look(claim_id) if look else queue.leave(claim_id, claim_id))).result
+                if look:
+                    return (await queue.look(claim_id, run)).result
+                return (await queue.leave(claim_id, claim_id, asked, run, ClaimTimedOut("late"))).result
             except PrebuildsError:
                 return None
 
         return self.run(go())
+
+    def _new_run(self) -> ClaimRun:
+        number = next(self._runs)
+        return ClaimRun(id=f"run-{number}", began_at=datetime.fromtimestamp(number, UTC))
 
     def let_pass(self, time: timedelta) -> None:
         """Make everything recorded older, in one transaction."""

@@ -6,12 +6,14 @@ import json
 from typing import Any, cast
 
 import pytest
+from temporalio.exceptions import ApplicationError
 
 from prebuilds.api import ClaimTimedOut, InvalidInput, PrebuildsError, PrebuiltWorkspacesNotSupported
 from prebuilds.cli import claims, run
 from prebuilds.cli.wording import in_options
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimRequest
+from workflows.refusal import refused_claim
 
 CLAIM = ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev")
 UNSENT = [
@@ -109,3 +111,13 @@ def test_a_field_is_told_by_its_option_where_the_command_has_one(
     words: tuple[str, ...], error: PrebuildsError, told: str
 ) -> None:
     assert in_options(words, error) == told
+
+
+def test_without_the_database_a_claims_outcome_is_not_known() -> None:
+    failure = refused_claim(ApplicationError("the database does not answer", type="StoreUnavailable"), "c1")
+    assert isinstance(failure, ApplicationError)
+    assert (failure.type, failure.details, failure.non_retryable) == ("StoreUnavailable", ({"claim_id": "c1"},), True)
+    assert failure.message.startswith("claim c1: whether it has won a workspace is not known")
+    refusal = refused_claim(ApplicationError("taken", type="NameTaken"), "c1")
+    assert isinstance(refusal, ApplicationError)
+    assert refusal.message == "taken"

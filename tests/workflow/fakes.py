@@ -17,7 +17,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult, Seen
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimsResult, Seen
 from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
@@ -65,7 +65,7 @@ class FakePool:
         self.ended.append(pass_number)
 
     @activity.defn
-    async def record_stop(self, cause: str) -> None:
+    async def record_stop(self, cause: str, loop_number: int | None = None) -> None:
         self._fail_if_told("record_stop")
         self.stops.append(cause)
 
@@ -133,6 +133,10 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
         await asyncio.sleep(0.01)
 
 
+NOTHING_WON: dict[str, list[Any]] = {"leave": [ClaimPlace()], "cancel_all": [None]}
+"""What a claim that is cancelled before it was decided gets, unless its test says otherwise."""
+
+
 @dataclass
 class FakeClaims:
     """What a claim's activities do in a test, and what they were asked. Each step takes its answers in turn, the last
@@ -144,10 +148,12 @@ class FakeClaims:
     """Activities that have begun, in their order."""
     raws: list[Any] = field(default_factory=list)
     """What claims were asked with."""
+    told: list[str | None] = field(default_factory=list)
+    """What they left the queue with."""
 
     async def _answer(self, name: str) -> Any:
         self.asked.append(name)
-        left = self.answers[name]
+        left = self.answers.get(name) or NOTHING_WON[name]
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, asyncio.Future):
             answer = await asyncio.shield(answer)
@@ -156,31 +162,37 @@ class FakeClaims:
         return answer
 
     @activity.defn
-    async def claim(self, raw: Any, claim_id: str) -> ClaimResult | ClaimQueued:
+    async def claim(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimResult | ClaimQueued:
         self.raws.append((raw, claim_id))
         answer: ClaimResult | ClaimQueued = await self._answer("claim")
         return answer
 
     @activity.defn
-    async def claim_all(self, raw: Any, claim_id: str) -> ClaimsResult:
+    async def claim_all(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimsResult:
         self.raws.append((raw, claim_id))
         answer: ClaimsResult = await self._answer("claim_all")
         return answer
 
     @activity.defn
-    async def look_in_queue(self, claim_id: str) -> ClaimPlace:
+    async def look_in_queue(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
         answer: ClaimPlace = await self._answer("look")
         return answer
 
     @activity.defn
-    async def leave_queue(self, claim_id: str) -> ClaimPlace:
+    async def leave_queue(self, raw: Any, claim_id: str, run: ClaimRun, told: str | None) -> ClaimPlace:
+        self.told.append(told)
         answer: ClaimPlace = await self._answer("leave")
         return answer
 
     @activity.defn
-    async def create_instead(self, raw: Any, claim_id: str) -> ClaimResult:
+    async def create_instead(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimResult:
         self.raws.append((raw, claim_id))
         answer: ClaimResult = await self._answer("create")
+        return answer
+
+    @activity.defn
+    async def cancel_all(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimsResult | None:
+        answer: ClaimsResult | None = await self._answer("cancel_all")
         return answer
 
     @asynccontextmanager
@@ -191,6 +203,7 @@ class FakeClaims:
             self.look_in_queue,
             self.leave_queue,
             self.create_instead,
+            self.cancel_all,
         ]
         async with claims_worker(client, steps):
             yield

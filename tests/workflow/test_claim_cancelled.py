@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces
@@ -140,3 +140,23 @@ async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: 
                     await handle.result()
                 assert isinstance(failed.value.cause, ApplicationError)
                 assert failed.value.cause.type == "NoClaimablePrebuiltWorkspaces"
+
+
+@pytest.mark.parametrize("won", [True, False])
+async def test_cancelled_before_a_worker_came(skipping: WorkflowEnvironment, won: bool) -> None:
+    """An attempt of a worker that has frozen may come yet: that it gets nothing is recorded before it is told."""
+    claims = FakeClaims({"leave": [ClaimPlace(result=WON) if won else GONE], "cancel_all": [ALL_WON if won else None]})
+    one = await start(skipping.client, ASKED)
+    many = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
+    await one.cancel()
+    await many.cancel()
+    async with claims.worker(skipping.client), replayed(one, many):
+        if won:
+            assert (await one.result(), await many.result()) == (WON, ALL_WON)
+        else:
+            await check_canceled(one)
+            with pytest.raises(WorkflowFailureError) as failed:
+                await many.result()
+            assert isinstance(failed.value.cause, CancelledError)
+    assert sorted(claims.asked) == ["cancel_all", "leave"]
+    assert claims.told == ["canceled"]

@@ -16,10 +16,12 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from activities.errors import TypedErrors
 from prebuilds import client as client_module
 from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import SearchAttributes, reached, start_short
+from prebuilds.payloads import RequestRun
 from prebuilds.search_attributes import register
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 from workflows.operator_request import OperatorRequest
@@ -205,24 +207,38 @@ async def test_a_request_too_large_is_the_caller_s_error(dev: WorkflowEnvironmen
         )
 
 
-async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(dev: WorkflowEnvironment) -> None:
+@pytest.mark.parametrize("done", [False, True])
+async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
+    dev: WorkflowEnvironment, done: bool
+) -> None:
+    """Before it ends as cancelled, it makes sure that no attempt takes effect; one that has counts."""
     asked: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @activity.defn
-    async def operate(raw: Any) -> None:
+    async def operate(raw: Any, run: RequestRun) -> None:
         asked.set_result(activity.info().workflow_id or "")
         await activity.wait_for_cancelled()
+
+    @activity.defn
+    async def end_request(run: RequestRun) -> dict[str, bool]:
+        if not done:
+            raise RequestCanceled("the request was cancelled")
+        return {"changed": True}
 
     async with Worker(
         dev.client,
         task_queue=CONTROL_QUEUE,
         workflows=[OperatorRequest],
-        activities=[operate],
+        activities=[operate, end_request],
+        interceptors=[TypedErrors()],
         graceful_shutdown_timeout=timedelta(0),
     ):
         pausing = asyncio.create_task(PrebuildsClient(dev.client).pause("a test"))
         request = dev.client.get_workflow_handle(await asked)
         await request.cancel()
+        if done:
+            await pausing
+            return
         with pytest.raises(RequestCanceled):
             await pausing
         assert (await request.describe()).status is WorkflowExecutionStatus.CANCELED

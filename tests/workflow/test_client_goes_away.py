@@ -23,7 +23,7 @@ from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, Stor
 from prebuilds.client import PrebuildsClient
 from prebuilds.connecting import connect
 from prebuilds.embedded import _ClientBeside
-from prebuilds.payloads import ClaimsRequest, ClaimsResult
+from prebuilds.payloads import ClaimsRequest, ClaimsResult, RequestRun
 from prebuilds.payloads import OperatorRequest as OperatorInput
 from prebuilds.vocabulary import CONTROL_QUEUE, OnEmpty, claim_workflow_id
 from tests.workflow.claim_steps import GONE, WON, kinds, later, place, queued, until_state
@@ -123,12 +123,13 @@ async def test_one_whose_id_nobody_has_is_given_up(
     monkeypatch.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
     with pytest.raises(StackUnreachable, match=r"and claim again$"):
         await kind(dev.client).claim(**TERMS)
-    claims, handle = FakeClaims({"claim": [WON]}), dev.client.get_workflow_handle(claim_workflow_id(new_id))
+    claims = FakeClaims({"claim": [WON], "leave": [GONE]})
+    handle = dev.client.get_workflow_handle(claim_workflow_id(new_id))
     assert CANCEL_REQUESTED in await kinds(handle)
     async with claims.worker(dev.client):
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-    assert claims.asked == [], "it was cancelled before a worker came"
+    assert claims.asked == ["leave"], "it was cancelled before a worker came, and takes nothing"
 
 
 @either
@@ -158,7 +159,7 @@ async def operating(client: Client) -> AsyncIterator[list[OperatorInput]]:
     asked: list[OperatorInput] = []
 
     @activity.defn
-    async def operate(raw: Any) -> None:
+    async def operate(raw: Any, run: RequestRun) -> None:
         asked.append(OperatorInput.model_validate(raw))
 
     async with Worker(client, task_queue=CONTROL_QUEUE, workflows=[OperatorRequest], activities=[operate]):

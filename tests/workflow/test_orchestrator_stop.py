@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -185,3 +186,17 @@ async def test_two_inputs_are_refused_and_not_parked(skipping: WorkflowEnvironme
             await handle.result()
     assert isinstance(failed.value.cause, ApplicationError)
     assert failed.value.cause.type == "InvalidInput"
+
+
+async def test_a_stop_that_was_asked_for_before_the_loop_began_stops_another_one(skipping: WorkflowEnvironment) -> None:
+    """A frozen worker's, which comes when the loop has been started again."""
+    pool = FakePool()
+    async with pool.worker(skipping.client):
+        loop = await start_loop(skipping.client)
+        began = datetime.fromisoformat((await loop.query("status"))["started_at"])
+        await loop.signal("stop", {"cause": "late", "asked_at": (began - timedelta(seconds=1)).isoformat()})
+        status = await loop.query("status")
+        assert status["state"] == "running"
+        assert "before this loop began" in status["ignored"][0]
+        await loop.signal("stop", {"cause": "in time", "asked_at": (began + timedelta(seconds=1)).isoformat()})
+        assert (await loop.result())["cause"] == "in time"

@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 PREBUILDS_USER_ID = "9ec06886-022a-5691-8f67-4b8be10e9cb6"
-FUNCTIONS = ("check_people", "hand_over", "claim_workspace", "build_is_open")
+FUNCTIONS = ("check_people", "hand_over", "claim_workspace", "answer_claim_run", "build_is_open")
 
 
 def upgrade() -> None:
@@ -101,6 +101,7 @@ def upgrade() -> None:
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("loop", sa.Text(), server_default=sa.text("'never_started'"), nullable=False),
         sa.Column("loop_interval", sa.Interval(), nullable=True),
+        sa.Column("loop_number", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("stop_cause", sa.Text(), nullable=True),
         sa.Column("loop_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("passes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
@@ -324,17 +325,29 @@ def upgrade() -> None:
         sa.Column("workspace_id", sa.Uuid(), nullable=True),
         sa.Column("answer", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("transferred_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("run", sa.Text(), nullable=False),
+        sa.Column("other_runs_after", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("run_answered", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("completed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "(workspace_id IS NOT NULL) = (outcome IS NOT NULL AND outcome <> 'missed')", name="claims_winner_check"
+            "(workspace_id IS NOT NULL) = coalesce(outcome IN ('prebuilt', 'created'), false)",
+            name="claims_winner_check",
         ),
-        sa.CheckConstraint("outcome IN ('prebuilt', 'created', 'missed')", name="claims_outcome_check"),
+        sa.CheckConstraint("outcome IN ('prebuilt', 'created', 'missed', 'refused')", name="claims_outcome_check"),
         sa.CheckConstraint("octet_length(id) BETWEEN 1 AND 200", name="claims_id_check"),
         sa.ForeignKeyConstraint(["workspace_id"], ["workspaces.id"], name=op.f("claims_workspace_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("claims_pkey")),
         sa.UniqueConstraint("workspace_id", name=op.f("claims_workspace_id_key")),
     )
+    op.create_table(
+        "operator_requests",
+        sa.Column("run", sa.Text(), nullable=False),
+        sa.Column("answer", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("began_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("run", name=op.f("operator_requests_pkey")),
+    )
+    op.create_index("operator_requests_began_idx", "operator_requests", ["began_at"], unique=False)
     op.create_table(
         "workspace_builds",
         sa.Column("id", sa.Uuid(), nullable=False),

@@ -4,13 +4,17 @@
 -- `fresh` is false when an earlier attempt had decided already and this is its answer again. An empty pool with p_held null
 -- decides nothing yet: the caller finds out whether creation is held there, and asks again with the answer.
 -- p_owner and p_initiator are keys of names; p_new_owner is the name to make an unknown owner under, null for none.
+--
+-- The claim's row keeps the run (one request, with all attempts at it) that it last worked for. A win is final for every
+-- run, any other answer for its own: so an attempt that comes late, after its run was answered or after a later run has
+-- begun, takes nothing. Source: docs/decisions/0015.
 CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
     p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
-    p_new_owner text,
+    p_new_owner text, p_run text, p_run_began timestamptz,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -28,7 +32,8 @@ DECLARE
 BEGIN
     -- The claim's own row first: attempts of one claim queue here, else the later one could skip the last prebuild,
     -- locked by the earlier, and report an empty pool.
-    INSERT INTO claims (id, request_hash) VALUES (p_claim_id, p_request_hash) ON CONFLICT (id) DO NOTHING;
+    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, p_run_began)
+        ON CONFLICT (id) DO NOTHING;
     fresh := FOUND;
     IF NOT fresh THEN
         SELECT * INTO v_claim FROM claims WHERE id = p_claim_id FOR UPDATE;
@@ -41,6 +46,11 @@ BEGIN
             END IF;
             answer := v_claim.answer;
             RETURN;
+        ELSIF v_claim.run = p_run AND v_claim.run_answered THEN
+            answer := v_claim.answer;
+            RETURN;
+        ELSIF v_claim.run <> p_run AND v_claim.other_runs_after > p_run_began THEN
+            RAISE EXCEPTION 'Superseded' USING ERRCODE = 'PB001';
         ELSIF EXISTS (SELECT FROM claim_queue q WHERE q.claim_id = p_claim_id AND q.decided_at IS NULL
                          AND q.deadline > now() AND q.request_hash <> p_request_hash) THEN
             RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
@@ -199,7 +209,9 @@ BEGIN
         answer := jsonb_build_object('preset_id', v_preset.id, 'source', NULL, 'miss_reason', v_miss);
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'missed', miss_reason = v_miss,
-               answer = claim_workspace.answer, completed_at = now()
+               answer = claim_workspace.answer, completed_at = now(), run = p_run,
+               other_runs_after = greatest(other_runs_after, p_run_began),
+               run_answered = v_final AND p_on_empty = 'fail'
          WHERE id = p_claim_id;
     END IF;
     IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- others go on to wait

@@ -1,0 +1,37 @@
+-- Record how one run of a claim is answered when nothing is given: refused, timed out, cancelled. From then on no attempt
+-- of that run, and of no earlier run, takes anything (`claim_workspace` checks it). Source: docs/decisions/0015.
+--
+-- p_answer null only takes the claim over for the run. Returns what the run is answered: what the claim has won, or what
+-- the run was told before, or p_answer; and {"error": "Superseded"}, having written nothing, when a later run has begun.
+CREATE FUNCTION answer_claim_run(
+    p_claim_id text, p_request_hash bytea, p_run text, p_run_began timestamptz, p_answer jsonb
+) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_claim claims%ROWTYPE;
+BEGIN
+    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, p_run_began)
+        ON CONFLICT (id) DO NOTHING;
+    SELECT * INTO v_claim FROM claims WHERE id = p_claim_id FOR UPDATE;
+    IF v_claim.workspace_id IS NOT NULL THEN
+        RETURN CASE WHEN v_claim.request_hash = p_request_hash AND v_claim.transferred_at IS NULL THEN v_claim.answer
+                    ELSE p_answer END;
+    ELSIF v_claim.run = p_run AND v_claim.run_answered THEN
+        RETURN v_claim.answer;
+    ELSIF v_claim.run <> p_run AND v_claim.other_runs_after > p_run_began THEN
+        RETURN jsonb_build_object('error', 'Superseded');
+    ELSIF v_claim.run <> p_run AND p_answer ->> 'error' = 'ClaimIdReused' THEN
+        -- The claim is another run's, which waits and goes on. Only the refused run may not come back.
+        UPDATE claims SET other_runs_after = p_run_began + interval '1 microsecond' WHERE id = p_claim_id;
+        RETURN p_answer;
+    END IF;
+    UPDATE claims
+       SET request_hash = p_request_hash, run = p_run, other_runs_after = greatest(other_runs_after, p_run_began),
+           run_answered = p_answer IS NOT NULL,
+           outcome = CASE WHEN p_answer IS NULL THEN outcome ELSE 'refused' END,
+           miss_reason = CASE WHEN p_answer IS NULL THEN miss_reason ELSE p_answer #>> '{details,miss_reason}' END,
+           answer = coalesce(p_answer, answer),
+           completed_at = CASE WHEN p_answer IS NULL THEN completed_at ELSE now() END
+     WHERE id = p_claim_id;
+    RETURN p_answer;
+END
+$$

@@ -1,0 +1,38 @@
+"""A service that claims in its own process: `service.py DATABASE_URL`. Each line that it reads is a claim to make, as
+JSON with a claim id and a request; it prints one line to stderr for each answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+from prebuilds.api import PrebuildsError
+from prebuilds.connecting import connect
+from prebuilds.embedded import claims_worker
+from prebuilds.payloads import ClaimRequest
+
+
+def tell(line: str) -> None:
+    """Not to stdout, which the SDK logs to from threads of its own."""
+    print(line, file=sys.stderr, flush=True)
+
+
+async def main(database_url: str) -> None:
+    async with claims_worker(await connect(), database_url) as prebuilds, asyncio.TaskGroup() as claims:
+
+        async def claim(claim_id: str, request: ClaimRequest) -> None:
+            try:
+                told = str((await prebuilds.claim_request(request, claim_id)).workspace_id)
+            except PrebuildsError as error:
+                told = error.type
+            tell(json.dumps({"claim_id": claim_id, "told": told}))
+
+        tell("ready")
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            asked = json.loads(line)
+            claims.create_task(claim(asked["claim_id"], ClaimRequest.model_validate(asked["request"])))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))

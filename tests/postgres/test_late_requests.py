@@ -1,0 +1,124 @@
+"""Operators' requests whose attempts come late: each takes effect once, and never after it was answered otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+from uuid import uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
+
+from activities.operator import OperatorActivities
+from prebuilds.api import RequestCanceled, StoreUnavailable, WorkspaceNotFound
+from prebuilds.operations import Operations
+from prebuilds.payloads import RequestRun
+from prebuilds.settings import Settings
+from prebuilds.store.control import read_control, record_start, record_stop
+from prebuilds.store.requests import forget_old_requests
+from tests.postgres.pool_steps import NotedDispatcher, Workflows
+from tests.rows import do, events, one
+
+PAUSE = {"action": "pause", "reason": "tonight", "by": "ops"}
+RESUME = {"action": "resume", "by": "ops"}
+Ask = Callable[..., Any]
+
+
+def new_request(life_s: float = 100) -> RequestRun:
+    now = datetime.now(UTC)
+    return RequestRun(id=uuid4().hex, began_at=now, expires_at=now + timedelta(seconds=life_s))
+
+
+@pytest.fixture
+def activities(engine: AsyncEngine) -> OperatorActivities:
+    client = cast("Client", Workflows())
+    return OperatorActivities(Operations(engine, client, NotedDispatcher(), Settings()))
+
+
+@pytest.fixture
+def ask(activities: OperatorActivities) -> Ask:
+    async def ask(raw: dict[str, Any], run: RequestRun | None = None) -> Any:
+        return await ActivityEnvironment().run(activities.operate, raw, run or new_request())
+
+    return ask
+
+
+async def test_a_late_pause_does_not_undo_the_resume_after_it(engine: AsyncEngine, ask: Ask) -> None:
+    run = new_request()
+    assert await ask(PAUSE, run) == {"changed": True}
+    assert await ask(RESUME) == {"changed": True}
+    assert await ask(PAUSE, run) == {"changed": True}, "the same answer again"
+    assert not (await read_control(engine)).paused
+    assert len(await events(engine, "paused")) == 1
+    assert await ask(PAUSE) == {"changed": True}, "a new request"
+
+
+async def test_an_attempt_that_died_before_its_answer_is_not_repeated(engine: AsyncEngine, ask: Ask) -> None:
+    run = new_request()
+    await ask(PAUSE, run)
+    await do(engine, "UPDATE operator_requests SET answer = NULL")
+    await ask(RESUME)
+    with pytest.raises(StoreUnavailable, match="was carried out, but its answer is lost"):
+        await ask(PAUSE, run)
+    assert not (await read_control(engine)).paused
+
+
+async def test_a_first_attempt_after_its_time_changes_nothing(engine: AsyncEngine, ask: Ask) -> None:
+    with pytest.raises(StoreUnavailable, match="ask again"):
+        await ask(PAUSE, new_request(life_s=-1))
+    assert not (await read_control(engine)).paused
+
+
+async def test_a_request_that_was_cancelled_changes_nothing_later(
+    engine: AsyncEngine, ask: Ask, activities: OperatorActivities
+) -> None:
+    run, done = new_request(), new_request()
+    with pytest.raises(RequestCanceled):
+        await activities.end_request(run)
+    with pytest.raises(RequestCanceled):
+        await ask(PAUSE, run)
+    assert not (await read_control(engine)).paused
+    await ask(PAUSE, done)
+    assert await activities.end_request(done) == {"changed": True}, "what was done counts"
+
+
+async def test_a_refusal_is_final_for_its_request(engine: AsyncEngine, ask: Ask) -> None:
+    run, release = new_request(), {"action": "release", "workspace": "alice/dev", "by": "ops"}
+    for _ in range(2):
+        with pytest.raises(WorkspaceNotFound, match="alice has no live workspace named dev"):
+            await ask(release, run)
+    assert (await one(engine, "SELECT answer ->> 'refused' AS refused FROM operator_requests")).refused == "true"
+
+
+async def test_a_late_start_does_not_undo_the_stop_after_it(engine: AsyncEngine, ask: Ask) -> None:
+    run = new_request()
+    await do(engine, "INSERT INTO operator_requests (run) VALUES (:run)", run=run.id)  # its attempt died right after
+    await do(engine, "UPDATE settings SET loop = 'stopped', stop_cause = 'enough', loop_since = now()")
+    assert await ask({"action": "start"}, run) == {"started": False}
+    assert (await read_control(engine)).loop == "stopped"
+
+
+async def test_a_late_note_of_a_stop_is_of_its_own_loop(engine: AsyncEngine) -> None:
+    """The loop's own, by an attempt of a control worker that froze, after the loop was started again."""
+    await record_start(engine, None)
+    first = (await read_control(engine)).loop_number
+    await record_start(engine, None)
+    assert (await read_control(engine)).loop_number == first, "it runs already"
+    await record_stop(engine, "tonight", first)
+    assert (await read_control(engine)).loop == "stopped"
+    await record_start(engine, None)
+    await record_stop(engine, "tonight", first)
+    assert (await read_control(engine)).loop == "running"
+    await record_stop(engine, "enough")
+    assert (await read_control(engine)).stop_cause == "enough"
+
+
+async def test_requests_are_forgotten_in_the_end(engine: AsyncEngine, ask: Ask) -> None:
+    await ask(PAUSE)
+    await ask(RESUME)
+    assert await forget_old_requests(engine) == 0
+    await do(engine, "UPDATE operator_requests SET began_at = now() - interval '25 hours'")
+    assert await forget_old_requests(engine) == 2

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import TemplateNotFound
 from prebuilds.store import templates as store
 from prebuilds.store.engine import create_engine
+from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import migrate
+from prebuilds.vocabulary import build_id_of
 from tests.builders import apply_file, find_preset, make_preset
+from tests.postgres.pool_steps import record_prebuilds
 from tests.rows import add_prebuild, do, events, one, rows_of
 
 SMALL: dict[str, Any] = {"name": "small", "parameters": {"size": "small"}, "instances": 3}
@@ -130,8 +135,16 @@ async def test_template_deleted_during_apply_leaves_nothing_half_done(
     assert {table for table in before if before[table] != after[table]} == {"templates"}
 
 
-async def test_ids_follow_from_names_and_content(engine: AsyncEngine, empty_database_url: str) -> None:
+async def test_two_deployments_of_one_file_have_no_id_in_common(engine: AsyncEngine, empty_database_url: str) -> None:
     other = create_engine(empty_database_url)
     await migrate(other)
-    assert await make_preset(engine) == await make_preset(other)
+    ids = []
+    for deployment in (engine, other):
+        preset = await make_preset(deployment)
+        async with deployment.connect() as connection:
+            users = await connection.scalars(text("SELECT id FROM users WHERE name <> 'prebuilds'"))
+            made = await record_prebuilds(deployment, preset, 3)
+            builds = [build_id_of(workspace_id, 1) for workspace_id in made]
+            ids.append({*astuple(preset), *users, *made, *builds, (await read_identity(deployment)).deployment_id})
     await other.dispose()
+    assert not ids[0] & ids[1]

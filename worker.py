@@ -7,7 +7,7 @@ is taken, what runs gets ten seconds to end, and what does not is taken up by an
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the imports, which take half a second: the environment holds secrets already
-    from prebuilds.undumpable import close_to_others
+    from prebuilds.telemetry.undumpable import close_to_others
 
     close_to_others()
 
@@ -38,29 +38,30 @@ from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
-from prebuilds.connecting import connect, unanswered
-from prebuilds.deployment import check_deployment, watch_deployment
-from prebuilds.dispatch import Dispatcher
-from prebuilds.logs import configure_logging
-from prebuilds.metrics import PoolGauges
-from prebuilds.notifying import Notifier
+from prebuilds.background.deployment import check_deployment, watch_deployment
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.notifying import Notifier
+from prebuilds.background.probing import Prober
+from prebuilds.background.relay import Relay
+from prebuilds.background.witness import HostWitness
+from prebuilds.embedded import claims_worker_on
 from prebuilds.operations import Operations
-from prebuilds.plain_text import escape
-from prebuilds.probing import Prober
-from prebuilds.provisioners.host import host_id
-from prebuilds.provisioners.process_ids import tell_isolation
+from prebuilds.provisioners.kit.host import host_id
+from prebuilds.provisioners.process.ids import tell_isolation
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
-from prebuilds.relay import Relay
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.claim_secrets import load_request_key, reseal_all
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
-from prebuilds.telemetry import exporting
+from prebuilds.telemetry.exporting import exporting
+from prebuilds.telemetry.logs import configure_logging
+from prebuilds.telemetry.metrics import PoolGauges
+from prebuilds.temporal.connecting import connect, unanswered
+from prebuilds.temporal.workers import settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
-from prebuilds.witness import HostWitness
-from prebuilds.workers import claims_worker_on, settle_heap, worker_on
+from prebuilds.vocabulary.plain_text import escape
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.plain_text import escape
 from prebuilds.store.build_logs import Line, append, open_log
+from prebuilds.vocabulary.plain_text import escape
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import METRICS
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import Replacement
-from prebuilds.queues import polled_within
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.replacements import Recorded, read_replacements
 from prebuilds.store.workspaces import check_not_released, show_workspace
+from prebuilds.telemetry.metrics import METRICS
+from prebuilds.temporal.queues import polled_within
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 

@@ -21,9 +21,7 @@ from prebuilds.api import (
     TemplateNotFound,
     TemplateUnavailable,
 )
-from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import METRICS
-from prebuilds.owners import RESERVED_RULE, is_system
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import (
     ClaimPlace,
     ClaimQueued,
@@ -44,7 +42,9 @@ from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, batch_fence
 from prebuilds.store.status import creation_is_held
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import MissReason, OnEmpty
+from prebuilds.vocabulary.owners import RESERVED_RULE, is_system
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
 T = TypeVar("T")

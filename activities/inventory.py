@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from activities.heartbeat import heartbeating
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.witness import NoWitness, Witness
 from prebuilds.payloads import Payload
 from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, missing
 from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
@@ -26,7 +27,6 @@ from prebuilds.store.control import read_control
 from prebuilds.store.identity import read_identity
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryRow
-from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from activities.build_log import BuildLog
 from activities.builds import BuildOutcome, ended_badly, ended_outcome, measure, read_replaced
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError, ProvisionFailed
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.witness import NoWitness, Witness
 from prebuilds.provisioners.base import (
     InvalidSource,
     Locality,
@@ -31,7 +32,6 @@ from prebuilds.store.builds import AttemptOvertaken, BuildFacts, SecretsUnreadab
 from prebuilds.store.history import report_restored
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
-from prebuilds.witness import NoWitness, Witness
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio import activity
 
 from activities.heartbeat import heartbeating
-from prebuilds.dispatch import Dispatcher
-from prebuilds.metrics import METRICS, PoolGauges
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import Seen
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
@@ -23,6 +22,7 @@ from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
+from prebuilds.telemetry.metrics import METRICS, PoolGauges
 
 PRESETS_PER_PASS_MAX = 500
 """A pass bounds its own history; what is left over is found again by the next."""

@@ -14,8 +14,8 @@ from prebuilds.bench.claiming import Claims, burst
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.noop import noop_process
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 
 NUMBER = 300
 ROUNDS = 5

@@ -24,7 +24,6 @@ from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import crowd
 from prebuilds.bench.noop import noop_process, noop_worker
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.stack import Stack
@@ -32,6 +31,7 @@ from prebuilds.stack.postgres import wheel_bin_dir
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore, request_hash
 from prebuilds.store.engine import create_claim_pool, create_engine
+from prebuilds.temporal.connecting import connect
 
 NOOP_QUEUE = "bench-noop"
 POOLS = 4

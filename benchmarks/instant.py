@@ -12,14 +12,14 @@ from typing import Any
 from uuid import UUID
 
 from activities.provisioning import ProvisioningActivities
-from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision, Provisioned, Provisioner
 from prebuilds.settings import database_url, load_settings
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.engine import create_engine
-from prebuilds.workers import worker_on
+from prebuilds.temporal.connecting import connect
+from prebuilds.temporal.workers import worker_on
 
 QUEUE = "bench-instant"
 SLOTS = 20

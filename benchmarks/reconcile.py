@@ -20,9 +20,9 @@ from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import in_turn
 from prebuilds.bench.passes import idle_passes
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.stack import Stack
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 
 READY = 10
 CLAIMS = 100

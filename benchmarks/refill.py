@@ -27,11 +27,11 @@ from prebuilds.bench.figures import Report, Sample, histogram, quantile
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.load import arriving
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.stack import WorkerProcess
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
+from prebuilds.temporal.workers import settle_heap
 from prebuilds.vocabulary import build_id_of, build_workflow_id
-from prebuilds.workers import settle_heap
 
 POOLS = 4
 READY = 50

@@ -1,7 +1,7 @@
 """The whole system on one page: its protocols, and the errors it raises on purpose.
 
 Everything else implements, carries or calls what is named here. `ReconciliationOrchestrator` and `Claimer` are
-implemented on Temporal and PostgreSQL in `prebuilds/reconciler.py`; nothing below depends on either.
+implemented on Temporal and PostgreSQL in `prebuilds/operations/reconciler.py`; nothing below depends on either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
-from prebuilds.plain_text import LINES, escape, escape_all
+from prebuilds.vocabulary.plain_text import LINES, escape, escape_all
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -212,6 +212,10 @@ class DatabaseRestored(PrebuildsError):
 
 class WrongDeployment(PrebuildsError):
     """The database and the Temporal namespace do not belong together. Says what each belongs to, and what to do."""
+
+
+class ClaimWouldReplace(PrebuildsError):
+    """A claim would rebuild resources. Details: the report."""
 
 
 class SnapshotIsolationError(PrebuildsError):

@@ -11,7 +11,7 @@ a workflow of its own, and a process that is killed in the middle of one leaves 
 workers, which notice within the task timeout of 2 s. So a deployment keeps at least one of those.
 
 The database's password is in the service's memory then. Where workspaces run as the service's user, the service calls
-`prebuilds.undumpable.close_to_others()` first, so that they cannot read it (docs/security.md).
+`prebuilds.telemetry.undumpable.close_to_others()` first, so that they cannot read it (docs/security.md).
 """
 
 from __future__ import annotations
@@ -21,24 +21,79 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.claims import ClaimActivities, Won
 from prebuilds.api import StackUnreachable
+from prebuilds.background.deployment import check_deployment
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import unanswered
-from prebuilds.deployment import check_deployment
-from prebuilds.dispatch import Dispatcher
 from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
-from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.store.claim_secrets import load_request_key
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
 from prebuilds.store.migrate import check_schema
-from prebuilds.workers import claims_worker_on
+from prebuilds.temporal.connecting import unanswered
+from prebuilds.temporal.workers import worker_on
+from prebuilds.vocabulary import CLAIMS_QUEUE
+from workflows.claim_workspace import ClaimWorkspace
+from workflows.claim_workspaces import ClaimWorkspaces
 
 CONNECTIONS = 2
 """Beside the claims' own: for what follows a claim, and for what is asked when nothing is ready."""
+CLAIM_SLOTS = 100
+CLAIM_CONNECTIONS = 16
+"""PostgreSQL is at its best with a few connections a core; claims beyond that queue here for a millisecond."""
+CLAIM_POLLERS = 10
+
+
+@asynccontextmanager
+async def claims_worker_on(
+    client: Client,
+    engine: AsyncEngine,
+    database_url: str,
+    dispatcher: Dispatcher,
+    settings: Settings,
+    won: Won | None = None,
+) -> AsyncIterator[Worker]:
+    """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win.
+
+    Raises:
+        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
+    """
+    request_key = await load_request_key(engine, settings.ring)
+    async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
+        store = ClaimStore(
+            pool,
+            enabled=settings.enabled,
+            create_owners=settings.create_owners,
+            ring=settings.ring,
+            request_key=request_key,
+        )
+        claims = ClaimActivities(engine, store, dispatcher, settings.rules, won)
+        yield worker_on(
+            client,
+            CLAIMS_QUEUE,
+            workflows=[ClaimWorkspace, ClaimWorkspaces],
+            activities=[
+                claims.claim,
+                claims.claim_all,
+                claims.look_in_queue,
+                claims.leave_queue,
+                claims.create_instead,
+                claims.cancel_all,
+            ],
+            max_concurrent_workflow_tasks=CLAIM_SLOTS,
+            max_concurrent_local_activities=CLAIM_SLOTS,
+            max_cached_workflows=CLAIM_SLOTS * 2,
+            workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(maximum=CLAIM_POLLERS),
+        )
 
 
 class _ClientBeside(PrebuildsClient):
@@ -76,7 +131,8 @@ async def claims_worker(
 ) -> AsyncIterator[PrebuildsClient]:
     """Serve claims in this process until the block ends; then drain, as a worker does on SIGTERM.
 
-    A full collection of a big heap holds claims, too: a service does well to call `prebuilds.workers.settle_heap` once.
+    A full collection of a big heap holds claims, too: a service does well to call
+    `prebuilds.temporal.workers.settle_heap` once.
 
     Args:
         client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. Claims that other clients start

@@ -21,8 +21,6 @@ from pydantic import (
 )
 
 from prebuilds.api import InvalidInput
-from prebuilds.owners import OwnerName, check_owner_name, owner_key
-from prebuilds.plain_text import check_plain
 from prebuilds.vocabulary import (
     NAME_LENGTH_MAX,
     NAME_PATTERN,
@@ -37,6 +35,8 @@ from prebuilds.vocabulary import (
     Texts,
     Timestamp,
 )
+from prebuilds.vocabulary.owners import OwnerName, check_owner_name, owner_key
+from prebuilds.vocabulary.plain_text import check_plain
 
 CLAIM_ID_BYTES_MAX = 200
 CLAIMS_MAX = 500
@@ -213,6 +213,13 @@ class OperatorRequest(Payload):
     """Whose members are added or removed."""
     users: list[Text] = Field(default_factory=list)
     """Who is added, removed, disabled or enabled."""
+
+
+class LintInput(Payload):
+    """Which preset `LintPreset` plans a claim of."""
+
+    preset: Text = Field(min_length=1, max_length=3 * NAME_LENGTH_MAX + 2)
+    """An id, or `organization/template/preset`."""
 
 
 class InventoryInput(Payload):

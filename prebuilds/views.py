@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import Payload
+from prebuilds.payloads import Payload, Replacement
 from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
 
 
@@ -456,3 +456,13 @@ def _read_place(after: str) -> tuple[str, str, str, int, str]:
         return organization, template, preset, int(version), preset_id
     except ValueError as error:
         raise InvalidInput.field("after", "must be the `next` of the page before") from error
+
+
+class LintReport(Payload):
+    """A claim of one ready prebuild, planned with made-up inputs and not applied."""
+
+    preset: str
+    preset_id: UUID
+    workspace_id: UUID
+    """The prebuild that was looked at."""
+    replacements: list[Replacement] = Field(default_factory=list)

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InventoryItem, Progress, Provision, Provisioned
-from prebuilds.provisioners.marks import MARK_FILE
+from prebuilds.provisioners.kit.marks import MARK_FILE
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "provisioner"
 if str(EXAMPLE) not in sys.path:

@@ -12,9 +12,9 @@ from temporalio.exceptions import ApplicationError, FailureError, TimeoutError
 with workflow.unsafe.imports_passed_through():
     from activities.lint import CandidateActivities, LintActivities, Linted
     from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, ProvisionerUnavailable
-    from prebuilds.linting import LintInput, LintReport
-    from prebuilds.payloads import parse_input
+    from prebuilds.payloads import LintInput, parse_input
     from prebuilds.store.lint import Candidate
+    from prebuilds.views import LintReport
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 

@@ -28,8 +28,8 @@ with workflow.unsafe.imports_passed_through():
         StopAnswer,
         parse_input,
     )
-    from prebuilds.plain_text import escape
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
+    from prebuilds.vocabulary.plain_text import escape
     from workflows.raw import as_text, asked_at, only_input, preset_ids, seconds, stop_cause
     from workflows.refusal import cause_of, refused
 

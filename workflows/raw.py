@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from prebuilds.api import InvalidInput
-from prebuilds.plain_text import escape
+from prebuilds.vocabulary.plain_text import escape
 
 NO_CAUSE = "no cause given"
 

@@ -18,10 +18,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.inventory import InventoryActivities, Look, Looked, PlaceActivities
     from prebuilds.api import InvalidInput
     from prebuilds.payloads import InventoryInput, parse_input
-    from prebuilds.plain_text import escape
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.inventory import Place
     from prebuilds.views import InventoryReport, InventoryRow, Unavailable
+    from prebuilds.vocabulary.plain_text import escape
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 

@@ -16,8 +16,8 @@ from prebuilds.bench.load import Asked, arriving, at_once, crowd, in_turn
 from prebuilds.bench.noop import noop
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimsRequest
+from prebuilds.temporal.workers import settle_heap
 from prebuilds.vocabulary import claim_workflow_id
-from prebuilds.workers import settle_heap
 
 WARM_UP = 20
 LISTED_LOOKS, LISTED_PAUSE_S = 100, 0.1

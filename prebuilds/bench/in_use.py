@@ -23,8 +23,8 @@ from prebuilds.bench.figures import Report
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.noop import noop_process, noop_worker
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
+from prebuilds.temporal.connecting import connect
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from temporalio import workflow
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from prebuilds.connecting import connect, start_short
+from prebuilds.embedded import CLAIM_POLLERS, CLAIM_SLOTS
 from prebuilds.stack.child import dying_with_parent
-from prebuilds.workers import CLAIM_POLLERS, CLAIM_SLOTS, settle_heap, worker_on
+from prebuilds.temporal.connecting import connect, start_short
+from prebuilds.temporal.workers import settle_heap, worker_on
 
 START_TIMEOUT_S = 30.0
 READY = b"serving\n"

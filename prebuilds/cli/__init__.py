@@ -54,8 +54,8 @@ def _lost(error: Exception) -> str | None:
     """What to tell of an error when it means that Temporal or the database is away."""
     from temporalio.service import RPCError, RPCStatusCode
 
-    from prebuilds.connecting import START_TEMPORAL, is_failed_connect
     from prebuilds.store.engine import is_lost
+    from prebuilds.temporal.connecting import START_TEMPORAL, is_failed_connect
 
     if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
         return f"{error.message.rstrip('.')}; {START_TEMPORAL}"
@@ -68,13 +68,13 @@ def _lost(error: Exception) -> str | None:
 
 def main() -> None:
     from prebuilds.cli.ending import flush_all
-    from prebuilds.undumpable import close_to_others
+    from prebuilds.telemetry.undumpable import close_to_others
 
     close_to_others()  # first: the environment may hold the database's password, and `dev` runs beside workspaces
     try:
         code = run(sys.argv[1:])
     except Exception as error:
-        from prebuilds.logs import print_uncaught
+        from prebuilds.telemetry.logs import print_uncaught
 
         print_uncaught(type(error), error, error.__traceback__)
         code = REFUSED

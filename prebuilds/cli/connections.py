@@ -22,7 +22,7 @@ async def database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngine]:
         StackUnreachable: It does not; says where it looked and what to do.
         WrongDeployment: It is of another deployment than PREBUILDS_DEPLOYMENT names.
     """
-    from prebuilds.deployment import check_database
+    from prebuilds.background.deployment import check_database
     from prebuilds.settings import database_url, load_settings
     from prebuilds.store.engine import check_reachable, create_engine
     from prebuilds.store.migrate import check_schema
@@ -52,12 +52,12 @@ async def operations() -> AsyncIterator[Operations]:
         StackUnreachable: The database does not answer, or is not bound to the namespace yet.
         WrongDeployment: The database and the namespace do not belong together.
     """
+    from prebuilds.background.deployment import check_deployment
+    from prebuilds.background.dispatch import Dispatcher
     from prebuilds.cli.first_use import CheckedAtFirstUse
-    from prebuilds.connecting import connect
-    from prebuilds.deployment import check_deployment
-    from prebuilds.dispatch import Dispatcher
     from prebuilds.operations import Operations
     from prebuilds.settings import database_url, load_settings, temporal_address
+    from prebuilds.temporal.connecting import connect
 
     settings = load_settings()
     async with database() as engine:
@@ -80,9 +80,9 @@ async def whole_stack() -> AsyncIterator[AsyncEngine]:
         StackUnreachable: One of them does not answer, or they are not bound to each other yet.
         WrongDeployment: They do not belong together.
     """
-    from prebuilds.connecting import connect
-    from prebuilds.deployment import check_deployment
+    from prebuilds.background.deployment import check_deployment
     from prebuilds.settings import database_url, load_settings, temporal_address
+    from prebuilds.temporal.connecting import connect
 
     settings = load_settings()
     async with database() as engine:

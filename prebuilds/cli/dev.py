@@ -42,11 +42,11 @@ def dev() -> None:
 
 async def _dev() -> None:
     from prebuilds import provisioners
-    from prebuilds.logs import configure_logging
     from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
     from prebuilds.stack.preparing import set_up
+    from prebuilds.telemetry.logs import configure_logging
 
     configure_logging()
     settings = load_settings()
@@ -122,11 +122,11 @@ async def _everything_answers(address: str, database_url: str) -> None:
     """Return once every queue has a worker and the loop has run its first pass; says when that takes long."""
     from temporalio.service import RPCError
 
-    from prebuilds.connecting import connect, is_failed_connect
-    from prebuilds.queues import queues_without_pollers
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.control import read_control
     from prebuilds.store.engine import create_engine, is_lost
+    from prebuilds.temporal.connecting import connect, is_failed_connect
+    from prebuilds.temporal.queues import queues_without_pollers
     from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
 
     client = await connect(address, lazy=True)

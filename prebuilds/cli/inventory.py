@@ -43,8 +43,8 @@ async def _report(client: Client, fix: bool) -> InventoryReport:
     from temporalio.service import RPCError
 
     from prebuilds.api import StackUnreachable
-    from prebuilds.connecting import error_of
-    from prebuilds.relay import start_inventory
+    from prebuilds.background.relay import start_inventory
+    from prebuilds.temporal.connecting import error_of
     from prebuilds.views import InventoryReport
 
     for _ in range(RUNS_MAX):

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from prebuilds.passwords import mask
-from prebuilds.plain_text import LINES, escape
+from prebuilds.vocabulary.passwords import mask
+from prebuilds.vocabulary.plain_text import LINES, escape
 
 AS_JSON = False
 """Set once by `run`, from `--json` anywhere on the command line."""

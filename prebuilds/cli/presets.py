@@ -86,7 +86,7 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
     """Plan a claim of a ready prebuild, and apply nothing: does it replace resources? Then the exit code is 1."""
 
     async def go() -> None:
-        from prebuilds.linting import ClaimWouldReplace
+        from prebuilds.api import ClaimWouldReplace
 
         client = await prebuilds_client()
         with progress("planning a claim"):

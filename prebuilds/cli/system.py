@@ -14,12 +14,12 @@ from prebuilds.api import InvalidInput, PrebuildsError, StackUnreachable
 from prebuilds.cli.connections import database, operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import ago, as_json, document, one_line, progress, say, say_line, table
-from prebuilds.plain_text import escape
+from prebuilds.vocabulary.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from prebuilds.deployment import Bound
+    from prebuilds.background.deployment import Bound
     from prebuilds.operations import Operations
     from prebuilds.views import LoopStatus, PresetRow
 
@@ -100,10 +100,10 @@ def init(
 async def _bind(adopt: bool) -> tuple[str, Bound]:
     from temporalio.service import RPCError
 
-    from prebuilds.connecting import connect, unanswered
-    from prebuilds.deployment import bind_deployment
-    from prebuilds.search_attributes import register
+    from prebuilds.background.deployment import bind_deployment
     from prebuilds.settings import database_url, load_settings, temporal_address
+    from prebuilds.temporal.connecting import connect, unanswered
+    from prebuilds.temporal.search_attributes import register
 
     settings = load_settings()
     async with database() as engine:
@@ -116,7 +116,7 @@ async def _bind(adopt: bool) -> tuple[str, Bound]:
 
 
 def _bound_in_words(bound: Bound) -> list[str]:
-    from prebuilds.binding import Fit
+    from prebuilds.temporal.binding import Fit
 
     lines = [f"deployment: {bound.deployment_id}"]
     if bound.fit is Fit.UNKNOWN:

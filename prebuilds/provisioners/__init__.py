@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import InvalidSource, Provisioner
-from prebuilds.provisioners.process import ProcessProvisioner
-from prebuilds.provisioners.process_log import TRIM_INTERVAL_S
+from prebuilds.provisioners.kit import processes
+from prebuilds.provisioners.process.driver import ProcessProvisioner
+from prebuilds.provisioners.process.log import TRIM_INTERVAL_S
 
 GROUP = "prebuilds.provisioners"
 
@@ -74,4 +74,4 @@ async def trim_logs(state_dir: Path, deployment_id: UUID) -> None:
 
 def reap() -> None:
     """Let go of workspaces that this process has started, and that have ended by another's hand."""
-    process_host.reap()
+    processes.reap()

@@ -20,10 +20,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError
-from prebuilds.owners import owner_slug
 from prebuilds.payloads import Replacement
-from prebuilds.plain_text import escape_all
 from prebuilds.vocabulary import Escaped
+from prebuilds.vocabulary.owners import owner_slug
+from prebuilds.vocabulary.plain_text import escape_all
 
 
 class StaleBuild(PrebuildsError):

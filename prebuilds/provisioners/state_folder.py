@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import PrebuildsError
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.provisioners.host import FILE_MODE, make_state_dir
+from prebuilds.provisioners.kit.host import FILE_MODE, make_state_dir
 
 DEPLOYMENT_FILE = "deployment.json"
 LOCK_FILE = "worker.lock"

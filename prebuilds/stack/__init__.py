@@ -23,15 +23,15 @@ from typing import Any, Self
 from uuid import UUID
 
 from prebuilds.api import StackUnreachable
-from prebuilds.connecting import connect
-from prebuilds.provisioners.host import make_state_dir
-from prebuilds.provisioners.process_host import start_of
-from prebuilds.search_attributes import register
+from prebuilds.provisioners.kit.host import make_state_dir
+from prebuilds.provisioners.kit.processes import start_of
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
-from prebuilds.stack_file import STACK_FILE
 from prebuilds.store.engine import is_lost
+from prebuilds.temporal.connecting import connect
+from prebuilds.temporal.search_attributes import register
+from prebuilds.temporal.stack_file import STACK_FILE
 
 logger = logging.getLogger(__name__)
 

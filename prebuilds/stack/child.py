@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from prebuilds.provisioners.process_host import start_of
+from prebuilds.provisioners.kit.processes import start_of
 
 LOG_LINE_MAX = 400
 LOG_MODE = 0o600

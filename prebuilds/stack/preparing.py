@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from prebuilds.connecting import connect
-from prebuilds.deployment import Bound, bind_deployment, check_database
+from prebuilds.background.deployment import Bound, bind_deployment, check_database
 from prebuilds.settings import load_settings
 from prebuilds.store.engine import create_engine
 from prebuilds.store.migrate import migrate
+from prebuilds.temporal.connecting import connect
 
 NAMESPACE = "default"
 """The dev server's own; its workers use it whatever the environment says."""

@@ -17,8 +17,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from prebuilds.api import StackUnreachable
-from prebuilds.search_attributes import KEYWORDS
 from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public_environment, start_child
+from prebuilds.temporal.search_attributes import KEYWORDS
 
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0

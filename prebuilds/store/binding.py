@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.binding import DatabaseSide, NamespaceSide
 from prebuilds.store.events import record_event
+from prebuilds.temporal.binding import DatabaseSide, NamespaceSide
 
 READ = text("SELECT deployment_id, temporal_namespace_id, temporal_namespace FROM settings")
 # Only over what was read before, so that of two `init`s that bind this database at once one finds itself late.

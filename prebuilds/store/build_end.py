@@ -11,7 +11,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.plain_text import LINES, escape
 from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
@@ -21,6 +20,7 @@ from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.pool import cancel_creations_of_invalid
 from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
+from prebuilds.vocabulary.plain_text import LINES, escape
 
 # Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
 LOCK_PRESET = text("""

@@ -11,11 +11,11 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.owners import owner_key
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
+from prebuilds.vocabulary.owners import owner_key
 
 LOG_LIFE = timedelta(days=14)
 """After a build's end: longer than anybody asks why, and what a busy deployment can store."""

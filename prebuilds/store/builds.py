@@ -19,8 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PrebuildsError, WorkspaceNotFound
 from prebuilds.provisioners.base import Provision, StaleBuild
-from prebuilds.sealing import Sealed, key_ring
-from prebuilds.state_key import StateKeyUnusable
+from prebuilds.settings.sealing import Sealed, key_ring
+from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.claim_secrets import read_claim_secrets
 from prebuilds.vocabulary import PEOPLE_SUFFIX, PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 

@@ -20,12 +20,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
-from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, unstorable
 from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
 from prebuilds.vocabulary import MissReason
+from prebuilds.vocabulary.owners import owner_key
 
 # NO KEY UPDATE: claims in the air refer to the preset by its key, and go on. The template keeps its active version.
 LOCK_PRESET = """

@@ -11,8 +11,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.sealing import KeyRing, Sealed
-from prebuilds.state_key import StateKeyUnusable
+from prebuilds.settings.sealing import KeyRing, Sealed
+from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.engine import reaching
 
 logger = logging.getLogger(__name__)

@@ -20,14 +20,14 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from prebuilds.api import ClaimIdReused, NameTaken, PrebuildsError
-from prebuilds.owners import owner_key
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.planning.choose import PresetOffer
-from prebuilds.sealing import KeyRing
+from prebuilds.settings.sealing import KeyRing
 from prebuilds.store.claim_refusals import REFUSED, SUPERSEDED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
+from prebuilds.vocabulary.owners import owner_key
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open

@@ -10,10 +10,10 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.plain_text import escape
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary.plain_text import escape
 
 PASSES_KEPT = 10_000
 """About two days at the usual interval: enough to answer what happened last night."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
-from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
+from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.plain_text import LINES, escape, escape_all
 from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import Note
 from prebuilds.vocabulary import PREBUILDS_USER
+from prebuilds.vocabulary.plain_text import LINES, escape, escape_all
 
 RECORD_EVENT = text("""
     INSERT INTO events (kind, actor, preset_id, workspace_id, build_id, claim_id, data)

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.owners import owner_key
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event
@@ -18,6 +17,7 @@ from prebuilds.store.retiring import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
+from prebuilds.vocabulary.owners import owner_key
 
 LIST_MAX = 10_000
 """Rows that one listing returns at most."""

@@ -14,12 +14,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, OwnerNotFound
-from prebuilds.owners import check_person, owner_key
 from prebuilds.store import templates
 from prebuilds.store.events import record_event
 from prebuilds.store.workspaces import status_word
 from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
+from prebuilds.vocabulary.owners import check_person, owner_key
 
 PEOPLE_MAX = 1000
 """Of one request."""

@@ -28,8 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.owners import OWNER_LENGTH_MAX
 from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER, PREBUILDS_USER_ID
+from prebuilds.vocabulary.owners import OWNER_LENGTH_MAX
 
 metadata = MetaData(
     naming_convention={
@@ -74,7 +74,9 @@ users = Table(
     metadata,
     _uuid("id", pk=True),
     Column("name", Text, nullable=False),
-    Column("key", Text, nullable=False),  # the name without case (`prebuilds/owners.py`): by it a user is found
+    Column(
+        "key", Text, nullable=False
+    ),  # the name without case (`prebuilds/vocabulary/owners.py`): by it a user is found
     _time("disabled_at"),
     _time("created_at", null=False),
     UniqueConstraint("key"),
@@ -304,7 +306,7 @@ claim_secrets = Table(
     "claim_secrets",
     metadata,
     _uuid("workspace_id", "workspaces.id", pk=True),
-    Column("sealed", JSONB, nullable=False),  # as `prebuilds/sealing.py` has it
+    Column("sealed", JSONB, nullable=False),  # as `prebuilds/settings/sealing.py` has it
 )
 
 claims = Table(

@@ -16,8 +16,8 @@ from uuid import UUID, uuid4, uuid5
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prebuilds.owners import owner_key
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent, preset_id
+from prebuilds.vocabulary.owners import owner_key
 
 APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
 

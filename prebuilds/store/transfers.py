@@ -14,9 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, WorkspaceNotFound
-from prebuilds.owners import check_person, owner_key, same_owner
 from prebuilds.payloads import parse_workspace_path
-from prebuilds.plain_text import check_plain
 from prebuilds.store.actions import read_lives, record_asked_build
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.claims import NAME_KEY
@@ -25,6 +23,8 @@ from prebuilds.store.owned import refuse_deletion, refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import TransferResult
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, check_name
+from prebuilds.vocabulary.owners import check_person, owner_key, same_owner
+from prebuilds.vocabulary.plain_text import check_plain
 
 USER = text("SELECT id, name, disabled_at FROM users WHERE key = :key")
 ENABLED = text(f"SELECT id FROM users WHERE key = :key AND disabled_at IS NULL AND id <> '{PREBUILDS_USER_ID}'")

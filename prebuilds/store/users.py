@@ -6,8 +6,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.api import InitiatorNotFound, OwnerNotFound
-from prebuilds.owners import owner_key
 from prebuilds.vocabulary import is_text
+from prebuilds.vocabulary.owners import owner_key
 
 USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE key = :key)")
 

@@ -10,7 +10,6 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
-from prebuilds.owners import owner_key
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
@@ -19,6 +18,7 @@ from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.users import check_owner
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
+from prebuilds.vocabulary.owners import owner_key
 
 EVENTS_SHOWN = 50
 

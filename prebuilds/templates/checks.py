@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 from prebuilds import provisioners
 from prebuilds.api import InvalidInput
-from prebuilds.plain_text import VALUES, check_plain
 from prebuilds.planning.schedule import (
     SEARCHED_FROM,
     WINDOWS_MAX,
@@ -26,6 +25,7 @@ from prebuilds.planning.schedule import (
 )
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.templates.yaml_text import Path
+from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
 Load: TypeAlias = Callable[[str], Provisioner]
 

@@ -16,14 +16,14 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from prebuilds.api import InvalidInput
-from prebuilds.owners import Person, owner_key
 from prebuilds.payloads import Payload
-from prebuilds.plain_text import VALUES, check_plain
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries
 from prebuilds.templates.yaml_text import Path, load_yaml
 from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
+from prebuilds.vocabulary.owners import Person, owner_key
+from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""

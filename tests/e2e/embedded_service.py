@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 
-from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
+from prebuilds.temporal.connecting import connect
 
 
 async def main(database_url: str, preset: str, number: int) -> None:

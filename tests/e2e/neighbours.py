@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
-from prebuilds.provisioners.host import host_id
-from prebuilds.provisioners.process import ProcessProvisioner
-from prebuilds.provisioners.terraform_folder import Record, TerraformFolders
+from prebuilds.provisioners.kit.host import host_id
+from prebuilds.provisioners.process.driver import ProcessProvisioner
+from prebuilds.provisioners.terraform.folder import Record, TerraformFolders
 from prebuilds.stack.postgres import EmbeddedPostgres
-from prebuilds.undumpable import close_to_others
+from prebuilds.telemetry.undumpable import close_to_others
 from tests.e2e.process_steps import driver_in, log
 from tests.e2e.provisions import later, wanted
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
-from prebuilds.provisioners import process_host
-from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process.driver import ProcessProvisioner
 from tests.e2e.provisions import wanted
 from tests.identities import DEPLOYMENT, knowing
 

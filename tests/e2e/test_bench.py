@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from prebuilds.connecting import connect
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 from tests.e2e.dev_stack import DevStack, until
 
 COUNTS = {

@@ -19,13 +19,11 @@ from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds import binding, deployment
 from prebuilds.api import StackUnreachable, WrongDeployment
-from prebuilds.binding import Fit, read_namespace
+from prebuilds.background import deployment
+from prebuilds.background.deployment import bind_deployment, check_deployment, watch_deployment
 from prebuilds.cli.first_use import CheckedAtFirstUse
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
-from prebuilds.deployment import bind_deployment, check_deployment, watch_deployment
 from prebuilds.embedded import claims_worker
 from prebuilds.settings import Settings
 from prebuilds.stack import Stack
@@ -33,6 +31,9 @@ from prebuilds.stack.preparing import set_up
 from prebuilds.store.control import read_control, record_start
 from prebuilds.store.engine import create_engine
 from prebuilds.store.identity import read_identity
+from prebuilds.temporal import binding
+from prebuilds.temporal.binding import Fit, read_namespace
+from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 from tests.conftest import create_database, database_at, drop_database
 from tests.e2e.dev_stack import DevStack, Said

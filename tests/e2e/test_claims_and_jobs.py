@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
-from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.relay import Relay
 from prebuilds.payloads import ClaimResult
-from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.control import record_start
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 from tests.e2e.dev_stack import DevStack, frozen, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}

@@ -19,9 +19,9 @@ import pytest
 from prebuilds.conformance.examine import CHECKS
 from prebuilds.conformance.subject import Subject
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.container import ContainerProvisioner
-from prebuilds.provisioners.process import ProcessProvisioner
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.process.driver import ProcessProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.e2e.podman import IMAGE, podman_engine
 from tests.identities import DEPLOYMENT, WHO
 

@@ -14,15 +14,16 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from prebuilds import doctor, examination, fairness, queues
-from prebuilds.connecting import connect
-from prebuilds.deployment import bind_deployment
-from prebuilds.doctor import examine
-from prebuilds.fairness import WORKFLOW_TYPE, try_fairness
-from prebuilds.queues import queue_warnings
+from prebuilds import doctor
+from prebuilds.background.deployment import bind_deployment
+from prebuilds.doctor import examination, examine, fairness
+from prebuilds.doctor.fairness import WORKFLOW_TYPE, try_fairness
 from prebuilds.settings import Settings
 from prebuilds.store.control import record_start
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal import queues
+from prebuilds.temporal.connecting import connect
+from prebuilds.temporal.queues import queue_warnings
 from tests.e2e.dev_stack import DevStack, Said, until
 from tests.workflow.conftest import binary
 

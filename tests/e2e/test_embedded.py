@@ -17,10 +17,10 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from prebuilds.api import NameTaken, StackUnreachable
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimResult, ClaimsRequest, ClaimsResult
 from prebuilds.settings import Settings
+from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import claim_workflow_id
 from tests.e2e.dev_stack import DevStack
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from prebuilds.provisioners.process_folder import Folders, Launch, Record
+from prebuilds.provisioners.kit.folders import Folders
+from prebuilds.provisioners.process.folder import Launch, Record
 from prebuilds.store.engine import create_engine
 from tests.e2e.dev_stack import DevStack, until
 from tests.rows import do

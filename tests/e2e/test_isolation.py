@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.process_ids import find_program_for_others
+from prebuilds.provisioners.process.ids import find_program_for_others
 
 SOMEBODY = 54321
 AS_SOMEBODY = (

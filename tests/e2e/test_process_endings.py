@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.kit import processes
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process.driver import ProcessProvisioner
 from tests.e2e.process_steps import SLEEP, driver_in, log, running
 from tests.e2e.provisions import later, wanted
 
@@ -165,7 +166,7 @@ async def test_an_end_that_was_cut_short_is_made_whole(
     made = (await driver.apply(build, log)).resources
     left = psutil.Process(int((Path(made["folder"]) / "up").read_text()))
 
-    def cut(_: process_host.Found) -> list[process_host.Found]:
+    def cut(_: processes.Found) -> list[processes.Found]:
         raise RuntimeError("the worker is killed here, when the command has obeyed")
 
     try:
@@ -192,10 +193,10 @@ async def test_a_group_of_a_recycled_number_is_left_alone(driver: ProcessProvisi
         record = json.loads(record_file.read_text())
         record_file.write_text(json.dumps(record | {"pid": other.pid, "started": "before it"}))
         await driver.destroy(later(build), log)
-        assert process_host.is_alive(other)
+        assert processes.is_alive(other)
         assert not psutil.pid_exists(made.resources["pid"]), "found by its tag"
     finally:
-        process_host.send(other, signal.SIGKILL)
+        processes.send(other, signal.SIGKILL)
 
 
 async def test_what_is_forked_after_a_look_is_ended_too(
@@ -205,7 +206,7 @@ async def test_what_is_forked_after_a_look_is_ended_too(
     made = await driver.apply(build, log)
     look, forked = process_host.find_tagged, []
 
-    def fork_after(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, process_host.Found]]:
+    def fork_after(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, processes.Found]]:
         found = look(host, workspace_id)
         if len(forked) < 2:
             env = {process_host.HOST_TAG: host, process_host.WORKSPACE_TAG: str(build.workspace_id)}
@@ -217,7 +218,7 @@ async def test_what_is_forked_after_a_look_is_ended_too(
     with monkeypatch.context() as patched:
         patched.setattr(process_host, "find_tagged", fork_after)
         await driver.stop(later(build), log)
-    assert [process_host.is_alive(found) for found in forked] == [False, False]
+    assert [processes.is_alive(found) for found in forked] == [False, False]
 
 
 async def test_what_cannot_be_ended_is_no_success(driver: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process.driver import ProcessProvisioner
 from tests.e2e.process_steps import SLEEP, driver_in, log, running
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import InvalidSource, StaleBuild
-from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process.driver import ProcessProvisioner
 from tests.e2e.process_steps import SERVE, SLEEP, driver_in, log, running
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT

@@ -12,11 +12,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds import provisioners
-from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher
-from prebuilds.probing import Prober
-from prebuilds.provisioners.host import host_id
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.probing import Prober
+from prebuilds.provisioners.kit.host import host_id
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 from tests.e2e.dev_stack import DevStack, frozen, until
 
 QUICK = {"command": ["sleep", "infinity"], "ready": None}

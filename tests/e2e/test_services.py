@@ -23,8 +23,8 @@ from prebuilds.api import (
     WorkspaceNotFound,
 )
 from prebuilds.client import PrebuildsClient
+from prebuilds.operations.reconciler import DisabledClaimer, TemporalClaimer, TemporalOrchestrator
 from prebuilds.payloads import Replacement
-from prebuilds.reconciler import DisabledClaimer, TemporalClaimer, TemporalOrchestrator
 from prebuilds.store.engine import create_engine
 from prebuilds.store.snapshots import snapshot_transaction
 from tests.e2e.dev_stack import DevStack, until

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from prebuilds.provisioners import terraform_mark, terraform_run
-from prebuilds.provisioners.process_host import is_alive
-from prebuilds.provisioners.terraform_mark import COMMON, end_orphan, found_by
-from prebuilds.provisioners.terraform_run import Terraform
+from prebuilds.provisioners.kit.processes import is_alive
+from prebuilds.provisioners.terraform import mark as terraform_mark
+from prebuilds.provisioners.terraform import run as terraform_run
+from prebuilds.provisioners.terraform.mark import COMMON, end_orphan, found_by
+from prebuilds.provisioners.terraform.run import Terraform
 
 # It ends when it may, however often it is interrupted, and then writes its state.
 PATIENT = """#!/bin/sh

@@ -20,11 +20,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.inventory import InventoryActivities, Look
 from prebuilds import provisioners
-from prebuilds.connecting import connect
-from prebuilds.dispatch import Dispatcher
-from prebuilds.probing import Prober
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.probing import Prober
 from prebuilds.store import inventory
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import build_id_of
 from tests.e2e.dev_stack import DevStack, until
 from tests.kill_steps.things import Processes

@@ -19,7 +19,7 @@ from aiodocker.containers import DockerContainers
 from aiodocker.volumes import DockerVolumes
 
 from prebuilds.provisioners.base import Progress, Provision, Provisioner
-from prebuilds.provisioners.container_engine import Engine
+from prebuilds.provisioners.container.engine import Engine
 
 EVENTS = (
     *("os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.kill", "os.killpg"),

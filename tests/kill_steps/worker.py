@@ -18,7 +18,7 @@ from uuid import UUID
 import worker
 from prebuilds import provisioners
 from prebuilds.provisioners.base import Provisioner
-from prebuilds.workers import worker_on
+from prebuilds.temporal.workers import worker_on
 from tests.kill_steps.steps import Steps
 
 

@@ -30,11 +30,11 @@ from temporalio.client import WorkflowFailureError
 from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
 from prebuilds.bench.filling import Pools
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect, described
 from prebuilds.payloads import ClaimRequest, ClaimsRequest
 from prebuilds.stack import Stack
 from prebuilds.stack.preparing import set_up
 from prebuilds.store.engine import create_engine
+from prebuilds.temporal.connecting import connect, described
 from prebuilds.vocabulary import claim_workflow_id
 from tests.late.link import Link
 

@@ -8,9 +8,9 @@ import json
 import sys
 
 from prebuilds.api import PrebuildsError
-from prebuilds.connecting import connect
 from prebuilds.embedded import claims_worker
 from prebuilds.payloads import ClaimRequest
+from prebuilds.temporal.connecting import connect
 
 
 def tell(line: str) -> None:

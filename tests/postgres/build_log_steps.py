@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.builds import BuildOutcome
 from activities.provisioning import ProvisioningActivities
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
 from prebuilds.store.build_logs import read_log

@@ -17,10 +17,10 @@ from temporalio.testing import ActivityEnvironment
 from activities.builds import BuildOutcome
 from activities.inventory import InventoryActivities, Look
 from activities.provisioning import ProvisioningActivities
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.host import host_id
-from prebuilds.provisioners.process import ProcessProvisioner
+from prebuilds.provisioners.kit.host import host_id
+from prebuilds.provisioners.process.driver import ProcessProvisioner
 from prebuilds.settings import Orphans
 from prebuilds.store.inventory import REMOVAL_NUMBER, Place
 from prebuilds.views import InventoryRow

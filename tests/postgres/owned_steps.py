@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.sealing import key_ring
+from prebuilds.settings.sealing import key_ring
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_secrets import read_claim_secrets

@@ -18,7 +18,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.claims import ClaimActivities, Told
 from prebuilds.api import PrebuildsError
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun, ClaimsResult
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules

@@ -15,9 +15,9 @@ from temporalio.client import Client
 from activities import build_log
 from activities.build_log import LINE_CHARS_MAX, LINES_MAX, BuildLog
 from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.relay import Relay
 from prebuilds.provisioners.base import Progress, Provision
-from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store import build_logs
 from prebuilds.store.build_logs import Position, find_logged_builds, read_log

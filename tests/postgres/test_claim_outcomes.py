@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import CLAIM_ID_BYTES_MAX, ClaimResult
 from prebuilds.planning.rules import Rules
 from prebuilds.store.actions import take_due_actions

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.relay import Relay
 from prebuilds.payloads import ClaimPlace, ClaimResult
-from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.claim_queue import take_unattended, withdraw
 from prebuilds.store.claims import ClaimStore

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused
 from prebuilds.payloads import ClaimQueued, ClaimRequest
-from prebuilds.sealing import parse_ring
-from prebuilds.state_key import StateKeyUnusable
+from prebuilds.settings.sealing import parse_ring
+from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.builds import SecretsUnreadable, begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget

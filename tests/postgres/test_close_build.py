@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
 from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
-from prebuilds.metrics import METRICS
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_end import end_build
@@ -22,6 +21,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.replacements import record_replacements
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset

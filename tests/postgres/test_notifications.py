@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.notifying import Notifier
+from prebuilds.background.notifying import Notifier
 from prebuilds.payloads import Replacement
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds import probing
 from prebuilds.api import ProvisionerUnavailable
-from prebuilds.dispatch import Dispatcher
-from prebuilds.probing import Prober
+from prebuilds.background import probing
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.probing import Prober
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import PROVISIONER_QUEUE
 from tests.builders import make_preset

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds.dispatch import Dispatcher
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.relay import Relay
+from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.payloads import OperatorRequest, ReleasedClaims
 from prebuilds.planning.plan import plan_preset
-from prebuilds.relay import Relay
 from prebuilds.settings import Settings
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build
@@ -26,7 +27,6 @@ from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, build_id_of, build_workflow_id
-from prebuilds.workspace_operations import WorkspaceOperations
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import (

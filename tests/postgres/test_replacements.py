@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.metrics import METRICS
 from prebuilds.payloads import Replacement
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.postgres.build_log_steps import Telling, log_of, run, telling
 from tests.postgres.owned_steps import claimed

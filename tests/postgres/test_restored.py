@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import DatabaseRestored
+from prebuilds.background.witness import HostWitness
 from prebuilds.payloads import Seen
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store import history as store_history
@@ -22,7 +23,6 @@ from prebuilds.store.pool import create_prebuilds, delete_prebuilds
 from prebuilds.store.restoring import restored
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import show_workspace
-from prebuilds.witness import HostWitness
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, snapshot_of
 from tests.rows import do, events, one

@@ -12,11 +12,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 import worker
-from prebuilds import deployment, embedded, workers
+from prebuilds import embedded
 from prebuilds.api import StackUnreachable
-from prebuilds.binding import Fit
+from prebuilds.background import deployment
 from prebuilds.cli.connections import database
 from prebuilds.settings import load_settings
+from prebuilds.temporal import workers
+from prebuilds.temporal.binding import Fit
 
 MESSAGES_MAX = 200
 """A start sends some twenty."""
@@ -76,7 +78,7 @@ async def start_command(url: str) -> None:
 
 async def nothing(*_: Any, **__: Any) -> Any:
     """A client that is never asked: what it would run is left out."""
-    from prebuilds.connecting import connect
+    from prebuilds.temporal.connecting import connect
 
     return await connect("127.0.0.1:1", lazy=True)
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
 from prebuilds.payloads import ClaimsRequest
+from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import OnEmpty
 from tests.e2e.dev_stack import DevStack, until
 

@@ -7,7 +7,8 @@ from uuid import UUID
 import pytest
 
 from prebuilds.api import InvalidInput, StackUnreachable, WrongDeployment
-from prebuilds.binding import (
+from prebuilds.store.engine import database_named
+from prebuilds.temporal.binding import (
     KEY,
     DatabaseSide,
     Fit,
@@ -17,8 +18,7 @@ from prebuilds.binding import (
     require_expected,
     require_fit,
 )
-from prebuilds.stack_file import expected_deployment
-from prebuilds.store.engine import database_named
+from prebuilds.temporal.stack_file import expected_deployment
 
 OURS, THEIRS = UUID(int=1), UUID(int=2)
 MINE, OTHERS, BOTH = {OURS: "db/ours"}, {THEIRS: "db/theirs"}, {OURS: "db/ours", THEIRS: "db/theirs"}

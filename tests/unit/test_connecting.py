@@ -6,7 +6,7 @@ import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput, PrebuildsError, StackUnreachable
-from prebuilds.connecting import SearchAttributes, unanswered
+from prebuilds.temporal.connecting import SearchAttributes, unanswered
 
 INVALID = RPCStatusCode.INVALID_ARGUMENT
 

@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestServer
 
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.container import ContainerProvisioner
-from prebuilds.provisioners.masking import MASK
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.kit.masking import MASK
 from tests.identities import DEPLOYMENT, WHO
 
 SECRET = "hunter22"

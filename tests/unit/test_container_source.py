@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.container_engine import Engines
-from prebuilds.provisioners.container_source import parse_source
-from prebuilds.provisioners.container_spec import SPEC_LABEL, Spec, resolve
+from prebuilds.provisioners.container.engine import Engines
+from prebuilds.provisioners.container.source import parse_source
+from prebuilds.provisioners.container.spec import SPEC_LABEL, Spec, resolve
 from tests.identities import WHO
 
 WORKSPACE = UUID("00000000-0000-4000-8000-000000000001")

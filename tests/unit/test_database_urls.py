@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from prebuilds.api import StackUnreachable
 from prebuilds.cli import run
 from prebuilds.doctor import examine
-from prebuilds.logs import readable_trace
-from prebuilds.passwords import UnreadableUrl, dsn_of, hide_password, mask
 from prebuilds.settings import Settings
 from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.telemetry.logs import readable_trace
+from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 NOWHERE = "127.0.0.1:1"
 SECRET = "hunter22"

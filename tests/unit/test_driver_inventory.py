@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from prebuilds.provisioners.process import ProcessProvisioner
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.process.driver import ProcessProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.identities import DEPLOYMENT
 
 

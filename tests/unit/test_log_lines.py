@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from prebuilds.logs import FactsFormatter, print_uncaught
+from prebuilds.telemetry.logs import FactsFormatter, print_uncaught
 
 
 @pytest.fixture

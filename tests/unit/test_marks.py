@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from prebuilds.provisioners.base import OwnedByAnother, Provision
-from prebuilds.provisioners.marks import (
+from prebuilds.provisioners.kit.marks import (
     MARK_FILE,
     UNREADABLE,
     Mark,

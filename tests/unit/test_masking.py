@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from prebuilds.provisioners.masking import MASK, masker
+from prebuilds.provisioners.kit.masking import MASK, masker
 
 KEY = '-----BEGIN KEY-----\n  a\\b<c>&"d\u00e9"\n-----END KEY-----\n'
 

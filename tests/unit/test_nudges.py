@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds.dispatch import NUDGE_SPACING_S, NUDGE_WINDOW_S, NUDGED_MAX, Dispatcher
+from prebuilds.background.dispatch import NUDGE_SPACING_S, NUDGE_WINDOW_S, NUDGED_MAX, Dispatcher
 from tests.unit.skipped_time import skip_time
 
 A, B = UUID(int=1), UUID(int=2)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from prebuilds.owners import (
+from prebuilds.vocabulary import NAME_PATTERN
+from prebuilds.vocabulary.owners import (
     OWNER_LENGTH_MAX,
     check_owner_name,
     check_person,
@@ -19,7 +20,6 @@ from prebuilds.owners import (
     owner_slug,
     same_owner,
 )
-from prebuilds.vocabulary import NAME_PATTERN
 
 GOOD = [
     "alice",

@@ -13,12 +13,19 @@ from pydantic import TypeAdapter, ValidationError
 from temporalio.api.failure.v1 import Failure
 
 from prebuilds.api import InvalidInput, ProvisionFailed
-from prebuilds.converter import data_converter
-from prebuilds.linting import LintInput
-from prebuilds.payloads import ClaimId, ClaimRequest, OperatorRequest, Replacement, parse_claim_id, parse_input
-from prebuilds.plain_text import LINES, check_plain, escape, escape_all
+from prebuilds.payloads import (
+    ClaimId,
+    ClaimRequest,
+    LintInput,
+    OperatorRequest,
+    Replacement,
+    parse_claim_id,
+    parse_input,
+)
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.templates import parse_template_file
+from prebuilds.temporal.converter import data_converter
+from prebuilds.vocabulary.plain_text import LINES, check_plain, escape, escape_all
 from workflows.raw import as_text, preset_ids, stop_cause
 
 ACTING = [

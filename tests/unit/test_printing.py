@@ -13,6 +13,12 @@ from prebuilds.cli.output import document, error, progress, say_line, table
 HOSTILE = ["[red]x[/red]", "[/]", "[link=http://evil]x[/link]", ":smile:", "\x1b]8;;http://evil\x1b\\x", "a\nforged"]
 
 
+@pytest.fixture(autouse=True)
+def for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command with --json that ran before in this process has left its choice."""
+    monkeypatch.setattr(output, "AS_JSON", False)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_cell_is_shown_as_it_is(capsys: pytest.CaptureFixture[str], text: str) -> None:
     table(("NAME", "ID"), [(text, 1)], empty="")

@@ -12,24 +12,25 @@ from uuid import UUID, uuid4
 import pytest
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners import process_host
 from prebuilds.provisioners.base import StaleBuild
-from prebuilds.provisioners.container_record import Seen
-from prebuilds.provisioners.process_folder import FORGET_AFTER, LOG_END_BYTES, Folders
+from prebuilds.provisioners.container.record import Seen
+from prebuilds.provisioners.kit.folders import FORGET_AFTER
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process.folder import LOG_END_BYTES, ProcessFolders
 
 
 @pytest.fixture
-def folders(unprivileged: Path) -> Folders:
-    return Folders(unprivileged)
+def folders(unprivileged: Path) -> ProcessFolders:
+    return ProcessFolders(unprivileged)
 
 
-def made(folders: Folders, workspace_id: UUID) -> Path:
+def made(folders: ProcessFolders, workspace_id: UUID) -> Path:
     home = folders.home(workspace_id)
     home.mkdir(parents=True)
     return home
 
 
-def test_a_folder_that_its_owner_may_not_write_is_removed(folders: Folders) -> None:
+def test_a_folder_that_its_owner_may_not_write_is_removed(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     cached = made(folders, workspace_id) / "go" / "pkg" / "mod"
     cached.mkdir(parents=True)
@@ -44,7 +45,7 @@ def test_a_folder_that_its_owner_may_not_write_is_removed(folders: Folders) -> N
     assert elsewhere.stat().st_mode & 0o777 == 0o500
 
 
-def test_a_folder_that_stays_is_no_success(folders: Folders) -> None:
+def test_a_folder_that_stays_is_no_success(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     made(folders, workspace_id)
     folders.note(workspace_id, 1)
@@ -56,7 +57,7 @@ def test_a_folder_that_stays_is_no_success(folders: Folders) -> None:
         folders.root.chmod(0o755)
 
 
-def test_of_a_long_log_only_the_last_whole_lines_are_read(folders: Folders) -> None:
+def test_of_a_long_log_only_the_last_whole_lines_are_read(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     assert folders.log_end(workspace_id) == ""
     made(folders, workspace_id)
@@ -77,7 +78,7 @@ def make_old(*paths: Path) -> None:
         os.utime(path, (then, then))
 
 
-async def used(folders: Folders, build_number: int = 3) -> UUID:
+async def used(folders: ProcessFolders, build_number: int = 3) -> UUID:
     workspace_id = uuid4()
     async with folders.locked(workspace_id):
         folders.note(workspace_id, build_number)
@@ -85,7 +86,7 @@ async def used(folders: Folders, build_number: int = 3) -> UUID:
 
 
 async def test_what_is_long_gone_is_forgotten_and_nothing_else(tmp_path: Path) -> None:
-    folders = Folders(tmp_path)
+    folders = ProcessFolders(tmp_path)
     old, young, kept, elsewhere = [await used(folders) for _ in range(4)]
     held = await used(folders)
     locks, gone = folders.root / ".locks", folders.root / ".gone"
@@ -118,7 +119,7 @@ async def test_a_container_s_numbers_are_forgotten_too(tmp_path: Path) -> None:
 async def test_a_lock_that_was_removed_right_after_it_was_opened_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders, workspace_id = Folders(tmp_path), uuid4()
+    folders, workspace_id = ProcessFolders(tmp_path), uuid4()
     path = folders.root / ".locks" / str(workspace_id)
     open_path: Any = Path.open
     opened: list[Path] = []

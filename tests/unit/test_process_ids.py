@@ -11,12 +11,14 @@ from uuid import uuid4
 
 import pytest
 
-from prebuilds.provisioners import process_host, process_ids
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.confined import start_confined
-from prebuilds.provisioners.process import ProcessProvisioner
-from prebuilds.provisioners.process_ids import IsolationUnavailable, UserIds, end_user, find_isolation
-from prebuilds.user_ids import VARIABLE, parse_user_ids
+from prebuilds.provisioners.kit import processes
+from prebuilds.provisioners.kit.confined import start_confined
+from prebuilds.provisioners.process import host as process_host
+from prebuilds.provisioners.process import ids as process_ids
+from prebuilds.provisioners.process.driver import ProcessProvisioner
+from prebuilds.provisioners.process.ids import IsolationUnavailable, UserIds, end_user, find_isolation
+from prebuilds.settings.user_ids import VARIABLE, parse_user_ids
 from tests.identities import DEPLOYMENT, WHO
 
 linux_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root gives ids to others")
@@ -70,7 +72,7 @@ def test_a_program_of_a_template_never_runs_with_our_rights(tmp_path: Path) -> N
     found = process_host.spawn(
         ["/bin/sh", "-c", "echo $(/usr/bin/id -u)"], folder=Path("/"), env=env, log=log, user=100_004
     )
-    while process_host.is_alive(found):
+    while processes.is_alive(found):
         pass
     assert log.read_text().splitlines()[-1] == "100004"
     assert log.stat().st_mode & 0o777 == 0o600

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prebuilds.provisioners.process_log import read_end, trim
+from prebuilds.provisioners.process.log import read_end, trim
 
 
 def test_a_log_that_grew_too_long_keeps_its_end_and_goes_on(tmp_path: Path) -> None:

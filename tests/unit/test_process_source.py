@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.process_source import parse_source
+from prebuilds.provisioners.process.source import parse_source
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prebuilds.provisioners.process_host import Found, is_alive, spawn, start_of
+from prebuilds.provisioners.kit.processes import Found, is_alive, start_of
+from prebuilds.provisioners.process.host import spawn
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import httpx
 import pytest
 
-from prebuilds.provisioners import container_ready, readiness
+from prebuilds.provisioners.container import ready as container_ready
+from prebuilds.provisioners.kit import readiness
 
 
 @pytest.fixture

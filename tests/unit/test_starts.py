@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds import dispatch
-from prebuilds.dispatch import LINE_READ, STARTS_AT_ONCE, Dispatcher
+from prebuilds.background import dispatch
+from prebuilds.background.dispatch import LINE_READ, STARTS_AT_ONCE, Dispatcher
 from prebuilds.vocabulary import Transition, build_workflow_id
 from tests.unit.skipped_time import skip_time
 

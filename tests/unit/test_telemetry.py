@@ -12,12 +12,12 @@ SERVE = """
 import asyncio, os, urllib.request
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
-from prebuilds.metrics import METRICS, PoolGauges
+from prebuilds.telemetry.metrics import METRICS, PoolGauges
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
 from prebuilds.stack.temporal_server import free_port
-from prebuilds.telemetry import exporting
+from prebuilds.telemetry.exporting import exporting
 
 async def main():
     port, now = free_port(0), [0.0]
@@ -139,7 +139,7 @@ def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
 def test_nothing_is_loaded_while_nothing_is_exported() -> None:
     code = """
 import asyncio, sys
-from prebuilds.telemetry import exporting
+from prebuilds.telemetry.exporting import exporting
 async def main():
     async with exporting(None) as options:
         assert options == {}

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.terraform_module import Module, inputs_of, load_module
-from prebuilds.provisioners.terraform_source import parse_source
+from prebuilds.provisioners.terraform.module import Module, inputs_of, load_module
+from prebuilds.provisioners.terraform.source import parse_source
 from tests.identities import WHO
 
 MAIN = 'variable "size" {}\noutput "address" { value = "x" }\n'

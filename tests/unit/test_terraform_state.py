@@ -13,8 +13,8 @@ from cryptography.fernet import Fernet
 
 from prebuilds.api import InvalidInput, ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.terraform import endpoint_of
-from prebuilds.provisioners.terraform_state import (
+from prebuilds.provisioners.terraform.driver import endpoint_of
+from prebuilds.provisioners.terraform.state import (
     Saved,
     has_resources,
     later,
@@ -27,7 +27,7 @@ from prebuilds.provisioners.terraform_state import (
     unpack,
 )
 from prebuilds.settings import load_settings
-from prebuilds.state_key import StateKeyUnusable
+from prebuilds.settings.state_key import StateKeyUnusable
 
 THING = {"mode": "managed", "type": "terraform_data", "name": "thing", "instances": [{}]}
 

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import ctypes, resource
-from prebuilds.undumpable import close_to_others
+from prebuilds.telemetry.undumpable import close_to_others
 print(close_to_others(), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
 """
 

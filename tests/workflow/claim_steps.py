@@ -14,8 +14,8 @@ from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureEr
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Replayer
 
-from prebuilds.converter import data_converter
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimsResult
+from prebuilds.temporal.converter import data_converter
 from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces

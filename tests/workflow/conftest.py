@@ -13,7 +13,7 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from prebuilds.converter import data_converter
+from prebuilds.temporal.converter import data_converter
 
 
 def binary(name: str) -> str:

@@ -15,10 +15,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.errors import TypedErrors
 from activities.reconcile import CarriedOut, CarryOut, Work
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimsResult, Seen
 from prebuilds.planning.plan import ReconcilePlan
+from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces

@@ -16,12 +16,12 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
-from activities.errors import TypedErrors
 from activities.provisioning import UNEXPECTED_TRIES_MAX, ProvisioningActivities
 from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult
 from prebuilds.provisioners.base import Locality, Progress, Provision
 from prebuilds.store.build_end import end_build
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, build_id_of, build_workflow_id
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds

@@ -16,13 +16,13 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from activities.errors import TypedErrors
 from prebuilds import client as client_module
 from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import SearchAttributes, reached, start_short
 from prebuilds.payloads import RequestRun
-from prebuilds.search_attributes import register
+from prebuilds.temporal.connecting import SearchAttributes, reached, start_short
+from prebuilds.temporal.search_attributes import register
+from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 from workflows.operator_request import OperatorRequest
 

@@ -18,13 +18,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from prebuilds import claiming
 from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
-from prebuilds.connecting import connect
+from prebuilds.client import claims as claiming
 from prebuilds.embedded import _ClientBeside
 from prebuilds.payloads import ClaimsRequest, ClaimsResult, RequestRun
 from prebuilds.payloads import OperatorRequest as OperatorInput
+from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import CONTROL_QUEUE, OnEmpty, claim_workflow_id
 from tests.workflow.claim_steps import GONE, WON, kinds, later, place, queued, until_state
 from tests.workflow.fakes import FakeClaims, until

@@ -15,10 +15,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds.api import InvalidInput
-from prebuilds.connecting import connect
-from prebuilds.payload_key import PayloadKeyUnusable, parse_payload_keys
 from prebuilds.settings import load_settings
-from prebuilds.workers import worker_on
+from prebuilds.temporal.connecting import connect
+from prebuilds.temporal.payload_key import PayloadKeyUnusable, parse_payload_keys
+from prebuilds.temporal.workers import worker_on
 
 SECRET = "hunter2-51de"
 OLD, NEW = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))

@@ -17,7 +17,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.inventory import Look, Looked
-from prebuilds.relay import start_inventory
+from prebuilds.background.relay import start_inventory
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryReport, InventoryRow
 from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID

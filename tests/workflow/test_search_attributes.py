@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from prebuilds.connecting import SearchAttributes, connect, start_short
-from prebuilds.search_attributes import register
 from prebuilds.stack.temporal_server import TemporalDevServer
+from prebuilds.temporal.connecting import SearchAttributes, connect, start_short
+from prebuilds.temporal.search_attributes import register
 
 
 async def test_search_attributes_can_be_used_once_they_are_registered(

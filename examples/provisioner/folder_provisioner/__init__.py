@@ -31,7 +31,7 @@ from prebuilds.provisioners.base import (
     Provisioned,
     StaleBuild,
 )
-from prebuilds.provisioners.marks import (
+from prebuilds.provisioners.kit.marks import (
     check_mark,
     file_told_in_inventory,
     is_to_be_left,

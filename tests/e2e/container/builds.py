@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.podman import Podman, podman_engine
 from tests.e2e.provisions import wanted

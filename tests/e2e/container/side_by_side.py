@@ -16,8 +16,8 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.container import ContainerProvisioner
-from prebuilds.provisioners.container_spec import DEPLOYMENT_LABEL
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.container.spec import DEPLOYMENT_LABEL
 from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.podman import Podman, podman_engine
 from tests.e2e.provisions import later, wanted

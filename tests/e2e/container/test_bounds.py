@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, claimed, inside, log, name_of
 from tests.e2e.podman import Podman
 from tests.e2e.provisions import wanted

@@ -14,8 +14,8 @@ import yaml
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.container import ContainerProvisioner
-from prebuilds.provisioners.container_engine import Engine
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.container.engine import Engine
 from tests.e2e.container.builds import SERVE, SLEEP, Killed, Told, claimed, environment, inside, log, name_of, running
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman

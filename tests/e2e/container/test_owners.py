@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, claimed, inside, log, name_of, running
 from tests.e2e.container.side_by_side import Side, check, everything, things
 from tests.e2e.podman import IMAGE, Podman

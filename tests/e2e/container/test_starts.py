@@ -11,9 +11,9 @@ import pytest
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.container import ContainerProvisioner
-from prebuilds.provisioners.container_engine import Engine
-from prebuilds.provisioners.container_spec import Spec
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.container.engine import Engine
+from prebuilds.provisioners.container.spec import Spec
 from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Killed, Told, becomes, inside, log, name_of, running
 from tests.e2e.podman import Podman
 from tests.e2e.provisions import later, wanted

@@ -14,7 +14,7 @@ import pytest
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Locality, StaleBuild
-from prebuilds.provisioners.container import ContainerProvisioner
+from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import NEVER, SERVE, SLEEP, Told, claimed, inside, log, name_of, running
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted

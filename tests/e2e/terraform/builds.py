@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from prebuilds.provisioners.base import Provision, StaleBuild
-from prebuilds.provisioners.terraform import TerraformProvisioner
-from prebuilds.provisioners.terraform_state import resource_names, unpack
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
+from prebuilds.provisioners.terraform.state import resource_names, unpack
 from tests.identities import WHO
 
 INPUTS = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.identities import DEPLOYMENT
 
 

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import StaleBuild
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from prebuilds.store.engine import dsn_of
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.terraform.builds import IMMUTABLE, INPUTS, MUTABLE, Log, existing, later, wanted

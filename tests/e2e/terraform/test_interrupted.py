@@ -12,7 +12,7 @@ import pytest
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import StaleBuild
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.e2e.terraform.builds import (
     IMMUTABLE,
     MUTABLE,
@@ -41,7 +41,7 @@ resource "terraform_data" "slow" {{
 async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.provisioners.terraform_run.INTERRUPT_S", 60.0)  # a busy machine takes its time
+    monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 60.0)  # a busy machine takes its time
     log = Log()
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     attempt = asyncio.create_task(driver.apply(build, log))
@@ -65,7 +65,7 @@ async def test_cancelled_in_the_middle_its_state_is_saved_and_the_next_goes_on(
 async def test_one_that_is_not_done_in_time_ends_by_itself_and_the_next_waits_for_it(
     driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.provisioners.terraform_run.INTERRUPT_S", 0.0)
+    monkeypatch.setattr("prebuilds.provisioners.terraform.run.INTERRUPT_S", 0.0)
     log = Log()
     build = wanted({"main.tf": SLOW.format(folder=tmp_path)})
     attempt = asyncio.create_task(driver.apply(build, log))
@@ -96,7 +96,7 @@ async def test_an_overtaken_attempt_ends_what_it_does_and_says_so(driver: Terraf
 async def test_an_attempt_that_was_overtaken_at_its_very_end_says_so(
     driver: TerraformProvisioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.provisioners.terraform_run.POLL_S", 600.0)
+    monkeypatch.setattr("prebuilds.provisioners.terraform.run.POLL_S", 600.0)
     build = wanted(IMMUTABLE)
     with pytest.raises(StaleBuild, match="a later attempt"):
         await driver.apply(build, Refused())
@@ -117,7 +117,7 @@ SLOW_INIT = """
 import os, sys, time
 from pathlib import Path
 import psutil
-from prebuilds.provisioners.process_folder import write_whole
+from prebuilds.provisioners.kit.folders import write_whole
 first = Path('{first}')
 if first.exists():
     pid = int(first.read_text())
@@ -170,7 +170,7 @@ WORKER = """
 import asyncio, sys
 from pathlib import Path
 from prebuilds.provisioners.base import Provision
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 class Log:
     def __call__(self, line): pass
     async def save_state(self, state): pass

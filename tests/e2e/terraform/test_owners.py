@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.provisioners.terraform import TerraformProvisioner
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.e2e.terraform.builds import MUTABLE, Log, later, wanted
 from tests.identities import DEPLOYMENT
 

@@ -11,9 +11,9 @@ from cryptography.fernet import Fernet
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, StaleBuild
-from prebuilds.provisioners.process_folder import write_whole
-from prebuilds.provisioners.terraform import TerraformProvisioner
-from prebuilds.state_key import StateKeyUnusable
+from prebuilds.provisioners.kit.folders import write_whole
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
+from prebuilds.settings.state_key import StateKeyUnusable
 from tests.e2e.terraform.builds import IMMUTABLE, MUTABLE, Log, Refused, existing, later, wanted
 from tests.identities import DEPLOYMENT
 

@@ -1,0 +1,159 @@
+"""The relay: what makes up for every lost start, signal and wake, in every control worker; and the workflows of which
+there is one, the loop and the inventory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.payloads import InventoryInput, OrchestratorInput
+from prebuilds.settings import Settings
+from prebuilds.store import actions, builds, control
+from prebuilds.store.build_logs import forget_old_logs
+from prebuilds.store.claim_queue import take_unattended, withdraw
+from prebuilds.store.control import Control
+from prebuilds.store.events import forget_old_events
+from prebuilds.store.hand_over import Served, serve_all_waiters
+from prebuilds.store.inventory import take_inventory_turn
+from prebuilds.store.people import refuse_waiting
+from prebuilds.store.requests import forget_old_requests
+from prebuilds.temporal.connecting import described
+from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID, ORCHESTRATOR_ID
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_S = 2.0
+KEEP_ALIVE_INTERVAL_S = 60.0
+INVENTORY_TIMEOUT = timedelta(minutes=30)
+"""Of one comparison; hosts that are away cost a minute for every twenty of them."""
+
+
+def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput:
+    """How the loop is to run: as its operator last said, else as this deployment is configured."""
+    interval = wanted.loop_interval or settings.reconcile_interval
+    return OrchestratorInput(
+        interval_seconds=interval.total_seconds(),
+        max_parallel_presets=settings.max_parallel_presets,
+        loop_number=wanted.loop_number,
+    )
+
+
+async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, Any]:
+    """Compare what exists with what is recorded; attaches to a comparison that runs, also to one that may not fix."""
+    return await client.start_workflow(
+        "ReconcileInventory",
+        InventoryInput(fix=fix),
+        id=INVENTORY_ID,
+        task_queue=CONTROL_QUEUE,
+        execution_timeout=INVENTORY_TIMEOUT,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="Compares what exists with what is recorded",
+    )
+
+
+async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
+    """Start the loop's workflow unless it runs. Returns whether this call started it."""
+    found = await described(client, ORCHESTRATOR_ID)
+    if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
+        return False
+    await client.start_workflow(
+        "PrebuildsOrchestrator",
+        input,
+        id=ORCHESTRATOR_ID,
+        task_queue=CONTROL_QUEUE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary="Keeps every preset's pool at its desired number of prebuilds",
+    )
+    return True
+
+
+class Relay:
+    """Sweeps the outbox in every control worker, whether the loop runs, is paused or stopped."""
+
+    def __init__(self, engine: AsyncEngine, client: Client, dispatcher: Dispatcher, settings: Settings) -> None:
+        self._engine = engine
+        self._client = client
+        self._dispatcher = dispatcher
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""
+        next_keep_alive = 0.0
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                await self.sweep()
+                if clock() >= next_keep_alive:
+                    if self._settings.enabled:
+                        await self.keep_loop_alive()
+                    if await take_inventory_turn(self._engine):
+                        await start_inventory(self._client, fix=True)
+                    next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
+            except Exception as error:
+                logger.warning("The relay's sweep failed and will be repeated", extra={"error": repr(error)})
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+
+    async def sweep(self) -> Sequence[UUID]:
+        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait; clear away
+        old logs and events.
+
+        Returns:
+            The builds that it started, or started again.
+        """
+        begun = await actions.take_due_actions(self._engine)
+        self._dispatcher.start_builds(begun)
+        lost = await builds.take_due_builds(self._engine)
+        self._dispatcher.repeat_starts(lost)
+        await self._attend_queue()
+        await forget_old_logs(self._engine)
+        await forget_old_events(self._engine)
+        await forget_old_requests(self._engine)
+        return [*begun, *lost]
+
+    async def _attend_queue(self) -> None:
+        """Refuse waiters who may claim nothing any more; wake those whose signal was lost; withdraw those that nobody
+        stands behind."""
+        self._dispatcher.follow(Served(workflow_ids=await refuse_waiting(self._engine)))
+        self._dispatcher.follow(await serve_all_waiters(self._engine))
+        gone = []
+        for waiter in await take_unattended(self._engine):
+            if waiter.late or not await self._lives(waiter.workflow_id):
+                gone.append(waiter)
+            elif waiter.decided:
+                self._dispatcher.follow(Served(workflow_ids=[waiter.workflow_id]))
+        if gone and (withdrawn := await withdraw(self._engine, gone)):
+            logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
+
+    async def _lives(self, workflow_id: str) -> bool:
+        found = await described(self._client, workflow_id)
+        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
+
+    async def keep_loop_alive(self) -> bool:
+        """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
+        wanted = await control.read_control(self._engine)
+        if wanted.loop == "stopped" or await self._ended_on_purpose(since=wanted.loop_since):
+            return False
+        started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))
+        if started:
+            await control.record_start(self._engine, None)
+            logger.info("The loop was not running and is started")
+        return started
+
+    async def _ended_on_purpose(self, *, since: datetime) -> bool:
+        """A loop that completed after it was wanted was stopped, even when its worker could not write that down."""
+        found = await described(self._client, ORCHESTRATOR_ID)
+        if found is None or found.status is not WorkflowExecutionStatus.COMPLETED:
+            return False
+        return found.close_time is not None and found.close_time > since

@@ -1,0 +1,292 @@
+"""The checks of `prebuilds doctor`, each of which says what it found, or what is wrong and what to type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from prebuilds.api import InvalidInput
+from prebuilds.background.deployment import check_deployment
+from prebuilds.doctor import fairness
+from prebuilds.doctor.fairness import Fairness
+from prebuilds.provisioners.process.ids import find_isolation
+from prebuilds.settings import Settings, database_url, load_settings, temporal_address
+from prebuilds.store.builds import provisioning_queue
+from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
+from prebuilds.store.claim_secrets import check_request_key
+from prebuilds.store.control import read_control
+from prebuilds.store.engine import check_reachable, create_engine
+from prebuilds.store.identity import read_identity
+from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
+from prebuilds.store.notifications import count_failing
+from prebuilds.temporal.binding import Fit
+from prebuilds.temporal.connecting import START_TEMPORAL, connect, described
+from prebuilds.temporal.queues import queues_without_pollers
+from prebuilds.temporal.search_attributes import KEYWORDS
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
+from prebuilds.vocabulary.passwords import hide_password
+
+CHECK_TIMEOUT_S = 3.0
+CLOCK_GAP_MAX_S = 2.0
+"""Pools age by the database's clock, tasks time out by Temporal's, next starts are computed by ours."""
+OVERDUE_AFTER_INTERVALS = 3
+OVERDUE_SLACK = timedelta(seconds=60)
+"""A pass may take half a minute, and one may have failed."""
+
+START_DATABASE = "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
+UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"
+MIGRATE = "run `prebuilds migrate` as a database user that owns the schema"
+REGISTER_ATTRIBUTES = "run `prebuilds init`, or have the cluster's operator add them with type Keyword"
+REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME` for each, then `prebuilds init`"
+SEE_ISOLATION = "set PREBUILDS_PROCESS_UIDS to ids that this host has, or to none to do without"
+CORRECT_CLOCKS = "have a time service such as chrony set the clocks of this machine, the database's and Temporal's"
+SEE_WHY_NO_PASS = (
+    "see what fails in the log of `python worker.py --role control`, and what the loop waits for with "
+    f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
+)
+RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
+SAY_RESTORED = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
+HELD_NAMED_MAX = 5
+MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
+SET_STATE_KEY = "set PREBUILDS_STATE_KEY as the deployment's workers have it"
+TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
+
+
+class NotWell(Exception):
+    """A check has failed."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+
+
+class Examination:
+    """One visit: each check is a method, and keeps here what later ones use."""
+
+    engine: AsyncEngine | None = None
+    deployment_id: UUID | None = None
+    asked: dict[str, str]
+    """Check -> where it asked, for when nobody answers there."""
+    _client: Client
+    _server: ServerFacts
+    _fairness: Fairness | None = None
+
+    def __init__(self, settings: Settings | None) -> None:
+        self._given = settings
+        self.asked = {}
+
+    async def settings(self) -> str:
+        try:
+            self._settings = self._given or load_settings()
+        except InvalidInput as error:
+            raise NotWell(str(error), f"correct or unset {' and '.join(error.details)}") from error
+        return f"readable; state in {self._settings.state_dir}"
+
+    async def isolation(self) -> str:
+        found = find_isolation(self._settings.state_dir)
+        if found.ids is not None:
+            ids = f"{found.ids[0]}-{found.ids[-1]}"
+            return f"a worker of this user gives each `process` workspace a user id of its own ({ids})"
+        if found.required:
+            raise NotWell(f"no `process` workspace can start: {found.why_not}", SEE_ISOLATION)
+        reason, _, _ = found.why_not.partition(";")
+        return f"`process` workspaces share a user and can read each other's files: {reason}"
+
+    async def database(self) -> str:
+        url = database_url(self._settings)
+        where = self.asked["database"] = hide_password(url)
+        await check_reachable(url)
+        self.engine = create_engine(url, application="prebuilds-doctor", pool_size=3)
+        self._server = await read_server(self.engine)
+        found = f"PostgreSQL {self._server.version} at {where}"
+        if self._server.version_num < SERVER_VERSION_MIN:
+            raise NotWell(f"{found} is too old", UPGRADE_DATABASE)
+        return found
+
+    async def schema_version(self) -> str:
+        await check_schema(self._engine)
+        self.deployment_id = (await read_identity(self._engine)).deployment_id
+        return head_revision()
+
+    async def state_key(self) -> str:
+        return await check_request_key(self._engine, self._settings.ring)
+
+    async def temporal(self) -> str:
+        self._client = await connect(temporal_address(self._settings), lazy=True)
+        namespace = self._client.namespace
+        where = self.asked["temporal"] = self._client.service_client.config.target_host
+        try:
+            await self._client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            raise NotWell(
+                f"the server at {where} has no namespace {namespace}",
+                f"create it with `temporal operator namespace create -n {namespace}`, or set TEMPORAL_NAMESPACE",
+            ) from error
+        except RuntimeError as error:  # as a first connection fails; the reason stands innermost
+            reasons = re.findall(r'(?:message|error): "([^"]+)"', str(error))
+            raise NotWell(f"cannot reach Temporal at {where} ({(reasons or [error])[-1]})", START_TEMPORAL) from error
+        return f"namespace {namespace} at {where}"
+
+    async def deployment(self) -> str:
+        url, expected = database_url(self._settings), self._settings.deployment
+        database, namespace, fit = await check_deployment(self._engine, self._client, url, expected)
+        where = f"{database.deployment_id} at namespace {namespace.name}"
+        match fit:
+            case Fit.UNKNOWN:
+                return f"{where}; not checked whose that is: these credentials may not describe it"
+            case Fit.DATABASE_ALONE:
+                return f"{where}; recorded in the database alone, so that others are not refused there"
+            case _:
+                return where
+
+    async def search_attributes(self) -> str:
+        answer = await self._client.operator_service.list_search_attributes(
+            ListSearchAttributesRequest(namespace=self._client.namespace)
+        )
+        known = answer.custom_attributes
+        if missing := [name for name in KEYWORDS if name not in known]:
+            raise NotWell(f"not registered: {', '.join(missing)}", REGISTER_ATTRIBUTES)
+        if other := [name for name in KEYWORDS if known[name] != IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD]:
+            raise NotWell(f"not of type Keyword: {', '.join(other)}", REPLACE_ATTRIBUTES)
+        return f"{len(KEYWORDS)} registered"
+
+    async def task_queues(self) -> str:
+        workflows = {CONTROL_QUEUE: "--role control", CLAIMS_QUEUE: "--role claims"}
+        activities = {
+            provisioning_queue(queue, pool=pool, host=None): "--role provisioner"
+            + ("" if queue == PROVISIONER_QUEUE else f" --queue {queue}")
+            for queue in sorted(await provisioner_queues_in_use(self._engine))
+            for pool in (True, False)
+        }
+        unserved = await queues_without_pollers(self._client, workflows, "workflow")
+        unserved |= await queues_without_pollers(self._client, activities)
+        workers = workflows | activities
+        if unserved:
+            commands = dict.fromkeys(f"`python worker.py {workers[name]}`" for name in workers if name in unserved)
+            raise NotWell(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
+        return f"served: {', '.join(workers)}"
+
+    async def clock_skew(self) -> str:
+        gaps = {"the database": gap_s(*self._server.clock)}
+        if self._fairness is not None:
+            gaps["Temporal"] = gap_s(*self._fairness.clock)
+        wrong = [
+            f"{who} is {abs(gap):.1f} s {'ahead of' if gap > 0 else 'behind'} this machine"
+            for who, gap in gaps.items()
+            if abs(gap) > CLOCK_GAP_MAX_S
+        ]
+        if wrong:
+            raise NotWell(", ".join(wrong), CORRECT_CLOCKS)
+        return f"this machine agrees with {' and '.join(gaps)}"
+
+    async def loop(self) -> str:
+        wanted = await read_control(self._engine)
+        if not await self._loop_runs():
+            if wanted.loop == "running":
+                raise NotWell("the loop is wanted, and does not run", "start it with `prebuilds start`")
+            found = f"stopped on purpose: {wanted.stop_cause}" if wanted.loop == "stopped" else "never started"
+            return f"{found}; `prebuilds start` starts it"
+        silence = datetime.now(UTC) - max(wanted.last_pass_at or wanted.loop_since, wanted.loop_since)
+        interval = wanted.loop_interval or self._settings.reconcile_interval
+        if silence > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
+            raise NotWell(f"the loop runs, but no pass has begun for {silence.total_seconds():.0f} s", SEE_WHY_NO_PASS)
+        return "running" + (f"; paused: {wanted.paused_reason}" if wanted.paused else "")
+
+    async def _loop_runs(self) -> bool:
+        found = await described(self._client, ORCHESTRATOR_ID)
+        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
+
+    async def history(self) -> str:
+        lost = (await read_control(self._engine)).restore_found
+        if lost is not None:
+            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", SAY_RESTORED)
+        return "nothing is known that this database lacks"
+
+    async def presets(self) -> str:
+        rules = (await read_control(self._engine)).rules or self._settings.rules
+        held = await presets_held_for_good(self._engine, rules)
+        if held:
+            named = [f"{preset.path} ({preset.reason})" for preset in held[:HELD_NAMED_MAX]]
+            more = [f"{len(held) - len(named)} more"] if len(held) > len(named) else []
+            raise NotWell(
+                f"creations are held until somebody acts: {', '.join(named + more)}",
+                RESUME_PRESET.format(held[0].path) if len(held) == 1 else f"for each P: {RESUME_PRESET.format('P')}",
+            )
+        return "none is held until somebody acts"
+
+    async def notifications(self) -> str:
+        found = await count_failing(self._engine)
+        if found.failing or found.given_up:
+            told = f"{found.failing} failed and will be tried again, {found.given_up} were given up within a day"
+            raise NotWell(f"{told} ({found.error})", MEND_WEBHOOK)
+        return "none has failed"
+
+    async def fairness(self) -> str:
+        self._fairness = await fairness.try_fairness(self._client)
+        if not self._fairness.fair:
+            raise NotWell("off: builds of a big pool are served before all others'", TURN_FAIRNESS_ON)
+        return "on"
+
+    @property
+    def _engine(self) -> AsyncEngine:
+        assert self.engine is not None  # noqa: S101 - whoever uses it needs the database's check
+        return self.engine
+
+
+def gap_s(before: datetime, theirs: datetime, after: datetime) -> float:
+    """How far their clock is ahead of ours for sure, in seconds; negative when behind, 0 when it may be right.
+
+    Args:
+        before: Ours when they were asked.
+        after: Ours when their answer was there.
+    """
+    if theirs > after:
+        return (theirs - after).total_seconds()
+    return min((theirs - before).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    check: Callable[[Examination], Coroutine[Any, Any, str]]
+    """Returns what it found, or raises."""
+    remedy: str
+    """When there is no answer, or an error that nobody foresaw."""
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """Wait for these, whether they are ok or not."""
+    timeout_s: float = CHECK_TIMEOUT_S
+
+
+STEPS = (
+    Step("settings", Examination.settings, "correct the PREBUILDS_* variables"),
+    Step("isolation", Examination.isolation, SEE_ISOLATION, needs=("settings",)),
+    Step("database", Examination.database, START_DATABASE, needs=("settings",)),
+    Step("schema_version", Examination.schema_version, MIGRATE, needs=("database",)),
+    Step("state_key", Examination.state_key, SET_STATE_KEY, needs=("schema_version",)),
+    Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),
+    Step("deployment", Examination.deployment, START_TEMPORAL, needs=("schema_version", "temporal")),
+    Step("search_attributes", Examination.search_attributes, REGISTER_ATTRIBUTES, needs=("temporal",)),
+    Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("deployment",)),
+    Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
+    Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("deployment",)),
+    Step("history", Examination.history, START_DATABASE, needs=("schema_version",)),
+    Step("presets", Examination.presets, START_DATABASE, needs=("schema_version",)),
+    Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
+    Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),
+)
+"""In the report's order."""

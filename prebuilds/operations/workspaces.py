@@ -1,0 +1,143 @@
+"""What operators do with workspaces and their builds; the rest of what they do is `prebuilds/operations.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from prebuilds.api import InvalidInput, WorkspaceNotFound
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.payloads import OperatorRequest, Payload, ReleasedClaims, ReleaseResult
+from prebuilds.store import evidence, jobs, owned, transfers, workspaces
+from prebuilds.store.given_up import give_up_claims
+from prebuilds.views import (
+    CancelResult,
+    JobFilter,
+    JobRow,
+    KeepResult,
+    PruneResult,
+    TransferResult,
+    WorkspaceChange,
+    WorkspaceDetails,
+    WorkspaceRow,
+    WorkspaceSettings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceOperations:
+    """Each method is one operation. Bad input raises a typed error before anything is written."""
+
+    engine: AsyncEngine
+    client: Client
+    dispatcher: Dispatcher
+
+    async def release(self, workspace: str, by: str) -> ReleaseResult:
+        """Delete a workspace. A start of it that runs is cancelled, and awaited by the deletion."""
+        workspace_id, recorded = await workspaces.release_workspace(self.engine, workspace, by)
+        self.dispatcher.cancel_builds(recorded.canceled)
+        self.dispatcher.start_builds([recorded.id])
+        return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
+
+    async def release_claims(self, claim_ids: Sequence[str], by: str) -> ReleasedClaims:
+        """Take these claims out of the queue, and delete what they have won: nobody can come back for it."""
+        released = []
+        for workspace_id in await give_up_claims(self.engine, claim_ids, by):
+            with suppress(WorkspaceNotFound):  # it went meanwhile
+                released.append(await self.release(str(workspace_id), by))
+        return ReleasedClaims(released=released)
+
+    async def start_workspace(self, workspace: str, by: str) -> WorkspaceChange:
+        """Start a claimed workspace. It runs or is starting already: nothing changes."""
+        return self._recorded(await owned.start_workspace(self.engine, workspace, by))
+
+    async def stop_workspace(self, workspace: str, by: str) -> WorkspaceChange:
+        """Stop a claimed workspace, and keep what it has stored. Stopped or stopping already: nothing changes."""
+        return self._recorded(await owned.stop_workspace(self.engine, workspace, by))
+
+    async def retry(self, workspace: str, by: str) -> WorkspaceChange:
+        """Try a workspace's failed or cancelled build again, as it was. None has: nothing changes."""
+        return self._recorded(await owned.retry_workspace(self.engine, workspace, by))
+
+    async def set_workspace(
+        self, workspace: str, by: str, *, ttl: timedelta | None = None, autostart: str | None = None
+    ) -> WorkspaceSettings:
+        """Change a claimed workspace's ttl (zero removes it) or autostart schedule (empty or `none` removes it)."""
+        return await owned.set_workspace(self.engine, workspace, by, ttl=ttl, autostart=autostart)
+
+    async def transfer(self, workspace: str, to: str, by: str, *, name: str | None = None) -> TransferResult:
+        """Hand a claimed workspace to another owner, who is told as by a claim; it starts if it was stopped. It is
+        theirs already: nothing changes."""
+        done = await transfers.transfer_workspace(self.engine, workspace, to, by, name=name)
+        self._recorded(done)
+        return done
+
+    def _recorded(self, done: WorkspaceChange) -> WorkspaceChange:
+        if done.changed:
+            self.dispatcher.cancel_builds(done.canceled_build_ids)
+            self.dispatcher.start_builds([done.build_id])
+        return done
+
+    async def list_workspaces(
+        self, *, owner: str | None = None, preset: str | None = None, prebuilt: bool = False
+    ) -> list[WorkspaceRow]:
+        return await workspaces.list_workspaces(self.engine, owner=owner, preset=preset, prebuilt=prebuilt)
+
+    async def show_workspace(self, workspace: str) -> WorkspaceDetails:
+        return await workspaces.show_workspace(self.engine, workspace)
+
+    async def keep(self, workspace: str, by: str, *, undo: bool = False) -> KeepResult:
+        return await evidence.keep(self.engine, workspace, by, undo=undo)
+
+    async def prune(
+        self, by: str, *, failed: bool = False, stopped: bool = False, preset: str | None = None, dry_run: bool = False
+    ) -> PruneResult:
+        """Delete evidence now, while paused too, since a person asks; at least one kind must be named."""
+        if not (failed or stopped):
+            raise InvalidInput.field("filter", "give at least one of failed and stopped")
+        done = await evidence.prune(self.engine, by, failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
+        self.dispatcher.start_builds(done.build_ids)
+        return done.result
+
+    async def list_jobs(self, wanted: JobFilter) -> list[JobRow]:
+        return await jobs.list_jobs(self.engine, wanted)
+
+    async def cancel_jobs(self, wanted: JobFilter, by: str, *, dry_run: bool = False) -> CancelResult:
+        """Cancel builds; at least one filter must be given, so that nobody cancels everything by a slip."""
+        if wanted.empty:
+            raise InvalidInput.field("filter", "give at least one of initiator, status and template")
+        done = await jobs.cancel_jobs(self.engine, wanted, by, dry_run=dry_run)
+        self.dispatcher.cancel_builds(done.build_ids)
+        return done.result
+
+    async def request_of_workspace(self, request: OperatorRequest) -> Payload:
+        """Carry out what a service asked for through Temporal, of one workspace, or of what claims have won."""
+        if request.action == "release_claims":
+            return await self.release_claims(request.claim_ids, request.by)
+        if request.workspace is None:
+            raise InvalidInput.field("workspace", "is required, as owner/name or id")
+        match request.action:
+            case "release":
+                return await self.release(request.workspace, request.by)
+            case "start_workspace" | "stop_workspace" | "retry":
+                ask: Callable[[str, str], Awaitable[WorkspaceChange]] = getattr(self, request.action)
+                return await ask(request.workspace, request.by)
+            case "transfer":
+                if request.to is None:
+                    raise InvalidInput.field("to", "is required: who gets the workspace")
+                return await self.transfer(request.workspace, request.to, request.by, name=request.name)
+            case "set":
+                seconds = request.ttl_seconds
+                return await self.set_workspace(
+                    request.workspace,
+                    request.by,
+                    ttl=None if seconds is None else timedelta(seconds=seconds),
+                    autostart=request.autostart_schedule,
+                )
+            case _:
+                raise InvalidInput.field("action", f"{request.action} is nothing that is done to a workspace")

@@ -1,0 +1,69 @@
+"""The hand-over of a running container: who has it now, told by files and by a command of the template's."""
+
+from __future__ import annotations
+
+import json
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.container.engine import Engine
+from prebuilds.provisioners.container.source import OnClaim
+from prebuilds.provisioners.container.spec import container_name, values_of
+from prebuilds.provisioners.kit.masking import masker
+from prebuilds.provisioners.kit.placeholders import fill
+
+TAIL_LINES = 15
+TAIL_CHARS_MAX = 1000
+
+
+async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Provision) -> None:
+    """Tell the container its owner, by files and by its hook. At least once.
+
+    Raises:
+        ProvisionFailed: The hook failed, or did not end in time.
+    """
+    name, values = container_name(wanted.deployment_id, wanted.workspace_id), values_of(wanted)
+    files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
+    owner = fill(user or "", values, "source.user")
+    await engine.put(name, {claim.file: _told(wanted), **files}, mode=int(claim.mode, 8), user=owner)
+    if claim.exec is None:
+        return
+    words = [fill(word, values, f"source.claim.exec.{n}") for n, word in enumerate(claim.exec)]
+    timeout_s = claim.timeout.total_seconds()
+    code, output = await engine.run(name, words, env=_hook_env(claim, wanted), timeout_s=timeout_s)
+    if code != 0:
+        how = f"ended with status {code}" if code is not None else f"did not end within {timeout_s:g} s"
+        raise ProvisionFailed(f"the claim's command {how}{tail_of(output, wanted)}")
+
+
+def _told(wanted: Provision) -> str:
+    told = {
+        "workspace_id": str(wanted.workspace_id),
+        "organization": wanted.organization,
+        "owner": wanted.owner,
+        "name": wanted.name,
+        "parameters": wanted.parameters,
+        "claim_parameters": wanted.claim_parameters,
+    }
+    return json.dumps(told, indent=2) + "\n"
+
+
+def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:
+    parameters = {**wanted.parameters, **wanted.claim_parameters}
+    return {
+        "PREBUILDS_WORKSPACE_ID": str(wanted.workspace_id),
+        "PREBUILDS_OWNER": wanted.owner,
+        "PREBUILDS_OWNER_SLUG": wanted.owner_slug,
+        "PREBUILDS_NAME": wanted.name,
+        "PREBUILDS_CLAIM_FILE": claim.file,
+        **{f"PREBUILDS_PARAM_{name.upper().replace('-', '_')}": value for name, value in parameters.items()},
+    }
+
+
+def tail_of(text: str, wanted: Provision) -> str:
+    """The end of what a workspace wrote, for an error's message; empty for nothing.
+
+    Without what the claim has brought: it may have printed that, and errors are shown to operators.
+    """
+    lines = masker(wanted.claim_parameters.values())(text).strip().splitlines()[-TAIL_LINES:]
+    return "; it wrote:\n" + "\n".join(lines)[-TAIL_CHARS_MAX:] if lines else ""

@@ -1,0 +1,345 @@
+"""The `container` driver: a workspace is a container with volumes of its own, on an engine that speaks Docker's API.
+
+DOCKER_HOST says where the engine is. One name per workspace makes the same call twice one container; labels tell ours
+from other deployments', and a volume without content keeps the mark of a claim. A container is what its template
+resolves to for its owner: where a claim changes a part that only a new container can have, it is replaced, keeps its
+volumes, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+from uuid import UUID
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    OwnedByAnother,
+    Progress,
+    Provision,
+    Provisioned,
+)
+from prebuilds.provisioners.container.binds import check_links
+from prebuilds.provisioners.container.claim import hand_over, tail_of
+from prebuilds.provisioners.container.engine import Container, Engine, Engines
+from prebuilds.provisioners.container.mark import (
+    OWNER_LABEL,
+    check_labels,
+    check_owner,
+    leave_owner,
+    mark_in,
+    mark_volume,
+)
+from prebuilds.provisioners.container.masking import masked
+from prebuilds.provisioners.container.ready import is_ready
+from prebuilds.provisioners.container.record import Seen
+from prebuilds.provisioners.container.source import SMALL_SOURCE, ContainerSource, parse_source
+from prebuilds.provisioners.container.spec import (
+    BUILD_LABEL,
+    DEPLOYMENT_LABEL,
+    EPOCH_LABEL,
+    PORT_LABEL,
+    WORKSPACE_LABEL,
+    Spec,
+    container_name,
+    resolve,
+    values_of,
+)
+from prebuilds.provisioners.kit.finishing import to_the_end
+from prebuilds.provisioners.kit.marks import Mark, file_told_in_inventory, told_in_inventory
+from prebuilds.provisioners.kit.placeholders import fill
+
+POLL_S = 0.05
+POLL_MAX_S = 1.0
+LOG_TAIL_LINES = 15
+
+T = TypeVar("T")
+
+
+class ContainerProvisioner:
+    conformance_source = SMALL_SOURCE
+
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        self._deployment_id = deployment_id
+        self._engines = Engines()
+        self._seen = Seen(state_dir.absolute())
+        self.locality = Locality.HOST if self._engines.is_local else Locality.SHARED
+
+    def validate(self, source: dict[str, Any]) -> None:
+        parse_source(source)
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return True  # if nothing else, a mark
+
+    @masked
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        name = self._name(wanted.workspace_id)
+        async with self._engines.open() as engine:
+            before = await self._find(engine, wanted.workspace_id)
+            if not wanted.trial:
+                await self._check_mark(engine, wanted)
+        paths = set(_replaced(wanted))
+        if before is not None:
+            spec = resolve(parse_source(wanted.source), wanted)
+            paths.update(spec.differs_from(before.labels))
+        return [Replacement(resource=name, paths=sorted(paths))] if paths else []
+
+    @masked
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        source = parse_source(wanted.source)
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            before, mark = await self._enter(engine, wanted)
+            await leave_owner(engine, wanted, mark)
+            self._seen.keep_mark(wanted)
+            try:
+                container = await self._ensure_runs(engine, source, wanted, before, progress)
+                container = await self._wait_ready(engine, wanted)
+                if wanted.claimed and source.claim is not None:
+                    await hand_over(engine, source.claim, source.user, wanted)
+            except (ProvisionFailed, InvalidSource, OwnedByAnother, asyncio.CancelledError):
+                await to_the_end(self._undo(engine, wanted, progress))
+                raise
+        progress(f"container {container.name} is ready")
+        return self._provisioned(source, wanted, container)
+
+    @masked
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        source = parse_source(wanted.source)
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            before, mark = await self._enter(engine, wanted)
+            await leave_owner(engine, wanted, mark)
+            self._seen.keep_mark(wanted)
+            container = await self._ensure_runs(engine, source, wanted, before, progress)
+            container = await self._wait_ready(engine, wanted)
+            if source.claim is not None:
+                await hand_over(engine, source.claim, source.user, wanted)
+                container = await self._wait_ready(engine, wanted)  # its hook may have restarted what serves
+        progress(f"handed over to {wanted.owner}")
+        return self._provisioned(source, wanted, container)
+
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            container, _ = await self._enter(engine, wanted)
+            if container is not None and container.running:
+                await engine.stop(container)
+                progress(f"container {container.name} is stopped")
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
+            container, _ = await self._enter(engine, wanted)
+            if container is not None:
+                if container.running:
+                    await engine.stop(container)
+                await engine.remove(container.name)
+                progress(f"container {container.name} is removed")
+            await self._remove_volumes(engine, wanted.workspace_id)
+            self._seen.forget_mark(wanted.workspace_id)
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        async with self._engines.open() as engine:
+            container = await self._find(engine, workspace_id)
+            return container is not None and await is_ready(self._engines, engine, container)
+
+    async def inventory(self) -> list[InventoryItem]:
+        ours = {DEPLOYMENT_LABEL: str(self._deployment_id)}
+        async with self._engines.open() as engine:
+            containers, volumes = await engine.tagged(ours), await engine.volumes(ours)
+        # A volume without a container is what a crash between making the two leaves.
+        things = [(volume["Labels"], False, _time(volume.get("CreatedAt"))) for volume in volumes] + containers
+        marks = [mark_in(volume["Name"], volume["Labels"]) for volume in volumes if OWNER_LABEL in volume["Labels"]]
+        claimed = {mark.workspace_id: mark for mark in marks}
+        items: dict[UUID, InventoryItem] = {}
+        for labels, running, created_at in things:
+            workspace_id = UUID(labels[WORKSPACE_LABEL])
+            items[workspace_id] = InventoryItem(
+                workspace_id=workspace_id,
+                build_number=max(int(labels[BUILD_LABEL]), self._seen.number(workspace_id)),
+                running=running,
+                created_at=created_at,
+                epoch=_epoch(labels.get(EPOCH_LABEL)),
+                **told_in_inventory(claimed.get(workspace_id))
+                or file_told_in_inventory(self._seen.owner(workspace_id)),
+            )
+        await asyncio.to_thread(self._seen.forget_old, items)
+        return [items[workspace_id] for workspace_id in sorted(items)]
+
+    # --- One workspace, under its lock ---
+
+    def _name(self, workspace_id: UUID) -> str:
+        return container_name(self._deployment_id, workspace_id)
+
+    def _labels(self, workspace_id: UUID) -> dict[str, str]:
+        """What everything of this workspace is labelled with."""
+        return {WORKSPACE_LABEL: str(workspace_id), DEPLOYMENT_LABEL: str(self._deployment_id)}
+
+    async def _find(self, engine: Engine, workspace_id: UUID) -> Container | None:
+        """The workspace's container.
+
+        Raises:
+            OwnedByAnother: One of its name is another deployment's, or nobody knows whose.
+        """
+        name = self._name(workspace_id)
+        found = await engine.find(name)
+        if found is not None:
+            check_labels(f"container {name}", found.labels, self._labels(workspace_id))
+        return found
+
+    async def _enter(self, engine: Engine, wanted: Provision) -> tuple[Container | None, Mark | None]:
+        """What exists and the mark that it carries, once it is sure that both are this call's and no later build was
+        here."""
+        found = await self._find(engine, wanted.workspace_id)
+        mark = await self._check_mark(engine, wanted)
+        made_by = int(found.labels[BUILD_LABEL]) if found is not None else 0
+        self._seen.enter(wanted.workspace_id, wanted.build_number, made_by)
+        return found, mark
+
+    async def _check_mark(self, engine: Engine, wanted: Provision) -> Mark | None:
+        """The mark on the engine, once neither it nor this host's copy speaks against the call."""
+        self._seen.check_mark(wanted)
+        return await check_owner(engine, wanted)
+
+    async def _ensure_runs(
+        self, engine: Engine, source: ContainerSource, wanted: Provision, before: Container | None, progress: Progress
+    ) -> Container:
+        """The container that the source resolves to, running: the one there is, or a new one on the same volumes."""
+        spec = resolve(source, wanted)
+        if self._engines.is_local:
+            await asyncio.to_thread(check_links, spec.binds)
+        name = self._name(wanted.workspace_id)
+        old = before if before is not None and (paths := spec.differs_from(before.labels)) else None
+        if before is None or old is not None:
+            await _have_image(engine, source, spec.image, progress)
+        if old is not None:
+            # Kept before it is done: asked again after a crash, the plan must still tell of it.
+            await progress.save_state({"replaced": {"build": wanted.build_number, "paths": paths}})
+            progress(f"{name} has to be replaced, for {', '.join(paths)}; its volumes stay")
+            await engine.stop(old)
+        made = await to_the_end(_make(engine, name, spec, old=old, there=before))
+        if made is not before:
+            progress(f"container {name} is made from {spec.image}")
+        return made
+
+    async def _undo(self, engine: Engine, wanted: Provision, progress: Progress) -> None:
+        """After a failed start: remove what this build has made, and keep, stopped, what was there before.
+
+        Raises:
+            StaleBuild: It has ended, or a later attempt is at work, on another host: what is there is not ours to undo.
+        """
+        await progress.save_state(wanted.state or {})
+        container = await self._find(engine, wanted.workspace_id)
+        if container is not None and container.labels[BUILD_LABEL] != str(wanted.build_number):
+            await engine.stop(container)
+            return
+        if container is not None:
+            await engine.remove(container.name)
+        await self._remove_volumes(engine, wanted.workspace_id, {BUILD_LABEL: str(wanted.build_number)})
+        if await engine.volume_labels(mark_volume(wanted.deployment_id, wanted.workspace_id)) is None:
+            self._seen.forget_mark(wanted.workspace_id)
+
+    async def _remove_volumes(
+        self, engine: Engine, workspace_id: UUID, also: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        volumes = await engine.volumes({**self._labels(workspace_id), **also})
+        for volume in sorted(volumes, key=lambda one: OWNER_LABEL in one["Labels"]):  # the mark goes last
+            await engine.remove_volume(volume["Name"])
+
+    async def _wait_ready(self, engine: Engine, wanted: Provision) -> Container:
+        """Return once it serves.
+
+        Raises:
+            ProvisionFailed: It ended, or was not ready in time; with the end of its log.
+        """
+        name, pause = self._name(wanted.workspace_id), POLL_S
+        try:
+            async with asyncio.timeout(wanted.ready_timeout_s):
+                while True:
+                    container = await self._find(engine, wanted.workspace_id)
+                    if container is None:
+                        raise ProvisionFailed(f"the container {name} was removed before it was ready")
+                    if not container.running:
+                        log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES), wanted)
+                        code = container.exit_code
+                        raise ProvisionFailed(f"the container ended with status {code} before it was ready{log}")
+                    if await is_ready(self._engines, engine, container):
+                        return container
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.5, POLL_MAX_S)
+        except TimeoutError as error:
+            log = tail_of(await engine.log_tail(name, LOG_TAIL_LINES), wanted)
+            raise ProvisionFailed(f"not ready within {wanted.ready_timeout_s:g} s{log}") from error
+
+    def _provisioned(self, source: ContainerSource, wanted: Provision, container: Container) -> Provisioned:
+        host = self._engines.host_of(source.publish_on)
+        port = container.ports.get(container.labels.get(PORT_LABEL, ""))
+        values = values_of(wanted) | ({"port": str(port)} if port is not None else {})
+        shown = source.shown_address(host)
+        return Provisioned(
+            address=fill(shown, values, "source.address") if shown is not None else None,
+            resources={
+                "container": container.name,
+                "container_id": container.id[:12],
+                "ports": dict(sorted(container.ports.items())),
+                "volumes": [mount.volume for mount in source.mounts if mount.volume is not None],
+            },
+        )
+
+
+async def _have_image(engine: Engine, source: ContainerSource, image: str, progress: Progress) -> None:
+    """Pull it where the template says so.
+
+    Raises:
+        InvalidSource: There is no such image.
+    """
+    there = await engine.has_image(image)
+    if source.pull == "always" or (not there and source.pull == "missing"):
+        progress(f"pulling {image}")
+        async for line in engine.pull(image):
+            progress(f"pulling {image}: {line}")
+        there = await engine.has_image(image)
+    if not there:
+        message = f"the engine does not have the image {image}, and pull is {source.pull}"
+        raise InvalidSource(f"source.image: {message}", {"source.image": message})
+
+
+async def _make(engine: Engine, name: str, spec: Spec, *, old: Container | None, there: Container | None) -> Container:
+    """The container *there* if it is not an *old* one; else one of this spec. Started."""
+    if old is not None:
+        await engine.remove(name)
+    container = await engine.make(name, spec) if there is None or old is not None else there
+    if spec.needs_health_check and not container.has_health_check:  # not every engine tells it of an image
+        message = f"the image {spec.image} has no HEALTHCHECK"
+        raise InvalidSource(f"source.ready.healthcheck: {message}", {"source.ready.healthcheck": message})
+    if spec.runtime not in (None, container.runtime):  # Podman passes over it without a word
+        message = (
+            f"the engine runs containers by {container.runtime} and did not take {spec.runtime}; "
+            "set the runtime in the engine's own configuration, and leave it out here"
+        )
+        raise InvalidSource(f"source.runtime: {message}", {"source.runtime": message})
+    if not container.running:
+        await engine.start(name)
+    return container
+
+
+def _replaced(wanted: Provision) -> list[str]:
+    """What an earlier attempt of this very build has already replaced."""
+    done = (wanted.state or {}).get("replaced") or {}
+    return list(done["paths"]) if done.get("build") == wanted.build_number else []
+
+
+def _epoch(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _time(text: str | None) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC) if text else datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,126 @@
+"""Whose a container or a volume is, by its labels; and the mark of a claim, an empty volume that keeps labels.
+
+The labels of a container cannot change, and a claim must be remembered by the engine itself: the state folder may be
+lost, and other hosts may share the engine. So a claim leaves a volume `prebuilds-DEPLOYMENT-WORKSPACE.owner`. A
+template's own volumes have no dot in their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from prebuilds.provisioners.base import OwnedByAnother, Provision
+from prebuilds.provisioners.container.source import OUR_LABELS
+from prebuilds.provisioners.container.spec import (
+    BUILD_LABEL,
+    DEPLOYMENT_LABEL,
+    EPOCH_LABEL,
+    WORKSPACE_LABEL,
+    container_name,
+)
+from prebuilds.provisioners.kit.marks import Mark, check_deployment, check_mark, is_to_be_left, mark_of
+
+OWNER_LABEL = f"{OUR_LABELS}owner"
+CLAIM_LABEL = f"{OUR_LABELS}claim_id"
+
+
+class Volumes(Protocol):
+    """What of an engine a mark needs."""
+
+    async def make_volume(self, name: str, labels: Mapping[str, str]) -> dict[str, str]: ...
+
+    async def volume_labels(self, name: str) -> dict[str, str] | None: ...
+
+    async def remove_volume(self, name: str) -> None: ...
+
+
+def mark_volume(deployment_id: UUID, workspace_id: UUID) -> str:
+    return f"{container_name(deployment_id, workspace_id)}.owner"
+
+
+def check_labels(what: str, labels: Mapping[str, str], ours: Mapping[str, str]) -> None:
+    """Refuse what is not of the same deployment and workspace as *ours*.
+
+    Raises:
+        OwnedByAnother: Its labels name another deployment or workspace, or none.
+    """
+    check_deployment(what, labels.get(DEPLOYMENT_LABEL), UUID(ours[DEPLOYMENT_LABEL]))
+    if (theirs := labels.get(WORKSPACE_LABEL)) != ours[WORKSPACE_LABEL]:
+        raise OwnedByAnother(
+            f"{what} is labelled as the workspace {theirs}'s: it is left as it is. Remove or rename it if nobody needs "
+            "it",
+            {"what": what, "deployment": ours[DEPLOYMENT_LABEL]},
+        )
+
+
+async def check_owner(engine: Volumes, wanted: Provision) -> Mark | None:
+    """The mark of the workspace, which fits this call; None when it has none.
+
+    Raises:
+        OwnedByAnother: It does not fit.
+    """
+    name = mark_volume(wanted.deployment_id, wanted.workspace_id)
+    labels = await engine.volume_labels(name)
+    if labels is None:
+        return None
+    mark = mark_in(name, labels)
+    check_mark(_what(wanted), mark, wanted)
+    return mark
+
+
+async def leave_owner(engine: Volumes, wanted: Provision, mark: Mark | None) -> None:
+    """Leave the claim's mark, where *mark*, which is there now, is none or of the owner before a transfer.
+
+    Raises:
+        OwnedByAnother: Another claim has left its mark meanwhile.
+    """
+    if not is_to_be_left(mark, wanted):
+        return
+    name, new = mark_volume(wanted.deployment_id, wanted.workspace_id), mark_of(wanted)
+    if mark is not None:
+        await engine.remove_volume(name)
+    check_mark(_what(wanted), mark_in(name, await engine.make_volume(name, labels_of(new))), wanted)
+
+
+def labels_of(mark: Mark) -> dict[str, str]:
+    claim = {CLAIM_LABEL: mark.claim_id} if mark.claim_id is not None else {}
+    return {
+        DEPLOYMENT_LABEL: str(mark.deployment_id),
+        EPOCH_LABEL: str(mark.epoch),
+        WORKSPACE_LABEL: str(mark.workspace_id),
+        BUILD_LABEL: str(mark.build_number),
+        OWNER_LABEL: mark.owner,
+        **claim,
+    }
+
+
+def mark_in(name: str, labels: Mapping[str, str]) -> Mark:
+    """Raises:
+    OwnedByAnother: The volume of that name is no mark.
+    """
+    try:
+        return Mark.model_validate(
+            {
+                "deployment_id": labels.get(DEPLOYMENT_LABEL),
+                "epoch": labels.get(EPOCH_LABEL),
+                "workspace_id": labels.get(WORKSPACE_LABEL),
+                "build_number": labels.get(BUILD_LABEL),
+                "owner": labels.get(OWNER_LABEL),
+                "claim_id": labels.get(CLAIM_LABEL),
+            }
+        )
+    except ValidationError as error:
+        what = f"volume {name}"
+        raise OwnedByAnother(
+            f"{what} stands where the mark of a claim belongs, and is none: it is left as it is. Remove or rename it "
+            "if nobody needs it",
+            {"what": what},
+        ) from error
+
+
+def _what(wanted: Provision) -> str:
+    return f"container {container_name(wanted.deployment_id, wanted.workspace_id)}"

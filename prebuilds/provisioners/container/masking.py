@@ -1,0 +1,50 @@
+"""What a claim has brought is hidden in all that an effect tells and raises.
+
+The values of a template's placeholders come back in image names, and in the engine's own words on a mount or a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from prebuilds.api import PrebuildsError
+from prebuilds.provisioners.base import Progress, Provision
+from prebuilds.provisioners.kit.masking import masker
+
+Effect = TypeVar("Effect", bound=Callable[..., Awaitable[Any]])
+
+
+def masked(effect: Effect) -> Effect:
+    """For a driver's method that takes a `Provision`, and a `Progress` if it tells anything."""
+
+    @wraps(effect)
+    async def with_mask(driver: Any, wanted: Provision, *progress: Progress) -> Any:
+        mask = masker(wanted.claim_parameters.values())
+        try:
+            return await effect(driver, wanted, *[_Masked(one, mask) for one in progress])
+        except PrebuildsError as error:
+            if not wanted.claim_parameters:
+                raise
+            error.args = (mask(str(error)),)
+            error.details = {
+                field: mask(told) if isinstance(told, str) else told for field, told in error.details.items()
+            }
+            raise error from None  # its cause has the same words, and would be told with it
+
+    return cast("Effect", with_mask)
+
+
+class _Masked:
+    """A `Progress` that hides values in each line."""
+
+    def __init__(self, progress: Progress, mask: Callable[[str], str]) -> None:
+        self._progress = progress
+        self._mask = mask
+
+    def __call__(self, line: str) -> None:
+        self._progress(self._mask(line))
+
+    async def save_state(self, state: dict[str, Any]) -> None:
+        await self._progress.save_state(state)

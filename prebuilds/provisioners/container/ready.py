@@ -1,0 +1,66 @@
+"""Whether a container serves: one question, asked from its labels alone, since a probe knows no template."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import httpx
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.container.engine import Container, Engine, Engines
+from prebuilds.provisioners.container.source import Ready
+from prebuilds.provisioners.container.spec import PORT_LABEL, READY_LABEL
+
+CHECK_TIMEOUT_S = 2.0
+COMMAND_TIMEOUT_S = 8.0
+"""A command that is given up goes on in the container, since engines cannot end it: rather wait for it a little."""
+HANG_UP_S = 0.1
+
+
+async def is_ready(engines: Engines, engine: Engine, container: Container) -> bool:
+    label = container.labels.get(READY_LABEL)
+    if not container.running or not label:
+        return container.running
+    ready = Ready.model_validate_json(label)
+    if ready.healthcheck:
+        return container.health == "healthy"
+    if ready.exec is not None:
+        with suppress(ProvisionFailed):  # it ended meanwhile
+            code, _ = await engine.run(container.name, ready.exec, timeout_s=COMMAND_TIMEOUT_S)
+            return code == 0
+        return False
+    port = container.ports.get(container.labels.get(PORT_LABEL, ""))
+    if port is None:
+        return False
+    host = engines.host_of(container.published_on)
+    return await _http(host, port, ready.http) if ready.http is not None else await _tcp(host, port)
+
+
+async def _http(host: str, port: int, path: str) -> bool:
+    # Plain HTTP to a container of ours: no certificates to load, no proxy to ask.
+    async with httpx.AsyncClient(verify=False, trust_env=False) as client:  # noqa: S501
+        try:
+            url = f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
+            async with asyncio.timeout(CHECK_TIMEOUT_S):  # of the whole; httpx bounds each read
+                answer = await client.get(url, timeout=CHECK_TIMEOUT_S)
+        except (httpx.HTTPError, OSError, TimeoutError):
+            return False
+    return answer.status_code < 400
+
+
+async def _tcp(host: str, port: int) -> bool:
+    """Whether who listens is the container, not only the engine's proxy before it, which hangs up at once then."""
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), CHECK_TIMEOUT_S)
+    except (OSError, TimeoutError):
+        return False
+    try:
+        said = await asyncio.wait_for(reader.read(1), HANG_UP_S)
+        return said != b""
+    except TimeoutError:
+        return True  # it waits for us to speak first
+    except OSError:
+        return False
+    finally:
+        writer.close()

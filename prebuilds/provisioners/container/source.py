@@ -1,0 +1,270 @@
+"""What a template says about a `container` workspace, checked before anything is written."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from prebuilds.payloads import field_messages
+from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.container.binds import base_of
+from prebuilds.provisioners.container.bounds import Absolute, Bounds, files_outside
+from prebuilds.provisioners.kit.placeholders import parse_memory, placeholders_of, refuse_owner_in_script
+from prebuilds.vocabulary import Duration
+
+OUR_LABELS = "prebuilds."
+OF_THE_OWNER = frozenset({"owner", "owner_slug", "name"})
+"""Placeholders whose value changes when a workspace is claimed. A parameter's may, too: the claim may set it."""
+MEMORY_MIN = 6 * 1024 * 1024
+"""What the engine itself insists on."""
+SMALL_SOURCE: dict[str, Any] = {
+    "image": "docker.io/library/busybox:stable",
+    "command": ["sleep", "2147483647"],
+    "mounts": [{"volume": "home", "target": "/home"}],
+    "stop_timeout": "0s",
+}
+"""What the conformance kit makes, unless it is given another."""
+
+
+def _check_text(text: str) -> str:
+    for name in placeholders_of(text):
+        if name == "folder":
+            raise ValueError("{folder} is of the process provisioner; a container has mounts")
+        if name == "port":
+            raise ValueError("{port} is known once the container runs; it can stand in address only")
+    return text
+
+
+def _check_address(text: str) -> str:
+    if "folder" in placeholders_of(text):
+        raise ValueError("{folder} is of the process provisioner")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+Address = Annotated[str, AfterValidator(_check_address)]
+Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=MEMORY_MIN)]
+Words = Annotated[list[Text], Field(min_length=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Mount(Part):
+    """A volume of the workspace's own, which lives as long as it does, or a folder of the engine's host."""
+
+    volume: Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=32)] | None = None
+    bind: Text | None = None
+    target: Absolute
+    read_only: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Mount:
+        if (self.volume is None) == (self.bind is None):
+            raise ValueError("give exactly one of volume and bind")
+        if self.bind is not None and not self.bind.startswith("/"):
+            raise ValueError("bind must be a full path on the engine's host")
+        if self.bind is not None:
+            base_of(self.bind)
+        return self
+
+
+class Ready(Part):
+    """One way to tell that the container serves; without any: its first port takes connections, or it runs."""
+
+    http: Text | None = None
+    """A path on its first port that answers with a status below 400."""
+    tcp: Literal[True] | None = None
+    """Its first port takes connections."""
+    exec: Words | None = None
+    """A command in the container exits with 0."""
+    healthcheck: Literal[True] | None = None
+    """The image's own HEALTHCHECK says healthy."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Ready:
+        given = [way for way in (self.http, self.tcp, self.exec, self.healthcheck) if way is not None]
+        if len(given) != 1:
+            raise ValueError("give exactly one of http, tcp, exec and healthcheck")
+        if self.http is not None and not self.http.startswith("/"):
+            raise ValueError("http must be a path that starts with /")
+        for text in (self.http or "", *(self.exec or ())):
+            if OF_THE_OWNER.intersection(placeholders_of(text)):
+                raise ValueError("the owner changes at a claim, and what is ready must not depend on it")
+        return self
+
+
+class OnClaim(Part):
+    """What a hand-over does in the running container."""
+
+    file: Absolute = "/prebuilds/claim.json"
+    """Who has it now, as JSON; the container's PREBUILDS_CLAIM_FILE names it."""
+    files: dict[Absolute, Text] = Field(default_factory=dict)
+    """More files, by path."""
+    mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
+    """Of these files. They belong to `user` where that is a number, else to root."""
+    exec: Words | None = None
+    """Run after the files were written, with PREBUILDS_OWNER, PREBUILDS_NAME and PREBUILDS_PARAM_*."""
+    timeout: Duration = timedelta(seconds=60)
+
+
+class ContainerSource(Bounds):
+    """`source` of a template whose provisioner is `container`."""
+
+    image: Annotated[Text, Field(min_length=1)]
+    command: Words | None = None
+    entrypoint: Words | None = None
+    env: dict[str, Text] = Field(default_factory=dict)
+    workdir: Text | None = None
+    user: Text | None = None
+    mounts: list[Mount] = Field(default_factory=list)
+    memory: Memory | None = None
+    cpus: float | None = Field(default=None, gt=0)
+    pids: int | None = Field(default=None, ge=1)
+    """4096 unless said."""
+    network: Text | None = None
+    ports: list[Port] = Field(default_factory=list)
+    """Published, each on a free port of the engine's host. The first is the workspace's."""
+    publish_on: str = "127.0.0.1"
+    """The address of the engine's host that ports are published on."""
+    labels: dict[str, Text] = Field(default_factory=dict)
+    ready: Ready | None = None
+    claim: OnClaim | None = OnClaim()
+    """What its hand-over does. `false`, here None: nothing but leave the claim's mark."""
+    address: Address | None = None
+    """Shown to its owner; `http://127.0.0.1:{port}` unless said, where it has a port."""
+    pull: Literal["missing", "never", "always"] = "missing"
+    stop_timeout: Duration = timedelta(seconds=10)
+
+    @field_validator("command", "entrypoint", mode="before")
+    @classmethod
+    def _no_shell_line(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("must be a list of words, such as [sleep, infinity]; nothing goes through a shell")
+        return value
+
+    @field_validator("claim", mode="before")
+    @classmethod
+    def _false_is_none(cls, value: Any) -> Any:
+        # Not a union with Literal[False]: its errors would name the union's members in the path.
+        if value is None or value is True:
+            raise ValueError("must be false, or say what to do: file, files, mode, exec, timeout")
+        return None if value is False else value
+
+    @field_validator("env")
+    @classmethod
+    def _names(cls, env: dict[str, str]) -> dict[str, str]:
+        for name in env:
+            if not name or "=" in name or "\0" in name:
+                raise ValueError(f"{name!r} is no variable's name")
+        return env
+
+    @field_validator("labels")
+    @classmethod
+    def _not_ours(cls, labels: dict[str, str]) -> dict[str, str]:
+        if ours := [name for name in labels if name.startswith(OUR_LABELS)]:
+            raise ValueError(f"{ours[0]}: labels that start with {OUR_LABELS} are ours")
+        return labels
+
+    @field_validator("publish_on")
+    @classmethod
+    def _is_ip(cls, text: str) -> str:
+        try:
+            ipaddress.ip_address(text)
+        except ValueError as error:
+            raise ValueError("must be an IP address, such as 127.0.0.1") from error
+        return text
+
+    @model_validator(mode="after")
+    def _no_owner_where_it_acts(self) -> ContainerSource:
+        for field in (
+            "image",
+            "user",
+            "network",
+        ):  # a name may be another image's digest, a group, or the host's network
+            if "owner" in placeholders_of(getattr(self, field) or ""):
+                raise ValueError(f"{field}: {{owner}} may be any text there; use {{owner_slug}}")
+        for words in ([*(self.entrypoint or ()), *(self.command or ())], (self.claim and self.claim.exec) or []):
+            refuse_owner_in_script(words)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ContainerSource:
+        if not self.ports:
+            if self.ready and (self.ready.http or self.ready.tcp):
+                raise ValueError("ready: http and tcp need ports")
+            if self.address is not None and "port" in placeholders_of(self.address):
+                raise ValueError("address: {port} needs ports")
+        if self.ports and self.network in {"host", "none"}:
+            raise ValueError(f"ports: none can be published with the network {self.network}")
+        if len(set(self.ports)) != len(self.ports):
+            raise ValueError("ports: one is named twice")
+        targets = [PurePosixPath(mount.target) for mount in self.mounts]
+        if len(set(targets)) != len(targets):
+            raise ValueError("mounts: two have the same target")
+        if self.read_only and self.claim is not None:
+            writable = [mount.target for mount in self.mounts if not mount.read_only]
+            if outside := files_outside([self.claim.file, *self.claim.files], writable):
+                raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
+        if self.claim is None:
+            for field, text in self.texts():
+                if named := OF_THE_OWNER.intersection(placeholders_of(text)):
+                    raise ValueError(
+                        f"claim: false leaves the container as it is, but {field} names {{{min(named)}}}; "
+                        "only a hand-over can change that"
+                    )
+        return self
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Every text that stands in the container from its making on: field path and text."""
+        for field in ("image", "workdir", "user", "network"):
+            if (text := getattr(self, field)) is not None:
+                yield field, text
+        for field in ("command", "entrypoint"):
+            yield from ((f"{field}.{n}", word) for n, word in enumerate(getattr(self, field) or ()))
+        for field in ("env", "labels"):
+            yield from ((f"{field}.{name}", text) for name, text in getattr(self, field).items())
+        yield from ((f"mounts.{n}.bind", m.bind) for n, m in enumerate(self.mounts) if m.bind is not None)
+
+    @property
+    def readiness(self) -> Ready | None:
+        return self.ready or (Ready(tcp=True) if self.ports else None)
+
+    def shown_address(self, host: str) -> str | None:
+        """With `{port}` still in it. *host*: where its ports can be reached."""
+        if self.address is not None or not self.ports:
+            return self.address
+        host = f"[{host}]" if ":" in host else host
+        return f"{host}:{{port}}" if self.readiness and self.readiness.tcp else f"http://{host}:{{port}}"
+
+
+def parse_source(source: Mapping[str, Any]) -> ContainerSource:
+    """Read a template's source.
+
+    Raises:
+        InvalidSource: Its details name each wrong field, from `source` on.
+    """
+    try:
+        return ContainerSource.model_validate(source)
+    except ValidationError as error:
+        details = {
+            "source" if field == "input" else f"source.{field}": message
+            for field, message in field_messages(error).items()
+        }
+        raise InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details) from error

@@ -1,0 +1,219 @@
+"""The `terraform` driver: a workspace is one module's resources, by OpenTofu or Terraform as a process of the worker's.
+
+Its state is saved in our database whenever it changes, so that any worker can go on where another one was lost. A
+claim plans the module again with the new owner: what the plan replaces is told, and that very plan is applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
+from prebuilds.payloads import Replacement
+from prebuilds.provisioners.base import (
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    Progress,
+    Provision,
+    Provisioned,
+)
+from prebuilds.provisioners.kit.finishing import to_the_end
+from prebuilds.provisioners.kit.marks import file_told_in_inventory
+from prebuilds.provisioners.terraform.check import check_module
+from prebuilds.provisioners.terraform.folder import TerraformFolders
+from prebuilds.provisioners.terraform.module import load_module
+from prebuilds.provisioners.terraform.run import find_binary
+from prebuilds.provisioners.terraform.source import SMALL_SOURCE, parse_source
+from prebuilds.provisioners.terraform.state import has_resources, resource_names, shown_outputs
+from prebuilds.provisioners.terraform.work import Work
+from prebuilds.vocabulary import PREBUILDS_USER
+
+READY_POLL_S = 0.2
+READY_POLL_MAX_S = 2.0
+CONNECT_S = 2.0
+DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
+
+
+class TerraformProvisioner:
+    locality = Locality.SHARED
+    conformance_source = SMALL_SOURCE
+
+    def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
+        self._folders = TerraformFolders(state_dir.absolute(), deployment_id)
+
+    def validate(self, source: dict[str, Any]) -> None:
+        parsed = parse_source(source)
+        if parsed.directory is not None and not Path(parsed.directory).is_dir():
+            return  # it is on the workers
+        module = load_module(parsed)
+        if (binary := find_binary(parsed.binary)) is not None:
+            check_module(module, parsed, binary)
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return True  # if nothing else, a mark
+
+    async def plan(self, wanted: Provision) -> list[Replacement]:
+        if not parse_source(wanted.source).claim:
+            return []
+        async with self._folders.locked(wanted.workspace_id):
+            was_here = self._folders.read(wanted.workspace_id) is not None
+            if not was_here and wanted.state is None and not wanted.trial:
+                return []  # it was never made, and a plan makes nothing
+            work = Work(self._folders, wanted, None)
+            try:
+                await work.take_up()
+                await work.prepare("claim")
+                replacements = (await work.plan()).replacements
+            finally:
+                if wanted.trial and not was_here:
+                    self._folders.remove(wanted.workspace_id, wanted.build_number - 1)
+            return replacements if wanted.trial else work.note_replacements(replacements)
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            work.keep_mark()
+            is_new = work.record.made_by == wanted.build_number
+            try:
+                await work.prepare("create" if is_new else "start")
+                await work.apply(await work.plan())
+                return await self._ready(work, wanted)
+            except (ProvisionFailed, InvalidSource) as error:
+                if is_new:
+                    await self._remove(work, wanted, error)
+                raise
+
+    async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            work.keep_mark()
+            if not parse_source(wanted.source).claim:
+                provisioned = await self._ready(work, wanted)
+                progress(f"handed over to {wanted.owner}, and nothing of the module's is changed")
+                return provisioned
+            await work.prepare("claim")
+            for name in sorted(set(wanted.claim_parameters) - work.module.variables):
+                progress(f"the module declares no variable {name}: the claim's parameter reaches nothing")
+            planned = await work.plan(reuse=True)
+            work.note_replacements(planned.replacements)
+            await work.apply(planned)
+            provisioned = await self._ready(work, wanted)
+        progress(f"handed over to {wanted.owner}")
+        return provisioned
+
+    async def stop(self, wanted: Provision, progress: Progress) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            record = self._folders.enter(wanted)
+            if record is not None:
+                update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
+                self._folders.write(wanted.workspace_id, record.model_copy(update=update))
+            else:
+                self._folders.note(wanted.workspace_id, wanted.build_number)
+        progress("a terraform workspace keeps all its resources when it is stopped; a start applies its module again")
+
+    async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        async with self._folders.locked(wanted.workspace_id):
+            work = Work(self._folders, wanted, progress)
+            await work.take_up()
+            if has_resources(work.state):
+                await work.prepare("create" if wanted.owner == PREBUILDS_USER else "start")
+                await work.destroy()
+            await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number))
+
+    async def probe(self, workspace_id: UUID) -> bool:
+        record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
+        ours = record is not None and record.deployment_id == self._folders.deployment_id
+        if record is None or state is None or not (ours and record.served):
+            raise ProvisionerUnavailable(f"workspace {workspace_id} was made ready by another worker, if by any")
+        return has_resources(state) and await answers(record.address)
+
+    async def inventory(self) -> list[InventoryItem]:
+        items = await asyncio.to_thread(self._items)  # a state file may have megabytes
+        await asyncio.to_thread(self._folders.forget_old)
+        return items
+
+    def _items(self) -> list[InventoryItem]:
+        items = []
+        for workspace_id in self._folders.all():
+            record = self._folders.read(workspace_id)
+            if record is not None and record.deployment_id == self._folders.deployment_id:
+                items.append(
+                    InventoryItem(
+                        workspace_id=workspace_id,
+                        build_number=record.build_number,
+                        running=not record.stopped and has_resources(self._folders.read_state(workspace_id)),
+                        created_at=record.made_at,
+                        epoch=record.epoch,
+                        **file_told_in_inventory(self._folders.folder(workspace_id)),
+                    )
+                )
+        return items
+
+    async def _ready(self, work: Work, wanted: Provision) -> Provisioned:
+        """What was made, once its address answers.
+
+        Raises:
+            ProvisionFailed: It did not within `ready_timeout_s`.
+        """
+        state = work.state or ""
+        outputs, source = shown_outputs(state), parse_source(wanted.source)
+        address = outputs.get(source.address_output)
+        if address is not None and not isinstance(address, str):
+            raise ProvisionFailed(f"the output {source.address_output} must be a text, the workspace's address")
+        if address is None and source.address is not None:
+            raise ProvisionFailed(f"the output {source.address} has no value to show, or is sensitive")
+        probed = address if source.reachable else None
+        clock = asyncio.get_running_loop().time
+        deadline, pause = clock() + wanted.ready_timeout_s, READY_POLL_S
+        while not await answers(probed):
+            if clock() > deadline:
+                raise ProvisionFailed(f"{address} did not answer within {wanted.ready_timeout_s:g} s")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, READY_POLL_MAX_S)
+        work.keep_address(probed)
+        shown = {name: outputs[name] for name in (source.outputs or outputs) if name in outputs}
+        return Provisioned(
+            address=address,
+            resources={"folder": str(work.folder), "resources": resource_names(state), **shown},
+            state=work.packed(state),
+        )
+
+    async def _remove(self, work: Work, wanted: Provision, error: Exception) -> None:
+        """Destroy what a failed creation has made. What cannot be destroyed stays, for the workspace's deletion."""
+        if not work.is_prepared and has_resources(work.state):
+            return  # an earlier attempt's; there is no module to destroy it by
+        try:
+            await work.destroy()
+        except ProvisionFailed as left:
+            raise ProvisionFailed(f"{error}; and what it had made is not gone: {left}") from error
+        await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1))
+
+
+def endpoint_of(address: str) -> tuple[str, int] | None:
+    """Host and port of a URL or of `host:port`; None for anything else."""
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port if parts.port is not None else DEFAULT_PORTS.get(parts.scheme)
+        return (parts.hostname, port) if parts.hostname and port else None
+    except ValueError:
+        return None
+
+
+async def answers(address: str | None) -> bool:
+    """Whether the address takes connections; one that names no port is taken at its word."""
+    endpoint = endpoint_of(address) if address is not None else None
+    if endpoint is None:
+        return True
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(*endpoint), CONNECT_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

@@ -1,0 +1,168 @@
+"""What a template says about a `terraform` workspace, checked before anything is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from prebuilds.payloads import field_messages
+from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.kit.placeholders import PARAMETER, PLACEHOLDERS, fill, placeholders_of
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+FILE_ENDINGS = (".tf", ".tf.json")
+RESERVED = "prebuilds"
+"""Variables of this name, or that begin with it and an underscore, have their values from us."""
+NOT_HERE = ("port", "folder")
+"""Placeholders of `process` that mean nothing to a module."""
+PARALLELISM_MAX = 256
+SMALL_SOURCE: dict[str, Any] = {
+    "files": {
+        "main.tf": 'variable "prebuilds_owner" {}\n'
+        'resource "terraform_data" "workspace" { input = var.prebuilds_owner }\n'
+    }
+}
+"""What the conformance kit makes, unless it is given another. It needs no provider, so nothing is downloaded."""
+
+
+def _check_values(value: Any) -> Any:
+    """Any JSON value; texts in it, at any depth, may have placeholders."""
+    if isinstance(value, str):
+        for name in placeholders_of(value):
+            if name in NOT_HERE:
+                known = ", ".join(f"{{{p}}}" for p in PLACEHOLDERS if p not in NOT_HERE)
+                raise ValueError(f"{{{name}}} is not known here; known are {known} and {{param.NAME}}")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_values(item)
+    return value
+
+
+def _check_name(pattern: re.Pattern[str], what: str, text: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ValueError(f"must be {what}")
+    return text
+
+
+def _check_file(name: str) -> str:
+    _check_name(FILE_NAME, "a plain file name, without a folder", name)
+    if not name.endswith(FILE_ENDINGS):
+        raise ValueError("must end with .tf or .tf.json")
+    return name
+
+
+def _check_variable(name: str) -> str:
+    _check_name(VARIABLE_NAME, "a variable's name", name)
+    if name == RESERVED or name.startswith(f"{RESERVED}_"):
+        raise ValueError("has its value from Prebuilds; choose a name that does not begin with prebuilds")
+    return name
+
+
+def _check_env(name: str) -> str:
+    _check_name(ENV_NAME, "the name of a variable of the worker's environment, without a value", name)
+    if name in ("PGPASSWORD", "PGPASSFILE"):
+        raise ValueError(f"{name} may open Prebuilds' own database; give the provider its password another way")
+    if name.startswith(("TF_", "PREBUILDS_", "TEMPORAL_")):
+        raise ValueError("TF_*, PREBUILDS_* and TEMPORAL_* are not passed on; give module inputs by variables")
+    return name
+
+
+def _check_binary(name: str) -> str:
+    if name not in ("terraform", "tofu") and not PurePosixPath(name).is_absolute():
+        raise ValueError("must be terraform, tofu or a full path")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_file)]
+VariableName = Annotated[str, AfterValidator(_check_variable)]
+Value = Annotated[Any, AfterValidator(_check_values)]
+EnvName = Annotated[str, AfterValidator(_check_env)]
+
+
+class TerraformSource(BaseModel):
+    """`source` of a template whose provisioner is `terraform`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: dict[FileName, str] | None = Field(default=None, min_length=1)
+    """The module itself: file name -> text."""
+    directory: str | None = None
+    """Or a folder that has the module, with folders of its own, on every worker; from where the worker was started."""
+    variables: dict[VariableName, Value] = Field(default_factory=dict)
+    binary: Annotated[str, AfterValidator(_check_binary)] | None = None
+    """terraform, tofu or a full path; None: what PREBUILDS_TERRAFORM names, else tofu, else terraform."""
+    address: str | None = None
+    """Which output is the workspace's address; None: `address`, where there is one."""
+    outputs: list[str] | None = None
+    """Which outputs its owner is shown; None: all. Sensitive ones never."""
+    reachable: bool = True
+    """Whether workers reach the address: it is waited for and probed, where it names a host and a port."""
+    env: list[EnvName] = Field(default_factory=list)
+    """Names of variables of the worker's environment that providers need."""
+    parallelism: int | None = Field(default=None, ge=1, le=PARALLELISM_MAX)
+    claim: bool = True
+    """False: a hand-over changes nothing of the module's; its build leaves the claim's mark."""
+
+    @model_validator(mode="after")
+    def _one_module(self) -> TerraformSource:
+        if (self.files is None) == (self.directory is None):
+            raise ValueError("give exactly one of files and directory")
+        return self
+
+    @property
+    def address_output(self) -> str:
+        return self.address or "address"
+
+
+def parse_source(source: Mapping[str, Any]) -> TerraformSource:
+    """Read a template's source.
+
+    Raises:
+        InvalidSource: Its details name each wrong field, from `source` on.
+    """
+    try:
+        return TerraformSource.model_validate(source)
+    except ValidationError as error:
+        details = {
+            "source" if field == "input" else f"source.{field.removesuffix('.[key]')}": message
+            for field, message in field_messages(error).items()
+        }
+        raise invalid(details) from error
+
+
+def invalid(details: Mapping[str, str]) -> InvalidSource:
+    return InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details)
+
+
+def fill_variables(source: TerraformSource, wanted: Provision) -> dict[str, Any]:
+    """The template's variables with this workspace's values in place of the placeholders.
+
+    Raises:
+        InvalidSource: A placeholder has no value.
+    """
+    values = {
+        "workspace_id": str(wanted.workspace_id),
+        "name": wanted.name,
+        "owner": wanted.owner,
+        "owner_slug": wanted.owner_slug,
+        "organization": wanted.organization,
+        "template": wanted.template,
+        "preset": wanted.preset or "",
+        **{f"{PARAMETER}{name}": value for name, value in wanted.parameters.items()},
+    }
+    return {name: _filled(value, values, f"source.variables.{name}") for name, value in source.variables.items()}
+
+
+def _filled(value: Any, values: Mapping[str, str], field: str) -> Any:
+    if isinstance(value, str):
+        return fill(value, values, field)
+    if isinstance(value, dict):
+        return {name: _filled(item, values, f"{field}.{name}") for name, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, values, f"{field}.{n}") for n, item in enumerate(value)]
+    return value

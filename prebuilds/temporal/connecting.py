@@ -1,0 +1,245 @@
+"""Temporal as every process of ours reaches it: the connection, short workflows, and the error of one that failed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Mapping
+from datetime import timedelta
+from math import inf
+from typing import Any
+from uuid import uuid4
+
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
+from temporalio.common import (
+    Priority,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.exceptions import TimeoutError as WorkflowTimeout
+from temporalio.service import RPCError, RPCStatusCode
+
+from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
+from prebuilds.payloads import OperatorRequest
+from prebuilds.temporal.converter import environment_converter
+from prebuilds.temporal.stack_file import embedded_temporal, state_dir
+from prebuilds.vocabulary import CONTROL_QUEUE
+
+logger = logging.getLogger(__name__)
+
+TASK_TIMEOUT = timedelta(seconds=2)
+"""Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+OPERATION_TIMEOUT = timedelta(seconds=60)
+"""An operator's request that no worker takes up in this time has failed."""
+PEOPLE_PRIORITY = 1
+"""Of what a person waits for, within a queue; nothing goes before it."""
+
+ATTRIBUTE_LENGTH_MAX = 128
+"""Of a search attribute's value, in characters. Our longest path has 98. The server refuses a start with a value of
+more than 2,048 bytes, and JSON makes up to twelve of a character."""
+START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
+LOOK_AGAIN_S = 60.0
+"""For search attributes that a cluster did not have."""
+
+
+class SearchAttributes:
+    """Ours, left out with one warning on a cluster that does not have them; it may have got them a minute later."""
+
+    missing_until = -inf
+    """By `time.monotonic`."""
+
+    @classmethod
+    def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
+        """Those that have a value; one that is too long to be a name of ours is left out, and refused by a worker."""
+        if time.monotonic() < cls.missing_until:
+            return None
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(SearchAttributeKey.for_keyword(f"Prebuilds{name.title()}"), value)
+                for name, value in values.items()
+                if value is not None and len(value) <= ATTRIBUTE_LENGTH_MAX
+            ]
+        )
+
+    @classmethod
+    def leave_out(cls) -> None:
+        """Send none for a while."""
+        if cls.missing_until == -inf:
+            logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
+        cls.missing_until = time.monotonic() + LOOK_AGAIN_S
+
+    @staticmethod
+    def are_missing(error: RPCError) -> bool:
+        """Whether a start was refused since the cluster does not have them. A value that it refuses says otherwise."""
+        message = str(error)
+        return (
+            error.status is RPCStatusCode.INVALID_ARGUMENT
+            and "search attribute" in message
+            and ("no mapping defined" in message or "is not defined" in message)  # with, without a mapping of names
+        )
+
+
+async def connect(address: str | None = None, **options: Any) -> Client:
+    """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
+
+    Args:
+        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
+            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
+        options: Passed on to `temporalio.client.Client.connect`.
+    Raises:
+        StackUnreachable: Says where it tried, and what to do.
+        InvalidInput: PREBUILDS_PAYLOAD_KEY cannot be read.
+    """
+    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    if address is None:
+        address = embedded_temporal(state_dir())
+    if address is not None:
+        config["target_host"] = address
+    config.setdefault("target_host", "localhost:7233")
+    try:
+        converter = environment_converter()
+    except ValueError as error:
+        raise InvalidInput.field("PREBUILDS_PAYLOAD_KEY", str(error)) from error
+    try:
+        return await Client.connect(**{**config, "data_converter": converter, **options})
+    except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
+        raise StackUnreachable(
+            f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
+        ) from error
+
+
+def no_such_workflow(error: RPCError) -> bool:
+    """Whether it says that a workflow is not there. That a namespace is not comes with the same status."""
+    return error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message
+
+
+async def described(client: Client, workflow_id: str, **options: Any) -> WorkflowExecutionDescription | None:
+    """A workflow's description; None when there is no such workflow.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    try:
+        return await client.get_workflow_handle(workflow_id).describe(**options)
+    except RPCError as error:
+        if no_such_workflow(error):
+            return None
+        raise
+
+
+def is_failed_connect(error: BaseException) -> bool:
+    """Whether it comes from a client that connects at its first use, as `connect(lazy=True)` gives one."""
+    told = str(error)
+    return isinstance(error, RuntimeError | ValueError) and told.startswith(("Failed client connect", "invalid target"))
+
+
+async def start_short(
+    client: Client,
+    workflow: str,
+    arg: Any,
+    *,
+    id: str,
+    task_queue: str,
+    search: Mapping[str, str | None] | None = None,
+    priority: Priority = Priority.default,
+    eager: bool = False,
+    attach: bool = True,
+    within: timedelta | None = None,
+) -> WorkflowHandle[Any, Any]:
+    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened.
+
+    Args:
+        within: After this it is ended as timed out; that costs a timer.
+    Raises:
+        WorkflowAlreadyStartedError: One runs, and *attach* is false.
+    """
+    running = WorkflowIDConflictPolicy.USE_EXISTING if attach else WorkflowIDConflictPolicy.FAIL
+    for _ in range(2):
+        try:
+            return await client.start_workflow(
+                workflow,
+                arg,
+                id=id,
+                task_queue=task_queue,
+                task_timeout=TASK_TIMEOUT,
+                execution_timeout=within,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_conflict_policy=running,
+                search_attributes=SearchAttributes.typed(**(search or {})),
+                request_eager_start=eager,
+                priority=priority,
+            )
+        except RPCError as error:
+            if SearchAttributes.are_missing(error):
+                SearchAttributes.leave_out()
+                continue
+            raise
+    raise AssertionError("the second try sends no search attributes")
+
+
+async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[Any, Any]:
+    """The handle of a workflow that is being started.
+
+    Raises:
+        InvalidInput: Temporal does not take the request.
+        StackUnreachable: Temporal does not answer.
+    """
+    try:
+        return await start
+    except RPCError as error:
+        raise unanswered(error) from error
+    except (RuntimeError, ValueError) as error:
+        if not is_failed_connect(error):
+            raise
+        raise StackUnreachable(f"cannot reach Temporal ({error}); {START_TEMPORAL}") from error
+
+
+async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
+    """A workflow's result, or the error that it failed with, by its own type."""
+    try:
+        return await handle.result()
+    except WorkflowFailureError as failure:
+        raise error_of(failure.cause) from failure
+    except RPCError as error:
+        raise unanswered(error) from error
+
+
+async def operate(client: Client, request: OperatorRequest) -> Any:
+    """Have a control worker carry out one request; returns what it answers, as JSON."""
+    handle = await reached(
+        client.start_workflow(
+            "OperatorRequest",
+            request.model_dump(mode="json", exclude_none=True),
+            id=f"operator-request/{uuid4()}",
+            task_queue=CONTROL_QUEUE,
+            task_timeout=TASK_TIMEOUT,
+            execution_timeout=OPERATION_TIMEOUT,
+        )
+    )
+    return await result_of(handle)
+
+
+def unanswered(error: RPCError) -> PrebuildsError:
+    """The typed error that a call to Temporal stands for, which no worker has seen."""
+    if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
+        return InvalidInput(f"Temporal does not take the request: {error}")
+    if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
+        return StackUnreachable(f"{error.message.rstrip('.')}; {START_TEMPORAL}")
+    return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
+
+
+def error_of(cause: BaseException | None) -> PrebuildsError:
+    """The typed error that a workflow's failure stands for."""
+    if isinstance(cause, ApplicationError) and cause.type in ERRORS:
+        details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
+        return ERRORS[cause.type](cause.message, details)
+    if isinstance(cause, CancelledError):
+        return RequestCanceled("the request was cancelled before it was answered; ask again")
+    if cause is None or isinstance(cause, WorkflowTimeout):
+        return StackUnreachable("no worker has answered in time; is `worker.py` running?")
+    return StackUnreachable(f"the workflow did not end well: {cause}")

@@ -1,0 +1,210 @@
+"""The words that everything shares: ids, queues and states, and how names, durations and times are written."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID, uuid5
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
+
+from prebuilds.vocabulary.plain_text import VALUES, check_plain, escape
+
+NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
+"""Namespace of ids that are the same in every deployment. Ids of what a deployment makes never derive from it."""
+PREBUILDS_USER = "prebuilds"
+PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
+"""The system user that owns what nobody has claimed."""
+
+CONTROL_QUEUE = "prebuilds"
+CLAIMS_QUEUE = "prebuilds-claims"
+PROVISIONER_QUEUE = "prebuilds-provisioner"
+PEOPLE_SUFFIX = "-people"
+"""Of the queue for people's builds that we keep beside each of the pools'."""
+_QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
+ORCHESTRATOR_ID = "prebuilds-orchestrator"
+INVENTORY_ID = "reconcile-inventory"
+
+NAME_LENGTH_MAX = 32
+NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
+NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
+TTL_MAX = timedelta(days=365)
+"""Longer is a typing error more often than a wish."""
+
+
+def reconcile_preset_id(preset_id: UUID | str) -> str:
+    return f"reconcile-preset/{preset_id}"
+
+
+def build_workflow_id(build_id: UUID) -> str:
+    return f"workspace-build/{build_id}"
+
+
+def claim_workflow_id(claim_id: str) -> str:
+    return f"claim-workspace/{claim_id}"
+
+
+def lint_workflow_id(preset: str) -> str:
+    return f"lint-preset/{preset}"
+
+
+def build_id_of(workspace_id: UUID, number: int) -> UUID:
+    """The id of a workspace's build: whoever records build 3 of it, records the same row."""
+    return uuid5(workspace_id, str(number))
+
+
+class Transition(StrEnum):
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class Stage(StrEnum):
+    NONE = "none"
+    CREATE = "create"  # a prebuild is made for the pool
+    CLAIM = "claim"  # a prebuild is handed to a person
+
+
+class BuildStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED)
+
+
+class OnEmpty(StrEnum):
+    """What a claim does when nothing is ready."""
+
+    FAIL = "fail"
+    CREATE = "create"
+    WAIT = "wait"
+
+
+class MissReason(StrEnum):
+    NO_POOL = "no_pool"
+    EMPTY = "empty"
+    STARTING = "starting"
+    PAUSED = "paused"
+    HELD = "held"
+    INACTIVE_VERSION = "inactive_version"
+    DISABLED = "disabled"
+
+
+class Source(StrEnum):
+    PREBUILT = "prebuilt"
+    CREATED = "created"
+
+
+def check_name(value: str) -> str:
+    if len(value) > NAME_LENGTH_MAX or not NAME_PATTERN.fullmatch(value):
+        raise ValueError(NAME_RULE)
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+"""The one rule for names everywhere, so that `organization/template/preset` is never ambiguous."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Read `90s`, `15m`, `1h30m`, `2d`; a number is seconds; anything else is left for pydantic to refuse."""
+    if isinstance(value, bool):
+        raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+    if isinstance(value, int | float):
+        return _bounded_seconds(float(value))
+    if isinstance(value, str):
+        text = value.strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return _bounded_seconds(float(text))
+        if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+            raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+        return _bounded_seconds(sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
+    return value
+
+
+def _bounded_seconds(seconds: float) -> timedelta:
+    if not 0 <= seconds <= TTL_MAX.total_seconds():
+        raise ValueError("must be between 0 and 365d")
+    return timedelta(seconds=seconds)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
+
+
+def check_interval(value: timedelta) -> timedelta:
+    """Raises:
+    ValueError: The loop keeps no such interval.
+    """
+    if not timedelta() < value <= timedelta(days=1):
+        raise ValueError("must be more than 0 and at most 1d")
+    return value
+
+
+def rfc3339(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def check_provisioner_queue(value: str) -> str:
+    """Raises:
+    ValueError: It is no name for one, or one of ours.
+    """
+    if not _QUEUE.fullmatch(value):
+        raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
+    if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
+        raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
+    if value.endswith(PEOPLE_SUFFIX):
+        raise ValueError(
+            f"must not end in {PEOPLE_SUFFIX}, as our own queues for people's builds do; choose another name"
+        )
+    return value
+
+
+def _check_in_utc(value: datetime) -> datetime:
+    try:
+        year = value.astimezone(UTC).year
+    except OverflowError:
+        year = 0
+    if not 1 < year < 9999:
+        raise ValueError("must be after the year 1 and before the year 9999, in UTC")
+    return value
+
+
+Timestamp = Annotated[
+    AwareDatetime, AfterValidator(_check_in_utc), PlainSerializer(rfc3339, return_type=str, when_used="json")
+]
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be sent and stored. Half a surrogate pair can be neither; a command line's stray byte is one."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_texts(value: dict[str, str]) -> dict[str, str]:
+    for key, text in value.items():
+        check_plain(key)
+        check_plain(text, keep=VALUES)
+    return value
+
+
+Escaped = Annotated[str, AfterValidator(escape)]
+"""One line of somebody else's, who cannot be refused."""
+Text = Annotated[str, AfterValidator(check_plain)]
+"""One line that people are shown: without control characters."""
+Texts = Annotated[dict[str, str], AfterValidator(_check_texts)]
+"""Of parameters, whose values alone may have several lines. Checked as a whole, so that a key that cannot be sent is
+not part of the refusal's field."""

@@ -82,9 +82,11 @@ async def transfer_workspace(
         async with engine.begin() as connection:
             workspace_id, before = await _find(connection, reference, to, name)
             [row] = await read_lives(connection, [workspace_id])
-            if not await connection.scalar(QUARANTINED, {"id": workspace_id}):  # it may be a person's after all
+            quarantined = await connection.scalar(QUARANTINED, {"id": workspace_id})
+            if not quarantined:  # else it may be a person's after all
                 refuse_prebuild(row)
-            refuse_deletion(row)
+            if not (quarantined and row.status in (BuildStatus.FAILED, BuildStatus.CANCELED)):
+                refuse_deletion(row)  # one that the driver has refused, for its mark, has removed nothing
             wanted = name or str(row.name)
             if same_owner(row.owner, to) and wanted == row.name:
                 return _result(row, before or f"{row.owner}/{row.name}")

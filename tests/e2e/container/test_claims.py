@@ -20,6 +20,7 @@ from tests.e2e.container.builds import SERVE, SLEEP, Killed, Told, claimed, envi
 from tests.e2e.dev_stack import DevStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.e2e.provisions import later, wanted
+from tests.e2e.restore_story import ORGANIZATION, harms_nobody
 from tests.identities import DEPLOYMENT
 
 
@@ -167,8 +168,32 @@ def test_a_pool_of_containers_is_filled_claimed_from_and_released(
     stack.wait_whole("acme")
     assert len(podman("ps", "--quiet").split()) == 3
 
+    name = claimed["workspace_id"]  # a part of its container's name, and of its volumes'
+    assert name in podman("ps", "--format", "{{.Names}}")
     assert stack.cli("release", "alice/dev").code == 0
-    name = f"prebuilds-{claimed['workspace_id']}"
     until(lambda: name not in podman("ps", "--all", "--format", "{{.Names}}"), "the release", 30, stack.log)
     until(lambda: name not in podman("volume", "ls", "--quiet"), "its volumes' end", 30, stack.log)
     assert len(podman("ps", "--quiet").split()) == 2
+
+
+@pytest.mark.timeout(300)
+def test_a_backup_restored_under_running_containers_harms_nobody(
+    stack: DevStack, podman: Podman, tmp_path: Path
+) -> None:
+    file = tmp_path / "pool.yaml"
+    source = {"image": IMAGE, "command": ["sleep", "1000"], "pull": "never", "stop_timeout": "0s"}
+    template = {
+        "name": "python",
+        "provisioner": "container",
+        "source": source | {"mounts": [{"volume": "home", "target": "/home"}]},
+        "presets": [{"name": "small", "instances": 3}],
+    }
+    organization = {"name": ORGANIZATION, "members": ["alice", "bob"], "templates": [template]}
+    file.write_text(yaml.safe_dump({"organizations": [organization]}))
+    assert stack.cli("apply", "-f", str(file)).code == 0
+
+    def running() -> dict[str, str]:
+        listed = podman("ps", "--no-trunc", "--format", '{{index .Labels "prebuilds.workspace_id"}} {{.ID}}')
+        return dict(line.split() for line in listed.splitlines())
+
+    harms_nobody(stack, tmp_path, running)

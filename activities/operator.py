@@ -7,10 +7,10 @@ from typing import Any
 
 from temporalio import activity
 
-from prebuilds.api import PrebuildsError, RequestCanceled
+from prebuilds.api import PrebuildsError
 from prebuilds.operations import Operations
 from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
-from prebuilds.store.requests import AnsweredBefore, RequestFence, fenced, record_answer, recorded_answer
+from prebuilds.store.requests import AnsweredBefore, RequestFence, end_request, fenced, record_answer, recorded_answer
 
 READS = ("status",)
 
@@ -49,9 +49,10 @@ class OperatorActivities:
         Returns:
             What an attempt has answered before.
         Raises:
-            PrebuildsError: As an attempt was refused; or `RequestCanceled`: nothing was done.
+            PrebuildsError: As an attempt was refused; `RequestCanceled`: nothing was done; `StoreUnavailable`: an attempt
+                has done something, and died before its answer.
         """
-        answer = await record_answer(self._operations.engine, run.id, RequestCanceled("the request was cancelled"))
+        answer = await end_request(self._operations.engine, run.id)
         if isinstance(answer, PrebuildsError):
             raise answer
         return answer

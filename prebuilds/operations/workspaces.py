@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from prebuilds.api import InvalidInput, WorkspaceNotFound
+from prebuilds.api import InvalidInput
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import OperatorRequest, Payload, ReleasedClaims, ReleaseResult
 from prebuilds.store import evidence, jobs, owned, transfers, workspaces
+from prebuilds.store.builds import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.views import (
     CancelResult,
@@ -39,18 +40,17 @@ class WorkspaceOperations:
 
     async def release(self, workspace: str, by: str) -> ReleaseResult:
         """Delete a workspace. A start of it that runs is cancelled, and awaited by the deletion."""
-        workspace_id, recorded = await workspaces.release_workspace(self.engine, workspace, by)
+        return self._released(*await workspaces.release_workspace(self.engine, workspace, by))
+
+    def _released(self, workspace_id: UUID, recorded: RecordedBuild) -> ReleaseResult:
         self.dispatcher.cancel_builds(recorded.canceled)
         self.dispatcher.start_builds([recorded.id])
         return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
 
     async def release_claims(self, claim_ids: Sequence[str], by: str) -> ReleasedClaims:
         """Take these claims out of the queue, and delete what they have won: nobody can come back for it."""
-        released = []
-        for workspace_id in await give_up_claims(self.engine, claim_ids, by):
-            with suppress(WorkspaceNotFound):  # it went meanwhile
-                released.append(await self.release(str(workspace_id), by))
-        return ReleasedClaims(released=released)
+        given_up = await give_up_claims(self.engine, claim_ids, by)
+        return ReleasedClaims(released=[self._released(*one) for one in given_up])
 
     async def start_workspace(self, workspace: str, by: str) -> WorkspaceChange:
         """Start a claimed workspace. It runs or is starting already: nothing changes."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import ERRORS, PrebuildsError, StoreUnavailable
+from prebuilds.api import ERRORS, PrebuildsError, RequestCanceled, StoreUnavailable
 
 BEGIN = text("""
     INSERT INTO operator_requests (run) SELECT :run WHERE now() < CAST(:expires_at AS timestamptz)
@@ -24,10 +24,21 @@ BEGIN = text("""
  RETURNING run
 """)
 READ = text("SELECT answer FROM operator_requests WHERE run = :run")
+# A further transaction of an attempt, which may have been frozen since the one before.
+GO_ON = text("""
+    SELECT now() < CAST(:expires_at AS timestamptz) AS in_time, answer IS NOT NULL AS answered
+      FROM operator_requests WHERE run = :run FOR UPDATE
+""")
 # The first answer stays: an attempt that was told something else first is the one that counts.
 ANSWER = text("""
     INSERT INTO operator_requests AS r (run, answer) VALUES (:run, CAST(:answer AS jsonb))
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, excluded.answer)
+ RETURNING answer
+""")
+# The same, of a request that nobody waits for any longer. A row without an answer says that something was done.
+END = text("""
+    INSERT INTO operator_requests AS r (run, answer) VALUES (:run, CAST(:answer AS jsonb))
+        ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, CAST(:lost AS jsonb))
  RETURNING answer
 """)
 FORGET = text("""
@@ -35,6 +46,7 @@ FORGET = text("""
      WHERE run IN (SELECT run FROM operator_requests WHERE began_at < now() - CAST(:life AS interval)
                     ORDER BY began_at LIMIT :limit)
 """)
+LOST = "the request was carried out, at least in part, but its answer is lost; look at what it has changed"
 ROW_LIFE = timedelta(days=1)
 """Far longer than a request lives, after which an attempt writes nothing anyway."""
 FORGOTTEN_AT_ONCE = 500
@@ -53,18 +65,23 @@ class RequestFence:
     expires_at: datetime
     """From then on, by the database's clock, no attempt writes anything."""
     begun: bool = False
-    """This attempt has written the row; a second transaction of it goes on."""
+    """This attempt has written the row; a second transaction of it goes on, until the request is answered."""
 
     async def enter(self, connection: AsyncConnection) -> None:
         """Begin a transaction of the request's.
 
         Raises:
-            AnsweredBefore: Another attempt has begun one before.
+            AnsweredBefore: Another attempt has begun one before, or the request was answered.
             StoreUnavailable: The attempt comes too late.
         """
-        if self.begun:
-            return
         values = {"run": self.run, "expires_at": self.expires_at}
+        if self.begun:
+            row = (await connection.execute(GO_ON, values)).one_or_none()
+            if row is None or row.answered:
+                raise AnsweredBefore
+            if not row.in_time:
+                raise StoreUnavailable(LOST)
+            return
         if await connection.scalar(BEGIN, values) is None:
             if (await connection.execute(READ, {"run": self.run})).one_or_none() is not None:
                 raise AnsweredBefore
@@ -99,10 +116,17 @@ def fenced(engine: AsyncEngine, fence: RequestFence) -> AsyncEngine:
 
 async def record_answer(engine: AsyncEngine, run: str, answer: Any) -> Any:
     """Record what a request is answered, unless it has an answer. Returns the one that counts."""
-    record = {"error": answer.type, "message": str(answer), "details": answer.details} if _refuses(answer) else answer
-    values = {"run": run, "answer": json.dumps({"answer": record, "refused": _refuses(answer)}, default=str)}
     async with engine.begin() as connection:
-        recorded = await connection.scalar(ANSWER, values)
+        recorded = await connection.scalar(ANSWER, {"run": run, "answer": _record(answer)})
+    return _as_told(recorded)
+
+
+async def end_request(engine: AsyncEngine, run: str) -> Any:
+    """Let no attempt at a request take effect any more. Returns its answer: the recorded one; else `RequestCanceled`
+    where none has taken effect, `StoreUnavailable` where one has, and did not say how that went."""
+    canceled, lost = RequestCanceled("the request was cancelled"), StoreUnavailable(LOST)
+    async with engine.begin() as connection:
+        recorded = await connection.scalar(END, {"run": run, "answer": _record(canceled), "lost": _record(lost)})
     return _as_told(recorded)
 
 
@@ -115,7 +139,7 @@ async def recorded_answer(engine: AsyncEngine, run: str) -> Any:
     async with engine.connect() as connection:
         recorded = await connection.scalar(READ, {"run": run})
     if recorded is None:
-        raise StoreUnavailable("the request was carried out, but its answer is lost; look at what it has changed")
+        raise StoreUnavailable(LOST)
     return _as_told(recorded)
 
 
@@ -129,8 +153,15 @@ def _refuses(answer: Any) -> bool:
     return isinstance(answer, PrebuildsError)
 
 
+def _record(answer: Any) -> str:
+    record = {"error": answer.type, "message": str(answer), "details": answer.details} if _refuses(answer) else answer
+    return json.dumps({"answer": record, "refused": _refuses(answer)}, default=str)
+
+
 def _as_told(recorded: dict[str, Any]) -> Any:
     answer = recorded["answer"]
     if not recorded["refused"]:
         return answer
-    return ERRORS.get(answer["error"], StoreUnavailable)(answer["message"], answer["details"])
+    error = ERRORS.get(answer["error"], StoreUnavailable)(answer["message"], answer["details"])
+    error.retryable = False  # the request has this answer
+    return error

@@ -168,10 +168,16 @@ async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tup
     """
     async with engine.begin() as connection:
         workspace_id = await lock_workspace(connection, reference)
-        recorded = await record_build(connection, workspace_id, Transition.DELETE)
-        if recorded.fresh:
-            await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
+        recorded = await record_release(connection, workspace_id, by)
     return workspace_id, recorded
+
+
+async def record_release(connection: AsyncConnection, workspace_id: UUID, by: str) -> RecordedBuild:
+    """The same of a workspace whose row the transaction holds."""
+    recorded = await record_build(connection, workspace_id, Transition.DELETE)
+    if recorded.fresh:
+        await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
+    return recorded
 
 
 async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import uuid4
@@ -17,8 +18,20 @@ from prebuilds.api import RequestCanceled, StoreUnavailable, WorkspaceNotFound
 from prebuilds.operations import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
+from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import read_control, record_start, record_stop
-from prebuilds.store.requests import forget_old_requests
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.people import list_members, remove_all_members
+from prebuilds.store.requests import (
+    AnsweredBefore,
+    FencedEngine,
+    RequestFence,
+    end_request,
+    fenced,
+    forget_old_requests,
+)
+from tests.builders import make_preset
+from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, Workflows
 from tests.rows import do, events, one
 
@@ -61,7 +74,7 @@ async def test_an_attempt_that_died_before_its_answer_is_not_repeated(engine: As
     await ask(PAUSE, run)
     await do(engine, "UPDATE operator_requests SET answer = NULL")
     await ask(RESUME)
-    with pytest.raises(StoreUnavailable, match="was carried out, but its answer is lost"):
+    with pytest.raises(StoreUnavailable, match="was carried out, at least in part, but its answer is lost"):
         await ask(PAUSE, run)
     assert not (await read_control(engine)).paused
 
@@ -83,6 +96,55 @@ async def test_a_request_that_was_cancelled_changes_nothing_later(
     assert not (await read_control(engine)).paused
     await ask(PAUSE, done)
     assert await activities.end_request(done) == {"changed": True}, "what was done counts"
+
+
+async def test_who_gave_up_on_an_attempt_that_died_is_not_told_that_nothing_was_done(
+    ask: Ask, activities: OperatorActivities, engine: AsyncEngine
+) -> None:
+    run = new_request()
+    await ask(PAUSE, run)
+    await do(engine, "UPDATE operator_requests SET answer = NULL")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="its answer is lost") as told:
+            await activities.end_request(run)
+        assert not told.value.retryable, "it is the answer"
+
+
+async def test_a_request_of_two_steps_whose_worker_was_frozen_between_them_goes_no_further(engine: AsyncEngine) -> None:
+    """Somebody was told how it ended, and has done the opposite since."""
+    await make_preset(engine)
+    run = new_request()
+    frozen = fenced(engine, RequestFence(run.id, run.expires_at))
+    late = fenced(engine, RequestFence(uuid4().hex, datetime.now(UTC) + timedelta(seconds=0.5)))
+    async with frozen.begin(), late.begin():
+        pass
+    with pytest.raises(StoreUnavailable, match="its answer is lost"):
+        raise await end_request(engine, run.id)
+    with pytest.raises(AnsweredBefore):
+        await remove_all_members(frozen, "acme", ["alice"], "ops")
+    await do(engine, "SELECT pg_sleep(0.5)")  # its life, by the database's clock
+    with pytest.raises(StoreUnavailable, match="its answer is lost"):
+        await remove_all_members(late, "acme", ["alice"], "ops")
+    assert "alice" in [member.user for member in await list_members(engine, "acme")]
+
+
+async def test_claims_are_given_up_whole_when_the_worker_is_killed_on_the_way(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    async with await create_claim_pool(database_url, size=2) as pool:
+        await claimed(engine, ClaimStore(pool, enabled=True), claim_id="left")
+
+    class KilledAfterOneTransaction(FencedEngine):
+        def begin(self) -> Any:
+            assert not self._fence.begun, "killed"
+            return super().begin()
+
+    run = new_request()
+    killed = KilledAfterOneTransaction(engine, RequestFence(run.id, run.expires_at))
+    client, engine_ = cast("Client", Workflows()), cast("AsyncEngine", killed)
+    with suppress(AssertionError):
+        await Operations(engine_, client, NotedDispatcher(), Settings()).release_claims(["left"], "alice")
+    assert len(await events(engine, "released")) == 1
 
 
 async def test_a_refusal_is_final_for_its_request(engine: AsyncEngine, ask: Ask) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, PrebuildsError, WorkspaceNotFound
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.people import remove_all_members, switch_users
@@ -19,7 +21,7 @@ from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, FAILED, builds_of, claimed, row_of, run
-from tests.postgres.pool_steps import claim, make_ready
+from tests.postgres.pool_steps import claim, make_ready, until_blocked
 from tests.rows import do, events, one, rows_of
 
 
@@ -174,10 +176,28 @@ async def test_a_quarantined_prebuild_is_given_to_a_person(engine: AsyncEngine) 
 async def test_giving_the_old_claim_up_releases_nothing_of_the_new_owners(
     engine: AsyncEngine, store: ClaimStore
 ) -> None:
-    dev = await claimed(engine, store, claim_id="hers")
-    assert await give_up_claims(engine, ["hers"], "gone") == [dev]
+    await claimed(engine, store, claim_id="hers")
     await transfer_workspace(engine, DEV, "bob", "ops")
     assert await give_up_claims(engine, ["hers"], "gone") == []
+
+
+async def test_giving_a_claim_up_waits_for_a_transfer_and_leaves_its_workspace(
+    engine: AsyncEngine, store: ClaimStore, database_url: str
+) -> None:
+    dev = await claimed(engine, store, claim_id="hers")
+    transfer = await asyncpg.connect(dsn_of(database_url))
+    try:
+        under_way = transfer.transaction()
+        await under_way.start()
+        await transfer.execute("UPDATE workspaces SET owner_id = (SELECT id FROM users WHERE key = 'bob')")
+        giving_up = asyncio.create_task(give_up_claims(engine, ["hers"], "gone"))
+        await until_blocked(transfer)
+        await transfer.execute("UPDATE claims SET transferred_at = now()")
+        await under_way.commit()
+        assert await giving_up == []
+    finally:
+        await transfer.close()
+    assert not (await builds_of(engine, dev))[-1].startswith("delete")
 
 
 async def test_a_removed_owners_workspace_is_handed_on(engine: AsyncEngine, store: ClaimStore) -> None:

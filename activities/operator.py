@@ -49,8 +49,8 @@ class OperatorActivities:
         Returns:
             What an attempt has answered before.
         Raises:
-            PrebuildsError: As an attempt was refused; `RequestCanceled`: nothing was done; `StoreUnavailable`: an attempt
-                has done something, and died before its answer.
+            PrebuildsError: As an attempt was refused; `RequestCanceled`: nothing was done; `StoreUnavailable`: an
+                attempt has done something, and died before its answer.
         """
         answer = await end_request(self._operations.engine, run.id)
         if isinstance(answer, PrebuildsError):

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
-from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, unstorable
+from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claims import Claimed, ClaimStore, transacted
 from prebuilds.vocabulary import MissReason
@@ -58,7 +58,10 @@ POSITION = """
 """
 LOCK_PLACE = "SELECT workflow_id, refusal, request, request_hash FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
 # On its own, after the lock: what is joined to a row that was waited for comes as it was before the hand-over.
-ANSWER = "SELECT answer FROM claims WHERE id = $1 AND workspace_id IS NOT NULL"
+ANSWER = """
+    SELECT answer, request_hash, transferred_at IS NOT NULL AS transferred FROM claims
+     WHERE id = $1 AND workspace_id IS NOT NULL
+"""
 TAKE = "DELETE FROM claim_queue WHERE claim_id = $1"
 _GONE = "jsonb_build_object('owner', request ->> 'owner', 'name', request ->> 'name') FROM gone"
 LEAVE = f"""
@@ -252,10 +255,12 @@ class ClaimQueue:
     async def _stand(self, claim_id: str) -> tuple[ClaimPlace, _RefusedPlace | None]:
         async with self._store.pool.acquire() as connection, connection.transaction():
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
-            answer = await connection.fetchval(ANSWER, claim_id)
-            if answer is not None:
+            won = await connection.fetchrow(ANSWER, claim_id)
+            if won is not None:
                 await connection.execute(TAKE, claim_id)
-                return ClaimPlace(result=ClaimResult.model_validate(json.loads(answer))), None
+                if won["transferred"]:  # before its claim's workflow was woken
+                    return ClaimPlace(), _RefusedPlace(transferred(claim_id), won["request_hash"])
+                return ClaimPlace(result=ClaimResult.model_validate(json.loads(won["answer"]))), None
             if place is None:  # withdrawn, or left by an earlier attempt
                 return ClaimPlace(), None
             if place["refusal"] is not None:  # it stays for the next attempt, should this answer be lost

@@ -21,7 +21,7 @@ from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, FAILED, builds_of, claimed, row_of, run
-from tests.postgres.pool_steps import claim, make_ready, until_blocked
+from tests.postgres.pool_steps import Desk, claim, make_ready, until_blocked
 from tests.rows import do, events, one, rows_of
 
 
@@ -171,6 +171,19 @@ async def test_a_quarantined_prebuild_is_given_to_a_person(engine: AsyncEngine) 
     row = await row_of(engine, idle)
     assert (done.changed, row.claimed_at is not None, row.quarantined_at, row.previous_owners) == (True, True, None, [])
     assert (await builds_of(engine, idle))[-1] == "start claim pending alice"
+
+
+async def test_a_claim_that_waited_is_not_told_of_what_was_handed_on_before_it_woke(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
+    desk, preset = Desk(engine, store), await make_preset(engine, instances=0)
+    await desk.wait("hers", name="dev")
+    await make_ready(engine, preset, 1)
+    await transfer_workspace(engine, DEV, "bob", "ops")
+    for _ in range(2):
+        with pytest.raises(WorkspaceNotFound, match="claim hers has won was handed to another owner"):
+            await desk.look("hers")
+    assert (await one(engine, "SELECT count(*) AS waiting FROM claim_queue")).waiting == 0
 
 
 async def test_giving_the_old_claim_up_releases_nothing_of_the_new_owners(

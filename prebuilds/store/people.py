@@ -89,7 +89,8 @@ REFUSE_WAITING = text("""
                                 WHERE m.organization_id = t.organization_id AND m.user_id = q.owner_id))
          ORDER BY q.position LIMIT :limit FOR UPDATE OF q SKIP LOCKED
     ), refused AS (
-        UPDATE claim_queue q SET decided_at = now(), refusal = b.refusal FROM barred b WHERE q.claim_id = b.claim_id
+        UPDATE claim_queue q SET decided_at = now(), refusal = b.refusal, secrets = NULL
+          FROM barred b WHERE q.claim_id = b.claim_id
      RETURNING q.claim_id, q.workflow_id, q.refusal
     ), told AS (
         INSERT INTO events (kind, actor, claim_id, data)

@@ -27,6 +27,7 @@ from prebuilds.store.claim_secrets import (
 from prebuilds.store.claims import ClaimStore, request_hash
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.owned import retry_workspace, stop_workspace
+from prebuilds.store.people import refuse_waiting, remove_all_members
 from prebuilds.store.tables import metadata
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
@@ -200,3 +201,14 @@ async def test_a_new_key_seals_what_there_is(
     monkeypatch.setenv("PREBUILDS_STATE_KEY", NEW)
     for workspace_id in made:
         assert await secrets_of(engine, workspace_id) == {"token": SECRET}
+
+
+async def test_a_waiting_claim_whose_owner_was_removed_keeps_no_secret(
+    engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record]
+) -> None:
+    preset = await make_preset(engine, instances=0, claim_parameters=["token"])
+    await wait_for(store_of(pool, ""), preset, "hers")
+    assert SECRET in await dump(engine)
+    await remove_all_members(engine, "acme", ["alice"], "ops")
+    await refuse_waiting(engine)
+    assert SECRET not in await dump(engine)

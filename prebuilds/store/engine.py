@@ -75,6 +75,12 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, CONNECTION_LOST) and not of_a_file
 
 
+def gave_way(error: DBAPIError) -> bool:
+    """Whether the transaction was ended to break a circle of waits; the same may succeed at once."""
+    told = error.orig.__cause__ if error.orig is not None else None
+    return isinstance(told, asyncpg.DeadlockDetectedError)
+
+
 @contextmanager
 def reaching(doing: str) -> Iterator[None]:
     """Raise `StackUnreachable` in place of what says that the database went away while *doing* it."""

@@ -9,17 +9,21 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import Field
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds import provisioners
-from prebuilds.api import TemplateNotFound
+from prebuilds.api import StoreUnavailable, TemplateNotFound
 from prebuilds.payloads import Payload
 from prebuilds.planning.content import policy_changes, preset_id
 from prebuilds.store import templates as store
+from prebuilds.store.engine import gave_way
 from prebuilds.store.events import record_event
 from prebuilds.store.people import members_but, remove_members
 from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
 from prebuilds.vocabulary import PREBUILDS_USER
+
+TRIES_MAX = 5
 
 
 class ActivatedVersion(Payload):
@@ -49,6 +53,9 @@ class ApplyResult(Payload):
 async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run: bool = False) -> ApplyResult:
     """Make what is stored as *file* says, in one transaction; applied again, it changes nothing.
 
+    Claims, hand-overs and passes lock people, presets and workspaces as it does, in orders of their own. So where
+    PostgreSQL has it give way to one of them, it begins again.
+
     Policy (counts, expiry, schedule, limits) changes in place. Changed content (provisioner, queue, source, the set of
     presets, their parameters) becomes a new active version; content that was active before makes that version active
     again, with its holds reset. What the file has no entry for is left as it is: members are not removed, unless the
@@ -60,7 +67,18 @@ async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run:
         dry_run: Find out what would change, and change nothing.
     Raises:
         TemplateNotFound: A template was deleted in the meantime; nothing was changed.
+        StoreUnavailable: It had to give way each time; nothing was changed.
     """
+    for _ in range(TRIES_MAX):
+        try:
+            return await _apply(engine, file, actor, dry_run=dry_run)
+        except DBAPIError as error:
+            if not gave_way(error):
+                raise
+    raise StoreUnavailable("the database is too busy to apply the file, and nothing was changed; apply it again")
+
+
+async def _apply(engine: AsyncEngine, file: TemplateFile, actor: str, *, dry_run: bool) -> ApplyResult:
     async with engine.connect() as connection, connection.begin() as transaction:
         await store.lock_apply(connection)
         applying = _Applying(connection, actor)

@@ -262,3 +262,27 @@ async def test_a_file_that_is_the_truth_removes_who_is_not_in_it(engine: AsyncEn
     assert [m.user for m in await list_members(engine, "acme")] == ["bob", "carol", "prebuilds"]
     assert not (await apply(engine, exact, actor="ci")).changed
     assert [data["user"] for _, data in await events(engine, "member_removed")] == ["alice"]
+
+
+async def test_apply_begins_again_when_it_gives_way_to_a_claim(
+    engine: AsyncEngine, store: ClaimStore, database_url: str
+) -> None:
+    """A claim holds a prebuild while it waits for its owner; a file removes the owner and changes the pool's expiry."""
+    await make_ready(engine, await make_preset(engine), 1)
+    file = template_file({"name": "small", "instances": 1, "expire_after": "2h"}, members=["bob"])
+    exact = file.model_copy(
+        update={"organizations": [file.organizations[0].model_copy(update={"members_exact": True})]}
+    )
+    claiming = await asyncpg.connect(dsn_of(database_url))
+    try:
+        async with claiming.transaction():
+            await claiming.execute("SET LOCAL deadlock_timeout = '1min'")  # so that the other one gives way
+            await claiming.execute("SELECT FROM workspaces FOR NO KEY UPDATE")
+            applying = asyncio.create_task(apply(engine, exact, actor="tester"))
+            await until_blocked(claiming)
+            await claiming.execute("SELECT FROM users WHERE key = 'alice' FOR KEY SHARE")
+        done = await applying
+    finally:
+        await claiming.close()
+    assert "member acme/alice (removed)" in done.updated
+    assert len(await events(engine, "member_removed")) == 1

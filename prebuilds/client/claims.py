@@ -27,6 +27,7 @@ from prebuilds.payloads import (
     parse_input,
 )
 from prebuilds.temporal.connecting import reached, result_of, start_short
+from prebuilds.temporal.payload_key import PayloadKeyUnusable
 from prebuilds.vocabulary import CLAIMS_QUEUE, OnEmpty, claim_workflow_id
 from prebuilds.vocabulary.owners import same_owner
 
@@ -163,7 +164,8 @@ class ClaimsClient:
         except StackUnreachable as error:  # what has been lost may be the reply: then the claim goes on
             told = f"claim {claim_id}: {error}; {_again(given_up=await leave())}"
             raise StackUnreachable(told, {**error.details, **known}) from error
-        except (StoreUnavailable, RequestCanceled) as error:  # its id is all that finds out what is recorded
+        # Its id is all that finds out what is recorded; or, for a caller without the key, what was answered.
+        except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
             raise type(error)(f"claim {claim_id}: {error}", {**error.details, **known}) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:

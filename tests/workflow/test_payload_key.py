@@ -6,6 +6,7 @@ import base64
 import os
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from temporalio import activity, workflow
@@ -15,10 +16,14 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds.api import InvalidInput
+from prebuilds.client import PrebuildsClient
+from prebuilds.client import claims as claiming
 from prebuilds.settings import load_settings
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.payload_key import PayloadKeyUnusable, parse_payload_keys
 from prebuilds.temporal.workers import worker_on
+from tests.workflow.claim_steps import WON
+from tests.workflow.fakes import FakeClaims
 
 SECRET = "hunter2-51de"
 OLD, NEW = (base64.b64encode(os.urandom(32)).decode() for _ in range(2))
@@ -75,6 +80,21 @@ async def test_histories_are_encrypted_and_plain_json_is_taken(
             await old.get_workflow_handle(started.id).result()
         plain = await keyless.start_workflow("Repeats", {"token": "plain"}, id="plain", task_queue="q")
         assert await ours.get_workflow_handle(plain.id).result() == {"token": "plain"}
+
+
+async def test_a_claim_whose_answer_cannot_be_read_says_its_id(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyless = PrebuildsClient(await client_with(dev, monkeypatch, ""))
+    ours = await client_with(dev, monkeypatch, NEW)
+    monkeypatch.setattr(claiming, "uuid4", lambda: UUID(int=7))
+    terms = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
+    for claim_id in (None, "mine"):
+        known = claim_id or str(UUID(int=7))
+        async with FakeClaims({"claim": [WON]}).worker(ours):
+            with pytest.raises(PayloadKeyUnusable, match=f"^claim {known}: .*{VARIABLE} is not set") as told:
+                await keyless.claim(**terms, claim_id=claim_id)
+        assert told.value.details == {"claim_id": known}
 
 
 async def test_what_was_changed_on_its_way_is_not_opened() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from prebuilds.api import (
     NameTaken,
     NoClaimablePrebuiltWorkspaces,
     NotAMember,
+    OwnerNotFound,
     PresetNotFound,
     RequestCanceled,
 )
@@ -77,6 +79,24 @@ async def test_a_late_attempt_after_a_later_run_takes_nothing(engine: AsyncEngin
     with pytest.raises(ClaimIdReused, match="later request"):
         await desk.ask("c1", run=first, name="dev")
     assert await given(engine) == 0
+
+
+async def test_a_run_that_began_in_the_future_keeps_later_ones_away_for_a_minute(
+    engine: AsyncEngine, desk: Desk
+) -> None:
+    """Temporal's clock was a year ahead, and was set right."""
+    preset, now = await make_preset(engine), datetime.now(UTC)
+    ahead = ClaimRun(id="ahead", began_at=now + timedelta(days=365))
+    with pytest.raises(NoClaimablePrebuiltWorkspaces):
+        await desk.ask("c1", run=ahead, name="dev")
+    with pytest.raises(OwnerNotFound):
+        await desk.ask("c2", run=ahead.model_copy(update={"id": "ahead-2"}), owner="zoe")
+    await make_ready(engine, preset, 2)
+    with pytest.raises(ClaimIdReused, match="later request"):
+        await desk.ask("c1", run=ClaimRun(id="soon", began_at=now), name="dev")
+    for id_ in ("c1", "c2"):
+        later = ClaimRun(id=f"later-{id_}", began_at=now + timedelta(minutes=2))
+        assert isinstance(await desk.ask(id_, run=later), ClaimResult)
 
 
 async def test_what_was_won_is_the_answer_of_every_run(engine: AsyncEngine, desk: Desk) -> None:

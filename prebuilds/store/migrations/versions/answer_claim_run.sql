@@ -8,8 +8,10 @@ CREATE FUNCTION answer_claim_run(
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
+    -- A run that began in the future, by a wrong clock of Temporal's, keeps later ones away for a minute and not for good.
+    v_began timestamptz := least(p_run_began, now() + interval '1 minute');
 BEGIN
-    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, p_run_began)
+    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
         ON CONFLICT (id) DO NOTHING;
     SELECT * INTO v_claim FROM claims WHERE id = p_claim_id FOR UPDATE;
     IF v_claim.workspace_id IS NOT NULL THEN
@@ -21,11 +23,12 @@ BEGIN
         RETURN jsonb_build_object('error', 'Superseded');
     ELSIF v_claim.run <> p_run AND p_answer ->> 'error' = 'ClaimIdReused' THEN
         -- The claim is another run's, which waits and goes on. Only the refused run may not come back.
-        UPDATE claims SET other_runs_after = p_run_began + interval '1 microsecond' WHERE id = p_claim_id;
+        UPDATE claims SET other_runs_after = greatest(other_runs_after, v_began + interval '1 microsecond')
+         WHERE id = p_claim_id;
         RETURN p_answer;
     END IF;
     UPDATE claims
-       SET request_hash = p_request_hash, run = p_run, other_runs_after = greatest(other_runs_after, p_run_began),
+       SET request_hash = p_request_hash, run = p_run, other_runs_after = greatest(other_runs_after, v_began),
            run_answered = p_answer IS NOT NULL,
            outcome = CASE WHEN p_answer IS NULL THEN outcome ELSE 'refused' END,
            miss_reason = CASE WHEN p_answer IS NULL THEN miss_reason ELSE p_answer #>> '{details,miss_reason}' END,

@@ -19,6 +19,8 @@ CREATE FUNCTION claim_workspace(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
+    -- A run that began in the future, by a wrong clock of Temporal's, keeps later ones away for a minute and not for good.
+    v_began timestamptz := least(p_run_began, now() + interval '1 minute');
     v_owner uuid;
     v_initiator uuid;
     v_owner_name text;
@@ -32,7 +34,7 @@ DECLARE
 BEGIN
     -- The claim's own row first: attempts of one claim queue here, else the later one could skip the last prebuild,
     -- locked by the earlier, and report an empty pool.
-    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, p_run_began)
+    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
         ON CONFLICT (id) DO NOTHING;
     fresh := FOUND;
     IF NOT fresh THEN
@@ -210,7 +212,7 @@ BEGIN
         UPDATE claims
            SET request_hash = p_request_hash, outcome = 'missed', miss_reason = v_miss,
                answer = claim_workspace.answer, completed_at = now(), run = p_run,
-               other_runs_after = greatest(other_runs_after, p_run_began),
+               other_runs_after = greatest(other_runs_after, v_began),
                run_answered = v_final AND p_on_empty = 'fail'
          WHERE id = p_claim_id;
     END IF;

@@ -203,7 +203,7 @@ class OperatorRequest(Payload):
     """To be set: 0 for no end; None leaves it as it is."""
     autostart_schedule: Text | None = None
     """To be set: empty or `none` for none; None leaves it as it is."""
-    claim_ids: list[str] = Field(default_factory=list, max_length=CLAIMS_MAX)
+    claim_ids: list[Text] = Field(default_factory=list, max_length=CLAIMS_MAX)
     """Of a `release_claims`: those that were given up, to have what they have won released."""
     to: Text | None = None
     """Of a transfer: the new owner."""

@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
+from prebuilds.api import InvalidInput
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
 from prebuilds.operations.workspaces import WorkspaceOperations
-from prebuilds.payloads import OperatorRequest, ReleasedClaims
+from prebuilds.payloads import OperatorRequest, ReleasedClaims, parse_input
 from prebuilds.planning.plan import plan_preset
 from prebuilds.settings import Settings
 from prebuilds.store.build_end import end_build
@@ -235,3 +236,8 @@ async def test_a_lost_cancellation_is_made_up_for(
     start = build_workflow_id(build_id_of(workspace_id, 1))
     assert start in workflows.started, "also when its workflow is gone"
     assert workflows.canceled == [start]
+
+
+def test_claim_ids_that_no_database_takes_are_refused_by_field() -> None:
+    with pytest.raises(InvalidInput, match=r"claim_ids\.0"):
+        parse_input(OperatorRequest, {"action": "release_claims", "claim_ids": ["a\0b"]}, "request")

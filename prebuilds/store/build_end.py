@@ -37,7 +37,7 @@ END = text("""
 MAKE_CLAIMABLE = text("""
     UPDATE workspaces
        SET claimable_preset_id = :preset_id, claim_build_id = :claim_build_id,
-           expires_at = created_at + nullif(CAST(:expire_after AS interval), interval '0'),
+           expires_at = expiry_of(created_at, CAST(:expire_after AS interval)),
            probe_failures = 0, probe_failed_at = NULL
      WHERE id = :workspace_id AND quarantined_at IS NULL
 """)

@@ -45,8 +45,8 @@ HEAD = text("""
 """)
 OLDEST_READY = text("""
     SELECT id, claim_build_id, address, latest_build + 1 AS build_number FROM workspaces
-     WHERE claimable_preset_id = :preset_id AND (expires_at IS NULL OR expires_at >= now())
-       AND (CAST(:invalidated AS timestamptz) IS NULL OR created_at >= :invalidated)
+     WHERE claimable_preset_id = :preset_id
+       AND NOT is_expired(created_at, expires_at, CAST(:invalidated AS timestamptz))
      ORDER BY created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
 """)
 PEOPLE = text(

@@ -63,7 +63,7 @@ COUNT_INVALIDATED = text(f"""
       FROM presets p
       LEFT JOIN workspaces w ON w.preset_id = p.id AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
                             AND w.latest_transition = 'start' AND w.latest_status IN ('pending', 'running', 'succeeded')
-                            AND w.created_at < p.last_invalidated_at
+                            AND is_expired(w.created_at, NULL, p.last_invalidated_at)
      WHERE p.id = ANY(CAST(:ids AS uuid[])) GROUP BY p.id ORDER BY p.id
 """)
 LIFT_HOLDS = text("UPDATE presets SET limit_reset_at = now() WHERE id = :id")

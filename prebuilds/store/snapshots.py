@@ -65,8 +65,8 @@ COUNT_POOLS = text(f"""
           FROM workspaces w JOIN presets p ON p.id = w.preset_id,
                LATERAL (SELECT latest_transition = 'start' AND latest_status = 'succeeded' AS running,
                                latest_status IN ('pending', 'running', 'canceling') AS in_progress,
-                               (p.expire_after > interval '0' AND now() - w.created_at > p.expire_after) IS TRUE
-                               OR (w.created_at < p.last_invalidated_at) IS TRUE AS expired) AS s
+                               is_expired(w.created_at, expiry_of(w.created_at, p.expire_after), p.last_invalidated_at)
+                                   AS expired) AS s
          WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL AND w.quarantined_at IS NULL
          GROUP BY w.preset_id
     )

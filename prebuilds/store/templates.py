@@ -92,7 +92,7 @@ RESET_HOLDS = text("UPDATE presets SET limit_reset_at = now() WHERE template_ver
 
 # In the order in which claims lock them.
 SET_EXPIRY = text("""
-    UPDATE workspaces w SET expires_at = w.created_at + CAST(:expire_after AS interval)
+    UPDATE workspaces w SET expires_at = expiry_of(w.created_at, CAST(:expire_after AS interval))
       FROM (SELECT id FROM workspaces WHERE claimable_preset_id = :preset_id
              ORDER BY created_at, id FOR NO KEY UPDATE) AS pool
      WHERE w.id = pool.id

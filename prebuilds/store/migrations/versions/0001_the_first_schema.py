@@ -14,7 +14,15 @@ branch_labels = None
 depends_on = None
 
 PREBUILDS_USER_ID = "9ec06886-022a-5691-8f67-4b8be10e9cb6"
-FUNCTIONS = ("check_people", "hand_over", "claim_workspace", "answer_claim_run", "build_is_open")
+FUNCTIONS = (
+    "expiry_of",
+    "is_expired",
+    "check_people",
+    "hand_over",
+    "claim_workspace",
+    "answer_claim_run",
+    "build_is_open",
+)
 
 
 def upgrade() -> None:

@@ -145,8 +145,7 @@ BEGIN
         SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
           FROM workspaces w
          WHERE w.claimable_preset_id = v_preset.id
-           AND (w.expires_at IS NULL OR w.expires_at >= now())
-           AND (v_preset.last_invalidated_at IS NULL OR w.created_at >= v_preset.last_invalidated_at)
+           AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
          ORDER BY w.created_at, w.id
          LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
@@ -154,8 +153,7 @@ BEGIN
             SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
               FROM workspaces w
              WHERE w.claimable_preset_id = v_preset.id
-               AND (w.expires_at IS NULL OR w.expires_at >= now())
-               AND (v_preset.last_invalidated_at IS NULL OR w.created_at >= v_preset.last_invalidated_at)
+               AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
              ORDER BY w.created_at, w.id
              LIMIT 1 FOR NO KEY UPDATE;
         END IF;

@@ -227,6 +227,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str | None, ClaimTarget | None]] = [
     ("PresetNotFound", {}, None, ClaimTarget("x", path=("acme", "python", "none"))),
     ("PresetNotFound", {}, None, ClaimTarget("x", preset_id=uuid4())),
     ("TemplateNotFound", {}, "UPDATE templates SET deleted_at = now()", None),
+    ("TemplateNotFound", {}, "UPDATE templates SET deleted_at = now()", PATH),
     ("TemplateUnavailable", {}, "UPDATE templates SET deprecated = true", None),
 ]
 

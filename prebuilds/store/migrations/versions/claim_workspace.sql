@@ -106,6 +106,10 @@ BEGIN
          WHERE o.name = p_organization;
     END IF;
     IF NOT FOUND THEN
+        IF (SELECT bool_and(t.deleted_at IS NOT NULL) FROM templates t JOIN organizations o ON o.id = t.organization_id
+             WHERE o.name = p_organization AND t.name = p_template) THEN
+            RAISE EXCEPTION 'TemplateNotFound' USING ERRCODE = 'PB001';
+        END IF;
         RAISE EXCEPTION 'PresetNotFound' USING ERRCODE = 'PB001';
     ELSIF v_preset.deleted_at IS NOT NULL THEN
         RAISE EXCEPTION 'TemplateNotFound' USING ERRCODE = 'PB001';

@@ -153,7 +153,7 @@ class ClaimActivities:
             return await _of_active_version(asked, decide)
         except PrebuildsError as error:
             missed = isinstance(error, NoClaimablePrebuiltWorkspaces) and asked.on_empty is OnEmpty.FAIL
-            if error.retryable or missed:  # the miss was recorded by the statement that found it
+            if error.repeated or missed:  # the miss was recorded by the statement that found it
                 raise
             hashed = self._store.request_hash(asked)
             if isinstance(error, UNTARGETED) and (before := await self._store.won([claim_id], hashed)):
@@ -167,7 +167,7 @@ class ClaimActivities:
         self, asked: ClaimsRequest, claim_id: str, run: ClaimRun, error: PrebuildsError
     ) -> ClaimsResult:
         """Make *error* the answer of a batch's run, and raise it; or return what the batch has won."""
-        if error.retryable:
+        if error.repeated:
             raise error
         members, hashed = [f"{claim_id}/{n}" for n in range(len(asked.names))], self._store.request_hash(asked)
         if isinstance(error, UNTARGETED) and (before := await self._store.won(members, hashed)):

@@ -33,7 +33,7 @@ class OperatorActivities:
         except AnsweredBefore:
             answer = await recorded_answer(engine, run.id)
         except PrebuildsError as error:
-            if error.retryable:
+            if error.repeated:
                 raise
             answer = await record_answer(engine, run.id, error)
         else:

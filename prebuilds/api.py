@@ -95,11 +95,14 @@ class PrebuildsError(Exception):
     What its message and details quote of others (a driver, a server, a file) is escaped in them.
 
     Attributes:
-        retryable: Whether the same request may succeed later without anybody changing it.
+        retryable: Whether the same request may succeed later without anybody changing it: a caller may send it again.
+        decided: Whether it is the outcome of a request rather than a failure to decide it. It is recorded as the
+            request's answer, and Temporal does not repeat the activity, also when a new request may succeed.
         details: Facts for programs: field -> message for bad input, `miss_reason`, ids.
     """
 
     retryable = False
+    decided = False
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(escape(message, keep=LINES))
@@ -108,6 +111,11 @@ class PrebuildsError(Exception):
     @property
     def type(self) -> str:
         return type(self).__name__
+
+    @property
+    def repeated(self) -> bool:
+        """Whether Temporal repeats the activity that raised it."""
+        return self.retryable and not self.decided
 
 
 class InvalidInput(PrebuildsError):
@@ -119,7 +127,14 @@ class InvalidInput(PrebuildsError):
 
 
 class NoClaimablePrebuiltWorkspaces(PrebuildsError):
-    """Nothing is ready to be handed out. Details: `miss_reason`."""
+    """Nothing is ready to be handed out. Details: `miss_reason`; with `no_pool`, trying again does not help."""
+
+    retryable = True
+    decided = True
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, details)
+        self.retryable = self.details.get("miss_reason") != "no_pool"
 
 
 class PrebuiltWorkspacesNotSupported(PrebuildsError):
@@ -155,7 +170,10 @@ class NameTaken(PrebuildsError):
 
 
 class ClaimTimedOut(PrebuildsError):
-    """No prebuild became ready before the claim's deadline."""
+    """No prebuild became ready before the claim's deadline. A new claim may be luckier."""
+
+    retryable = True
+    decided = True
 
 
 class ClaimIdReused(PrebuildsError):

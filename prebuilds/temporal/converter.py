@@ -14,7 +14,9 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter, DefaultFailureConverter, PayloadConverter
+from temporalio.exceptions import ApplicationError
 
+from prebuilds.api import ERRORS, PrebuildsError
 from prebuilds.temporal.payload_key import payload_codec
 from prebuilds.vocabulary.passwords import mask
 from prebuilds.vocabulary.plain_text import LINES, escape
@@ -40,10 +42,16 @@ class SharedPydanticConverter(PydanticPayloadConverter):
 
 
 class EscapingFailureConverter(DefaultFailureConverter):
-    """Failures as they are, but for characters that would act where the history is shown, and passwords in them."""
+    """Failures as they are, but for characters that would act where the history is shown, and passwords in them.
+
+    A refusal has neither stack nor cause: it is an answer, and callers have no use for the server's paths.
+    """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
         super().to_failure(exception, payload_converter, failure)
+        if _is_refusal(exception):
+            failure.stack_trace = ""
+            failure.ClearField("cause")
         told: Failure | None = failure
         while told is not None:
             told.message = escape(mask(told.message), keep=LINES)
@@ -60,6 +68,13 @@ class EncodedFailureConverter(EscapingFailureConverter):
             common = {"message": failure.message, "stack_trace": failure.stack_trace}
             failure.encoded_attributes.CopyFrom(payload_converter.to_payload(common))
             failure.message, failure.stack_trace = "Encoded failure", ""
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether *error* is one of ours that nobody repeats, in an activity or at a workflow's end."""
+    if isinstance(error, PrebuildsError):
+        return not error.repeated
+    return isinstance(error, ApplicationError) and error.non_retryable and error.type in ERRORS
 
 
 data_converter = DataConverter(

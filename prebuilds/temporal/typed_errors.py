@@ -12,9 +12,9 @@ from prebuilds.api import PrebuildsError
 
 def application_error(error: PrebuildsError) -> ApplicationError:
     # A refusal is an outcome: benign ones are neither logged as errors nor counted as failures.
-    category = ApplicationErrorCategory.UNSPECIFIED if error.retryable else ApplicationErrorCategory.BENIGN
+    category = ApplicationErrorCategory.UNSPECIFIED if error.repeated else ApplicationErrorCategory.BENIGN
     return ApplicationError(
-        str(error), error.details, type=error.type, non_retryable=not error.retryable, category=category
+        str(error), error.details, type=error.type, non_retryable=not error.repeated, category=category
     )
 
 

@@ -6,13 +6,24 @@ import json
 from typing import Any, cast
 
 import pytest
+from temporalio.api.failure.v1 import Failure
 from temporalio.exceptions import ApplicationError
 
-from prebuilds.api import ClaimTimedOut, InvalidInput, PrebuildsError, PrebuiltWorkspacesNotSupported
+from prebuilds.api import (
+    ClaimTimedOut,
+    InvalidInput,
+    NameTaken,
+    NoClaimablePrebuiltWorkspaces,
+    PrebuildsError,
+    PrebuiltWorkspacesNotSupported,
+    StoreUnavailable,
+)
 from prebuilds.cli import claims, run
 from prebuilds.cli.wording import in_options
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimRequest
+from prebuilds.temporal.converter import data_converter
+from prebuilds.temporal.typed_errors import application_error
 from workflows.refusal import refused_claim
 
 CLAIM = ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev")
@@ -111,6 +122,46 @@ def test_a_field_is_told_by_its_option_where_the_command_has_one(
     words: tuple[str, ...], error: PrebuildsError, told: str
 ) -> None:
     assert in_options(words, error) == told
+
+
+async def test_a_refusal_has_no_stack_and_a_failure_has_one() -> None:
+    refused = await _failure_of(NameTaken("alice has a live workspace named dev"))
+    assert (refused.stack_trace, refused.HasField("cause")) == ("", False)
+    assert refused.application_failure_info.type == "NameTaken"
+    ended = await _failure_of(refused_claim(ApplicationError("away", type="StoreUnavailable"), "c1"))
+    assert (ended.stack_trace, ended.HasField("cause")) == ("", False), "nobody repeats it: it is the caller's answer"
+    failed = await _failure_of(StoreUnavailable("the database does not answer"))
+    assert __file__ in failed.stack_trace
+    assert failed.HasField("cause")
+
+
+async def _failure_of(error: BaseException) -> Failure:
+    """What a history keeps of an error that was raised because of another one."""
+    failure = Failure()
+    try:
+        try:
+            raise OSError("its cause")
+        except OSError as cause:
+            raise application_error(error) if isinstance(error, PrebuildsError) else error from cause
+    except Exception as raised:
+        await data_converter.encode_failure(raised, failure)
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (NoClaimablePrebuiltWorkspaces("none; try again", {"miss_reason": "empty"}), True),
+        (NoClaimablePrebuiltWorkspaces("none; claim with on_empty create", {"miss_reason": "no_pool"}), False),
+        (ClaimTimedOut("late; try again"), True),
+        (NameTaken("taken"), False),
+    ],
+)
+def test_an_outcome_says_whether_asking_again_can_help_and_temporal_never_does(
+    error: PrebuildsError, retryable: bool
+) -> None:
+    assert error.retryable is retryable
+    assert application_error(error).non_retryable
 
 
 def test_without_the_database_a_claims_outcome_is_not_known() -> None:

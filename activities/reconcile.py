@@ -101,9 +101,9 @@ class ReconcileActivities:
             METRICS.pass_ended(took)
 
     @activity.defn
-    async def record_stop(self, cause: str, loop_number: int | None = None) -> None:
+    async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
         """Write down that the loop was stopped on purpose, so that no control worker brings it back."""
-        await control.record_stop(self._engine, cause, loop_number)
+        await control.record_stop(self._engine, cause, loop_number, by)
 
     @activity.defn
     async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:

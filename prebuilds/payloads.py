@@ -114,6 +114,7 @@ class OrchestratorCarried(Payload):
     started_at: AwareDatetime
     passes: int = 0
     stop_cause: str | None = None
+    stopped_by: str | None = None
     wanted_all: bool = False
     wanted_presets: list[str] = Field(default_factory=list)
     pending_max: int | None = None

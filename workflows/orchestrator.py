@@ -30,7 +30,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
     from prebuilds.vocabulary.plain_text import escape
-    from workflows.raw import as_text, asked_at, only_input, preset_ids, seconds, stop_cause
+    from workflows.raw import as_text, asked_at, only_input, preset_ids, seconds, stop_cause, stopped_by
     from workflows.refusal import cause_of, refused
 
 INTERVAL_S = 15.0
@@ -78,6 +78,7 @@ class PrebuildsOrchestrator:
         self._started_at = carried.started_at
         self._passes = carried.passes
         self._stop = carried.stop_cause
+        self._stopped_by = carried.stopped_by
         self._wanted_all = carried.wanted_all
         self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order they were asked for
         self._next_pass_at = carried.next_pass_at or workflow.now()
@@ -122,12 +123,12 @@ class PrebuildsOrchestrator:
             # By an attempt of a worker that was frozen since: the loop that it was to stop has ended before this one.
             self._ignore(f"stop asked for at {rfc3339(asked)}, before this loop began")
             return
-        self._request_stop(stop_cause(raw))
+        self._request_stop(stop_cause(raw), stopped_by(raw))
 
     @workflow.update(name="stop", description="Stop reconciling, and answer with the cause that counts")
     def stop_with_answer(self, *raw: Any) -> StopAnswer:
         already = self._stop is not None
-        self._request_stop(stop_cause(raw))
+        self._request_stop(stop_cause(raw), stopped_by(raw))
         return StopAnswer(cause=self._stop or "", already_stopping=already)
 
     @workflow.signal(description="Ask for a pass now. Input: nothing, or a list of preset ids for those alone")
@@ -313,6 +314,7 @@ class PrebuildsOrchestrator:
             started_at=self._started_at,
             passes=self._passes,
             stop_cause=self._stop,
+            stopped_by=self._stopped_by,
             wanted_all=self._wanted_all,
             wanted_presets=[*left, *self._wanted, *self._running],
             next_pass_at=self._next_pass_at,
@@ -352,14 +354,14 @@ class PrebuildsOrchestrator:
 
     async def _record_stop(self, cause: str) -> None:
         try:
-            stopped = [cause, self._input.loop_number]
+            stopped = [cause, self._input.loop_number, self._stopped_by]
             await workflow.execute_activity_method(ReconcileActivities.record_stop, args=stopped, **NOTE)
         except FailureError as error:  # our completion says the same to whoever would bring us back
             workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
 
-    def _request_stop(self, cause: str) -> None:
+    def _request_stop(self, cause: str, by: str | None = None) -> None:
         if self._stop is None:
-            self._stop = cause
+            self._stop, self._stopped_by = cause, by
             workflow.logger.info("Stopping", extra={"cause": cause})
 
     def _ignore(self, what: str) -> None:

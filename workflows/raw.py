@@ -48,6 +48,12 @@ def stop_cause(raw: Sequence[Any]) -> str:
     return as_text(cause.strip() if isinstance(cause, str) else cause) or NO_CAUSE
 
 
+def stopped_by(raw: Sequence[Any]) -> str | None:
+    """Who asked for a stop, as `{"by": NAME}` says; None when it does not."""
+    by = raw[0].get("by") if raw and isinstance(raw[0], dict) else None
+    return as_text(by) if isinstance(by, str) and by.strip() else None
+
+
 def asked_at(raw: Sequence[Any]) -> datetime | None:
     """When a stop was asked for, as `{"asked_at": TIME}` says; None when it does not."""
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
+LOOP_NUMBER = "loop_number"
+"""The key of the loop's memo: of which start it came. A continued run has the memo of the one before."""
 INVENTORY_TIMEOUT = timedelta(minutes=30)
 """Of one comparison; hosts that are away cost a minute for every twenty of them."""
 
@@ -75,7 +77,29 @@ async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary="Keeps every preset's pool at its desired number of prebuilds",
+        memo={LOOP_NUMBER: input.loop_number},
     )
+    return True
+
+
+async def record_unwritten_stop(engine: AsyncEngine, client: Client) -> bool:
+    """Write down the stop of a loop that could not do so itself, such as while the database was away.
+
+    Only a stop completes a loop, and its memo has the number of its start. So no clock of Temporal's is compared with
+    one of the database's.
+
+    Returns:
+        Whether the loop that is wanted was stopped.
+    """
+    wanted = await control.read_control(engine)
+    found = await described(client, ORCHESTRATOR_ID)
+    if wanted.loop != "running" or found is None or found.status is not WorkflowExecutionStatus.COMPLETED:
+        return False
+    number = (await found.memo()).get(LOOP_NUMBER)
+    if number is not None and number != wanted.loop_number:
+        return False  # it was wanted again since
+    cause = "stopped while the database was away; the workflow's result has the cause"
+    await control.record_stop(engine, cause, wanted.loop_number)
     return True
 
 
@@ -142,18 +166,17 @@ class Relay:
 
     async def keep_loop_alive(self) -> bool:
         """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
-        wanted = await control.read_control(self._engine)
-        if wanted.loop == "stopped" or await self._ended_on_purpose(since=wanted.loop_since):
+        seen = await control.read_control(self._engine)
+        if seen.loop == "stopped" or await record_unwritten_stop(self._engine, self._client):
+            return False
+        found = await described(self._client, ORCHESTRATOR_ID)
+        if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
+            return False
+        # Before the start, and only as it was seen: a stop that comes meanwhile is not undone.
+        wanted = await control.keep_wanted(self._engine, seen)
+        if wanted is None:
             return False
         started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))
         if started:
-            await control.record_start(self._engine, None)
             logger.info("The loop was not running and is started")
         return started
-
-    async def _ended_on_purpose(self, *, since: datetime) -> bool:
-        """A loop that completed after it was wanted was stopped, even when its worker could not write that down."""
-        found = await described(self._client, ORCHESTRATOR_ID)
-        if found is None or found.status is not WorkflowExecutionStatus.COMPLETED:
-            return False
-        return found.close_time is not None and found.close_time > since

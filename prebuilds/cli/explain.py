@@ -150,7 +150,9 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
         case "deployment_bound":
             return f"bound to the Temporal namespace {data['namespace']} by {actor}"
         case "loop_stopped":
-            return f"loop stopped: {data['cause']}"
+            return f"loop stopped by {actor}: {data['cause']}"
+        case "loop_started":
+            return "loop started again, since it had ended unasked" if data.get("was") else f"loop started by {actor}"
         case "build_succeeded" | "build_failed" | "build_canceled":
             stage = "" if data["stage"] == "none" else f" ({data['stage']})"
             why = f": {one_line(data['error'])}" if data["error"] else ""

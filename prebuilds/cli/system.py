@@ -206,7 +206,7 @@ def start(
     async def go() -> None:
         async with operations() as system:
             with progress("starting the loop"):
-                done = await system.start(duration(interval, "interval") if interval is not None else None)
+                done = await system.start(duration(interval, "interval") if interval is not None else None, actor())
         said = "the loop is started" if done.started else "the loop is running already"
         applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
         document({"started": done.started, "interval_applied": done.interval_applied}, human=said + applied)
@@ -223,7 +223,7 @@ def stop(
     async def go() -> None:
         async with operations() as system:
             with progress("waiting for the loop to end"):
-                was_running = await system.stop(cause, wait=wait)
+                was_running = await system.stop(cause, by=actor(), wait=wait)
             loop = await system.loop()
         said = "the loop has ended" if wait else "the loop is stopping"
         document(

@@ -14,7 +14,12 @@ from temporalio.service import RPCError
 
 from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.background.dispatch import NUDGED_MAX
-from prebuilds.background.relay import orchestrator_input, start_inventory, start_orchestrator
+from prebuilds.background.relay import (
+    orchestrator_input,
+    record_unwritten_stop,
+    start_inventory,
+    start_orchestrator,
+)
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.loop_status import loop_status
 from prebuilds.operations.people import PeopleOperations
@@ -52,6 +57,7 @@ STATUS_BYTES_MAX = 400_000
 """Of one status through Temporal, which warns of a payload above 512 KiB and refuses one above 2 MiB."""
 STATUS_ROWS_MAX = 1000
 """About as many as that. Each page reads the whole status anew, so that few large ones cost less than many."""
+NO_CAUSE = "no cause given"
 NUDGE_TIMEOUT_S = 3.0
 """The change is committed, so nobody need wait long for a Temporal that is away."""
 
@@ -102,8 +108,11 @@ class Operations(PeopleOperations):
     async def loop(self) -> LoopStatus:
         return await loop_status(self.engine, self.client)
 
-    async def start(self, interval: timedelta | None = None) -> Started:
+    async def start(self, interval: timedelta | None = None, by: str = "operator") -> Started:
         """Start the loop, or apply *interval* to the one that runs; one that drains is awaited first.
+
+        Args:
+            by: Who asks, for the record.
 
         Raises:
             InvalidInput: *interval* is none that a loop can keep.
@@ -117,7 +126,8 @@ class Operations(PeopleOperations):
         if (await self.loop()).state == "draining":
             await handle.result()
         with suppress(AnsweredBefore):  # by another attempt, which may have died before it started the loop
-            await control.record_start(self.engine, interval)
+            await record_unwritten_stop(self.engine, self.client)  # so that the new loop has a number of its own
+            await control.record_start(self.engine, interval, by)
         wanted = await control.read_control(self.engine)
         if wanted.loop == "stopped":  # since that attempt
             return Started(started=False, interval_applied=False)
@@ -126,11 +136,14 @@ class Operations(PeopleOperations):
             await handle.signal("set_interval", interval.total_seconds())
         return Started(started=started, interval_applied=interval is not None)
 
-    async def stop(self, cause: str, *, wait: bool = False, asked_at: datetime | None = None) -> bool:
+    async def stop(
+        self, cause: str, *, by: str = "operator", wait: bool = False, asked_at: datetime | None = None
+    ) -> bool:
         """Signal the loop to stop. Returns whether it was running.
 
         Args:
             cause: Kept for logs, the result and the operator.
+            by: Who asks, for the record.
             wait: Return only when the loop has ended.
             asked_at: When, by Temporal's clock: a loop that began later goes on. None: now.
         Raises:
@@ -139,13 +152,15 @@ class Operations(PeopleOperations):
         _check_words("cause", cause)
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
-            stop = cause if asked_at is None else {"cause": cause, "asked_at": asked_at.isoformat()}
+            stop = {"cause": cause, "by": by}
+            if asked_at is not None:
+                stop["asked_at"] = asked_at.isoformat()
             await handle.signal("stop", stop)
         except RPCError as error:
             if not no_such_workflow(error):
                 raise
             # Nothing runs, but a terminated loop would be brought back: write down that it is not wanted.
-            await control.record_stop(self.engine, cause)
+            await control.record_stop(self.engine, cause, by=by)
             return False
         if wait:
             await handle.result()
@@ -245,10 +260,10 @@ class Operations(PeopleOperations):
                 return (await self.status_page(request.after, request.limit)).model_dump(mode="json")
             case "start":
                 seconds = request.interval_seconds
-                done = await self.start(None if seconds is None else timedelta(seconds=seconds))
+                done = await self.start(None if seconds is None else timedelta(seconds=seconds), request.by)
                 return {"started": done.started}
             case "stop":
-                return {"stopping": await self.stop(request.reason or "no cause given", asked_at=asked_at)}
+                return {"stopping": await self.stop(request.reason or NO_CAUSE, by=request.by, asked_at=asked_at)}
             case "pause":
                 return {"changed": await self.pause(request.reason or "", request.by)}
             case "resume":

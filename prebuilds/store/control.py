@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER
 from prebuilds.vocabulary.plain_text import escape
 
 PASSES_KEPT = 10_000
@@ -34,10 +35,22 @@ RECORD_STOP = text("""
      WHERE loop <> 'stopped' AND loop_number = coalesce(CAST(:loop_number AS bigint), loop_number)
  RETURNING loop
 """)
+# Joined with the row as it was before: whether it was wanted already.
 RECORD_START = text("""
     UPDATE settings
-       SET loop = 'running', stop_cause = NULL, loop_since = now(), loop_interval = coalesce(:interval, loop_interval),
+       SET loop = 'running', stop_cause = NULL, loop_since = now(),
+           loop_interval = coalesce(:interval, s.loop_interval),
+           loop_number = s.loop_number + CASE WHEN s.loop = 'running' THEN 0 ELSE 1 END
+      FROM (SELECT loop, loop_interval, loop_number FROM settings FOR UPDATE) AS s
+ RETURNING s.loop <> 'running' AS begun
+""")
+# A stop, or another start, that came since the caller has looked counts.
+KEEP_WANTED = text("""
+    UPDATE settings
+       SET loop = 'running', loop_since = now(),
            loop_number = loop_number + CASE WHEN loop = 'running' THEN 0 ELSE 1 END
+     WHERE loop <> 'stopped' AND loop_number = :loop_number
+ RETURNING loop
 """)
 BEGIN_PASS = text("""
     WITH counted AS (
@@ -117,21 +130,44 @@ async def resume(engine: AsyncEngine, actor: str) -> bool:
     return changed
 
 
-async def record_stop(engine: AsyncEngine, cause: str, loop_number: int | None = None) -> None:
+async def record_stop(engine: AsyncEngine, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
     """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays.
 
     Args:
         loop_number: Of the loop that was stopped: one that was started since goes on. None: whichever is wanted now.
+        by: Who stopped it; None when that was not said, as by a signal through the `temporal` command.
     """
     async with engine.begin() as connection:
         if await connection.scalar(RECORD_STOP, {"cause": escape(cause), "loop_number": loop_number}) is not None:
-            await record_event(connection, "loop_stopped", "operator", data={"cause": cause})
+            await record_event(connection, "loop_stopped", by or "operator", data={"cause": cause})
 
 
-async def record_start(engine: AsyncEngine, interval: timedelta | None) -> None:
-    """Note that the loop is wanted, so that control workers keep it alive. *interval* None keeps the one it had."""
+async def record_start(engine: AsyncEngine, interval: timedelta | None, by: str = "operator") -> None:
+    """Note that the loop is wanted, so that control workers keep it alive.
+
+    Args:
+        interval: Between passes; None keeps the one it had.
+        by: Who starts it.
+    """
     async with engine.begin() as connection:
-        await connection.execute(RECORD_START, {"interval": interval})
+        if await connection.scalar(RECORD_START, {"interval": interval}):
+            seconds = None if interval is None else interval.total_seconds()
+            await record_event(connection, "loop_started", by, data={"interval_seconds": seconds})
+
+
+async def keep_wanted(engine: AsyncEngine, seen: Control) -> Control | None:
+    """Note that the loop, gone though it was wanted, is about to be started again.
+
+    Args:
+        seen: As the caller has read it before it found the loop gone.
+    Returns:
+        What is wanted now. None, with nothing written, when somebody has stopped or started the loop since.
+    """
+    async with engine.begin() as connection:
+        if await connection.scalar(KEEP_WANTED, {"loop_number": seen.loop_number}) is None:
+            return None
+        await record_event(connection, "loop_started", PREBUILDS_USER, data={"was": seen.loop})
+    return await read_control(engine)
 
 
 async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work: int) -> int:

@@ -22,7 +22,7 @@ from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
 
 EVENTS_MAX = 100
 """The newest so many: what an operator reads in one sitting."""
-CONCERN_ALL = ["paused", "resumed", "loop_stopped", "applied"]
+CONCERN_ALL = ["paused", "resumed", "loop_started", "loop_stopped", "applied"]
 """Kinds of events that have no preset and may explain any."""
 
 PRESET_EVENTS = text("""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from sqlalchemy import text
+
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
 from prebuilds.payloads import ClaimResult
 from prebuilds.settings import Settings
-from prebuilds.store.control import record_start
+from prebuilds.store.control import read_control, record_start
 from prebuilds.store.engine import create_engine
 from prebuilds.temporal.connecting import connect
 from tests.e2e.dev_stack import DevStack, frozen, until
@@ -125,6 +127,10 @@ async def test_a_terminated_loop_comes_back_and_a_stopped_one_does_not(stack: De
         await client.get_workflow_handle("prebuilds-orchestrator").signal("stop", "on purpose")
         await client.get_workflow_handle("prebuilds-orchestrator").result()
         assert not await relay.keep_loop_alive()
+        async with engine.begin() as connection:  # as when the database was away at that moment
+            await connection.execute(text("UPDATE settings SET loop = 'running', loop_since = now() + '1 hour'"))
+        assert not await relay.keep_loop_alive(), "its memo says that this loop was stopped, whatever the clocks say"
+        assert (await read_control(engine)).loop == "stopped"
         await record_start(engine, None)  # as `prebuilds start` does, before it dies
         assert await relay.keep_loop_alive(), "wanted again after it had stopped"
     finally:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from unittest.mock import ANY
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
@@ -19,7 +22,7 @@ from prebuilds.operations import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import read_control, record_start, record_stop
+from prebuilds.store.control import keep_wanted, read_control, record_start, record_stop
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.people import list_members, remove_all_members
 from prebuilds.store.requests import (
@@ -57,6 +60,11 @@ def ask(activities: OperatorActivities) -> Ask:
         return await ActivityEnvironment().run(activities.operate, raw, run or new_request())
 
     return ask
+
+
+async def rows(engine: AsyncEngine, statement: str) -> list[Any]:
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(statement))]
 
 
 async def test_a_late_pause_does_not_undo_the_resume_after_it(engine: AsyncEngine, ask: Ask) -> None:
@@ -176,6 +184,30 @@ async def test_a_late_note_of_a_stop_is_of_its_own_loop(engine: AsyncEngine) -> 
     assert (await read_control(engine)).loop == "running"
     await record_stop(engine, "enough")
     assert (await read_control(engine)).stop_cause == "enough"
+
+
+async def test_a_stop_that_crosses_the_relays_restart_counts(engine: AsyncEngine) -> None:
+    """The relay finds the loop gone; before it starts it again, an operator stops it, or stops and starts it."""
+    await record_start(engine, None, "ops")
+    seen = await read_control(engine)
+    assert await keep_wanted(engine, seen) == replace(seen, loop_since=ANY), "nothing came between: it is wanted"
+    await record_stop(engine, "tonight", by="ops")
+    assert await keep_wanted(engine, seen) is None
+    assert (await read_control(engine)).loop == "stopped"
+    await record_start(engine, None, "ops")
+    assert await keep_wanted(engine, seen) is None, "that start starts it"
+
+
+async def test_who_starts_and_stops_the_loop_is_recorded(engine: AsyncEngine) -> None:
+    await record_start(engine, timedelta(seconds=5), "alice")
+    await record_start(engine, None, "bob")
+    await record_stop(engine, "tonight", by="bob")
+    await record_stop(engine, "again", by="carol")
+    told = await rows(engine, "SELECT kind, actor, data FROM events ORDER BY id")
+    assert told == [
+        ("loop_started", "alice", {"interval_seconds": 5.0}),
+        ("loop_stopped", "bob", {"cause": "tonight"}),
+    ]
 
 
 async def test_requests_are_forgotten_in_the_end(engine: AsyncEngine, ask: Ask) -> None:

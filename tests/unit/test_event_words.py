@@ -66,7 +66,9 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("paused", {"reason": "upgrade"}, "paused by ops: upgrade"),
     ("resumed", {}, "resumed by ops"),
     ("deployment_bound", {"namespace": "default"}, "bound to the Temporal namespace default by ops"),
-    ("loop_stopped", {"cause": "maintenance"}, "loop stopped: maintenance"),
+    ("loop_stopped", {"cause": "maintenance"}, "loop stopped by ops: maintenance"),
+    ("loop_started", {"interval_seconds": None}, "loop started by ops"),
+    ("loop_started", {"was": "running"}, "loop started again, since it had ended unasked"),
     ("build_succeeded", {**CREATE, "error": None}, "start (create) succeeded"),
     ("build_failed", {**CREATE, "error": "no disk"}, "start (create) failed: no disk"),
     (

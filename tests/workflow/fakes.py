@@ -65,7 +65,7 @@ class FakePool:
         self.ended.append(pass_number)
 
     @activity.defn
-    async def record_stop(self, cause: str, loop_number: int | None = None) -> None:
+    async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
         self._fail_if_told("record_stop")
         self.stops.append(cause)
 

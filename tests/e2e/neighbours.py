@@ -20,6 +20,7 @@ from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.telemetry.undumpable import close_to_others
 from tests.e2e.process_steps import driver_in, log
 from tests.e2e.provisions import later, wanted
+from tests.identities import DEPLOYMENT
 
 HOSTILE = Path(__file__).with_name("hostile.py").read_text().replace("{", "{{").replace("}", "}}")  # no placeholders
 GUESSED = ("claim.json", "process.json", "log", "home/notes")
@@ -33,7 +34,7 @@ def give_up_capabilities() -> None:
 
 
 async def write_terraform_state(state_dir: Path) -> Path:
-    folders, workspace_id = TerraformFolders(state_dir), uuid4()
+    folders, workspace_id = TerraformFolders(state_dir, DEPLOYMENT), uuid4()
     async with folders.locked(workspace_id):
         folders.write(workspace_id, Record(made_by=1, build_number=1))
     state = folders.state(workspace_id)

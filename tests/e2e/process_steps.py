@@ -17,6 +17,11 @@ SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "1
 SLEEP = {"command": ["sleep", "infinity"]}
 
 
+def host_tag(folder: Path) -> str:
+    """What the environment of this deployment's processes on this host carries."""
+    return f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}"
+
+
 def log(_: str) -> None: ...
 
 
@@ -33,4 +38,4 @@ async def driver_in(folder: Path) -> AsyncIterator[ProcessProvisioner]:
     finally:
         for item in await driver.inventory():
             await driver.destroy(knowing(wanted(SLEEP, 10_000, item.workspace_id), item), log)
-    assert process_host.find_tagged(f"{DEPLOYMENT}/{(folder / 'host-id').read_text()}") == []
+    assert process_host.find_tagged(host_tag(folder)) == []

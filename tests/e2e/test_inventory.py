@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from prebuilds.provisioners.kit.folders import Folders
-from prebuilds.provisioners.process.folder import Launch, Record
+from prebuilds.provisioners.process.folder import Launch, ProcessFolders, Record
 from prebuilds.store.engine import create_engine
 from tests.e2e.dev_stack import DevStack, until
 from tests.rows import do
@@ -60,7 +59,7 @@ def leave_behind(stack: DevStack, workspace_id: UUID) -> Path:
         wanted=False,
         launch=launch,
     )
-    Folders(stack.state_dir).write(record)
+    ProcessFolders(stack.state_dir).write(record)
     return stack.state_dir / "workspaces" / str(workspace_id)
 
 

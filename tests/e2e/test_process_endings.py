@@ -22,7 +22,7 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.kit import processes
 from prebuilds.provisioners.process import host as process_host
 from prebuilds.provisioners.process.driver import ProcessProvisioner
-from tests.e2e.process_steps import SLEEP, driver_in, log, running
+from tests.e2e.process_steps import SLEEP, driver_in, host_tag, log, running
 from tests.e2e.provisions import later, wanted
 
 
@@ -57,7 +57,7 @@ async def test_one_whose_folder_was_removed_gets_no_second_process(
     before = (await driver.apply(build, log)).resources["pid"]
     shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
     after = (await getattr(driver, effect)(later(build, owner="alice"), log)).resources["pid"]
-    assert [found.pid for _, found in process_host.find_tagged((tmp_path / "host-id").read_text())] == [after]
+    assert [found.pid for _, found in process_host.find_tagged(host_tag(tmp_path))] == [after]
     assert before != after, "it has no files any more, and nobody knows where it listens"
 
 
@@ -67,7 +67,7 @@ async def test_one_whose_folder_was_removed_is_stopped(driver: ProcessProvisione
     await driver.apply(build, log)
     shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
     await driver.stop(later(build), log)
-    assert process_host.find_tagged((tmp_path / "host-id").read_text()) == []
+    assert process_host.find_tagged(host_tag(tmp_path)) == []
     assert (tmp_path / "ended").exists(), "it was asked first"
 
 
@@ -76,7 +76,7 @@ async def test_one_whose_folder_was_removed_ends_with_the_host(driver: ProcessPr
     await driver.apply(build, log)
     shutil.rmtree(tmp_path / "workspaces" / str(build.workspace_id))
     assert await driver.suspend() == 0, "none that can be brought back"
-    assert process_host.find_tagged((tmp_path / "host-id").read_text()) == []
+    assert process_host.find_tagged(host_tag(tmp_path)) == []
 
 
 SCRUBBED = """

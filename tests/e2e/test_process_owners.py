@@ -12,7 +12,7 @@ import pytest
 from prebuilds.provisioners.base import OwnedByAnother
 from prebuilds.provisioners.process import host as process_host
 from prebuilds.provisioners.process.driver import ProcessProvisioner
-from tests.e2e.process_steps import SLEEP, driver_in, log, running
+from tests.e2e.process_steps import SLEEP, driver_in, host_tag, log, running
 from tests.e2e.provisions import later, wanted
 from tests.identities import DEPLOYMENT
 
@@ -70,7 +70,7 @@ async def test_the_mark_is_there_before_anybody_is_told(tmp_path: Path, monkeypa
             await driver.claim(later(build, owner="bob", name="dev", claimed=True, claim_id="job 8"), log)
         await driver.claim(claim, log)
         assert json.loads((folder / "claim.json").read_text())["owner"] == "Alice.Smith@example.com"
-        assert process_host.find_tagged(f"{DEPLOYMENT}/{(tmp_path / 'host-id').read_text()}", build.workspace_id)
+        assert process_host.find_tagged(host_tag(tmp_path), build.workspace_id)
 
 
 async def test_a_claim_that_changes_nothing_leaves_its_mark(tmp_path: Path) -> None:

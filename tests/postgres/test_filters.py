@@ -49,6 +49,7 @@ EMPTY = [
 async def pools(engine: AsyncEngine, database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncEngine:
     """acme/python/small with two creations pending, acme/idle/small with nothing; bob, who has asked for nothing."""
     monkeypatch.setenv("PREBUILDS_DATABASE_URL", database_url)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")  # away; else whoever serves the usual port would be asked
     await record_prebuilds(engine, await make_preset(engine), 2)
     await make_preset(engine, template="idle")
     return engine

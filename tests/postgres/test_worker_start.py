@@ -17,7 +17,6 @@ from prebuilds.api import StackUnreachable
 from prebuilds.background import deployment
 from prebuilds.cli.connections import database
 from prebuilds.settings import load_settings
-from prebuilds.temporal import workers
 from prebuilds.temporal.binding import Fit
 
 MESSAGES_MAX = 200
@@ -90,7 +89,7 @@ async def test_a_database_that_goes_away_at_any_message_is_told_by_type(
     monkeypatch.setattr(worker, "connect", nothing)
     monkeypatch.setattr(deployment, "read_namespace", nothing)  # what Temporal would say is left out
     monkeypatch.setattr(deployment, "require_fit", lambda *_: Fit.BOUND)
-    monkeypatch.setattr(workers, "worker_on", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(embedded, "worker_on", lambda *_, **__: contextlib.nullcontext())
     told: list[str] = []
     for after in range(MESSAGES_MAX):
         async with going_away(database_url, after) as url:

@@ -96,7 +96,12 @@ HOLD_ON = f"""
     UPDATE workspace_builds SET created_at = now() WHERE error_type = 'InvalidSource' AND workspace_id IN {_OURS}
 """
 REMOVE = (
-    f"DELETE FROM events WHERE workspace_id IN {_OURS} OR preset_id IN {_PRESETS} OR actor = :organization",
+    # Emptied and not removed: a host may have seen one of them, and would take the database for a restored one.
+    f"""
+    UPDATE events SET kind = 'forgotten', actor = 'prebuilds', preset_id = NULL, workspace_id = NULL, build_id = NULL,
+                      claim_id = NULL, data = '{{}}'
+     WHERE workspace_id IN {_OURS} OR preset_id IN {_PRESETS} OR actor = :organization
+    """,
     f"DELETE FROM claims WHERE workspace_id IN {_OURS} OR id LIKE :organization || '/%'",
     f"DELETE FROM workspace_builds WHERE workspace_id IN {_OURS}",
     f"DELETE FROM workspaces WHERE id IN {_OURS}",

@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.store.engine import reaching
+
 READ = text("SELECT deployment_id, epoch FROM settings")
 
 
@@ -24,9 +26,12 @@ async def read_identity(on: AsyncEngine | AsyncConnection) -> Identity:
 
     Args:
         on: A connection of the caller's, to read it inside that transaction; or an engine.
+    Raises:
+        StackUnreachable: The database is away; of an engine only.
     """
     if isinstance(on, AsyncEngine):
-        async with on.connect() as connection:
-            return await read_identity(connection)
+        with reaching("its identity was read"):
+            async with on.connect() as connection:
+                return await read_identity(connection)
     row = (await on.execute(READ)).one()
     return Identity(row.deployment_id, row.epoch)

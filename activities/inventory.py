@@ -131,21 +131,21 @@ class InventoryActivities:
             )
             await inventory.keep_sightings(self._engine, place, comparison)
             fix = input.fix and (await read_control(self._engine)).restore_found is None
-            actions = await self._act(driver, place, comparison.found) if fix else {}
+            actions = await self._act(driver, place, comparison.found, epoch) if fix else {}
             rows = [
                 _row(place, found, actions.get(found.sighting.workspace_id, "none"), looked_at)
                 for found in comparison.found
             ]
             return Looked(findings=rows[:ROWS_MAX], omitted=max(len(rows) - ROWS_MAX, 0))
 
-    async def _act(self, driver: Provisioner, place: Place, found: list[Found]) -> dict[UUID, Action]:
+    async def _act(self, driver: Provisioner, place: Place, found: list[Found], epoch: UUID) -> dict[UUID, Action]:
         """Act on what is confirmed. Returns what was done, by workspace id."""
         actions: dict[UUID, Action] = {}
         confirmed = [one for one in found if one.confirmed]
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
             actions[one.sighting.workspace_id] = await self._follow_up(place, one)
         for one in [one for one in confirmed if one.sighting.finding is Finding.CONTRADICTED]:
-            if await inventory.quarantine_contradicted(self._engine, place, one):
+            if await inventory.quarantine_contradicted(self._engine, place, one, epoch):
                 actions[one.sighting.workspace_id] = "quarantined"
         orphans: list[UUID] = []
         for one in [one for one in confirmed if one.sighting.finding is Finding.ORPHAN]:

@@ -27,9 +27,8 @@ from prebuilds.provisioners.base import (
     StaleBuild,
 )
 from prebuilds.store import builds
-from prebuilds.store.build_end import BuildEnd, end_build
+from prebuilds.store.build_end import BuildEnd, Lost, end_build
 from prebuilds.store.builds import AttemptOvertaken, BuildFacts, SecretsUnreadable, provisioning_queue
-from prebuilds.store.history import report_restored
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
@@ -147,17 +146,18 @@ class ProvisioningActivities:
         """End a build that its driver could not carry out, or refused since what exists is somebody else's."""
         if not isinstance(error, OwnedByAnother):
             return await self._failed(facts, error)
+        lost = None
         if error.details.get("epoch") == str(wanted.epoch):  # this life of the database should know of that claim
-            await report_restored(self._engine, f"host {self._host}: {error}")
+            lost = Lost(f"host {self._host}: {error}", wanted.epoch)
         if facts.transition is Transition.DELETE and wanted.claimed:
             # The row's owner never had what is there: their workspace ends, and it stays as it is, for the inventory.
-            return await self._end(facts, BuildStatus.SUCCEEDED, left=str(error))
-        return await self._failed(facts, error)
+            return await self._end(facts, BuildStatus.SUCCEEDED, left=str(error), lost=lost)
+        return await self._failed(facts, error, lost=lost)
 
-    async def _failed(self, facts: BuildFacts, error: Exception) -> BuildEnd:
+    async def _failed(self, facts: BuildFacts, error: Exception, lost: Lost | None = None) -> BuildEnd:
         message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
         return await self._end(
-            facts, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__
+            facts, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__, lost=lost
         )
 
     async def _end(self, facts: BuildFacts, status: BuildStatus, **how: Any) -> BuildEnd:

@@ -17,6 +17,7 @@ from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
+from prebuilds.store.history import mark_restored
 from prebuilds.store.pool import cancel_creations_of_invalid
 from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
@@ -79,6 +80,15 @@ class BuildEnd:
     """Other builds that it has ended, since they cannot work either."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a build has found that proves that the database was restored."""
+
+    what: str
+    epoch: UUID
+    """The life of the database that asked for the build."""
+
+
 async def end_build(
     engine: AsyncEngine,
     build_id: UUID,
@@ -90,6 +100,7 @@ async def end_build(
     attempt: int | None = None,
     unless_canceling: bool = False,
     left: str | None = None,
+    lost: Lost | None = None,
 ) -> BuildEnd:
     """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
 
@@ -100,6 +111,8 @@ async def end_build(
         unless_canceling: What is being cancelled ends canceled instead, also when its worker died or its time was over
             before it had heard of it: a pool must not back off for what somebody has released.
         left: Why a deletion has left what exists as it is; None when it has removed all of it.
+        lost: Reported with the end, so that an attempt which comes late, and meets the mark of a claim that came after
+            its build, reports nothing.
     Raises:
         AttemptOvertaken: A later attempt of this build has begun; nothing changes.
     """
@@ -146,6 +159,8 @@ async def end_build(
         )
         if error_type == OwnedByAnother.__name__:
             await quarantine(connection, facts.workspace_id, error or error_type)
+        if lost is not None:
+            await mark_restored(connection, lost.what, lost.epoch)
         served = Served()
         if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
             await serve_waiters(connection, facts.preset_id, served)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,7 +21,8 @@ READ = text("""
       FROM settings s LEFT JOIN LATERAL (SELECT id, at FROM events ORDER BY id DESC LIMIT 1) AS newest ON true
 """)
 MARK_RESTORED = text("""
-    UPDATE settings SET restore_found_at = now(), restore_found = :what WHERE restore_found_at IS NULL RETURNING 1
+    UPDATE settings SET restore_found_at = now(), restore_found = :what
+     WHERE restore_found_at IS NULL AND epoch = CAST(:epoch AS uuid) RETURNING 1
 """)
 
 
@@ -39,22 +41,27 @@ async def check_history(engine: AsyncEngine, seen: Seen | None, witness: str) ->
     if seen is not None:
         history = History(row.epoch, row.earlier_epochs, row.newest, row.seen_at, row.now)
         if (lost := lost_history(seen, history)) is not None:
-            await report_restored(engine, f"{witness}: {lost}")
+            await report_restored(engine, f"{witness}: {lost}", row.epoch)
             return None
     if row.found or row.newest is None:
         return None
     return Seen(epoch=row.epoch, event=row.newest, at=row.newest_at)
 
 
-async def report_restored(engine: AsyncEngine, what: str) -> None:
-    """Note that this database is older than what is known outside; the first report stays until it is answered."""
+async def report_restored(engine: AsyncEngine, what: str, epoch: UUID) -> None:
+    """Note that this database is older than what is known outside; the first report stays until it is answered.
+
+    Args:
+        epoch: The life of the database that was found to lack something. A report that comes after `prebuilds restored`
+            has begun another one is answered already.
+    """
     async with engine.begin() as connection:
-        await mark_restored(connection, what)
+        await mark_restored(connection, what, epoch)
 
 
-async def mark_restored(connection: AsyncConnection, what: str) -> None:
+async def mark_restored(connection: AsyncConnection, what: str, epoch: UUID) -> None:
     """The same inside a transaction of the caller's."""
-    if await connection.scalar(MARK_RESTORED, {"what": what}) is not None:
+    if await connection.scalar(MARK_RESTORED, {"what": what, "epoch": epoch}) is not None:
         await record_event(connection, "restore_found", "prebuilds", data={"what": what})
         logger.error(
             "The database was restored: claims and passes stop until `prebuilds restored`", extra={"what": what}

@@ -294,9 +294,12 @@ def _columns(sighting: Sighting) -> dict[str, Any]:
     }
 
 
-async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Found) -> bool:
+async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Found, epoch: UUID) -> bool:
     """Put a workspace aside whose mark names another owner than its row. What this life of the database had made it
     should know: then it was restored.
+
+    Args:
+        epoch: The life of the database that the finding was compared with.
 
     Returns:
         Whether that changed anything; False when it was quarantined before, or a build of it runs.
@@ -308,5 +311,5 @@ async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Foun
             return False
         await quarantine(connection, workspace_id, f"{what} by claim {found.claim_id}")
         if found.epoch_agrees:
-            await mark_restored(connection, what)
+            await mark_restored(connection, what, epoch)
         return True

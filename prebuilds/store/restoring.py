@@ -75,9 +75,9 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
     """
     async with engine.begin() as connection:
         await lock_apply(connection)  # who locks several presets takes this first
-        settings = (await connection.execute(LOCK_SETTINGS)).one()
         await connection.execute(LOCK_PRESETS)
         await connection.execute(LOCK_POOLS)  # a claim in the air has the row, and is waited for
+        settings = (await connection.execute(LOCK_SETTINGS)).one()  # last: who reports one has a row
         rows = (await connection.execute(READ_POOLS)).all()
         doubtful = [
             DoubtfulPrebuild(

@@ -39,6 +39,10 @@ def witness(engine: AsyncEngine, tmp_path: Path) -> HostWitness:
     return HostWitness(engine, tmp_path, "h1")
 
 
+async def found_restored(engine: AsyncEngine) -> None:
+    await store_history.report_restored(engine, "host h1: event 7 was seen", (await read_identity(engine)).epoch)
+
+
 async def lose_newest_event(engine: AsyncEngine) -> None:
     await do(engine, "DELETE FROM events WHERE id = (SELECT max(id) FROM events)")
 
@@ -79,6 +83,17 @@ async def test_a_host_keeps_what_proves_the_loss_until_it_is_answered(
     )
 
 
+async def test_a_report_that_comes_after_the_answer_is_answered(engine: AsyncEngine) -> None:
+    """As of a worker that was frozen between looking and reporting."""
+    before = (await read_identity(engine)).epoch
+    await found_restored(engine)
+    await restored(engine, "ops", dry_run=False)
+    await store_history.report_restored(engine, "host h1: event 7 was seen", before)
+    assert (await read_control(engine)).restore_found is None
+    await found_restored(engine)
+    assert (await read_control(engine)).restore_found is not None
+
+
 async def test_the_newest_event_stays_whatever_its_age(engine: AsyncEngine, witness: HostWitness) -> None:
     await make_preset(engine)
     await do(engine, "UPDATE events SET at = at - interval '91 days'")
@@ -92,7 +107,7 @@ async def test_nothing_is_given_out_before_an_operator_has_answered(engine: Asyn
     preset = await make_preset(engine, instances=2)
     await make_ready(engine, preset, 2)
     won = await claim(store, preset, claim_id="before", name="dev")
-    await store_history.report_restored(engine, "host h1: event 7 was seen")
+    await found_restored(engine)
     for on_empty in ("fail", "create", "wait"):
         with pytest.raises(DatabaseRestored, match="prebuilds restored"):
             await claim(store, preset, claim_id="after", on_empty=on_empty)
@@ -105,7 +120,7 @@ async def test_passes_write_nothing_and_pool_builds_are_not_begun(engine: AsyncE
     ready = await make_ready(engine, preset, 1)
     await record_prebuilds(engine, preset, 1)
     await do(engine, "UPDATE workspace_builds SET next_dispatch_at = now() WHERE status = 'pending'")
-    await store_history.report_restored(engine, "host h1: event 7 was seen")
+    await found_restored(engine)
     number = await next_pass_number(engine)
     plan = plan_preset(await snapshot_of(engine, preset), number)
     assert (plan.empty, plan.held) == (True, "paused")
@@ -122,7 +137,7 @@ async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine
     await do(engine, "UPDATE template_versions SET hands_over = false WHERE id = :id", id=unmarked.version_id)
     [replaced], [kept] = await make_ready(engine, marked, 1), await make_ready(engine, unmarked, 1)
     [not_begun] = await record_prebuilds(engine, marked, 1)
-    await store_history.report_restored(engine, "host h1: event 7 was seen")
+    await found_restored(engine)
     epoch = (await read_identity(engine)).epoch
 
     asked = (await restored(engine, "ops", dry_run=True)).report

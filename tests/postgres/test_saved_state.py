@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import Any, cast
 from unittest.mock import Mock
@@ -14,12 +15,15 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.provisioning import ProvisioningActivities
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned, StaleBuild
+from prebuilds.provisioners.base import Locality, OwnedByAnother, Progress, Provision, Provisioned, StaleBuild
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import AttemptOvertaken, begin_build, record_build, save_state
+from prebuilds.store.control import read_control
+from prebuilds.store.identity import read_identity
+from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
-from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, record_prebuilds
 
 FIRST, SECOND = 1, 2
 """Attempts: the first one is what `begin_prebuilds` begins."""
@@ -91,14 +95,62 @@ class Overtaken:
 
     locality = Locality.SHARED
 
-    def __init__(self, engine: AsyncEngine, build_id: UUID, error: Exception | None) -> None:
-        self._engine, self._build_id, self._error = engine, build_id, error
+    def __init__(self, engine: AsyncEngine, build_id: UUID, error: Exception | None, *, ends: bool = False) -> None:
+        """Args:
+        ends: Whether the later attempt has ended the build, too.
+        """
+        self._engine, self._build_id, self._error, self._ends = engine, build_id, error, ends
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
         await begin_build(self._engine, self._build_id)
+        if self._ends:
+            await end_build(self._engine, self._build_id, BuildStatus.SUCCEEDED)
         if self._error is not None:
             raise self._error
         return Provisioned(state={"by": "first"})
+
+
+class Refusing:
+    """A driver that finds what it is to make to be somebody else's."""
+
+    locality = Locality.SHARED
+
+    def __init__(self, error: OwnedByAnother) -> None:
+        self._error = error
+
+    async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        raise self._error
+
+
+def marked_since(engine_epoch: UUID) -> OwnedByAnother:
+    """What a frozen start meets when its workspace was claimed after a later attempt had ended the build."""
+    return OwnedByAnother("given to alice", {"what": "container x", "owner": "alice", "epoch": str(engine_epoch)})
+
+
+async def test_a_late_attempt_that_meets_a_later_claims_mark_proves_no_restore(engine: AsyncEngine) -> None:
+    preset, epoch = await make_preset(engine), (await read_identity(engine)).epoch
+    for ended_before in (False, True):
+        [workspace_id] = await begin_prebuilds(engine, preset, 1)
+        build_id = build_id_of(workspace_id, 1)
+        driver = Overtaken(engine, build_id, marked_since(epoch), ends=ended_before)
+        activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _, to=driver: cast("Any", to), "host")
+        with contextlib.nullcontext() if ended_before else pytest.raises(AttemptOvertaken):
+            await ActivityEnvironment().run(activities.run_build, build_id)
+        assert (await read_control(engine)).restore_found is None
+        shown = await show_workspace(engine, str(workspace_id))
+        assert shown.status != "quarantined"
+
+
+async def test_an_attempt_that_is_the_latest_and_meets_an_unknown_claims_mark_proves_a_restore(
+    engine: AsyncEngine,
+) -> None:
+    preset, epoch = await make_preset(engine), (await read_identity(engine)).epoch
+    [workspace_id] = await record_prebuilds(engine, preset, 1)
+    driver = Refusing(marked_since(epoch))
+    activities = ProvisioningActivities(engine, NotedDispatcher(), lambda _: cast("Any", driver), "h1")
+    await ActivityEnvironment().run(activities.run_build, build_id_of(workspace_id, 1))
+    assert (await read_control(engine)).restore_found == "host h1: given to alice"
+    assert (await show_workspace(engine, str(workspace_id))).status == "quarantined"
 
 
 @pytest.mark.parametrize("error", [None, ProvisionFailed("no room"), StaleBuild("later")])

@@ -83,3 +83,17 @@ async def test_a_claim_that_changes_nothing_leaves_its_mark(tmp_path: Path) -> N
         assert not (tmp_path / "workspaces" / str(build.workspace_id) / "claim.json").exists()
         with pytest.raises(OwnedByAnother):
             await driver.destroy(later(later(build)), log)
+
+
+async def test_a_start_after_a_transfer_whose_hand_over_never_ran_tells_the_new_owner(tmp_path: Path) -> None:
+    """That build was cancelled while it waited. What the old owner's claim brought is not the new owner's to read."""
+    build = wanted(SLEEP | {"isolation": "none"})
+    async with driver_in(tmp_path) as driver:
+        await driver.apply(build, log)
+        alices = later(build, owner="alice", name="dev", claimed=True, claim_id="alices")
+        await driver.claim(alices.model_copy(update={"claim_parameters": {"token": "hers"}}), log)
+        bobs = later(alices, owner="bob", previous_owners=["alice"])
+        await driver.stop(bobs, log)
+        await driver.apply(later(bobs), log)
+        told = json.loads((tmp_path / "workspaces" / str(build.workspace_id) / "claim.json").read_text())
+        assert (told["owner"], told["claim_parameters"]) == ("bob", {})

@@ -111,8 +111,8 @@ class ProcessProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             before = self._enter(wanted)
             is_new = before is None or before.made_by == wanted.build_number
-            told = not is_new and self._folders.claim_file(wanted.workspace_id).exists()
             self._leave_mark(wanted)
+            told = not is_new and self._folders.claim_file(wanted.workspace_id).exists()
             if wanted.claimed and not told and parse_source(wanted.source).claim is not False:
                 self._write_claim(wanted)  # made for a person, who is known before its start
             try:
@@ -305,6 +305,8 @@ class ProcessProvisioner:
         if is_to_be_left(read_mark(self._what(wanted.workspace_id), folder), wanted):
             make_folder(self._folders.root)
             make_folder(folder)
+            # What told the owner before a transfer is not the new one's to read. First: a crash then finds no file.
+            self._folders.claim_file(wanted.workspace_id).unlink(missing_ok=True)
             leave_mark(folder, mark_of(wanted))
 
     async def _ensure_runs(self, wanted: Provision, before: Record | None) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,35 @@ def test_what_runs_as_a_user_ends_with_it_however_it_hides(users: UserIds, tmp_p
         end_user(100_004)
         assert child.wait() == -9
     assert not [user for user, _ in process_ids._users_that_run() if user == 100_004]
+
+
+@linux_root
+def test_a_workspace_cannot_pass_its_processes_off_as_a_neighbours(users: UserIds) -> None:
+    """Else a neighbour whose worker died at its start is given this process, and one that forks holds up its end."""
+    neighbour, hostile = uuid4(), uuid4()
+    mine, theirs = users.take(hostile), users.take(neighbour)
+    assert mine is not None
+    assert theirs is not None
+    tags = {process_host.WORKSPACE_TAG: str(neighbour), process_host.HOST_TAG: f"test/{hostile}"}
+    children = [
+        start_confined(["sleep", "1000"], user=user, folder=Path("/"), env=tags, output=subprocess.DEVNULL)
+        for user in (mine, theirs)
+    ]
+    forged, true = (child.pid for child in children)
+    host = tags[process_host.HOST_TAG]
+    try:
+        while len(process_host.find_tagged(host)) < 2:
+            pass
+        for workspace_id in (None, neighbour):
+            found = process_host.find_tagged(host, workspace_id, users.owners())
+            assert [one.pid for _, one in found] == [true]
+        process_host.end_all(host, neighbour, Path("/nowhere"), None, signal.SIGTERM, 0.0, users.owners())
+        assert children[1].wait() == -9
+        assert children[0].poll() is None, f"{forged} runs on"
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
 
 
 @linux_root

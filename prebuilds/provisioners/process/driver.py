@@ -174,7 +174,7 @@ class ProcessProvisioner:
 
     def _items(self) -> list[InventoryItem]:
         tagged: dict[UUID, Found] = {}
-        for workspace_id, found in host.find_tagged(self._host):
+        for workspace_id, found in host.find_tagged(self._host, users=self._users.owners()):
             tagged.setdefault(workspace_id, found)
         items = []
         for workspace_id in sorted({*tagged, *self._folders.all()}):
@@ -212,7 +212,9 @@ class ProcessProvisioner:
 
     async def suspend(self) -> int:
         """End every workspace's processes, to be brought back by `restore`. Returns how many workspaces ran."""
-        tagged = {id_ for id_, _ in await asyncio.to_thread(host.find_tagged, self._host)}  # also without a folder
+        users = self._users.owners()
+        found = await asyncio.to_thread(host.find_tagged, self._host, None, users)  # also without a folder
+        tagged = {workspace_id for workspace_id, _ in found}
         suspended = await self._each(self._suspend_one, self._folders.all())
         await self._each(self._end_strayed, sorted(tagged.difference(self._folders.all())))
         return len(suspended)
@@ -353,7 +355,7 @@ class ProcessProvisioner:
 
     async def _tagged(self, workspace_id: UUID) -> Found | None:
         """The first process that was started of those that carry the workspace's tag, if one lives."""
-        tagged = await asyncio.to_thread(host.find_tagged, self._host, workspace_id)
+        tagged = await asyncio.to_thread(host.find_tagged, self._host, workspace_id, self._users.owners())
         return tagged[0][1] if tagged else None
 
     async def _end(self, workspace_id: UUID, before: Record | None, source: ProcessSource | None = None) -> None:
@@ -366,7 +368,8 @@ class ProcessProvisioner:
             leader = await self._tagged(workspace_id)
             if source is not None:
                 stop_signal, grace_s = signal.Signals[source.stop_signal], source.stop_timeout.total_seconds()
-        all_of_it = (self._host, workspace_id, self._folders.folder(workspace_id), leader, stop_signal, grace_s)
+        folder, users = self._folders.folder(workspace_id), self._users.owners()
+        all_of_it = (self._host, workspace_id, folder, leader, stop_signal, grace_s, users)
         await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, host.end_all, *all_of_it))
         if (user := self._users.of(workspace_id)) is not None:
             await to_the_end(asyncio.get_running_loop().run_in_executor(self._enders, end_user, user))

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from uuid import UUID
 
 import psutil
@@ -27,6 +28,7 @@ WORKSPACE_TAG = "PREBUILDS_WORKSPACE_ID"
 HOST_TAG = "PREBUILDS_HOST_ID"
 KILL_GRACE_S = 5.0
 LOG_MODE = 0o600
+NO_USERS: Mapping[int, str] = MappingProxyType({})
 
 
 def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, user: int | None = None) -> Found:
@@ -48,21 +50,34 @@ def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, u
     return keep_child(child)
 
 
-def find_tagged(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, Found]]:
-    """Every living process of this host's workspaces, or of one of them, oldest first. A scan of all processes."""
+def find_tagged(
+    host: str, workspace_id: UUID | None = None, users: Mapping[int, str] = NO_USERS
+) -> list[tuple[UUID, Found]]:
+    """Every living process of this host's workspaces, or of one of them, oldest first. A scan of all processes.
+
+    Args:
+        users: User id -> whose it is, of the workspaces that have one. What runs as a workspace's user is no other
+            workspace's, whatever its tag says: a process may write there what it likes.
+    """
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
             env = process.environ()
             if env.get(HOST_TAG) == host and (started := start_of(process.pid)) is not None:
                 owner = UUID(env[WORKSPACE_TAG])
-                if workspace_id in (None, owner):
+                if workspace_id in (None, owner) and users.get(process.uids().real, str(owner)) == str(owner):
                     found.append((process.create_time(), process.pid, owner, started))
     return [(owner, Found(pid, started)) for _, pid, owner, started in sorted(found)]
 
 
 def end_all(
-    host: str, workspace_id: UUID, folder: Path, leader: Found | None, stop_signal: signal.Signals, grace_s: float
+    host: str,
+    workspace_id: UUID,
+    folder: Path,
+    leader: Found | None,
+    stop_signal: signal.Signals,
+    grace_s: float,
+    users: Mapping[int, str] = NO_USERS,
 ) -> None:
     """End a workspace's processes: its group by *stop_signal*, then by force that group and what carries its tag.
 
@@ -70,6 +85,7 @@ def end_all(
         folder: The workspace's own. Of a leader that has ended, only what works in there is its group: the number may
             be somebody else's by now.
         leader: The process that was started, alive or not; None when there is no telling which it was.
+        users: As of `find_tagged`.
     Raises:
         ProvisionFailed: One of them does not end.
     """
@@ -82,7 +98,7 @@ def end_all(
         group = _find_group(leader)  # also those that have overwritten their tag, as PostgreSQL and nginx do
         _signal_group(leader, signal.SIGKILL)
     deadline = time.monotonic() + KILL_GRACE_S
-    while left := _left(host, workspace_id, group):  # again: one of them may have forked after we looked
+    while left := _left(host, workspace_id, group, users):  # again: one of them may have forked after we looked
         if time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
         for one in left:
@@ -94,9 +110,9 @@ def end_all(
         forget_child(leader.pid)
 
 
-def _left(host: str, workspace_id: UUID, group: list[Found]) -> list[Found]:
+def _left(host: str, workspace_id: UUID, group: list[Found], users: Mapping[int, str]) -> list[Found]:
     """What lives of a workspace: what carries its tag, and those of its group that were seen."""
-    tagged = [found for _, found in find_tagged(host, workspace_id)]
+    tagged = [found for _, found in find_tagged(host, workspace_id, users)]
     return [*tagged, *(one for one in group if one not in tagged and is_alive(one))]
 
 

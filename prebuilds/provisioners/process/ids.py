@@ -175,6 +175,10 @@ class UserIds:
         """The id that a workspace has; None for none."""
         return next((user for user, owner in self._taken() if owner == str(workspace_id)), None)
 
+    def owners(self) -> dict[int, str]:
+        """Every id that is a workspace's, and whose."""
+        return dict(self._taken())
+
     def take(self, workspace_id: UUID) -> int | None:
         """The id that a workspace has, or one that no other has and nothing runs as; None where there is no isolation.
 

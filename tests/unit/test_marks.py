@@ -62,6 +62,9 @@ NOBODY = {"owner": "prebuilds", "claimed": False, "claim_id": None}
         ({"claim_id": "job-8", "previous_owners": ["bob"]}, True),  # the same, after another claim of it
         ({"claim_id": "job-8", "owner": "bob", "previous_owners": ["alice@example.com"]}, False),
         ({"claim_id": None, "owner": "bob"}, False),
+        # Given back to alice as above, who hands it on to carol.
+        ({"claim_id": None, "owner": "carol", "previous_owners": ["alice@example.com"]}, True),
+        ({"claim_id": "job-8", "owner": "carol", "previous_owners": ["bob", "alice@example.com"]}, True),
         (NOBODY, False),
         (NOBODY | {"build_number": 9}, False),
         ({"claimed": False}, False),

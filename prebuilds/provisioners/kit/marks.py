@@ -96,7 +96,7 @@ def fits(mark: Mark, wanted: Provision) -> bool:
     """Whether the call is of the claim that left the mark, or of a transfer from or to the owner in it.
 
     After a restore, an operator gives a workspace back to the owner in its mark by a transfer. The database then knows
-    another claim of it, or none.
+    another claim of it, or none; the owner may hand it on all the same.
     """
     place = (wanted.deployment_id, wanted.workspace_id)
     if not wanted.claimed or (mark.deployment_id, mark.workspace_id) != place:
@@ -104,7 +104,9 @@ def fits(mark: Mark, wanted: Provision) -> bool:
     same_claim, owner = mark.claim_id == wanted.claim_id, mark.owner.casefold()
     if owner == wanted.owner.casefold():
         return same_claim or wanted.claim_id is None or bool(wanted.previous_owners)
-    return same_claim and owner in {name.casefold() for name in wanted.previous_owners}
+    before = [name.casefold() for name in wanted.previous_owners]
+    given_back = before if wanted.claim_id is None else before[1:]  # the first one had it by the claim
+    return owner in (before if same_claim else given_back)
 
 
 def is_to_be_left(mark: Mark | None, wanted: Provision) -> bool:

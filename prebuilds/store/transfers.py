@@ -60,7 +60,8 @@ async def transfer_workspace(
 ) -> TransferResult:
     """Hand a claimed workspace to another owner. It starts if it was stopped. It is theirs already: nothing changes.
 
-    A quarantined one is given back to whom it was claimed by before a restore, or to anybody.
+    A quarantined one is given back to whom it was claimed by before a restore; and to whom it is by its row, once what
+    its driver had refused is mended: then claim and secrets stay theirs.
 
     Args:
         reference: `owner/name`, or an id.
@@ -88,7 +89,7 @@ async def transfer_workspace(
             if not (quarantined and row.status in (BuildStatus.FAILED, BuildStatus.CANCELED)):
                 refuse_deletion(row)  # one that the driver has refused, for its mark, has removed nothing
             wanted = name or str(row.name)
-            if same_owner(row.owner, to) and wanted == row.name:
+            if same_owner(row.owner, to) and wanted == row.name and not quarantined:
                 return _result(row, before or f"{row.owner}/{row.name}")
             return await _transfer(connection, row, to, wanted, by)
     except IntegrityError as error:
@@ -132,14 +133,17 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
             f"{to} is not a member of the workspace's organization; `prebuilds members add` makes them one",
             {"to": "is not a member of the organization"},
         )
-    await connection.execute(END_CLAIM, {"id": row.id})
+    stays = same_owner(row.owner, to) and name == row.name
+    if not stays:
+        await connection.execute(END_CLAIM, {"id": row.id})
     asker = None
     if (key := owner_key(by)) != owner_key(to):
         asker = await connection.scalar(ENABLED, {"key": key})
     recorded = await record_asked_build(
         connection, row, Transition.START, stage=Stage.CLAIM, initiator_id=asker or user.id, anew=True
     )
-    await forget_claim_secrets(connection, row.id)
+    if not stays:
+        await forget_claim_secrets(connection, row.id)
     data = {"from": f"{owner_key(row.owner)}/{row.name}", "to": f"{user.name}/{name}"}
     await record_event(connection, "transferred", by, workspace_id=row.id, build_id=recorded.id, data=data)
     [now] = await read_lives(connection, [row.id])

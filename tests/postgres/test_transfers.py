@@ -186,6 +186,24 @@ async def test_a_claim_that_waited_is_not_told_of_what_was_handed_on_before_it_w
     assert (await one(engine, "SELECT count(*) AS waiting FROM claim_queue")).waiting == 0
 
 
+async def test_what_was_quarantined_for_a_fault_that_is_mended_is_its_owners_as_before(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
+    """As by a mark that could not be read. Nothing else lifts it, and its schedules rest meanwhile."""
+    dev = await claimed(engine, store, claim_id="hers", claim_parameters={"token": "hers"})
+    await do(
+        engine, "UPDATE workspaces SET quarantined_at = now(), quarantine_reason = 'unreadable' WHERE id = :id", id=dev
+    )
+    done = await transfer_workspace(engine, DEV, "alice", "ops")
+    row = await row_of(engine, dev)
+    assert (done.changed, row.quarantined_at, row.previous_owners) == (True, None, [])
+    _, wanted = await begin_build(engine, done.build_id)
+    assert wanted is not None
+    assert (wanted.claim_id, wanted.claim_parameters) == ("hers", {"token": "hers"})
+    assert (await one(engine, "SELECT transferred_at FROM claims WHERE id = 'hers'")).transferred_at is None
+    assert not (await transfer_workspace(engine, DEV, "alice", "ops")).changed
+
+
 async def test_giving_the_old_claim_up_releases_nothing_of_the_new_owners(
     engine: AsyncEngine, store: ClaimStore
 ) -> None:

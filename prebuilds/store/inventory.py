@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.planning.inventory import Comparison, Finding, Found, Recorded, Sighting
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.kit.marks import UNREADABLE
 from prebuilds.store.events import record_event
 from prebuilds.store.history import mark_restored
 from prebuilds.store.identity import read_identity
@@ -310,6 +311,6 @@ async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Foun
         if await connection.scalar(LOCK_SETTLED, {"id": workspace_id}) is None:
             return False
         await quarantine(connection, workspace_id, f"{what} by claim {found.claim_id}")
-        if found.epoch_agrees:
+        if found.epoch_agrees and found.claimed_by != UNREADABLE:  # which proves nothing
             await mark_restored(connection, what, epoch)
         return True

@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store.claims import ClaimStore
+from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import BuildStatus
@@ -156,6 +157,17 @@ async def test_what_a_released_workspace_has_left_is_removed(
     await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id", id=prebuild)
     assert [row.action for _ in range(2) for row in await host.look()] == ["none", "removed"]
     assert await host.driver.inventory() == []
+
+
+async def test_a_mark_that_cannot_be_read_sets_one_workspace_aside_and_stops_nobody_else(
+    engine: AsyncEngine, restore: Restore, host: Host, prebuild: UUID
+) -> None:
+    mark = host.driver._folders.folder(prebuild) / "owner.json"
+    readable = mark.read_text()
+    mark.write_text("")
+    assert [row.action for _ in range(2) for row in await host.look()] == ["none", "quarantined"]
+    assert (await read_control(engine)).restore_found is None
+    mark.write_text(readable)
 
 
 async def test_what_another_epoch_made_is_only_reported(engine: AsyncEngine, host: Host) -> None:

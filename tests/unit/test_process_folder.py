@@ -45,6 +45,18 @@ def test_a_folder_that_its_owner_may_not_write_is_removed(folders: ProcessFolder
     assert elsewhere.stat().st_mode & 0o777 == 0o500
 
 
+def test_folders_in_folders_without_end_keep_nobody_from_removing_them(folders: ProcessFolders) -> None:
+    workspace_id = uuid4()
+    at = os.open(made(folders, workspace_id), os.O_RDONLY)
+    for _ in range(2000):  # deeper than Python calls itself, and longer than a path may be
+        os.mkdir("deeper", dir_fd=at)
+        at, above = os.open("deeper", os.O_RDONLY, dir_fd=at), at
+        os.close(above)
+    os.close(at)
+    folders.remove(workspace_id, 2)
+    assert not folders.folder(workspace_id).exists()
+
+
 def test_a_folder_that_stays_is_no_success(folders: ProcessFolders) -> None:
     workspace_id = uuid4()
     made(folders, workspace_id)

@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
@@ -120,24 +121,43 @@ class Folders:
 
 
 def remove_whole(folder: Path) -> None:
-    """Remove a folder and all that is in it, also where its owner may not write, as in Go's module cache.
+    """Remove a folder and all that is in it, also where its owner may not write, as in Go's module cache, and where
+    folders lie in folders deeper than Python follows, which a workspace can make.
 
     Raises:
         ProvisionFailed: Some of it stays.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
     if not folder.exists():
         return
-    try:
+    with suppress(OSError, RecursionError):
         folder.chmod(0o700)
         for path, names, _ in os.walk(folder):
             for below in (Path(path, name) for name in names):
                 if not below.is_symlink():  # which leads elsewhere
                     below.chmod(0o700)  # before the walk goes into it
-        shutil.rmtree(folder)
+    said = _remove_by_program(folder)
+    if folder.exists():
+        raise ProvisionFailed(f"{folder} cannot be removed: {said}")
+
+
+def _remove_by_program(folder: Path) -> str:
+    """Have `rm` remove it, which follows no links and knows no depth. Returns the last line of what it said."""
+    try:
+        words = ["rm", "-rf", "--", str(folder)]
+        done = subprocess.run(
+            words,
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     except OSError as error:
-        if folder.exists():
-            raise ProvisionFailed(f"{folder} cannot be removed: {error}") from error
+        return str(error)
+    return "".join(done.stderr.strip().splitlines()[-1:])
 
 
 def _take(lock: IO[str], path: Path) -> bool:

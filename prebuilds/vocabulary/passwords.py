@@ -16,9 +16,10 @@ SHOWN = frozenset({"host", "port", "user", "dbname", "database", "sslmode", "tar
 """Of a URL's parameters; one other than these, and none is shown."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_OURS = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?://[^\s'\"<>]*", re.IGNORECASE)
+# A quote ends a URL in a text, unless an @ comes after it: then it is a part of a password.
+_OURS = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?://(?:[^\s'\"<>]|['\"<>](?=[^\s/]*@))*", re.IGNORECASE)
 _ACCOUNT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@?#]*):[^\s/@]+@", re.IGNORECASE)
-_SETTING = re.compile(r"(\w*password\s*=\s*)('[^'\n]*'|\"[^\"\n]*\"|[^\s'\"&]+)", re.IGNORECASE)
+_SETTING = re.compile(r"(\w*password\s*=\s*)('(?:[^'\\\n]|\\.)*'|\"[^\"\n]*\"|[^\s'\"&]+)", re.IGNORECASE)
 
 
 class UnreadableUrl(ValueError):

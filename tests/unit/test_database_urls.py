@@ -147,6 +147,9 @@ async def test_neither_doctor_nor_a_command_tells_it(
         ("at postgresql://u:hunter22@h/db?password=hunter22 now", "at postgresql://u:***@h/db?*** now"),
         ("host=h password='hunter22 x' user=u", "host=h password=*** user=u"),
         ("PGPASSWORD=hunter22", "PGPASSWORD=***"),
+        ("at 'postgresql://u:hunt'er22@h/db' now", "at 'postgresql://u:***@h/db' now"),
+        ("at 'postgresql://u@h/db', 'x@y'", "at 'postgresql://u@h/db', 'x@y'"),
+        (r"password='hunt\'er22 x' user=u", "password=*** user=u"),
         ("password authentication failed", "password authentication failed"),
     ],
 )

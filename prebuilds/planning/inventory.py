@@ -175,11 +175,14 @@ def _may_go(orphan: Existing, row: Recorded | None) -> bool:
 
     A database that was restored to an earlier time does not know what was made or claimed since. So an orphan goes
     only when this life of the database had it made; and one that carries a claim's mark only when the deleted row
-    names the same claim and owner, which is a workspace that was released.
+    names the same claim and an owner in it, which is a workspace that was released; a host that had served it before a
+    transfer knows the owner of then.
     """
     if not orphan.epoch_agrees or orphan.claimed_by is None:
         return orphan.epoch_agrees
-    return row is not None and (row.claim_id, row.owner) == (orphan.claim_id, orphan.claimed_by)
+    if row is None or row.claim_id != orphan.claim_id:
+        return False
+    return orphan.claimed_by in (row.owner, *row.previous_owners)
 
 
 def _seen_again(known: Mapping[UUID, Sighting], workspace_id: UUID, finding: Finding, at: datetime) -> Sighting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
@@ -144,3 +145,17 @@ def test_what_should_run_and_was_not_listed_is_missing() -> None:
 
 def test_nothing_and_nobody() -> None:
     assert look(None, None) == Comparison([], [])
+
+
+@pytest.mark.parametrize(
+    ("claimed_by", "claim_id", "goes"),
+    [("bob", "hers", True), ("alice", "hers", True), ("carol", "hers", False), ("alice", "another", False)],
+)
+def test_what_is_left_of_a_released_workspace_goes_whichever_of_its_owners_it_tells(
+    claimed_by: str, claim_id: str, goes: bool
+) -> None:
+    """As on a host that had served it before its transfer."""
+    left = replace(thing(), epoch_agrees=True, claimed_by=claimed_by, claim_id=claim_id)
+    released = replace(row(live=False, owned=True), owner="bob", previous_owners=["alice"], claim_id="hers")
+    [found] = look(left, released).found
+    assert (found.sighting.finding, found.removable) == (ORPHAN, goes)

@@ -29,7 +29,8 @@ ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
 """What each becomes when its build has succeeded."""
 WARNINGS = {
     "vanished": "nothing of it runs any more; stop it, then start it, to have it made again",
-    "quarantined": "it is not claimed, counted or removed by itself; transfer it to its owner, or release it",
+    "quarantined": "it is not claimed, counted or removed by itself; transfer it to the owner in its mark; "
+    "what carries nobody's mark can be released",
 }
 
 

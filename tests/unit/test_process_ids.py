@@ -18,7 +18,7 @@ from prebuilds.provisioners.kit.confined import start_confined
 from prebuilds.provisioners.process import host as process_host
 from prebuilds.provisioners.process import ids as process_ids
 from prebuilds.provisioners.process.driver import ProcessProvisioner
-from prebuilds.provisioners.process.ids import IsolationUnavailable, UserIds, end_user, find_isolation
+from prebuilds.provisioners.process.ids import IsolationUnavailable, UserIds, end_user, find_isolation, hand_folder_to
 from prebuilds.settings.user_ids import VARIABLE, parse_user_ids
 from tests.identities import DEPLOYMENT, WHO
 
@@ -92,6 +92,29 @@ def test_a_workspace_cannot_pass_its_processes_off_as_a_neighbours(users: UserId
         for child in children:
             child.kill()
             child.wait()
+
+
+@linux_root
+def test_a_home_that_gets_another_id_takes_nothing_of_others_along(tmp_path: Path) -> None:
+    """Its workspace may have put links to anything there, hard ones where the kernel lets it."""
+    precious = tmp_path / "shadow"
+    precious.write_text("root's")
+    home = tmp_path / "workspaces" / "x" / "home"
+    home.mkdir(parents=True)
+    (home / "notes").touch()
+    (home / "link").symlink_to(precious)
+    for path in (home, home / "notes"):
+        os.chown(path, 100_001, 100_001)
+    os.link(precious, home / "hard")
+    (home / ".tmp").mkdir()  # a crash came before it was given away
+    hand_folder_to(100_002, home.parent, home, home.parent / "log")
+    owners = {path.name: path.lstat().st_uid for path in (home, *home.iterdir(), precious)}
+    assert owners == {"home": 100_002, "notes": 100_002, ".tmp": 100_002, "link": 0, "hard": 0, "shadow": 0}
+
+    (home / ".tmp").rmdir()
+    os.link(precious, home / ".tmp")
+    hand_folder_to(100_002, home.parent, home, home.parent / "log")
+    assert precious.stat().st_uid == 0
 
 
 @linux_root

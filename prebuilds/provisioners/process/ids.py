@@ -268,10 +268,10 @@ def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:
     make_folder(home)
     if home.lstat().st_uid != user:
         _chown_whole(home, user)
-    temporary = home / ".tmp"
     with contextlib.suppress(FileExistsError):
-        temporary.mkdir(PRIVATE)
-        os.chown(temporary, user, user, follow_symlinks=False)
+        (home / ".tmp").mkdir(PRIVATE)
+    with contextlib.suppress(OSError):  # a file or a link of the workspace's own
+        _chown_folder(home / ".tmp", user)  # also one that a crash has left as ours
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
         os.fchown(descriptor, user, user)  # it may open its own /dev/stderr again, as nginx does
@@ -279,10 +279,21 @@ def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:
         os.close(descriptor)
 
 
+def _chown_folder(folder: Path, user: int) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchown(descriptor, user, user)
+    finally:
+        os.close(descriptor)
+
+
 def _chown_whole(home: Path, user: int) -> None:
-    for _, folders, files, descriptor in os.fwalk(home):  # never through a link
+    """Give *user* what the home's user has there, and nothing of others: a hard link may lead to any file."""
+    before = home.lstat().st_uid
+    for _, folders, files, descriptor in os.fwalk(home):  # never through a symbolic link
         for name in (*folders, *files):
-            os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
+            if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid == before:
+                os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
     os.chown(home, user, user, follow_symlinks=False)  # last: until then a crash leaves it to be done again
 
 

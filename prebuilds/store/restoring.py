@@ -25,6 +25,12 @@ LOCK_PRESETS = text(f"""
     SELECT id FROM presets WHERE id IN (SELECT w.preset_id FROM workspaces w WHERE {_POOL})
      ORDER BY id FOR NO KEY UPDATE
 """)
+# A pass from before the restore may have written after it, under a number that passes reach again only much later: they
+# would all count as superseded until then.
+FORGET_LATER_PASSES = text("""
+    UPDATE presets SET last_pass = (SELECT last_value FROM pass_numbers)
+     WHERE last_pass > (SELECT last_value FROM pass_numbers)
+""")
 LOCK_POOLS = text(f"SELECT w.id FROM workspaces w WHERE {_POOL} ORDER BY w.id FOR NO KEY UPDATE")
 READ_POOLS = text(f"""
     SELECT w.id, o.name || '/' || t.name || '/' || p.name AS preset, p.id AS preset_id, v.provisioner, w.host,
@@ -76,6 +82,8 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
     async with engine.begin() as connection:
         await lock_apply(connection)  # who locks several presets takes this first
         await connection.execute(LOCK_PRESETS)
+        if not dry_run:
+            await connection.execute(FORGET_LATER_PASSES)
         await connection.execute(LOCK_POOLS)  # a claim in the air has the row, and is waited for
         settings = (await connection.execute(LOCK_SETTINGS)).one()  # last: who reports one has a row
         rows = (await connection.execute(READ_POOLS)).all()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import DatabaseRestored
+from prebuilds.api import DatabaseRestored, SupersededPass
 from prebuilds.background.witness import HostWitness
 from prebuilds.payloads import Seen
 from prebuilds.planning.plan import plan_preset
@@ -162,3 +162,18 @@ async def test_restored_doubts_every_prebuild_and_lets_go_on(engine: AsyncEngine
     shown = await show_workspace(engine, str(kept))
     assert (shown.status, shown.warnings) == ("quarantined", ["quarantined"])
     assert "without a driver's step" in (shown.quarantine_reason or "")
+
+
+async def test_a_pass_of_before_the_restore_holds_up_no_pool_after_it(engine: AsyncEngine) -> None:
+    """It was on its way while the backup was restored, and its number is far ahead of the backup's."""
+    preset = await make_preset(engine, instances=1)
+    late = await next_pass_number(engine) + 5000
+    new = await planned_ids(engine, preset.id, late, 1)
+    [made] = (await create_prebuilds(engine, preset.id, late, new, RULES)).workspace_ids
+    number = await next_pass_number(engine)
+    with pytest.raises(SupersededPass):
+        await delete_prebuilds(engine, preset.id, number, [made], RULES)
+    await restored(engine, "ops", dry_run=False)
+    number = await next_pass_number(engine)
+    new = await planned_ids(engine, preset.id, number, 1)
+    assert (await create_prebuilds(engine, preset.id, number, new, RULES)).workspace_ids == new

@@ -97,10 +97,11 @@ def end_all(
         _wait_gone(leader, grace_s)
         group = _find_group(leader)  # also those that have overwritten their tag, as PostgreSQL and nginx do
         _signal_group(leader, signal.SIGKILL)
-    deadline = time.monotonic() + KILL_GRACE_S
+    deadline, tried = time.monotonic() + KILL_GRACE_S, False
     while left := _left(host, workspace_id, group, users):  # again: one of them may have forked after we looked
-        if time.monotonic() > deadline:
+        if tried and time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
+        tried = True  # at least once, however long a busy machine takes to look
         for one in left:
             with contextlib.suppress(ProvisionFailed):  # the deadline tells of it, once all others are ended
                 send(one, signal.SIGKILL)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -206,8 +207,8 @@ async def test_what_is_forked_after_a_look_is_ended_too(
     made = await driver.apply(build, log)
     look, forked = process_host.find_tagged, []
 
-    def fork_after(host: str, workspace_id: UUID | None = None) -> list[tuple[UUID, processes.Found]]:
-        found = look(host, workspace_id)
+    def fork_after(host: str, *which: Any) -> list[tuple[UUID, processes.Found]]:
+        found = look(host, *which)
         if len(forked) < 2:
             env = {process_host.HOST_TAG: host, process_host.WORKSPACE_TAG: str(build.workspace_id)}
             folder = Path(made.resources["folder"])

@@ -1,4 +1,5 @@
-"""A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`.
+"""A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`, and the same where
+Prebuilds is installed: `prebuilds worker`.
 
 The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new
 is taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
@@ -258,20 +259,32 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
         await engine.dispose()
 
 
+def options_for(role: str, queues: Sequence[str]) -> WorkerOptions:
+    """What a worker of *role*, or of `all` roles, serves; no *queues* means the default provisioner queue.
+
+    Raises:
+        ValueError: The role serves no provisioner queue, or a queue's name cannot be one.
+    """
+    if queues and role not in ("provisioner", "all"):
+        raise ValueError("--queue is for --role provisioner or all")
+    for queue in queues:
+        try:
+            check_provisioner_queue(queue)
+        except ValueError as error:
+            raise ValueError(f"--queue {escape(queue)}: {error}") from error
+    roles = ROLES if role == "all" else (cast("Role", role),)
+    return WorkerOptions(roles, tuple(queues or (PROVISIONER_QUEUE,)))
+
+
 def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
     parser = argparse.ArgumentParser(prog="worker.py", description="A Prebuilds worker.")
     parser.add_argument("--role", choices=[*ROLES, "all"], default="all", help="what to serve (default: all)")
     parser.add_argument("--queue", action="append", metavar="QUEUE", help=f"provisioner queue ({PROVISIONER_QUEUE})")
     given = parser.parse_args(argv)
-    if given.queue and given.role not in ("provisioner", "all"):
-        parser.error("--queue is for --role provisioner or all")
-    for queue in given.queue or ():
-        try:
-            check_provisioner_queue(queue)
-        except ValueError as error:
-            parser.error(f"--queue {escape(queue)}: {error}")
-    roles = ROLES if given.role == "all" else (cast("Role", given.role),)
-    return WorkerOptions(roles, tuple(given.queue or (PROVISIONER_QUEUE,)))
+    try:
+        return options_for(given.role, given.queue or ())
+    except ValueError as error:
+        parser.error(str(error))
 
 
 async def _main(options: WorkerOptions) -> None:
@@ -284,12 +297,17 @@ async def _main(options: WorkerOptions) -> None:
     await run(options, load_settings(), stop)
 
 
+def serve_until_signalled(options: WorkerOptions) -> None:
+    """Be a worker until SIGTERM, SIGINT or SIGHUP has drained it; raises as `run` does."""
+    configure_logging()
+    asyncio.run(_main(options))
+
+
 def main() -> None:
     options = parse_options()
-    configure_logging()
     code = 0
     try:
-        asyncio.run(_main(options))
+        serve_until_signalled(options)
     except StackUnreachable as error:
         print(f"error: {error.type}: {error}", file=sys.stderr)
         code = 3

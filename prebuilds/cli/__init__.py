@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
@@ -23,10 +24,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         code = app(words, prog_name="prebuilds", standalone_mode=False)
     except USAGE_ERROR as error:
-        output.error("UsageError", error.format_message())
-        if not output.AS_JSON and getattr(error, "ctx", None) is not None:
-            output.say(f"see: {error.ctx.command_path} --help", err=True)
-        return USAGE
+        return _end_misused(error)
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = INTERRUPTED
     except (StackUnreachable, StoreUnavailable) as error:
@@ -48,6 +46,20 @@ def run(argv: Sequence[str]) -> int:
         output.note("interrupted")
         code = exit_code()
     return code if isinstance(code, int) else DONE
+
+
+def _end_misused(error: Any) -> int:
+    """Say what is wrong with the command line; one that only names a group is a question for its help."""
+    from prebuilds.cli import output
+    from prebuilds.cli.app import is_missing_command
+
+    if is_missing_command(error):
+        output.say(error.format_message())
+        return DONE
+    output.error("UsageError", error.format_message())
+    if not output.AS_JSON and getattr(error, "ctx", None) is not None:
+        output.say(f"see: {error.ctx.command_path} --help", err=True)
+    return USAGE
 
 
 def _lost(error: Exception) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 
@@ -15,29 +16,56 @@ from prebuilds.cli import (
     inventory,
     jobs,
     logs,
+    output,
     people,
     presets,
     provisioners,
     restored,
     system,
     templates,
+    worker,
     workspaces,
 )
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The base of every usage error; typer gives it no public name."""
 
+
+def is_missing_command(error: Exception) -> bool:
+    """Whether a usage error says that only a group was named; its message is then the group's help."""
+    return type(error).__name__ == "NoArgsIsHelpError"  # typer gives it no public name either
+
+
 app = typer.Typer(
     name="prebuilds",
     help="Prebuilt workspaces, held ready and handed out in milliseconds. Every command takes --json.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+
+def show_version(asked: bool) -> None:
+    if asked:
+        found = metadata.version("prebuilds")
+        output.document({"version": found}, human=f"prebuilds {found}")
+        raise typer.Exit
+
+
+@app.callback()
+def prebuilds(
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 for command in (
     dev.dev,
+    worker.worker,
     system.init,
     system.migrate,
     system.apply,

@@ -1,0 +1,53 @@
+"""What the command says of itself: help, the version, and the worker's options."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import metadata, resources
+
+import pytest
+
+from prebuilds.cli import run
+
+VERSION = metadata.version("prebuilds")
+
+
+@pytest.mark.parametrize("words", [[], ["presets"], ["-h"], ["presets", "-h"], ["presets", "list", "-h"], ["--help"]])
+def test_help_is_no_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("Usage: prebuilds ")
+    assert said.err == ""
+
+
+def test_the_version_is_shown_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"prebuilds {VERSION}\n"
+    assert run(["--version", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"version": VERSION}
+
+
+def test_it_runs_as_a_module() -> None:
+    said = subprocess.run(
+        [sys.executable, "-P", "-m", "prebuilds", "--version"], capture_output=True, text=True, check=True
+    )
+    assert said.stdout == f"prebuilds {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--role", "claim"], "'claim' is not one of"),
+        (["--role", "control", "--queue", "gpu"], "--queue is for --role provisioner or all"),
+        (["--queue", "gpu-people"], "--queue gpu-people: must not end in -people"),
+    ],
+)
+def test_a_worker_refuses_what_it_cannot_serve(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["worker", *words]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_type_checkers_of_services_read_our_annotations() -> None:
+    assert resources.files("prebuilds").joinpath("py.typed").is_file()

@@ -13,11 +13,13 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from prebuilds.bench.figures import Report
-from prebuilds.stack import Stack, WorkerProcess
+from prebuilds.stack import Stack, WorkerProcess, role_worker
 from prebuilds.stack.preparing import set_up
 
 NO_PASSES = {"PREBUILDS_RECONCILE_INTERVAL": "1h"}
 """Only those that are asked for."""
+
+worker = role_worker
 
 
 @asynccontextmanager
@@ -28,10 +30,6 @@ async def stack(*workers: WorkerProcess) -> AsyncIterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
         async with Stack(Path(folder), workers, prepare=prepare) as running:
             yield running
-
-
-def worker(role: str, **env: str) -> WorkerProcess:
-    return WorkerProcess(role, [sys.executable, "-m", "worker", "--role", role], env)
 
 
 def told(report: Report) -> None:

@@ -224,6 +224,10 @@ class StackUnreachable(PrebuildsError):
     retryable = True
 
 
+class WorkerKeepsFailing(PrebuildsError):
+    """A worker of `prebuilds dev` ends each time that it is started. Says with what exit code and last log lines."""
+
+
 class DatabaseRestored(PrebuildsError):
     """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
 

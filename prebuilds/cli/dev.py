@@ -78,18 +78,23 @@ async def _dev() -> None:
         _say(f"ui         {stack.temporal_ui}")
         for role, url in (metrics or {}).items():
             _say(f"metrics    {url}   ({role})")
+        broken = asyncio.ensure_future(stack.until_broken())
+        broken.add_done_callback(lambda _: stop.set())
         if await _until_first(_everything_answers(stack.temporal_address, stack.database_url), stop):
             _say_ready(stack)
         await stop.wait()
+        failure = broken.exception() if broken.done() else None
         _say("stopping")
         await stack.stop_workers()
         with contextlib.suppress(OSError):
             suspended = await provisioners.suspend(state_dir, deployment_id) if deployment_id is not None else 0
             _say(f"suspended {suspended} workspaces; the next start brings them back")
+        if failure is not None:
+            raise failure
 
 
 def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, str] | None]:
-    from prebuilds.stack import WorkerProcess
+    from prebuilds.stack import role_worker
     from prebuilds.stack.temporal_server import free_port
 
     workers, metrics = [], {}
@@ -99,7 +104,7 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
             port = free_port(metrics_port if n == 0 else 0)
             env["PREBUILDS_METRICS_PORT"] = str(port)
             metrics[role] = f"http://127.0.0.1:{port}/metrics"
-        workers.append(WorkerProcess(role, [sys.executable, "-m", "worker", "--role", role], env))
+        workers.append(role_worker(role, **env))
     return workers, metrics or None
 
 

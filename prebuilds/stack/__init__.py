@@ -1,7 +1,8 @@
 """The embedded stack of `prebuilds dev`: PostgreSQL, Temporal with its UI and the workers, supervised from one process.
 
-Whatever dies is started again, with the same data and addresses. Whatever kills the supervisor, the next start finds no
-leftover: on Linux the children die with it, elsewhere their recorded pids are ended first.
+Whatever dies is started again, with the same data and addresses; only a worker that ends by itself each time that it is
+started ends the stack. Whatever kills the supervisor, the next start finds no leftover: on Linux the children die with
+it, elsewhere their recorded pids are ended first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +24,10 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from prebuilds.api import StackUnreachable
+from prebuilds.api import StackUnreachable, WorkerKeepsFailing
 from prebuilds.provisioners.kit.host import make_state_dir
 from prebuilds.provisioners.kit.processes import start_of
-from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
+from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, log_tail, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
 from prebuilds.store.engine import is_lost
@@ -42,6 +44,10 @@ STEADY_S = 10.0
 """A worker that lived this long is started again at once; one that keeps dying waits longer each time."""
 GET_READY_S = 60.0
 """For as long as this a start is tried again whose servers die."""
+EARLY_DEATHS_MAX = 3
+"""So often in a row may a worker end by itself before STEADY_S; a fault that is over by then has cost some seconds."""
+NOT_ITS_FAULT = (-signal.SIGKILL, 3)
+"""Exit codes that are not counted: somebody killed it, or it could not reach a server, which we start again."""
 WORKER_GRACE_S = 15.0
 """A little more than a worker takes to drain."""
 LOCK_FILE = "lock"
@@ -62,6 +68,13 @@ class WorkerProcess:
     started: float = 0.0
     restarts: int = 0
     restart_at: float = 0.0
+    early_deaths: int = 0
+    """In a row, by its own fault, with both servers up."""
+
+
+def role_worker(role: str, **env: str) -> WorkerProcess:
+    """A worker of *role* that runs this Prebuilds, whatever else is called so in the current folder: hence -P."""
+    return WorkerProcess(role, [sys.executable, "-P", "-m", "prebuilds", "worker", "--role", role], env)
 
 
 class Stack:
@@ -120,13 +133,21 @@ class Stack:
         """Drain the workers, all at once; the servers stay up for whatever is still to be said."""
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+            await asyncio.wait({self._watcher})  # what it has failed with is for `until_broken`
             self._watcher = None
         children = [worker.child for worker in self._workers if worker.child is not None]
         await asyncio.gather(
             *[asyncio.to_thread(end_child, child, signal.SIGTERM, WORKER_GRACE_S) for child in children]
         )
+
+    async def until_broken(self) -> None:
+        """Wait for as long as the stack can be kept up; call it inside the block.
+
+        Raises:
+            WorkerKeepsFailing: A worker has ended by itself, three times in a row, within seconds of its start.
+        """
+        if self._watcher is not None:
+            await asyncio.shield(self._watcher)
 
     def pids(self) -> dict[str, int]:
         """Of everything that runs now, by name."""
@@ -239,6 +260,9 @@ class Stack:
             logger.warning("Temporal has died and is started again")
             self.temporal_address = await self._temporal.start()
             changed = True
+        if changed:  # a worker may have ended for want of it
+            for worker in self._workers:
+                worker.early_deaths = 0
         for worker in self._workers:
             changed = self._restart_worker(worker) or changed
         return changed
@@ -248,12 +272,21 @@ class Stack:
             return False
         now = time.monotonic()
         if worker.restart_at == 0.0:
-            worker.restarts = 0 if now - worker.started > STEADY_S else worker.restarts + 1
+            early, code = now - worker.started < STEADY_S, worker.child.returncode
+            worker.restarts = worker.restarts + 1 if early else 0
+            if code not in NOT_ITS_FAULT:
+                worker.early_deaths = worker.early_deaths + 1 if early else 0
+            log = self._dir / f"{worker.name}.log"
+            if worker.early_deaths == EARLY_DEATHS_MAX:
+                raise WorkerKeepsFailing(
+                    f"the {worker.name} worker has ended {EARLY_DEATHS_MAX} times in a row within seconds of its "
+                    f"start, the last time with exit code {code}; mend what the end of {log} says:\n{log_tail(log)}"
+                )
             pause = min(RESTART_PAUSE_S * 2 ** max(worker.restarts - 1, 0), RESTART_PAUSE_MAX_S)
             worker.restart_at = now + pause
             logger.warning(
                 "A worker has died and is started again",
-                extra={"worker": worker.name, "exit_code": worker.child.returncode, "log": f"{worker.name}.log"},
+                extra={"worker": worker.name, "exit_code": code, "log": log.name, "said": log_tail(log, 1)},
             )
         if now < worker.restart_at:
             return False

@@ -1,14 +1,18 @@
-"""The embedded stack comes up by itself, also when its database is killed while it starts."""
+"""The embedded stack comes up by itself, also when its database is killed while it starts; or it says why it cannot."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from sqlalchemy import text
 
-from prebuilds.stack import Stack
+from prebuilds.stack import Stack, WorkerProcess
 from prebuilds.store.engine import create_engine
 from prebuilds.store.migrate import check_schema, migrate
 
@@ -35,3 +39,42 @@ async def test_postgresql_that_is_killed_while_the_schema_is_made_is_started_aga
         await check_schema(engine)
         await engine.dispose()
         assert stack.pids()["postgres"] not in killed
+
+
+FAILING_WORKERS = """
+from prebuilds import cli, stack
+script = "echo began; echo no module named x; exit 7"
+stack.role_worker = lambda role, **env: stack.WorkerProcess(role, ["/bin/sh", "-c", script])
+cli.main()
+"""
+
+
+def test_workers_that_fail_at_each_start_end_dev_with_the_reason(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PREBUILDS_", "TEMPORAL_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING_WORKERS, "dev"],
+        env=env | {"PREBUILDS_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    said = done.stderr[done.stderr.index("error: WorkerKeepsFailing: ") :]
+    assert re.search(r"the \w+ worker has ended 3 times in a row within seconds .* exit code 7; .*\.log says:", said)
+    assert said.endswith("\n  began\n  no module named x\n")
+    assert max(log.read_text().count("began") for log in tmp_path.glob("*.log")) == 3
+    assert not (tmp_path / "stack.json").exists(), "all is ended"
+
+
+async def test_a_worker_that_others_kill_is_started_again_each_time(tmp_path: Path) -> None:
+    worker = WorkerProcess("claims", [sys.executable, "-c", "import time; time.sleep(600)"])
+    async with Stack(tmp_path, [worker]) as stack, asyncio.timeout(60):
+        for _ in range(3):
+            while (pid := stack.pids().get("claims")) is None:
+                await asyncio.sleep(0.02)
+            os.kill(pid, signal.SIGKILL)
+            while stack.pids().get("claims") == pid:
+                await asyncio.sleep(0.02)
+        while "claims" not in stack.pids():
+            await asyncio.sleep(0.02)

@@ -15,7 +15,8 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-TOP_LEVEL = ("workflows", "activities", "worker")
+PACKAGES, MODULES = ("workflows", "activities"), ("worker",)
+TOP_LEVEL = (*PACKAGES, *MODULES)
 IMPORT = re.compile(rf"^(\s*from )(?=({'|'.join(TOP_LEVEL)})[. ])", re.MULTILINE)
 
 
@@ -27,17 +28,19 @@ def with_wheel_names(source: str, file: str) -> str:
     """
     renamed = IMPORT.sub(r"\1prebuilds.", source)
     for node in ast.walk(ast.parse(renamed)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or ""]
-        if any(name.split(".")[0] in TOP_LEVEL for name in names):
-            raise ValueError(
-                f"{file}:{node.lineno}: write `from {names[0]} import ...`; the wheel renames no other form"
-            )
+        else:
+            continue
+        if taken := [name for name in names if name.split(".")[0] in TOP_LEVEL]:
+            told = f"write `from {taken[0]} import ...` on a line of its own; the wheel renames no other form"
+            raise ValueError(f"{file}:{node.lineno}: {told}")
     return renamed
 
 
-class WheelNames(BuildHookInterface):
+class WheelNames(BuildHookInterface[Any]):
     """Called by hatchling; an editable install and the source distribution keep the repository's layout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -45,17 +48,17 @@ class WheelNames(BuildHookInterface):
             return
         root = Path(self.root)
         self._made = TemporaryDirectory(prefix="prebuilds-wheel-")
-        for path in sorted(root.glob("prebuilds/**/*.py")):
-            self._put(path, path.relative_to(root), build_data)
-        for path in [
-            root / "worker.py",
-            *sorted(root.glob("workflows/**/*.py")),
-            *sorted(root.glob("activities/**/*.py")),
-        ]:
-            self._put(path, "prebuilds" / path.relative_to(root), build_data)
+        for name in ("prebuilds", *PACKAGES):
+            for path in sorted(root.glob(f"{name}/**/*.py")):
+                self._put(path, build_data)
+        for name in MODULES:
+            self._put(root / f"{name}.py", build_data)
 
-    def _put(self, path: Path, target: Path, build_data: dict[str, Any]) -> None:
-        """Add a module to the wheel as *target*, before hatchling would add the file itself."""
+    def _put(self, path: Path, build_data: dict[str, Any]) -> None:
+        """Add a module under its name in the wheel, instead of the file that hatchling would take itself."""
+        target = path.relative_to(self.root)
+        if target.parts[0] != "prebuilds":
+            target = "prebuilds" / target
         made = Path(self._made.name) / target
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_text(with_wheel_names(path.read_text("utf-8"), str(path)), "utf-8")

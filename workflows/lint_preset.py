@@ -78,7 +78,7 @@ class LintPreset:
             if isinstance(cause_of(error), TimeoutError):
                 away = ProvisionerUnavailable(
                     f"no worker on the queue {prebuild.queue} has planned a claim in time; "
-                    "is `worker.py --role provisioner` running there?",
+                    "is `prebuilds worker --role provisioner` running there?",
                     {"queue": prebuild.queue},
                 )
                 raise refused(away) from None

@@ -336,7 +336,7 @@ class PrebuildsClient(ClaimsClient):
                 return await self._reconcile([str(preset) for preset in presets])
             except LoopRenewed:
                 await asyncio.sleep(RENEWAL_PAUSE_S)
-        raise StackUnreachable("the loop has not gone over to its new run in time; is `worker.py` running?")
+        raise StackUnreachable("the loop has not gone over to its new run in time; is `prebuilds worker` running?")
 
     async def _reconcile(self, presets: list[str]) -> None:
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)

@@ -153,7 +153,7 @@ class ClaimsClient:
             if not bound.expired():
                 raise
             raise StackUnreachable(
-                f"no worker has answered claim {claim_id} in {bound_s:g} s; start `worker.py --role claims`, "
+                f"no worker has answered claim {claim_id} in {bound_s:g} s; start `prebuilds worker --role claims`, "
                 f"and {_again(given_up=await leave())}",
                 known,
             ) from error

@@ -52,7 +52,7 @@ REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME
 SEE_ISOLATION = "set PREBUILDS_PROCESS_UIDS to ids that this host has, or to none to do without"
 CORRECT_CLOCKS = "have a time service such as chrony set the clocks of this machine, the database's and Temporal's"
 SEE_WHY_NO_PASS = (
-    "see what fails in the log of `python worker.py --role control`, and what the loop waits for with "
+    "see what fails in the log of `prebuilds worker --role control`, and what the loop waits for with "
     f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
 )
 RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
@@ -176,7 +176,7 @@ class Examination:
         unserved |= await queues_without_pollers(self._client, activities)
         workers = workflows | activities
         if unserved:
-            commands = dict.fromkeys(f"`python worker.py {workers[name]}`" for name in workers if name in unserved)
+            commands = dict.fromkeys(f"`prebuilds worker {workers[name]}`" for name in workers if name in unserved)
             raise NotWell(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
         return f"served: {', '.join(workers)}"
 

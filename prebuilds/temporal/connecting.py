@@ -241,5 +241,5 @@ def error_of(cause: BaseException | None) -> PrebuildsError:
     if isinstance(cause, CancelledError):
         return RequestCanceled("the request was cancelled before it was answered; ask again")
     if cause is None or isinstance(cause, WorkflowTimeout):
-        return StackUnreachable("no worker has answered in time; is `worker.py` running?")
+        return StackUnreachable("no worker has answered in time; is `prebuilds worker` running?")
     return StackUnreachable(f"the workflow did not end well: {cause}")

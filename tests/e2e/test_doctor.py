@@ -163,7 +163,7 @@ def test_a_queue_that_nobody_serves(stack: DevStack) -> None:
     checks = by_name(stack.cli("doctor", "--json"))
     assert well(checks) == set(NAMES) - {"task_queues", "fairness"}
     assert checks["task_queues"]["detail"] == f"no worker polls {queue}, {queue}-people"
-    assert checks["task_queues"]["remedy"] == f"start `python worker.py --role provisioner --queue {queue}`"
+    assert checks["task_queues"]["remedy"] == f"start `prebuilds worker --role provisioner --queue {queue}`"
     stack.ask("templates", "delete", "doctor-unserved/python")
     assert queue not in stack.cli("doctor", "--json").out
 
@@ -180,7 +180,7 @@ async def test_a_bare_server(database_url: str, monkeypatch: pytest.MonkeyPatch)
     remedies = {check.name: check.remedy for check in report.checks if not check.ok}
     assert remedies.keys() == {"search_attributes", "task_queues", "loop", "fairness"}
     assert "prebuilds init" in (remedies["search_attributes"] or "")
-    assert remedies["task_queues"] == "start `python worker.py --role control` and `python worker.py --role claims`"
+    assert remedies["task_queues"] == "start `prebuilds worker --role control` and `prebuilds worker --role claims`"
     assert "prebuilds start" in (remedies["loop"] or "")
     assert "matching.enableFairness" in (remedies["fairness"] or "")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from compose_spec import PyCompose
 
+from hatch_build import MODULES, PACKAGES
 from prebuilds.settings import Settings
 from prebuilds.stack.temporal_server import SETTINGS
 from worker import parse_options
@@ -55,7 +56,7 @@ def test_every_role_is_served_by_a_command_that_the_worker_understands() -> None
     roles = set()
     for name in OURS - {"migrate"}:
         program, script, *options = SERVICES[name]["command"]
-        assert (program, script) == ("python", "worker.py")
+        assert (program, script) == ("prebuilds", "worker")
         roles.update(parse_options(options).roles)
     assert roles == {"control", "claims", "provisioner"}
 
@@ -74,6 +75,8 @@ def test_the_cluster_has_the_embedded_servers_settings() -> None:
 
 
 def test_the_image_has_every_package() -> None:
-    copied = {line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY ")}
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert {*wheel["packages"], *wheel["force-include"]} <= copied
+    made_of = {*wheel["packages"], *PACKAGES, *(f"{name}.py" for name in MODULES), wheel["hooks"]["custom"]["path"]}
+    assert made_of <= copied

@@ -12,7 +12,7 @@ from prebuilds.operations import Operations
 from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
 from prebuilds.store.requests import AnsweredBefore, RequestFence, end_request, fenced, record_answer, recorded_answer
 
-READS = ("status",)
+READS = ("status", "list_workspaces", "show_workspace")
 
 
 class OperatorActivities:

@@ -173,6 +173,7 @@ class ReconcilePresetResult(Payload):
 
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
+WorkspaceRead = Literal["list_workspaces", "show_workspace"]
 WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set", "transfer"]
 PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
 
@@ -191,15 +192,21 @@ class RequestRun(Payload):
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
-    action: DeploymentAction | WorkspaceAction | PeopleAction
+    action: DeploymentAction | WorkspaceRead | WorkspaceAction | PeopleAction
     workspace: Text | None = None
+    """`owner/name` or an id, for every action on one workspace."""
+    owner: Text | None = None
+    """For `list_workspaces`: only workspaces of this owner; None for those of everybody."""
+    preset: Text | None = None
+    """For `list_workspaces`: only workspaces of this preset, by id or `organization/template/preset`; None for all."""
     reason: Text | None = None
     by: Text = "operator"
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     after: str | None = None
-    """Of a status: what the page before said comes `next`; None for the first page."""
+    """For `status` and `list_workspaces`: the `next` of the page before; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
-    """Of a status: rows of one page at most; None for as many as the deployment puts into one answer."""
+    """For `status` and `list_workspaces`: rows of one page at most; None for as many as the deployment puts into one
+    answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """To be set: 0 for no end; None leaves it as it is."""
     autostart_schedule: Text | None = None
@@ -305,20 +312,30 @@ class ClaimTerms(Payload):
     template: Text | None = None
     """`organization/template`, with `parameters`, in place of a preset."""
     parameters: Texts = Field(default_factory=dict)
+    """With `template`, they choose the preset: the one with the most parameters that all occur here. With `preset`,
+    they may repeat the preset's own values."""
     owner: OwnerName
+    """The person who gets the workspace. Never `prebuilds`."""
     initiator: OwnerName | None = None
-    """Who asks; the owner unless said."""
+    """The person who asks; None for the owner. Never `prebuilds`."""
     create_owner: bool = False
     """Whether an owner who is not known, or no member of the organization, is made one in the claim's transaction.
     Nobody who was removed or disabled comes back by it."""
     autostart_schedule: Text | None = None
+    """When the workspace starts by itself: a cron expression, with `CRON_TZ=Zone` before it unless it is in UTC. None
+    for never."""
     next_start_at: Timestamp | None = None
+    """The first automatic start; None to compute it from the schedule. Needs `autostart_schedule`."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
-    """None: the template's; 0: no end."""
+    """How long a start lasts; None for the template's `default_ttl`, 0 for no end."""
     claim_parameters: Texts = Field(default_factory=dict)
+    """Values for the parameters that the preset lists in `claim_parameters`. They are treated as secrets."""
     on_empty: OnEmpty = OnEmpty.FAIL
+    """What to do when nothing is ready: fail, create an ordinary workspace, or wait in line for a prebuild."""
     wait_timeout_seconds: float = Field(default=300, gt=0, le=86_400)
+    """How long to wait at most. Needs `on_empty` `wait`."""
     on_timeout: Literal["fail", "create"] = "fail"
+    """What to do when the wait was in vain. Needs `on_empty` `wait`."""
 
     @model_validator(mode="after")
     def _one_target(self) -> ClaimTerms:
@@ -340,12 +357,14 @@ class ClaimRequest(ClaimTerms):
     """One claim."""
 
     name: Name
+    """What the owner calls the workspace; unique among their live workspaces."""
 
 
 class ClaimsRequest(ClaimTerms):
     """Many claims in one transaction, all or nothing."""
 
     names: list[Name] = Field(min_length=1, max_length=CLAIMS_MAX)
+    """What the owner calls the workspaces, one for each name."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> ClaimsRequest:
@@ -364,17 +383,24 @@ class ClaimRun(Payload):
 
 
 class ClaimResult(Payload):
+    """What a claim has won."""
+
     claim_id: str
     workspace_id: UUID
+    """For a prebuilt workspace, the id that it had in the pool."""
     name: str
     owner: str
     initiator: str
     preset_id: UUID | None
     source: Source
+    """`prebuilt`: it came out of the pool. `created`: nothing was ready, and it is being made."""
     miss_reason: MissReason | None
+    """Why nothing was ready; None when it is `prebuilt`."""
     build_id: UUID
+    """The build that hands the workspace over, or makes it; wait for it until the workspace is ready."""
     claimed_at: Timestamp
     address: str | None
+    """Where the workspace is reached; None for a `created` one, which has an address when its build has succeeded."""
 
 
 class ClaimsResult(Payload):

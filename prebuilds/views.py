@@ -219,6 +219,14 @@ class StatusPage(SystemStatus):
     """To be given as `after` for what follows; None: this was the last page."""
 
 
+class WorkspacePage(Payload):
+    """A part of the list of workspaces, in the order of their ids, that fits into one Temporal payload."""
+
+    workspaces: list[WorkspaceRow]
+    next: str | None
+    """To be given as `after` for what follows; None: this was the last page."""
+
+
 class WindowRow(Payload):
     cron: str
     instances: int

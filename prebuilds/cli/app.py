@@ -21,6 +21,7 @@ from prebuilds.cli import (
     presets,
     provisioners,
     restored,
+    schema,
     system,
     templates,
     worker,
@@ -92,4 +93,5 @@ app.add_typer(people.users, name="users")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(explain.app, name="explain")
 app.add_typer(provisioners.app, name="provisioners")
+app.add_typer(schema.app, name="schema")
 app.add_typer(bench.app, name="bench")

@@ -13,7 +13,16 @@ from functools import cache
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from prebuilds.api import InvalidInput
 from prebuilds.payloads import Payload
@@ -90,7 +99,9 @@ def _timezone(value: str) -> str:
 
 Instances = Annotated[StrictInt, Field(ge=0, le=INSTANCES_MAX)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
-ParameterValue = Annotated[str, BeforeValidator(_parameter_value)]
+ParameterValue = Annotated[
+    str, BeforeValidator(_parameter_value), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
 Timeout = Annotated[Duration, AfterValidator(_positive)]
 Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
 """0 is the same as none."""
@@ -98,19 +109,28 @@ Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
 
 class WindowEntry(Payload):
     cron: Annotated[str, AfterValidator(_cron)]
+    """A cron expression of five fields, whose minute is `*` and whose days of the week are 0 (Sunday) to 6."""
     instances: Instances
+    """How many prebuilds are kept ready while the window lasts."""
 
 
 class PresetEntry(Payload):
     name: Name
+    """Unique in its template."""
     parameters: dict[ParameterName, ParameterValue] = Field(default_factory=dict)
+    """What the provisioner is given, in placeholders or variables. A change makes a new version."""
     instances: Instances | None = None
-    """None: no pool."""
+    """How many prebuilds are kept ready; None for no pool."""
     expire_after: Limit = None
+    """How long an unclaimed prebuild may wait before it is replaced; None or 0 for no limit."""
     default: StrictBool = False
+    """Whether claims by template whose parameters fit no other preset get this one; it has no parameters then."""
     claim_parameters: Annotated[list[ParameterName], AfterValidator(_distinct)] = Field(default_factory=list)
+    """The parameters that a claim may set; they reach the provisioner's claim step."""
     timezone: Annotated[str, AfterValidator(_timezone)] | None = None
+    """The time zone of the schedule, such as Europe/Berlin. A schedule needs one."""
     schedule: list[WindowEntry] = Field(default_factory=list)
+    """Windows with another count than `instances`. They must not overlap."""
 
     def policy(self) -> PresetPolicy:
         return PresetPolicy(
@@ -125,13 +145,19 @@ class PresetEntry(Payload):
 
 class TemplateEntry(Payload):
     name: Name
+    """Unique in its organization."""
     provisioner: Text
+    """The driver: `process`, `container`, `terraform`, or an installed driver's name. A change makes a new version."""
     queue: Annotated[str, AfterValidator(check_provisioner_queue)] = PROVISIONER_QUEUE
+    """The task queue of the workers that provision it. A change makes a new version."""
     source: dict[str, Any]
-    """The provisioner's own; JSON values only."""
+    """What the driver makes a workspace of: JSON values, under the driver's own keys. A change makes a new version."""
     build_timeout: Timeout = timedelta(minutes=30)
+    """How long a build may be at work before it has failed."""
     ready_timeout: Timeout = timedelta(minutes=5)
+    """How long a started workspace may take until it is ready."""
     default_ttl: Limit = None
+    """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
     def content(self) -> VersionContent:
@@ -150,9 +176,11 @@ class TemplateEntry(Payload):
 
 class OrganizationEntry(Payload):
     name: Name
+    """Unique in the deployment."""
     prebuilds: StrictBool | None = None
     """Whether the feature is on; None leaves it as it is, and a new organization has it on."""
     members: Annotated[list[Person], AfterValidator(_distinct_people)] = Field(default_factory=list)
+    """The people who may own workspaces here. Names are compared without case."""
     members_exact: StrictBool | None = None
     """Whether everybody else is removed, and no claim adds anybody; None leaves it as it is and removes nobody."""
     templates: list[TemplateEntry] = Field(default_factory=list)

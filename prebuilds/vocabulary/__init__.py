@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID, uuid5
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, PlainSerializer, WithJsonSchema
 
 from prebuilds.vocabulary.plain_text import VALUES, check_plain, escape
 
@@ -109,7 +109,11 @@ def check_name(value: str) -> str:
     return value
 
 
-Name = Annotated[str, AfterValidator(check_name)]
+Name = Annotated[
+    str,
+    AfterValidator(check_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$", "maxLength": NAME_LENGTH_MAX}),
+]
 """The one rule for names everywhere, so that `organization/template/preset` is never ambiguous."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -138,7 +142,13 @@ def _bounded_seconds(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": f"^({_DURATION.pattern})+$"}, {"type": "number", "minimum": 0}]}
+    ),
+]
 """`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
 
 

@@ -1,0 +1,104 @@
+"""`prebuilds schema`: JSON Schemas of what services send and people write, for editors and other languages."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from prebuilds.cli.output import as_json, say
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+app = typer.Typer(help="JSON Schemas (draft 2020-12) of claims and template files.", no_args_is_help=True)
+
+
+@app.command()
+def claim() -> None:
+    """The schema of a `ClaimWorkspace` workflow's input."""
+    say(as_json(claim_schema()))
+
+
+@app.command()
+def templates() -> None:
+    """The schema of a template file, as `prebuilds apply -f` reads it."""
+    say(as_json(templates_schema()))
+
+
+def claim_schema() -> dict[str, Any]:
+    """The schema of one claim. It also says that exactly one of `preset` and `template` is given."""
+    from prebuilds.payloads import ClaimRequest
+
+    schema = schema_of(ClaimRequest, "A claim of a prebuilt workspace")
+    schema["oneOf"] = [
+        {"required": [target], "properties": {target: {"type": "string"}, other: {"type": "null"}}}
+        for target, other in (("preset", "template"), ("template", "preset"))
+    ]
+    return schema
+
+
+def templates_schema() -> dict[str, Any]:
+    """The schema of a template file. Each driver checks its own `source`, which is any mapping here."""
+    from prebuilds.templates.file import TemplateFile
+
+    return schema_of(TemplateFile, "A template file of Prebuilds")
+
+
+def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """*model*'s schema as input, with the texts that stand below its fields in our code as their descriptions."""
+    from pydantic import BaseModel
+
+    schema = model.model_json_schema(mode="validation")
+    models = {one.__name__: one for one in _with_subclasses(BaseModel)}
+    for name, part in [(model.__name__, schema), *schema.get("$defs", {}).items()]:
+        part.pop("title", None)
+        texts = field_texts(models[name]) if name in models else {}
+        for field, its in part.get("properties", {}).items():
+            its.pop("title", None)
+            if field in texts:
+                its["description"] = texts[field]
+            if name in models and isinstance(default := models[name].model_fields[field].default, timedelta):
+                its["default"] = duration_in_words(default)  # pydantic's form, PT30M, is none that we read
+    return {"$schema": DIALECT, "title": title, **schema}
+
+
+def field_texts(model: type[BaseModel]) -> dict[str, str]:
+    """The text below each field of *model* that has one, in one line.
+
+    Pydantic can read these texts itself (`use_attribute_docstrings`), but does so at every import of every model.
+    """
+    texts: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if not cls.__module__.startswith("prebuilds."):
+            continue
+        [definition] = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        assert isinstance(definition, ast.ClassDef)  # noqa: S101 - the source of a class is one
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
+            ):
+                texts[field.target.id] = re.sub(r"\bNone\b", "null", " ".join(below.value.value.split()))
+    return texts
+
+
+def duration_in_words(value: timedelta) -> str:
+    """*value* as a template file has it, in its largest unit that divides it: `30m`."""
+    seconds = int(value.total_seconds())
+    size, unit = next(one for one in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")) if seconds % one[0] == 0)
+    return f"{seconds // size}{unit}"
+
+
+def _with_subclasses(cls: type[BaseModel]) -> list[type[BaseModel]]:
+    return [cls, *[one for sub in cls.__subclasses__() for one in _with_subclasses(sub)]]

@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format simulate faults late kills bench lock clean
+.PHONY: help install demo test check format reference simulate faults late kills bench lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ check: $(STAMP)  ## Lint, types, import contracts
 format: $(STAMP)  ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(STAMP)  ## Make docs/reference.md anew from the code
+	$(BIN)/python docs/make_reference.py
 
 simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints what it tried
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),5)

@@ -192,7 +192,7 @@ class RequestRun(Payload):
 class OperatorRequest(Payload):
     """What an operator or a service asks of the deployment through Temporal."""
 
-    action: DeploymentAction | WorkspaceRead | WorkspaceAction | PeopleAction
+    action: Literal[DeploymentAction, WorkspaceRead, WorkspaceAction, PeopleAction]
     workspace: Text | None = None
     """`owner/name` or an id, for every action on one workspace."""
     owner: Text | None = None
@@ -200,27 +200,30 @@ class OperatorRequest(Payload):
     preset: Text | None = None
     """For `list_workspaces`: only workspaces of this preset, by id or `organization/template/preset`; None for all."""
     reason: Text | None = None
+    """Why, for `pause` and `stop`; it is kept and shown."""
     by: Text = "operator"
+    """Who asks, for the record. A user's name makes them the initiator of the build that is recorded."""
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    """Seconds between passes, for `start`; None leaves them as they are."""
     after: str | None = None
     """For `status` and `list_workspaces`: the `next` of the page before; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
     """For `status` and `list_workspaces`: rows of one page at most; None for as many as the deployment puts into one
     answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
-    """To be set: 0 for no end; None leaves it as it is."""
+    """For `set`: how long a start lasts; 0 for no end, None leaves it as it is."""
     autostart_schedule: Text | None = None
-    """To be set: empty or `none` for none; None leaves it as it is."""
+    """For `set`: a cron expression; empty or `none` for no schedule, None leaves it as it is."""
     claim_ids: list[Text] = Field(default_factory=list, max_length=CLAIMS_MAX)
-    """Of a `release_claims`: those that were given up, to have what they have won released."""
+    """For `release_claims`: the claims that were given up. They leave the queue, and what they have won is released."""
     to: Text | None = None
-    """Of a transfer: the new owner."""
+    """For `transfer`: the new owner, an enabled member of the workspace's organization."""
     name: Text | None = None
-    """Of a transfer: what they call it; None for the name it has."""
+    """For `transfer`: what the new owner calls the workspace; None for the name that it has."""
     organization: Text | None = None
-    """Whose members are added or removed."""
+    """For `add_members` and `remove_members`: the organization's name."""
     users: list[Text] = Field(default_factory=list)
-    """Who is added, removed, disabled or enabled."""
+    """The people who are added, removed, disabled or enabled."""
 
 
 class LintInput(Payload):
@@ -262,8 +265,9 @@ class WorkspaceBuildInput(Payload):
 
     build_id: UUID
     queue: str | None = None
-    """Where its provisioning runs; None to look it up, as a start from outside does."""
+    """The task queue of its provisioning; None to look it up in the database, as every start from outside does."""
     timeout_seconds: float | None = Field(default=None, gt=0)
+    """How long its provisioning may be at work; None to look it up likewise."""
 
 
 class WorkspaceBuildResult(Payload):
@@ -271,7 +275,7 @@ class WorkspaceBuildResult(Payload):
     error: str | None = None
     replacements: list[Replacement] = Field(default_factory=list)
     address: str | None = None
-    """Of the workspace, after a start that has succeeded."""
+    """Where the workspace is reached, after a start that has succeeded; None otherwise."""
 
 
 # --- Claims ----------------------------------------------------------------------------------------------------------
@@ -431,8 +435,9 @@ class ClaimStatus(Payload):
 
     state: Literal["deciding", "waiting", "claimed", "failed", "canceled"]
     position: int | None = None
-    """In the queue, as last looked up."""
+    """The place in the queue, from 1, as last looked up; None unless it waits."""
     deadline: Timestamp | None = None
+    """When the wait ends; None unless it waits."""
 
 
 def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]:

@@ -1,0 +1,41 @@
+"""`docs/reference.md` is made from the code, and nothing that the code offers is left out of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from prebuilds.api import ERRORS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_is_current(maker: ModuleType) -> None:
+    assert maker.reference() == maker.REFERENCE.read_text(), "run `make reference`"
+
+
+def test_every_action_error_and_workflow_is_in_it(maker: ModuleType) -> None:
+    assert maker.ACTIONS.keys() == maker.actions()
+    assert maker.WHAT_TO_DO.keys() == ERRORS.keys()
+    files = (DOCS.parent / "workflows").glob("*.py")
+    defined = sum(path.read_text().count("@workflow.defn") for path in files)
+    assert len(maker.WORKFLOWS) == defined
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text()
+    for record in (DOCS / "decisions").glob("0*.md"):
+        assert f"]({record.name})" in index, "add a line for it"

@@ -74,7 +74,7 @@ def test_what_the_pages_show_is_what_a_stranger_sees(fresh: DevStack) -> None:
                 check=False,
             )
             assert masked(done.stdout) == masked(written), f"{command}\n{done.stdout}\n{done.stderr}"
-            ids |= dict(zip(ID.findall(written), ID.findall(done.stdout), strict=True))
+            ids.update(zip(ID.findall(written), ID.findall(done.stdout), strict=True))
             until(lambda: pools_are_whole(fresh), "the pools to be whole", 60, fresh.log)
 
 

@@ -61,6 +61,9 @@ from prebuilds.views import (
     SystemStatus,
     TransferResult,
     WorkspaceChange,
+    WorkspaceDetails,
+    WorkspacePage,
+    WorkspaceRow,
     WorkspaceSettings,
 )
 from prebuilds.vocabulary import (
@@ -282,6 +285,27 @@ class PrebuildsClient(ClaimsClient):
             if page.next is None:
                 return SystemStatus(deployment_id=page.deployment_id, loop=page.loop, presets=presets)
             after = page.next
+
+    async def list_workspaces(self, *, owner: str | None = None, preset: str | None = None) -> list[WorkspaceRow]:
+        """Live workspaces, in the order of their ids.
+
+        Args:
+            owner: Only theirs; None for everybody's, `prebuilds` for the pools'.
+            preset: Only those of this preset, by id or `organization/template/preset`; None for all.
+        """
+        rows: list[WorkspaceRow] = []
+        after = None
+        while True:
+            request = OperatorRequest(action="list_workspaces", owner=owner, preset=preset, after=after)
+            page = WorkspacePage.model_validate(await self._operate(request))
+            rows += page.workspaces
+            if (after := page.next) is None:
+                return rows
+
+    async def show_workspace(self, workspace: str) -> WorkspaceDetails:
+        """One workspace, given as `owner/name` or id, with its resources, builds and events."""
+        request = OperatorRequest(action="show_workspace", workspace=workspace)
+        return WorkspaceDetails.model_validate(await self._operate(request))
 
     async def pause(self, reason: str, by: str = "operator") -> None:
         """Hold every pool as it is; claims go on."""

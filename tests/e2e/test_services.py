@@ -88,6 +88,12 @@ async def test_the_client_needs_no_database(stack: DevStack, client: PrebuildsCl
     missed = [m for m in await asyncio.gather(*more, return_exceptions=True) if isinstance(m, BaseException)]
     assert {type(m) for m in missed} == {NoClaimablePrebuiltWorkspaces}
     await client.resume()
+    [row] = [
+        row for row in await client.list_workspaces(owner="alice", preset="service/python/small") if row.name == "svc"
+    ]
+    shown = await client.show_workspace("alice/svc")
+    assert row.id == shown.id == won.workspace_id
+    assert [build.stage for build in shown.builds] == ["create", "claim"]
     assert (await client.release("alice/svc")).workspace_id == won.workspace_id
     with pytest.raises(WorkspaceNotFound):
         await client.release("alice/never-was")

@@ -188,21 +188,33 @@ class PresetRow(Payload):
     version: int
     preset: str
     active: bool
+    """Whether a pool is kept: the version is active, the template is live, the feature is on, and it has instances."""
     desired: int
+    """How many prebuilds should be ready now, by the schedule or else the base count."""
     actual: int
+    """How many run, expired ones included."""
     eligible: int
+    """How many can be claimed now."""
     expired: int
     extraneous: int
+    """How many run beyond what is desired and waited for; the oldest are deleted."""
     starting: int
     stopping: int
     deleting: int
     held: str | None
+    """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff`, `capacity`; None if not."""
     held_until: Timestamp | None
+    """When a backoff ends."""
     waiting: int
+    """How many claims stand in line."""
     pending_builds: int
+    """How many builds of its workspaces nobody has begun, people's included."""
     failed: int
+    """How many unclaimed prebuilds have failed and are still there, as evidence."""
     last_error: LastError | None
+    """The error of its newest failed build."""
     warnings: list[str] = Field(default_factory=list)
+    """Such as `no_pollers:QUEUE`: no worker serves its provisioner queue."""
 
 
 class SystemStatus(Payload):

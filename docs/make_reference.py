@@ -186,6 +186,7 @@ WHAT_TO_DO = {
     "StackUnreachable": "`prebuilds doctor`; then ask again with the same id.",
     "DatabaseRestored": "An operator runs `prebuilds restored --dry-run`, then `prebuilds restored`.",
     "WrongDeployment": "Correct the database's URL or Temporal's address and namespace.",
+    "WorkerKeepsFailing": "Read the lines that the message quotes, and the worker's log in the state folder.",
     "ClaimWouldReplace": "Change the template so that nothing that it names depends on the owner.",
     "SnapshotIsolationError": "Open a REPEATABLE READ transaction before the snapshot (an error of our own code).",
     "SupersededPass": "Nothing: a later pass has done the work.",
@@ -263,7 +264,7 @@ def _template_file() -> list[str]:
 
 def _errors() -> list[str]:
     rows = [
-        f"| `{name}` | {'yes' if cls.retryable else 'no'} | {_first_line(cls)} | {WHAT_TO_DO[name]} |"
+        f"| `{name}` | {'yes' if cls.retryable else 'no'} | {_first_line(cls)} | {WHAT_TO_DO.get(name, '')} |"
         for name, cls in ERRORS.items()
     ]
     return [

@@ -410,13 +410,34 @@ class ClaimExplanation(Payload):
 
     claim_id: str
     outcome: str | None
+    """`waiting` while it stands in a queue; None: not decided."""
+    position: int | None
+    """In its queue, from 1; None: it does not wait."""
+    deadline: Timestamp | None
+    """Until when it waits; None: it does not."""
     miss_reason: str | None
+    """Of a waiting claim: why nothing was ready when it came."""
     workspace_id: UUID | None
     preset_id: UUID | None
     created_at: Timestamp
     completed_at: Timestamp | None
     events: list[EventRow]
     """Oldest first."""
+
+
+class WaitingClaim(Payload):
+    """A claim that stands in the queue of its preset."""
+
+    claim_id: str
+    preset: str
+    """`organization/template/preset`."""
+    owner: str
+    name: str
+    initiator: str
+    position: int
+    """In its queue, from 1."""
+    queued_at: Timestamp
+    deadline: Timestamp
 
 
 class CancelResult(Payload):

@@ -50,6 +50,27 @@ def explain_claim(claim_id: Annotated[str, typer.Argument(metavar="ID", help="Th
     run_command(go())
 
 
+@app.command("waiting")
+def explain_waiting(
+    preset: Annotated[
+        str | None, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")
+    ] = None,
+) -> None:
+    """Which claims wait for a prebuild, in the order in which they are served."""
+
+    async def go() -> None:
+        async with operations() as system:
+            found = await system.list_waiting(preset)
+        lines = [
+            f"{w.preset} {w.position}. {w.owner}/{w.name}, claim {one_line(w.claim_id)}, "
+            f"since {clock(w.queued_at, None)} until {clock(w.deadline, w.queued_at)}"
+            for w in found
+        ]
+        document({"waiting": found}, human="\n".join(lines) or "no claim waits")
+
+    run_command(go())
+
+
 def _check_claim_id(text: str) -> None:
     from pydantic import TypeAdapter, ValidationError
 
@@ -84,6 +105,8 @@ def _preset_told(found: PresetExplanation) -> str:
 
 def _claim_told(found: ClaimExplanation) -> str:
     outcome = (found.outcome or "undecided") + (f": {found.miss_reason}" if found.miss_reason else "")
+    if found.position is not None and found.deadline is not None:
+        outcome = f"waiting at position {found.position} until {clock(found.deadline, found.created_at)}"
     facts = [f"workspace {found.workspace_id}" if found.workspace_id else "no workspace"]
     facts += [f"preset {found.preset_id}"] if found.preset_id else []
     head = f"claim {found.claim_id}, asked at {clock(found.created_at, None)}: {outcome}"

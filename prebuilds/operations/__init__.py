@@ -48,6 +48,7 @@ from prebuilds.views import (
     SystemStatus,
     TemplateChange,
     TemplateRow,
+    WaitingClaim,
     status_page,
 )
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
@@ -251,6 +252,10 @@ class Operations(PeopleOperations):
 
     async def explain_claim(self, claim_id: str) -> ClaimExplanation:
         return await explain.explain_claim(self.engine, claim_id)
+
+    async def list_waiting(self, preset: str | None = None) -> list[WaitingClaim]:
+        """The first hundred claims that wait, for one preset (an id or a path) or for all, in their queues' order."""
+        return await explain.list_waiting(self.engine, preset)
 
     async def request(self, request: OperatorRequest, *, asked_at: datetime | None = None) -> Any:
         """Carry out what a service asked for through Temporal, *asked_at* by its clock; returns what crosses back as

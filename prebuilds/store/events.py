@@ -20,18 +20,25 @@ RECORD_EVENT = text("""
     VALUES (:kind, :actor, :preset_id, :workspace_id, :build_id, :claim_id, CAST(:data AS jsonb))
 """)
 
-
+LOOKED_UP = """
+    ('creation_held', 'prebuilds_created', 'holds_lifted', 'version_activated', 'policy_changed', 'schedule_unreadable')
+"""
+"""The kinds in the index `events_preset_kind_idx`. A statement that names them reads one row of it for each kind, not
+every event of the preset."""
 # A hold lasts for many passes and is told once: unless the newest news of its kind is the same already.
-RECORD_NOTES = text("""
+RECORD_NOTES = text(f"""
     INSERT INTO events (kind, actor, preset_id, data)
     SELECT n.kind, :actor, n.preset_id, CAST(n.data AS jsonb)
       FROM unnest(CAST(:kinds AS text[]), CAST(:presets AS uuid[]), CAST(:data AS text[])) AS n (kind, preset_id, data)
      WHERE NOT EXISTS (
-           SELECT FROM (SELECT e.kind, e.data FROM events e
-                         WHERE e.preset_id = n.preset_id
-                           AND e.kind = ANY(CASE n.kind WHEN 'creation_held' THEN CAST(:ends_hold AS text[])
-                                                        ELSE CAST(:mends_schedule AS text[]) END || n.kind)
-                         ORDER BY e.id DESC LIMIT 1) AS last
+           SELECT FROM (SELECT newest.kind, newest.data
+                          FROM unnest(CASE n.kind WHEN 'creation_held' THEN CAST(:ends_hold AS text[])
+                                                  ELSE CAST(:mends_schedule AS text[]) END || n.kind) AS k (kind),
+                               LATERAL (SELECT e.id, e.kind, e.data FROM events e
+                                         WHERE e.preset_id = n.preset_id AND e.kind = k.kind
+                                           AND e.kind IN {LOOKED_UP}
+                                         ORDER BY e.id DESC LIMIT 1) AS newest
+                         ORDER BY newest.id DESC LIMIT 1) AS last
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
 # By number, since the oldest come first by it, too: a sweep that finds nothing reads the first few and no more.

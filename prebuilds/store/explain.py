@@ -16,23 +16,27 @@ from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, before_changes, desired_at
-from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
+from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, WaitingClaim
 
 EVENTS_MAX = 100
 """The newest so many: what an operator reads in one sitting."""
-CONCERN_ALL = ["paused", "resumed", "loop_started", "loop_stopped", "applied"]
-"""Kinds of events that have no preset and may explain any."""
+WAITING_MAX = 100
+"""The heads of the queues: who comes later waits for them first."""
+CONCERN_ALL = "('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
+"""Kinds of events that have no preset and may explain any; an `applied` one only those of its organizations. They are
+those of the index `events_of_all_idx`."""
 
-PRESET_EVENTS = text("""
+PRESET_EVENTS = text(f"""
     WITH told AS (
         SELECT e.id, e.at, e.kind, e.actor, e.data
           FROM unnest(CAST(:presets AS uuid[])) AS p (id),
                LATERAL (SELECT * FROM events WHERE preset_id = p.id AND at <= :at ORDER BY id DESC LIMIT :limit) AS e
          UNION ALL
         (SELECT id, at, kind, actor, data FROM events
-          WHERE preset_id IS NULL AND kind = ANY(CAST(:concern_all AS text[])) AND at <= :at
+          WHERE preset_id IS NULL AND kind IN {CONCERN_ALL} AND at <= :at
+            AND (kind <> 'applied' OR coalesce(data -> 'organizations' @> to_jsonb(CAST(:organization AS text)), true))
           ORDER BY id DESC LIMIT :limit)
     ), newest AS (
         SELECT * FROM told ORDER BY id DESC LIMIT :limit
@@ -60,7 +64,24 @@ SETTINGS_RECORDED = text("""
                      AND before.name = p.name))
 """)
 
-READ_CLAIM = text("SELECT * FROM claims WHERE id = :id")
+READ_CLAIM = text("""
+    SELECT c.*, q.decided_at, q.refusal, q.deadline,
+           (SELECT count(*) + 1 FROM claim_queue a
+             WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
+               AND a.decided_at IS NULL AND a.position < q.position) AS position
+      FROM claims c LEFT JOIN claim_queue q ON q.claim_id = c.id
+     WHERE c.id = :id
+""")
+LIST_WAITING = text("""
+    SELECT q.claim_id, o.name || '/' || t.name || '/' || q.preset_name AS preset, q.request ->> 'owner' AS owner,
+           q.request ->> 'name' AS name, coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
+           q.queued_at, q.deadline,
+           row_number() OVER (PARTITION BY q.template_id, q.preset_name ORDER BY q.position) AS position
+      FROM claim_queue q JOIN templates t ON t.id = q.template_id JOIN organizations o ON o.id = t.organization_id
+     WHERE q.decided_at IS NULL
+       AND (CAST(:preset AS text) IS NULL OR o.name || '/' || t.name || '/' || q.preset_name = :preset)
+     ORDER BY preset, q.position LIMIT :limit
+""")
 CLAIM_EVENTS = text("""
     SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id
      UNION
@@ -93,7 +114,8 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
             turn = next((turn for turn in turns if turn.item.preset.id == found.id), None)
             wanted = Desired(turn.state.desired, turn.state.window) if turn is not None else Desired(0)
             held = turn.held if turn is not None else None
-        about = {"presets": everywhere, "at": until, "limit": EVENTS_MAX, "concern_all": CONCERN_ALL}
+        organization = found.path.partition("/")[0]
+        about = {"presets": everywhere, "at": until, "limit": EVENTS_MAX, "organization": organization}
         events = _events(await connection.execute(PRESET_EVENTS, about))
     return PresetExplanation(
         preset=found.path,
@@ -135,16 +157,48 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
         build_id = UUID(answer["build_id"]) if "build_id" in answer else None
         about = {"claim_id": claim_id, "workspace_id": claim.workspace_id, "build_id": build_id}
         events = _events(await connection.execute(CLAIM_EVENTS, about))
+    waits = claim.deadline is not None and claim.decided_at is None and claim.workspace_id is None
+    refused = claim.refusal is not None and claim.workspace_id is None
     return ClaimExplanation(
         claim_id=claim_id,
-        outcome=claim.outcome,
+        outcome="waiting" if waits else "refused" if refused else claim.outcome,
+        position=claim.position if waits else None,
+        deadline=claim.deadline if waits else None,
         miss_reason=claim.miss_reason,
         workspace_id=claim.workspace_id,
         preset_id=answer.get("preset_id"),
         created_at=claim.created_at,
-        completed_at=claim.completed_at,
+        completed_at=None if waits else claim.completed_at,
         events=events,
     )
+
+
+async def list_waiting(engine: AsyncEngine, preset: str | None, limit: int = WAITING_MAX) -> list[WaitingClaim]:
+    """Claims that wait for a prebuild, by preset and then first come, first served.
+
+    Args:
+        preset: Only those for it: an id, or a path of a live template. None for all.
+        limit: At most so many.
+    Raises:
+        InvalidInput: Neither an id nor a path.
+        PresetNotFound: No live template has it.
+    """
+    async with engine.connect() as connection:
+        path = (await find_preset(connection, preset)).path if preset is not None else None
+        rows = await connection.execute(LIST_WAITING, {"preset": path, "limit": limit})
+        return [
+            WaitingClaim(
+                claim_id=row.claim_id,
+                preset=row.preset,
+                owner=row.owner,
+                name=row.name,
+                initiator=row.initiator,
+                position=row.position,
+                queued_at=row.queued_at,
+                deadline=row.deadline,
+            )
+            for row in rows
+        ]
 
 
 def _events(rows: Iterable[Any]) -> list[EventRow]:

@@ -37,9 +37,11 @@ TAKE_TURN = text("""
 PLACES = text("""
     SELECT v.provisioner, w.host, CASE WHEN w.host IS NULL THEN v.queue END AS shared,
            array_agg(v.queue ORDER BY w.created_at DESC) AS queues
-      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
-     WHERE (w.deleted_at IS NULL OR w.deleted_at > now() - CAST(:recently AS interval))
-       AND (w.host IS NOT NULL OR EXISTS (
+      FROM (SELECT * FROM workspaces WHERE deleted_at IS NULL
+             UNION ALL
+            SELECT * FROM workspaces WHERE deleted_at > now() - CAST(:recently AS interval)) AS w
+      JOIN template_versions v ON v.id = w.template_version_id
+     WHERE (w.host IS NOT NULL OR EXISTS (
             SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.started_at IS NOT NULL))
      GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """)
@@ -54,10 +56,14 @@ READ_RECORDED = text(f"""
            CASE WHEN w.latest_transition = 'start' AND w.latest_status = 'succeeded' THEN w.latest_ended_at END
              AS started_at
       FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id JOIN users u ON u.id = w.owner_id
-     WHERE w.id = ANY(CAST(:ids AS uuid[]))
-        OR (w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded'
-            AND v.provisioner = :provisioner
-            AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END)
+     WHERE w.id IN (
+           SELECT unnest(CAST(:ids AS uuid[]))
+            UNION
+           SELECT l.id FROM workspaces l JOIN template_versions lv ON lv.id = l.template_version_id
+            WHERE l.deleted_at IS NULL AND l.latest_transition = 'start' AND l.latest_status = 'succeeded'
+              AND lv.provisioner = :provisioner
+              AND CASE WHEN CAST(:host AS text) IS NULL THEN l.host IS NULL AND lv.queue = :queue
+                       ELSE l.host = :host END)
 """)
 READ_SIGHTINGS = text("""
     SELECT workspace_id, finding, first_seen_at, last_seen_at, sightings FROM inventory_sightings

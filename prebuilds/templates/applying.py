@@ -46,8 +46,12 @@ class ApplyResult(Payload):
     versions: list[ActivatedVersion] = Field(default_factory=list)
 
     @property
+    def changes(self) -> int:
+        return len(self.created) + len(self.updated) + len(self.versions)
+
+    @property
     def changed(self) -> bool:
-        return bool(self.created or self.updated or self.versions)
+        return self.changes > 0
 
 
 async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run: bool = False) -> ApplyResult:
@@ -97,10 +101,18 @@ class _Applying:
     connection: AsyncConnection
     actor: str
     result: ApplyResult = field(default_factory=ApplyResult)
+    organizations: list[str] = field(default_factory=list)
+    """Those in which something was changed, by name."""
     expiry: dict[UUID, timedelta | None] = field(default_factory=dict)
     """Pools whose prebuilds get another expiry, at the end."""
 
     async def organization(self, entry: OrganizationEntry) -> None:
+        before = self.result.changes
+        await self._organization(entry)
+        if self.result.changes > before:
+            self.organizations.append(entry.name)
+
+    async def _organization(self, entry: OrganizationEntry) -> None:
         label = f"organization {entry.name}"
         found = await store.find_organization(self.connection, entry.name)
         if found is None:
@@ -123,7 +135,7 @@ class _Applying:
         for preset, expire_after in self.expiry.items():
             await store.set_expiry(self.connection, preset, expire_after)
         if self.result.changed:
-            data = self.result.model_dump(mode="json", exclude={"unchanged"})
+            data = self.result.model_dump(mode="json", exclude={"unchanged"}) | {"organizations": self.organizations}
             await record_event(self.connection, "applied", self.actor, data=data)
         return self.result
 

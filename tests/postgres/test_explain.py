@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
 from prebuilds.planning.rules import Rules
-from prebuilds.store import events
+from prebuilds.store import events, explain, inventory
 from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.explain import EVENTS_MAX, explain_claim, explain_preset
+from prebuilds.store.explain import EVENTS_MAX, explain_claim, explain_preset, list_waiting
 from prebuilds.store.presets import invalidate
 from prebuilds.store.retiring import delete_template
-from prebuilds.vocabulary import BuildStatus
+from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
-from tests.postgres.pool_steps import RULES, claim, fail, make_ready
+from tests.postgres.pool_steps import RULES, Desk, begin_prebuilds, claim, fail, finish, make_ready
 from tests.rows import do, one
 
 PATH = "acme/python/small"
@@ -82,6 +83,69 @@ async def test_events_end_at_the_time_asked_for(engine: AsyncEngine) -> None:
     assert await kinds(engine, PATH, moment) == ["version_activated", "applied", "prebuilds_created"]
     assert await kinds(engine, PATH, moment - timedelta(microseconds=1)) == ["version_activated", "applied"]
     assert await kinds(engine, PATH, SUNDAY_NOON) == []
+
+
+async def test_what_is_applied_to_another_organization_is_not_told(engine: AsyncEngine) -> None:
+    await make_preset(engine)
+    await make_preset(engine, organization="other")
+    assert await kinds(engine, PATH) == ["version_activated", "applied"]
+    told = await one(engine, "SELECT data FROM events WHERE kind = 'applied' ORDER BY id DESC LIMIT 1")
+    assert told.data["organizations"] == ["other"]
+
+
+async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=0)
+    desk = Desk(engine, store)
+    first, second = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(2)]
+    told = await explain_claim(engine, "c1")
+    assert (told.outcome, told.position, told.deadline) == ("waiting", 2, second.deadline)
+    assert (told.workspace_id, told.completed_at, told.miss_reason) == (None, None, "empty")
+    listed = await list_waiting(engine, PATH)
+    assert [(w.claim_id, w.preset, w.owner, w.name, w.position) for w in listed] == [
+        ("c0", PATH, "alice", "w0", 1),
+        ("c1", PATH, "alice", "w1", 2),
+    ]
+    assert listed == await list_waiting(engine, None) == await list_waiting(engine, str(preset.id))
+    assert listed[0].deadline == first.deadline
+    assert await list_waiting(engine, None, 1) == listed[:1]
+    await make_preset(engine, organization="other")
+    assert await list_waiting(engine, "other/python/small") == []
+
+    [made] = await begin_prebuilds(engine, preset, 1)
+    await finish(engine, made)
+    told = await explain_claim(engine, "c0")
+    assert (told.outcome, told.position, told.deadline) == ("prebuilt", None, None)
+    assert [w.claim_id for w in await list_waiting(engine, None)] == ["c1"]
+
+
+# What only grows is read by an index made for the question, however much of it there is.
+READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
+    (
+        events.RECORD_NOTES,
+        {"actor": "x", "kinds": ["creation_held"], "presets": [PREBUILDS_USER_ID], "data": ["{}"],
+         "ends_hold": events.ENDS_HOLD, "mends_schedule": events.MENDS_SCHEDULE},
+        {"events_preset_kind_idx"},
+    ),
+    (
+        explain.PRESET_EVENTS,
+        {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON, "limit": 100, "organization": "acme"},
+        {"events_preset_idx", "events_of_all_idx"},
+    ),
+    (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON}, {"events_preset_kind_idx"}),
+    (inventory.PLACES, {"recently": timedelta(days=7)}, {"workspaces_deleted_idx"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "values", "indexes"), READS, ids=["notes", "events", "changes", "places"])
+async def test_what_ever_was_is_not_scanned(
+    engine: AsyncEngine, statement: TextClause, values: dict[str, Any], indexes: set[str]
+) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are tiny
+        rows = await connection.execute(text(f"EXPLAIN {statement.text}"), values)
+        plan = "\n".join(row[0] for row in rows)
+    assert {index for index in indexes if index in plan} == indexes, plan
+    assert "Seq Scan on events" not in plan
 
 
 async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> None:

@@ -44,6 +44,25 @@ def upgrade() -> None:
         "events_claim_idx", "events", ["claim_id"], unique=False, postgresql_where=sa.text("claim_id IS NOT NULL")
     )
     op.create_index(
+        "events_of_all_idx",
+        "events",
+        ["id"],
+        unique=False,
+        postgresql_where=sa.text(
+            "preset_id IS NULL AND kind IN ('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
+        ),
+    )
+    op.create_index(
+        "events_preset_kind_idx",
+        "events",
+        ["preset_id", "kind", "id"],
+        unique=False,
+        postgresql_where=sa.text(
+            "kind IN ('creation_held', 'prebuilds_created', 'holds_lifted', 'version_activated', 'policy_changed',"
+            " 'schedule_unreadable')"
+        ),
+    )
+    op.create_index(
         "events_preset_idx",
         "events",
         ["preset_id", "id"],
@@ -309,6 +328,13 @@ def upgrade() -> None:
         ["owner_id", "name"],
         unique=True,
         postgresql_where=sa.text("deleted_at IS NULL"),
+    )
+    op.create_index(
+        "workspaces_deleted_idx",
+        "workspaces",
+        ["deleted_at"],
+        unique=False,
+        postgresql_where=sa.text("deleted_at IS NOT NULL"),
     )
     op.create_index(
         "workspaces_next_action_idx",

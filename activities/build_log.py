@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.store.build_logs import Line, append, open_log
+from prebuilds.store.build_logs import Line, append, count_lines_before
 from prebuilds.vocabulary.plain_text import escape
 
 logger = logging.getLogger(__name__)
@@ -28,14 +28,16 @@ LAST_FLUSH_S = 5.0
 class BuildLog:
     """Keeps one attempt's lines while the block runs. Leaving the block, it has written them, or given up."""
 
-    def __init__(self, engine: AsyncEngine, build_id: UUID) -> None:
+    def __init__(self, engine: AsyncEngine, build_id: UUID, attempt: int) -> None:
+        """*attempt* is the number that `begin_build` gave it: no other attempt of the build has the same."""
         self._engine = engine
         self._build_id = build_id
+        self._attempt = attempt
         self._buffer: list[Line] = []
         self._told = 0
         self._dropped = 0
-        self._opened: tuple[int, int] | None = None
-        """This attempt's number, and how many lines the ones before have left."""
+        self._before: int | None = None
+        """How many lines the attempts before have left; None: not asked yet."""
         self._full = asyncio.Event()
         self._ended = False
         self._writer: asyncio.Task[None] | None = None
@@ -97,10 +99,9 @@ class BuildLog:
     async def _flush(self) -> None:
         if not self._buffer and not (self._ended and self._dropped):
             return
-        if self._opened is None:
-            self._opened = await open_log(self._engine, self._build_id)
-        attempt, before = self._opened
-        room = max(LINES_MAX - before, 0)
+        if self._before is None:
+            self._before = await count_lines_before(self._engine, self._build_id, self._attempt)
+        attempt, room = self._attempt, max(LINES_MAX - self._before, 0)
         while batch := self._buffer[:BATCH_LINES]:
             if kept := [line for line in batch if line.number <= room]:
                 await append(self._engine, self._build_id, attempt, kept)

@@ -78,7 +78,7 @@ class ProvisioningActivities:
                 return BuildOutcome(BuildStatus.RUNNING, moved_to=elsewhere)
             try:
                 # Left before the end is recorded: who follows the log has read all of it when the build has ended.
-                async with BuildLog(self._engine, build_id) as log:
+                async with BuildLog(self._engine, build_id, facts.attempt) as log:
                     provisioned = await self._effect(driver, facts, wanted, _Progress(self._engine, facts, log))
             except asyncio.CancelledError:
                 if not _asked_to_cancel():

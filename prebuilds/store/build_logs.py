@@ -22,7 +22,7 @@ LOG_LIFE = timedelta(days=14)
 BUILDS_PER_SWEEP_MAX = 10
 """Whose logs one sweep removes: at most 50,000 short rows, and five builds a second are more than pools make."""
 
-OPEN = text("SELECT coalesce(max(attempt), 0) + 1 AS attempt, count(*) AS kept FROM build_logs WHERE build_id = :id")
+COUNT_BEFORE = text("SELECT count(*) FROM build_logs WHERE build_id = :id AND attempt < :attempt")
 # Sent again after a lost reply, it is there already.
 APPEND = text("""
     INSERT INTO build_logs (build_id, attempt, number, at, line)
@@ -95,11 +95,10 @@ class Position:
     number: int = 0
 
 
-async def open_log(engine: AsyncEngine, build_id: UUID) -> tuple[int, int]:
-    """An attempt's number, behind those of the attempts before, and how many lines these have left."""
+async def count_lines_before(engine: AsyncEngine, build_id: UUID, attempt: int) -> int:
+    """How many lines the attempts before this one have left."""
     async with engine.connect() as connection:
-        row = (await connection.execute(OPEN, {"id": build_id})).one()
-        return row.attempt, row.kept
+        return int(str(await connection.scalar(COUNT_BEFORE, {"id": build_id, "attempt": attempt})))
 
 
 async def append(engine: AsyncEngine, build_id: UUID, attempt: int, lines: Sequence[Line]) -> None:

@@ -83,14 +83,22 @@ async def test_an_attempt_appends_after_the_one_before(engine: AsyncEngine) -> N
 
 async def test_an_attempt_that_wakes_up_late_takes_no_line_from_the_next(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
-    async with BuildLog(engine, build_id) as frozen:
+    async with BuildLog(engine, build_id, 1) as frozen:
         frozen.tell("before")
         while await log_of(engine, build_id) != ["before"]:
             await asyncio.sleep(0.02)
-        async with BuildLog(engine, build_id) as live:
+        async with BuildLog(engine, build_id, 2) as live:
             live.tell("live")
         frozen.tell("late")
     assert sorted(await log_of(engine, build_id)) == ["before", "late", "live"]
+
+
+async def test_attempts_that_begin_to_tell_at_once_keep_all_their_lines(engine: AsyncEngine) -> None:
+    build_id = await recorded(engine)
+    async with BuildLog(engine, build_id, 1) as frozen, BuildLog(engine, build_id, 2) as live:
+        frozen.tell("frozen")
+        live.tell("live")
+    assert await log_of(engine, build_id) == ["frozen", "live"]
 
 
 async def test_a_log_is_bounded_over_all_attempts(engine: AsyncEngine) -> None:
@@ -234,7 +242,7 @@ async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, mon
     preset = await make_preset(engine)
     builds = [build_id_of(w, 1) for w in await make_ready(engine, preset, 3)]
     for build_id in builds:
-        async with BuildLog(engine, build_id) as log:
+        async with BuildLog(engine, build_id, 1) as log:
             log.tell("a\nb")
         await age(engine, build_id, timedelta(days=15))
     assert [await build_logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]

@@ -54,7 +54,7 @@ def logs(database_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 async def test_logs_of_a_workspace_are_its_latest_builds(engine: AsyncEngine, store: ClaimStore, logs: Logs) -> None:
     workspace_id = await claimed(engine, store, handed_over=False)
     first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
-    async with BuildLog(engine, first) as log:
+    async with BuildLog(engine, first, 1) as log:
         log.tell("made")
     await run(engine, telling("handing over", error=ProvisionFailed("no owner")), second)
 
@@ -110,7 +110,7 @@ async def test_a_build_that_told_nothing_is_said_so(engine: AsyncEngine, logs: L
 
 async def test_an_older_days_lines_say_which_day(engine: AsyncEngine, logs: Logs) -> None:
     build_id = await recorded(engine)
-    async with BuildLog(engine, build_id) as log:
+    async with BuildLog(engine, build_id, 1) as log:
         log.tell("made")
     for table in ("workspace_builds SET created_at = :at WHERE id", "build_logs SET at = :at WHERE build_id"):
         await do(engine, f"UPDATE {table} = :id", at=datetime(2026, 3, 2, 12, 0, tzinfo=UTC), id=build_id)

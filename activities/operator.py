@@ -7,6 +7,7 @@ from typing import Any
 
 from temporalio import activity
 
+from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError
 from prebuilds.operations import Operations
 from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
@@ -23,8 +24,12 @@ class OperatorActivities:
     async def operate(self, raw: Any, run: RequestRun) -> Any:
         """Carry out one request. Asked again by its run, also late, it has been done once and has the same answer."""
         request = parse_input(OperatorRequest, raw, "request")
-        if request.action in READS:
-            return await self._operations.request(request)
+        async with heartbeating():
+            if request.action in READS:
+                return await self._operations.request(request)
+            return await self._carry_out(request, run)
+
+    async def _carry_out(self, request: OperatorRequest, run: RequestRun) -> Any:
         engine = self._operations.engine
         operations = replace(self._operations, engine=fenced(engine, RequestFence(run.id, run.expires_at)))
         answer: Any

@@ -18,12 +18,14 @@ with workflow.unsafe.imports_passed_through():
     from workflows.refusal import cause_of, refused
     from workflows.steps import to_its_end
 
+# All of it, with END, is less than the 60 s after which a caller leaves, who then hears the true reason.
 OPERATE = workflow.ActivityConfig(
-    start_to_close_timeout=timedelta(seconds=90),  # a start waits for a loop that drains
-    schedule_to_close_timeout=timedelta(seconds=120),
+    start_to_close_timeout=timedelta(seconds=40),
+    schedule_to_close_timeout=timedelta(seconds=45),
+    heartbeat_timeout=timedelta(seconds=2),  # a killed worker costs the caller this long, not all of the time
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
 )
-LIFE = timedelta(seconds=100)
+LIFE = timedelta(seconds=30)
 """No attempt takes effect later. Less than the time until it is told that none has: clocks may differ by the rest."""
 END = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from temporalio.service import RPCError
 
-from prebuilds.api import InvalidInput, PrebuildsError
+from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError
 from prebuilds.background.dispatch import NUDGED_MAX
 from prebuilds.background.relay import (
     orchestrator_input,
@@ -58,6 +58,8 @@ STATUS_BYTES_MAX = 400_000
 """Of one status through Temporal, which warns of a payload above 512 KiB and refuses one above 2 MiB."""
 STATUS_ROWS_MAX = 1000
 """About as many as that. Each page reads the whole status anew, so that few large ones cost less than many."""
+DRAIN_WAIT_S = 20.0
+"""For a loop that drains, of a request through Temporal: it is answered while its caller still waits."""
 NO_CAUSE = "no cause given"
 NUDGE_TIMEOUT_S = 3.0
 """The change is committed, so nobody need wait long for a Temporal that is away."""
@@ -109,14 +111,17 @@ class Operations(PeopleOperations):
     async def loop(self) -> LoopStatus:
         return await loop_status(self.engine, self.client)
 
-    async def start(self, interval: timedelta | None = None, by: str = "operator") -> Started:
+    async def start(
+        self, interval: timedelta | None = None, by: str = "operator", *, within_s: float | None = None
+    ) -> Started:
         """Start the loop, or apply *interval* to the one that runs; one that drains is awaited first.
 
         Args:
             by: Who asks, for the record.
-
+            within_s: How long to wait for a loop that drains; None: to its end.
         Raises:
             InvalidInput: *interval* is none that a loop can keep.
+            OrchestratorNotRunning: The loop drained for longer than *within_s*.
         """
         if interval is not None:
             try:
@@ -124,8 +129,15 @@ class Operations(PeopleOperations):
             except ValueError as error:
                 raise InvalidInput.field("interval", str(error)) from error
         handle = self.client.get_workflow_handle(ORCHESTRATOR_ID)
-        if (await self.loop()).state == "draining":
-            await handle.result()
+        if (loop := await self.loop()).state == "draining":
+            try:
+                async with asyncio.timeout(within_s):
+                    await handle.result()
+            except TimeoutError:
+                raise OrchestratorNotRunning(
+                    f"the loop is still ending what it was at ({loop.cause}); start it again when it has stopped",
+                    {"cause": loop.cause},
+                ) from None
         with suppress(AnsweredBefore):  # by another attempt, which may have died before it started the loop
             await record_unwritten_stop(self.engine, self.client)  # so that the new loop has a number of its own
             await control.record_start(self.engine, interval, by)
@@ -265,7 +277,9 @@ class Operations(PeopleOperations):
                 return (await self.status_page(request.after, request.limit)).model_dump(mode="json")
             case "start":
                 seconds = request.interval_seconds
-                done = await self.start(None if seconds is None else timedelta(seconds=seconds), request.by)
+                done = await self.start(
+                    None if seconds is None else timedelta(seconds=seconds), request.by, within_s=DRAIN_WAIT_S
+                )
                 return {"started": done.started}
             case "stop":
                 return {"stopping": await self.stop(request.reason or NO_CAUSE, by=request.by, asked_at=asked_at)}

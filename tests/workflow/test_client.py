@@ -207,6 +207,24 @@ async def test_a_request_too_large_is_the_caller_s_error(dev: WorkflowEnvironmen
         )
 
 
+async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironment) -> None:
+    @activity.defn
+    async def operate(raw: Any, run: RequestRun) -> dict[str, bool]:
+        if activity.info().attempt == 1:
+            await asyncio.Future()  # as a killed worker: neither heard of again nor ended
+        return {"changed": True}
+
+    async with Worker(
+        dev.client,
+        task_queue=CONTROL_QUEUE,
+        workflows=[OperatorRequest],
+        activities=[operate],
+        graceful_shutdown_timeout=timedelta(0),
+    ):
+        async with asyncio.timeout(15):
+            await PrebuildsClient(dev.client).pause("a test")
+
+
 @pytest.mark.parametrize("done", [False, True])
 async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
     dev: WorkflowEnvironment, done: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -121,7 +121,7 @@ async def read_replaced(engine: AsyncEngine, facts: BuildFacts) -> Recorded:
 
 def measure(end: BuildEnd, *, replaced: bool) -> None:
     """Count a build's end, unless it had ended before."""
-    if not end.ended_now:
+    if end.took is None:
         return
     facts = end.facts
     METRICS.build_ended(
@@ -133,7 +133,7 @@ def measure(end: BuildEnd, *, replaced: bool) -> None:
         transition=facts.transition,
         stage=facts.stage,
         status=end.status,
-        duration=datetime.now(UTC) - facts.created_at,
+        duration=end.took,
         replaced=replaced,
     )
 

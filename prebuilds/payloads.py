@@ -419,6 +419,9 @@ class ClaimQueued(Payload):
     position: int
     """From 1."""
     deadline: Timestamp
+    """By the database's clock, to be shown."""
+    left_seconds: float | None = None
+    """Until then, by the same clock: what a timer is set by. None in answers of before there was this field."""
 
 
 class ClaimPlace(Payload):

@@ -109,7 +109,10 @@ class ClaimWorkspace:
         """Stand in the queue until there is an answer. None: it was all in vain."""
         place, pause = ClaimPlace(waiting=queued), LOOK_FIRST
         # By a timer's firing, not by asking the clock: after a local activity it may read differently in a replay.
-        left_s = (queued.deadline - workflow.now()).total_seconds()
+        # The database says how long, since its clock and Temporal's may differ.
+        left_s = queued.left_seconds
+        if left_s is None:  # in a history of before the database said so
+            left_s = (queued.deadline - workflow.now()).total_seconds()
         deadline = asyncio.create_task(self._ring(max(left_s, SHORTEST_S)))
         while place.waiting is not None and not self._late and not self._canceled:
             self._status = ClaimStatus(

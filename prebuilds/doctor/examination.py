@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -200,10 +200,10 @@ class Examination:
                 raise NotWell("the loop is wanted, and does not run", "start it with `prebuilds start`")
             found = f"stopped on purpose: {wanted.stop_cause}" if wanted.loop == "stopped" else "never started"
             return f"{found}; `prebuilds start` starts it"
-        silence = datetime.now(UTC) - max(wanted.last_pass_at or wanted.loop_since, wanted.loop_since)
         interval = wanted.loop_interval or self._settings.reconcile_interval
-        if silence > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
-            raise NotWell(f"the loop runs, but no pass has begun for {silence.total_seconds():.0f} s", SEE_WHY_NO_PASS)
+        if wanted.quiet_for > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
+            quiet_s = wanted.quiet_for.total_seconds()
+            raise NotWell(f"the loop runs, but no pass has begun for {quiet_s:.0f} s", SEE_WHY_NO_PASS)
         return "running" + (f"; paused: {wanted.paused_reason}" if wanted.paused else "")
 
     async def _loop_runs(self) -> bool:

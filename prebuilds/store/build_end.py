@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -74,6 +74,8 @@ class BuildEnd:
     error: str | None
     ended_now: bool
     """False when somebody had ended it before."""
+    took: timedelta | None = None
+    """From its record to its end, by the database's clock; None unless it has ended now."""
     served: Served = field(default_factory=Served)
     """Who had waited for the prebuild that it made ready."""
     canceled: list[UUID] = field(default_factory=list)
@@ -164,7 +166,8 @@ async def end_build(
         served = Served()
         if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
             await serve_waiters(connection, facts.preset_id, served)
-        return BuildEnd(facts, status, error, ended_now=True, served=served, canceled=canceled)
+        took = completed_at - facts.created_at
+        return BuildEnd(facts, status, error, ended_now=True, took=took, served=served, canceled=canceled)
 
 
 async def _carry_over(

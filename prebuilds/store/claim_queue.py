@@ -51,9 +51,10 @@ TELL_QUEUED = """
     VALUES ('claim_queued', $1, $2, $3, jsonb_build_object('owner', $4::text, 'name', $5::text))
 """
 POSITION = """
-    SELECT q.deadline, (SELECT count(*) + 1 FROM claim_queue a
-                         WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
-                           AND a.decided_at IS NULL AND a.position < q.position) AS position
+    SELECT q.deadline, extract(epoch FROM q.deadline - clock_timestamp())::float8 AS left_s,
+           (SELECT count(*) + 1 FROM claim_queue a
+             WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
+               AND a.decided_at IS NULL AND a.position < q.position) AS position
       FROM claim_queue q WHERE q.claim_id = $1
 """
 LOCK_PLACE = "SELECT workflow_id, refusal, request, request_hash FROM claim_queue WHERE claim_id = $1 FOR UPDATE"
@@ -296,7 +297,7 @@ async def withdraw(engine: AsyncEngine, gone: Sequence[Unattended]) -> list[str]
 def _queued(row: asyncpg.Record | None) -> ClaimQueued:
     assert row is not None  # noqa: S101 - the caller holds the waiting row
     deadline: datetime = row["deadline"]
-    return ClaimQueued(position=row["position"], deadline=deadline)
+    return ClaimQueued(position=row["position"], deadline=deadline, left_seconds=row["left_s"])
 
 
 def _refused(claim_id: str, place: asyncpg.Record) -> PrebuildsError:

@@ -21,7 +21,7 @@ PASSES_KEPT = 10_000
 
 _RULES = TypeAdapter(Rules)
 
-READ = text("SELECT * FROM settings")
+READ = text("SELECT *, now() - greatest(last_pass_at, loop_since) AS quiet_for FROM settings")
 PAUSE = text("""
     UPDATE settings SET paused = true, paused_by = :actor, paused_reason = :reason, paused_at = now() WHERE NOT paused
  RETURNING paused
@@ -87,6 +87,8 @@ class Control:
     passes: int
     """Of every loop that this deployment ever ran."""
     last_pass_at: datetime | None
+    quiet_for: timedelta
+    """Since the last pass began, or the loop was last started or stopped, by the database's clock."""
     rules: Rules | None
     """Of the control worker that ran the last pass."""
     restore_found: str | None
@@ -107,6 +109,7 @@ async def read_control(engine: AsyncEngine) -> Control:
         stop_cause=row.stop_cause,
         passes=row.passes,
         last_pass_at=row.last_pass_at,
+        quiet_for=row.quiet_for,
         rules=_RULES.validate_python(row.rules) if row.rules is not None else None,
         restore_found=row.restore_found,
     )

@@ -66,6 +66,8 @@ async def test_first_come_first_served_with_a_visible_position(engine: AsyncEngi
     preset = await make_preset(engine, instances=0)
     asked = [await desk.wait(f"c{n}", name=f"w{n}", wait_timeout_seconds=60) for n in range(3)]
     assert [a.position for a in asked] == [1, 2, 3]
+    assert asked[0].left_seconds is not None
+    assert 30 < asked[0].left_seconds <= 60
     queued = await one(engine, "SELECT min(queued_at) AS at FROM claim_queue")
     assert asked[0].deadline - queued.at == timedelta(seconds=60)
 

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds.api import NameTaken, StoreUnavailable
-from prebuilds.payloads import ClaimPlace
+from prebuilds.payloads import ClaimPlace, ClaimQueued
 from tests.workflow.claim_steps import (
     ASKED,
     GONE,
@@ -105,6 +105,21 @@ async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnviro
         async with replayed(handle):
             assert await handle.result() == WON
         assert EventType.EVENT_TYPE_TIMER_FIRED not in await kinds(handle)
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=1), timedelta(hours=-1)], ids=["behind", "ahead"])
+async def test_a_wait_is_as_long_as_asked_for_also_when_the_databases_clock_differs(
+    skipping: WorkflowEnvironment, now: datetime, behind: timedelta
+) -> None:
+    theirs = ClaimQueued(position=1, deadline=now + timedelta(seconds=60) - behind, left_seconds=60)
+    claims = FakeClaims({"claim": [theirs], "look": [ClaimPlace(waiting=theirs)] * 50, "leave": [GONE]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert (await failure_of(handle)).type == "ClaimTimedOut"
+        ran = await handle.describe()
+    assert ran.close_time is not None
+    assert timedelta(seconds=59) < ran.close_time - ran.start_time < timedelta(seconds=90)
 
 
 async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.witness import NoWitness, Witness
-from prebuilds.provisioners.base import Provisioner
+from prebuilds.provisioners.base import NotMadeHere, Provisioner
 from prebuilds.store.probes import Idle, count_probe_failure, forget_probe_failures, list_idle
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Prober:
         self._host = host
         self._witness = witness or NoWitness()
         self._interval = interval
+        self._unprobed: set[UUID] = set()
+        """Idle prebuilds that could not be asked at the last sweep: each is told once, not at every sweep."""
 
     async def run(self) -> None:
         """Probe until cancelled. A failed sweep is logged and repeated."""
@@ -65,6 +68,7 @@ class Prober:
                 return await self._ready(one)
 
         answers = list(zip(idle, await asyncio.gather(*[ask(one) for one in idle]), strict=True))
+        self._unprobed = {one.workspace_id for one, ready in answers if ready is None}
         recovered = [one.workspace_id for one, ready in answers if ready and one.failing]
         if recovered:
             await forget_probe_failures(self._engine, recovered)
@@ -78,8 +82,13 @@ class Prober:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 return await self._driver(one.provisioner).probe(one.workspace_id)
         except Exception as error:
-            logger.warning(
-                "A prebuild could not be probed", extra={"workspace_id": str(one.workspace_id), "error": repr(error)}
+            # A prebuild that another worker has made stays out of reach for as long as it is idle: no news after once.
+            elsewhere = isinstance(error, NotMadeHere)
+            level = logging.DEBUG if elsewhere or one.workspace_id in self._unprobed else logging.WARNING
+            logger.log(
+                level,
+                "A prebuild could not be probed",
+                extra={"workspace_id": str(one.workspace_id), "error": repr(error)},
             )
             return None
 

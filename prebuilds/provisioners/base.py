@@ -19,7 +19,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from prebuilds.api import PrebuildsError
+from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.payloads import Replacement
 from prebuilds.vocabulary import Escaped
 from prebuilds.vocabulary.owners import owner_slug
@@ -40,6 +40,10 @@ class OwnedByAnother(PrebuildsError):
     Details: `what` (such as `container prebuilds-...`), and where it is known `deployment`, `epoch`, `owner`,
     `claim_id`.
     """
+
+
+class NotMadeHere(ProvisionerUnavailable):
+    """This host has not made the workspace, so it cannot tell how the workspace is. Others are served as before."""
 
 
 class Locality(StrEnum):
@@ -183,7 +187,11 @@ class Provisioner(Protocol):
         ...
 
     async def probe(self, workspace_id: UUID) -> bool:
-        """Whether it is ready now."""
+        """Whether it is ready now.
+
+        Raises:
+            NotMadeHere: Only the host that made it could tell.
+        """
         ...
 
     async def inventory(self) -> list[InventoryItem]:

@@ -15,6 +15,7 @@ from prebuilds.api import ProvisionerUnavailable
 from prebuilds.background import probing
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.probing import Prober
+from prebuilds.provisioners.base import NotMadeHere
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import PROVISIONER_QUEUE
 from tests.builders import make_preset
@@ -36,6 +37,27 @@ class Probed:
         if isinstance(self.answer, Exception):
             raise self.answer
         return bool(self.answer)
+
+
+@pytest.mark.parametrize(
+    ("error", "warnings"), [(NotMadeHere("another host's"), 0), (ProvisionerUnavailable("no engine"), 1)]
+)
+async def test_what_cannot_be_probed_is_told_at_most_once(
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture, error: Exception, warnings: int
+) -> None:
+    await make_ready(engine, await make_preset(engine), 1)
+    dispatcher, driver = Dispatcher(engine, cast("Client", Workflows())), cast("Any", Probed(error))
+    prober = Prober(engine, dispatcher, lambda _: driver, [PROVISIONER_QUEUE], "here", interval=timedelta(0))
+    for _ in range(3):
+        await prober.sweep()
+    told = [record for record in caplog.records if record.message == "A prebuild could not be probed"]
+    assert len([record for record in told if record.levelname == "WARNING"]) == warnings
+    driver.answer = True
+    await prober.sweep()
+    driver.answer = error
+    await prober.sweep()
+    again = [r for r in caplog.records if r.levelname == "WARNING" and "probed" in r.message]
+    assert len(again) == 2 * warnings, "it could be asked in between, so it is news again"
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
+from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
     InventoryItem,
     Locality,
+    NotMadeHere,
     Progress,
     Provision,
     Provisioned,
@@ -131,7 +132,7 @@ class TerraformProvisioner:
         record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
         ours = record is not None and record.deployment_id == self._folders.deployment_id
         if record is None or state is None or not (ours and record.served):
-            raise ProvisionerUnavailable(f"workspace {workspace_id} was made ready by another worker, if by any")
+            raise NotMadeHere(f"this host did not create workspace {workspace_id} and cannot probe it")
         return has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:

@@ -126,8 +126,10 @@ class Stack:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop_workers()
-        self._end_all()
+        try:
+            await self.stop_workers()
+        finally:
+            self._end_all()
 
     async def stop_workers(self) -> None:
         """Drain the workers, all at once; the servers stay up for whatever is still to be said."""
@@ -220,14 +222,15 @@ class Stack:
         worker.started = time.monotonic()
 
     def _end_all(self) -> None:
-        for worker in self._workers:
-            if worker.child is not None:
-                end_child(worker.child, signal.SIGTERM, WORKER_GRACE_S)
-        self._temporal.stop()
-        self._postgres.stop()
-        (self._dir / STACK_FILE).unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
+        with contextlib.ExitStack() as all_of_it:  # in reverse order, and each whatever becomes of the others
+            if self._lock is not None:
+                all_of_it.callback(self._lock.close)
+            all_of_it.callback((self._dir / STACK_FILE).unlink, missing_ok=True)
+            all_of_it.callback(self._postgres.stop)
+            all_of_it.callback(self._temporal.stop)
+            for worker in self._workers:
+                if worker.child is not None:
+                    all_of_it.callback(end_child, worker.child, signal.SIGTERM, WORKER_GRACE_S)
 
     def _write_stack_file(self) -> None:
         facts = self.facts()
@@ -246,7 +249,7 @@ class Stack:
             try:
                 if await self._restart_dead():
                     self._write_stack_file()
-            except StackUnreachable as error:
+            except (StackUnreachable, OSError) as error:  # such as a full disk, or too many open files for now
                 logger.error("A part of the stack does not come back; trying again", extra={"error": str(error)})
 
     async def _restart_dead(self) -> bool:

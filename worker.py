@@ -41,6 +41,7 @@ from prebuilds import provisioners
 from prebuilds.api import PrebuildsError, StackUnreachable
 from prebuilds.background.deployment import check_deployment, watch_deployment
 from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.background.notifying import Notifier
 from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
@@ -56,7 +57,7 @@ from prebuilds.store.claim_secrets import load_request_key, reseal_all
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
-from prebuilds.telemetry.exporting import exporting
+from prebuilds.telemetry.exporting import exporting, otlp_configured
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import PoolGauges
 from prebuilds.temporal.connecting import connect, unanswered
@@ -115,7 +116,10 @@ async def serve(
             claims = claims_worker_on(client, engine, db_url, dispatcher, settings)
             running.workers.append(await stack.enter_async_context(claims))
         if "control" in options.roles:
-            running.workers.append(_control_worker(client, settings, engine, dispatcher))
+            gauges = PoolGauges(settings.reconcile_interval)
+            running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges))
+            if settings.metrics_port is not None or otlp_configured():
+                background.append(GaugeKeeper(engine, gauges, settings.rules).run)
         if "provisioner" in options.roles:
             await load_request_key(engine, settings.ring)  # a worker without the deployment's key does not start
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
@@ -146,8 +150,9 @@ async def serve(
         yield running
 
 
-def _control_worker(client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher) -> Worker:
-    gauges = PoolGauges(settings.reconcile_interval)
+def _control_worker(
+    client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher, gauges: PoolGauges
+) -> Worker:
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine, dispatcher)
     operator = OperatorActivities(Operations(engine, client, dispatcher, settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -70,12 +71,13 @@ class ReconcileActivities:
         self._rules = rules
 
     @activity.defn
-    async def find_work(self, seen: Seen | None = None) -> Work:
+    async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
         """Take the global snapshot, and return the presets that have work: ids, not rows.
 
         Args:
             seen: The newest event that the pass before has seen. A database that lacks it was restored: this pass
                 says so there, and finds everything paused.
+            interval_seconds: The loop's, for the gauges; None when it does not say.
         """
         async with heartbeating():
             newest = await check_history(self._engine, seen, "the loop")
@@ -83,7 +85,7 @@ class ReconcileActivities:
                 snapshot = await snapshot_state(connection, self._rules)
             barred = await join_organizations(self._engine, snapshot)
             plan = plan_pass(snapshot, barred)
-            self._gauges.observe(plan)
+            self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
             await note(self._engine, plan.notes())
             working = plan.working(PRESETS_PER_PASS_MAX)
             number = await control.begin_pass(self._engine, snapshot, with_work=len(working))

@@ -229,7 +229,8 @@ class PrebuildsOrchestrator:
 
     async def _run_pass(self) -> None:
         try:
-            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, self._seen, **READ_STATE)
+            known = [self._seen, self._interval_s]
+            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, args=known, **READ_STATE)
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
             self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}

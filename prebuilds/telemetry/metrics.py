@@ -99,10 +99,15 @@ METRICS = Metrics()
 
 
 class PoolGauges:
-    """Pools as the last pass of this worker saw them; dropped when it has run none for two intervals."""
+    """Pools as the loop's last pass saw them; dropped when there was none for two of the loop's intervals.
+
+    Passes run in whichever control worker takes them. The others look for themselves (`GaugeKeeper`), so that no series
+    comes and goes with the worker that ran the last pass.
+    """
 
     def __init__(self, interval: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
-        self._fresh_s = 2 * interval.total_seconds()
+        """*interval* is the deployment's, until a pass says what the loop's is."""
+        self.interval = interval
         self._clock = clock
         self._seen: tuple[float, PassPlan] | None = None
         meter = get_meter("prebuilds")
@@ -113,11 +118,24 @@ class PoolGauges:
         meter.create_observable_gauge("prebuilds_reconciliation_paused", callbacks=[self._paused])
         meter.create_observable_gauge("prebuilds_last_pass_timestamp", unit="s", callbacks=[self._last_pass])
 
-    def observe(self, plan: PassPlan) -> None:
+    def observe(self, plan: PassPlan, interval: timedelta | None = None) -> None:
+        """Show *plan* from now on. *interval* is the loop's; None for the one known so far."""
+        self.interval = interval or self.interval
         self._seen = self._clock(), plan
 
+    @property
+    def age(self) -> timedelta | None:
+        """How long ago a pass was observed; None: none was."""
+        return None if self._seen is None else timedelta(seconds=self._clock() - self._seen[0])
+
+    @property
+    def shown(self) -> bool:
+        """Whether a scrape finds them now."""
+        return self._current() is not None
+
     def _current(self) -> PassPlan | None:
-        if self._seen is None or self._clock() - self._seen[0] > self._fresh_s:
+        age = self.age
+        if self._seen is None or age is None or age > 2 * self.interval:
             return None
         return self._seen[1]
 

@@ -53,7 +53,7 @@ class FakePool:
             raise ApplicationError(f"{name} fails on purpose", type="Injected")
 
     @activity.defn
-    async def find_work(self, seen: Seen | None = None) -> Work:
+    async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
         self._fail_if_told("find_work")
         self.passes += 1
         found = self.work(self.passes)

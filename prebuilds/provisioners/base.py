@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.payloads import Replacement
-from prebuilds.vocabulary import Escaped
+from prebuilds.vocabulary import Escaped, build_id_of
 from prebuilds.vocabulary.owners import owner_slug
 from prebuilds.vocabulary.plain_text import escape_all
 
@@ -85,6 +85,11 @@ class Provision(BaseModel):
     """What the driver last saved or returned for this workspace, as it was."""
     trial: bool = False
     """Of a `plan` that no `claim` follows: nothing of it may be remembered."""
+
+    @property
+    def build_id(self) -> UUID:
+        """The build's id. A repeated attempt has the same; the next build of the workspace has another."""
+        return build_id_of(self.workspace_id, self.build_number)
 
     @property
     def owner_slug(self) -> str:

@@ -170,6 +170,8 @@ class BuildFacts:
     template: str
     preset: str | None
     owner: str
+    name: str
+    """The workspace's, as it is called now."""
     initiator_id: UUID
     initiator: str
     build_timeout: timedelta
@@ -371,6 +373,7 @@ def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
         template=row.template,
         preset=row.preset,
         owner=row.owner,
+        name=row.name,
         initiator_id=row.initiator_id,
         initiator=row.initiator,
         build_timeout=row.build_timeout,

@@ -16,7 +16,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.workspaces import release_workspace
-from prebuilds.vocabulary import BuildStatus
+from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, make_preset
 from tests.conftest import create_database, database_at, drop_database
 from tests.postgres.inventory_steps import Host, end_all, provision, silent, told
@@ -103,6 +103,8 @@ async def test_a_forgotten_claim_keeps_its_workspace(
     assert row.next_action_at is None, "no second try: it would be refused, too"
     assert row.quarantined_at is not None
     assert told_to(host, prebuild) == "alice"
+    told = json.loads((host.driver._folders.folder(prebuild) / "claim.json").read_text())
+    assert (told["claim_id"], told["build_id"]) == ("alices", str(build_id_of(prebuild, 2))), "one of it, however often"
     assert await host.runs(prebuild)
 
 

@@ -39,6 +39,8 @@ async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Pr
 def _told(wanted: Provision) -> str:
     told = {
         "workspace_id": str(wanted.workspace_id),
+        "claim_id": wanted.claim_id,
+        "build_id": str(wanted.build_id),
         "organization": wanted.organization,
         "owner": wanted.owner,
         "name": wanted.name,
@@ -52,6 +54,8 @@ def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:
     parameters = {**wanted.parameters, **wanted.claim_parameters}
     return {
         "PREBUILDS_WORKSPACE_ID": str(wanted.workspace_id),
+        "PREBUILDS_CLAIM_ID": wanted.claim_id or "",
+        "PREBUILDS_BUILD_ID": str(wanted.build_id),
         "PREBUILDS_OWNER": wanted.owner,
         "PREBUILDS_OWNER_SLUG": wanted.owner_slug,
         "PREBUILDS_NAME": wanted.name,

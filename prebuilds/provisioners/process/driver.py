@@ -442,6 +442,8 @@ class ProcessProvisioner:
     def _write_claim(self, wanted: Provision) -> None:
         told = {
             "workspace_id": str(wanted.workspace_id),
+            "claim_id": wanted.claim_id,
+            "build_id": str(wanted.build_id),
             "organization": wanted.organization,
             "owner": wanted.owner,
             "name": wanted.name,

@@ -277,6 +277,7 @@ class PrebuildsOrchestrator:
                 "ReconcilePreset",
                 {"preset_id": preset, "pending_max": self._share_of(preset)},
                 id=reconcile_preset_id(preset),
+                static_summary=f"Preset {preset}: create, delete and cancel as its plan says",
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 execution_timeout=CHILD_TIMEOUT,
                 task_timeout=TASK_TIMEOUT,

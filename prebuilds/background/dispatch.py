@@ -254,6 +254,7 @@ class Dispatcher:
                 ),
                 id=build_workflow_id(build.id),
                 task_queue=CONTROL_QUEUE,
+                summary=f"{build.transition} {build.owner}/{build.name} of {path}/{build.preset or '-'}",
                 search={
                     "preset": f"{path}/{build.preset}" if build.preset else None,
                     "template": path,

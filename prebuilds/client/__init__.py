@@ -49,6 +49,7 @@ from prebuilds.temporal.connecting import (
     reached,
     result_of,
     start_short,
+    summary_of,
     unanswered,
 )
 from prebuilds.temporal.stack_file import expected_deployment
@@ -331,6 +332,7 @@ class PrebuildsClient(ClaimsClient):
                 "LintPreset",
                 parse_input(LintInput, {"preset": preset}, "lint"),
                 id=lint_workflow_id(preset),
+                static_summary=summary_of(f"Plans a made-up claim of {preset}"),
                 task_queue=CONTROL_QUEUE,
                 task_timeout=TASK_TIMEOUT,
                 execution_timeout=LINT_TIMEOUT,

@@ -182,6 +182,7 @@ class ClaimsClient:
                 id=id,
                 task_queue=CLAIMS_QUEUE,
                 search=_attributes(request),
+                summary=f"{request.owner} claims {_names(request)} of {request.preset or request.template}",
                 eager=True,
                 attach=False,
             )
@@ -253,6 +254,13 @@ def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:
         return len(given) == 1 and parse_input(type(request), given[0], "claim").same_for_all_spellings() == asked
     except InvalidInput:
         return False
+
+
+def _names(request: ClaimTerms) -> str:
+    """What the claimed workspace is called, or how many are claimed."""
+    if isinstance(request, ClaimsRequest):
+        return f"{len(request.names)} workspaces"
+    return request.name if isinstance(request, ClaimRequest) else "a workspace"
 
 
 def _attributes(request: ClaimTerms) -> dict[str, str | None]:

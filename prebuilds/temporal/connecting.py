@@ -29,6 +29,7 @@ from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.converter import environment_converter
 from prebuilds.temporal.stack_file import embedded_temporal, state_dir
 from prebuilds.vocabulary import CONTROL_QUEUE
+from prebuilds.vocabulary.plain_text import escape
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ TASK_TIMEOUT = timedelta(seconds=2)
 """Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
 OPERATION_TIMEOUT = timedelta(seconds=60)
 """An operator's request that no worker takes up in this time has failed."""
+SUMMARY_BYTES_MAX = 200
+"""A server refuses a summary above 400 bytes, which a workspace's or template's long name must not lead to."""
 PEOPLE_PRIORITY = 1
 """Of what a person waits for, within a queue; nothing goes before it."""
 
@@ -138,6 +141,11 @@ def is_failed_connect(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | ValueError) and told.startswith(("Failed client connect", "invalid target"))
 
 
+def summary_of(*words: str | None) -> str:
+    """One line for Temporal's UI, of what is given of *words*; short enough for any server, also when encrypted."""
+    return escape(" ".join(filter(None, words))).encode()[:SUMMARY_BYTES_MAX].decode(errors="ignore")
+
+
 async def start_short(
     client: Client,
     workflow: str,
@@ -150,11 +158,13 @@ async def start_short(
     eager: bool = False,
     attach: bool = True,
     within: timedelta | None = None,
+    summary: str | None = None,
 ) -> WorkflowHandle[Any, Any]:
     """Start a short workflow, or attach to the one that runs under this id; the database decides what happened.
 
     Args:
         within: After this it is ended as timed out; that costs a timer.
+        summary: What it is about, for Temporal's UI; nothing secret. None for its type alone.
     Raises:
         WorkflowAlreadyStartedError: One runs, and *attach* is false.
     """
@@ -173,6 +183,7 @@ async def start_short(
                 search_attributes=SearchAttributes.typed(**(search or {})),
                 request_eager_start=eager,
                 priority=priority,
+                static_summary=None if summary is None else summary_of(summary),
             )
         except RPCError as error:
             if SearchAttributes.are_missing(error):
@@ -219,6 +230,7 @@ async def operate(client: Client, request: OperatorRequest) -> Any:
             task_queue=CONTROL_QUEUE,
             task_timeout=TASK_TIMEOUT,
             execution_timeout=OPERATION_TIMEOUT,
+            static_summary=summary_of(request.action, request.workspace, "by", request.by),
         )
     )
     return await result_of(handle)

@@ -20,7 +20,7 @@ from prebuilds import client as client_module
 from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import RequestRun
-from prebuilds.temporal.connecting import SearchAttributes, reached, start_short
+from prebuilds.temporal.connecting import SearchAttributes, reached, start_short, summary_of
 from prebuilds.temporal.search_attributes import register
 from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
@@ -207,6 +207,12 @@ async def test_a_request_too_large_is_the_caller_s_error(dev: WorkflowEnvironmen
         )
 
 
+def test_a_summary_is_one_short_line() -> None:
+    assert summary_of("release", None, "by", "ops") == "release by ops"
+    assert len(summary_of("release", "é" * 5000).encode()) == 200
+    assert "\n" not in summary_of("a\nb")
+
+
 async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironment) -> None:
     @activity.defn
     async def operate(raw: Any, run: RequestRun) -> dict[str, bool]:
@@ -253,6 +259,7 @@ async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
     ):
         pausing = asyncio.create_task(PrebuildsClient(dev.client).pause("a test"))
         request = dev.client.get_workflow_handle(await asked)
+        assert await (await request.describe()).static_summary() == "pause by operator"
         await request.cancel()
         if done:
             await pausing

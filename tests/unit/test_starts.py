@@ -48,7 +48,7 @@ class Server:
                 transition=Transition.DELETE if one.int == DELETION else Transition.START,
                 status=SimpleNamespace(ended=one in self.ended),
                 build_timeout=SimpleNamespace(total_seconds=lambda: 60.0),
-                **dict.fromkeys(("organization", "template", "preset", "initiator", "owner", "queue"), "x"),
+                **dict.fromkeys(("organization", "template", "preset", "initiator", "owner", "name", "queue"), "x"),
                 preset_id=None,
                 workspace_id=one,
             )

@@ -38,6 +38,8 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
     from temporalio.contrib.opentelemetry import MetricsExporter, OpenTelemetryPlugin, create_tracer_provider
     from temporalio.runtime import MetricBuffer, MetricBufferDurationFormat, Runtime, TelemetryConfig
 
+    from prebuilds.temporal.core_log import CORE_LOGGING
+
     readers: list[Any] = []
     options: dict[str, Any] = {}
     closing: list[Any] = []
@@ -59,7 +61,7 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
     metrics.set_meter_provider(provider)
     closing.append(provider.shutdown)
     buffer = MetricBuffer(TEMPORAL_METRICS_BUFFERED, duration_format=MetricBufferDurationFormat.SECONDS)
-    options["runtime"] = Runtime(telemetry=TelemetryConfig(metrics=buffer))
+    options["runtime"] = Runtime(telemetry=TelemetryConfig(logging=CORE_LOGGING, metrics=buffer))
     try:
         async with MetricsExporter(buffer, provider):
             yield options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Mapping
 from datetime import timedelta
@@ -27,6 +28,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.converter import environment_converter
+from prebuilds.temporal.core_log import logging_runtime
 from prebuilds.temporal.stack_file import embedded_temporal, state_dir
 from prebuilds.vocabulary import CONTROL_QUEUE
 from prebuilds.vocabulary.plain_text import escape
@@ -96,9 +98,9 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         options: Passed on to `temporalio.client.Client.connect`.
     Raises:
         StackUnreachable: Says where it tried, and what to do.
-        InvalidInput: PREBUILDS_PAYLOAD_KEY cannot be read.
+        InvalidInput: PREBUILDS_PAYLOAD_KEY, the profile or a certificate's file cannot be read.
     """
-    config: dict[str, Any] = {**ClientConfig.load_client_connect_config()}
+    config = _environment()
     if address is None:
         address = embedded_temporal(state_dir())
     if address is not None:
@@ -109,11 +111,32 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     except ValueError as error:
         raise InvalidInput.field("PREBUILDS_PAYLOAD_KEY", str(error)) from error
     try:
-        return await Client.connect(**{**config, "data_converter": converter, **options})
+        options = {"data_converter": converter, **options}
+        options.setdefault("runtime", logging_runtime())
+        return await Client.connect(**{**config, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
         raise StackUnreachable(
             f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
         ) from error
+
+
+def _environment() -> dict[str, Any]:
+    """What the SDK's own variables and profile file say of the connection."""
+    try:
+        return {**ClientConfig.load_client_connect_config()}
+    except OSError as error:
+        reason = (error.strerror or "it cannot be used").lower()
+        message = f"{error.filename} cannot be read ({reason}); correct the TEMPORAL_TLS_* variable or the profile"
+        raise InvalidInput.field("TEMPORAL_TLS", message) from error
+    except (RuntimeError, ValueError) as error:
+        told = str(error).partition("\n")[0]  # its further lines quote the file, which may hold an API key
+        named = os.environ.get("TEMPORAL_PROFILE")
+        if named and "not found" in told:
+            message = f"the profile file has no profile {named}; correct or unset TEMPORAL_PROFILE"
+            raise InvalidInput.field("TEMPORAL_PROFILE", message) from error
+        where = os.environ.get("TEMPORAL_CONFIG_FILE") or "temporal.toml in the user's configuration folder"
+        message = f"{where} cannot be read ({told}); correct it, or name another one with TEMPORAL_CONFIG_FILE"
+        raise InvalidInput.field("TEMPORAL_CONFIG_FILE", message) from error
 
 
 def no_such_workflow(error: RPCError) -> bool:

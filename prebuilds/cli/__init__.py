@@ -1,11 +1,15 @@
-"""The `prebuilds` command. `main` is its entry; `run` is the same without the end of the process."""
+"""The `prebuilds` command. `main` is its entry; `run` is the same without the end of the process.
+
+Little is imported here, so that a Ctrl-C finds `main` as early as it can.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
@@ -13,38 +17,34 @@ DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line; returns its exit code. Expected errors are printed, never raised."""
-    from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
+    from asyncio import CancelledError
+
     from prebuilds.cli import output
     from prebuilds.cli.app import USAGE_ERROR, app
-    from prebuilds.cli.ending import INTERRUPTED, exit_code
-    from prebuilds.cli.wording import in_options
+    from prebuilds.cli.ending import INTERRUPTED, READER_GONE, exit_code, leave_quiet
 
-    output.AS_JSON = "--json" in argv
-    words = [word for word in argv if word != "--json"]
+    words: Sequence[str] = argv
     try:
-        code = app(words, prog_name="prebuilds", standalone_mode=False)
-    except USAGE_ERROR as error:
-        return _end_misused(error)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        code = INTERRUPTED
-    except (StackUnreachable, StoreUnavailable) as error:
-        output.error(error.type, str(error), error.details)
-        return UNREACHABLE
-    except PrebuildsError as error:
-        # A program reads the fields that its other requests have; a person, what they typed.
-        output.error(error.type, str(error) if output.AS_JSON else in_options(words, error), error.details)
-        return REFUSED
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            output.error("InvalidInput", f"{error.filename}: {error.strerror}; name a path that can be used")
-            return REFUSED
-        if (lost := _lost(error)) is None:
+        try:
+            words = output.begin(argv)
+            code = app(words, prog_name="prebuilds", standalone_mode=False)
+        except USAGE_ERROR as error:
+            return _end_misused(error)
+        except (KeyboardInterrupt, CancelledError):
+            code = INTERRUPTED
+        except output.OutputFailed:
             raise
-        output.error("StackUnreachable", lost)
-        return UNREACHABLE
-    if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
-        output.note("interrupted")
-        code = exit_code()
+        except Exception as error:
+            return _tell(error, words)
+        if code == INTERRUPTED:  # typer gives a Ctrl-C back as a code
+            output.interrupted()
+            code = exit_code()
+    except output.OutputFailed as failed:
+        leave_quiet(sys.stdout)
+        if failed.reader_gone:  # as by `| head`: nobody is there to be told
+            return READER_GONE
+        output.note(f"error: OutputFailed: {failed}")
+        return REFUSED
     return code if isinstance(code, int) else DONE
 
 
@@ -62,34 +62,58 @@ def _end_misused(error: Any) -> int:
     return USAGE
 
 
-def _lost(error: Exception) -> str | None:
-    """What to tell of an error when it means that Temporal or the database is away."""
-    from temporalio.service import RPCError, RPCStatusCode
+def _tell(error: Exception, words: Sequence[str]) -> int:
+    """Print what ended a command; returns its exit code. Raises *error* again where it is a bug."""
+    from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
+    from prebuilds.cli import output
+    from prebuilds.cli.failures import typed
+    from prebuilds.cli.wording import in_options
 
-    from prebuilds.store.engine import is_lost
-    from prebuilds.temporal.connecting import START_TEMPORAL, is_failed_connect
-
-    if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
-        return f"{error.message.rstrip('.')}; {START_TEMPORAL}"
-    if is_failed_connect(error):
-        return f"cannot reach Temporal ({error}); {START_TEMPORAL}"
-    if isinstance(error, RPCError) or is_lost(error):
-        return f"the connection was lost ({type(error).__name__}: {error}); try again"
-    return None
+    told = typed(error)
+    if told is None:
+        raise error
+    if isinstance(told, StackUnreachable | StoreUnavailable):
+        output.error(told.type, str(told), told.details)
+        return UNREACHABLE
+    # A program reads the fields that its other requests have; a person, what they typed.
+    by_options = not output.AS_JSON and isinstance(error, PrebuildsError)
+    output.error(told.type, in_options(words, told) if by_options else str(told), told.details)
+    return REFUSED
 
 
 def main() -> None:
-    from prebuilds.cli.ending import flush_all
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupted_early)
+    from prebuilds.cli.ending import INTERRUPTED, flush_all
     from prebuilds.telemetry.undumpable import close_to_others
 
     close_to_others()  # first: the environment may hold the database's password, and `dev` runs beside workspaces
     try:
         code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while an error was being told
+        code = INTERRUPTED
     except Exception as error:
+        from prebuilds.cli import output
         from prebuilds.telemetry.logs import print_uncaught
 
         print_uncaught(type(error), error, error.__traceback__)
+        if output.AS_JSON:
+            output.error("InternalError", f"{type(error).__name__}; its traceback is on stderr")
         code = REFUSED
+    signal.signal(signal.SIGINT, before)
     flush_all()
     # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
     os._exit(code)
+
+
+def _interrupted_early(_: int, __: FrameType | None) -> None:
+    """End at once on a Ctrl-C before the command's own work has begun: nothing is there to be cleaned up.
+
+    Python's own handler would raise in the middle of an import, whose traceback hides what happened.
+    """
+    if "--json" in sys.argv[1:]:
+        os.write(1, b'{"error": {"type": "Interrupted", "message": "interrupted", "details": {}}}\n')
+    else:
+        os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)

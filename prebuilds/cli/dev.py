@@ -180,7 +180,7 @@ async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Even
 
 def _say_ready(stack: Stack) -> None:
     if output.AS_JSON:
-        output.say(output.as_json(stack.facts(), indent=None))
+        output.print_document(stack.facts(), indent=None)
     else:
         _say("ready")
 
@@ -189,5 +189,5 @@ def _say(text: str) -> None:
     """To a person, if there is one: with --json stdout is the script's; the terminal may have been closed."""
     try:
         output.say(text, err=output.AS_JSON)
-    except OSError:
+    except (OSError, output.OutputFailed):
         leave_quiet(sys.stderr if output.AS_JSON else sys.stdout)

@@ -14,6 +14,8 @@ from typing import Any, TextIO, TypeVar
 T = TypeVar("T")
 
 INTERRUPTED = 128 + signal.SIGINT
+READER_GONE = 128 + signal.SIGPIPE
+"""As a shell gives it for a command whose output nobody reads any longer."""
 
 _told: list[signal.Signals] = []
 """The signal that ended this command, if one did."""
@@ -32,6 +34,8 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
         asyncio.CancelledError: One of them came; `exit_code` says what to end with.
     """
     _told.clear()
+    if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which asyncio turns into a cancellation
 
     async def cancellable() -> T:
         task = asyncio.current_task()

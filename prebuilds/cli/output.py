@@ -6,40 +6,110 @@ All that commands print goes through here, so that no text of others acts on a t
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from prebuilds.api import InvalidInput
+from prebuilds.cli.tables import lay_out
 from prebuilds.vocabulary.passwords import mask
 from prebuilds.vocabulary.plain_text import LINES, escape
 
+FORMATS = ("wide", "json", "yaml", "name")
 AS_JSON = False
-"""Set once by `run`, from `--json` anywhere on the command line."""
+"""Whether a command prints one document and nothing else. Set once by `run`, from `--json` or `-o json|yaml`."""
+FORMAT: str | None = None
+"""As `-o` said; None when it was not given."""
+_documents: list[object] = []
+"""The one document of this command, once it is printed; what goes wrong after it is told on stderr."""
+
+
+class OutputFailed(Exception):
+    """Standard output cannot be written."""
+
+    def __init__(self, error: OSError) -> None:
+        self.reader_gone = isinstance(error, BrokenPipeError)
+        """As by `| head`, which has read all that it wants."""
+        reason = (error.strerror or "no reason given").lower()
+        super().__init__(f"standard output cannot be written ({reason}); what was asked for may be done all the same")
+
+
+def begin(words: Sequence[str]) -> list[str]:
+    """Begin a command's output, as `--json` and `-o` anywhere on the command line say; returns the other words.
+
+    Raises:
+        InvalidInput: `-o` names no format.
+    """
+    global AS_JSON, FORMAT  # noqa: PLW0603 - a process runs one command at a time
+    AS_JSON, FORMAT = "--json" in words, None
+    _documents.clear()
+    others: list[str] = []
+    given = iter(words)
+    for word in given:
+        if word in ("-o", "--output"):
+            FORMAT = next(given, "")
+        elif word.startswith("--output="):
+            FORMAT = word.partition("=")[2]
+        elif word != "--json":
+            others.append(word)
+    if FORMAT is not None and FORMAT not in FORMATS:
+        told, FORMAT = FORMAT, None
+        raise InvalidInput.field("-o", f"{told or 'nothing'} is no format; give one of {', '.join(FORMATS)}")
+    AS_JSON = AS_JSON or FORMAT in ("json", "yaml")
+    return others
 
 
 def document(value: Any, *, human: str | None = None) -> None:
     """Print *value* as JSON when that was asked for, else *human*."""
     if AS_JSON:
-        print(as_json(value))
+        print_document(value)
     elif human is not None:
         say(human)
 
 
+def print_document(value: Any, *, indent: int | None = 2) -> None:
+    """Print *value* as this command's one JSON document."""
+    _documents.append(value)
+    _print(_as_yaml(value) if FORMAT == "yaml" else as_json(value, indent=indent))
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Print *text*, of one line or several, to a person."""
-    print(escape(text, keep=LINES), file=sys.stderr if err else sys.stdout, flush=True)
+    _print(escape(text, keep=LINES), err=err)
 
 
 def say_line(text: str) -> None:
     """Print *text* on one line, whatever is in it: what it quotes of others cannot pass for a line of ours."""
-    print(escape(text, keep="\t"), flush=True)
+    _print(escape(text, keep="\t"))
+
+
+def _print(text: str, *, err: bool = False) -> None:
+    """Print *text* at once, so that an output that cannot be written is noticed by the command, not after it.
+
+    Raises:
+        OutputFailed: Stdout cannot be written, as on a full disk, or its reader has left.
+    """
+    if err:
+        print(text, file=sys.stderr, flush=True)
+        return
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        raise OutputFailed(error) from error
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:
     """*value* as ASCII, without the one character that JSON leaves alone and a terminal does not: DEL."""
     return json.dumps(jsonable(value), indent=indent).replace("\x7f", "\\u007f")
+
+
+def _as_yaml(value: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(jsonable(value), sort_keys=False)).rstrip("\n")
 
 
 def jsonable(value: Any) -> Any:
@@ -48,25 +118,25 @@ def jsonable(value: Any) -> Any:
     return to_jsonable_python(value, timedelta_mode="float")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
-    """Print rows under their columns; *empty* when there are none."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, drop: Sequence[str] = ()) -> None:
+    """Print rows under their columns; *empty* when there are none. With `-o name`, each row's first value alone.
 
+    Args:
+        drop: Columns that a narrow terminal does without, the first one first.
+    """
     if not rows:
-        print(empty)
+        if FORMAT != "name":
+            _print(empty)
         return
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold", no_wrap=column in ("ID", "ADDRESS"))
-    for row in rows:
-        shown.add_row(*[Text(escape(_cell(value))) for value in row])  # a plain string's [brackets] are markup
-    # A pipe has no width of its own: 80 columns would fold ids in the middle.
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    with console.capture() as printed:
-        console.print(shown)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    texts = [[escape(_cell(value)) for value in row] for row in rows]
+    if FORMAT == "name":
+        _print("\n".join(row[0] for row in texts))
+        return
+    narrow = sys.stdout.isatty() and FORMAT != "wide"
+    lines, left_out = lay_out(columns, texts, shutil.get_terminal_size().columns if narrow else None, drop)
+    _print("\n".join(lines))
+    if left_out:
+        note(f"left out for the terminal's width: {', '.join(left_out)}; -o wide shows all")
 
 
 def _cell(value: Any) -> str:
@@ -108,11 +178,20 @@ def progress(text: str) -> Iterator[None]:
 
 
 def error(kind: str, message: str, details: dict[str, Any] | None = None) -> None:
+    """Tell what went wrong: as the command's document with --json, unless it has printed one, else on stderr."""
     message = mask(message)
-    if AS_JSON:
-        print(as_json({"error": {"type": kind, "message": message, "details": details or {}}}))
+    if AS_JSON and not _documents:
+        print_document({"error": {"type": kind, "message": message, "details": details or {}}})
     else:
         say(f"error: {kind}: {message}".replace("\n", "\n  "), err=True)
+
+
+def interrupted() -> None:
+    """Tell that the command was ended by a signal; with --json that is its document, unless it has printed one."""
+    if AS_JSON and not _documents:
+        error("Interrupted", "interrupted")
+    else:
+        note("interrupted")
 
 
 def note(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -10,17 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.api import InvalidInput, PrebuildsError, StackUnreachable
+from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.cli.connections import database, operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import ago, as_json, document, one_line, progress, say, say_line, table
+from prebuilds.cli.output import ago, document, one_line, print_document, progress, say_line, table
 from prebuilds.vocabulary.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from prebuilds.background.deployment import Bound
-    from prebuilds.operations import Operations
     from prebuilds.views import LoopStatus, PresetRow
 
 
@@ -165,28 +163,17 @@ def apply(
     """Make organizations, members, templates and presets as a file says. The same file again changes nothing."""
 
     async def go() -> None:
-        from prebuilds.templates import apply as apply_file
         from prebuilds.templates import parse_template_file
 
         parsed = parse_template_file(_read(file))
         async with operations() as system:
-            done = await apply_file(system.engine, parsed, actor=actor(), dry_run=dry_run)
-            if not dry_run and done.changed:
-                await _nudge(system)
+            done = await system.apply(parsed, actor(), dry_run=dry_run)
         lines = [f"{what}: {', '.join(items)}" for what in ("created", "updated") if (items := getattr(done, what))]
         lines += [f"activated: version {v.version} of {v.template}" for v in done.versions]
         lines += [f"unchanged: {len(done.unchanged)}"] if done.unchanged else []
         document(done, human="\n".join((["dry run, nothing was changed"] if dry_run else []) + lines))
 
     run_command(go())
-
-
-async def _nudge(system: Operations) -> None:
-    """Have what was applied take effect now; without a loop it does at the next start."""
-    try:
-        await asyncio.wait_for(system.reconcile(), timeout=3)
-    except (PrebuildsError, TimeoutError):
-        return
 
 
 def _read(file: Path) -> str:
@@ -337,6 +324,6 @@ def snapshot() -> None:
 
     async def go() -> None:
         async with operations() as system:
-            say(as_json(await system.snapshot()))
+            print_document(await system.snapshot())
 
     run_command(go())

@@ -14,6 +14,7 @@ from prebuilds.api import PrebuildsError
 from prebuilds.doctor.examination import STEPS, Examination, NotWell, Step
 from prebuilds.payloads import Payload
 from prebuilds.settings import Settings
+from prebuilds.store.full_disk import DiskFull, full_disk
 
 T = TypeVar("T")
 
@@ -80,13 +81,22 @@ async def _in_time(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
     task = asyncio.create_task(work)
     done, _ = await asyncio.wait({task}, timeout=timeout_s)
     if not done:
+        task.add_done_callback(_forget)
         task.cancel()
         raise TimeoutError
     return task.result()
 
 
+def _forget(late: asyncio.Task[Any]) -> None:
+    """Take what late work ends with, else asyncio prints it as an exception that nobody has retrieved."""
+    if not late.cancelled():
+        late.exception()
+
+
 def _told(error: Exception, step: Step, asked: str | None) -> tuple[str | None, str]:
     """What to say of an error, and its remedy."""
+    if (full := full_disk(error)) is not None:
+        error = DiskFull(full)
     match error:
         case NotWell():
             return error.detail, error.remedy

@@ -32,6 +32,8 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
+from prebuilds.templates import ApplyResult, TemplateFile
+from prebuilds.templates import apply as apply_file
 from prebuilds.temporal.connecting import no_such_workflow
 from prebuilds.temporal.queues import queue_warnings
 from prebuilds.views import (
@@ -221,6 +223,17 @@ class Operations(PeopleOperations):
             await client.reconcile(wanted)
         else:
             await client.nudge(wanted)
+
+    async def apply(self, file: TemplateFile, by: str, *, dry_run: bool = False) -> ApplyResult:
+        """Make what is stored as *file* says, then have the loop act on it now; a nudge that is lost fails nothing.
+
+        Args:
+            dry_run: Find out what would change, and change nothing.
+        """
+        done = await apply_file(self.engine, file, actor=by, dry_run=dry_run)
+        if done.changed and not dry_run:
+            await self._nudge([])
+        return done
 
     async def list_presets(self, template: str | None = None) -> list[PresetInfo]:
         return await presets.list_presets(self.engine, await self.rules(), template)

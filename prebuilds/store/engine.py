@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
+from prebuilds.store.full_disk import FULL
 from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
@@ -71,7 +72,7 @@ def is_lost(error: BaseException) -> bool:
         told = error.orig.__cause__ if error.orig is not None else None
         known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         return known or isinstance(told, CONNECTION_LOST)
-    of_a_file = isinstance(error, OSError) and error.filename is not None
+    of_a_file = isinstance(error, OSError) and (error.filename is not None or error.errno in FULL)
     return isinstance(error, CONNECTION_LOST) and not of_a_file
 
 

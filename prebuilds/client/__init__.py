@@ -26,6 +26,7 @@ from prebuilds.api import (
     WorkspaceBuildFailed,
 )
 from prebuilds.client.claims import ClaimsClient
+from prebuilds.client.durations import seconds_of
 from prebuilds.payloads import (
     ClaimResult,
     LintInput,
@@ -52,6 +53,7 @@ from prebuilds.temporal.connecting import (
     summary_of,
     unanswered,
 )
+from prebuilds.temporal.queues import queues_without_pollers
 from prebuilds.temporal.stack_file import expected_deployment
 from prebuilds.views import (
     LeavingResult,
@@ -78,6 +80,9 @@ from prebuilds.vocabulary import (
 
 __all__ = ["PrebuildsClient", "connect"]
 
+NO_CONTROL_WORKER = (
+    "no control worker has taken up the request; start `python worker.py --role control`, or see its log if it runs"
+)
 LINT_TIMEOUT = timedelta(minutes=10)
 """Of one lint: a plan that asks a slow cloud takes minutes."""
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
@@ -141,7 +146,7 @@ class PrebuildsClient(ClaimsClient):
             StackUnreachable: Temporal, or for a build that has ended a control worker, does not answer.
         """
         build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _attributes_of_build(build))
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+        async with asyncio.timeout(seconds_of("timeout", timeout)):
             result = WorkspaceBuildResult.model_validate(await self._end_of_build(build_id, search))
         if result.status is not BuildStatus.SUCCEEDED:
             details = {"build_id": str(build_id), "error": result.error}
@@ -225,7 +230,7 @@ class PrebuildsClient(ClaimsClient):
             "action": "set",
             "workspace": workspace,
             "by": by,
-            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+            "ttl_seconds": seconds_of("ttl", ttl),
             "autostart_schedule": autostart_schedule,
         }
         return WorkspaceSettings.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
@@ -344,8 +349,8 @@ class PrebuildsClient(ClaimsClient):
 
     async def start(self, interval: timedelta | None = None) -> None:
         """Start the reconciliation loop, and keep it alive until it is stopped."""
-        seconds = None if interval is None else interval.total_seconds()
-        await self._operate(OperatorRequest(action="start", interval_seconds=seconds))
+        request = {"action": "start", "interval_seconds": seconds_of("interval", interval)}
+        await self._operate(parse_input(OperatorRequest, request, "request"))
 
     async def stop(self, cause: str) -> None:
         """End the reconciliation loop gracefully. Stopped already: nothing changes, the first cause stays."""
@@ -356,7 +361,10 @@ class PrebuildsClient(ClaimsClient):
 
         Raises:
             OrchestratorNotRunning: The loop is stopped, or was while this waited.
+            StackUnreachable: No control worker is there to run the pass, or Temporal does not answer.
         """
+        if await self._loop_has_no_worker():
+            raise StackUnreachable(NO_CONTROL_WORKER)
         for _ in range(RENEWALS_MAX):
             try:
                 return await self._reconcile([str(preset) for preset in presets])
@@ -375,7 +383,19 @@ class PrebuildsClient(ClaimsClient):
                 raise error.__cause__ from None
             raise StackUnreachable("Temporal has not answered in time; is it running?") from error
         except RPCError as error:
+            if error.status is RPCStatusCode.FAILED_PRECONDITION:  # the server gives up after half a minute
+                raise StackUnreachable(NO_CONTROL_WORKER) from error
             raise _not_running(error) from error
+
+    async def _loop_has_no_worker(self) -> bool:
+        """Whether the loop runs, and nobody is there to go on with it; False when Temporal does not tell."""
+        try:
+            if not await queues_without_pollers(self.temporal, (CONTROL_QUEUE,), "workflow"):
+                return False
+            found = await described(self.temporal, ORCHESTRATOR_ID)
+        except (RPCError, RuntimeError, ValueError):
+            return False
+        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
     async def nudge(self, presets: Sequence[UUID] = ()) -> None:
         """Ask for a pass, of the given presets or of all, without waiting for it.

@@ -15,6 +15,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from prebuilds.api import ClaimIdReused, InvalidInput, RequestCanceled, StackUnreachable, StoreUnavailable
+from prebuilds.client.durations import seconds_of
 from prebuilds.client.leaving import give_up
 from prebuilds.payloads import (
     ClaimId,
@@ -100,14 +101,14 @@ class ClaimsClient:
             "initiator": initiator,
             "autostart_schedule": autostart_schedule,
             "next_start_at": next_start_at,
-            "ttl_seconds": None if ttl is None else ttl.total_seconds(),
+            "ttl_seconds": seconds_of("ttl", ttl),
             "claim_parameters": dict(claim_parameters or {}),
             "on_empty": on_empty,
             "on_timeout": on_timeout,
             "create_owner": create_owner,
         }
         if wait_timeout is not None:
-            request["wait_timeout_seconds"] = wait_timeout.total_seconds()
+            request["wait_timeout_seconds"] = seconds_of("wait_timeout", wait_timeout)
         asked = parse_input(ClaimRequest, request, "claim")
         return await self.claim_request(asked, _new_id_unless(claim_id), abandon=claim_id is None)
 

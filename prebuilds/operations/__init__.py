@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID
 
+from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError
@@ -134,7 +135,8 @@ class Operations(PeopleOperations):
         if (loop := await self.loop()).state == "draining":
             try:
                 async with asyncio.timeout(within_s):
-                    await handle.result()
+                    with suppress(WorkflowFailureError):  # somebody has terminated it meanwhile: it has ended, too
+                        await handle.result()
             except TimeoutError:
                 raise OrchestratorNotRunning(
                     f"the loop is still ending what it was at ({loop.cause}); start it again when it has stopped",
@@ -178,7 +180,11 @@ class Operations(PeopleOperations):
             await control.record_stop(self.engine, cause, by=by)
             return False
         if wait:
-            await handle.result()
+            try:
+                await handle.result()
+            except WorkflowFailureError:
+                # Somebody has terminated it meanwhile, perhaps before it wrote the stop down: then it would come back.
+                await control.record_stop(self.engine, cause)
         return True
 
     async def pause(self, reason: str, by: str) -> bool:

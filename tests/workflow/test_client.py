@@ -267,3 +267,21 @@ async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
         with pytest.raises(RequestCanceled):
             await pausing
         assert (await request.describe()).status is WorkflowExecutionStatus.CANCELED
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "field"),
+    [
+        ("claim", {**ALICES, "ttl": 5}, "ttl"),
+        ("claim", {**ALICES, "wait_timeout": 5}, "wait_timeout"),
+        ("set_workspace", {"workspace": "alice/dev", "ttl": 5}, "ttl"),
+        ("start", {"interval": 5}, "interval"),
+        ("wait_until_ready", {"build": UUID(int=1), "timeout": 5}, "timeout"),
+    ],
+)
+async def test_a_bare_number_is_no_duration(method: str, words: dict[str, Any], field: str) -> None:
+    nowhere = PrebuildsClient(await client_module.connect("127.0.0.1:1", lazy=True))
+    with pytest.raises(InvalidInput) as refused:
+        await getattr(nowhere, method)(**words)
+    assert list(refused.value.details) == [field]
+    assert "timedelta(hours=8)" in str(refused.value)

@@ -1,0 +1,89 @@
+"""Operators who wait for a loop that somebody terminates, or that no worker goes on with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import workflow
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from prebuilds.api import StackUnreachable
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.client import PrebuildsClient
+from prebuilds.operations import Operations
+from prebuilds.settings import Settings
+from prebuilds.store.control import read_control
+from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
+
+
+@workflow.defn(name="PrebuildsOrchestrator", sandboxed=False)
+class Drains:
+    """A loop whose drain does not end by itself."""
+
+    def __init__(self) -> None:
+        self._state = "running"
+
+    @workflow.run
+    async def run(self, input: dict[str, Any]) -> None:
+        await workflow.wait_condition(lambda: False)
+
+    @workflow.signal
+    def stop(self, cause: Any) -> None:
+        self._state = "draining"
+
+    @workflow.query
+    def status(self) -> dict[str, Any]:
+        times = dict.fromkeys(("started_at", "last_pass_at", "next_pass_at"), "2026-03-01T09:00:00Z")
+        lists: dict[str, list[str]] = {"reconciling": [], "waiting": [], "ignored": []}
+        return {"state": self._state, "cause": None, "passes": 1, "interval_seconds": 15, **times, **lists}
+
+
+async def start_loop(client: Client) -> None:
+    await client.start_workflow("PrebuildsOrchestrator", {}, id=ORCHESTRATOR_ID, task_queue=CONTROL_QUEUE)
+
+
+async def test_a_loop_that_is_terminated_has_stopped_and_can_be_started(
+    dev: WorkflowEnvironment, engine: AsyncEngine
+) -> None:
+    system = Operations(engine, dev.client, Dispatcher(engine, dev.client), Settings())
+    loop = dev.client.get_workflow_handle(ORCHESTRATOR_ID)
+
+    async def terminate_when_draining() -> str | None:
+        while (await system.loop()).state != "draining":
+            await asyncio.sleep(0.02)
+        run_id = (await loop.describe()).run_id
+        await asyncio.sleep(0.1)  # most of it in front of the wait for its result
+        await loop.terminate(reason="by an operator")
+        return run_id
+
+    async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[Drains]):
+        await start_loop(dev.client)
+        stopped, _ = await asyncio.gather(system.stop("maintenance", wait=True), terminate_when_draining())
+        assert stopped
+        wanted = await read_control(engine)
+        assert (wanted.loop, wanted.stop_cause) == ("stopped", "maintenance"), "nothing brings it back"
+
+        await system.start()
+        await loop.signal("stop", "again")
+        started, before = await asyncio.gather(_start_when_draining(system), terminate_when_draining())
+        assert started
+        assert (await loop.describe()).run_id != before
+
+
+async def _start_when_draining(system: Operations) -> bool:
+    while (await system.loop()).state != "draining":
+        await asyncio.sleep(0.01)
+    return (await system.start()).started
+
+
+async def test_a_pass_that_no_worker_runs_is_told_at_once(dev: WorkflowEnvironment) -> None:
+    await start_loop(dev.client)
+    async with asyncio.timeout(10):  # the server itself would take half a minute
+        with pytest.raises(StackUnreachable, match="no control worker has taken up the request"):
+            await PrebuildsClient(dev.client).reconcile([UUID(int=1)])

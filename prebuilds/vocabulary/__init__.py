@@ -121,19 +121,26 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Read `90s`, `15m`, `1h30m`, `2d`; a number is seconds; anything else is left for pydantic to refuse."""
-    if isinstance(value, bool):
-        raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
-    if isinstance(value, int | float):
-        return _bounded_seconds(float(value))
-    if isinstance(value, str):
-        text = value.strip()
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return _bounded_seconds(float(text))
-        if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+    """Read `90s`, `15m`, `1h30m`, `2d`, as people write them; what is neither text nor a number is left for pydantic.
+
+    Raises:
+        ValueError: It has no unit, other than 0, or is no duration.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        if isinstance(value, bool):
             raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
-        return _bounded_seconds(sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
-    return value
+        return value
+    text = str(value).strip()
+    if re.fullmatch(r"-\d+(\.\d+)?", text):
+        raise ValueError("must be between 0 and 365d")
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        if float(text) == 0:
+            return timedelta()
+        # Whoever writes `ttl: 8` means hours, whoever writes 300 seconds: a guess would be wrong for one of them.
+        raise ValueError(f"{text} has no unit; write {text}s, {text}m or {text}h for seconds, minutes or hours")
+    if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+        raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
+    return _bounded_seconds(sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text)))
 
 
 def _bounded_seconds(seconds: float) -> timedelta:

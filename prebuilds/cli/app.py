@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from prebuilds.cli import (
+    applying,
     bench,
     claims,
     dev,
@@ -69,7 +70,7 @@ for command in (
     worker.worker,
     system.init,
     system.migrate,
-    system.apply,
+    applying.apply,
     system.start,
     system.stop,
     system.status,

@@ -1,10 +1,9 @@
-"""Setting up and steering: init, apply, start, stop, status, pause, resume, reconcile, snapshot."""
+"""Setting up and steering: init, start, stop, status, pause, resume, reconcile, snapshot."""
 
 from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime, tzinfo
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -154,35 +153,6 @@ def _migrated(before: str | None, now: str) -> str:
     if before == now:
         return f"schema {now}: up to date"
     return f"schema {now}: " + ("created" if before is None else f"upgraded from {before}")
-
-
-def apply(
-    file: Annotated[Path, typer.Option("--file", "-f", help="The template file, YAML; - for standard input")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing")] = False,
-) -> None:
-    """Make organizations, members, templates and presets as a file says. The same file again changes nothing."""
-
-    async def go() -> None:
-        from prebuilds.templates import parse_template_file
-
-        parsed = parse_template_file(_read(file))
-        async with operations() as system:
-            done = await system.apply(parsed, actor(), dry_run=dry_run)
-        lines = [f"{what}: {', '.join(items)}" for what in ("created", "updated") if (items := getattr(done, what))]
-        lines += [f"activated: version {v.version} of {v.template}" for v in done.versions]
-        lines += [f"unchanged: {len(done.unchanged)}"] if done.unchanged else []
-        document(done, human="\n".join((["dry run, nothing was changed"] if dry_run else []) + lines))
-
-    run_command(go())
-
-
-def _read(file: Path) -> str:
-    import sys
-
-    try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput.field("file", f"{file} cannot be read: {error}") from error
 
 
 def start(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
@@ -83,6 +83,34 @@ def policy_changes(
         else:
             changes[field.name] = (old, new)
     return changes
+
+
+def content_changes(before: VersionContent, after: VersionContent) -> list[tuple[str | None, str, Any, Any]]:
+    """What a provisioner sees otherwise: preset (None for the template), field such as `source.image`, old, new.
+
+    A preset that is only in one of the two is not told: it is created, or removed.
+    """
+    changes: list[tuple[str | None, str, Any, Any]] = [
+        (None, field, old, new)
+        for field in ("provisioner", "queue")
+        if (old := getattr(before, field)) != (new := getattr(after, field))
+    ]
+    changes += [(None, *change) for change in _different("source", before.source, after.source)]
+    for name in sorted(before.parameters.keys() & after.parameters.keys()):
+        old, new = before.parameters[name], after.parameters[name]
+        changes += [(name, *change) for change in _different("parameters", old, new)]
+    return changes
+
+
+def _different(path: str, old: object, new: object) -> Iterator[tuple[str, Any, Any]]:
+    """Where two JSON values differ, as deep as both are mappings; what is in one only is None in the other."""
+    if old == new:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _different(f"{path}.{key}", old.get(key), new.get(key))
+    else:
+        yield path, old, new
 
 
 def _seconds(value: timedelta | None) -> float | None:

@@ -79,6 +79,16 @@ async def record_event(
     )
 
 
+async def record_for_each(
+    connection: AsyncConnection, kind: str, actor: str, preset_ids: Sequence[UUID], data: Mapping[str, Any]
+) -> None:
+    """Append the same event for each of some presets, so that a preset's own history has it."""
+    if preset_ids:
+        same = {"kind": kind, "actor": escape(actor), "data": json.dumps(escape_all(data, keep=LINES), default=str)}
+        none = dict.fromkeys(("workspace_id", "build_id", "claim_id"))
+        await connection.execute(RECORD_EVENT, [{**same, **none, "preset_id": preset} for preset in preset_ids])
+
+
 async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
     """Append what passes found out about presets, as far as it is news."""
     if not notes:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy import Row, text
@@ -72,6 +71,19 @@ CREATE_PRESET = text(
     "INSERT INTO presets (id, template_version_id, template_id, name) VALUES (:id, :version_id, :template_id, :name)"
 )
 SET_PARAMETERS = text("INSERT INTO preset_parameters (preset_id, name, value) VALUES (:preset_id, :name, :value)")
+READ_CONTENT = text("""
+    SELECT v.provisioner, v.queue, v.source,
+           coalesce((SELECT jsonb_object_agg(p.name, coalesce((SELECT jsonb_object_agg(r.name, r.value)
+                                                                 FROM preset_parameters r WHERE r.preset_id = p.id),
+                                                              '{}'))
+                       FROM presets p WHERE p.template_version_id = v.id), '{}') AS parameters
+      FROM template_versions v WHERE v.id = :version_id
+""")
+COUNT_PREBUILDS = text("""
+    SELECT p.name, count(*) AS prebuilds
+      FROM presets p JOIN workspaces w ON w.claimable_preset_id = p.id
+     WHERE p.template_version_id = :version_id GROUP BY p.name ORDER BY p.name
+""")
 READ_PRESETS = text("""
     SELECT p.id, p.name, p.desired_instances, p.expire_after, p.timezone, p.is_default, p.claim_parameters,
            coalesce((SELECT jsonb_agg(jsonb_build_array(s.cron, s.instances) ORDER BY s.position)
@@ -204,13 +216,30 @@ async def ensure_version(
     number: int | None = await connection.scalar(CREATE_VERSION, version)
     if number is None:
         return int(str(await connection.scalar(READ_NUMBER, {"id": version_id}))), False
-    for name, parameters in content.parameters.items():
-        preset = {"id": preset_id(version_id, name), "version_id": version_id, "template_id": template_id, "name": name}
-        await connection.execute(CREATE_PRESET, preset)
-        if parameters:
-            rows = [{"preset_id": preset["id"], "name": key, "value": value} for key, value in parameters.items()]
-            await connection.execute(SET_PARAMETERS, rows)
+    ids = {name: preset_id(version_id, name) for name in content.parameters}
+    of_version = {"version_id": version_id, "template_id": template_id}
+    if ids:  # many rows a statement: a file has thousands of presets
+        await connection.execute(CREATE_PRESET, [{**of_version, "id": id_, "name": name} for name, id_ in ids.items()])
+    parameters = [
+        {"preset_id": ids[name], "name": key, "value": value}
+        for name, given in content.parameters.items()
+        for key, value in given.items()
+    ]
+    if parameters:
+        await connection.execute(SET_PARAMETERS, parameters)
     return number, True
+
+
+async def read_content(connection: AsyncConnection, version_id: UUID) -> VersionContent:
+    """What a provisioner sees of a version that exists."""
+    row = (await connection.execute(READ_CONTENT, {"version_id": version_id})).one()
+    return VersionContent(row.provisioner, row.queue, row.source, row.parameters)
+
+
+async def count_prebuilds(connection: AsyncConnection, version_id: UUID) -> dict[str, int]:
+    """How many prebuilds of a version can be claimed now, by preset; without those that have none."""
+    rows = await connection.execute(COUNT_PREBUILDS, {"version_id": version_id})
+    return {row.name: row.prebuilds for row in rows}
 
 
 async def read_policies(connection: AsyncConnection, version_id: UUID) -> dict[str, PresetPolicy]:
@@ -219,23 +248,29 @@ async def read_policies(connection: AsyncConnection, version_id: UUID) -> dict[s
     return {row.name: _policy(row) for row in rows}
 
 
-async def set_policy(connection: AsyncConnection, preset: UUID, policy: PresetPolicy) -> None:
-    """Replace a preset's policy. What its pool's expiry needs for it is `set_expiry`."""
-    values: Mapping[str, Any] = {
-        "id": preset,
-        "instances": policy.instances,
-        "expire_after": policy.expire_after,
-        "timezone": policy.timezone,
-        "default": policy.default,
-        "claim_parameters": list(policy.claim_parameters),
-    }
+async def set_policies(connection: AsyncConnection, policies: Mapping[UUID, PresetPolicy]) -> None:
+    """Replace the policy of presets, by their ids. What a pool's expiry needs for it is `set_expiry`."""
+    if not policies:
+        return
+    values = [
+        {
+            "id": preset,
+            "instances": policy.instances,
+            "expire_after": policy.expire_after,
+            "timezone": policy.timezone,
+            "default": policy.default,
+            "claim_parameters": list(policy.claim_parameters),
+        }
+        for preset, policy in policies.items()
+    ]
     await connection.execute(SET_POLICY, values)
-    await connection.execute(CLEAR_SCHEDULE, {"id": preset})
-    if policy.schedule:
-        windows = [
-            {"id": preset, "position": position, "cron": cron, "instances": instances}
-            for position, (cron, instances) in enumerate(policy.schedule)
-        ]
+    await connection.execute(CLEAR_SCHEDULE, [{"id": preset} for preset in policies])
+    windows = [
+        {"id": preset, "position": position, "cron": cron, "instances": instances}
+        for preset, policy in policies.items()
+        for position, (cron, instances) in enumerate(policy.schedule)
+    ]
+    if windows:
         await connection.execute(SET_WINDOW, windows)
 
 

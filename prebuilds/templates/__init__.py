@@ -2,5 +2,6 @@
 
 from prebuilds.templates.applying import ActivatedVersion, ApplyResult, apply
 from prebuilds.templates.file import TemplateFile, parse_template_file
+from prebuilds.templates.joining import join_files
 
-__all__ = ["ActivatedVersion", "ApplyResult", "TemplateFile", "apply", "parse_template_file"]
+__all__ = ["ActivatedVersion", "ApplyResult", "TemplateFile", "apply", "join_files", "parse_template_file"]

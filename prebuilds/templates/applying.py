@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds import provisioners
 from prebuilds.api import StoreUnavailable, TemplateNotFound
 from prebuilds.payloads import Payload
-from prebuilds.planning.content import policy_changes, preset_id
+from prebuilds.planning.content import VersionContent, content_changes, policy_changes, preset_id
 from prebuilds.store import templates as store
 from prebuilds.store.engine import gave_way
-from prebuilds.store.events import record_event
+from prebuilds.store.events import record_event, record_for_each
 from prebuilds.store.people import members_but, remove_members
 from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
 from prebuilds.vocabulary import PREBUILDS_USER
@@ -35,6 +35,26 @@ class ActivatedVersion(Payload):
     id: UUID
 
 
+class AppliedChange(Payload):
+    """One field that is another now."""
+
+    what: str
+    """As in `ApplyResult`: `preset acme/python/small`."""
+    field: str
+    """Of the file; a duration's ends in `_seconds`."""
+    old: Any = None
+    """What it was; null for nothing."""
+    new: Any = None
+
+
+class ReplacedPrebuilds(Payload):
+    """Prebuilds that the loop replaces, since their preset's content is another now."""
+
+    preset: str
+    """`organization/template/preset`."""
+    prebuilds: int
+
+
 class ApplyResult(Payload):
     """What changed, as readable paths in the file's order: `organization acme`, `user alice`, `member acme/alice`,
     `template acme/python`, `preset acme/python/small`; a preset that is not in the new version, and a member whom the
@@ -44,14 +64,18 @@ class ApplyResult(Payload):
     updated: list[str] = Field(default_factory=list)
     unchanged: list[str] = Field(default_factory=list)
     versions: list[ActivatedVersion] = Field(default_factory=list)
+    changes: list[AppliedChange] = Field(default_factory=list)
+    """What is another now of that which was there before, old and new, in the file's order."""
+    replaced: list[ReplacedPrebuilds] = Field(default_factory=list)
+    """Of presets with prebuilds that now belong to a version which is not the active one."""
 
     @property
-    def changes(self) -> int:
+    def change_count(self) -> int:
         return len(self.created) + len(self.updated) + len(self.versions)
 
     @property
     def changed(self) -> bool:
-        return self.changes > 0
+        return self.change_count > 0
 
 
 async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run: bool = False) -> ApplyResult:
@@ -107,9 +131,9 @@ class _Applying:
     """Pools whose prebuilds get another expiry, at the end."""
 
     async def organization(self, entry: OrganizationEntry) -> None:
-        before = self.result.changes
+        before = self.result.change_count
         await self._organization(entry)
-        if self.result.changes > before:
+        if self.result.change_count > before:
             self.organizations.append(entry.name)
 
     async def _organization(self, entry: OrganizationEntry) -> None:
@@ -135,7 +159,8 @@ class _Applying:
         for preset, expire_after in self.expiry.items():
             await store.set_expiry(self.connection, preset, expire_after)
         if self.result.changed:
-            data = self.result.model_dump(mode="json", exclude={"unchanged"}) | {"organizations": self.organizations}
+            told = self.result.model_dump(mode="json", include={"created", "updated", "versions"})
+            data = told | {"organizations": self.organizations}
             await record_event(self.connection, "applied", self.actor, data=data)
         return self.result
 
@@ -195,6 +220,8 @@ class _Applying:
             hands_over=provisioners.hands_over(entry.provisioner, entry.source),
         )
         await self._presets(path, entry, version_id, replaced)
+        if activates and replaced is not None:
+            await self._content_changed(path, content, replaced)
         if activates:
             if not is_new:
                 await store.reset_holds(self.connection, version_id)
@@ -212,10 +239,16 @@ class _Applying:
         """Set each preset's policy; what people are told compares with the preset of that name active so far."""
         stored = await store.read_policies(self.connection, version_id)
         active = await store.read_policies(self.connection, replaced) if replaced else {}
+        await store.set_policies(
+            self.connection,
+            {
+                preset_id(version_id, preset.name): preset.policy()
+                for preset in entry.presets
+                if stored[preset.name] != preset.policy()
+            },
+        )
         for preset in entry.presets:
             id_, label, policy = preset_id(version_id, preset.name), f"preset {path}/{preset.name}", preset.policy()
-            if stored[preset.name] != policy:
-                await store.set_policy(self.connection, id_, policy)
             if stored[preset.name].expire_after != policy.expire_after:
                 self.expiry[id_] = policy.expire_after
             known = active.get(preset.name)
@@ -235,12 +268,25 @@ class _Applying:
         self, version: ActivatedVersion, entry: TemplateEntry, replaced: int | None, is_new: bool
     ) -> None:
         data = {**version.model_dump(mode="json"), "replaces": replaced, "new": is_new}
-        presets: list[UUID | None] = [preset_id(version.id, preset.name) for preset in entry.presets]
-        for preset in presets or [None]:  # one for each, so that a preset's own history has it
-            await record_event(self.connection, "version_activated", self.actor, preset_id=preset, data=data)
+        presets = [preset_id(version.id, preset.name) for preset in entry.presets]
+        if presets:
+            await record_for_each(self.connection, "version_activated", self.actor, presets, data)
+        else:
+            await record_event(self.connection, "version_activated", self.actor, data=data)
+
+    async def _content_changed(self, path: str, content: VersionContent, replaced: UUID) -> None:
+        """Tell what a provisioner sees otherwise than before, and how many prebuilds are replaced for it."""
+        before = await store.read_content(self.connection, replaced)
+        for what, name, old, new in content_changes(before, content):
+            label = f"template {path}" if what is None else f"preset {path}/{what}"
+            self.result.changes.append(AppliedChange(what=label, field=name, old=old, new=new))
+        for name, count in (await store.count_prebuilds(self.connection, replaced)).items():
+            self.result.replaced.append(ReplacedPrebuilds(preset=f"{path}/{name}", prebuilds=count))
 
     async def _policy_changed(
         self, label: str, changes: Mapping[str, tuple[Any, Any]], preset: UUID | None = None
     ) -> None:
+        for name, (old, new) in changes.items():
+            self.result.changes.append(AppliedChange(what=label, field=name, old=old, new=new))
         data = {"what": label, "changes": changes}
         await record_event(self.connection, "policy_changed", self.actor, preset_id=preset, data=data)

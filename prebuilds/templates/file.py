@@ -8,6 +8,8 @@ out, since the templates of one organization may well be spread over several fil
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any
@@ -29,7 +31,7 @@ from prebuilds.payloads import Payload
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries
-from prebuilds.templates.yaml_text import Path, load_yaml
+from prebuilds.templates.yaml_text import Path, ReadYaml, load_yaml
 from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
 from prebuilds.vocabulary.owners import Person, owner_key
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
@@ -37,6 +39,8 @@ from prebuilds.vocabulary.plain_text import VALUES, check_plain
 INSTANCES_MAX = 10_000
 """More is a typing error sooner than a wish."""
 PARAMETER_LENGTH_MAX = 8192
+TOLD_MAX = 50
+"""Faults that one message tells; the details have all."""
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -59,7 +63,7 @@ def _parameter_value(value: object) -> object:
 
 
 def _distinct(values: list[str]) -> list[str]:
-    repeated = sorted({value for value in values if values.count(value) > 1})
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
     if repeated:
         raise ValueError(f"has {', '.join(repeated)} more than once")
     return values
@@ -67,7 +71,8 @@ def _distinct(values: list[str]) -> list[str]:
 
 def _distinct_people(values: list[str]) -> list[str]:
     keys = [owner_key(value) for value in values]
-    repeated = sorted({value for value, key in zip(values, keys, strict=True) if keys.count(key) > 1})
+    counted = Counter(keys)
+    repeated = sorted({value for value, key in zip(values, keys, strict=True) if counted[key] > 1})
     if repeated:
         raise ValueError(f"has {', '.join(repeated)} more than once, as names are compared without case")
     return values
@@ -196,18 +201,25 @@ class TemplateFile(Payload):
     organizations: list[OrganizationEntry]
 
 
-def parse_template_file(text: str) -> TemplateFile:
+def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
     """Read and check a whole template file, each source by its own driver; nothing is written.
 
+    Args:
+        name: Of the file, for messages; None leaves it out.
     Raises:
-        InvalidInput: With everything that is wrong; its details have the path of each wrong value, such as
-            `organizations[acme].templates[python].presets[small].expire_after`. What is not YAML at all is `file`.
+        InvalidInput: With everything that is wrong, one a line with file, line and path; its details have the path of
+            each wrong value, such as `organizations[acme].templates[python].presets[small].expire_after`. What is not
+            YAML at all is `file`.
     """
-    data, problems = load_yaml(text)
-    if data is None:
-        raise InvalidInput.field("organizations", "is required; the file is empty")
-    if not isinstance(data, dict):
-        raise InvalidInput.field("file", "must be a mapping with the key organizations")
+    try:
+        read = load_yaml(text)
+        data, problems = read.data, dict(read.problems)
+        if data is None:
+            raise InvalidInput.field("organizations", "is required; the file is empty")
+        if not isinstance(data, dict):
+            raise InvalidInput.field("file", "must be a mapping with the key organizations")
+    except InvalidInput as error:
+        raise error if name is None else InvalidInput(f"{name}: {error}", error.details) from error
     problems |= check_entries(data)
     file = None
     try:
@@ -215,10 +227,22 @@ def parse_template_file(text: str) -> TemplateFile:
     except ValidationError as error:
         problems |= _messages(error)
     if problems or file is None:
-        details = {readable_path(data, path): message for path, message in problems.items()}
-        text = "; ".join(f"{path}: {message}" for path, message in details.items())
-        raise InvalidInput(f"the template file is not valid: {text}", details)
+        raise _not_valid(name, read, problems)
     return file
+
+
+def _not_valid(name: str | None, read: ReadYaml, problems: Mapping[Path, str]) -> InvalidInput:
+    paths = ReadablePaths(read.data)
+    lines = {path: read.line_of(path) for path in problems}
+    details: dict[str, str] = {}
+    told: list[str] = []
+    for path in sorted(problems, key=lambda path: lines[path]):
+        readable = paths.of(path)
+        details[readable] = problems[path]
+        place = f"line {lines[path]}" if name is None else f"{name}:{lines[path]}"
+        told.append(f"{place}: {readable}: {problems[path]}")
+    more = [f"and {len(told) - TOLD_MAX} more"] if len(told) > TOLD_MAX else []
+    return InvalidInput("the template file is not valid:\n" + "\n".join(told[:TOLD_MAX] + more), details)
 
 
 _MESSAGES = {
@@ -245,16 +269,29 @@ def _messages(error: ValidationError) -> dict[Path, str]:
     return messages
 
 
-def readable_path(data: Any, path: Path) -> str:
-    """*path* with the names of list entries in place of their numbers, where they have one of their own."""
-    text = ""
-    for part in path:
-        if isinstance(data, list) and isinstance(part, int):
+class ReadablePaths:
+    """Paths with the names of list entries in place of their numbers, where they have one of their own."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._names: dict[int, tuple[list[Any], Counter[str]]] = {}
+        """Of each list, by its identity: a list of thousands is looked through once, not for each path."""
+
+    def of(self, path: Path) -> str:
+        data, text = self._data, ""
+        for part in path:
+            if isinstance(data, list) and isinstance(part, int):
+                names, counted = self._of_entries(data)
+                name = names[part]
+                text += f"[{name}]" if isinstance(name, str) and counted[name] == 1 else f"[{part}]"
+                data = data[part]
+            else:
+                text += f".{part}" if text else str(part)
+                data = data.get(part) if isinstance(data, dict) else None
+        return text
+
+    def _of_entries(self, data: list[Any]) -> tuple[list[Any], Counter[str]]:
+        if (found := self._names.get(id(data))) is None:
             names = [entry.get("name") if isinstance(entry, dict) else None for entry in data]
-            name = names[part]
-            text += f"[{name}]" if isinstance(name, str) and names.count(name) == 1 else f"[{part}]"
-            data = data[part]
-        else:
-            text += f".{part}" if text else str(part)
-            data = data.get(part) if isinstance(data, dict) else None
-    return text
+            found = self._names[id(data)] = names, Counter(name for name in names if isinstance(name, str))
+        return found

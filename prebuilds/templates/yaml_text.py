@@ -6,6 +6,8 @@ kept as they are written, since what reaches a provisioner is text: `3.10` must 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import yaml
@@ -15,6 +17,9 @@ from prebuilds.api import InvalidInput
 
 FILE_LENGTH_MAX = 1_000_000
 """Thousands of templates fit; a wrong file given by mistake is refused at once."""
+
+VALUES_MAX = 500_000
+"""More than a file of that length has, written out."""
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -31,13 +36,39 @@ class _Loader(yaml.SafeLoader):
         return _TEXT if tag == _TIME or (tag in _NUMBERS and ":" in value) else tag
 
 
-def load_yaml(text: str) -> tuple[Any, dict[Path, str]]:
+@dataclass(frozen=True)
+class ReadYaml:
+    """One YAML document."""
+
+    data: Any
+    """Its plain values; None for an empty one."""
+    problems: Mapping[Path, str]
+    """Each key that was given twice: its path, and what is wrong."""
+    root: yaml.Node | None
+
+    def line_of(self, path: Path) -> int:
+        """The line of a value, from 1; of the nearest one around it where it is not there."""
+        node, line = self.root, 1
+        for part in path:
+            found = None
+            if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                found = node.value[part]
+                line = found.start_mark.line + 1
+            elif isinstance(node, yaml.MappingNode):
+                for key, value in node.value:
+                    if isinstance(key, yaml.ScalarNode) and key.value == part:
+                        found, line = value, key.start_mark.line + 1
+            if found is None:
+                break
+            node = found
+        return line
+
+
+def load_yaml(text: str) -> ReadYaml:
     """Read one YAML document.
 
-    Returns:
-        Its plain values, None for an empty one; and each key that was given twice: its path, and what is wrong.
     Raises:
-        InvalidInput: It is not YAML; says line and column where known.
+        InvalidInput: It is not YAML, or its aliases stand for too many values; says line and column where known.
     """
     if len(text) > FILE_LENGTH_MAX:
         raise InvalidInput.field("file", f"is longer than {FILE_LENGTH_MAX} characters")
@@ -46,9 +77,10 @@ def load_yaml(text: str) -> tuple[Any, dict[Path, str]]:
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            return None, problems
+            return ReadYaml(None, problems, None)
+        _count_values(node, {})
         _examine(node, (), problems, set())
-        return loader.construct_document(node), problems
+        return ReadYaml(loader.construct_document(node), problems, node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -63,6 +95,30 @@ def load_yaml(text: str) -> tuple[Any, dict[Path, str]]:
         raise InvalidInput.field("file", "is nested too deeply") from error
     except (ValueError, KeyError, AttributeError) as error:  # thousands of digits, or a tag such as !!bool on a word
         raise InvalidInput.field("file", f"has a value that cannot be read: {error}") from error
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """How many values a node stands for, with those of its aliases as often as they are named.
+
+    A few hundred characters of aliases, or of merge keys (`<<`), can stand for more values than any memory has; those
+    that contain themselves are counted once here, and refused where they stand.
+
+    Raises:
+        InvalidInput: There are more than VALUES_MAX; says at which line.
+    """
+    if (known := counted.get(id(node))) is not None:
+        return known
+    counted[id(node)] = 0  # while it is being counted
+    values = 1
+    if isinstance(node, yaml.CollectionNode):
+        for item in node.value:
+            for part in item if isinstance(item, tuple) else (item,):
+                values += _count_values(part, counted)
+                if values > VALUES_MAX:
+                    message = f"has aliases or merge keys that stand for more than {VALUES_MAX} values"
+                    raise InvalidInput.field("file", f"{message}, at line {node.start_mark.line + 1}; write them out")
+    counted[id(node)] = values
+    return values
 
 
 def _examine(node: yaml.Node, path: Path, problems: dict[Path, str], seen: set[int]) -> None:

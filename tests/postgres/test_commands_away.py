@@ -6,11 +6,15 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.cli import run
+from tests.builders import find_preset
+from tests.rows import add_prebuild
 from tests.template_files import CONTRACT
 
 Command = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -50,3 +54,39 @@ async def test_pause_is_done_and_start_says_once_who_is_away(command: Command) -
     assert (code, json.loads(out)["changed"]) == (0, True)
     code, out, _ = await command("start", "--json")
     assert (code, json.loads(out)["error"]["type"]) == (3, "StackUnreachable")
+
+
+async def test_every_file_is_applied_or_none(command: Command, tmp_path: Path) -> None:
+    first, second, broken = (tmp_path / name for name in ("a.yaml", "b.yaml", "c.yaml"))
+    first.write_text(CONTRACT)
+    second.write_text(CONTRACT.replace("name: acme", "name: other"))
+    broken.write_text(CONTRACT.replace("name: acme", "name: third").replace("instances: 3", "instances: many"))
+    code, _, err = await command("apply", "-f", str(first), "-f", str(broken))
+    path = "organizations[third].templates[python].presets[small].instances"
+    assert (code, f"{broken}:18: {path}: must be a whole number" in err) == (1, True)
+    code, out, _ = await command("apply", "-f", str(first), "-f", str(second), "--json")
+    created = json.loads(out)["created"]
+    assert (code, created[0], "organization other" in created) == (0, "organization acme", True)
+
+
+async def test_a_dry_run_says_old_and_new_and_what_is_replaced(
+    command: Command, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    file = tmp_path / "templates.yaml"
+    file.write_text(CONTRACT)
+    await command("apply", "-f", str(file))
+    preset = await find_preset(engine)
+    for hours in (1, 2):
+        await add_prebuild(engine, preset, timedelta(hours=hours))
+    file.write_text(CONTRACT.replace("instances: 3", "instances: 5").replace("size: small", "size: large"))
+    code, out, _ = await command("apply", "-f", str(file), "--dry-run")
+    assert code == 0
+    assert out.splitlines() == [
+        "dry run, nothing was changed",
+        "updated: template acme/python, preset acme/python/small",
+        "  preset acme/python/small: instances: 3 -> 5",
+        "  preset acme/python/small: parameters.size: small -> large",
+        "activated: version 2 of acme/python",
+        "replaced: 2 prebuilds of acme/python/small would be replaced",
+        "unchanged: 3",
+    ]

@@ -1,0 +1,55 @@
+"""Several template files as one: what each says of an organization is put together, and nothing is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prebuilds.api import InvalidInput
+from prebuilds.templates.file import OrganizationEntry, TemplateFile
+from prebuilds.vocabulary.owners import owner_key
+
+
+def join_files(files: Sequence[tuple[str, TemplateFile]]) -> TemplateFile:
+    """One file with all that *files* say, in their order.
+
+    Args:
+        files: Each with its name, for messages.
+    Raises:
+        InvalidInput: Two say different things of an organization, or both have a template of one name.
+    """
+    joined: dict[str, OrganizationEntry] = {}
+    said_by: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for file, content in files:
+        for entry in content.organizations:
+            path = f"organizations[{entry.name}]"
+            for template in entry.templates:
+                place = f"{path}.templates[{template.name}]"
+                if place in said_by:
+                    problems[f"{file}: {place}"] = f"is in {said_by[place]}, too; keep one"
+                said_by.setdefault(place, file)
+            before = joined.get(entry.name)
+            for field in ("prebuilds", "members_exact"):
+                said = getattr(entry, field)
+                if said is None:
+                    continue
+                if before is not None and getattr(before, field) not in (None, said):
+                    problems[f"{file}: {path}.{field}"] = f"is another in {said_by[f'{path}.{field}']}; keep one"
+                said_by.setdefault(f"{path}.{field}", file)
+            joined[entry.name] = entry if before is None else _both(before, entry)
+    if problems:
+        text = "\n".join(f"{path}: {message}" for path, message in problems.items())
+        raise InvalidInput(f"the template files contradict each other:\n{text}", problems)
+    return TemplateFile(organizations=list(joined.values()))
+
+
+def _both(before: OrganizationEntry, entry: OrganizationEntry) -> OrganizationEntry:
+    members = {owner_key(name): name for name in [*entry.members, *before.members]}
+    return before.model_copy(
+        update={
+            "prebuilds": entry.prebuilds if before.prebuilds is None else before.prebuilds,
+            "members_exact": entry.members_exact if before.members_exact is None else before.members_exact,
+            "members": list(dict.fromkeys(members[owner_key(name)] for name in [*before.members, *entry.members])),
+            "templates": [*before.templates, *entry.templates],
+        }
+    )

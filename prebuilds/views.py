@@ -36,7 +36,11 @@ class WorkspaceRow(Payload):
 class JobRow(Payload):
     build_id: UUID
     workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
     preset_id: UUID | None
+    preset: str | None
+    """`organization/template/preset`; None for a workspace of no preset."""
     transition: Transition
     stage: Stage
     status: BuildStatus

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, table
+from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.output import document, one_line, progress
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
-    from prebuilds.views import JobFilter
+    from prebuilds.views import JobFilter, JobRow
 
 app = typer.Typer(help="Builds as jobs.", no_args_is_help=True)
 
@@ -22,29 +22,37 @@ Status = Annotated[list[str] | None, typer.Option(help="pending, running, succee
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
+COLUMNS = (
+    *("BUILD", "WORKSPACE", "PRESET", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "QUEUE", "CREATED"),
+    "ERROR",
+)
+DROP = ("QUEUE", "STAGE", "INITIATOR", "CREATED", "PRESET", "TRANSITION", "WORKSPACE")
+
+
 @app.command("list")
-def list_(initiator: Initiator = None, status: Status = None, template: Template = None) -> None:
+def list_(
+    initiator: Initiator = None,
+    status: Status = None,
+    template: Template = None,
+    limit: Limit = 100,
+    after: After = None,
+    all_: All = False,
+) -> None:
     """Builds, newest first."""
 
     async def go() -> None:
         wanted = _filter(initiator, status, template)
         async with operations() as system:
-            rows = await system.list_jobs(wanted)
-        document({"jobs": rows})
-        if not output.AS_JSON:
-            table(
-                ("BUILD", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "QUEUE", "CREATED", "ERROR"),
-                [
-                    (
-                        *(j.build_id, j.transition, j.stage, j.status, j.initiator, j.queue, j.created_at),
-                        (j.error or "").split("\n")[0],
-                    )
-                    for j in rows
-                ],
-                empty="no jobs",
-            )
+            page = await read_list(lambda n, at: system.list_jobs(wanted, limit=n, after=at), limit, after, all_)
+        print_list("jobs", page, COLUMNS, _row, empty="no jobs", drop=DROP)
 
     run_command(go())
+
+
+def _row(j: JobRow) -> tuple[object, ...]:
+    error = one_line(j.error) if j.error else None
+    what = (j.build_id, j.workspace, j.preset, j.transition, j.stage, j.status)
+    return (*what, j.initiator, j.queue, j.created_at, error)
 
 
 @app.command()
@@ -61,7 +69,10 @@ def cancel(
         if wanted.empty:
             raise typer.BadParameter("give at least one of --initiator, --status and --template")
         async with operations() as system:
-            done = await system.cancel_jobs(wanted, actor(), dry_run=dry_run)
+            with progress("canceling") as tell:
+                done = await system.cancel_jobs(
+                    wanted, actor(), dry_run=dry_run, on_progress=lambda n: tell(f"canceled {n}")
+                )
         would = "would be canceled" if dry_run else "canceled"
         document(done, human=f"{done.canceled} {would}, {done.skipped} skipped")
 

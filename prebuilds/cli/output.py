@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -165,16 +165,16 @@ def ago(moment: datetime) -> str:
 
 
 @contextmanager
-def progress(text: str) -> Iterator[None]:
-    """Show on a terminal that a long wait is one."""
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on a terminal that a long wait is one; what is yielded says how far it has come."""
     if AS_JSON or not sys.stderr.isatty():
-        yield
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(escape(text))):
-        yield
+    with Console(stderr=True).status(Text(escape(text))) as shown:
+        yield lambda now: shown.update(Text(escape(now)))
 
 
 def error(kind: str, message: str, details: dict[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, say, table
+from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.output import document, say
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
@@ -52,16 +54,15 @@ def remove(organization: Organization, user: Users) -> None:
 
 
 @members.command("list")
-def list_members(organization: Organization) -> None:
+def list_members(organization: Organization, limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """Who may claim here."""
 
     async def go() -> None:
         async with operations() as system:
-            rows = await system.list_members(organization)
-        document({"members": rows})
-        if not output.AS_JSON:
-            shown = [(m.user, m.disabled, m.workspaces) for m in rows]
-            table(("USER", "DISABLED", "WORKSPACES"), shown, empty="no members")
+            read = partial(system.list_members, organization)
+            page = await read_list(lambda n, at: read(limit=n, after=at), limit, after, all_)
+        columns = ("USER", "DISABLED", "WORKSPACES")
+        print_list("members", page, columns, lambda m: (m.user, m.disabled, m.workspaces), empty="no members")
 
     run_command(go())
 
@@ -94,19 +95,23 @@ def enable(user: Users) -> None:
 
 
 @users.command("list")
-def list_users(disabled: Annotated[bool, typer.Option("--disabled", help="Only those who are")] = False) -> None:
+def list_users(
+    disabled: Annotated[bool, typer.Option("--disabled", help="Only those who are")] = False,
+    limit: Limit = 100,
+    after: After = None,
+    all_: All = False,
+) -> None:
     """Everybody who is known."""
 
     async def go() -> None:
         async with operations() as system:
-            rows = await system.list_users(disabled=disabled)
-        document({"users": rows})
-        if not output.AS_JSON:
-            table(
-                ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED"),
-                [(u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at) for u in rows],
-                empty="nobody",
-            )
+            read = partial(system.list_users, disabled=disabled)
+            page = await read_list(lambda n, at: read(limit=n, after=at), limit, after, all_)
+        print_list(
+            *("users", page, ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED")),
+            lambda u: (u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at),
+            empty="nobody",
+        )
 
     run_command(go())
 

@@ -9,6 +9,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
+from prebuilds.cli.lists import After, All, Limit, print_list, read_list
 from prebuilds.cli.output import document, progress, table
 from prebuilds.cli.system import actor
 
@@ -20,17 +21,18 @@ app = typer.Typer(help="Presets, and what becomes of their pools.", no_args_is_h
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
+COLUMNS = ("PRESET", "VERSION", "INSTANCES", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE", "INVALIDATED", "ID")
+DROP = ("INVALIDATED", "SCHEDULE", "PARAMETERS", "EXPIRES AFTER", "VERSION")
+
+
 @app.command("list")
-def list_(template: Template = None) -> None:
+def list_(template: Template = None, limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """Presets of the active versions, as they are defined; `prebuilds status` says how their pools stand."""
 
     async def go() -> None:
         async with operations() as system:
-            rows = await system.list_presets(template)
-        document({"presets": rows})
-        if not output.AS_JSON:
-            columns = ("PRESET", "VERSION", "INSTANCES", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE", "INVALIDATED", "ID")
-            table(columns, [_row(p) for p in rows], empty="no presets; see `prebuilds apply`")
+            page = await read_list(lambda n, at: system.list_presets(template, limit=n, after=at), limit, after, all_)
+        print_list("presets", page, COLUMNS, _row, empty="no presets; see `prebuilds apply`", drop=DROP)
 
     run_command(go())
 

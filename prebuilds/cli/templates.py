@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, table
+from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.output import document
 from prebuilds.cli.system import actor
+
+if TYPE_CHECKING:
+    from prebuilds.views import TemplateRow
 
 app = typer.Typer(help="Templates; `prebuilds apply` makes them.", no_args_is_help=True)
 
 Template = Annotated[str, typer.Argument(help="organization/template, or an id")]
 
 
+COLUMNS = ("TEMPLATE", "VERSION", "PROVISIONER", "QUEUE", "PRESETS", "WORKSPACES", "DEPRECATED", "ID")
+DROP = ("QUEUE", "PROVISIONER", "DEPRECATED", "VERSION")
+
+
 @app.command("list")
-def list_() -> None:
+def list_(limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """Live templates."""
 
     async def go() -> None:
         async with operations() as system:
-            rows = await system.list_templates()
-        document({"templates": rows})
-        if not output.AS_JSON:
-            table(
-                ("TEMPLATE", "VERSION", "PROVISIONER", "QUEUE", "PRESETS", "WORKSPACES", "DEPRECATED", "ID"),
-                [
-                    (
-                        *(f"{t.organization}/{t.template}", t.version, t.provisioner, t.queue, t.presets),
-                        *(t.workspaces, t.deprecated, t.id),
-                    )
-                    for t in rows
-                ],
-                empty="no templates; see `prebuilds apply`",
-            )
+            page = await read_list(lambda n, at: system.list_templates(limit=n, after=at), limit, after, all_)
+        print_list("templates", page, COLUMNS, _row, empty="no templates; see `prebuilds apply`", drop=DROP)
 
     run_command(go())
+
+
+def _row(t: TemplateRow) -> tuple[object, ...]:
+    what = (f"{t.organization}/{t.template}", t.version, t.provisioner, t.queue, t.presets)
+    return (*what, t.workspaces, t.deprecated, t.id)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
+from prebuilds.cli.lists import After, All, Limit, print_list, read_list
 from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
 from prebuilds.cli.system import actor, clock, duration
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prebuilds.operations import Operations
-    from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceSettings
+    from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceRow, WorkspaceSettings
+
+COLUMNS = ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID")
+DROP = ("CLAIMED", "CREATED", "PRESET", "ADDRESS", "READY")
 
 app = typer.Typer(help="Workspaces, claimed and not.", no_args_is_help=True)
 
@@ -39,28 +43,26 @@ def list_(
     owner: Annotated[str | None, typer.Option(help="Only theirs")] = None,
     preset: Annotated[str | None, typer.Option(help="Only of this preset, by path or id")] = None,
     prebuilt: Annotated[bool, typer.Option("--prebuilt", help="Only those that wait in a pool")] = False,
+    limit: Limit = 100,
+    after: After = None,
+    all_: All = False,
 ) -> None:
-    """Live workspaces."""
+    """Live workspaces, by preset and age."""
 
     async def go() -> None:
         async with operations() as system:
-            rows = await system.list_workspaces(owner=owner, preset=preset, prebuilt=prebuilt)
-        document({"workspaces": rows})
-        if not output.AS_JSON:
-            table(
-                ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID"),
-                [
-                    (
-                        f"{w.owner}/{w.name}",
-                        f"{w.organization}/{w.template}/{w.preset}" if w.preset else f"{w.organization}/{w.template}",
-                        *(w.status, w.ready, w.address, w.created_at, w.claimed_at, w.id),
-                    )
-                    for w in rows
-                ],
-                empty="no workspaces",
+            page = await read_list(
+                lambda n, at: system.list_workspaces(owner=owner, preset=preset, prebuilt=prebuilt, limit=n, after=at),
+                *(limit, after, all_),
             )
+        print_list("workspaces", page, COLUMNS, _row, empty="no workspaces", drop=DROP)
 
     run_command(go())
+
+
+def _row(w: WorkspaceRow) -> tuple[object, ...]:
+    preset = f"{w.organization}/{w.template}/{w.preset}" if w.preset else f"{w.organization}/{w.template}"
+    return (f"{w.owner}/{w.name}", preset, w.status, w.ready, w.address, w.created_at, w.claimed_at, w.id)
 
 
 @app.command()
@@ -162,7 +164,11 @@ def prune(
         if not (failed or stopped):
             raise typer.BadParameter("give at least one of --failed and --stopped")
         async with operations() as system:
-            done = await system.prune(actor(), failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
+            kinds = {"failed": failed, "stopped": stopped}
+            with progress("pruning") as tell:
+                done = await system.prune(
+                    actor(), **kinds, preset=preset, dry_run=dry_run, on_progress=lambda n: tell(f"pruned {n}")
+                )
         would = "would be deleted" if dry_run else "are being deleted"
         document(done, human=f"{done.pruned} {would}, {done.kept} are kept")
 

@@ -30,6 +30,7 @@ from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.settings import Settings
 from prebuilds.store import control, explain, presets, restoring, retiring
 from prebuilds.store.identity import read_identity
+from prebuilds.store.paging import LIMIT_DEFAULT, Page, part_of
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.store.status import read_snapshot, read_status
@@ -241,8 +242,12 @@ class Operations(PeopleOperations):
             await self._nudge([])
         return done
 
-    async def list_presets(self, template: str | None = None) -> list[PresetInfo]:
-        return await presets.list_presets(self.engine, await self.rules(), template)
+    async def list_presets(
+        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[PresetInfo]:
+        """A part of the active versions' presets, by path; *after* is the `next` of the part before."""
+        rows = await presets.list_presets(self.engine, await self.rules(), template)
+        return part_of(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
 
     async def invalidate(self, by: str, *, preset: str | None = None, template: str | None = None) -> InvalidateResult:
         """Have the prebuilds of a preset, or of a template's active presets, replaced; none of them is claimed again.
@@ -264,8 +269,10 @@ class Operations(PeopleOperations):
             await self._nudge([done.preset.id])
         return LiftResult(preset_id=done.preset.id, preset=done.preset.path, lifted=done.hold)
 
-    async def list_templates(self) -> list[TemplateRow]:
-        return await retiring.list_templates(self.engine)
+    async def list_templates(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[TemplateRow]:
+        """A part of the live templates, by path; *after* is the `next` of the part before."""
+        rows = await retiring.list_templates(self.engine)
+        return part_of(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
 
     async def deprecate_template(self, template: str, by: str, *, undo: bool = False) -> TemplateChange:
         return await self._changed(await retiring.deprecate_template(self.engine, template, by, undo=undo))

@@ -10,6 +10,7 @@ from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.payloads import OperatorRequest, Payload
 from prebuilds.store import people
 from prebuilds.store.hand_over import Served
+from prebuilds.store.paging import LIMIT_DEFAULT, Page, part_of
 from prebuilds.views import LeavingResult, MemberRow, MembersResult, UserRow
 
 
@@ -37,11 +38,17 @@ class PeopleOperations(WorkspaceOperations):
         """Let people claim again."""
         return await people.switch_users(self.engine, users, by, disabled=False)
 
-    async def list_members(self, organization: str) -> list[MemberRow]:
-        return await people.list_members(self.engine, organization)
+    async def list_members(
+        self, organization: str, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[MemberRow]:
+        """A part of an organization's members, by name; *after* is the `next` of the part before."""
+        return part_of(await people.list_members(self.engine, organization), lambda row: row.user, limit, after)
 
-    async def list_users(self, *, disabled: bool = False) -> list[UserRow]:
-        return await people.list_users(self.engine, disabled=disabled)
+    async def list_users(
+        self, *, disabled: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[UserRow]:
+        """A part of everybody who is known, by name; *after* is the `next` of the part before."""
+        return part_of(await people.list_users(self.engine, disabled=disabled), lambda row: row.user, limit, after)
 
     async def request_of_people(self, request: OperatorRequest) -> Payload:
         """Carry out what a service asked for through Temporal, of members or users."""

@@ -16,6 +16,7 @@ from prebuilds.payloads import OperatorRequest, Payload, ReleasedClaims, Release
 from prebuilds.store import evidence, jobs, owned, transfers, workspaces
 from prebuilds.store.builds import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
+from prebuilds.store.paging import LIMIT_DEFAULT, Page, check_limit, cut
 from prebuilds.views import (
     CancelResult,
     JobFilter,
@@ -88,9 +89,20 @@ class WorkspaceOperations:
         return done
 
     async def list_workspaces(
-        self, *, owner: str | None = None, preset: str | None = None, prebuilt: bool = False
-    ) -> list[WorkspaceRow]:
-        return await workspaces.list_workspaces(self.engine, owner=owner, preset=preset, prebuilt=prebuilt)
+        self,
+        *,
+        owner: str | None = None,
+        preset: str | None = None,
+        prebuilt: bool = False,
+        limit: int = LIMIT_DEFAULT,
+        after: str | None = None,
+    ) -> Page[WorkspaceRow]:
+        """A part of the live workspaces, by path and age; *after* is the `next` of the part before."""
+        one_more = check_limit(limit) + 1
+        rows = await workspaces.list_workspaces(
+            self.engine, owner=owner, preset=preset, prebuilt=prebuilt, limit=one_more, after=after
+        )
+        return cut(rows, limit, workspaces.workspace_cursor)
 
     async def workspace_page(
         self, *, owner: str | None, preset: str | None, after: str | None, limit: int | None
@@ -117,25 +129,52 @@ class WorkspaceOperations:
         return await evidence.keep(self.engine, workspace, by, undo=undo)
 
     async def prune(
-        self, by: str, *, failed: bool = False, stopped: bool = False, preset: str | None = None, dry_run: bool = False
+        self,
+        by: str,
+        *,
+        failed: bool = False,
+        stopped: bool = False,
+        preset: str | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[int], None] | None = None,
     ) -> PruneResult:
-        """Delete evidence now, while paused too, since a person asks; at least one kind must be named."""
+        """Delete evidence now, while paused too, since a person asks; at least one kind must be named.
+
+        Args:
+            on_progress: Is told after each batch how many are on their way out.
+        """
         if not (failed or stopped):
             raise InvalidInput.field("filter", "give at least one of failed and stopped")
-        done = await evidence.prune(self.engine, by, failed=failed, stopped=stopped, preset=preset, dry_run=dry_run)
-        self.dispatcher.start_builds(done.build_ids)
-        return done.result
+        on_batch = _counting(self.dispatcher.start_builds, on_progress)
+        kinds = {"failed": failed, "stopped": stopped}
+        return (
+            await evidence.prune(self.engine, by, **kinds, preset=preset, dry_run=dry_run, on_batch=on_batch)
+        ).result
 
-    async def list_jobs(self, wanted: JobFilter) -> list[JobRow]:
-        return await jobs.list_jobs(self.engine, wanted)
+    async def list_jobs(
+        self, wanted: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[JobRow]:
+        """A part of the builds, newest first; *after* is the `next` of the part before."""
+        rows = await jobs.list_jobs(self.engine, wanted, limit=check_limit(limit) + 1, after=after)
+        return cut(rows, limit, jobs.job_cursor)
 
-    async def cancel_jobs(self, wanted: JobFilter, by: str, *, dry_run: bool = False) -> CancelResult:
-        """Cancel builds; at least one filter must be given, so that nobody cancels everything by a slip."""
+    async def cancel_jobs(
+        self,
+        wanted: JobFilter,
+        by: str,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> CancelResult:
+        """Cancel all builds that match; a filter must be given, so that nobody cancels everything by a slip.
+
+        Args:
+            on_progress: Is told after each batch how many are canceled.
+        """
         if wanted.empty:
             raise InvalidInput.field("filter", "give at least one of initiator, status and template")
-        done = await jobs.cancel_jobs(self.engine, wanted, by, dry_run=dry_run)
-        self.dispatcher.cancel_builds(done.build_ids)
-        return done.result
+        on_batch = _counting(self.dispatcher.cancel_builds, on_progress)
+        return (await jobs.cancel_jobs(self.engine, wanted, by, dry_run=dry_run, on_batch=on_batch)).result
 
     async def request_of_workspace(self, request: OperatorRequest) -> Payload:
         """Carry out what a service asked for through Temporal, of one workspace, or of what claims have won."""
@@ -172,3 +211,19 @@ class WorkspaceOperations:
                 )
             case _:
                 raise InvalidInput.field("action", f"{request.action} is nothing that is done to a workspace")
+
+
+def _counting(
+    act: Callable[[Sequence[UUID]], None], on_progress: Callable[[int], None] | None
+) -> Callable[[Sequence[UUID]], None]:
+    """What to do with each batch: *act* on its builds, and tell how many there were so far."""
+    done = 0
+
+    def on_batch(build_ids: Sequence[UUID]) -> None:
+        nonlocal done
+        act(build_ids)
+        done += len(build_ids)
+        if on_progress is not None:
+            on_progress(done)
+
+    return on_batch

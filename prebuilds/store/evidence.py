@@ -6,7 +6,7 @@ meanwhile, and what is kept here is not on its way out already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -102,7 +102,14 @@ async def keep(engine: AsyncEngine, reference: str, by: str, *, undo: bool = Fal
 
 
 async def prune(
-    engine: AsyncEngine, by: str, *, failed: bool, stopped: bool, preset: str | None = None, dry_run: bool = False
+    engine: AsyncEngine,
+    by: str,
+    *,
+    failed: bool,
+    stopped: bool,
+    preset: str | None = None,
+    dry_run: bool = False,
+    on_batch: Callable[[Sequence[UUID]], None] | None = None,
 ) -> Pruned:
     """Record the deletion of evidence now, however long it was to stay; kept ones stay.
 
@@ -114,6 +121,7 @@ async def prune(
         stopped: Prebuilds that were stopped.
         preset: Only those of this id, or of this path in any version.
         dry_run: Count, and change nothing.
+        on_batch: Is told the deletions of each batch once they are recorded.
     Raises:
         PresetNotFound: There never was such a preset.
     """
@@ -131,6 +139,8 @@ async def prune(
             async with engine.begin() as connection:
                 recorded = await _prune_some(connection, row.preset_id, kinds, by)
             builds += recorded
+            if on_batch is not None and recorded:
+                on_batch(recorded)
             more = len(recorded) == PRUNED_AT_ONCE_MAX
     return Pruned(PruneResult(pruned=len(builds), kept=kept), builds)
 

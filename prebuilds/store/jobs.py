@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event
+from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.store.retiring import find_templates_ever
 from prebuilds.store.users import check_initiator
@@ -21,17 +23,25 @@ from prebuilds.vocabulary.owners import owner_key
 
 LIST_MAX = 10_000
 """Rows that one listing returns at most."""
+CANCELED_AT_ONCE = 500
+"""Builds of one batch of a cancellation."""
 
 _JOBS = """
     SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
-           b.initiator_id, v.queue, w.host, b.created_at, b.started_at, b.completed_at, b.error, b.number
+           b.initiator_id, v.queue, w.host, b.created_at, b.started_at, b.completed_at, b.error, b.number,
+           owner.name || '/' || w.name AS workspace, o.name || '/' || t.name || '/' || p.name AS preset
       FROM workspace_builds b JOIN users u ON u.id = b.initiator_id JOIN workspaces w ON w.id = b.workspace_id
-      JOIN template_versions v ON v.id = b.template_version_id
+      JOIN template_versions v ON v.id = b.template_version_id JOIN users owner ON owner.id = w.owner_id
+      JOIN templates t ON t.id = v.template_id JOIN organizations o ON o.id = t.organization_id
+      LEFT JOIN presets p ON p.id = b.preset_id
 """
 _JOB_FILTER = """
      WHERE (CAST(:initiator AS text) IS NULL OR u.key = :initiator)
        AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
        AND (CAST(:templates AS uuid[]) IS NULL OR v.template_id = ANY(CAST(:templates AS uuid[])))
+       AND (CAST(:after_at AS timestamptz) IS NULL
+            OR b.created_at <= CAST(:after_at AS timestamptz)
+               AND (b.created_at < CAST(:after_at AS timestamptz) OR b.id > CAST(:after_id AS uuid)))
 """
 LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT :limit")
 JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
@@ -55,37 +65,67 @@ class Cancellation:
     build_ids: list[UUID]
 
 
-async def list_jobs(engine: AsyncEngine, wanted: JobFilter) -> list[JobRow]:
+async def list_jobs(
+    engine: AsyncEngine, wanted: JobFilter, *, limit: int = LIST_MAX, after: str | None = None
+) -> list[JobRow]:
     """Builds as jobs, newest first.
 
+    Args:
+        limit: How many at most.
+        after: A cursor of `job_cursor`; None begins with the newest.
     Raises:
         InitiatorNotFound, TemplateNotFound: The filter names one that never was.
+        InvalidInput: *after* is no such cursor.
     """
     async with engine.connect() as connection:
-        return [_job(row) for row in await _find(connection, wanted)]
+        return [_job(row) for row in await _find(connection, wanted, limit, after)]
 
 
-async def cancel_jobs(engine: AsyncEngine, wanted: JobFilter, by: str, *, dry_run: bool = False) -> Cancellation:
-    """Cancel builds: pending ones unless the filter's status says otherwise.
+def job_cursor(job: JobRow | Row[tuple[object, ...]]) -> str:
+    return cursor(job.created_at.isoformat(), job.build_id)
+
+
+async def cancel_jobs(
+    engine: AsyncEngine,
+    wanted: JobFilter,
+    by: str,
+    *,
+    dry_run: bool = False,
+    on_batch: Callable[[Sequence[UUID]], None] | None = None,
+) -> Cancellation:
+    """Cancel builds, however many: pending ones unless the filter's status says otherwise.
 
     A pending one ends here and now, with its workspace when that was never made; a running one is marked. Their
     workflows are the caller's to cancel.
 
+    Args:
+        on_batch: Is told the builds of each batch once they are canceled.
     Raises:
         InitiatorNotFound, TemplateNotFound: The filter names one that never was; nothing was changed.
     """
     chosen = wanted if wanted.status else wanted.model_copy(update={"status": [BuildStatus.PENDING]})
-    async with engine.connect() as connection:
-        jobs = await _find(connection, chosen)
-    if dry_run:
-        possible = sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
-        return Cancellation(CancelResult(canceled=possible, skipped=len(jobs) - possible), [])
     canceled: list[UUID] = []
-    for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
-        async with engine.begin() as connection:
-            if await _cancel(connection, job, by):
-                canceled.append(job.build_id)
-    return Cancellation(CancelResult(canceled=len(canceled), skipped=len(jobs) - len(canceled)), canceled)
+    found = possible = 0
+    after: str | None = None
+    while True:  # what is canceled leaves the list, and the cursor does not mind
+        async with engine.connect() as connection:
+            jobs = await _find(connection, chosen, CANCELED_AT_ONCE, after)
+        found += len(jobs)
+        possible += sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
+        if not dry_run:
+            batch: list[UUID] = []
+            for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
+                async with engine.begin() as connection:
+                    if await _cancel(connection, job, by):
+                        batch.append(job.build_id)
+            canceled += batch
+            if on_batch is not None and batch:
+                on_batch(batch)
+        if len(jobs) < CANCELED_AT_ONCE:
+            break
+        after = job_cursor(jobs[-1])
+    done = possible if dry_run else len(canceled)
+    return Cancellation(CancelResult(canceled=done, skipped=found - done), canceled)
 
 
 async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRow]:
@@ -123,7 +163,9 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by:
     return done
 
 
-async def _find(connection: AsyncConnection, wanted: JobFilter) -> Sequence[Row[tuple[object, ...]]]:
+async def _find(
+    connection: AsyncConnection, wanted: JobFilter, limit: int, after: str | None
+) -> Sequence[Row[tuple[object, ...]]]:
     if wanted.initiator is not None:
         await check_initiator(connection, wanted.initiator)
     templates = None
@@ -131,7 +173,11 @@ async def _find(connection: AsyncConnection, wanted: JobFilter) -> Sequence[Row[
         templates = [template.id for template in await find_templates_ever(connection, wanted.template)]
     status = [status.value for status in wanted.status]
     initiator = None if wanted.initiator is None else owner_key(wanted.initiator)
-    asked = {"initiator": initiator, "status": status, "templates": templates, "limit": LIST_MAX}
+    after_at, after_id = read_cursor(after, datetime, UUID) if after is not None else (None, None)
+    asked = {
+        **{"initiator": initiator, "status": status, "templates": templates},
+        **{"limit": limit, "after_at": after_at, "after_id": after_id},
+    }
     return (await connection.execute(LIST_JOBS, asked)).all()
 
 
@@ -139,7 +185,9 @@ def _job(row: Row[tuple[object, ...]]) -> JobRow:
     return JobRow(
         build_id=row.build_id,
         workspace_id=row.workspace_id,
+        workspace=row.workspace,
         preset_id=row.preset_id,
+        preset=row.preset,
         transition=row.transition,
         stage=row.stage,
         status=row.status,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.builds import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
+from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.users import check_owner
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
@@ -38,7 +39,10 @@ LIST = text(f"""
      WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR u.key = :owner)
        AND (CAST(:presets AS uuid[]) IS NULL OR w.preset_id = ANY(CAST(:presets AS uuid[])))
        AND (NOT :prebuilt OR w.owner_id = '{PREBUILDS_USER_ID}')
-     ORDER BY o.name, t.name, p.name, w.created_at, w.id LIMIT :limit
+       AND (CAST(:after_id AS uuid) IS NULL OR (o.name, t.name, coalesce(p.name, ''), w.created_at, w.id) >
+            (:after_organization, :after_template, :after_preset, CAST(:after_at AS timestamptz),
+             CAST(:after_id AS uuid)))
+     ORDER BY o.name, t.name, coalesce(p.name, ''), w.created_at, w.id LIMIT :limit
 """)
 SHOW = text(f"{_WORKSPACES} WHERE w.id = :id")
 FIND = text("""
@@ -72,17 +76,33 @@ STATUS_WORDS = {
 }
 
 
+_ORDER = ("after_organization", "after_template", "after_preset", "after_at", "after_id")
+
+
+def workspace_cursor(row: WorkspaceRow) -> str:
+    return cursor(row.organization, row.template, row.preset or "", row.created_at.isoformat(), row.id)
+
+
 async def list_workspaces(
-    engine: AsyncEngine, *, owner: str | None = None, preset: str | None = None, prebuilt: bool = False
+    engine: AsyncEngine,
+    *,
+    owner: str | None = None,
+    preset: str | None = None,
+    prebuilt: bool = False,
+    limit: int = LIST_MAX,
+    after: str | None = None,
 ) -> list[WorkspaceRow]:
     """Live workspaces, by path and age.
 
     Args:
+        limit: How many at most.
+        after: A cursor of `workspace_cursor`; None begins with the first.
         preset: Only those of this id, or of this path in any version.
         prebuilt: Only unclaimed ones.
     Raises:
         OwnerNotFound, PresetNotFound: There never was such a one.
     """
+    values = read_cursor(after, str, str, str, datetime, UUID) if after is not None else [None] * len(_ORDER)
     async with engine.connect() as connection:
         if owner is not None:
             await check_owner(connection, owner)
@@ -91,7 +111,8 @@ async def list_workspaces(
             "owner": None if owner is None else owner_key(owner),
             "presets": presets,
             "prebuilt": prebuilt,
-            "limit": LIST_MAX,
+            "limit": limit,
+            **dict(zip(_ORDER, values, strict=True)),
         }
         rows = await connection.execute(LIST, wanted)
         return [WorkspaceRow(**_workspace(row)) for row in rows]

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
@@ -20,6 +25,12 @@ from prebuilds.settings.user_ids import parse_user_ids
 from prebuilds.temporal.payload_key import parse_payload_keys
 from prebuilds.temporal.stack_file import STACK_FILE, embedded_temporal, read_stack_file
 from prebuilds.vocabulary import Duration, check_interval
+from prebuilds.vocabulary.plain_text import escape
+
+logger = logging.getLogger(__name__)
+
+_warned: set[str] = set()
+"""Variables that this process was warned of."""
 
 Orphans = Literal["remove", "report"]
 
@@ -94,12 +105,42 @@ class Settings(BaseSettings):
         return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
 
 
+OTHERS = frozenset(
+    ("DATABASE_PASSWORD_FILE", "HOST_ID", "LOG_FORMAT", "TERRAFORM", "TOKEN", "URL", "TEST_DATABASE_URL")
+)
+"""Variables that are read elsewhere than by `Settings`."""
+OF_WORKSPACES = re.compile(r"WORKSPACE_ID|OWNER|OWNER_SLUG|NAME|CLAIM_FILE|USER|USER_ID|(PARAM|CLAIM)_.*")
+"""What a workspace's own command is given: a shell inside a workspace has them, and may run commands of ours."""
+
+
+def check_names(environment: Mapping[str, str]) -> None:
+    """Warn of variables that begin with `PREBUILDS_` and are none of ours, such as misspelt ones.
+
+    Raises:
+        InvalidInput: PREBUILDS_STATE_DIR is empty, as by a script's unset variable: it would name the current folder.
+    """
+    if environment.get("PREBUILDS_STATE_DIR", "x").strip() == "":
+        raise InvalidInput.field("PREBUILDS_STATE_DIR", "is empty; name a folder, or unset it for .prebuilds here")
+    known = {name.upper() for name in Settings.model_fields} | OTHERS
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix("PREBUILDS_")
+        if not variable.upper().startswith("PREBUILDS_") or name in known or OF_WORKSPACES.fullmatch(name):
+            continue
+        if variable in _warned:
+            continue
+        _warned.add(variable)
+        near = get_close_matches(name, known, 1, cutoff=0.75)
+        meant = f"; is PREBUILDS_{near[0]} meant?" if near else "; it does nothing"
+        logger.warning("%s is no variable of Prebuilds%s", escape(variable), meant)
+
+
 def load_settings() -> Settings:
     """Read the environment.
 
     Raises:
         InvalidInput: Naming each variable that cannot be read, and how to write it.
     """
+    check_names(os.environ)
     try:
         return Settings()
     except ValidationError as error:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import Payload
+from prebuilds.payloads import Payload, plain_message
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.templates.checks import check_entries
@@ -245,27 +245,11 @@ def _not_valid(name: str | None, read: ReadYaml, problems: Mapping[Path, str]) -
     return InvalidInput("the template file is not valid:\n" + "\n".join(told[:TOLD_MAX] + more), details)
 
 
-_MESSAGES = {
-    "extra_forbidden": "unknown key; remove it or correct its spelling",
-    "missing": "is required",
-    "string_type": "must be text; put it in quotes",
-    "time_delta_type": "must be a duration such as 90s, 15m, 8h or 2d",
-    "int_type": "must be a whole number",
-    "bool_type": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "recursion_loop": "refers to itself",
-}
-"""Pydantic's own words speak of Python; the rest are good as they are."""
-
-
 def _messages(error: ValidationError) -> dict[Path, str]:
     messages: dict[Path, str] = {}
     for item in error.errors(include_url=False, include_context=False):
         path = tuple(part for part in item["loc"] if part != "[key]")
-        message = _MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, "))
-        messages[path] = message[0].lower() + message[1:]
+        messages[path] = plain_message(item["type"], item["msg"])
     return messages
 
 

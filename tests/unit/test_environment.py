@@ -1,0 +1,55 @@
+"""The environment: misspelt variables are told, and a fault is said in a person's words."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from prebuilds import settings
+from prebuilds.api import InvalidInput
+from prebuilds.settings import check_names, load_settings
+
+
+def test_an_empty_state_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBUILDS_STATE_DIR", "")
+    with pytest.raises(InvalidInput, match="PREBUILDS_STATE_DIR: is empty; name a folder"):
+        load_settings()
+
+
+def test_an_unknown_variable_is_told_once_with_what_is_meant(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(settings, "_warned", set())
+    given = {
+        **{"PREBUILDS_DATABSE_URL": "x", "PREBUILDS_COLOUR": "red", "PATH": "/"},
+        **{"PREBUILDS_URL": "x", "PREBUILDS_PARAM_SIZE": "x", "PREBUILDS_OWNER": "alice"},
+    }
+    with caplog.at_level(logging.WARNING):
+        check_names(given)
+        check_names(given)
+    assert [record.message for record in caplog.records] == [
+        "PREBUILDS_COLOUR is no variable of Prebuilds; it does nothing",
+        "PREBUILDS_DATABSE_URL is no variable of Prebuilds; is PREBUILDS_DATABASE_URL meant?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("WEBHOOK_URL", "ftp://host", "must begin with http:// or https://"),
+        ("WEBHOOK_URL", "host", "must be an address such as https://host/path"),
+        ("MAX_PENDING_BUILDS", "many", "must be a whole number"),
+        ("MAX_PENDING_BUILDS", "0", "must be greater than or equal to 1"),
+        ("ENABLED", "perhaps", "must be true or false"),
+        ("DEPLOYMENT", "mine", "must be an id such as"),
+        ("ORPHANS", "keep", "must be 'remove' or 'report'"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"PREBUILDS_{name}", value)
+    with pytest.raises(InvalidInput) as refused:
+        load_settings()
+    assert f"PREBUILDS_{name}: {message}" in str(refused.value)

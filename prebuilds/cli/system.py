@@ -201,10 +201,13 @@ def status() -> None:
         from prebuilds.cli import output
 
         if not output.AS_JSON:
-            say_line(_loop_line(found.loop))
-            say_line(f"deployment: {found.deployment_id}")
-            table(_STATUS_COLUMNS, [_status_row(p) for p in found.presets], empty="no presets; see `prebuilds apply`")
-            for preset in found.presets:
+            names_alone = output.FORMAT == "name"
+            if not names_alone:
+                say_line(_loop_line(found.loop))
+                say_line(f"deployment: {found.deployment_id}")
+            rows = [_status_row(p) for p in found.presets]
+            table(_STATUS_COLUMNS, rows, empty="no presets; see `prebuilds apply`", drop=_STATUS_DROP)
+            for preset in () if names_alone else found.presets:
                 _print_notes(preset)
 
     run_command(go())
@@ -222,6 +225,9 @@ _STATUS_COLUMNS = (
     *("PRESET", "VERSION", "DESIRED", "READY", "ACTUAL", "STARTING", "STOPPING", "DELETING", "EXPIRED", "FAILED"),
     "HELD",
 )
+
+
+_STATUS_DROP = ("EXPIRED", "VERSION", "DELETING", "STOPPING", "FAILED", "ACTUAL")
 
 
 def _status_row(p: PresetRow) -> tuple[object, ...]:

@@ -40,7 +40,8 @@ def is_missing_command(error: Exception) -> bool:
 
 app = typer.Typer(
     name="prebuilds",
-    help="Prebuilt workspaces, held ready and handed out in milliseconds. Every command takes --json.",
+    help="Prebuilt workspaces, held ready and handed out in milliseconds. "
+    "Every command takes --json, and -o wide|json|yaml|name.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,

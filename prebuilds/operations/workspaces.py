@@ -107,9 +107,7 @@ class WorkspaceOperations:
     async def workspace_page(
         self, *, owner: str | None, preset: str | None, after: str | None, limit: int | None
     ) -> WorkspacePage:
-        """A part of the list of workspaces that one Temporal payload can carry.
-
-        The order is that of their ids, which never change, so pages that are read at different moments join up.
+        """A part of the list of workspaces, by path and age, that one Temporal payload can carry.
 
         Args:
             after: The `next` of the page before; None for the first page.
@@ -117,10 +115,9 @@ class WorkspaceOperations:
         Raises:
             OwnerNotFound, PresetNotFound: There never was such a one.
         """
-        found = await self.list_workspaces(owner=owner, preset=preset)
-        rows = sorted((row for row in found if after is None or str(row.id) > after), key=lambda row: str(row.id))
-        page = rows[: min(limit or WORKSPACES_PAGE_MAX, WORKSPACES_PAGE_MAX)]
-        return WorkspacePage(workspaces=page, next=str(page[-1].id) if len(page) < len(rows) else None)
+        rows_max = min(limit or WORKSPACES_PAGE_MAX, WORKSPACES_PAGE_MAX)
+        page = await self.list_workspaces(owner=owner, preset=preset, limit=rows_max, after=after)
+        return WorkspacePage(workspaces=page.rows, next=page.next)
 
     async def show_workspace(self, workspace: str) -> WorkspaceDetails:
         return await workspaces.show_workspace(self.engine, workspace)

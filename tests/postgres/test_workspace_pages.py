@@ -43,7 +43,7 @@ async def test_pages_have_each_workspace_once_and_leave_no_trace(engine: AsyncEn
         seen += [row["id"] for row in page["workspaces"]]
         if (after := page["next"]) is None:
             break
-    assert seen == sorted(str(id_) for id_ in owned)
+    assert sorted(seen) == sorted(str(id_) for id_ in owned), "each once"
     assert len((await ask(action="list_workspaces", preset=str(preset.id)))["workspaces"]) == 4, "the pool's one, too"
     shown = await ask(action="show_workspace", workspace="alice/two")
     assert (shown["id"], shown["owner"], shown["name"]) == (str(owned[1]), "alice", "two")

@@ -111,7 +111,7 @@ def test_a_schedule_that_cannot_be_read_is_refused_by_name(schedule: str) -> Non
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("90s", 90), ("15m", 900), ("1h30m", 5400), ("2d", 172_800), ("250ms", 0.25), ("7", 7), (8, 8)],
+    [("90s", 90), ("15m", 900), ("1h30m", 5400), ("2d", 172_800), ("250ms", 0.25), ("0", 0), (0, 0)],
 )
 def test_durations_as_people_write_them(text: object, expected: float) -> None:
     assert parse_duration(text) == timedelta(seconds=expected)

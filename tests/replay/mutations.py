@@ -1,0 +1,334 @@
+"""Changes of workflows that break what runs: each moves, adds, drops or renames a command that a stored history has."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "PrebuildsOrchestrator": "orchestrator",
+    "ReconcilePreset": "reconcile_preset",
+    "WorkspaceBuild": "workspace_build",
+    "ClaimWorkspace": "claim_workspace",
+    "ClaimWorkspaces": "claim_workspaces",
+    "OperatorRequest": "operator_request",
+    "ReconcileInventory": "reconcile_inventory",
+    "LintPreset": "lint_preset",
+}
+
+
+@dataclass(frozen=True)
+class Mutation:
+    kind: str
+    """The workflow type."""
+    case: str
+    """The stored history that goes through the changed branch."""
+    change: str
+    old: str
+    """The one place in the workflow's file with this text is replaced by `new`."""
+    new: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.change} ({self.case})"
+
+
+MUTATIONS = [
+    # --- The loop ---
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "the snapshot becomes a local activity"),
+        "workflow.execute_activity_method(ReconcileActivities.find_work, self._seen, **READ_STATE)",
+        "workflow.execute_local_activity_method(ReconcileActivities.find_work, self._seen, **NOTE)",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "a pass is not ended"),
+        "await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)",
+        "pass",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "an activity is renamed"),
+        "workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)",
+        'workflow.execute_activity("close_pass", work.pass_number, **NOTE)',
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "the interval's timer begins after the pass"),
+        "            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))\n"
+        "            self._passes_begun += 1\n"
+        "            self._pass = asyncio.create_task(self._run_pass())\n",
+        "            self._passes_begun += 1\n"
+        "            self._pass = asyncio.create_task(self._run_pass())\n"
+        "            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))\n",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "a child is of another type"),
+        '"ReconcilePreset",',
+        '"ReconcilePool",',
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "a child has another id"),
+        "id=reconcile_preset_id(preset),",
+        'id=f"preset/{preset}",',
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "preset-busy", "a busy preset is wanted again without a pause"),
+        "            await workflow.sleep(BUSY_PAUSE)\n",
+        "",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "asked", "a new interval does not move the alarm"),
+        "if not self._due:\n            self._wake_at(min(",
+        "if self._leaving:\n            self._wake_at(min(",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the stop is recorded after the children"),
+        "        note = asyncio.create_task(self._record_stop(self._stop))\n"
+        "        await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))\n"
+        "        await note\n",
+        "        await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))\n"
+        "        await self._record_stop(self._stop)\n",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the drain has no timeout"),
+        "lambda: not self._running and self._pass is None, timeout=timeout",
+        "lambda: not self._running and self._pass is None",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "canceled", "a cancellation cancels it"),
+        '            self._request_stop("cancelled")\n',
+        "            raise\n",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "renewed-when-idle", "the server's suggestion is not followed"),
+        "events >= HISTORY_EVENTS or info.is_continue_as_new_suggested()",
+        "events >= HISTORY_EVENTS",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "renewed-amid-work", "a long history waits for an idle moment"),
+        "events >= HISTORY_EVENTS_MAX or (",
+        "(",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "renewed-amid-work", "children are not awaited before the new run"),
+        "        await self._wait_for_children(PASS_WAIT)\n",
+        "",
+    ),
+    Mutation(
+        *("PrebuildsOrchestrator", "went-on", "what the run before wanted is lost"),
+        "dict.fromkeys(carried.wanted_presets)",
+        "dict.fromkeys(carried.wanted_presets[:0])",
+    ),
+    # --- One preset ---
+    Mutation(
+        *("ReconcilePreset", "replaces", "creations come before deletions"),
+        "        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
+        "        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n"
+        "        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)\n",
+        "        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)\n"
+        "        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
+        "        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n",
+    ),
+    Mutation(
+        *("ReconcilePreset", "cancels", "cancellations are dropped"),
+        "await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)",
+        "0",
+    ),
+    Mutation(
+        *("ReconcilePreset", "does-nothing", "an empty step is carried out"),
+        "        if not ids:\n            return 0\n",
+        "",
+    ),
+    Mutation(
+        *("ReconcilePreset", "creates", "the plan becomes a normal activity"),
+        "workflow.execute_local_activity_method(\n                ReconcileActivities.plan_reconcile",
+        "workflow.execute_activity_method(\n                ReconcileActivities.plan_reconcile",
+    ),
+    Mutation(
+        *("ReconcilePreset", "step-fails", "a failed step ends the pass"),
+        "                self._errors.append(str(cause))\n",
+        "                raise\n",
+    ),
+    Mutation(
+        *("ReconcilePreset", "deletes", "a timer before the writes"),
+        "        self._lost = 0\n        self._errors",
+        "        await workflow.sleep(1)\n        self._lost = 0\n        self._errors",
+    ),
+    Mutation(
+        *("ReconcilePreset", "refused", "a plan that failed is made once more"),
+        "        except (InvalidInput, FailureError) as error:\n            raise refused(error) from None\n",
+        "        except (InvalidInput, FailureError):\n"
+        "            plan = await workflow.execute_local_activity_method(\n"
+        "                ReconcileActivities.plan_reconcile, args=[input.preset_id, input.pending_max], **STEP\n"
+        "            )\n",
+    ),
+    # --- A build ---
+    Mutation(
+        *("WorkspaceBuild", "succeeds", "the place is always looked up"),
+        "if self._input.queue is not None and self._input.timeout_seconds is not None:",
+        "if self._input.queue is None and self._input.timeout_seconds is not None:",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "ended-before", "a build that has ended is provisioned again"),
+        "place.ended or await self._provision(place)",
+        "await self._provision(place)",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "repeats", "the provisioning is renamed"),
+        "workflow.execute_activity_method(\n            ProvisioningActivities.run_build,",
+        'workflow.execute_activity(\n            "provision",',
+    ),
+    Mutation(
+        *("WorkspaceBuild", "fails", "a failed build is closed once more"),
+        "        return WorkspaceBuildResult(\n",
+        "        if outcome.status is BuildStatus.FAILED:\n"
+        '            await self._close(ApplicationError("failed"), place)\n'
+        "        return WorkspaceBuildResult(\n",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "times-out", "a build that is late is not closed"),
+        "return await self._close(error, place)",
+        "return BuildOutcome(BuildStatus.FAILED, str(error))",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "canceled-at-work", "a cancelled build does not wait for its provisioner"),
+        "ActivityCancellationType.WAIT_CANCELLATION_COMPLETED",
+        "ActivityCancellationType.TRY_CANCEL",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "canceled-in-queue", "the end is a normal activity"),
+        "workflow.execute_local_activity_method(\n            BuildActivities.close_build, "
+        "CloseBuild(self._input.build_id, status, message, kind), **CONTROL\n",
+        "workflow.execute_activity_method(\n            BuildActivities.close_build, "
+        "CloseBuild(self._input.build_id, status, message, kind), start_to_close_timeout=HOST_TIMEOUT\n",
+    ),
+    Mutation(*("WorkspaceBuild", "moves", "no build moves to another host"), "MOVES_MAX = 3", "MOVES_MAX = 0"),
+    Mutation(
+        *("WorkspaceBuild", "moves", "a timer before it moves"),
+        "                outcome = await self._provision(BuildPlace(",
+        "                await workflow.sleep(1)\n                outcome = await self._provision(BuildPlace(",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "host-away", "a host that takes nothing up is taken for away at once"),
+        "and waits_left > 0 and await self._host_is_there(place)",
+        "and waits_left < 0 and await self._host_is_there(place)",
+    ),
+    # --- Claims ---
+    Mutation(
+        *("ClaimWorkspace", "wins", "the claim becomes a normal activity"),
+        "workflow.start_local_activity_method(activity, args=args, **DECIDE)",
+        "workflow.start_activity_method(activity, args=args, start_to_close_timeout=LOOK_FIRST)",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "creates", "a marker before the claim"),
+        "        decided = await self._step(ClaimActivities.claim,",
+        '        workflow.upsert_memo({"claim": self._claim_id})\n'
+        "        decided = await self._step(ClaimActivities.claim,",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "canceled-before", "a claim that was cancelled before is not recorded"),
+        "            return await self._leave(only_input(raw))\n        return await self._claim(",
+        "            raise\n        return await self._claim(",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "waits-and-wins", "who is woken looks twice"),
+        "                place = await self._look() or place\n",
+        "                await self._look()\n                place = await self._look() or place\n",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "still-waits", "a waiting claim looks only when woken"),
+        "self._woken or self._late, timeout=pause)",
+        "self._woken or self._late)",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "waits-in-vain", "a claim leaves the queue without a word"),
+        "        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, told)\n"
+        "        if left.result is not None:\n"
+        "            return left.result\n",
+        "",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "waits-and-creates", "a claim creates before it leaves the queue"),
+        "            left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, None)\n"
+        "            if left.result is not None:\n"
+        "                return left.result\n",
+        "",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "waits-and-is-canceled", "a cancelled claim goes on waiting"),
+        "            self._canceled = True\n        return True\n",
+        "            pass\n        return True\n",
+    ),
+    Mutation(
+        *("ClaimWorkspaces", "wins", "a timer before the claims"),
+        "            # Also when it was cancelled meanwhile",
+        "            await workflow.sleep(1)\n            # Also when it was cancelled meanwhile",
+    ),
+    Mutation(
+        *("ClaimWorkspaces", "canceled-before", "a cancellation is not recorded"),
+        "                won = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)\n",
+        "                won = None\n",
+    ),
+    # --- Requests, inventory, lint ---
+    Mutation(
+        *("OperatorRequest", "canceled-at-work", "a request that was cut off is not ended"),
+        "            ending = workflow.start_activity_method(OperatorActivities.end_request, run, **END)\n",
+        "            raise asyncio.CancelledError\n",
+    ),
+    Mutation(
+        *("OperatorRequest", "refused", "a refusal is recorded once more"),
+        "                raise  # a refusal, which is recorded\n",
+        "                pass\n",
+    ),
+    Mutation(
+        *("OperatorRequest", "answered", "a local activity in place of a normal one"),
+        "workflow.execute_activity_method(OperatorActivities.operate,",
+        "workflow.execute_local_activity_method(OperatorActivities.operate,",
+    ),
+    Mutation(
+        *("ReconcileInventory", "looks", "the places are listed twice"),
+        "        at_once = asyncio.Semaphore(PLACES_AT_ONCE)\n",
+        "        places = await workflow.execute_activity_method(PlaceActivities.list_places, **LIST)\n"
+        "        at_once = asyncio.Semaphore(PLACES_AT_ONCE)\n",
+    ),
+    Mutation(
+        *("ReconcileInventory", "place-away", "one place is looked at after the other"),
+        "PLACES_AT_ONCE = 20",
+        "PLACES_AT_ONCE = 1",
+    ),
+    Mutation(
+        *("LintPreset", "plans", "the plan comes before the candidates are known"),
+        "            found = await workflow.execute_activity_method(CandidateActivities.find_candidates,",
+        '            await workflow.execute_activity("plan_claim", None, **plan_on("prebuilds-provisioner"))\n'
+        "            found = await workflow.execute_activity_method(CandidateActivities.find_candidates,",
+    ),
+    Mutation(
+        *("LintPreset", "host-away", "a host that is away is tried again"),
+        "                failure = error  # another one may be on a host that is there\n",
+        "                await self._plan(prebuild)\n",
+    ),
+]
+
+
+@contextmanager
+def mutated(kind: str, old: str = "", new: str = "") -> Iterator[type[Any]]:
+    """Compile a workflow's file with one text replaced, as a module of its own; yields the workflow's class.
+
+    Raises:
+        ValueError: The text is not exactly once in the file; the table is out of date.
+    """
+    original = importlib.import_module(f"workflows.{MODULES[kind]}")
+    source = Path(str(original.__file__)).read_text()
+    if old and source.count(old) != 1:
+        raise ValueError(f"{source.count(old)} times in {original.__file__}: {old}")
+    module = ModuleType(f"workflows_mutated_{MODULES[kind]}")
+    sys.modules[module.__name__] = module  # where the SDK looks up what the annotations name
+    try:
+        code = compile(source.replace(old, new) if old else source, f"<{module.__name__}>", "exec")
+        exec(code, vars(module))  # noqa: S102 - our own file
+        yield getattr(module, kind)
+    finally:
+        del sys.modules[module.__name__]

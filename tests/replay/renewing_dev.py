@@ -1,0 +1,11 @@
+"""`prebuilds dev` whose Temporal soon suggests to continue as new, so that a loop's whole life is a short history."""
+
+from __future__ import annotations
+
+from prebuilds.cli import main
+from prebuilds.stack import temporal_server
+
+if __name__ == "__main__":
+    suggested = "limit.historyCount.suggestContinueAsNew=300"
+    temporal_server.SETTINGS += ("--dynamic-config-value", suggested)
+    main()

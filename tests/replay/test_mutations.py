@@ -1,0 +1,51 @@
+"""Replay guards the workflows: a change that would break a run in progress is noticed by a stored history."""
+
+from __future__ import annotations
+
+import pytest
+from temporalio.workflow import NondeterminismError
+
+from tests.replay.mutations import MODULES, MUTATIONS, Mutation, mutated
+from tests.replay.stored import HISTORIES, case_of, load, replay
+
+MUTATIONS_MIN = 15
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
+async def test_replay_notices_a_change(mutation: Mutation) -> None:
+    paths = [path for path in HISTORIES if case_of(path) == (mutation.kind, mutation.case)]
+    assert paths, "no stored history goes there"
+    with mutated(mutation.kind, mutation.old, mutation.new) as workflow:
+        for path in paths:
+            assert isinstance(await replay(load(path), workflow), NondeterminismError), path.name
+
+
+@pytest.mark.parametrize("kind", MODULES)
+async def test_what_is_compiled_without_a_change_replays(kind: str) -> None:
+    """Else it would be the compiling that replay notices."""
+    cases = {mutation.case for mutation in MUTATIONS if mutation.kind == kind}
+    with mutated(kind) as workflow:
+        for path in HISTORIES:
+            if case_of(path)[0] == kind and case_of(path)[1] in cases:
+                assert await replay(load(path), workflow) is None, path.name
+
+
+def test_every_workflow_type_is_changed() -> None:
+    assert {mutation.kind for mutation in MUTATIONS} == MODULES.keys()
+    assert len(MUTATIONS) >= MUTATIONS_MIN
+
+
+PATCHED = 'if workflow.patched("rest-first"):\n            await workflow.sleep(1)\n        '
+WRITES = "self._lost = 0\n        self._errors"
+
+
+@pytest.mark.parametrize(
+    ("new", "is_noticed"),
+    [(PATCHED, False), (PATCHED.replace('if workflow.patched("rest-first")', "if True"), True)],
+    ids=["patched", "bare"],
+)
+async def test_a_change_behind_a_patch_replays(new: str, is_noticed: bool) -> None:
+    [*paths] = [path for path in HISTORIES if case_of(path) == ("ReconcilePreset", "deletes")]
+    with mutated("ReconcilePreset", WRITES, new + WRITES) as workflow:
+        for path in paths:
+            assert (await replay(load(path), workflow) is not None) is is_noticed

@@ -312,6 +312,25 @@ MUTATIONS = [
     ),
 ]
 
+UNNOTICED = [
+    Mutation(
+        *("PrebuildsOrchestrator", "stopped", "a timer's length"),
+        "await workflow.sleep(after_s,",
+        "await workflow.sleep(after_s * 2,",
+    ),
+    Mutation(
+        *("ReconcilePreset", "creates", "an argument"),
+        "args=[input.preset_id, input.pending_max]",
+        "args=[input.preset_id]",
+    ),
+    Mutation(
+        *("WorkspaceBuild", "succeeds", "a timeout"),
+        "HEARTBEAT_TIMEOUT = timedelta(seconds=2)",
+        "HEARTBEAT_TIMEOUT = None",
+    ),
+]
+"""What replay cannot see: it compares the kinds, names and order of commands, not what they carry."""
+
 
 @contextmanager
 def mutated(kind: str, old: str = "", new: str = "") -> Iterator[type[Any]]:

@@ -6,6 +6,6 @@ from prebuilds.cli import main
 from prebuilds.stack import temporal_server
 
 if __name__ == "__main__":
-    suggested = "limit.historyCount.suggestContinueAsNew=300"
-    temporal_server.SETTINGS += ("--dynamic-config-value", suggested)
+    suggested = ("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=300")
+    vars(temporal_server)["SETTINGS"] = (*temporal_server.SETTINGS, *suggested)
     main()

@@ -37,12 +37,11 @@ def shows(steps: Sequence[str], pattern: str) -> bool:
 
 
 def _word(event: HistoryEvent) -> str | None:
-    kind = event.WhichOneof("attributes")
-    assert kind is not None
-    kind = kind.removesuffix("_event_attributes")
-    attributes = getattr(event, f"{kind}_event_attributes")
-    told = _WORDS.get(kind)
-    return told(attributes) if callable(told) else told
+    attribute = event.WhichOneof("attributes")
+    if attribute is None:
+        return None
+    told = _WORDS.get(attribute.removesuffix("_event_attributes"))
+    return told(getattr(event, attribute)) if callable(told) else told
 
 
 def _marker(attributes: Any) -> str | None:

@@ -212,9 +212,11 @@ MUTATIONS = [
         "                await workflow.sleep(1)\n                outcome = await self._provision(BuildPlace(",
     ),
     Mutation(
-        *("WorkspaceBuild", "host-away", "a host that takes nothing up is taken for away at once"),
-        "and waits_left > 0 and await self._host_is_there(place)",
-        "and waits_left < 0 and await self._host_is_there(place)",
+        *("WorkspaceBuild", "host-away", "a host is looked for by a normal activity"),
+        "workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)",
+        "workflow.execute_activity_method(\n"
+        "            BuildActivities.host_is_there, place.queue, start_to_close_timeout=HOST_TIMEOUT\n"
+        "        )",
     ),
     # --- Claims ---
     Mutation(
@@ -251,11 +253,9 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        *("ClaimWorkspace", "waits-and-creates", "a claim creates before it leaves the queue"),
-        "            left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, None)\n"
-        "            if left.result is not None:\n"
-        "                return left.result\n",
-        "",
+        *("ClaimWorkspace", "waits-and-creates", "a claim that may create does not"),
+        'raw.get("on_timeout") == "create"',
+        'raw.get("on_timeout") == "never"',
     ),
     Mutation(
         *("ClaimWorkspace", "waits-and-is-canceled", "a cancelled claim goes on waiting"),

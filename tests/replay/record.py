@@ -1,8 +1,8 @@
 """Record a history of each case from a real stack: `python -m tests.replay.record NAME [TYPE ...]`.
 
 It adds files and never changes any: a history stands for what some release has left running out there. NAME is the
-prefix of the new files; workflow types, when given, restrict what is stored. It takes about four minutes, and ends with
-1 and the list of the cases that the stack has not shown.
+prefix of the new files. Workflow types, when given, restrict what is stored, and a case that NAME has is left out. It
+takes about four minutes, and ends with 1 and the list of the cases that the stack has not shown.
 """
 
 from __future__ import annotations
@@ -49,12 +49,15 @@ def store(name: str, found: dict[str, list[WorkflowHistory]]) -> list[str]:
     for kind, histories in found.items():
         told = [(history, steps_of(history)) for history in histories]
         for case, pattern in CASES[kind].items():
+            path = HISTORIES / f"{name}-{case}-{kind}.json.gz"
+            if path.exists():
+                continue
             history = next((history for history, steps in told if shows(steps, pattern)), None)
             if history is None:
                 missing.append(f"{kind} {case}")
                 print(*(" ".join(steps[:60]) for _, steps in told[-12:]), sep="\n  ")
                 continue
-            with gzip.open(HISTORIES / f"{name}-{case}-{kind}.json.gz", "xt") as file:
+            with gzip.open(path, "xt") as file:
                 file.write(history.to_json())
     return missing
 

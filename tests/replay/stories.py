@@ -338,6 +338,7 @@ def the_loop_is_renewed_amid_work(stack: DevStack) -> None:
         _signal(stack, "set_interval", "300")  # wakes the loop
         time.sleep(1)
     _signal(stack, "nudge", "[]")
+    _signal(stack, "set_interval", "2")
     for organization in ("renewed-a", "renewed-b", "renewed-c"):
         stack.wait_whole(organization)
 

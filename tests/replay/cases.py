@@ -12,7 +12,7 @@ CASES: dict[str, dict[str, str]] = {
         "canceled": "find_work cancel-requested record_stop completed:stopped",
         "renewed-when-idle": "!cancel-requested find_work end_pass continued",
         "renewed-amid-work": "find_work child child update:reconcile signal:halt child-completed answered continued",
-        "went-on": "started:carried:wanted find_work child child-completed",
+        "went-on": "started:carried timer find_work child child-completed",
     },
     "ReconcilePreset": {
         "creates": "plan_reconcile create_prebuilds completed !delete_prebuilds !cancel_builds",

@@ -118,9 +118,9 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        *("PrebuildsOrchestrator", "went-on", "what the run before wanted is lost"),
-        "dict.fromkeys(carried.wanted_presets)",
-        "dict.fromkeys(carried.wanted_presets[:0])",
+        *("PrebuildsOrchestrator", "went-on", "a new run begins with a pass at once"),
+        "carried.next_pass_at or workflow.now()",
+        "workflow.now()",
     ),
     # --- One preset ---
     Mutation(

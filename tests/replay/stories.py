@@ -318,6 +318,15 @@ def the_loop_is_canceled(stack: DevStack) -> None:
     stack.ask("start")
 
 
+def the_loop_is_renewed_when_idle(stack: DevStack) -> None:
+    stack.wait_whole("claims")
+    for _ in range(5):
+        ask_client(stack, _mistype_a_hundred)
+        time.sleep(2)
+    stack.ask(*claim_words("claims", "renewed"))
+    stack.wait_whole("claims")
+
+
 def the_loop_is_renewed_amid_work(stack: DevStack) -> None:
     """Its history gets too long while children are at work, a preset waits its turn and somebody for that."""
     for organization in ("renewed-a", "renewed-b", "renewed-c"):
@@ -351,9 +360,13 @@ async def _ask_for(client: PrebuildsClient, preset: UUID) -> None:
 
 async def _mistype(client: PrebuildsClient) -> None:
     """Send the loop what makes its history long and changes nothing."""
-    loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
     for _ in range(SIGNALS_A_TASK // SIGNALS_AT_ONCE):
-        await asyncio.gather(*[loop.signal("halt") for _ in range(SIGNALS_AT_ONCE)])
+        await _mistype_a_hundred(client)
+
+
+async def _mistype_a_hundred(client: PrebuildsClient) -> None:
+    loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
+    await asyncio.gather(*[loop.signal("halt") for _ in range(SIGNALS_AT_ONCE)])
 
 
 async def _outgrow(client: PrebuildsClient) -> None:
@@ -390,6 +403,7 @@ def tell(stack: DevStack, folder: Path) -> None:
         a_preset_is_busy(stack)
         the_loop_is_stopped_in_mid_pass(stack)
         the_loop_is_canceled(stack)
+        the_loop_is_renewed_when_idle(stack)
         the_loop_is_renewed_amid_work(stack)
         a_step_fails(stack)
         stack.ask("inventory")

@@ -9,6 +9,8 @@ from tests.replay.mutations import MODULES, MUTATIONS, UNNOTICED, Mutation, muta
 from tests.replay.stored import HISTORIES, case_of, load, replay
 
 MUTATIONS_MIN = 15
+LONG = "renewed-amid-work"
+"""Ten thousand events; it is replayed unchanged beside this, too."""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=str)
@@ -32,7 +34,7 @@ async def test_replay_does_not_see_what_a_command_carries(change: Mutation) -> N
 @pytest.mark.parametrize("kind", MODULES)
 async def test_what_is_compiled_without_a_change_replays(kind: str) -> None:
     """Else it would be the compiling that replay notices."""
-    cases = {mutation.case for mutation in MUTATIONS if mutation.kind == kind}
+    cases = {mutation.case for mutation in MUTATIONS if mutation.kind == kind} - {LONG}
     with mutated(kind) as workflow:
         for path in HISTORIES:
             if case_of(path)[0] == kind and case_of(path)[1] in cases:

@@ -118,9 +118,9 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        *("PrebuildsOrchestrator", "went-on", "a new run begins with a pass at once"),
+        *("PrebuildsOrchestrator", "went-on", "a new run forgets that a pass is due"),
         "carried.next_pass_at or workflow.now()",
-        "workflow.now()",
+        "workflow.now() + timedelta(minutes=1)",
     ),
     # --- One preset ---
     Mutation(

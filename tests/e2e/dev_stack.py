@@ -159,7 +159,7 @@ class DevStack:
         until(whole, f"{organization}'s pool to be whole", timeout_s, self.log)
 
     def workspaces(self, organization: str) -> list[dict[str, Any]]:
-        return [w for w in self.ask("workspaces", "list")["workspaces"] if w["organization"] == organization]
+        return [w for w in self.ask("workspaces", "list", "--all")["workspaces"] if w["organization"] == organization]
 
     def identity(self) -> Identity:
         async def read() -> Identity:

@@ -51,7 +51,7 @@ def harms_nobody(stack: DevStack, folder: Path, running: Callable[[], dict[str, 
     theirs = {workspace_id: running()[workspace_id] for workspace_id in alices}
 
     restore(stack, dump)
-    until(lambda: not stack.cli("doctor", "--json").json["ok"], "the restore to be noticed")
+    until(lambda: not stack.cli("doctor", "--json").json["ok"], "the restore to be noticed", 90)
     checks = {c["name"]: c for c in stack.cli("doctor", "--json").json["checks"]}
     assert "prebuilds restored" in checks["history"]["remedy"]
     claim = ("claim", "--preset", f"{ORGANIZATION}/python/small", "--owner", "bob", "--name", "b")

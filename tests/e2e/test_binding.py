@@ -127,7 +127,7 @@ async def test_what_meets_another_deployments_namespace_refuses_by_name(
         async with claims_worker(await connect(stack.facts["temporal_address"]), other_url, settings=Settings()):
             pass
 
-    claim = ("claim", "--owner", "alice", "--name", "dev", "--preset", "a/b/c", "--json")
+    claim = ("claim", "--owner", "nobody-here", "--name", "dev", "--preset", "a/b/c", "--json")
     assert f"not to deployment {theirs}" in refused(stack.cli(*claim, PREBUILDS_DEPLOYMENT=str(theirs)))
     assert f"names deployment {theirs}" in refused(
         stack.cli("jobs", "list", "--json", PREBUILDS_DEPLOYMENT=str(theirs))

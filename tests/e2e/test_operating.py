@@ -279,7 +279,7 @@ MISTAKES = [
     (("explain", "preset", "mistakes/python/small", "--at", "0001-01-01T00:00:00+14:00"), 1, "InvalidInput", "at"),
     (("explain", "claim", ""), 1, "InvalidInput", "claim_id"),
     (("explain", "claim", "\udcff"), 1, "InvalidInput", "claim_id"),
-    (("explain",), 2, None, None),
+    (("explain", "nothing"), 2, None, None),
     (("start", "--interval", "0"), 1, "InvalidInput", "interval"),
     (("start", "--interval", "2d"), 1, "InvalidInput", "interval"),
     (("start", "--interval", "soon"), 1, "InvalidInput", "interval"),

@@ -29,7 +29,7 @@ CLAIM_BUILD_STARTS = timedelta(seconds=1)
 
 
 def creations(stack: DevStack, organization: str) -> list[dict[str, Any]]:
-    jobs = stack.ask("jobs", "list", "--template", f"{organization}/python")["jobs"]
+    jobs = stack.ask("jobs", "list", "--template", f"{organization}/python", "--all")["jobs"]
     return [job for job in jobs if job["transition"] == "start" and job["stage"] == "create"]
 
 

@@ -42,8 +42,8 @@ MUTATIONS = [
     # --- The loop ---
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "the snapshot becomes a local activity"),
-        "workflow.execute_activity_method(ReconcileActivities.find_work, self._seen, **READ_STATE)",
-        "workflow.execute_local_activity_method(ReconcileActivities.find_work, self._seen, **NOTE)",
+        "workflow.execute_activity_method(ReconcileActivities.find_work, args=known, **READ_STATE)",
+        "workflow.execute_local_activity_method(ReconcileActivities.find_work, args=known, **NOTE)",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "a pass is not ended"),
@@ -285,8 +285,9 @@ MUTATIONS = [
     ),
     Mutation(
         *("OperatorRequest", "answered", "a local activity in place of a normal one"),
-        "workflow.execute_activity_method(OperatorActivities.operate,",
-        "workflow.execute_local_activity_method(OperatorActivities.operate,",
+        "workflow.execute_activity_method(OperatorActivities.operate, args=[raw, run], **OPERATE)",
+        "workflow.execute_local_activity_method(\n"
+        "                OperatorActivities.operate, args=[raw, run], start_to_close_timeout=timedelta(seconds=40))",
     ),
     Mutation(
         *("ReconcileInventory", "looks", "the places are listed twice"),

@@ -107,7 +107,9 @@ async def test_a_claim_that_no_worker_answers_is_there_to_be_come_back_for(
     claims = FakeClaims({"claim": [WON], "claim_all": [ClaimsResult(claim_id="many", claims=[WON])]})
     with monkeypatch.context() as soon:
         soon.setattr(claiming, "ANSWER_TIMEOUT_S", 0.2)
-        with pytest.raises(StackUnreachable, match=r"claim one .*worker\.py --role claims.*the same id") as unanswered:
+        with pytest.raises(
+            StackUnreachable, match=r"claim one .*prebuilds worker --role claims.*the same id"
+        ) as unanswered:
             await client.claim(**TERMS, claim_id="one")
         assert unanswered.value.details == {"claim_id": "one"}
         with pytest.raises(StackUnreachable, match="claim many"):

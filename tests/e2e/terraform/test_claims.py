@@ -184,7 +184,7 @@ def wait_ready(stack: DevStack) -> None:
 
 def check_lint(stack: DevStack) -> None:
     """Which template's claim replaces something is known before anybody claims, and asking changes nothing."""
-    pools = {w["template"]: w for w in stack.ask("workspaces", "list", "--prebuilt")["workspaces"]}
+    pools = {w["template"]: w for w in stack.ask("workspaces", "list", "--prebuilt", "--all")["workspaces"]}
     before = stack.ask("workspaces", "show", pools["desk"]["id"])
     for template in ("shelf", "plain"):
         said = stack.cli("presets", "lint", f"terra/{template}/one", "--json")

@@ -82,7 +82,7 @@ def tell(podman: Podman, folder: Path, number: int) -> dict[str, int]:
         claims = [one.ask("claim", "--preset", f"{ORGANIZATION}/python/small", "--owner", "alice", "--name", "lost")]
         until(lambda: claims[0]["workspace_id"] in podman("volume", "ls", "--format", "{{.Name}}"), "its volume")
         before = one.facts["deployment_id"]
-        one.kill()
+        one.stop()  # its containers run on
         shutil.rmtree(folder / "one")
         one = begin(folder / "one", podman)
         assert one.facts["deployment_id"] != before

@@ -79,6 +79,7 @@ class Deployment:
     def __init__(self, stack: Stack, engine: AsyncEngine, client: PrebuildsClient, link: Link) -> None:
         self.stack, self.engine, self.client, self.link = stack, engine, client, link
         self.processes: dict[str, asyncio.subprocess.Process] = {}
+        self.drains: list[asyncio.Task[None]] = []
 
     async def round(self, number: int, fault: str, rng: random.Random) -> Seen:
         """All forms at once, in one freeze."""
@@ -168,15 +169,13 @@ class Deployment:
                     seen.told[claim_id] = "no"  # whatever the service says later, this is what Temporal has told
 
     async def _read_service(self, seen: Seen) -> None:
-        told_on = self.processes["service"].stderr
-        assert told_on is not None
+        stdout = self.processes["service"].stdout
+        assert stdout is not None
         async with asyncio.timeout(ANSWERED_S):
             answers = 0
             while answers < CLAIMS["embedded"]:
-                if not (line := await told_on.readline()):
+                if not (line := await stdout.readline()):
                     raise AssertionError(f"the service has ended with {await self.processes['service'].wait()}")
-                if not line.startswith(b'{"claim_id"'):  # a log's line
-                    continue
                 answers, answer = answers + 1, json.loads(line)
                 claim_id, told = answer["claim_id"], answer["told"]
                 if seen.told[claim_id] == "no" and "-" in told:
@@ -243,17 +242,20 @@ async def start(running: Deployment, name: str, *words: str, url: str) -> None:
     env |= {"PREBUILDS_DATABASE_URL": url, "TEMPORAL_ADDRESS": running.stack.temporal_address}
     env |= {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *words, env=env, stdin=pipe, stdout=asyncio.subprocess.DEVNULL, stderr=pipe
+        sys.executable, *words, env=env, stdin=pipe, stdout=pipe, stderr=pipe
     )
     running.processes[name] = process
-    told = process.stderr
-    assert told is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    serving, other = (process.stdout, process.stderr) if name == "service" else (process.stderr, process.stdout)
+    drained = [asyncio.create_task(drain(other))]
     async with asyncio.timeout(90):
-        while line := await told.readline():
+        while line := await serving.readline():
             if b"ready" in line or b"Serving claims" in line:
                 break
     if name != "service":
-        asyncio.create_task(drain(told)).add_done_callback(lambda _: None)
+        drained.append(asyncio.create_task(drain(serving)))
+    running.drains.extend(drained)
 
 
 async def drain(stream: asyncio.StreamReader) -> None:

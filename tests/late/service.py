@@ -1,5 +1,5 @@
 """A service that claims in its own process: `service.py DATABASE_URL`. Each line that it reads is a claim to make, as
-JSON with a claim id and a request; it prints one line to stderr for each answer."""
+JSON with a claim id and a request; it prints one line for each answer. Logs go to stderr."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from prebuilds.payloads import ClaimRequest
 from prebuilds.temporal.connecting import connect
 
 
-def tell(line: str) -> None:
-    """Not to stdout, which the SDK logs to from threads of its own."""
-    print(line, file=sys.stderr, flush=True)
-
-
 async def main(database_url: str) -> None:
     async with claims_worker(await connect(), database_url) as prebuilds, asyncio.TaskGroup() as claims:
 
@@ -26,9 +21,9 @@ async def main(database_url: str) -> None:
                 told = str((await prebuilds.claim_request(request, claim_id)).workspace_id)
             except PrebuildsError as error:
                 told = error.type
-            tell(json.dumps({"claim_id": claim_id, "told": told}))
+            print(json.dumps({"claim_id": claim_id, "told": told}), flush=True)
 
-        tell("ready")
+        print("ready", flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
             asked = json.loads(line)
             claims.create_task(claim(asked["claim_id"], ClaimRequest.model_validate(asked["request"])))

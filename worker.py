@@ -47,7 +47,8 @@ from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
 from prebuilds.background.witness import HostWitness
 from prebuilds.embedded import claims_worker_on
-from prebuilds.operations import Operations
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
 from prebuilds.provisioners.kit.host import host_id
 from prebuilds.provisioners.process.ids import tell_isolation
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
@@ -155,7 +156,7 @@ def _control_worker(
 ) -> Worker:
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine, dispatcher)
-    operator = OperatorActivities(Operations(engine, client, dispatcher, settings))
+    operator = OperatorActivities(Operations(Context(engine, client, dispatcher, settings)))
     return worker_on(
         client,
         CONTROL_QUEUE,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from temporalio import activity
 
 from activities.heartbeat import heartbeating
 from prebuilds.api import PrebuildsError
-from prebuilds.operations import Operations
+from prebuilds.operations.facade import Operations
+from prebuilds.operations.requests import carry_out
 from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
 from prebuilds.store.requests import AnsweredBefore, RequestFence, end_request, fenced, record_answer, recorded_answer
 
@@ -26,15 +26,15 @@ class OperatorActivities:
         request = parse_input(OperatorRequest, raw, "request")
         async with heartbeating():
             if request.action in READS:
-                return await self._operations.request(request)
+                return await carry_out(self._operations, request)
             return await self._carry_out(request, run)
 
     async def _carry_out(self, request: OperatorRequest, run: RequestRun) -> Any:
-        engine = self._operations.engine
-        operations = replace(self._operations, engine=fenced(engine, RequestFence(run.id, run.expires_at)))
+        engine = self._operations.context.engine
+        operations = self._operations.on(fenced(engine, RequestFence(run.id, run.expires_at)))
         answer: Any
         try:
-            answer = await operations.request(request, asked_at=run.began_at)
+            answer = await carry_out(operations, request, asked_at=run.began_at)
         except AnsweredBefore:
             answer = await recorded_answer(engine, run.id)
         except PrebuildsError as error:
@@ -57,7 +57,7 @@ class OperatorActivities:
             PrebuildsError: As an attempt was refused; `RequestCanceled`: nothing was done; `StoreUnavailable`: an
                 attempt has done something, and died before its answer.
         """
-        answer = await end_request(self._operations.engine, run.id)
+        answer = await end_request(self._operations.context.engine, run.id)
         if isinstance(answer, PrebuildsError):
             raise answer
         return answer

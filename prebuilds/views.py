@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -10,6 +11,17 @@ from pydantic import Field
 from prebuilds.api import InvalidInput
 from prebuilds.payloads import Payload, Replacement
 from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A part of a list."""
+
+    rows: list[T] = field(default_factory=list)
+    next: str | None = None
+    """The cursor of the part after it, to be given as `after`; None at the end."""
 
 
 class WorkspaceRow(Payload):
@@ -65,6 +77,28 @@ class LogLine(Payload):
     build_id: UUID
     at: Timestamp
     line: str
+
+
+class LoggedBuild(Payload):
+    """A build whose log can be read."""
+
+    id: UUID
+    transition: Transition
+    stage: Stage
+    status: BuildStatus
+    error: str | None
+    created_at: Timestamp
+    completed_at: Timestamp | None
+    released_at: Timestamp | None
+    """When its workspace was gone; None while it is there."""
+    logged: bool
+    """Whether any of its lines is recorded, or its error is."""
+
+    def last_lines(self) -> list[LogLine]:
+        """What its end adds to the log: its error, if it had one."""
+        if self.completed_at is None or not self.error:
+            return []
+        return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]
 
 
 class WorkspaceDetails(WorkspaceRow):
@@ -177,6 +211,15 @@ class LoopStatus(Payload):
     paused_by: str | None = None
     note: str | None = None
     """What the operator should know: Temporal does not answer, a signal was not understood."""
+
+
+class LoopChange(LoopStatus):
+    """What became of a request to start, stop, pause or resume the loop: the loop afterwards."""
+
+    changed: bool
+    """False: it was so already. Of a stop, true once the loop has the signal."""
+    interval_applied: bool = False
+    """Whether the loop runs by an interval that was given with the request."""
 
 
 class LastError(Payload):
@@ -359,6 +402,36 @@ class InventoryReport(Payload):
     """Findings beyond what one report holds."""
 
 
+class Migrated(Payload):
+    """The schema's version before and after a migration."""
+
+    schema_before: str | None
+    """None: the database was empty."""
+    schema_now: str = Field(serialization_alias="schema")  # pydantic has a `schema` of its own
+
+
+class Binding(Payload):
+    """A database and a Temporal namespace, as they are bound to each other now."""
+
+    deployment_id: UUID
+    namespace: str
+    fit: Literal["bound", "database_alone", "unknown"]
+    """`database_alone`: these credentials cannot mark the namespace, so that others are not refused in it. `unknown`:
+    nothing was bound, since these credentials may not describe the namespace."""
+    changed: bool
+    replaced: list[str]
+    """What either of them belonged to before, in words."""
+
+
+class Initialized(Migrated):
+    """What `prebuilds init` did."""
+
+    search_attributes: str
+    """`registered`, or why not."""
+    binding: Binding | None
+    """None: Temporal cannot be reached, so that this and the search attributes are still to be done."""
+
+
 class DoubtfulPrebuild(Payload):
     """A prebuild that a restored database takes for idle, and that somebody may have claimed since the backup."""
 
@@ -406,7 +479,9 @@ class PresetExplanation(Payload):
     """Why creation is withheld now; of another time than now it is not known."""
     held_until: Timestamp | None
     events: list[EventRow]
-    """Oldest first."""
+    """The newest up to `at`, oldest first."""
+    next: str | None = None
+    """To be given as `after` for the events before these; None: there are none."""
 
 
 class ClaimExplanation(Payload):

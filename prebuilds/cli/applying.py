@@ -34,7 +34,7 @@ def apply(
     async def go() -> None:
         parsed = _read_all(file)
         async with operations() as system:
-            done = await system.apply(parsed, actor(), dry_run=dry_run)
+            done = await system.templates.apply(actor(), parsed, dry_run=dry_run)
         document(done, human="\n".join(_in_words(done, dry_run=dry_run)))
 
     run_command(go())

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.cli.connections import prebuilds_client, whole_stack
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress
 
@@ -26,16 +25,10 @@ def claim(
     pairs: Annotated[int, typer.Option(min=1, max=10_000, help="How many claims, each beside a no-op workflow")] = 100,
 ) -> None:
     """Claims one after the other: through the claims workers, and through one embedded in this process."""
-    from prebuilds.bench.in_use import measure_claims
-    from prebuilds.settings import database_url, load_settings, temporal_address
-
-    async def go() -> list[Report]:
-        settings = load_settings()
-        async with whole_stack() as engine:
-            return await measure_claims(engine, database_url(settings), temporal_address(settings), pairs)
+    from prebuilds.bench.deployment import bench_claims
 
     with progress("claiming"):
-        _told(run_command(go()))
+        _told(run_command(bench_claims(pairs)))
 
 
 @app.command()
@@ -44,15 +37,10 @@ def burst(
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
 ) -> None:
     """Many claims at once on a pool of just as many, beside as many no-op workflows."""
-    from prebuilds.bench.in_use import measure_bursts
-    from prebuilds.settings import load_settings, temporal_address
-
-    async def go() -> list[Report]:
-        async with whole_stack() as engine:
-            return await measure_bursts(engine, temporal_address(load_settings()), number, rounds)
+    from prebuilds.bench.deployment import bench_bursts
 
     with progress("claiming"):
-        _told(run_command(go()))
+        _told(run_command(bench_bursts(number, rounds)))
 
 
 @app.command()
@@ -60,14 +48,10 @@ def reconcile(
     passes: Annotated[int, typer.Option(min=1, max=1000, help="How many passes")] = 7,
 ) -> None:
     """Passes over this deployment as it is, beside the bare statement that counts its pools."""
-    from prebuilds.bench.passes import idle_passes
-
-    async def go() -> list[Report]:
-        async with whole_stack() as engine:
-            return [await idle_passes(await prebuilds_client(), engine, passes, "this deployment")]
+    from prebuilds.bench.deployment import bench_passes
 
     with progress("reconciling"):
-        _told(run_command(go()))
+        _told(run_command(bench_passes(passes)))
 
 
 def _told(reports: Sequence[Report]) -> None:

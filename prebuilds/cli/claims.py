@@ -110,14 +110,11 @@ def release(
     """Delete a workspace."""
 
     async def go() -> None:
-        from prebuilds.client import PrebuildsClient
-
         async with operations() as system:
-            done = await system.release(workspace, actor())
+            done = await system.workspaces.release(actor(), workspace)
             if wait:
                 with progress("waiting for the deletion"):
-                    await system.dispatcher.drain()
-                    await PrebuildsClient(system.client).wait_until_ready(done.build_id)
+                    await system.workspaces.wait(done.build_id)
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
     run_command(go())

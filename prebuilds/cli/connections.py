@@ -1,94 +1,28 @@
-"""What a command works with: the database, Temporal, or both; opened when it needs them, closed after it."""
+"""What a command works with, opened when it needs it and closed after it. Little is imported before."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
-
     from prebuilds.client import PrebuildsClient
-    from prebuilds.operations import Operations
+    from prebuilds.operations.facade import Operations
+    from prebuilds.operations.logs import LogOperations
 
 
-@asynccontextmanager
-async def database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngine]:
-    """An engine on a database that answers and has our schema.
+def operations() -> AbstractAsyncContextManager[Operations]:
+    """Every operation, on a database and a Temporal that belong together; see `open_operations`."""
+    from prebuilds.operations.opening import open_operations
 
-    Raises:
-        StackUnreachable: It does not; says where it looked and what to do.
-        WrongDeployment: It is of another deployment than PREBUILDS_DEPLOYMENT names.
-    """
-    from prebuilds.background.deployment import check_database
-    from prebuilds.settings import database_url, load_settings
-    from prebuilds.store.engine import check_reachable, create_engine
-    from prebuilds.store.migrate import check_schema
-
-    settings = load_settings()
-    url = database_url(settings)
-    await check_reachable(url)
-    engine = create_engine(url, application="prebuilds-cli", pool_size=4)
-    try:
-        if not any_schema:
-            await check_schema(engine)
-            if settings.deployment is not None:
-                await check_database(engine, url, settings.deployment)
-        yield engine
-    finally:
-        await engine.dispose()
+    return open_operations()
 
 
-@asynccontextmanager
-async def operations() -> AsyncIterator[Operations]:
-    """Every operation, on a database and a Temporal that belong together.
+def build_logs() -> AbstractAsyncContextManager[LogOperations]:
+    """Builds' logs, on the database alone; see `open_logs`."""
+    from prebuilds.operations.opening import open_logs
 
-    Temporal is connected to at once if it answers, so that nothing is written beside the wrong one; where it is away,
-    operations that need only the database work, and the others check before they first use it.
-
-    Raises:
-        StackUnreachable: The database does not answer, or is not bound to the namespace yet.
-        WrongDeployment: The database and the namespace do not belong together.
-    """
-    from prebuilds.background.deployment import check_deployment
-    from prebuilds.background.dispatch import Dispatcher
-    from prebuilds.cli.first_use import CheckedAtFirstUse
-    from prebuilds.operations import Operations
-    from prebuilds.settings import database_url, load_settings, temporal_address
-    from prebuilds.temporal.connecting import connect
-
-    settings = load_settings()
-    async with database() as engine:
-        checked = CheckedAtFirstUse()
-        client = await connect(temporal_address(settings), lazy=True, interceptors=[checked])
-        checked.check = partial(check_deployment, engine, client, database_url(settings), settings.deployment)
-        await checked.try_at_once()
-        dispatcher = Dispatcher(engine, client)
-        try:
-            yield Operations(engine, client, dispatcher, settings)
-        finally:
-            await dispatcher.drain()
-
-
-@asynccontextmanager
-async def whole_stack() -> AsyncIterator[AsyncEngine]:
-    """An engine on the database, when it belongs together with a Temporal that answers.
-
-    Raises:
-        StackUnreachable: One of them does not answer, or they are not bound to each other yet.
-        WrongDeployment: They do not belong together.
-    """
-    from prebuilds.background.deployment import check_deployment
-    from prebuilds.settings import database_url, load_settings, temporal_address
-    from prebuilds.temporal.connecting import connect
-
-    settings = load_settings()
-    async with database() as engine:
-        client = await connect(temporal_address(settings))
-        await check_deployment(engine, client, database_url(settings), settings.deployment)
-        yield engine
+    return open_logs()
 
 
 async def prebuilds_client() -> PrebuildsClient:

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prebuilds.stack import Stack, WorkerProcess
-    from prebuilds.store.control import Control
 
 READY_TIMEOUT_S = 60.0
-READY_POLL_S = 0.1
 BACK_TIMEOUT_S = 30.0
 """For a pool's workspaces after a restart; one that answers later is found dead by the probes, unless it is claimed."""
 NOT_READY = f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
@@ -80,7 +78,7 @@ async def _dev() -> None:
             _say(f"metrics    {url}   ({role})")
         broken = asyncio.ensure_future(stack.until_broken())
         broken.add_done_callback(lambda _: stop.set())
-        if await _until_first(_everything_answers(stack.temporal_address, stack.database_url), stop):
+        if await _until_first(_everything_answers(stack), stop):
             _say_ready(stack)
         await stop.wait()
         failure = broken.exception() if broken.done() else None
@@ -123,45 +121,15 @@ async def _bring_back(state_dir: Path, deployment_id: UUID) -> None:
         _say("some do not answer yet; going on without them")
 
 
-async def _everything_answers(address: str, database_url: str) -> None:
-    """Return once every queue has a worker and the loop has run its first pass; says when that takes long."""
-    from temporalio.service import RPCError
-
-    from prebuilds.store.builds import provisioning_queue
-    from prebuilds.store.control import read_control
-    from prebuilds.store.engine import create_engine, is_lost
-    from prebuilds.temporal.connecting import connect, is_failed_connect
-    from prebuilds.temporal.queues import queues_without_pollers
-    from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
-
-    client = await connect(address, lazy=True)
-    provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
-    engine = create_engine(database_url, pool_size=1)
-
-    async def all_answer() -> bool:
-        try:
-            return (
-                not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
-                and not await queues_without_pollers(client, provisioner_queues)
-                and _is_settled(await read_control(engine))
-            )
-        except Exception as error:
-            if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
-                return False  # a server that has died is started again
-            raise
+async def _everything_answers(stack: Stack) -> None:
+    """Return once the whole stack answers; says when that takes long."""
+    from prebuilds.stack.answering import until_everything_answers
 
     late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
     try:
-        while not await all_answer():  # noqa: ASYNC110 - other processes get ready
-            await asyncio.sleep(READY_POLL_S)
+        await until_everything_answers(stack.temporal_address, stack.database_url)
     finally:
         late.cancel()
-        await engine.dispose()
-
-
-def _is_settled(wanted: Control) -> bool:
-    """Whether the loop runs, or is to stay stopped as its operator left it."""
-    return wanted.last_pass_at is not None or wanted.loop == "stopped"
 
 
 async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Event) -> bool:

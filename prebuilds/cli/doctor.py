@@ -11,10 +11,10 @@ from prebuilds.cli.output import document, progress, say, say_line, table
 def doctor() -> None:
     """Check everything that Prebuilds stands on, and say what to do where something is wrong (exit code 1)."""
     from prebuilds.cli import output
-    from prebuilds.doctor import examine
+    from prebuilds.operations.doctor import DoctorOperations
 
     with progress("checking"):
-        report = run_command(examine())
+        report = run_command(DoctorOperations().examine())
     document(report)
     if not output.AS_JSON:
         table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prebuilds.api import InvalidInput
+from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
+from prebuilds.cli.lists import PART, After, All, Limit, print_list, tell_of_more
 from prebuilds.cli.output import document, one_line
 from prebuilds.cli.system import clock, held_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation
+    from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, WaitingClaim
 
 app = typer.Typer(help="The recorded decisions behind an outcome, in order.", no_args_is_help=True)
 
@@ -25,14 +28,23 @@ app = typer.Typer(help="The recorded decisions behind an outcome, in order.", no
 def explain_preset(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")],
     at: Annotated[str | None, typer.Option(help="Up to then, such as 2026-03-02T09:14:00Z")] = None,
+    limit: Annotated[int, typer.Option(help="How many events at most, the newest ones")] = 100,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on with the events before those")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every event, however many")] = False,
 ) -> None:
-    """Why a pool is as large as it is, or was at a time."""
+    """Why a pool is as large as it is, or was at a time. Its newest events are told, oldest first."""
 
     async def go() -> None:
         moment = None if at is None else _moment(at)
         async with operations() as system:
-            found = await system.explain_preset(preset, moment)
+            read = partial(system.explain.preset, preset, moment)
+            found = await read(limit=PART if all_ else limit, after=after)
+            while all_ and found.next is not None:
+                older = await read(limit=PART, after=found.next)
+                found = found.model_copy(update={"events": [*older.events, *found.events], "next": older.next})
         document(found, human=_preset_told(found))
+        if not output.AS_JSON:
+            tell_of_more(found.next)
 
     run_command(go())
 
@@ -42,9 +54,8 @@ def explain_claim(claim_id: Annotated[str, typer.Argument(metavar="ID", help="Th
     """What became of a claim, and why."""
 
     async def go() -> None:
-        _check_claim_id(claim_id)
         async with operations() as system:
-            found = await system.explain_claim(claim_id)
+            found = await system.explain.claim(claim_id)
         document(found, human=_claim_told(found))
 
     run_command(go())
@@ -55,31 +66,33 @@ def explain_waiting(
     preset: Annotated[
         str | None, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")
     ] = None,
+    limit: Limit = 100,
+    after: After = None,
+    all_: All = False,
 ) -> None:
     """Which claims wait for a prebuild, in the order in which they are served."""
 
     async def go() -> None:
         async with operations() as system:
-            found = await system.list_waiting(preset)
-        lines = [
-            f"{w.preset} {w.position}. {w.owner}/{w.name}, claim {one_line(w.claim_id)}, "
-            f"since {clock(w.queued_at, None)} until {clock(w.deadline, w.queued_at)}"
-            for w in found
-        ]
-        document({"waiting": found}, human="\n".join(lines) or "no claim waits")
+            await print_list(
+                *("waiting", lambda n, at: system.explain.waiting(preset, limit=n, after=at), WAITING, _waiting_row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no claim waits",
+                drop=WAITING_DROP,
+            )
 
     run_command(go())
 
 
-def _check_claim_id(text: str) -> None:
-    from pydantic import TypeAdapter, ValidationError
+WAITING = ("CLAIM", "PRESET", "POSITION", "OWNER/NAME", "SINCE", "UNTIL")
+WAITING_DROP = ("SINCE", "PRESET")
 
-    from prebuilds.payloads import ClaimId
 
-    try:
-        TypeAdapter(ClaimId).validate_python(text)
-    except ValidationError as error:
-        raise InvalidInput.field("claim_id", "must be 1 to 200 bytes of text") from error
+def _waiting_row(w: WaitingClaim) -> tuple[object, ...]:
+    since, until = clock(w.queued_at, None), clock(w.deadline, w.queued_at)
+    return (one_line(w.claim_id), w.preset, w.position, f"{w.owner}/{w.name}", since, until)
 
 
 def _moment(text: str) -> datetime:

@@ -10,14 +10,10 @@ from prebuilds.cli import output
 from prebuilds.cli.connections import prebuilds_client
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say_line, table
+from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
-    from temporalio.client import Client
-
     from prebuilds.views import InventoryReport
-
-RUNS_MAX = 3
-"""One that only looks may be running when one that acts is asked for; so may the next."""
 
 
 def inventory(
@@ -28,36 +24,16 @@ def inventory(
     """Compare what provisioners say exists with what is recorded: orphans, and workspaces that have vanished."""
 
     async def go() -> None:
-        client = await prebuilds_client()
+        from prebuilds.operations.inventory import InventoryOperations
+
+        found = InventoryOperations((await prebuilds_client()).temporal)
         with progress("asking every host"):
-            report = await _report(client.temporal, fix)
+            report = await (found.fix(actor()) if fix else found.compare())
         document(report)
         if not output.AS_JSON:
             _show(report)
 
     run_command(go())
-
-
-async def _report(client: Client, fix: bool) -> InventoryReport:
-    from temporalio.client import WorkflowFailureError
-    from temporalio.service import RPCError
-
-    from prebuilds.api import StackUnreachable
-    from prebuilds.background.relay import start_inventory
-    from prebuilds.temporal.connecting import error_of
-    from prebuilds.views import InventoryReport
-
-    for _ in range(RUNS_MAX):
-        try:
-            run = await start_inventory(client, fix=fix)
-            report = InventoryReport.model_validate(await run.result())
-        except WorkflowFailureError as failure:
-            raise error_of(failure.cause) from failure
-        except RPCError as error:
-            raise StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}") from error
-        if report.fix or not fix:
-            return report
-    raise StackUnreachable("others keep looking without acting; try again in a moment")
 
 
 def _show(report: InventoryReport) -> None:

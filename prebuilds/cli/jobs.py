@@ -8,7 +8,7 @@ import typer
 
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document, one_line, progress
 from prebuilds.cli.system import actor
 
@@ -43,8 +43,14 @@ def list_(
     async def go() -> None:
         wanted = _filter(initiator, status, template)
         async with operations() as system:
-            page = await read_list(lambda n, at: system.list_jobs(wanted, limit=n, after=at), limit, after, all_)
-        print_list("jobs", page, COLUMNS, _row, empty="no jobs", drop=DROP)
+            await print_list(
+                *("jobs", lambda n, at: system.jobs.list(wanted, limit=n, after=at), COLUMNS, _row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no jobs",
+                drop=DROP,
+            )
 
     run_command(go())
 
@@ -70,8 +76,8 @@ def cancel(
             raise typer.BadParameter("give at least one of --initiator, --status and --template")
         async with operations() as system:
             with progress("canceling") as tell:
-                done = await system.cancel_jobs(
-                    wanted, actor(), dry_run=dry_run, on_progress=lambda n: tell(f"canceled {n}")
+                done = await system.jobs.cancel(
+                    actor(), wanted, dry_run=dry_run, on_progress=lambda n: tell(f"canceled {n}")
                 )
         would = "would be canceled" if dry_run else "canceled"
         document(done, human=f"{done.canceled} {would}, {done.skipped} skipped")

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli import output
-from prebuilds.cli.connections import database
+from prebuilds.cli.connections import build_logs
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, say, say_line
 from prebuilds.cli.system import clock
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from prebuilds.views import LoggedBuild, LogLine
 
-    from prebuilds.store.build_logs import LoggedBuild
-    from prebuilds.views import LogLine
-
-POLL_S = 0.5
 INDENT = "    "
 
 
@@ -38,17 +32,15 @@ def logs(
     """
 
     async def go() -> None:
-        from prebuilds.store.build_logs import find_logged_builds, latest_told
-
         told: list[LogLine] = []
-        async with database() as engine:
-            builds = await find_logged_builds(engine, of)
+        async with build_logs() as system:
+            builds = await system.builds(of) if all_ else [await system.latest(of)]
             released_at = builds[-1].released_at
-            for build in builds if all_ else [latest_told(builds)]:
+            for build in builds:
                 headed = all_ or released_at is not None
                 if headed and not output.AS_JSON:
                     _print_heading(build)
-                async for line in _lines(engine, build, follow):
+                async for line in system.lines(build, follow=follow):
                     if not output.AS_JSON:
                         _print(line, build.created_at if headed else datetime.now(UTC))
                     told.append(line)
@@ -57,23 +49,6 @@ def logs(
             _print_end(bool(told), released_at)
 
     run_command(go())
-
-
-async def _lines(engine: AsyncEngine, build: LoggedBuild, follow: bool) -> AsyncIterator[LogLine]:
-    """A build's lines in order; followed, they end with the build."""
-    from prebuilds.store.build_logs import Position, read_log, read_logged_build
-
-    position = Position()
-    while True:
-        now = await read_logged_build(engine, build.id)  # before its lines: ended by then, it tells no more
-        lines, position = await read_log(engine, build.id, position)
-        for line in lines:
-            yield line
-        if now.status.ended or not follow:
-            break
-        await asyncio.sleep(POLL_S)
-    for line in now.last_lines():
-        yield line
 
 
 def _print_heading(build: LoggedBuild) -> None:
@@ -89,10 +64,10 @@ def _print(line: LogLine, near: datetime) -> None:
 
 def _print_end(told: bool, released_at: datetime | None) -> None:
     """What the lines do not say: that there are none, and whether the workspace is there."""
-    from prebuilds.store.build_logs import LOG_LIFE
+    from prebuilds.operations.logs import LOG_DAYS
 
     if released_at is not None:
         say_line(f"its workspace is gone, since {clock(released_at, None)}")
     if not told:
-        kept = f"; lines are kept for {LOG_LIFE.days} days after a build's end" if released_at is not None else ""
+        kept = f"; lines are kept for {LOG_DAYS} days after a build's end" if released_at is not None else ""
         say_line(f"nothing is logged{kept}")

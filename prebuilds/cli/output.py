@@ -118,11 +118,20 @@ def jsonable(value: Any) -> Any:
     return to_jsonable_python(value, timedelta_mode="float")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, drop: Sequence[str] = ()) -> None:
+def table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    empty: str,
+    drop: Sequence[str] = (),
+    header: bool = True,
+) -> None:
     """Print rows under their columns; *empty* when there are none. With `-o name`, each row's first value alone.
 
     Args:
         drop: Columns that a narrow terminal does without, the first one first.
+        header: False for a further part of a table. A terminal gets its columns' names all the same, since each part
+            has widths of its own.
     """
     if not rows:
         if FORMAT != "name":
@@ -134,8 +143,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str, 
         return
     narrow = sys.stdout.isatty() and FORMAT != "wide"
     lines, left_out = lay_out(columns, texts, shutil.get_terminal_size().columns if narrow else None, drop)
-    _print("\n".join(lines))
-    if left_out:
+    _print("\n".join(lines if header or narrow else lines[1:]))
+    if left_out and header:
         note(f"left out for the terminal's width: {', '.join(left_out)}; -o wide shows all")
 
 

@@ -10,7 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document, say
 from prebuilds.cli.system import actor
 
@@ -30,7 +30,7 @@ def add(organization: Organization, user: Users) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.add_members(organization, user, actor())
+            done = await system.people.add_members(actor(), organization, user)
         added = ", ".join(done.added)
         document(
             done, human=f"{added}: added to {organization}" if added else "nothing to do: they are members already"
@@ -45,7 +45,7 @@ def remove(organization: Organization, user: Users) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.remove_members(organization, user, actor())
+            done = await system.people.remove_members(actor(), organization, user)
         document(done)
         if not output.AS_JSON:
             _tell(done, f"removed from {organization}", "is no member")
@@ -59,10 +59,15 @@ def list_members(organization: Organization, limit: Limit = 100, after: After = 
 
     async def go() -> None:
         async with operations() as system:
-            read = partial(system.list_members, organization)
-            page = await read_list(lambda n, at: read(limit=n, after=at), limit, after, all_)
-        columns = ("USER", "DISABLED", "WORKSPACES")
-        print_list("members", page, columns, lambda m: (m.user, m.disabled, m.workspaces), empty="no members")
+            read = partial(system.people.list_members, organization)
+            await print_list(
+                *("members", lambda n, at: read(limit=n, after=at), ("USER", "DISABLED", "WORKSPACES")),
+                lambda m: (m.user, m.disabled, m.workspaces),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no members",
+            )
 
     run_command(go())
 
@@ -73,7 +78,7 @@ def disable(user: Users) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.disable_users(user, actor())
+            done = await system.people.disable_users(actor(), user)
         document(done)
         if not output.AS_JSON:
             _tell(done, "disabled", "is disabled already")
@@ -87,7 +92,7 @@ def enable(user: Users) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.enable_users(user, actor())
+            done = await system.people.enable_users(actor(), user)
         enabled = ", ".join(u.user for u in done.users if u.changed)
         document(done, human=f"{enabled}: enabled" if enabled else "nothing to do: they are enabled already")
 
@@ -105,13 +110,16 @@ def list_users(
 
     async def go() -> None:
         async with operations() as system:
-            read = partial(system.list_users, disabled=disabled)
-            page = await read_list(lambda n, at: read(limit=n, after=at), limit, after, all_)
-        print_list(
-            *("users", page, ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED")),
-            lambda u: (u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at),
-            empty="nobody",
-        )
+            read = partial(system.people.list_users, disabled=disabled)
+            columns = ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED")
+            await print_list(
+                *("users", lambda n, at: read(limit=n, after=at), columns),
+                lambda u: (u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="nobody",
+            )
 
     run_command(go())
 

@@ -9,7 +9,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document, progress, table
 from prebuilds.cli.system import actor
 
@@ -31,8 +31,14 @@ def list_(template: Template = None, limit: Limit = 100, after: After = None, al
 
     async def go() -> None:
         async with operations() as system:
-            page = await read_list(lambda n, at: system.list_presets(template, limit=n, after=at), limit, after, all_)
-        print_list("presets", page, COLUMNS, _row, empty="no presets; see `prebuilds apply`", drop=DROP)
+            await print_list(
+                *("presets", lambda n, at: system.presets.list(template, limit=n, after=at), COLUMNS, _row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no presets; see `prebuilds apply`",
+                drop=DROP,
+            )
 
     run_command(go())
 
@@ -64,7 +70,7 @@ def invalidate(
         if (preset is None) == (template is None):
             raise typer.BadParameter("give either a preset or --template")
         async with operations() as system:
-            done = await system.invalidate(actor(), preset=preset, template=template)
+            done = await system.presets.invalidate(actor(), preset=preset, template=template)
         document(done, human=f"presets invalidated: {done.presets}, prebuilds to be replaced: {done.prebuilds}")
 
     run_command(go())
@@ -76,7 +82,7 @@ def resume(preset: Annotated[str, typer.Argument(help="organization/template/pre
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.lift_holds(preset, actor())
+            done = await system.presets.lift_holds(actor(), preset)
         said = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
         document(done, human=f"{done.preset}: {said}")
 
@@ -89,10 +95,11 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
 
     async def go() -> None:
         from prebuilds.api import ClaimWouldReplace
+        from prebuilds.operations.lint import LintOperations
 
-        client = await prebuilds_client()
+        linting = LintOperations((await prebuilds_client()).temporal)
         with progress("planning a claim"):
-            report = await client.lint_preset(preset)
+            report = await linting.preset(preset)
         if not report.replacements:
             document(report, human=f"{report.preset}: a claim replaces nothing")
             return

@@ -25,7 +25,7 @@ def restored(
     async def go() -> None:
         async with operations() as system:
             with progress("asking every host"):
-                report = await system.restored(actor(), dry_run=dry_run)
+                report = await system.system.restored(actor(), dry_run=dry_run)
         document(report)
         if not output.AS_JSON:
             _show(report)

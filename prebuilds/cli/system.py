@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prebuilds.api import InvalidInput, StackUnreachable
-from prebuilds.cli.connections import database, operations
+from prebuilds.api import InvalidInput
+from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import ago, document, one_line, print_document, progress, say_line, table
+from prebuilds.vocabulary.actors import OPERATOR, Actor
 from prebuilds.vocabulary.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from prebuilds.background.deployment import Bound
-    from prebuilds.views import LoopStatus, PresetRow
+    from prebuilds.views import Binding, LoopStatus, Migrated, PresetRow
 
 
 def duration(text: str, field: str) -> timedelta:
@@ -39,12 +39,12 @@ def duration(text: str, field: str) -> timedelta:
     return value
 
 
-def actor() -> str:
+def actor() -> Actor:
     """Who is at the keyboard, for the record."""
     try:
-        return escape(getpass.getuser())  # what the environment says
+        return Actor(escape(getpass.getuser()))  # what the environment says
     except (KeyError, OSError):
-        return "operator"
+        return OPERATOR
 
 
 def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -> str:
@@ -72,51 +72,23 @@ def init(
     namespace to each other. Safe to repeat. The exit code is 3 when Temporal cannot be reached: run it again then."""
 
     async def go() -> None:
-        before, now = await _migrate()
-        if forget_state_key:
-            from prebuilds.store.claim_secrets import forget_request_key
+        from prebuilds.operations import system
 
-            async with database() as engine:
-                await forget_request_key(engine)
-        try:
-            attributes, bound = await _bind(adopt)
-        except StackUnreachable as error:
-            away = f"not done: {error}"
-            document(
-                {"schema_before": before, "schema": now, "search_attributes": away, "binding": None},
-                human=f"{_migrated(before, now)}\nsearch attributes and binding to Temporal: {away}",
-            )
-            raise typer.Exit(3) from error
-        said = {"schema_before": before, "schema": now, "search_attributes": attributes, "binding": bound}
-        lines = [_migrated(before, now), f"search attributes: {attributes}", *_bound_in_words(bound)]
-        document(said, human="\n".join(lines))
+        done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key)
+        if done.binding is None:
+            lines = [f"search attributes and binding to Temporal: {done.search_attributes}"]
+        else:
+            lines = [f"search attributes: {done.search_attributes}", *_bound_in_words(done.binding)]
+        document(done, human="\n".join([_migrated(done), *lines]))
+        if done.binding is None:
+            raise typer.Exit(3)
 
     run_command(go())
 
 
-async def _bind(adopt: bool) -> tuple[str, Bound]:
-    from temporalio.service import RPCError
-
-    from prebuilds.background.deployment import bind_deployment
-    from prebuilds.settings import database_url, load_settings, temporal_address
-    from prebuilds.temporal.connecting import connect, unanswered
-    from prebuilds.temporal.search_attributes import register
-
-    settings = load_settings()
-    async with database() as engine:
-        client = await connect(temporal_address(settings))
-        try:
-            bound = await bind_deployment(engine, client, database_url(settings), actor=actor(), adopt=adopt)
-        except RPCError as error:
-            raise unanswered(error) from error
-    return "registered" if await register(client) else "refused by the cluster; all works without them", bound
-
-
-def _bound_in_words(bound: Bound) -> list[str]:
-    from prebuilds.temporal.binding import Fit
-
+def _bound_in_words(bound: Binding) -> list[str]:
     lines = [f"deployment: {bound.deployment_id}"]
-    if bound.fit is Fit.UNKNOWN:
+    if bound.fit == "unknown":
         lines.append(
             f"warning: not bound to namespace {bound.namespace}, which these credentials may not describe; "
             "run `prebuilds init` with some that may, so that workers of other deployments are refused there"
@@ -124,7 +96,7 @@ def _bound_in_words(bound: Bound) -> list[str]:
         return lines
     lines.append(f"namespace: {bound.namespace}, {'bound now' if bound.changed else 'bound before'}")
     lines += [f"adopted: {before}" for before in bound.replaced]
-    if bound.fit is Fit.DATABASE_ALONE:
+    if bound.fit == "database_alone":
         lines.append(
             "warning: the namespace cannot be marked with these credentials; this database is refused elsewhere, "
             "but other deployments are not refused in this namespace"
@@ -136,23 +108,19 @@ def migrate() -> None:
     """Create or upgrade the schema. Safe to repeat, and to run from several places at once."""
 
     async def go() -> None:
-        before, now = await _migrate()
-        document({"schema_before": before, "schema": now}, human=_migrated(before, now))
+        from prebuilds.operations import system
+
+        done = await system.migrate()
+        document(done, human=_migrated(done))
 
     run_command(go())
 
 
-async def _migrate() -> tuple[str | None, str]:
-    from prebuilds.store.migrate import migrate as run_migrations
-
-    async with database(any_schema=True) as engine:
-        return await run_migrations(engine)
-
-
-def _migrated(before: str | None, now: str) -> str:
-    if before == now:
-        return f"schema {now}: up to date"
-    return f"schema {now}: " + ("created" if before is None else f"upgraded from {before}")
+def _migrated(done: Migrated) -> str:
+    if done.schema_before == done.schema_now:
+        return f"schema {done.schema_now}: up to date"
+    how = "created" if done.schema_before is None else f"upgraded from {done.schema_before}"
+    return f"schema {done.schema_now}: {how}"
 
 
 def start(
@@ -163,10 +131,14 @@ def start(
     async def go() -> None:
         async with operations() as system:
             with progress("starting the loop"):
-                done = await system.start(duration(interval, "interval") if interval is not None else None, actor())
-        said = "the loop is started" if done.started else "the loop is running already"
+                done = await system.loop.start(
+                    actor(), duration(interval, "interval") if interval is not None else None
+                )
+        said = "the loop is started" if done.changed else "the loop is running already"
+        if done.state == "stopped":
+            said = f"the loop was stopped again meanwhile: {done.cause}"
         applied = f"; it runs a pass every {interval}" if done.interval_applied else ""
-        document({"started": done.started, "interval_applied": done.interval_applied}, human=said + applied)
+        document(done, human=said + applied)
 
     run_command(go())
 
@@ -180,13 +152,10 @@ def stop(
     async def go() -> None:
         async with operations() as system:
             with progress("waiting for the loop to end"):
-                was_running = await system.stop(cause, by=actor(), wait=wait)
-            loop = await system.loop()
+                done = await system.loop.stop(actor(), cause, wait=wait)
         said = "the loop has ended" if wait else "the loop is stopping"
-        document(
-            {"was_running": was_running, "state": loop.state, "cause": loop.cause},
-            human=f"{said}: {cause}" if was_running else f"the loop is not running: {loop.cause or 'never started'}",
-        )
+        not_running = f"the loop is not running: {done.cause or 'never started'}"
+        document(done, human=f"{said}: {cause}" if done.changed else not_running)
 
     run_command(go())
 
@@ -196,7 +165,7 @@ def status() -> None:
 
     async def go() -> None:
         async with operations() as system:
-            found = await system.status()
+            found = await system.status.read()
         document(found)
         from prebuilds.cli import output
 
@@ -263,8 +232,8 @@ def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the p
 
     async def go() -> None:
         async with operations() as system:
-            changed = await system.pause(reason, actor())
-        document({"paused": True, "changed": changed}, human="paused" if changed else "paused already")
+            done = await system.loop.pause(actor(), reason)
+        document(done, human="paused" if done.changed else "paused already")
 
     run_command(go())
 
@@ -274,8 +243,8 @@ def resume() -> None:
 
     async def go() -> None:
         async with operations() as system:
-            changed = await system.resume(actor())
-        document({"paused": False, "changed": changed}, human="resumed" if changed else "not paused")
+            done = await system.loop.resume(actor())
+        document(done, human="resumed" if done.changed else "not paused")
 
     run_command(go())
 
@@ -289,7 +258,7 @@ def reconcile(
     async def go() -> None:
         async with operations() as system:
             with progress("waiting for the pass to end"):
-                await system.reconcile(preset, wait=wait)
+                await system.loop.reconcile(preset, wait=wait)
         document({"reconciled": wait}, human="the pass has ended" if wait else "asked for a pass")
 
     run_command(go())
@@ -300,6 +269,6 @@ def snapshot() -> None:
 
     async def go() -> None:
         async with operations() as system:
-            print_document(await system.snapshot())
+            print_document(await system.status.snapshot())
 
     run_command(go())

@@ -8,7 +8,7 @@ import typer
 
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document
 from prebuilds.cli.system import actor
 
@@ -30,8 +30,14 @@ def list_(limit: Limit = 100, after: After = None, all_: All = False) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            page = await read_list(lambda n, at: system.list_templates(limit=n, after=at), limit, after, all_)
-        print_list("templates", page, COLUMNS, _row, empty="no templates; see `prebuilds apply`", drop=DROP)
+            await print_list(
+                *("templates", lambda n, at: system.templates.list(limit=n, after=at), COLUMNS, _row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no templates; see `prebuilds apply`",
+                drop=DROP,
+            )
 
     run_command(go())
 
@@ -49,7 +55,7 @@ def deprecate(
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.deprecate_template(template, actor(), undo=undo)
+            done = await system.templates.deprecate(actor(), template, undo=undo)
         now = "in use again" if undo else "deprecated; its pools are being emptied"
         already = "not deprecated" if undo else "deprecated already"
         document(done, human=f"{done.template} is {now if done.changed else already}")
@@ -63,7 +69,7 @@ def delete(template: Template) -> None:
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.delete_template(template, actor())
+            done = await system.templates.delete(actor(), template)
         said = "deleted; its pools are being emptied" if done.changed else "deleted already"
         document(done, human=f"{done.template} is {said}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +11,16 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list, read_list
+from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
 from prebuilds.cli.system import actor, clock, duration
+from prebuilds.vocabulary.actors import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from prebuilds.operations import Operations
+    from prebuilds.operations.facade import Operations
     from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceRow, WorkspaceSettings
 
 COLUMNS = ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID")
@@ -51,11 +53,15 @@ def list_(
 
     async def go() -> None:
         async with operations() as system:
-            page = await read_list(
-                lambda n, at: system.list_workspaces(owner=owner, preset=preset, prebuilt=prebuilt, limit=n, after=at),
-                *(limit, after, all_),
+            read = partial(system.workspaces.list, owner=owner, preset=preset, prebuilt=prebuilt)
+            await print_list(
+                *("workspaces", lambda n, at: read(limit=n, after=at), COLUMNS, _row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no workspaces",
+                drop=DROP,
             )
-        print_list("workspaces", page, COLUMNS, _row, empty="no workspaces", drop=DROP)
 
     run_command(go())
 
@@ -71,7 +77,7 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
 
     async def go() -> None:
         async with operations() as system:
-            found = await system.show_workspace(workspace)
+            found = await system.workspaces.show(workspace)
         document(found)
         if not output.AS_JSON:
             _show(found)
@@ -82,19 +88,21 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
 @app.command()
 def start(workspace: Claimed, wait: Wait = False) -> None:
     """Start a workspace that is stopped."""
-    run_command(_change(lambda system: system.start_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.workspaces.start(actor(), workspace), wait, "{} is {} already"))
 
 
 @app.command()
 def stop(workspace: Claimed, wait: Wait = False) -> None:
     """Stop a workspace, and keep what it has stored."""
-    run_command(_change(lambda system: system.stop_workspace(workspace, actor()), wait, "{} is {} already"))
+    run_command(_change(lambda system: system.workspaces.stop(actor(), workspace), wait, "{} is {} already"))
 
 
 @app.command()
 def retry(workspace: Claimed, wait: Wait = False) -> None:
     """Try a workspace's failed or canceled build again, as it was."""
-    run_command(_change(lambda system: system.retry(workspace, actor()), wait, "{} has not failed: it is {}"))
+    run_command(
+        _change(lambda system: system.workspaces.retry(actor(), workspace), wait, "{} has not failed: it is {}")
+    )
 
 
 @app.command("set")
@@ -112,7 +120,7 @@ def set_(
             raise typer.BadParameter("give at least one of --ttl and --autostart")
         lasts = None if ttl is None else duration(ttl, "ttl")
         async with operations() as system:
-            done = await system.set_workspace(workspace, actor(), ttl=lasts, autostart=autostart)
+            done = await system.workspaces.set(actor(), workspace, ttl=lasts, autostart=autostart)
         document(done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_lifetime(done)}")
 
     run_command(go())
@@ -129,7 +137,7 @@ def transfer(
     """Hand a workspace to another owner, who is told as by a claim. It starts if it was stopped."""
 
     async def ask(system: Operations) -> WorkspaceChange:
-        return await system.transfer(workspace, to, by or actor(), name=name)
+        return await system.workspaces.transfer(Actor(by) if by else actor(), workspace, to, name=name)
 
     run_command(_change(ask, wait, "{} is theirs already, and {}"))
 
@@ -143,7 +151,7 @@ def keep(
 
     async def go() -> None:
         async with operations() as system:
-            done = await system.keep(workspace, actor(), undo=undo)
+            done = await system.workspaces.keep(actor(), workspace, undo=undo)
         now = "no longer kept" if undo else "kept"
         already = "not kept" if undo else "kept already"
         document(done, human=f"{workspace} is {now if done.changed else already}")
@@ -166,7 +174,7 @@ def prune(
         async with operations() as system:
             kinds = {"failed": failed, "stopped": stopped}
             with progress("pruning") as tell:
-                done = await system.prune(
+                done = await system.workspaces.prune(
                     actor(), **kinds, preset=preset, dry_run=dry_run, on_progress=lambda n: tell(f"pruned {n}")
                 )
         would = "would be deleted" if dry_run else "are being deleted"
@@ -183,15 +191,12 @@ async def _change(
     Args:
         unchanged: What to say when there is nothing to do: of its path and its status.
     """
-    from prebuilds.client import PrebuildsClient
-
     async with operations() as system:
         done = await ask(system)
         told = f"{{}} is {{}} (build {done.build_id})" if done.changed else unchanged
         if wait and done.status in ONGOING:
             with progress(f"waiting for build {done.build_id}"):
-                await system.dispatcher.drain()
-                await PrebuildsClient(system.client).wait_until_ready(done.build_id)
+                await system.workspaces.wait(done.build_id)
             done, told = done.model_copy(update={"status": ONGOING[done.status]}), "{} is {}"
     document(done, human=told.format(done.workspace, done.status))
 

@@ -53,11 +53,12 @@ from prebuilds.temporal.connecting import (
     summary_of,
     unanswered,
 )
-from prebuilds.temporal.queues import queues_without_pollers
+from prebuilds.temporal.queues import loop_is_unserved
 from prebuilds.temporal.stack_file import expected_deployment
 from prebuilds.views import (
     LeavingResult,
     LintReport,
+    LoopChange,
     MembersResult,
     PresetRow,
     StatusPage,
@@ -313,12 +314,13 @@ class PrebuildsClient(ClaimsClient):
         request = OperatorRequest(action="show_workspace", workspace=workspace)
         return WorkspaceDetails.model_validate(await self._operate(request))
 
-    async def pause(self, reason: str, by: str = "operator") -> None:
-        """Hold every pool as it is; claims go on."""
-        await self._operate(OperatorRequest(action="pause", reason=reason, by=by))
+    async def pause(self, reason: str, by: str = "operator") -> LoopChange:
+        """Hold every pool as it is; claims go on. Paused already: unchanged."""
+        return await self._change_loop(OperatorRequest(action="pause", reason=reason, by=by))
 
-    async def resume(self, by: str = "operator") -> None:
-        await self._operate(OperatorRequest(action="resume", by=by))
+    async def resume(self, by: str = "operator") -> LoopChange:
+        """Let passes create and delete again. Not paused: unchanged."""
+        return await self._change_loop(OperatorRequest(action="resume", by=by))
 
     async def lint_preset(self, preset: str) -> LintReport:
         """What a claim would replace: one of a ready prebuild is planned with made-up inputs, and not applied.
@@ -347,14 +349,19 @@ class PrebuildsClient(ClaimsClient):
         )
         return LintReport.model_validate(await result_of(handle))
 
-    async def start(self, interval: timedelta | None = None) -> None:
-        """Start the reconciliation loop, and keep it alive until it is stopped."""
-        request = {"action": "start", "interval_seconds": seconds_of("interval", interval)}
-        await self._operate(parse_input(OperatorRequest, request, "request"))
+    async def start(self, interval: timedelta | None = None, by: str = "operator") -> LoopChange:
+        """Start the reconciliation loop, and keep it alive until it is stopped. It runs already: unchanged, with the
+        interval that is given; None leaves that as it is."""
+        request = {"action": "start", "interval_seconds": seconds_of("interval", interval), "by": by}
+        return await self._change_loop(parse_input(OperatorRequest, request, "request"))
 
-    async def stop(self, cause: str) -> None:
-        """End the reconciliation loop gracefully. Stopped already: nothing changes, the first cause stays."""
-        await self._operate(OperatorRequest(action="stop", reason=cause))
+    async def stop(self, cause: str, by: str = "operator") -> LoopChange:
+        """End the reconciliation loop gracefully. Stopped already: unchanged, the first cause stays."""
+        return await self._change_loop(OperatorRequest(action="stop", reason=cause, by=by))
+
+    async def _change_loop(self, request: OperatorRequest) -> LoopChange:
+        told: dict[str, Any] = await self._operate(request)
+        return LoopChange.model_validate({field: told[field] for field in LoopChange.model_fields if field in told})
 
     async def reconcile(self, presets: Sequence[UUID] = ()) -> None:
         """Ask for a pass now, of the given presets or of all; returns when it has ended.
@@ -363,7 +370,7 @@ class PrebuildsClient(ClaimsClient):
             OrchestratorNotRunning: The loop is stopped, or was while this waited.
             StackUnreachable: No control worker is there to run the pass, or Temporal does not answer.
         """
-        if await self._loop_has_no_worker():
+        if await loop_is_unserved(self.temporal):
             raise StackUnreachable(NO_CONTROL_WORKER)
         for _ in range(RENEWALS_MAX):
             try:
@@ -386,16 +393,6 @@ class PrebuildsClient(ClaimsClient):
             if error.status is RPCStatusCode.FAILED_PRECONDITION:  # the server gives up after half a minute
                 raise StackUnreachable(NO_CONTROL_WORKER) from error
             raise _not_running(error) from error
-
-    async def _loop_has_no_worker(self) -> bool:
-        """Whether the loop runs, and nobody is there to go on with it; False when Temporal does not tell."""
-        try:
-            if not await queues_without_pollers(self.temporal, (CONTROL_QUEUE,), "workflow"):
-                return False
-            found = await described(self.temporal, ORCHESTRATOR_ID)
-        except (RPCError, RuntimeError, ValueError):
-            return False
-        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
     async def nudge(self, presets: Sequence[UUID] = ()) -> None:
         """Ask for a pass, of the given presets or of all, without waiting for it.

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
 from prebuilds.store.workspaces import resolve_workspace
-from prebuilds.views import LogLine
+from prebuilds.views import LoggedBuild, LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 from prebuilds.vocabulary.owners import owner_key
 
@@ -62,29 +62,6 @@ class Line:
     number: int
     at: datetime
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedBuild:
-    """A build whose log can be read."""
-
-    id: UUID
-    transition: Transition
-    stage: Stage
-    status: BuildStatus
-    error: str | None
-    created_at: datetime
-    completed_at: datetime | None
-    released_at: datetime | None
-    """When its workspace was gone; None while it is there."""
-    logged: bool
-    """Whether any of its lines is recorded, or its error is."""
-
-    def last_lines(self) -> list[LogLine]:
-        """What its end adds to the log: its error, if it had one."""
-        if self.completed_at is None or not self.error:
-            return []
-        return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,15 +141,15 @@ def latest_told(builds: Sequence[LoggedBuild]) -> LoggedBuild:
 
 def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
     return LoggedBuild(
-        row.id,
-        Transition(row.transition),
-        Stage(row.stage),
-        BuildStatus(row.status),
-        row.error,
-        row.created_at,
-        row.completed_at,
-        row.deleted_at,
-        row.logged or bool(row.error),
+        id=row.id,
+        transition=Transition(row.transition),
+        stage=Stage(row.stage),
+        status=BuildStatus(row.status),
+        error=row.error,
+        created_at=row.created_at,
+        completed_at=row.completed_at,
+        released_at=row.deleted_at,
+        logged=row.logged or bool(row.error),
     )
 
 

@@ -16,14 +16,13 @@ from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, before_changes, desired_at
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, cut, read_cursor
 from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, WaitingClaim
+from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation, WaitingClaim
 
-EVENTS_MAX = 100
-"""The newest so many: what an operator reads in one sitting."""
-WAITING_MAX = 100
-"""The heads of the queues: who comes later waits for them first."""
+ID_MAX = 2**63 - 1
+"""Above every event's id."""
 CONCERN_ALL = "('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
 """Kinds of events that have no preset and may explain any; an `applied` one only those of its organizations. They are
 those of the index `events_of_all_idx`."""
@@ -32,16 +31,17 @@ PRESET_EVENTS = text(f"""
     WITH told AS (
         SELECT e.id, e.at, e.kind, e.actor, e.data
           FROM unnest(CAST(:presets AS uuid[])) AS p (id),
-               LATERAL (SELECT * FROM events WHERE preset_id = p.id AND at <= :at ORDER BY id DESC LIMIT :limit) AS e
+               LATERAL (SELECT * FROM events WHERE preset_id = p.id AND at <= :at AND id < :before
+                        ORDER BY id DESC LIMIT :limit) AS e
          UNION ALL
         (SELECT id, at, kind, actor, data FROM events
-          WHERE preset_id IS NULL AND kind IN {CONCERN_ALL} AND at <= :at
+          WHERE preset_id IS NULL AND kind IN {CONCERN_ALL} AND at <= :at AND id < :before
             AND (kind <> 'applied' OR coalesce(data -> 'organizations' @> to_jsonb(CAST(:organization AS text)), true))
           ORDER BY id DESC LIMIT :limit)
     ), newest AS (
         SELECT * FROM told ORDER BY id DESC LIMIT :limit
     )
-    SELECT at, kind, actor, data FROM newest ORDER BY at, id
+    SELECT id, at, kind, actor, data FROM newest ORDER BY id DESC
 """)
 
 CHANGES_SINCE = text("""
@@ -73,14 +73,18 @@ READ_CLAIM = text("""
      WHERE c.id = :id
 """)
 LIST_WAITING = text("""
-    SELECT q.claim_id, o.name || '/' || t.name || '/' || q.preset_name AS preset, q.request ->> 'owner' AS owner,
-           q.request ->> 'name' AS name, coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
-           q.queued_at, q.deadline,
-           row_number() OVER (PARTITION BY q.template_id, q.preset_name ORDER BY q.position) AS position
-      FROM claim_queue q JOIN templates t ON t.id = q.template_id JOIN organizations o ON o.id = t.organization_id
-     WHERE q.decided_at IS NULL
-       AND (CAST(:preset AS text) IS NULL OR o.name || '/' || t.name || '/' || q.preset_name = :preset)
-     ORDER BY preset, q.position LIMIT :limit
+    WITH waiting AS (
+        SELECT q.claim_id, o.name || '/' || t.name || '/' || q.preset_name AS preset, q.request ->> 'owner' AS owner,
+               q.request ->> 'name' AS name, coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
+               q.queued_at, q.deadline, q.position AS place,
+               row_number() OVER (PARTITION BY q.template_id, q.preset_name ORDER BY q.position) AS position
+          FROM claim_queue q JOIN templates t ON t.id = q.template_id JOIN organizations o ON o.id = t.organization_id
+         WHERE q.decided_at IS NULL
+           AND (CAST(:preset AS text) IS NULL OR o.name || '/' || t.name || '/' || q.preset_name = :preset)
+    )
+    SELECT * FROM waiting
+     WHERE CAST(:after_place AS bigint) IS NULL OR (preset, place) > (CAST(:after_preset AS text), :after_place)
+     ORDER BY preset, place LIMIT :limit
 """)
 CLAIM_EVENTS = text("""
     SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id
@@ -90,17 +94,28 @@ CLAIM_EVENTS = text("""
 """)
 
 
-async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: datetime | None) -> PresetExplanation:
+async def explain_preset(
+    engine: AsyncEngine,
+    reference: str,
+    rules: Rules,
+    at: datetime | None,
+    *,
+    limit: int = LIMIT_DEFAULT,
+    after: str | None = None,
+) -> PresetExplanation:
     """What was desired of a preset at an instant, and what was recorded about it until then.
 
     Args:
         reference: An id, or a path, of a deleted template too; the events are those of every preset of that path.
         at: Desired is what the preset's settings of then say, as far as changes since are recorded, were it active
             then. None for now, with the hold there is.
+        limit: Events at most, the newest of them.
+        after: The `next` of an explanation, for the events before its own; None for the newest ones.
     Raises:
-        InvalidInput: Neither an id nor a path.
+        InvalidInput: Neither an id nor a path; or *after* is no `next` of an explanation.
         PresetNotFound: There never was such a preset.
     """
+    before = read_cursor(after, int)[0] if after is not None else ID_MAX
     async with snapshot_transaction(engine) as connection:
         found = (await find_presets_ever(connection, reference))[0]
         snapshot = await snapshot_preset(connection, found.id, rules)
@@ -115,8 +130,9 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
             wanted = Desired(turn.state.desired, turn.state.window) if turn is not None else Desired(0)
             held = turn.held if turn is not None else None
         organization = found.path.partition("/")[0]
-        about = {"presets": everywhere, "at": until, "limit": EVENTS_MAX, "organization": organization}
-        events = _events(await connection.execute(PRESET_EVENTS, about))
+        about = {"presets": everywhere, "at": until, "before": before, "organization": organization}
+        rows = (await connection.execute(PRESET_EVENTS, about | {"limit": check_limit(limit) + 1})).all()
+    page = cut(rows, limit, lambda row: cursor(row.id))
     return PresetExplanation(
         preset=found.path,
         preset_id=found.id,
@@ -127,7 +143,8 @@ async def explain_preset(engine: AsyncEngine, reference: str, rules: Rules, at: 
         settings_recorded=recorded,
         held=held.reason if held is not None else None,
         held_until=held.until if held is not None else None,
-        events=events,
+        events=_events(sorted(page.rows, key=lambda row: (row.at, row.id))),
+        next=page.next,
     )
 
 
@@ -173,32 +190,38 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
     )
 
 
-async def list_waiting(engine: AsyncEngine, preset: str | None, limit: int = WAITING_MAX) -> list[WaitingClaim]:
-    """Claims that wait for a prebuild, by preset and then first come, first served.
+async def list_waiting(
+    engine: AsyncEngine, preset: str | None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+) -> Page[WaitingClaim]:
+    """A part of the claims that wait for a prebuild, by preset and then first come, first served.
 
     Args:
         preset: Only those for it: an id, or a path of a live template. None for all.
-        limit: At most so many.
+        after: The `next` of the part before; None for the first part. A claim that has left since does not matter.
     Raises:
-        InvalidInput: Neither an id nor a path.
+        InvalidInput: Neither an id nor a path; or *after* is no cursor of this list.
         PresetNotFound: No live template has it.
     """
+    passed: list[Any] = read_cursor(after, str, int) if after is not None else [None, None]
     async with engine.connect() as connection:
         path = (await find_preset(connection, preset)).path if preset is not None else None
-        rows = await connection.execute(LIST_WAITING, {"preset": path, "limit": limit})
-        return [
-            WaitingClaim(
-                claim_id=row.claim_id,
-                preset=row.preset,
-                owner=row.owner,
-                name=row.name,
-                initiator=row.initiator,
-                position=row.position,
-                queued_at=row.queued_at,
-                deadline=row.deadline,
-            )
-            for row in rows
-        ]
+        values = {"preset": path, "after_preset": passed[0], "after_place": passed[1], "limit": check_limit(limit) + 1}
+        rows = (await connection.execute(LIST_WAITING, values)).all()
+    page = cut(rows, limit, lambda row: cursor(row.preset, row.place))
+    waiting = [
+        WaitingClaim(
+            claim_id=row.claim_id,
+            preset=row.preset,
+            owner=row.owner,
+            name=row.name,
+            initiator=row.initiator,
+            position=row.position,
+            queued_at=row.queued_at,
+            deadline=row.deadline,
+        )
+        for row in page.rows
+    ]
+    return Page(waiting, page.next)
 
 
 def _events(rows: Iterable[Any]) -> list[EventRow]:

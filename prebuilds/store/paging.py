@@ -5,27 +5,18 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from prebuilds.api import InvalidInput
+from prebuilds.views import Page
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 10_000
 """Rows of one part at most."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """A part of a list."""
-
-    rows: list[T] = field(default_factory=list)
-    next: str | None = None
-    """The cursor of the part after it; None at the end."""
 
 
 def cursor(*values: object) -> str:
@@ -38,11 +29,11 @@ def read_cursor(after: str, *kinds: type) -> list[Any]:
     """The values of a cursor.
 
     Args:
-        kinds: What each is: `str`, `UUID` or `datetime`.
+        kinds: What each is: `str`, `int`, `UUID` or `datetime`.
     Raises:
         InvalidInput: It is no cursor of this list.
     """
-    read: dict[type, Callable[[str], Any]] = {str: str, UUID: UUID, datetime: datetime.fromisoformat}
+    read: dict[type, Callable[[str], Any]] = {str: str, int: int, UUID: UUID, datetime: datetime.fromisoformat}
     try:
         values = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return [read[kind](value) for kind, value in zip(kinds, values, strict=True)]

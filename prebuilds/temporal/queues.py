@@ -10,8 +10,11 @@ from typing import Literal
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
+
+from prebuilds.temporal.connecting import described
+from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 
 ASKED_AT_ONCE = 10
 WARNINGS_TIMEOUT_S = 1.0
@@ -58,6 +61,18 @@ async def polled_within(client: Client, queues: Collection[str], within: timedel
     """
     described = await asyncio.gather(*[_describe(client, queue, "activity") for queue in queues])
     return any(_silence(poller) <= within for answer in described for poller in answer.pollers)
+
+
+async def loop_is_unserved(client: Client) -> bool:
+    """Whether the loop's workflow runs and no control worker is there to go on with it; False when Temporal does not
+    tell."""
+    try:
+        if not await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"):
+            return False
+        found = await described(client, ORCHESTRATOR_ID)
+    except (RPCError, RuntimeError, ValueError):  # the last two: a client that cannot connect
+        return False
+    return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
 
 async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, str]:

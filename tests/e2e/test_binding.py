@@ -22,9 +22,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from prebuilds.api import StackUnreachable, WrongDeployment
 from prebuilds.background import deployment
 from prebuilds.background.deployment import bind_deployment, check_deployment, watch_deployment
-from prebuilds.cli.first_use import CheckedAtFirstUse
 from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import claims_worker
+from prebuilds.operations.first_use import CheckedAtFirstUse
 from prebuilds.settings import Settings
 from prebuilds.stack import Stack
 from prebuilds.stack.preparing import set_up

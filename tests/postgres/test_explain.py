@@ -18,7 +18,8 @@ from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.explain import EVENTS_MAX, explain_claim, explain_preset, list_waiting
+from prebuilds.store.explain import explain_claim, explain_preset, list_waiting
+from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.presets import invalidate
 from prebuilds.store.retiring import delete_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
@@ -100,22 +101,26 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
     told = await explain_claim(engine, "c1")
     assert (told.outcome, told.position, told.deadline) == ("waiting", 2, second.deadline)
     assert (told.workspace_id, told.completed_at, told.miss_reason) == (None, None, "empty")
-    listed = await list_waiting(engine, PATH)
+    page = await list_waiting(engine, PATH)
+    listed = page.rows
     assert [(w.claim_id, w.preset, w.owner, w.name, w.position) for w in listed] == [
         ("c0", PATH, "alice", "w0", 1),
         ("c1", PATH, "alice", "w1", 2),
     ]
-    assert listed == await list_waiting(engine, None) == await list_waiting(engine, str(preset.id))
+    assert page == await list_waiting(engine, None) == await list_waiting(engine, str(preset.id))
+    assert page.next is None
     assert listed[0].deadline == first.deadline
-    assert await list_waiting(engine, None, 1) == listed[:1]
+    part = await list_waiting(engine, None, limit=1)
+    rest = await list_waiting(engine, None, limit=1, after=part.next)
+    assert ([*part.rows, *rest.rows], rest.next) == (listed, None), "positions count the whole queue"
     await make_preset(engine, organization="other")
-    assert await list_waiting(engine, "other/python/small") == []
+    assert (await list_waiting(engine, "other/python/small")).rows == []
 
     [made] = await begin_prebuilds(engine, preset, 1)
     await finish(engine, made)
     told = await explain_claim(engine, "c0")
     assert (told.outcome, told.position, told.deadline) == ("prebuilt", None, None)
-    assert [w.claim_id for w in await list_waiting(engine, None)] == ["c1"]
+    assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
 
 
 # What only grows is read by an index made for the question, however much of it there is.
@@ -128,7 +133,8 @@ READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
     ),
     (
         explain.PRESET_EVENTS,
-        {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON, "limit": 100, "organization": "acme"},
+        {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON, "limit": 100, "organization": "acme",
+         "before": explain.ID_MAX},
         {"events_preset_idx", "events_of_all_idx"},
     ),
     (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON}, {"events_preset_kind_idx"}),
@@ -154,12 +160,17 @@ async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> N
     own = f"INSERT INTO events (preset_id, kind, actor, data) SELECT :id, 'k', 'x', {numbered}"
     await do(engine, own, id=preset.id)
     await do(engine, f"INSERT INTO events (kind, actor, data) SELECT 'applied', 'x', {numbered}")
-    events = (await explain_preset(engine, PATH, RULES, None)).events
-    assert len(events) == EVENTS_MAX
-    assert [(e.kind, e.data["n"]) for e in events] == [
+    newest = await explain_preset(engine, PATH, RULES, None)
+    assert len(newest.events) == LIMIT_DEFAULT
+    assert [(e.kind, e.data["n"]) for e in newest.events] == [
         *[("k", n) for n in range(61, 81)],
         *[("applied", n) for n in range(1, 81)],
     ]
+    older = await explain_preset(engine, PATH, RULES, None, after=newest.next)
+    assert [e.kind for e in older.events] == ["version_activated", "applied", *["k"] * 60]
+    assert older.next is None
+    with pytest.raises(InvalidInput, match="after: is no cursor"):
+        await explain_preset(engine, PATH, RULES, None, after="nonsense")
 
 
 async def test_what_the_schedule_wants_at_a_time(engine: AsyncEngine) -> None:

@@ -18,7 +18,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.operator import OperatorActivities
 from prebuilds.api import RequestCanceled, StoreUnavailable, WorkspaceNotFound
-from prebuilds.operations import Operations
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
@@ -33,6 +34,7 @@ from prebuilds.store.requests import (
     fenced,
     forget_old_requests,
 )
+from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
 from tests.postgres.owned_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, Workflows
@@ -51,7 +53,7 @@ def new_request(life_s: float = 100) -> RequestRun:
 @pytest.fixture
 def activities(engine: AsyncEngine) -> OperatorActivities:
     client = cast("Client", Workflows())
-    return OperatorActivities(Operations(engine, client, NotedDispatcher(), Settings()))
+    return OperatorActivities(Operations(Context(engine, client, NotedDispatcher(), Settings())))
 
 
 @pytest.fixture
@@ -69,12 +71,14 @@ async def rows(engine: AsyncEngine, statement: str) -> list[Any]:
 
 async def test_a_late_pause_does_not_undo_the_resume_after_it(engine: AsyncEngine, ask: Ask) -> None:
     run = new_request()
-    assert await ask(PAUSE, run) == {"changed": True}
-    assert await ask(RESUME) == {"changed": True}
-    assert await ask(PAUSE, run) == {"changed": True}, "the same answer again"
+    first = await ask(PAUSE, run)
+    assert (first["changed"], first["paused"], first["paused_by"]) == (True, True, "ops")
+    resumed = await ask(RESUME)
+    assert (resumed["changed"], resumed["paused"], resumed.keys()) == (True, False, first.keys()), "one shape"
+    assert await ask(PAUSE, run) == first, "the same answer again"
     assert not (await read_control(engine)).paused
     assert len(await events(engine, "paused")) == 1
-    assert await ask(PAUSE) == {"changed": True}, "a new request"
+    assert (await ask(PAUSE))["changed"], "a new request"
 
 
 async def test_an_attempt_that_died_before_its_answer_is_not_repeated(engine: AsyncEngine, ask: Ask) -> None:
@@ -102,8 +106,8 @@ async def test_a_request_that_was_cancelled_changes_nothing_later(
     with pytest.raises(RequestCanceled):
         await ask(PAUSE, run)
     assert not (await read_control(engine)).paused
-    await ask(PAUSE, done)
-    assert await activities.end_request(done) == {"changed": True}, "what was done counts"
+    paused = await ask(PAUSE, done)
+    assert await activities.end_request(done) == paused, "what was done counts"
 
 
 async def test_who_gave_up_on_an_attempt_that_died_is_not_told_that_nothing_was_done(
@@ -151,7 +155,9 @@ async def test_claims_are_given_up_whole_when_the_worker_is_killed_on_the_way(
     killed = KilledAfterOneTransaction(engine, RequestFence(run.id, run.expires_at))
     client, engine_ = cast("Client", Workflows()), cast("AsyncEngine", killed)
     with suppress(AssertionError):
-        await Operations(engine_, client, NotedDispatcher(), Settings()).release_claims(["left"], "alice")
+        await Operations(Context(engine_, client, NotedDispatcher(), Settings())).workspaces.release_claims(
+            Actor("alice"), ["left"]
+        )
     assert len(await events(engine, "released")) == 1
 
 
@@ -167,7 +173,8 @@ async def test_a_late_start_does_not_undo_the_stop_after_it(engine: AsyncEngine,
     run = new_request()
     await do(engine, "INSERT INTO operator_requests (run) VALUES (:run)", run=run.id)  # its attempt died right after
     await do(engine, "UPDATE settings SET loop = 'stopped', stop_cause = 'enough', loop_since = now()")
-    assert await ask({"action": "start"}, run) == {"started": False}
+    answer = await ask({"action": "start"}, run)
+    assert (answer["changed"], answer["started"], answer["state"]) == (False, False, "stopped")
     assert (await read_control(engine)).loop == "stopped"
 
 

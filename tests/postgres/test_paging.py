@@ -10,7 +10,8 @@ from temporalio.client import Client
 
 from prebuilds.api import InvalidInput
 from prebuilds.background.dispatch import Dispatcher
-from prebuilds.operations import Operations
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
 from prebuilds.settings import Settings
 from prebuilds.store import evidence, jobs
 from prebuilds.views import JobFilter
@@ -24,7 +25,7 @@ POOL = JobFilter(initiator="prebuilds")
 @pytest.fixture
 async def system(engine: AsyncEngine) -> Operations:
     client = await Client.connect("127.0.0.1:1", lazy=True)
-    return Operations(engine, client, Dispatcher(engine, client), Settings())
+    return Operations(Context(engine, client, Dispatcher(engine, client), Settings()))
 
 
 async def test_jobs_in_parts_are_all_jobs_once(engine: AsyncEngine, system: Operations) -> None:
@@ -32,7 +33,7 @@ async def test_jobs_in_parts_are_all_jobs_once(engine: AsyncEngine, system: Oper
     builds = await record_prebuilds(engine, preset, 7)  # in one transaction: all of one age
     found, after = [], None
     for rows in (3, 3, 1):
-        page = await system.list_jobs(POOL, limit=3, after=after)
+        page = await system.jobs.list(POOL, limit=3, after=after)
         assert len(page.rows) == rows
         found += [job.workspace_id for job in page.rows]
         after = page.next
@@ -44,13 +45,13 @@ async def test_jobs_in_parts_are_all_jobs_once(engine: AsyncEngine, system: Oper
 
 async def test_workspaces_and_presets_in_parts(engine: AsyncEngine, system: Operations) -> None:
     ids = sorted(await record_prebuilds(engine, await make_preset(engine, instances=3), 3))  # all of one age
-    first = await system.list_workspaces(limit=2)
+    first = await system.workspaces.list(limit=2)
     assert first.next is not None
-    second = await system.list_workspaces(limit=2, after=first.next)
+    second = await system.workspaces.list(limit=2, after=first.next)
     assert ([row.id for row in [*first.rows, *second.rows]], second.next) == (ids, None)
     await make_preset(engine, organization="other")
-    one = await system.list_presets(limit=1)
-    other = await system.list_presets(limit=1, after=one.next)
+    one = await system.presets.list(limit=1)
+    other = await system.presets.list(limit=1, after=one.next)
     assert [row.organization for row in [*one.rows, *other.rows]] == ["acme", "other"]
     assert other.next is None
 
@@ -58,9 +59,9 @@ async def test_workspaces_and_presets_in_parts(engine: AsyncEngine, system: Oper
 @pytest.mark.parametrize("after", ["nonsense", "W10", "WyJhIiwiYiJd"])
 async def test_a_cursor_of_no_list_is_refused(system: Operations, after: str) -> None:
     with pytest.raises(InvalidInput, match="after: is no cursor of this list"):
-        await system.list_jobs(POOL, after=after)
+        await system.jobs.list(POOL, after=after)
     with pytest.raises(InvalidInput, match="limit: must be between 1 and 10000"):
-        await system.list_jobs(POOL, limit=0)
+        await system.jobs.list(POOL, limit=0)
 
 
 async def test_a_cancellation_takes_all_that_match_in_batches(

@@ -15,7 +15,9 @@ from temporalio.client import Client
 from prebuilds.api import InvalidInput
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
-from prebuilds.operations.workspaces import WorkspaceOperations
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
+from prebuilds.operations.requests import carry_out
 from prebuilds.payloads import OperatorRequest, ReleasedClaims, parse_input
 from prebuilds.planning.plan import plan_preset
 from prebuilds.settings import Settings
@@ -28,6 +30,7 @@ from prebuilds.store.owned import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, build_id_of, build_workflow_id
+from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
 from tests.postgres.owned_steps import DEV, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import (
@@ -44,6 +47,7 @@ from tests.postgres.pool_steps import (
 from tests.rows import do, one
 
 CANCELED, SUCCEEDED = BuildStatus.CANCELED, BuildStatus.SUCCEEDED
+OPS = Actor("ops")
 
 
 @pytest.fixture
@@ -171,14 +175,14 @@ async def test_a_release_meets_a_start_just_as_it_begins_or_ends(engine: AsyncEn
 async def test_workflows_are_told_what_makes_way(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
-    operations = WorkspaceOperations(engine, cast("Client", workflows), dispatcher)
+    operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
     dev = await claimed(engine, store)
-    await operations.stop_workspace(DEV, "ops")
-    await operations.start_workspace(DEV, "ops")
+    await operations.workspaces.stop(OPS, DEV)
+    await operations.workspaces.start(OPS, DEV)
     await dispatcher.drain()
     assert workflows.canceled == [build_workflow_id(build_id_of(dev, 3))], "the stop that nobody had begun"
     await begin_build(engine, build_id_of(dev, 4))
-    await operations.release(DEV, "ops")
+    await operations.workspaces.release(OPS, DEV)
     await dispatcher.drain()
     assert workflows.canceled[1:] == [build_workflow_id(build_id_of(dev, 4))]
     assert workflows.started[-1] == build_workflow_id(build_id_of(dev, 5))
@@ -187,13 +191,13 @@ async def test_workflows_are_told_what_makes_way(
 async def test_who_asks_is_recorded_once_for_each_thing_done(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
-    operations = WorkspaceOperations(engine, cast("Client", workflows), dispatcher)
+    operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
     dev = await claimed(engine, store, handed_over=False)
     await begin_build(engine, build_id_of(dev, 2))
-    await operations.cancel_jobs(JobFilter(status=[BuildStatus.RUNNING]), "carol")
+    await operations.jobs.cancel(Actor("carol"), JobFilter(status=[BuildStatus.RUNNING]))
     await end_build(engine, build_id_of(dev, 2), CANCELED)
     for by in ("dave", "erin"):
-        await operations.request_of_workspace(OperatorRequest(action="release", workspace=DEV, by=by))
+        await carry_out(operations, OperatorRequest(action="release", workspace=DEV, by=by))
     await dispatcher.drain()
     told = [(e.kind, e.actor) for e in (await show_workspace(engine, DEV)).events]
     assert [event for event in told if event[0] in ("job_canceled", "released")] == [
@@ -205,7 +209,7 @@ async def test_who_asks_is_recorded_once_for_each_thing_done(
 async def test_what_given_up_claims_have_won_goes_and_others_stay(
     engine: AsyncEngine, store: ClaimStore, workflows: Workflows, dispatcher: Dispatcher
 ) -> None:
-    operations = WorkspaceOperations(engine, cast("Client", workflows), dispatcher)
+    operations = Operations(Context(engine, cast("Client", workflows), dispatcher, Settings()))
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 2)
     won, others = workspace_ids([await claim(store, preset, id_, name=id_) for id_ in ("left", "kept")])
@@ -213,7 +217,7 @@ async def test_what_given_up_claims_have_won_goes_and_others_stay(
 
     request = OperatorRequest(action="release_claims", claim_ids=["left", "waits", "never-was"], by="alice")
     for _ in range(2):
-        done = ReleasedClaims.model_validate(await operations.request_of_workspace(request))
+        done = ReleasedClaims.model_validate(await carry_out(operations, request))
         assert [one.workspace_id for one in done.released] == [won], "asked again, it is the same deletion"
     assert (await builds_of(engine, won))[-1].startswith("delete")
     assert not any(build.startswith("delete") for build in await builds_of(engine, others))

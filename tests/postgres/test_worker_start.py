@@ -15,7 +15,7 @@ import worker
 from prebuilds import embedded
 from prebuilds.api import StackUnreachable
 from prebuilds.background import deployment
-from prebuilds.cli.connections import database
+from prebuilds.operations.opening import open_database
 from prebuilds.settings import load_settings
 from prebuilds.temporal.binding import Fit
 
@@ -71,7 +71,7 @@ async def start_embedded(url: str) -> None:
 
 
 async def start_command(url: str) -> None:
-    async with database():
+    async with open_database():
         pass
 
 

@@ -12,7 +12,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.operator import OperatorActivities
 from prebuilds.api import InvalidInput, OwnerNotFound, WorkspaceNotFound
-from prebuilds.operations import Operations
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
@@ -32,7 +33,9 @@ async def test_pages_have_each_workspace_once_and_leave_no_trace(engine: AsyncEn
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 4)
     owned = workspace_ids([await claim(store, preset, id_, name=id_) for id_ in ("one", "two", "three")])
-    operator = OperatorActivities(Operations(engine, cast("Client", Workflows()), NotedDispatcher(), Settings()))
+    operator = OperatorActivities(
+        Operations(Context(engine, cast("Client", Workflows()), NotedDispatcher(), Settings()))
+    )
 
     async def ask(**raw: Any) -> Any:
         return await ActivityEnvironment().run(operator.operate, raw, new_request())

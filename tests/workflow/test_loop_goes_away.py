@@ -16,10 +16,12 @@ from temporalio.worker import Worker
 from prebuilds.api import StackUnreachable
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
-from prebuilds.operations import Operations
+from prebuilds.operations.context import Context
+from prebuilds.operations.loop import LoopOperations
 from prebuilds.settings import Settings
 from prebuilds.store.control import read_control
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
+from prebuilds.vocabulary.actors import OPERATOR
 
 
 @workflow.defn(name="PrebuildsOrchestrator", sandboxed=False)
@@ -51,11 +53,11 @@ async def start_loop(client: Client) -> None:
 async def test_a_loop_that_is_terminated_has_stopped_and_can_be_started(
     dev: WorkflowEnvironment, engine: AsyncEngine
 ) -> None:
-    system = Operations(engine, dev.client, Dispatcher(engine, dev.client), Settings())
+    system = LoopOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
     loop = dev.client.get_workflow_handle(ORCHESTRATOR_ID)
 
     async def terminate_when_draining() -> str | None:
-        while (await system.loop()).state != "draining":
+        while (await system.status()).state != "draining":
             await asyncio.sleep(0.02)
         run_id = (await loop.describe()).run_id
         await asyncio.sleep(0.1)  # most of it in front of the wait for its result
@@ -64,22 +66,22 @@ async def test_a_loop_that_is_terminated_has_stopped_and_can_be_started(
 
     async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[Drains]):
         await start_loop(dev.client)
-        stopped, _ = await asyncio.gather(system.stop("maintenance", wait=True), terminate_when_draining())
-        assert stopped
+        stopped, _ = await asyncio.gather(system.stop(OPERATOR, "maintenance", wait=True), terminate_when_draining())
+        assert (stopped.changed, stopped.state, stopped.cause) == (True, "stopped", "maintenance")
         wanted = await read_control(engine)
         assert (wanted.loop, wanted.stop_cause) == ("stopped", "maintenance"), "nothing brings it back"
 
-        await system.start()
+        await system.start(OPERATOR)
         await loop.signal("stop", "again")
         started, before = await asyncio.gather(_start_when_draining(system), terminate_when_draining())
         assert started
         assert (await loop.describe()).run_id != before
 
 
-async def _start_when_draining(system: Operations) -> bool:
-    while (await system.loop()).state != "draining":
+async def _start_when_draining(system: LoopOperations) -> bool:
+    while (await system.status()).state != "draining":
         await asyncio.sleep(0.01)
-    return (await system.start()).started
+    return (await system.start(OPERATOR)).changed
 
 
 async def test_a_pass_that_no_worker_runs_is_told_at_once(dev: WorkflowEnvironment) -> None:
@@ -87,3 +89,15 @@ async def test_a_pass_that_no_worker_runs_is_told_at_once(dev: WorkflowEnvironme
     async with asyncio.timeout(10):  # the server itself would take half a minute
         with pytest.raises(StackUnreachable, match="no control worker has taken up the request"):
             await PrebuildsClient(dev.client).reconcile([UUID(int=1)])
+
+
+async def test_a_stop_that_no_worker_ends_is_told_at_once_and_stays_asked_for(
+    dev: WorkflowEnvironment, engine: AsyncEngine
+) -> None:
+    loop = LoopOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
+    await start_loop(dev.client)
+    async with asyncio.timeout(10):  # it waited for ever
+        with pytest.raises(StackUnreachable, match=r"no control worker is there to end it.*prebuilds worker"):
+            await loop.stop(OPERATOR, "maintenance", wait=True)
+    async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[Drains]):
+        assert (await loop.status()).state == "draining"

@@ -1,0 +1,117 @@
+"""All operations of a deployment in one object.
+
+Each part is imported when it is first asked for, so that a command loads only what it needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from prebuilds.operations.context import Context
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from prebuilds.operations.doctor import DoctorOperations
+    from prebuilds.operations.explain import ExplainOperations
+    from prebuilds.operations.inventory import InventoryOperations
+    from prebuilds.operations.jobs import JobOperations
+    from prebuilds.operations.lint import LintOperations
+    from prebuilds.operations.logs import LogOperations
+    from prebuilds.operations.loop import LoopOperations
+    from prebuilds.operations.people import PeopleOperations
+    from prebuilds.operations.presets import PresetOperations
+    from prebuilds.operations.status import StatusOperations
+    from prebuilds.operations.system import SystemOperations
+    from prebuilds.operations.templates import TemplateOperations
+    from prebuilds.operations.workspaces import WorkspaceOperations
+
+
+@dataclass(frozen=True, slots=True)
+class Operations:
+    """What a person or a service can ask of a deployment. Bad input raises a typed error before anything is written."""
+
+    context: Context
+
+    def on(self, engine: AsyncEngine) -> Operations:
+        """The same operations, with their statements sent through *engine*."""
+        return Operations(replace(self.context, engine=engine))
+
+    @property
+    def doctor(self) -> DoctorOperations:
+        from prebuilds.operations.doctor import DoctorOperations
+
+        return DoctorOperations(self.context.settings)
+
+    @property
+    def explain(self) -> ExplainOperations:
+        from prebuilds.operations.explain import ExplainOperations
+
+        return ExplainOperations(self.context)
+
+    @property
+    def inventory(self) -> InventoryOperations:
+        from prebuilds.operations.inventory import InventoryOperations
+
+        return InventoryOperations(self.context.client)
+
+    @property
+    def jobs(self) -> JobOperations:
+        from prebuilds.operations.jobs import JobOperations
+
+        return JobOperations(self.context)
+
+    @property
+    def lint(self) -> LintOperations:
+        from prebuilds.operations.lint import LintOperations
+
+        return LintOperations(self.context.client)
+
+    @property
+    def logs(self) -> LogOperations:
+        from prebuilds.operations.logs import LogOperations
+
+        return LogOperations(self.context.engine)
+
+    @property
+    def loop(self) -> LoopOperations:
+        from prebuilds.operations.loop import LoopOperations
+
+        return LoopOperations(self.context)
+
+    @property
+    def people(self) -> PeopleOperations:
+        from prebuilds.operations.people import PeopleOperations
+
+        return PeopleOperations(self.context)
+
+    @property
+    def presets(self) -> PresetOperations:
+        from prebuilds.operations.presets import PresetOperations
+
+        return PresetOperations(self.context)
+
+    @property
+    def status(self) -> StatusOperations:
+        from prebuilds.operations.status import StatusOperations
+
+        return StatusOperations(self.context)
+
+    @property
+    def system(self) -> SystemOperations:
+        from prebuilds.operations.system import SystemOperations
+
+        return SystemOperations(self.context)
+
+    @property
+    def templates(self) -> TemplateOperations:
+        from prebuilds.operations.templates import TemplateOperations
+
+        return TemplateOperations(self.context)
+
+    @property
+    def workspaces(self) -> WorkspaceOperations:
+        from prebuilds.operations.workspaces import WorkspaceOperations
+
+        return WorkspaceOperations(self.context)

@@ -1,0 +1,44 @@
+"""What exists on the hosts, against what is recorded. It needs Temporal alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from temporalio.client import Client
+
+from prebuilds.api import StackUnreachable
+from prebuilds.background.relay import start_inventory
+from prebuilds.temporal.connecting import reached, result_of
+from prebuilds.views import InventoryReport
+from prebuilds.vocabulary.actors import Actor
+
+RUNS_MAX = 3
+"""A comparison that only looks may be running when one that acts is asked for; so may the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryOperations:
+    client: Client
+
+    async def compare(self) -> InventoryReport:
+        """Ask every host what exists, and change nothing. Joins a comparison that runs, also one that acts.
+
+        Raises:
+            StackUnreachable: Temporal does not answer.
+        """
+        return InventoryReport.model_validate(await result_of(await reached(start_inventory(self.client, fix=False))))
+
+    async def fix(self, actor: Actor) -> InventoryReport:
+        """Ask every host, remove orphans and replace what has vanished, as far as a look before has seen them, too.
+
+        Args:
+            actor: Who asks; not recorded, since the comparison acts in the name of the deployment.
+        Raises:
+            StackUnreachable: Temporal does not answer, or comparisons that only look keep running.
+        """
+        for _ in range(RUNS_MAX):
+            run = await reached(start_inventory(self.client, fix=True))
+            report = InventoryReport.model_validate(await result_of(run))
+            if report.fix:
+                return report
+        raise StackUnreachable("others keep looking without acting; try again in a moment")

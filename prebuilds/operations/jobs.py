@@ -1,0 +1,45 @@
+"""Builds as jobs: list them, cancel them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prebuilds.api import InvalidInput
+from prebuilds.operations.context import Context, report_batches
+from prebuilds.store import jobs
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cut
+from prebuilds.views import CancelResult, JobFilter, JobRow, Page
+from prebuilds.vocabulary.actors import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class JobOperations:
+    context: Context
+
+    async def list(self, wanted: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[JobRow]:
+        """A part of the builds that match, newest first; *after* is the `next` of the part before."""
+        rows = await jobs.list_jobs(self.context.engine, wanted, limit=check_limit(limit) + 1, after=after)
+        return cut(rows, limit, jobs.job_cursor)
+
+    async def cancel(
+        self,
+        actor: Actor,
+        wanted: JobFilter,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> CancelResult:
+        """Cancel all builds that match, in batches: pending ones, unless the filter names other states.
+
+        Args:
+            dry_run: Count them, and cancel none.
+            on_progress: Called after each batch with the number that is canceled so far.
+        Raises:
+            InvalidInput: The filter is empty, so that nobody cancels everything by a slip.
+        """
+        if wanted.empty:
+            raise InvalidInput.field("filter", "give at least one of initiator, status and template")
+        on_batch = report_batches(self.context.dispatcher.cancel_builds, on_progress)
+        done = await jobs.cancel_jobs(self.context.engine, wanted, actor.name, dry_run=dry_run, on_batch=on_batch)
+        return done.result

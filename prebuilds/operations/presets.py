@@ -1,0 +1,53 @@
+"""Presets: list them, have their prebuilds replaced, lift what holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prebuilds.api import InvalidInput
+from prebuilds.operations.context import Context
+from prebuilds.store import presets
+from prebuilds.store.paging import LIMIT_DEFAULT, part_of
+from prebuilds.views import InvalidateResult, LiftResult, Page, PresetInfo
+from prebuilds.vocabulary.actors import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class PresetOperations:
+    context: Context
+
+    async def list(
+        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[PresetInfo]:
+        """A part of the active versions' presets, by path.
+
+        Args:
+            template: Only those of this template, by `organization/template` or id; None for all.
+            after: The `next` of the part before; None for the first part.
+        Raises:
+            TemplateNotFound: There never was such a template.
+        """
+        rows = await presets.list_presets(self.context.engine, await self.context.rules(), template)
+        return part_of(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
+
+    async def invalidate(
+        self, actor: Actor, *, preset: str | None = None, template: str | None = None
+    ) -> InvalidateResult:
+        """Have the prebuilds of a preset, or of a template's active presets, replaced; none of them is claimed again.
+
+        Raises:
+            InvalidInput: Not exactly one of the two is given.
+        """
+        if (preset is None) == (template is None):
+            raise InvalidInput.field("preset", "give exactly one of preset and template")
+        done = await presets.invalidate(self.context.engine, actor.name, preset=preset, template=template)
+        if done.preset_ids:
+            await self.context.nudge(done.preset_ids)
+        return InvalidateResult(presets=len(done.preset_ids), prebuilds=done.prebuilds)
+
+    async def lift_holds(self, actor: Actor, preset: str) -> LiftResult:
+        """Try a preset's creation again at once, whatever has failed before."""
+        done = await presets.lift_holds(self.context.engine, preset, await self.context.rules(), actor.name)
+        if done.hold is not None:
+            await self.context.nudge([done.preset.id])
+        return LiftResult(preset_id=done.preset.id, preset=done.preset.path, lifted=done.hold)

@@ -1,0 +1,46 @@
+"""Whether an embedded stack is ready for work."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio.service import RPCError
+
+from prebuilds.store.builds import provisioning_queue
+from prebuilds.store.control import Control, read_control
+from prebuilds.store.engine import create_engine, is_lost
+from prebuilds.temporal.connecting import connect, is_failed_connect
+from prebuilds.temporal.queues import queues_without_pollers
+from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
+
+POLL_INTERVAL_S = 0.1
+
+
+async def until_everything_answers(temporal_address: str, database_url: str) -> None:
+    """Return once every queue has a worker and the loop has run its first pass, or is to stay stopped."""
+    client = await connect(temporal_address, lazy=True)
+    provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
+    engine = create_engine(database_url, pool_size=1)
+
+    async def all_answer() -> bool:
+        try:
+            return (
+                not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
+                and not await queues_without_pollers(client, provisioner_queues)
+                and _is_settled(await read_control(engine))
+            )
+        except Exception as error:
+            if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
+                return False  # a server that has died is started again
+            raise
+
+    try:
+        while not await all_answer():  # noqa: ASYNC110 - other processes get ready
+            await asyncio.sleep(POLL_INTERVAL_S)
+    finally:
+        await engine.dispose()
+
+
+def _is_settled(wanted: Control) -> bool:
+    """Whether the loop runs, or is to stay stopped as its operator left it."""
+    return wanted.last_pass_at is not None or wanted.loop == "stopped"

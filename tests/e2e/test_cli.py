@@ -85,9 +85,11 @@ def test_an_operators_signal_stops_the_loop_and_start_brings_it_back(stack: DevS
     assert (loop["state"], loop["cause"]) == ("stopped", "maintenance window")
     assert stack.cli("stop").code == 0, "stopping what is stopped is nothing to do"
     assert stack.cli("reconcile").code == 1
-    assert stack.ask("start")["started"]
+    started = stack.ask("start")
+    assert (started["changed"], started["state"], started["cause"]) == (True, "running", None)
     assert stack.ask("status")["loop"]["state"] == "running"
-    assert stack.ask("start", "--interval", "2s") == {"started": False, "interval_applied": True}
+    again = stack.ask("start", "--interval", "2s")
+    assert (again.keys(), again["changed"], again["interval_applied"]) == (started.keys(), False, True)
     assert stack.cli("reconcile", "--wait").code == 0
 
 

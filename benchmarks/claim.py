@@ -29,7 +29,7 @@ from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.stack import Stack
 from prebuilds.stack.postgres import wheel_bin_dir
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import ClaimStore, request_hash
+from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.temporal.connecting import connect
 
@@ -102,7 +102,7 @@ async def statement(engine: AsyncEngine, database_url: str, seconds: float) -> R
             path = pools.paths[turn % POOLS]
             request = ClaimRequest(preset=path, owner=pools.organization, name=f"w-{uuid4().hex[:20]}")
             target = ClaimTarget(path, path=path.split("/"))
-            claimed = await store.claim(uuid4().hex, request, target, request_hash(request), run)
+            claimed = await store.claim(uuid4().hex, request, target, hash_request(request), run)
             assert claimed.result is not None, claimed.miss_reason
 
         await crowd((claim, Sample("")), clients=STATEMENT_CLIENTS, seconds=seconds / 5)

@@ -1,17 +1,17 @@
-"""The claim worker inside a service's own process.
+"""A claims worker inside a service's own process.
 
     client = await prebuilds.client.connect()
     async with claims_worker(client, database_url) as prebuilds:
         workspace = await prebuilds.claim(preset="acme/python/small", owner="alice", name="alice-dev")
 
-A claim made through what the block yields starts eagerly: Temporal hands its first task to this process in the answer
-to the start, so that a claim waits for no poll. It is answered once its transaction has committed, before Temporal has
-recorded that, too: from then on its claim id has no other answer. All else is as with any claims worker: each claim is
-a workflow of its own, and a process that is killed in the middle of one leaves it to the deployment's other claims
-workers, which notice within the task timeout of 2 s. So a deployment keeps at least one of those.
+A claim made through the client that the block yields starts eagerly: Temporal's reply to the start carries the first
+task, so that the claim waits for no poll. The client answers once the claim's transaction has committed, before
+Temporal has recorded the answer: from then on its claim id has no other answer. Otherwise it is as with any claims
+worker. Each claim is a workflow of its own, and when this process is killed in the middle of one, another claims worker
+of the deployment goes on with it after the task timeout of 2 s. So a deployment keeps at least one other claims worker.
 
-The database's password is in the service's memory then. Where workspaces run as the service's user, the service calls
-`prebuilds.telemetry.undumpable.close_to_others()` first, so that they cannot read it (docs/security.md).
+The service's memory then holds the database's password. Where workspaces run as the service's user, the service first
+calls `prebuilds.telemetry.undumpable.close_to_others()`, so that they cannot read it (docs/security.md).
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from activities.claims import ClaimActivities, Won
+from activities.claims import ClaimActivities, OnWin
 from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import check_deployment
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
+from prebuilds.operations.open_claims import open_claims
 from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
-from prebuilds.store.claim_secrets import load_request_key
-from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
+from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 from prebuilds.temporal.connecting import unanswered
 from prebuilds.temporal.workers import worker_on
@@ -46,10 +45,8 @@ from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 
 CONNECTIONS = 2
-"""Beside the claims' own: for what follows a claim, and for what is asked when nothing is ready."""
+"""Connections beside those of claims: for builds that follow a claim, and for why creation is held."""
 CLAIM_SLOTS = 100
-CLAIM_CONNECTIONS = 16
-"""PostgreSQL is at its best with a few connections a core; claims beyond that queue here for a millisecond."""
 CLAIM_POLLERS = 10
 
 
@@ -60,34 +57,28 @@ async def claims_worker_on(
     database_url: str,
     dispatcher: Dispatcher,
     settings: Settings,
-    won: Won | None = None,
+    on_win: OnWin | None = None,
 ) -> AsyncIterator[Worker]:
-    """A claims worker to be run inside the block, which keeps its connections open. *won* is told of each win.
+    """A claims worker to be run inside the block, which keeps its connections open.
 
+    Args:
+        on_win: Called with each win, as soon as it has committed.
     Raises:
         StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
     """
-    request_key = await load_request_key(engine, settings.ring)
-    async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        store = ClaimStore(
-            pool,
-            enabled=settings.enabled,
-            create_owners=settings.create_owners,
-            ring=settings.ring,
-            request_key=request_key,
-        )
-        claims = ClaimActivities(engine, store, dispatcher, settings.rules, won)
+    async with open_claims(engine, database_url, dispatcher, settings) as claims:
+        activities = ClaimActivities(claims, on_win)
         yield worker_on(
             client,
             CLAIMS_QUEUE,
             workflows=[ClaimWorkspace, ClaimWorkspaces],
             activities=[
-                claims.claim,
-                claims.claim_all,
-                claims.look_in_queue,
-                claims.leave_queue,
-                claims.create_instead,
-                claims.cancel_all,
+                activities.claim,
+                activities.claim_all,
+                activities.look_in_queue,
+                activities.leave_queue,
+                activities.create_instead,
+                activities.cancel_all,
             ],
             max_concurrent_workflow_tasks=CLAIM_SLOTS,
             max_concurrent_local_activities=CLAIM_SLOTS,
@@ -96,32 +87,35 @@ async def claims_worker_on(
         )
 
 
-class _ClientBeside(PrebuildsClient):
-    """Takes a claim's answer from whoever has it first: the worker beside it, or Temporal."""
+class _ClientBesideWorker(PrebuildsClient):
+    """Takes a claim's answer from whichever has it first: the worker in this process, or Temporal."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._asked: dict[asyncio.Future[Any], str] = {}
-        """Who waits for which workflow; the same claim may be asked for twice at once."""
+        self._waiting: dict[asyncio.Future[Any], str] = {}
+        """The workflow that each caller waits for; two may wait for the same claim."""
 
-    def won(self, workflow_id: str, answer: ClaimResult | ClaimsResult) -> None:
-        for told, asked in self._asked.items():
-            if asked == workflow_id and not told.done():
-                told.set_result(answer)
+    def answer_committed(self, workflow_id: str, answer: ClaimResult | ClaimsResult) -> None:
+        """Give *answer* to whoever waits for this workflow."""
+        for committed, awaited_id in self._waiting.items():
+            if awaited_id == workflow_id and not committed.done():
+                committed.set_result(answer)
 
     async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
-        told = asyncio.get_running_loop().create_future()
+        committed = asyncio.get_running_loop().create_future()
         recorded = asyncio.create_task(super()._answer(starting, id))
-        self._asked[told] = id
+        self._waiting[committed] = id
         try:
-            await asyncio.wait({told, recorded}, return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
+            await asyncio.wait({committed, recorded}, return_when=asyncio.FIRST_COMPLETED)
+            if not committed.done():
                 return recorded.result()
-            with suppress(StackUnreachable):  # what has committed counts, whether Temporal has told of the start or not
-                await asyncio.shield(starting)  # it is refused to who asks for something else under an id in flight
-            return told.result()
+            # What has committed counts, also when Temporal's reply to the start is lost. The start is awaited all the
+            # same: it is refused when another request is under way under this id.
+            with suppress(StackUnreachable):
+                await asyncio.shield(starting)
+            return committed.result()
         finally:
-            del self._asked[told]
+            del self._waiting[committed]
             recorded.cancel()
 
 
@@ -162,8 +156,10 @@ async def claims_worker(
         except RPCError as error:
             raise unanswered(error) from error
         dispatcher = Dispatcher(engine, client)
-        prebuilds = _ClientBeside(client)
-        async with claims_worker_on(client, engine, database_url, dispatcher, settings, prebuilds.won) as worker:
+        prebuilds = _ClientBesideWorker(client)
+        async with claims_worker_on(
+            client, engine, database_url, dispatcher, settings, prebuilds.answer_committed
+        ) as worker:
             try:
                 async with worker:
                     yield prebuilds

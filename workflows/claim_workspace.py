@@ -1,13 +1,14 @@
-"""One person's claim. A person or service starts it, never the prebuilds system; it answers with the workspace, or
-says why there is none.
+"""One person's claim. A person or a service starts it, never the prebuilds system; it ends with the workspace, or says
+why there is none.
 
-It keeps true that a claim id gets one answer: the decision is one transaction, whose row the database keeps after
-Temporal has forgotten this workflow. Nothing stands between that commit and the answer: the build that hands the
-workspace over, and the refill, are started behind it. Asked to wait, it stands in a queue until it is woken with an
-answer, its deadline comes, or it is cancelled. Whoever has won, also late or cancelled, completes with the workspace.
+A claim id gets one answer for good: one transaction decides it, and the database keeps that row after Temporal has
+forgotten this workflow. Nothing stands between the commit and the answer: the build that hands the workspace over and
+the refill start behind it. A claim that is to wait stands in a queue until a signal says that it has an answer, its
+deadline comes, or it is cancelled. A claim that has won completes with the workspace, even when it is late or
+cancelled.
 
-A frozen worker may carry a step out long after another one has done the same. So each step names the run that it works
-for, and the database records that the run gets nothing before the workflow says so (decision 0015).
+A frozen worker may carry out a step long after another worker has done the same step. So each step names the run that
+it works for, and the database records that the run gets nothing before the workflow says so (decision 0015).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.claims import ClaimActivities, Told
+    from activities.claims import ClaimActivities
     from prebuilds.api import ClaimTimedOut, InvalidInput, StoreUnavailable
+    from prebuilds.operations.claim_requests import UnservedOutcome
     from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimStatus
     from workflows.raw import only_input
     from workflows.refusal import refused, refused_claim
@@ -33,21 +35,24 @@ WORKFLOW_ID_PREFIX = "claim-workspace/"
 
 DECIDE = workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
-    # A database that is away this long is not waited for: the caller tries again with the same id.
+    # The workflow does not wait longer for a database that is away: the caller tries again with the same id.
     schedule_to_close_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(
         initial_interval=timedelta(milliseconds=100), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=1)
     ),
 )
 LOOK_FIRST, LOOK_MAX = timedelta(seconds=2), timedelta(minutes=5)
-"""How often a waiting claim looks up its position: twice as long each time, so that a day of it is a short history."""
+"""The first and the longest pause between two look-ups of a waiting claim's position. The pause doubles each time, so
+that the history of a claim that waits for a day stays short."""
 SHORTEST_S = 0.001
+"""The shortest timer: one of zero or less is no timer."""
 
 T = TypeVar("T")
 
 
 def this_run() -> ClaimRun:
-    """The run that begins now. Its first task's time, not its start's: `temporal workflow reset` copies the start."""
+    """The run that begins now. Its time is that of its first task, since `temporal workflow reset` copies the start
+    time of the run that it resets."""
     return ClaimRun(id=workflow.info().run_id, began_at=workflow.now())
 
 
@@ -55,8 +60,8 @@ def this_run() -> ClaimRun:
 class ClaimWorkspace:
     def __init__(self) -> None:
         self._status = ClaimStatus(state="deciding")
-        self._woken = False
-        self._late = False
+        self._woken = False  # by a signal, since the last look-up
+        self._late = False  # the deadline has come
         self._canceled = False
 
     @workflow.run
@@ -84,9 +89,11 @@ class ClaimWorkspace:
 
     async def _answer(self, raw: Sequence[Any]) -> ClaimResult:
         try:
-            await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here, and takes nothing
+            await asyncio.sleep(
+                0
+            )  # a claim that was cancelled before its first task hears of it here, and takes nothing
         except asyncio.CancelledError:
-            self._canceled = True  # an attempt of a worker that was frozen since may yet come
+            self._canceled = True  # recorded: an earlier worker may have frozen in the middle of the first step
             return await self._leave(only_input(raw))
         return await self._claim(only_input(raw))
 
@@ -94,9 +101,9 @@ class ClaimWorkspace:
         decided = await self._step(ClaimActivities.claim, raw, self._claim_id, self._run)
         if isinstance(decided, ClaimResult):
             return decided
-        won = await self._wait(decided)
-        if won is not None:
-            return won
+        handed_over = await self._wait(decided)
+        if handed_over is not None:
+            return handed_over
         if isinstance(raw, dict) and raw.get("on_timeout") == "create" and not self._canceled:
             left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, None)
             if left.result is not None:
@@ -106,14 +113,15 @@ class ClaimWorkspace:
         return await self._leave(raw)
 
     async def _wait(self, queued: ClaimQueued) -> ClaimResult | None:
-        """Stand in the queue until there is an answer. None: it was all in vain."""
+        """Stand in the queue until there is an answer, the deadline comes, or the claim is cancelled. None: no
+        answer."""
         place, pause = ClaimPlace(waiting=queued), LOOK_FIRST
-        # By a timer's firing, not by asking the clock: after a local activity it may read differently in a replay.
-        # The database says how long, since its clock and Temporal's may differ.
+        # The deadline is a timer that fires. Comparing times would not do: after a local activity, the workflow's clock
+        # may differ in a replay. The database says how long the timer runs, since its clock and Temporal's may differ.
         left_s = queued.left_seconds
         if left_s is None:  # in a history of before the database said so
             left_s = (queued.deadline - workflow.now()).total_seconds()
-        deadline = asyncio.create_task(self._ring(max(left_s, SHORTEST_S)))
+        deadline = asyncio.create_task(self._end_wait_after(max(left_s, SHORTEST_S)))
         while place.waiting is not None and not self._late and not self._canceled:
             self._status = ClaimStatus(
                 state="waiting", position=place.waiting.position, deadline=place.waiting.deadline
@@ -121,14 +129,14 @@ class ClaimWorkspace:
             if not await self._woken_within(pause):
                 pause = min(pause * 2, LOOK_MAX)
             if not self._late and not self._canceled:
-                place = await self._look() or place
+                place = await self._find_place() or place
         deadline.cancel()
         return place.result
 
     async def _leave(self, raw: Any) -> ClaimResult:
-        """End with nothing, once that is recorded; or with what the claim has won before."""
-        told: Told = "canceled" if self._canceled else "timed_out"
-        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, told)
+        """End with nothing, once the database has recorded that; or with what the claim has won before."""
+        outcome: UnservedOutcome = "canceled" if self._canceled else "timed_out"
+        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, outcome)
         if left.result is not None:
             return left.result
         if self._canceled:
@@ -141,6 +149,7 @@ class ClaimWorkspace:
         )
 
     async def _woken_within(self, pause: timedelta) -> bool:
+        """Pause. Returns whether the pause was cut short: by a signal, the deadline or a cancellation."""
         try:
             await workflow.wait_condition(lambda: self._woken or self._late, timeout=pause)
         except TimeoutError:
@@ -149,13 +158,14 @@ class ClaimWorkspace:
             self._canceled = True
         return True
 
-    async def _ring(self, after_s: float) -> None:
-        await workflow.sleep(after_s, summary="the claim's deadline")
+    async def _end_wait_after(self, seconds: float) -> None:
+        await workflow.sleep(seconds, summary="the claim's deadline")
         self._late = True
 
-    async def _look(self) -> ClaimPlace | None:
-        """None: the database is away, which who stands in its queue outlives."""
-        self._woken = False  # before the read, so that a wake during it earns another
+    async def _find_place(self) -> ClaimPlace | None:
+        """Look up the claim's place. None while the database is away: the place is kept there, so the claim waits
+        on."""
+        self._woken = False  # before the read, so that a signal during it earns another
         try:
             return await self._step(ClaimActivities.look_in_queue, self._claim_id, self._run)
         except FailureError as error:
@@ -165,7 +175,8 @@ class ClaimWorkspace:
             return None
 
     async def _step(self, activity: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """A step is not cancelled: its transaction may have committed, and then it counts."""
+        """Run one activity to its end, also when the claim is cancelled meanwhile: its transaction may have committed,
+        and then it counts."""
         done, canceled = await to_its_end(workflow.start_local_activity_method(activity, args=args, **DECIDE))
         self._canceled = self._canceled or canceled
         return done

@@ -1,4 +1,5 @@
-"""Many claims in one transaction, all or nothing: a classroom, a fleet of agents. Otherwise as one claim."""
+"""Many claims in one transaction, all or nothing: for a classroom, or a fleet of agents. In all else it is like
+`ClaimWorkspace`, but that it never waits."""
 
 from __future__ import annotations
 
@@ -34,13 +35,13 @@ class ClaimWorkspaces:
         run = this_run()
         try:
             try:
-                await asyncio.sleep(0)  # one that was cancelled before a worker came hears of it here
+                await asyncio.sleep(0)  # a claim that was cancelled before its first task hears of it here
             except asyncio.CancelledError:
                 won = await self._step(ClaimActivities.cancel_all, only_input(raw), claim_id, run)
                 if won is None:
                     raise
                 return won
-            # Also when it was cancelled meanwhile: what it has won counts.
+            # Also when it is cancelled meanwhile, since what it has won counts.
             return await self._step(ClaimActivities.claim_all, only_input(raw), claim_id, run)
         except (InvalidInput, FailureError) as error:
             raise refused_claim(error, claim_id) from None

@@ -20,7 +20,7 @@ from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
 from prebuilds.store import actions, builds, control
 from prebuilds.store.build_logs import forget_old_logs
-from prebuilds.store.claim_queue import take_unattended, withdraw
+from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.control import Control
 from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
@@ -152,12 +152,12 @@ class Relay:
         self._dispatcher.follow(Served(workflow_ids=await refuse_waiting(self._engine)))
         self._dispatcher.follow(await serve_all_waiters(self._engine))
         gone = []
-        for waiter in await take_unattended(self._engine):
+        for waiter in await take_due_waiters(self._engine):
             if waiter.late or not await self._lives(waiter.workflow_id):
                 gone.append(waiter)
             elif waiter.decided:
                 self._dispatcher.follow(Served(workflow_ids=[waiter.workflow_id]))
-        if gone and (withdrawn := await withdraw(self._engine, gone)):
+        if gone and (withdrawn := await withdraw_waiters(self._engine, gone)):
             logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
 
     async def _lives(self, workflow_id: str) -> bool:

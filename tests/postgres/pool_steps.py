@@ -16,9 +16,11 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
-from activities.claims import ClaimActivities, Told
+from activities.claims import ClaimActivities
 from prebuilds.api import PrebuildsError
 from prebuilds.background.dispatch import Dispatcher
+from prebuilds.operations.claim_requests import UnservedOutcome
+from prebuilds.operations.claims import Claims
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun, ClaimsResult
 from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
@@ -27,7 +29,7 @@ from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.claims import Claimed, ClaimStore, hash_request
 from prebuilds.store.identity import read_identity
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_transaction
@@ -117,7 +119,7 @@ async def claim(store: ClaimStore, target: ClaimTarget | MadePreset, claim_id: s
     asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
     request = ClaimRequest.model_validate(asked)
     claim_id = claim_id or f"c{next(_names)}"
-    return await store.claim(claim_id, request, target, request_hash(request), new_run(), held=False)
+    return await store.claim(claim_id, request, target, hash_request(request), new_run(), held=False)
 
 
 def new_run() -> ClaimRun:
@@ -188,7 +190,8 @@ class Desk:
         self.runs: dict[str, ClaimRun] = {}
         self._asked: dict[str, dict[str, Any]] = {}
         self.store = store
-        self._activities = ClaimActivities(engine, store, dispatcher or self.dispatcher, rules)
+        self.claims = Claims(engine, store, dispatcher or self.dispatcher, rules)
+        self._activities = ClaimActivities(self.claims)
 
     def run_of(self, claim_id: str) -> ClaimRun:
         """The run that has asked for the claim last."""
@@ -226,12 +229,17 @@ class Desk:
         return await self._run(claim_id, self._activities.look_in_queue, claim_id, self.run_of(claim_id))
 
     async def leave(
-        self, claim_id: str, told: Told | None = "timed_out", *, run: ClaimRun | None = None, **changes: Any
+        self,
+        claim_id: str,
+        outcome: UnservedOutcome | None = "timed_out",
+        *,
+        run: ClaimRun | None = None,
+        **changes: Any,
     ) -> ClaimPlace:
         """Leave the queue; *changes* are for a claim that was not asked for here."""
         asked = {"preset": "acme/python/small", "owner": "alice", "name": "dev"} | self._asked.get(claim_id, {})
         run = run or self.run_of(claim_id)
-        return await self._run(claim_id, self._activities.leave_queue, asked | changes, claim_id, run, told)
+        return await self._run(claim_id, self._activities.leave_queue, asked | changes, claim_id, run, outcome)
 
     async def create_instead(self, claim_id: str, *, run: ClaimRun | None = None, **changes: Any) -> ClaimResult:
         asked = {"preset": "acme/python/small", "owner": "alice", "on_empty": "wait", "on_timeout": "create"} | changes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from activities.claims import TARGET_TRIES_MAX
 from prebuilds.api import (
     ClaimIdReused,
     InvalidInput,
@@ -17,9 +17,11 @@ from prebuilds.api import (
     TemplateNotFound,
     TemplateUnavailable,
 )
+from prebuilds.operations import claim_targets
+from prebuilds.operations.claims import VERSION_TRIES_MAX
 from prebuilds.payloads import ClaimResult
 from prebuilds.planning.choose import PresetOffer
-from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claim_offers import offers_of_template
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.retiring import delete_template, deprecate_template
@@ -32,33 +34,42 @@ BY_PATH = {"claim_parameters": {"token": "x"}}
 SMALL = {"name": "small", "instances": 1, "parameters": {"size": "small"}, "claim_parameters": ["token"]}
 
 
-class OvertakenStore(ClaimStore):
-    """What it offers is of an older version as soon as it is told, so many times."""
+@dataclass
+class Versions:
+    """New versions that become active right after a claim by template has read the presets of the one before."""
 
-    times, ready, versions = 0, 2, 0
-    engine: AsyncEngine
+    coming: int = 0
+    ready: int = 2
+    """Prebuilds of each."""
+    made: int = 0
 
-    async def offers(self, target: ClaimTarget | None, template: Sequence[str] | None) -> list[PresetOffer]:
-        offers = await super().offers(target, template)
-        if self.times:
-            self.times -= 1
-            self.versions += 1
-            await apply_file(self.engine, SMALL, source={"command": ["sleep", str(self.versions)]})
-            await make_ready(self.engine, await find_preset(self.engine), self.ready)
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=4) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
+    return Desk(engine, store)
+
+
+@pytest.fixture
+def versions(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> Versions:
+    versions = Versions()
+
+    async def overtaken(*args: Any) -> list[PresetOffer]:
+        offers = await offers_of_template(*args)
+        if versions.coming:
+            versions.coming -= 1
+            versions.made += 1
+            await apply_file(engine, SMALL, source={"command": ["sleep", str(versions.made)]})
+            await make_ready(engine, await find_preset(engine), versions.ready)
         return offers
 
-
-@pytest.fixture
-async def store(engine: AsyncEngine, database_url: str) -> AsyncIterator[OvertakenStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        store = OvertakenStore(pool, enabled=True)
-        store.engine = engine
-        yield store
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: OvertakenStore) -> Desk:
-    return Desk(engine, store)
+    monkeypatch.setattr(claim_targets, "offers_of_template", overtaken)
+    return versions
 
 
 # --- The same answer again -------------------------------------------------------------------------------------------
@@ -122,23 +133,23 @@ async def test_an_answer_outlives_what_it_was_asked_of(
 
 
 async def test_a_claim_by_template_goes_to_the_version_that_came_meanwhile(
-    engine: AsyncEngine, store: OvertakenStore, desk: Desk
+    engine: AsyncEngine, versions: Versions, desk: Desk
 ) -> None:
     await apply_file(engine, SMALL)
-    store.times = 2
+    versions.coming = 2
     won = await desk.ask("one", **BY_TEMPLATE)
     assert isinstance(won, ClaimResult)
     assert won.preset_id == (await find_preset(engine)).id
-    store.times = 2
+    versions.coming = 2
     many = await desk.ask_all("many", ["a", "b"], **BY_TEMPLATE)
     assert {c.preset_id for c in many.claims} == {(await find_preset(engine)).id}
 
-    store.ready, store.times = 0, 2
+    versions.ready, versions.coming = 0, 2
     await desk.wait("waits", **BY_TEMPLATE)
     [made] = await make_ready(engine, await find_preset(engine), 1)
     assert got(await desk.look("waits")) == made
 
-    store.times = TARGET_TRIES_MAX
+    versions.coming = VERSION_TRIES_MAX
     with pytest.raises(TemplateUnavailable):
         await desk.ask("never", **BY_TEMPLATE)
 

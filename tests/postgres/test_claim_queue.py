@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ClaimIdReused, ClaimTimedOut, NameTaken, NotAMember, PrebuildsError
 from prebuilds.payloads import ClaimPlace, ClaimRequest, ClaimResult
 from prebuilds.store.claim_queue import ClaimQueue
-from prebuilds.store.claims import ClaimStore, request_hash
+from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.vocabulary import PREBUILDS_USER_ID, OnEmpty, build_id_of
 from tests.builders import apply_file, find_preset, make_preset
@@ -324,7 +324,7 @@ async def test_who_leaves_gives_up_no_place_but_its_own(engine: AsyncEngine, sto
     await desk.wait("c1")
     request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty=OnEmpty.WAIT)
     told = ClaimTimedOut("too late")
-    assert await ClaimQueue(store).leave("c1", "c1", request_hash(request), earlier, told) == ClaimPlace()
+    assert await ClaimQueue(store).leave("c1", "c1", hash_request(request), earlier, told) == ClaimPlace()
     assert position_of(await desk.look("c1")) == 1
     [made] = await make_ready(engine, preset, 1)
     assert got(await desk.look("c1")) == made

@@ -16,7 +16,8 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import LOCKING_MAX, Claimed, ClaimStore, request_hash
+from prebuilds.store.claim_transactions import LOCKING_MAX
+from prebuilds.store.claims import Claimed, ClaimStore, hash_request
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.pool import create_prebuilds
@@ -77,7 +78,7 @@ async def test_joining_minds_a_version_that_came_meanwhile(
     """It holds the row of the preset that will serve it: else it could join beside a build that is ending."""
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
+    target, asked = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
     run = new_run()
     missed = await store.claim("c1", request, target, asked, run)
     await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
@@ -87,7 +88,7 @@ async def test_joining_minds_a_version_that_came_meanwhile(
         transaction = ending.transaction()
         await transaction.start()
         await ending.execute("SELECT FROM presets WHERE id = $1 FOR SHARE", new.id)
-        joining = asyncio.create_task(ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked, run))
+        joining = asyncio.create_task(ClaimQueue(store).join("c1", "c1", request, target, missed, asked, run))
         await until_blocked(ending)
         await transaction.rollback()
         assert isinstance(await joining, ClaimQueued)
@@ -98,11 +99,11 @@ async def test_joining_minds_a_version_that_came_meanwhile(
 async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine, store: ClaimStore) -> None:
     await make_preset(engine, instances=0)
     request = ClaimRequest(preset="/".join(PATH), owner="alice", name="dev", on_empty=OnEmpty.WAIT)
-    target, asked = ClaimTarget("acme/python/small", path=PATH), request_hash(request)
+    target, asked = ClaimTarget("acme/python/small", path=PATH), hash_request(request)
     run = new_run()
     missed = await store.claim("c1", request, target, asked, run)
     await do(engine, "UPDATE presets SET desired_instances = NULL")
-    found = await ClaimQueue(store).enqueue("c1", "c1", request, target, missed, asked, run)
+    found = await ClaimQueue(store).join("c1", "c1", request, target, missed, asked, run)
     assert isinstance(found, Claimed)
     assert (found.result, found.miss_reason) == (None, MissReason.NO_POOL)
 

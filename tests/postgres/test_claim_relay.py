@@ -17,7 +17,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
 from prebuilds.payloads import ClaimPlace, ClaimResult
 from prebuilds.settings import Settings
-from prebuilds.store.claim_queue import take_unattended, withdraw
+from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.retiring import deprecate_template
@@ -144,9 +144,9 @@ async def test_a_claim_that_comes_back_is_not_withdrawn(engine: AsyncEngine, des
     await make_preset(engine, instances=0)
     await desk.wait("back", name="dev")
     await make_older(engine, 31)
-    [seen] = await take_unattended(engine)
+    [seen] = await take_due_waiters(engine)
     assert (await desk.wait("back", name="dev")).position == 1
-    assert await withdraw(engine, [seen]) == []
+    assert await withdraw_waiters(engine, [seen]) == []
     assert (await desk.look("back")).waiting is not None
 
 
@@ -190,12 +190,12 @@ async def test_withdrawing_waits_for_nobody(engine: AsyncEngine, desk: Desk, dat
     for n in range(2):
         await desk.wait(f"c{n}")
     await make_older(engine, 31)
-    gone = await take_unattended(engine)
+    gone = await take_due_waiters(engine)
     other = await asyncpg.connect(dsn_of(database_url))
     try:
         async with other.transaction(), asyncio.timeout(5):
             await other.execute("SELECT FROM claim_queue WHERE claim_id = 'c0' FOR UPDATE")
-            assert await withdraw(engine, gone) == ["c1"]
+            assert await withdraw_waiters(engine, gone) == ["c1"]
     finally:
         await other.close()
 

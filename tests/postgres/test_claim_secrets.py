@@ -24,7 +24,7 @@ from prebuilds.store.claim_secrets import (
     load_request_key,
     reseal_all,
 )
-from prebuilds.store.claims import ClaimStore, request_hash
+from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.owned import retry_workspace, stop_workspace
 from prebuilds.store.people import refuse_waiting, remove_all_members
@@ -68,10 +68,10 @@ async def wait_for(store: ClaimStore, preset: MadePreset, claim_id: str) -> Clai
     asked = {"preset": str(preset.id), "owner": "alice", "name": claim_id, "on_empty": "wait", **TOKEN}
     request = ClaimRequest.model_validate(asked)
     target = ClaimTarget("acme/python/small", preset_id=preset.id)
-    hashed = store.request_hash(request)
+    hashed = store.hash_request(request)
     run, workflow_id = new_run(), f"claim-workspace/{claim_id}"
     missed = await store.claim(claim_id, request, target, hashed, run, held=False)
-    queued = await ClaimQueue(store).enqueue(claim_id, workflow_id, request, target, missed, hashed, run)
+    queued = await ClaimQueue(store).join(claim_id, workflow_id, request, target, missed, hashed, run)
     assert isinstance(queued, ClaimQueued)
     return queued
 
@@ -171,16 +171,16 @@ async def test_a_requests_hash_is_keyed(pool: asyncpg.Pool[asyncpg.Record], engi
     request = ClaimRequest.model_validate({"preset": str(preset.id), "owner": "alice", "name": "dev", **TOKEN})
     key = await load_request_key(engine, parse_ring(""))
     store = ClaimStore(pool, enabled=True, request_key=key)
-    first = await store.claim("c1", request, target, store.request_hash(request), new_run(), held=False)
+    first = await store.claim("c1", request, target, store.hash_request(request), new_run(), held=False)
     kept = await one(engine, "SELECT request_hash FROM claims")
-    assert kept.request_hash == request_hash(request, key) != request_hash(request)
+    assert kept.request_hash == hash_request(request, key) != hash_request(request)
     again = ClaimStore(pool, enabled=True, request_key=await load_request_key(engine, parse_ring(OLD)))
     assert (
-        await again.claim("c1", request, target, again.request_hash(request), new_run(), held=False)
+        await again.claim("c1", request, target, again.hash_request(request), new_run(), held=False)
     ).result == first.result
     other = request.model_copy(update={"claim_parameters": {"token": "x"}})
     with pytest.raises(ClaimIdReused):
-        await again.claim("c1", other, target, again.request_hash(other), new_run(), held=False)
+        await again.claim("c1", other, target, again.hash_request(other), new_run(), held=False)
 
 
 async def test_a_new_key_seals_what_there_is(

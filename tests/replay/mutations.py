@@ -237,8 +237,8 @@ MUTATIONS = [
     ),
     Mutation(
         *("ClaimWorkspace", "waits-and-wins", "who is woken looks twice"),
-        "                place = await self._look() or place\n",
-        "                await self._look()\n                place = await self._look() or place\n",
+        "                place = await self._find_place() or place\n",
+        "                await self._find_place()\n                place = await self._find_place() or place\n",
     ),
     Mutation(
         *("ClaimWorkspace", "still-waits", "a waiting claim looks only when woken"),
@@ -247,7 +247,7 @@ MUTATIONS = [
     ),
     Mutation(
         *("ClaimWorkspace", "waits-in-vain", "a claim leaves the queue without a word"),
-        "        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, told)\n"
+        "        left = await self._step(ClaimActivities.leave_queue, raw, self._claim_id, self._run, outcome)\n"
         "        if left.result is not None:\n"
         "            return left.result\n",
         "",
@@ -264,8 +264,8 @@ MUTATIONS = [
     ),
     Mutation(
         *("ClaimWorkspaces", "wins", "a timer before the claims"),
-        "            # Also when it was cancelled meanwhile",
-        "            await workflow.sleep(1)\n            # Also when it was cancelled meanwhile",
+        "            # Also when it is cancelled meanwhile",
+        "            await workflow.sleep(1)\n            # Also when it is cancelled meanwhile",
     ),
     Mutation(
         *("ClaimWorkspaces", "canceled-before", "a cancellation is not recorded"),

@@ -26,7 +26,7 @@ from prebuilds.store.build_end import end_build
 from prebuilds.store.builds import BuildWaiting, begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, request_hash
+from prebuilds.store.claims import Claimed, ClaimStore, hash_request
 from prebuilds.store.control import begin_pass, end_pass
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.hand_over import serve_all_waiters
@@ -224,7 +224,7 @@ class World:
             assert self._claims is not None
             try:
                 target = ClaimTarget(path, path=path.split("/"))
-                return await self._claims.claim(claim_id, request, target, request_hash(request), run, held=False)
+                return await self._claims.claim(claim_id, request, target, hash_request(request), run, held=False)
             except PrebuildsError as refusal:
                 return refusal
 
@@ -237,7 +237,7 @@ class World:
         """A claim that joins the queue when nothing is ready; the workspace that it found ready, if any."""
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name, on_empty=OnEmpty.WAIT)
-        target, asked = ClaimTarget(path, path=path.split("/")), request_hash(request)
+        target, asked = ClaimTarget(path, path=path.split("/")), hash_request(request)
         run = self._new_run()
         self._waits[claim_id] = (asked, run)
 
@@ -247,7 +247,7 @@ class World:
                 claimed = await self._claims.claim(claim_id, request, target, asked, run)
                 if claimed.result is None:
                     queue = ClaimQueue(self._claims)
-                    waiting = await queue.enqueue(claim_id, claim_id, request, target, claimed, asked, run)
+                    waiting = await queue.join(claim_id, claim_id, request, target, claimed, asked, run)
                     return None if isinstance(waiting, ClaimQueued) else waiting.result
             except PrebuildsError:
                 return None

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activities.claims import check_request
 from prebuilds.api import InvalidInput
+from prebuilds.operations.claim_requests import check_request
 from prebuilds.payloads import ClaimRequest, parse_input
 from prebuilds.planning.autostart import next_start
 from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset

@@ -14,7 +14,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from activities.claims import ClaimActivities
+from prebuilds.operations.claims import Claims
 from prebuilds.planning.rules import Rules
+from prebuilds.store.claims import ClaimStore
 from tests.workflow.claim_steps import ASKED, failure_of, start
 from tests.workflow.fakes import claims_worker
 
@@ -50,7 +52,7 @@ BAD: list[tuple[list[Any], str]] = [
 async def real(skipping: WorkflowEnvironment) -> AsyncIterator[None]:
     """The real activities, without the database that bad input never gets to."""
     nothing = cast("Any", None)
-    claims = ClaimActivities(nothing, nothing, nothing, Rules())
+    claims = ClaimActivities(Claims(nothing, ClaimStore(nothing, enabled=True), nothing, Rules()))
     async with claims_worker(skipping.client, [claims.claim, claims.claim_all]):
         yield
 

@@ -21,7 +21,7 @@ from temporalio.worker import Worker
 from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
 from prebuilds.client import claims as claiming
-from prebuilds.embedded import _ClientBeside
+from prebuilds.embedded import _ClientBesideWorker
 from prebuilds.payloads import ClaimsRequest, ClaimsResult, RequestRun
 from prebuilds.payloads import OperatorRequest as OperatorInput
 from prebuilds.temporal.connecting import connect
@@ -32,7 +32,7 @@ from workflows.operator_request import OperatorRequest
 
 TERMS = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
 CANCEL_REQUESTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
-either = pytest.mark.parametrize("kind", [PrebuildsClient, _ClientBeside])
+either = pytest.mark.parametrize("kind", [PrebuildsClient, _ClientBesideWorker])
 
 
 def waiting_claims() -> FakeClaims:

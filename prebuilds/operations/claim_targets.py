@@ -1,0 +1,67 @@
+"""Which preset a claim means, and whether the preset lets the claim set what it sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from prebuilds.api import PresetNotFound, TemplateNotFound
+from prebuilds.operations.claim_requests import preset_target, template_path
+from prebuilds.payloads import ClaimRequest
+from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset
+from prebuilds.store.claim_offers import offer_of_preset, offers_of_template, template_exists
+from prebuilds.store.claim_refusals import ClaimTarget
+
+
+async def find_target(pool: asyncpg.Pool[Any], request: ClaimRequest) -> tuple[ClaimRequest, ClaimTarget]:
+    """Find the preset that a claim means. A claim that names it and sets no parameters costs no statement here.
+
+    Returns:
+        The request with all that it sets among its `claim_parameters`; and the preset, which need not exist when the
+        request names it: the claim's own statement says what is missing.
+    Raises:
+        TemplateNotFound, PresetNotFound: The claim names a template that does not exist, or no preset of it fits.
+        InvalidInput: Naming each parameter that the preset does not let a claim set.
+        StoreUnavailable: The database is away.
+    """
+    if request.template is not None:
+        path = template_path(request.template)
+        offers = await offers_of_template(pool, *path)
+        if not offers and not await template_exists(pool, *path):
+            raise TemplateNotFound(f"no template {request.template}", {"template": "does not exist"})
+        offer = choose_offer(request, offers)
+        target = ClaimTarget(f"{request.template}/{offer.name}", preset_id=offer.id)
+        return with_claim_parameters(request, offer), target
+    target = preset_target(request.preset or "")
+    if not (request.parameters or request.claim_parameters):
+        return request, target
+    named = await offer_of_preset(pool, target)
+    return request if named is None else with_claim_parameters(request, named), target
+
+
+def choose_offer(request: ClaimRequest, offers: Sequence[PresetOffer]) -> PresetOffer:
+    """Choose the preset that a claim by template means.
+
+    Raises:
+        PresetNotFound: None of *offers* fits the request's parameters.
+    """
+    offer = choose_preset(offers, request.parameters)
+    if offer is None:
+        raise PresetNotFound(
+            f"no preset of {request.template} fits these parameters; one fits when the claim gives all of its "
+            "parameters, and any claim fits a default preset that has none",
+            {"parameters": "fit no preset"},
+        )
+    return offer
+
+
+def with_claim_parameters(request: ClaimRequest, offer: PresetOffer) -> ClaimRequest:
+    """*request* with every value that its preset lets a claim set among its `claim_parameters`.
+
+    Raises:
+        InvalidInput: Naming each parameter that the preset does not let a claim set.
+    """
+    given = check_parameters(offer, request.parameters, request.claim_parameters, chosen=request.template is not None)
+    return request.model_copy(update={"claim_parameters": given})

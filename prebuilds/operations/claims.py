@@ -1,0 +1,321 @@
+"""The one code that decides a claim, for every caller: an activity, a worker inside a service, a server.
+
+A claim that finds a prebuild ready costs one statement, or two when it names a template. Its caller may answer as soon
+as `decide` returns: the transaction has committed, and from then on the claim id has no other answer. The build that
+hands the workspace over and the refill start in the background afterwards; should this process die, the relay starts
+them.
+
+Any attempt may run twice, at the same time as another, or long after its caller has gone. So each attempt names the run
+(one request for the claim) that it works for, and whatever denies the run a workspace is recorded before anybody is
+told: from then on a late attempt of that run takes nothing (decision 0015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import (
+    InvalidInput,
+    NoClaimablePrebuiltWorkspaces,
+    PrebuildsError,
+    PresetNotFound,
+    RequestCanceled,
+    TemplateNotFound,
+    TemplateUnavailable,
+)
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.operations.claim_requests import (
+    UNSERVED,
+    UnservedOutcome,
+    check_request,
+    first_of,
+    nothing_ready,
+    requests_by_name,
+    with_next_start,
+)
+from prebuilds.operations.claim_targets import find_target
+from prebuilds.payloads import (
+    ClaimPlace,
+    ClaimQueued,
+    ClaimRequest,
+    ClaimResult,
+    ClaimRun,
+    ClaimsRequest,
+    ClaimsResult,
+    ClaimTerms,
+    parse_claim_id,
+)
+from prebuilds.planning.rules import Rules
+from prebuilds.store.claim_batches import ClaimBatches, member_ids
+from prebuilds.store.claim_queue import ClaimQueue
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import Claimed, ClaimStore
+from prebuilds.store.status import creation_is_held
+from prebuilds.telemetry.metrics import METRICS
+from prebuilds.vocabulary import MissReason, OnEmpty
+
+T = TypeVar("T")
+
+VERSION_TRIES_MAX = 3
+"""Tries of a claim by template; each further one is for a version that became active after the preset was chosen."""
+BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
+"""Refusals that can come before the claim's statement, which would have found an answer that the claim id already
+has."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt to answer one claim, or one batch of claims."""
+
+    claim_id: str
+    row_ids: Sequence[str]
+    """Under which ids the database keeps it: the claim's own, or one for each member of a batch. The first row keeps
+    the run's answer."""
+    run: ClaimRun
+    request_hash: bytes
+    """Of the request as it came, so that another request under the same id is noticed."""
+    workflow_id: str | None = None
+    """The workflow to wake when the claim has waited; None when nobody can be woken."""
+
+
+class Claims:
+    """Decides claims. Safe to call from several tasks at once, and again for the same claim."""
+
+    def __init__(self, engine: AsyncEngine, store: ClaimStore, dispatcher: Dispatcher, rules: Rules) -> None:
+        """Args:
+        engine: Reads why creation is held, which only a claim that finds an empty pool asks.
+        store: Runs the claims' statements on connections of their own.
+        dispatcher: Starts builds and nudges the loop after a claim has committed.
+        """
+        self._engine = engine
+        self._store = store
+        self._queue = ClaimQueue(store)
+        self._batches = ClaimBatches(store)
+        self._dispatcher = dispatcher
+        self._rules = rules
+
+    async def decide(
+        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, workflow_id: str | None, now: datetime
+    ) -> ClaimResult | ClaimQueued:
+        """Decide one claim, and start what follows from it.
+
+        Args:
+            request: As it came from the caller; it is checked here.
+            run: The request for the claim that this is an attempt at. Later runs of a claim have a later `began_at`.
+            workflow_id: The workflow that waits when the request says `on_empty` `wait`. None for a claim without a
+                workflow: nobody could be woken, so it never waits, and misses instead. A workflow may then wait under
+                the same claim id, in a run of its own.
+            now: When this attempt begins; the first automatic start is computed from it.
+        Returns:
+            What the claim has won, now or by an earlier attempt; or its place in the queue.
+        Raises:
+            InvalidInput: Naming the wrong field; nothing was written.
+            NoClaimablePrebuiltWorkspaces: Nothing is ready; with the miss reason in its details.
+            PrebuildsError: Another of the contract's refusals. Every refusal is the answer of *run* from then on.
+            StoreUnavailable: The database is away. Whether the claim has won is known to its next attempt.
+        """
+        attempt = self._attempt(request, claim_id, run, workflow_id)
+        return await self._decide(with_next_start(request, now), attempt)
+
+    async def create_instead(
+        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime
+    ) -> ClaimResult:
+        """Decide a claim that has waited in vain and asks for `on_timeout` `create`: an ordinary workspace is created
+        unless a prebuild is ready after all. Arguments and errors are those of `decide`."""
+        attempt = self._attempt(request, claim_id, run)
+        create = with_next_start(request.model_copy(update={"on_empty": OnEmpty.CREATE}), now)
+        decided = await self._decide(create, attempt)
+        assert isinstance(decided, ClaimResult)  # noqa: S101 - only `wait` joins the queue
+        return decided
+
+    async def decide_all(self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime) -> ClaimsResult:
+        """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
+        attempt = self._attempt(request, claim_id, run)
+        if request.on_empty is OnEmpty.WAIT:
+            raise InvalidInput.field("on_empty", "wait is for single claims; use fail or create for many at once")
+        first = with_next_start(first_of(request), now)
+        try:
+            won = await _retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
+        except PrebuildsError as error:
+            won = await self._record_refusal(error, attempt)
+        return ClaimsResult(claim_id=claim_id, claims=won)
+
+    async def find_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
+        """Look up where a waiting claim stands. An answer, once there is one, is taken, and the place given up for it.
+
+        Raises:
+            PrebuildsError: The claim can no longer be served; this is the answer of *run* from then on.
+        """
+        return await self._queue.find_place(claim_id, run)
+
+    async def leave_queue(
+        self,
+        request: ClaimRequest,
+        claim_id: str,
+        run: ClaimRun,
+        *,
+        workflow_id: str,
+        outcome: UnservedOutcome | None,
+    ) -> ClaimPlace:
+        """Give up the place of a claim, if it has one. A prebuild that was handed over before is taken all the same.
+
+        Args:
+            workflow_id: Which workflow leaves; a place that another workflow took over since stays.
+            outcome: Why, which is the answer of *run* from then on, whatever attempts at it are still under way. None
+                when the run goes on without its place.
+        Raises:
+            PrebuildsError: The claim was refused while it waited, such as by `NameTaken`.
+        """
+        attempt = self._attempt(request, claim_id, run, workflow_id)
+        answer = None if outcome is None else UNSERVED[outcome](claim_id)
+        return await self._queue.leave(claim_id, workflow_id, attempt.request_hash, run, answer)
+
+    async def cancel_all(self, request: ClaimsRequest, claim_id: str, run: ClaimRun) -> ClaimsResult | None:
+        """Make the cancellation of a batch the answer of *run*.
+
+        Returns:
+            What an attempt has won before the cancellation; None when nothing was won, and nothing will be.
+        """
+        attempt = self._attempt(request, claim_id, run)
+        try:
+            won = await self._record_refusal(UNSERVED["canceled"](claim_id), attempt)
+        except RequestCanceled:
+            return None
+        return ClaimsResult(claim_id=claim_id, claims=won)
+
+    # --- One claim ---------------------------------------------------------------------------------------------------
+
+    async def _decide(self, request: ClaimRequest, attempt: _Attempt) -> ClaimResult | ClaimQueued:
+        try:
+            return await _retry_on_new_version(request, lambda: self._decide_once(request, attempt))
+        except PrebuildsError as error:
+            if isinstance(error, NoClaimablePrebuiltWorkspaces) and request.on_empty is OnEmpty.FAIL:
+                raise  # the statement that found the miss has recorded it
+            return (await self._record_refusal(error, attempt))[0]
+
+    async def _decide_once(self, request: ClaimRequest, attempt: _Attempt) -> ClaimResult | ClaimQueued:
+        with METRICS.time_claim() as timed:
+            checked, target = await find_target(self._store.pool, request)
+            claimed = await self._claim(checked, target, attempt)
+            if claimed.result is None and _waits(request, attempt):
+                joined = await self._wait(checked, target, attempt, claimed)
+                if isinstance(joined, ClaimQueued):
+                    return joined
+                claimed = joined
+            timed.source = claimed.result.source if claimed.result else None
+        missed = claimed.result is None
+        if missed and claimed.miss_reason is MissReason.NO_POOL and request.on_timeout == "create":
+            # It would wait in vain, as there is no pool.
+            return await self._decide_once(request.model_copy(update={"on_empty": OnEmpty.CREATE}), attempt)
+        self._start_what_follows(claimed)
+        if claimed.result is None:
+            raise nothing_ready(target, claimed.miss_reason)
+        return claimed.result
+
+    async def _claim(self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt) -> Claimed:
+        """Run the claim's statement. An empty pool is worth a second one, which knows whether creation is held; but not
+        to a claim that joins the queue next."""
+        claim = (attempt.claim_id, request, target, attempt.request_hash, attempt.run)
+        claimed = await self._store.claim(*claim)
+        if _is_empty(claimed) and not _waits(request, attempt):
+            held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
+            claimed = await self._store.claim(*claim, held=held)
+        return claimed
+
+    async def _wait(
+        self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt, missed: Claimed
+    ) -> Claimed | ClaimQueued:
+        """Join the queue; or take what became ready meanwhile; or miss again, when there is no pool."""
+        assert attempt.workflow_id is not None  # noqa: S101 - `_waits` says so
+        joined = await self._queue.join(
+            attempt.claim_id, attempt.workflow_id, request, target, missed, attempt.request_hash, attempt.run
+        )
+        if isinstance(joined, ClaimQueued):
+            self._dispatcher.nudge([missed.preset_id], urgent=True)  # its pool's target has one more now
+        return joined
+
+    # --- Many claims -------------------------------------------------------------------------------------------------
+
+    async def _decide_all_once(
+        self, request: ClaimRequest, names: Sequence[str], attempt: _Attempt
+    ) -> Sequence[ClaimResult]:
+        """Claim one workspace for each of *names*, all of one preset."""
+        checked, target = await find_target(self._store.pool, request)
+        batch = (attempt.claim_id, requests_by_name(checked, names), target, attempt.request_hash, attempt.run)
+        claims = await self._batches.claim(*batch, held=None)
+        if _is_empty(claims[-1]):
+            held = await creation_is_held(self._engine, claims[-1].preset_id, self._rules)
+            claims = await self._batches.claim(*batch, held=held)
+        won = [claimed.result for claimed in claims if claimed.result is not None]
+        if len(won) < len(names):
+            METRICS.claim_decided(claims[-1].labels, claims[-1].miss_reason)
+            raise nothing_ready(target, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
+        for claimed in claims:
+            self._start_what_follows(claimed)
+        return won
+
+    # --- Both --------------------------------------------------------------------------------------------------------
+
+    def _attempt(self, request: ClaimTerms, claim_id: str, run: ClaimRun, workflow_id: str | None = None) -> _Attempt:
+        """Check what came from outside, and note what identifies it."""
+        check_request(request)
+        members = len(request.names) if isinstance(request, ClaimsRequest) else 0
+        parse_claim_id(claim_id, members=members)
+        row_ids = member_ids(claim_id, members) if members else [claim_id]
+        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id)
+
+    async def _record_refusal(self, error: PrebuildsError, attempt: _Attempt) -> Sequence[ClaimResult]:
+        """Make *error* the answer of the attempt's run, and raise it once that is recorded.
+
+        Returns:
+            What the claims have won, when the database finds that they have: this is their answer whatever happened
+                since.
+        Raises:
+            PrebuildsError: *error*; or what the run was answered before.
+        """
+        if error.repeated:  # it decides nothing, and the next attempt may succeed
+            raise error
+        if isinstance(error, BEFORE_THE_STATEMENT):
+            won = await self._store.won(attempt.row_ids, attempt.request_hash)
+            if won:
+                return won
+        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, attempt.run, error)
+        if isinstance(answer, PrebuildsError):
+            raise answer from error
+        return await self._store.won(attempt.row_ids, attempt.request_hash)
+
+    def _start_what_follows(self, claimed: Claimed) -> None:
+        """Count a fresh decision, start its build, and have the pool refilled: all in the background."""
+        if not claimed.fresh:
+            return
+        METRICS.claim_decided(claimed.labels, claimed.miss_reason)
+        if claimed.result is not None:
+            if claimed.build_open:
+                self._dispatcher.start_builds([claimed.result.build_id])
+            self._dispatcher.nudge([claimed.preset_id])
+
+
+async def _retry_on_new_version(request: ClaimTerms, decide: Callable[[], Awaitable[T]]) -> T:
+    """Return what *decide* says; call it again when a version became active between its choice of a preset and its
+    claim, which only a claim by template can have."""
+    for tries_left in reversed(range(VERSION_TRIES_MAX)):
+        try:
+            return await decide()
+        except TemplateUnavailable:
+            if request.template is None or not tries_left:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _waits(request: ClaimRequest, attempt: _Attempt) -> bool:
+    return request.on_empty is OnEmpty.WAIT and attempt.workflow_id is not None
+
+
+def _is_empty(claimed: Claimed) -> bool:
+    """Whether nothing was ready for a reason that is not known yet."""
+    return claimed.result is None and claimed.miss_reason is MissReason.EMPTY

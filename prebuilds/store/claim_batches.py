@@ -1,0 +1,119 @@
+"""Many claims in one transaction, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from prebuilds.payloads import ClaimRequest, ClaimRun
+from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal
+from prebuilds.store.claim_runs import record_answer, recorded_refusal
+from prebuilds.store.claim_transactions import RetryTransaction, run_transaction
+from prebuilds.store.claims import Claimed, ClaimStore, Connection
+
+# A batch holds rows while it waits for others, which a single claim never does. So it first locks its preset's row, as
+# passes, `apply` and other batches do: they take turns. The template's row is locked too, so that its active version
+# stays what it is, and all members get the same one.
+_LOCK_FOR_BATCH = """
+    SELECT p.id FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
+     WHERE {} FOR NO KEY UPDATE OF p FOR SHARE OF t
+"""
+LOCK_FOR_BATCH_BY_ID = _LOCK_FOR_BATCH.format("p.id = $1")
+LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
+       o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL AND p.name = $3
+       AND p.template_version_id = t.active_version_id
+""")
+
+
+def member_ids(claim_id: str, number: int) -> list[str]:
+    """The claim ids of a batch's members, in the order of their names. All attempts at the batch lock the first
+    member's row first, and it keeps what the batch's run was answered."""
+    return [f"{claim_id}/{n}" for n in range(number)]
+
+
+class ClaimBatches:
+    """Claims of several workspaces at once, by the statement of single claims."""
+
+    def __init__(self, store: ClaimStore) -> None:
+        self._store = store
+
+    async def claim(
+        self,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        request_hash: bytes,
+        run: ClaimRun,
+        *,
+        held: bool | None,
+    ) -> list[Claimed]:
+        """Decide one claim for each of *requests*, of one preset, in one transaction.
+
+        Args:
+            claim_id: Of the batch; its members' ids are `member_ids`.
+            request_hash: Of the batch's request as it came.
+            held: As of `ClaimStore.claim`.
+        Returns:
+            What each request got, in their order. When one misses, nothing at all was written, and the last of the list
+            is that miss.
+        Raises:
+            PrebuildsError: The first refusal; nothing was written.
+            StoreUnavailable: The database is away.
+        """
+        return await run_transaction(partial(self._transact, claim_id, requests, target, request_hash, run, held))
+
+    async def _transact(
+        self,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        request_hash: bytes,
+        run: ClaimRun,
+        held: bool | None,
+    ) -> list[Claimed]:
+        async with self._store.locking, self._store.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                claims = await self._decide_each(connection, claim_id, requests, target, request_hash, run, held)
+            except BaseException:
+                await transaction.rollback()
+                raise
+            if claims[-1].result is None:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+        return claims
+
+    async def _decide_each(
+        self,
+        connection: Connection,
+        claim_id: str,
+        requests: Sequence[ClaimRequest],
+        target: ClaimTarget,
+        request_hash: bytes,
+        run: ClaimRun,
+        held: bool | None,
+    ) -> list[Claimed]:
+        """In the requests' order; ends with the first miss, if there is one."""
+        if target.preset_id is not None:
+            locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
+        else:
+            locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
+        ids = member_ids(claim_id, len(requests))
+        answered = await record_answer(connection, ids[0], request_hash, run, None)
+        if answered.get("error") == SUPERSEDED:
+            raise refusal(SUPERSEDED, requests[0], target, claim_id)
+        if refused := recorded_refusal(answered):
+            raise refused
+        claims: dict[int, Claimed] = {}
+        # In the order of names, so that two batches of one owner, from whatever pools, lock the same names in one
+        # order.
+        for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
+            claimed = await self._store.decide(connection, ids[n], request, target, request_hash, run, held=held)
+            if claimed.fresh and claimed.preset_id != locked:
+                raise RetryTransaction  # a version became active before its template was locked
+            if claimed.result is None:
+                return [*claims.values(), claimed]
+            claims[n] = claimed
+        return [claims[n] for n in range(len(requests))]

@@ -1,0 +1,39 @@
+"""Transactions of claims on asyncpg: repeated after a deadlock, and typed when the database is away."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import asyncpg
+
+from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
+
+TRIES_MAX = 5
+"""Attempts at a transaction after a deadlock or a concurrently activated version."""
+LOCKING_MAX = 6
+"""Connections of a process that may wait for presets' rows at a time. The pool has more: the others are for single
+claims, which lock no preset's row and so never wait for one."""
+
+T = TypeVar("T")
+
+
+class RetryTransaction(Exception):
+    """Raised inside a transaction when what it has read was changed by another one: it is rolled back and repeated."""
+
+
+async def run_transaction(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Run a transaction, and repeat it after a deadlock or a `RetryTransaction`.
+
+    Raises:
+        StoreUnavailable: The database is away, or no attempt got through.
+    """
+    for tries_left in reversed(range(TRIES_MAX)):
+        try:
+            return await transaction()
+        except CONNECTION_LOST as error:
+            raise store_unavailable(error) from error
+        except (asyncpg.DeadlockDetectedError, RetryTransaction) as error:
+            if not tries_left:
+                raise store_unavailable(error) from error
+    raise AssertionError("the last try returns or raises")

@@ -26,9 +26,10 @@ from prebuilds.provisioners.base import (
     Provisioner,
     StaleBuild,
 )
-from prebuilds.store import builds
+from prebuilds.store import build_begin
+from prebuilds.store.build_begin import AttemptOvertaken, SecretsUnreadable
 from prebuilds.store.build_end import BuildEnd, Lost, end_build
-from prebuilds.store.builds import AttemptOvertaken, BuildFacts, SecretsUnreadable, provisioning_queue
+from prebuilds.store.builds import BuildFacts, provisioning_queue
 from prebuilds.store.replacements import Recorded, record_replacements
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
@@ -65,7 +66,7 @@ class ProvisioningActivities:
         async with heartbeating(failures):
             scheduled_at = activity.info().current_attempt_scheduled_time
             try:
-                facts, wanted = await builds.begin_build(self._engine, build_id, scheduled_at)
+                facts, wanted = await build_begin.begin_build(self._engine, build_id, scheduled_at)
             except SecretsUnreadable as unreadable:
                 end = await self._failed(unreadable.facts, unreadable.error)
                 return await ended_badly(self._engine, self._dispatcher, end)
@@ -136,7 +137,7 @@ class ProvisioningActivities:
 
     async def _elsewhere(self, facts: BuildFacts) -> str | None:
         """The queue of the host that has the workspace; None when that is this one, or nobody yet."""
-        host = facts.host or await builds.record_host(self._engine, facts.workspace_id, self._host)
+        host = facts.host or await build_begin.record_host(self._engine, facts.workspace_id, self._host)
         if host == self._host:
             return None
         base = facts.queue.partition("@")[0].removesuffix(PEOPLE_SUFFIX)
@@ -177,7 +178,7 @@ class _Progress:
         self._log.tell(line)
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        await builds.save_state(self._engine, self._facts.id, state, self._facts.attempt)
+        await build_begin.save_state(self._engine, self._facts.id, state, self._facts.attempt)
 
 
 def _asked_to_cancel() -> bool:

@@ -18,7 +18,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
-from prebuilds.store import actions, builds, control
+from prebuilds.store import actions, build_record, control
 from prebuilds.store.build_logs import forget_old_logs
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.control import Control
@@ -138,7 +138,7 @@ class Relay:
         """
         begun = await actions.take_due_actions(self._engine)
         self._dispatcher.start_builds(begun)
-        lost = await builds.take_due_builds(self._engine)
+        lost = await build_record.take_due_builds(self._engine)
         self._dispatcher.repeat_starts(lost)
         await self._attend_queue()
         await forget_old_logs(self._engine)

@@ -12,7 +12,7 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
 from prebuilds.store import evidence, owned, transfers, workspaces
-from prebuilds.store.builds import RecordedBuild
+from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cut
 from prebuilds.views import (

@@ -23,7 +23,7 @@ from prebuilds.planning.lifecycle import (
     start_after_asking,
 )
 from prebuilds.provisioners.base import OwnedByAnother
-from prebuilds.store.builds import RecordedBuild, record_build
+from prebuilds.store.build_record import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned
 from prebuilds.store.actions import plan_next_action
-from prebuilds.store.builds import AttemptOvertaken, BuildFacts, facts_of, lock_build, set_latest
+from prebuilds.store.build_begin import AttemptOvertaken
+from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.store.builds import RecordedBuild
+from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.workspaces import record_release
 
 # It waits for a hand-over that is in the air, which the next statement then sees.

@@ -10,12 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
 from prebuilds.provisioners.base import Provision
-from prebuilds.store.builds import (
-    READ_BUILD,
-    READ_PARAMETERS,
-    READ_PROVISIONER_STATE,
-    provisioning_queue,
-)
+from prebuilds.store.build_begin import READ_PARAMETERS, READ_PROVISIONER_STATE
+from prebuilds.store.builds import READ_BUILD, provisioning_queue
 from prebuilds.store.presets import find_preset
 from prebuilds.vocabulary import build_id_of
 

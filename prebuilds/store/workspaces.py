@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
-from prebuilds.store.builds import RecordedBuild, record_build
+from prebuilds.store.build_record import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
 from prebuilds.store.paging import cursor, read_cursor

@@ -10,8 +10,8 @@ from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.settings.sealing import key_ring
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_secrets import read_claim_secrets
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.tables import metadata

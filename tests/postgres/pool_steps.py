@@ -26,8 +26,8 @@ from prebuilds.planning.plan import prebuild_id
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.provisioners.base import Provisioned
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import BuildEnd, end_build
-from prebuilds.store.builds import begin_build
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, hash_request
 from prebuilds.store.identity import read_identity

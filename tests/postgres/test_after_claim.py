@@ -13,8 +13,9 @@ from prebuilds.api import WorkspaceNotFound
 from prebuilds.planning.autostart import next_start
 from prebuilds.store import actions
 from prebuilds.store.actions import take_due_actions
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import RecordedBuild, begin_build
+from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.owned import set_workspace, start_workspace, stop_workspace

@@ -16,7 +16,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import CLAIM_ID_BYTES_MAX, ClaimResult
 from prebuilds.planning.rules import Rules
 from prebuilds.store.actions import take_due_actions
-from prebuilds.store.builds import take_due_builds
+from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool

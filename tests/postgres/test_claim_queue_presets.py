@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import NoClaimablePrebuiltWorkspaces
 from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult
 from prebuilds.planning.plan import plan_preset
-from prebuilds.store.builds import begin_build
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_transactions import LOCKING_MAX

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces, WorkspaceNotFound
 from prebuilds.payloads import ClaimResult
 from prebuilds.planning.plan import plan_preset
-from prebuilds.store.builds import RecordedBuild
+from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool

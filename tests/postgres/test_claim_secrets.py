@@ -15,7 +15,7 @@ from prebuilds.api import ClaimIdReused
 from prebuilds.payloads import ClaimQueued, ClaimRequest
 from prebuilds.settings.sealing import parse_ring
 from prebuilds.settings.state_key import StateKeyUnusable
-from prebuilds.store.builds import SecretsUnreadable, begin_build
+from prebuilds.store.build_begin import SecretsUnreadable, begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_secrets import (

@@ -15,8 +15,9 @@ from temporalio.testing import ActivityEnvironment
 from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provisioned
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build, record_build
+from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.jobs import cancel_jobs

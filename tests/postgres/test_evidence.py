@@ -20,8 +20,9 @@ from prebuilds.api import (
 from prebuilds.planning.plan import deletions, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store import evidence
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build, record_build
+from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool

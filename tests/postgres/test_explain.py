@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import InvalidInput, PresetNotFound
 from prebuilds.planning.rules import Rules
 from prebuilds.store import events, explain, inventory
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool

@@ -16,8 +16,8 @@ from activities.build_log import BuildLog
 from prebuilds.api import ProvisionFailed
 from prebuilds.cli.system import clock
 from prebuilds.provisioners.base import Progress, Provision
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.workspaces import release_workspace

@@ -15,8 +15,9 @@ from prebuilds.api import SnapshotIsolationError, SupersededPass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.store.actions import take_due_actions
+from prebuilds.store.build_begin import BuildWaiting, begin_build, record_host
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import BuildWaiting, begin_build, record_build, record_host, take_due_builds
+from prebuilds.store.build_record import record_build, take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool

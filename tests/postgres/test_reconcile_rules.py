@@ -13,8 +13,8 @@ from prebuilds.planning.holds import Hold
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import plan_preset, state_of
 from prebuilds.planning.rules import Rules
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import begin_build
 from prebuilds.store.control import begin_pass, end_pass, read_control
 from prebuilds.store.events import note
 from prebuilds.store.membership import join_organizations

@@ -21,8 +21,8 @@ from prebuilds.operations.requests import carry_out
 from prebuilds.payloads import OperatorRequest, ReleasedClaims, parse_input
 from prebuilds.planning.plan import plan_preset
 from prebuilds.settings import Settings
+from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import BuildWaiting, begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs

@@ -13,7 +13,7 @@ from prebuilds.background.witness import HostWitness
 from prebuilds.payloads import Seen
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store import history as store_history
-from prebuilds.store.builds import take_due_builds
+from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_claim_pool

@@ -16,8 +16,9 @@ from temporalio.testing import ActivityEnvironment
 from activities.provisioning import ProvisioningActivities
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Locality, OwnedByAnother, Progress, Provision, Provisioned, StaleBuild
+from prebuilds.store.build_begin import AttemptOvertaken, begin_build, save_state
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import AttemptOvertaken, begin_build, record_build, save_state
+from prebuilds.store.build_record import record_build
 from prebuilds.store.control import read_control
 from prebuilds.store.identity import read_identity
 from prebuilds.store.workspaces import show_workspace

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, PrebuildsError, WorkspaceNotFound
-from prebuilds.store.builds import begin_build
+from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.given_up import give_up_claims

@@ -22,8 +22,8 @@ from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
 from prebuilds.store.actions import take_due_actions
+from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.builds import BuildWaiting, begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import Claimed, ClaimStore, hash_request

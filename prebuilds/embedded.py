@@ -101,9 +101,9 @@ class _ClientBesideWorker(PrebuildsClient):
             if awaited_id == workflow_id and not committed.done():
                 committed.set_result(answer)
 
-    async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
+    async def _await_answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
         committed = asyncio.get_running_loop().create_future()
-        recorded = asyncio.create_task(super()._answer(starting, id))
+        recorded = asyncio.create_task(super()._await_answer(starting, id))
         self._waiting[committed] = id
         try:
             await asyncio.wait({committed, recorded}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Claims as a service makes them: started, attached to, waited for, given up."""
+"""Claims by a client of Temporal: started, or attached to when they are under way; waited for; given up."""
 
 from __future__ import annotations
 
@@ -35,19 +35,21 @@ from prebuilds.vocabulary.owners import same_owner
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
-"""For a claim's answer, beside the time that it may wait. It is decided in milliseconds, and fails within 10 s when the
-database is away: longer than this only without a worker. An execution timeout would cost each claim a timer."""
+"""How long a claim's answer may take, beside the time that the claim may wait. A worker decides it in milliseconds, or
+says within 10 s that the database is away; so only a claim without a worker takes longer. The client keeps this time
+itself, since an execution timeout would cost each claim a timer in Temporal."""
 GIVE_UP_TIMEOUT_S = 5.0
-"""For the caller to wait until a claim is given up; one who has gone does not wait long for a server that is away."""
+"""How long a caller waits for a claim to be given up. After that it goes on in the background, so that a caller who
+wants to leave is not kept by a server that is away."""
 _GIVING_UP: set[asyncio.Task[bool]] = set()
-"""The event loop itself holds its tasks only weakly."""
+"""Keeps these tasks alive: the event loop has only weak references to them."""
 
 
 class ClaimsClient:
-    """The part of `PrebuildsClient` that claims."""
+    """The claims of `PrebuildsClient`."""
 
     def __init__(self, client: Client) -> None:
-        """*client* must use pydantic's data converter; `connect` gives such a one."""
+        """*client* uses pydantic's data converter, as a client of `connect` does."""
         self.temporal = client
 
     async def claim(
@@ -72,27 +74,31 @@ class ClaimsClient:
         """Claim a workspace for a person.
 
         Args:
-            owner: Who gets it.
-            name: What they call it; unique among theirs.
+            owner: Who gets the workspace.
+            name: What the owner calls it; unique among their live workspaces.
             preset: An id, or `organization/template/preset`.
             template: `organization/template`, with *parameters*, in place of *preset*.
-            initiator: Who asks; the owner unless said. Never `prebuilds`.
+            initiator: Who asks; None for the owner. Never `prebuilds`.
+            autostart_schedule: When the workspace starts by itself: a cron expression, `CRON_TZ=Zone ` before it unless
+                it is in UTC. None for never.
+            next_start_at: The first automatic start; None to compute it from the schedule.
             ttl: How long a start lasts; None for the template's, zero for no end.
+            claim_parameters: Values of the parameters that the preset lets a claim set. They are treated as secrets.
             on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
             wait_timeout: How long to wait at most; None for five minutes.
             on_timeout: What to do when the wait was in vain.
-            create_owner: Make an unknown owner, or one who is no member, a member in the claim's own transaction; never
-                one who was removed or disabled.
-            claim_id: Repeat a claim under its id to get the same answer; a new one unless said. Then a caller who is
-                cancelled, such as by a timeout, or who gets no answer from Temporal, gives the claim up: it is
-                cancelled, and what it has won all the same is released.
+            create_owner: Whether an owner who is unknown, or no member, is made a member in the claim's own
+                transaction. Nobody who was removed or disabled comes back by it.
+            claim_id: A claim that is repeated under its id gets the same answer. None makes a new id; then a caller who
+                is cancelled, by a timeout for instance, or who gets no answer, gives the claim up: it is cancelled, and
+                a workspace that it has won all the same is released.
         Raises:
-            StackUnreachable: Temporal, or no worker, has answered; safe to try again with the same id, which the
-                message and the details' `claim_id` say.
-            asyncio.CancelledError: With a note of the claim's id when it may go on, or have won.
+            StackUnreachable: Temporal does not answer, or no worker does. The claim may be repeated with the same id,
+                which the message and the details' `claim_id` say.
+            asyncio.CancelledError: It has a note with the claim's id when the claim may go on, or have won.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
         """
-        request = {
+        fields = {
             "preset": preset,
             "template": template,
             "parameters": dict(parameters or {}),
@@ -108,48 +114,53 @@ class ClaimsClient:
             "create_owner": create_owner,
         }
         if wait_timeout is not None:
-            request["wait_timeout_seconds"] = seconds_of("wait_timeout", wait_timeout)
-        asked = parse_input(ClaimRequest, request, "claim")
-        return await self.claim_request(asked, _new_id_unless(claim_id), abandon=claim_id is None)
+            fields["wait_timeout_seconds"] = seconds_of("wait_timeout", wait_timeout)
+        request = parse_input(ClaimRequest, fields, "claim")
+        return await self.claim_request(request, _new_id_unless(claim_id), abandon=claim_id is None)
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> ClaimResult:
-        """Claim as *request* says, under *claim_id*.
+        """Claim what *request* says, under *claim_id*. Errors are those of `claim`.
 
         Args:
-            abandon: Whether the claim is given up, and what it has won released, when the caller goes away, or neither
-                Temporal nor a worker answers, since nobody will come back with its id.
+            abandon: Whether to give the claim up, and release what it has won, when the caller goes away or nothing
+                answers: for a claim whose id nobody will come back with.
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
-        claiming = self._claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
+        claiming = self._run_claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
         result = ClaimResult.model_validate(await claiming)
-        _check_meant(result, request.owner, request.name)
+        _check_is_ours(result, request.owner, request.name)
         return result
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
-        """Claim a workspace for each of the request's names, all in one transaction or none.
+        """Claim a workspace for each of the request's names, in one transaction.
 
+        Args:
+            claim_id: Of them together; None as in `claim`.
+        Returns:
+            The claims in the order of the names.
         Raises:
-            PrebuildsError: As for one claim; then there is none of them.
+            PrebuildsError: The errors of `claim`; then nothing was claimed.
         """
         id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
-        claiming = self._claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
+        claiming = self._run_claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
         result = ClaimsResult.model_validate(await claiming)
         for claim, name in zip_longest(result.claims, request.names):
-            _check_meant(claim, request.owner, name)
+            _check_is_ours(claim, request.owner, name)
         return result
 
-    async def _claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
-        # On its own: who goes away meanwhile must know what to give up.
+    async def _run_claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
+        """Start the workflow *id*, or attach to it, and return its answer."""
+        # A task of its own, which a cancellation of the caller does not end: giving up needs to know what was started.
         starting = asyncio.create_task(reached(self._start_claim(workflow, request, id)))
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
         leave = partial(
-            self._leave, starting, id, _member_ids(request, claim_id), request.asked_by if abandon else None
+            self._stop_waiting, starting, id, _member_ids(request, claim_id), request.asked_by if abandon else None
         )
         known = {"claim_id": claim_id}
         try:
             async with asyncio.timeout(bound_s) as bound:
-                return await self._answer(starting, id)
+                return await self._await_answer(starting, id)
         except TimeoutError as error:
             if not bound.expired():
                 raise
@@ -162,18 +173,18 @@ class ClaimsClient:
             if not await leave():
                 error.add_note(f"claim {claim_id} may go on, or have won: its answer is there under this id")
             raise
-        except StackUnreachable as error:  # what has been lost may be the reply: then the claim goes on
+        except StackUnreachable as error:  # perhaps only the reply was lost, and the claim goes on
             told = f"claim {claim_id}: {error}; {_again(given_up=await leave())}"
             raise StackUnreachable(told, {**error.details, **known}) from error
-        # Its id is all that finds out what is recorded; or, for a caller without the key, what was answered.
+        # The caller needs the claim's id to find out what is recorded; or, without the key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
             raise type(error)(f"claim {claim_id}: {error}", {**error.details, **known}) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
-        """Start a claim; or attach to the one that is under way, when it asks for the same.
+        """Start a claim; or attach to the one that is under way, if that has the same request.
 
         Raises:
-            ClaimIdReused: It asks for something else. The database says so of those that have won.
+            ClaimIdReused: The one under way has another request. Of claims that have ended, the database knows that.
         """
         try:
             return await start_short(
@@ -195,20 +206,20 @@ class ClaimsClient:
                 raise ClaimIdReused("this claim id is in use for a different request; claim with another one") from None
             return handle
 
-    async def _answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
-        """What a claim's workflow answers, once it is started."""
+    async def _await_answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
+        """Wait for the start of the workflow *id*, then for its answer."""
         return await result_of(await asyncio.shield(starting))
 
-    async def _leave(
+    async def _stop_waiting(
         self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str, claim_ids: Sequence[str], by: str | None
     ) -> bool:
-        """Leave a claim that nobody waits for any longer.
+        """Stop waiting for a claim.
 
         Args:
-            by: Who gives it up, as nobody can come back for it; None leaves it as it is, for who has its id.
+            by: Who gives the claim up; None leaves it as it is, for somebody who comes back with its id.
         Returns:
-            Whether nothing is left of it. That goes on in the background when it takes long, or the caller does not
-            even wait for this.
+            Whether it is certain that nothing is left of the claim. Giving it up goes on in the background when that
+            takes long, or when the caller is cancelled once more.
         """
         if by is None:
             starting.cancel()
@@ -220,39 +231,41 @@ class ClaimsClient:
             await asyncio.wait({giving_up}, timeout=GIVE_UP_TIMEOUT_S)
         finally:
             if not giving_up.done():
-                giving_up.add_done_callback(partial(_tell_late, claim_ids))
+                giving_up.add_done_callback(partial(_warn_unless_given_up, claim_ids))
         return giving_up.done() and giving_up.result()
 
 
-def _tell_late(claim_ids: Sequence[str], giving_up: asyncio.Task[bool]) -> None:
+def _warn_unless_given_up(claim_ids: Sequence[str], giving_up: asyncio.Task[bool]) -> None:
     if not giving_up.cancelled() and not giving_up.result():
         logger.warning("A claim that its caller has given up may have won", extra={"claim_ids": claim_ids})
 
 
 def _member_ids(request: ClaimTerms, claim_id: str) -> Sequence[str]:
-    """The ids under which the database keeps what is asked for by *claim_id*."""
+    """The ids under which the database keeps the claims of *request*."""
     return [f"{claim_id}/{n}" for n in range(len(request.names))] if isinstance(request, ClaimsRequest) else [claim_id]
 
 
 def _again(*, given_up: bool) -> str:
-    return "claim again" if given_up else "claim again with the same id"  # which finds the answer, if there is one
+    # The same id finds the answer, if there is one.
+    return "claim again" if given_up else "claim again with the same id"
 
 
 def _new_id_unless(claim_id: str | None) -> str:
     return str(uuid4()) if claim_id is None else claim_id
 
 
-def _check_meant(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
-    """Refuse what is somebody else's: beside the worker, it may be told while another request under its id starts."""
+def _check_is_ours(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
+    """Refuse another request's workspace. A client beside a worker may hear of one that was committed under this id
+    while the start of its own request was under way."""
     if claimed is None or claimed.name != name or not same_owner(claimed.owner, owner):
         raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
 
 
 def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:
-    """Whether a workflow with the inputs *given* makes this very claim."""
+    """Whether *given* are the inputs of a workflow that has the same request."""
     try:
-        asked = request.same_for_all_spellings()
-        return len(given) == 1 and parse_input(type(request), given[0], "claim").same_for_all_spellings() == asked
+        ours = request.same_for_all_spellings()
+        return len(given) == 1 and parse_input(type(request), given[0], "claim").same_for_all_spellings() == ours
     except InvalidInput:
         return False
 
@@ -265,6 +278,7 @@ def _names(request: ClaimTerms) -> str:
 
 
 def _attributes(request: ClaimTerms) -> dict[str, str | None]:
+    """The search attributes of a claim's workflow."""
     return {
         "preset": request.preset,
         "template": request.template,

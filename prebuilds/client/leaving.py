@@ -1,4 +1,5 @@
-"""A claim whose caller has left, and whose id nobody else was told: it takes nothing, or gives back what it has won."""
+"""Giving up a claim whose caller has left and whose id nobody else has: it takes nothing, or what it has won is
+released."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.connecting import is_failed_connect, no_such_workflow, operate
 
 GIVE_UP_FOR_S = 60.0
-"""For the claim to end and its workspaces to be released, behind the back of a caller who does not wait for it."""
+"""How long giving up may take, in the background when the caller no longer waits: the claim ends, and its workspaces
+are released."""
 
 
 async def give_up(
@@ -24,15 +26,17 @@ async def give_up(
 ) -> bool:
     """Cancel a claim, wait until it has ended, and release what it has won all the same.
 
-    How it ended does not tell: when a cancellation comes between a step and its record, the workflow begins again and
-    ends as cancelled, though the step's transaction has won. So a worker looks into the database.
+    The end of its workflow does not say whether it has won: when a cancellation comes between a step and the step's
+    record, the workflow begins again and ends as cancelled, though the step's transaction has won. So a worker asks the
+    database.
 
     Args:
-        starting: Its start, which is awaited: what has been lost may be only the reply.
-        claim_ids: Its id, or those of its members.
-        by: Who asked for it, and so lets it go.
+        starting: The start of the workflow. It is awaited, since perhaps only the reply to it was lost.
+        claim_ids: The claim's id, or the ids of a batch's members.
+        by: Who asked for the claim, and now releases it.
     Returns:
-        Whether it is certain that nothing is left of it. Otherwise its id is to be told: it may have won.
+        Whether it is certain that nothing is left of the claim. If not, the caller must be told its id, since it may
+        have won.
     """
     try:
         async with asyncio.timeout(GIVE_UP_FOR_S):
@@ -54,7 +58,7 @@ async def give_up(
 
 
 async def _is_canceled_unbegun(handle: WorkflowHandle[Any, Any]) -> bool:
-    """Cancel a claim. Returns whether no worker had begun with it, so that it takes nothing, whenever one comes."""
+    """Cancel a claim. Returns whether no worker had begun it: then it takes nothing, whenever a worker comes."""
     try:
         await handle.cancel()
     except RPCError as error:

@@ -275,7 +275,7 @@ async def test_what_is_told_while_a_claim_starts_may_be_another_s(
         return WON
 
     client = PrebuildsClient(dev.client)
-    monkeypatch.setattr(client, "_answer", told_first)
+    monkeypatch.setattr(client, "_await_answer", told_first)
     assert await client.claim(preset=TERMS["preset"], owner=WON.owner, name=WON.name) == WON
     with pytest.raises(ClaimIdReused):
         await client.claim(preset=TERMS["preset"], owner="bob", name=WON.name)

@@ -1,4 +1,4 @@
-"""What a claim is refused with, in a person's words: the database says only which kind it is."""
+"""The typed error of each refusal of a claim. The database says only which kind of refusal it is."""
 
 from __future__ import annotations
 
@@ -24,22 +24,28 @@ from prebuilds.api import (
 from prebuilds.payloads import ClaimRequest
 
 REFUSED = "PB001"
-"""The SQLSTATE of a refusal; its message is the error's type."""
+"""The SQLSTATE by which the database's functions refuse; the message is the kind of refusal."""
 SUPERSEDED = "Superseded"
-"""The refusal of an attempt whose claim a later request works for."""
+"""The kind of refusal for an attempt after a later run of the same claim has begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimTarget:
-    """Which preset is claimed: an id, or a path of active version. `label` is for messages."""
+    """Which preset is claimed: by its id, or by its path, which names a preset of the template's active version."""
 
     label: str
+    """What messages call it."""
     preset_id: UUID | None = None
     path: Sequence[str] | None = None
+    """Organization, template and preset. Either this or the id is None."""
 
 
 def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str) -> PrebuildsError:
-    """The typed error of a refusal of *kind*."""
+    """The typed error of a refusal.
+
+    Args:
+        kind: What the database raised; an unknown kind, of another release, is an InvalidInput.
+    """
     refusals: dict[str, PrebuildsError] = {
         "ClaimIdReused": ClaimIdReused(
             f"claim id {claim_id} has won a workspace, or waits for one, with a different request; use a new id",
@@ -98,7 +104,7 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
 
 
 def transferred(claim_id: str) -> WorkspaceNotFound:
-    """What a claim's id is answered with once its workspace was handed to another owner."""
+    """The answer to a claim's id once its workspace was handed to another owner."""
     return WorkspaceNotFound(
         f"what claim {claim_id} has won was handed to another owner since; claim another with a new claim id",
         {"claim_id": claim_id},
@@ -106,11 +112,12 @@ def transferred(claim_id: str) -> WorkspaceNotFound:
 
 
 def unstorable(request: ClaimRequest, claim_id: str, error: Exception) -> InvalidInput:
-    """Of text that no database takes, such as a zero character: names the fields that have one."""
+    """The error of a claim with text that the database cannot store, such as a zero character; it names these
+    fields."""
     fields = {"claim_id": claim_id, **request.model_dump(mode="json")}
     details = {name: "has a zero character; leave it out" for name, value in fields.items() if _has_zero(value)}
-    told = "; ".join(f"{field}: {message}" for field, message in details.items()) or str(error)
-    return InvalidInput(f"the claim cannot be stored: {told}", details)
+    faults = "; ".join(f"{field}: {message}" for field, message in details.items()) or str(error)
+    return InvalidInput(f"the claim cannot be stored: {faults}", details)
 
 
 def _has_zero(value: object) -> bool:

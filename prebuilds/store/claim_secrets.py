@@ -1,4 +1,5 @@
-"""A claim's secrets in the database, from its claim to the workspace's deletion, and the key of requests' hashes."""
+"""Claims' secrets in the database, which stay from the claim to the workspace's deletion; and the key of the hashes of
+claims' requests, which is sealed like them."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ REPLACE_REQUEST_KEY = text("""
 FORGET_REQUEST_KEY = text("UPDATE settings SET request_key = NULL")
 
 RESEAL_BATCH = 200
-# By key of the row, since what no key opens stays behind and must not be read for ever.
+# In the order of the rows' keys: a value that no key opens stays as it is, and must not be read again and again.
 SEALED_OTHERWISE = {
     "claim_secrets": text("""
         SELECT workspace_id::text AS row, sealed FROM claim_secrets
@@ -41,7 +42,7 @@ SEALED_OTHERWISE = {
          ORDER BY claim_id LIMIT :limit
     """),
 }
-# Only what is still as it was read: a deletion or a decision meanwhile wins.
+# Changes a value only while it is as it was read: a deletion or a decision meanwhile wins.
 RESEAL = {
     "claim_secrets": text("""
         UPDATE claim_secrets SET sealed = CAST(:new AS jsonb)
@@ -56,21 +57,23 @@ KEY_LOST = "if that key is lost for good, `prebuilds init --forget-state-key` be
 
 
 async def read_claim_secrets(connection: AsyncConnection, workspace_id: UUID) -> Sealed | None:
-    """What the workspace's claim brought; None when it brought nothing, or nobody has claimed it."""
+    """The secrets of the workspace's claim; None when it brought none, or nobody has claimed the workspace."""
     return cast("Sealed | None", await connection.scalar(READ, {"workspace_id": workspace_id}))
 
 
 async def forget_claim_secrets(connection: AsyncConnection, workspace_id: UUID) -> None:
-    """Remove what the workspace's claim brought: no later build needs it, or its owner is another one from now on."""
+    """Remove the secrets of the workspace's claim: no later build needs them, or the workspace has another owner."""
     await connection.execute(FORGET, {"workspace_id": workspace_id})
 
 
 async def load_request_key(engine: AsyncEngine, ring: KeyRing) -> bytes:
-    """The key of requests' hashes, made at the first call. It is sealed by *ring*'s first key from now on.
+    """Read the key of requests' hashes, which *ring*'s first key seals from now on. The first call makes the key.
 
-    Every worker that seals or opens a claim's secrets calls this before it serves: a process without the deployment's
-    key is found here, and not by a person's build.
+    Every worker that seals or opens claims' secrets calls this before it serves, so that a process without the
+    deployment's key fails here, and not in somebody's build.
 
+    Returns:
+        32 bytes.
     Raises:
         StateKeyUnusable: The deployment encrypts, by a key that *ring* does not have.
         StackUnreachable: The database went away.
@@ -89,14 +92,14 @@ async def _load_request_key(engine: AsyncEngine, ring: KeyRing) -> bytes:
         async with engine.begin() as connection:
             if await connection.scalar(REPLACE_REQUEST_KEY, change) is not None:
                 return bytes.fromhex(key)
-        # Another worker was first; its key counts.
+        # Another worker has written a key since the read: that one counts.
 
 
 async def check_request_key(engine: AsyncEngine, ring: KeyRing) -> str:
-    """Say how claims' secrets are kept. Changes nothing.
+    """Say in one sentence how claims' secrets are stored. Changes nothing.
 
     Raises:
-        StateKeyUnusable: As of `load_request_key`.
+        StateKeyUnusable: The deployment encrypts, by a key that *ring* does not have.
     """
     found = await _read_request_key(engine)
     if found is not None:
@@ -107,15 +110,19 @@ async def check_request_key(engine: AsyncEngine, ring: KeyRing) -> str:
 
 
 async def forget_request_key(engine: AsyncEngine) -> None:
-    """Have the next worker make a new one. Repeats of claims from before are then refused as `ClaimIdReused`."""
+    """Remove the key of requests' hashes; the next worker makes a new one. A claim from before that is sent again is
+    refused as `ClaimIdReused`."""
     async with engine.begin() as connection:
         await connection.execute(FORGET_REQUEST_KEY)
 
 
 async def reseal_all(engine: AsyncEngine, ring: KeyRing) -> int:
-    """Seal by *ring*'s first key what is clear, or sealed by another key. Returns how many values that were.
+    """Seal every secret of claims by *ring*'s first key, if it is stored readable or sealed by another key.
 
-    What no key of *ring* opens stays as it is. Without keys nothing changes.
+    A value that no key of *ring* opens stays as it is. Without keys nothing changes.
+
+    Returns:
+        How many values were sealed anew.
     """
     changed = left = 0
     if ring.current is None:
@@ -133,7 +140,7 @@ async def reseal_all(engine: AsyncEngine, ring: KeyRing) -> int:
                     left += 1
                     continue
                 change = {"row": row.row, "new": json.dumps(ring.seal(value)), "before": json.dumps(row.sealed)}
-                async with engine.begin() as connection:  # one row each: a hand-over locks several, in another order
+                async with engine.begin() as connection:  # a row at a time: a hand-over locks several in another order
                     changed += (await connection.execute(RESEAL[table], change)).rowcount
             if len(rows) < RESEAL_BATCH:
                 break

@@ -1,4 +1,4 @@
-"""Handing what is ready to whoever waits for it, within the transaction that made it ready."""
+"""Handing ready prebuilds to the claims that wait for them, in the transaction that made the prebuilds ready."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from prebuilds.store.events import record_event
 
 logger = logging.getLogger(__name__)
 
-# Only an active preset serves its queue: a new version takes its waiters along.
+# Finds an active preset that has waiters and may serve them. A new version of the template takes the waiters along.
 PRESET = text("""
     SELECT p.id, p.name, p.template_id, p.template_version_id, p.last_invalidated_at, v.hands_over, t.default_ttl,
            t.organization_id, o.name AS organization, t.name AS template
@@ -34,8 +34,8 @@ PRESET = text("""
        AND EXISTS (SELECT FROM claim_queue q
                     WHERE q.template_id = t.id AND q.preset_name = p.name AND q.decided_at IS NULL)
 """)
-# Who looks its place up or leaves at this moment is waited for: that takes no longer, and waits for nobody. Passed over
-# is whose claim is being tried again: that may wait for what is held here.
+# Waits for a waiter that looks up its place or leaves at this moment: that is short, and holds no lock that we need.
+# Skips a waiter whose claim's row is held by a retry of its own claim: that may be waiting for our locks.
 HEAD = text("""
     SELECT q.claim_id, q.workflow_id, q.request, q.secrets, q.request_hash, q.owner_id, q.initiator_id,
            c.workspace_id AS won
@@ -75,16 +75,19 @@ SHARE_PRESET = text("SELECT FROM presets WHERE id = :preset_id FOR SHARE")
 
 @dataclass(slots=True)
 class Served:
-    """Who is to be told, and what is to be started, after the commit."""
+    """What a hand-over leaves to be done after its commit (`Dispatcher.follow`)."""
 
     workflow_ids: list[str] = field(default_factory=list)
+    """Workflows of waiters that have their answer, to be woken."""
     build_ids: list[UUID] = field(default_factory=list)
+    """Builds to be started."""
     preset_ids: list[UUID] = field(default_factory=list)
-    """Whose pools have given something away."""
+    """Presets whose pool has given a prebuild away, to be reconciled."""
     labels: list[dict[str, str]] = field(default_factory=list)
-    """Of each prebuild that was handed over, for the metrics."""
+    """The preset's names for each prebuild that was handed over, for the metrics."""
 
     def add(self, other: Served) -> None:
+        """Take over what *other* leaves to be done."""
         self.workflow_ids += other.workflow_ids
         self.build_ids += other.build_ids
         self.preset_ids += other.preset_ids
@@ -92,9 +95,12 @@ class Served:
 
 
 async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Served) -> None:
-    """Give a preset's ready prebuilds to the head of its queue, as long as there are both.
+    """Give a preset's ready prebuilds, oldest first, to the head of its queue, until one of both is used up.
 
-    The caller's transaction holds the preset's row shared, so that nobody joins the queue meanwhile.
+    Args:
+        connection: In a transaction that holds the preset's row with a shared lock, so that nobody joins the queue
+            meanwhile.
+        served: What is to be done after the commit is added to it.
     """
     preset = (await connection.execute(PRESET, {"preset_id": preset_id})).one_or_none()
     if preset is None:
@@ -111,9 +117,9 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
             refusal = None if head.won is not None else await _hand_over(connection, preset, prebuild, head)
             await connection.execute(DECIDE, {"claim_id": head.claim_id, "refusal": refusal})
             if refusal is not None:
-                told = {"error": refusal}
+                reason = {"error": refusal}
                 await record_event(
-                    connection, "claim_refused", "queue", preset_id=preset_id, claim_id=head.claim_id, data=told
+                    connection, "claim_refused", "queue", preset_id=preset_id, claim_id=head.claim_id, data=reason
                 )
             served.workflow_ids.append(head.workflow_id)
             if head.won is None and refusal is None:
@@ -127,9 +133,10 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
 
 
 async def serve_all_waiters(engine: AsyncEngine) -> Served:
-    """Serve what a hand-over could have missed: a version that became active again with prebuilds of its own.
+    """Serve the waiters of every preset that has prebuilds ready: those of a version that became active again, say,
+    which no hand-over has seen.
 
-    One preset's failure is logged, and leaves the others theirs.
+    When one preset fails, that is logged, and the others are served.
     """
     served = Served()
     async with engine.connect() as connection:
@@ -141,20 +148,22 @@ async def serve_all_waiters(engine: AsyncEngine) -> Served:
                 await connection.execute(SHARE_PRESET, {"preset_id": preset_id})
                 await serve_waiters(connection, preset_id, now)
         except DBAPIError:
-            logger.warning("Serving who waits has failed", extra={"preset_id": str(preset_id)}, exc_info=True)
+            logger.warning(
+                "Serving the claims that wait has failed", extra={"preset_id": str(preset_id)}, exc_info=True
+            )
         else:
             served.add(now)
     return served
 
 
 async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Row[Any], head: Row[Any]) -> str | None:
-    """Give *prebuild* to *head*. Returns why that can no longer be, as an error's type; the next one is tried then."""
+    """Give *prebuild* to *head*. Returns the kind of refusal when that claim can no longer be served, else None."""
     try:
         request = ClaimRequest.model_validate(head.request)
-    except ValidationError:  # of another release; it must not keep the build from ending
+    except ValidationError:  # a request of another release, which must not keep the build from ending
         return InvalidInput.__name__
-    asked = {"owner": head.owner_id, "initiator": head.initiator_id}
-    people = (await connection.execute(PEOPLE, asked)).one()
+    ids = {"owner": head.owner_id, "initiator": head.initiator_id}
+    people = (await connection.execute(PEOPLE, ids)).one()
     values = {
         "claim_id": head.claim_id,
         "request_hash": head.request_hash,
@@ -177,7 +186,7 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         "secrets": json.dumps(head.secrets) if head.secrets is not None else None,  # as its claims worker sealed it
     }
     try:
-        async with connection.begin_nested():  # one candidate that fails leaves the others a chance
+        async with connection.begin_nested():  # a savepoint: when this waiter fails, the next one can be served
             await connection.execute(HAND_OVER, values)
     except IntegrityError as error:
         if NAME_KEY in str(error):

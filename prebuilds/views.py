@@ -222,6 +222,13 @@ class LoopChange(LoopStatus):
     """Whether the loop runs by an interval that was given with the request."""
 
 
+class Reconciled(Payload):
+    """What became of a request for a pass."""
+
+    reconciled: bool
+    """Whether the pass has ended. False: it was asked for, and nobody waited."""
+
+
 class LastError(Payload):
     build_id: UUID
     message: str

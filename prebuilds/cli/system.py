@@ -258,8 +258,8 @@ def reconcile(
     async def go() -> None:
         async with operations() as system:
             with progress("waiting for the pass to end"):
-                await system.loop.reconcile(preset, wait=wait)
-        document({"reconciled": wait}, human="the pass has ended" if wait else "asked for a pass")
+                done = await system.loop.reconcile(preset, wait=wait)
+        document(done, human="the pass has ended" if wait else "asked for a pass")
 
     run_command(go())
 

@@ -20,7 +20,7 @@ from prebuilds.store import control, presets
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.temporal.connecting import no_such_workflow
 from prebuilds.temporal.queues import loop_is_unserved
-from prebuilds.views import LoopChange, LoopStatus
+from prebuilds.views import LoopChange, LoopStatus, Reconciled
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
 from prebuilds.vocabulary.actors import Actor
 from prebuilds.vocabulary.plain_text import check_plain
@@ -56,6 +56,7 @@ class LoopOperations:
         Raises:
             InvalidInput: The loop cannot keep *interval*.
             OrchestratorNotRunning: The loop drained for longer than *within_s*.
+            StackUnreachable: It drains, and no control worker is there to end it.
         """
         if interval is not None:
             try:
@@ -68,7 +69,7 @@ class LoopOperations:
             try:
                 async with asyncio.timeout(within_s):
                     with suppress(WorkflowFailureError):  # somebody has terminated it: it has ended, too
-                        await handle.result()
+                        await self._end(handle)
             except TimeoutError:
                 raise OrchestratorNotRunning(
                     f"the loop is still ending what it was at ({loop.cause}); start it again when it has stopped",
@@ -158,8 +159,8 @@ class LoopOperations:
         loop = await self.status()
         return LoopChange(**loop.model_dump(), changed=changed, interval_applied=interval_applied)
 
-    async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> None:
-        """Nudge the loop, for one preset (an id or a path of the active version) or for all.
+    async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> Reconciled:
+        """Ask the loop for a pass now, over one preset (an id or a path of the active version) or over all.
 
         Args:
             wait: Return only when that pass has ended.
@@ -174,6 +175,7 @@ class LoopOperations:
                 wanted = [(await presets.find_preset(connection, preset)).id]
         client = PrebuildsClient(self.context.client)
         await (client.reconcile(wanted) if wait else client.nudge(wanted))
+        return Reconciled(reconciled=wait)
 
 
 def _check_words(field: str, words: str) -> None:

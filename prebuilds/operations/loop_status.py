@@ -1,4 +1,4 @@
-"""What is known of the loop: whether it runs, by Temporal; why it does not, by the database."""
+"""The loop's state: Temporal knows whether it runs, the database why it does not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prebuilds.views import LoopStatus
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 ASK_TIMEOUT = timedelta(seconds=3)
-"""For a question to the loop: `status` must answer at 3 a.m., also while no worker does."""
+"""Limit of each call to Temporal: `status` must answer at 3 a.m., also while no worker does."""
 
 
 async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
-    """Ask Temporal and the loop itself.
+    """The loop's state, from Temporal and from the loop itself.
 
-    Where Temporal does not answer, the state is the one that is wanted, and a note says so.
+    Where Temporal does not answer, it is the state that is wanted, and a note says so.
     """
     wanted = await control.read_control(engine)
     try:

@@ -11,11 +11,11 @@ from typing import Any
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
-from prebuilds.api import InvalidInput, OrchestratorNotRunning, StackUnreachable
+from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError, StackUnreachable
 from prebuilds.background.relay import orchestrator_input, record_unwritten_stop, start_orchestrator
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context
-from prebuilds.operations.loop_status import loop_status
+from prebuilds.operations.loop_status import loop_status, recorded_loop
 from prebuilds.store import control, presets
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.temporal.connecting import no_such_workflow
@@ -156,7 +156,10 @@ class LoopOperations:
         return change
 
     async def _change(self, changed: bool, *, interval_applied: bool = False) -> LoopChange:
-        loop = await self.status()
+        try:
+            loop = await self.status()
+        except PrebuildsError as error:  # the change is committed: what only looks after it must not fail it
+            loop = await recorded_loop(self.context.engine, f"Temporal could not be asked ({error})")
         return LoopChange(**loop.model_dump(), changed=changed, interval_applied=interval_applied)
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> Reconciled:

@@ -45,6 +45,12 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
     return _loop(wanted, said.state, note, said)
 
 
+async def recorded_loop(engine: AsyncEngine, note: str) -> LoopStatus:
+    """The loop's state by the database alone: the one that is wanted. *note* says why nobody else was asked."""
+    wanted = await control.read_control(engine)
+    return _loop(wanted, wanted.loop, note)
+
+
 def _gone(wanted: Control) -> str | None:
     if wanted.loop != "running":
         return None

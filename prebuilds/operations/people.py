@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prebuilds.operations.context import Context
 from prebuilds.store import people
 from prebuilds.store.hand_over import Served
-from prebuilds.store.paging import LIMIT_DEFAULT, part_of
+from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.views import LeavingResult, MemberRow, MembersResult, Page, UserRow
 from prebuilds.vocabulary.actors import Actor
 
@@ -41,8 +41,7 @@ class PeopleOperations:
         self, organization: str, *, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> Page[MemberRow]:
         """A part of an organization's members, by name; *after* is the `next` of the part before."""
-        rows = await people.list_members(self.context.engine, organization)
-        return part_of(rows, lambda row: row.user, limit, after)
+        return await people.list_members(self.context.engine, organization, limit=limit, after=after)
 
     async def list_users(
         self, *, disabled: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
@@ -52,8 +51,7 @@ class PeopleOperations:
         Args:
             disabled: Only those who are.
         """
-        rows = await people.list_users(self.context.engine, disabled=disabled)
-        return part_of(rows, lambda row: row.user, limit, after)
+        return await people.list_users(self.context.engine, disabled=disabled, limit=limit, after=after)
 
     async def _end_waiting(self) -> None:
         """Also when nothing has changed: whoever asks again after a crash has the rest done."""

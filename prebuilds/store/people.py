@@ -16,14 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.api import InvalidInput, OwnerNotFound
 from prebuilds.store import templates
 from prebuilds.store.events import record_event
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, cut, read_cursor
 from prebuilds.store.workspaces import status_word
-from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
+from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, Page, UserRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.vocabulary.owners import check_person, owner_key
 
 PEOPLE_MAX = 1000
 """Of one request."""
-LISTED_MAX = 10_000
 WAITING_MAX = 500
 """Waiting claims that are refused in one transaction; the relay does the rest."""
 
@@ -64,17 +64,19 @@ WAITING_OF = text("""
      ORDER BY q.position
 """)
 LIST_MEMBERS = text("""
-    SELECT u.name, u.disabled_at, (SELECT count(*) FROM workspaces w WHERE w.owner_id = u.id AND w.deleted_at IS NULL
-                                       AND w.organization_id = m.organization_id) AS workspaces
+    SELECT u.key, u.name, u.disabled_at,
+           (SELECT count(*) FROM workspaces w WHERE w.owner_id = u.id AND w.deleted_at IS NULL
+               AND w.organization_id = m.organization_id) AS workspaces
       FROM organization_members m JOIN users u ON u.id = m.user_id
-     WHERE m.organization_id = :organization_id ORDER BY u.key LIMIT :limit
+     WHERE m.organization_id = :organization_id AND u.key > :after ORDER BY u.key LIMIT :limit
 """)
 LIST_USERS = text("""
-    SELECT u.name, u.created_at, u.disabled_at,
+    SELECT u.key, u.name, u.created_at, u.disabled_at,
            (SELECT coalesce(array_agg(o.name ORDER BY o.name), '{}') FROM organization_members m
               JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = u.id) AS organizations,
            (SELECT count(*) FROM workspaces w WHERE w.owner_id = u.id AND w.deleted_at IS NULL) AS workspaces
-      FROM users u WHERE NOT :disabled OR u.disabled_at IS NOT NULL ORDER BY u.key LIMIT :limit
+      FROM users u
+     WHERE (NOT :disabled OR u.disabled_at IS NOT NULL) AND u.key > :after ORDER BY u.key LIMIT :limit
 """)
 # Whoever holds rows of the queue may wait for another one, so this never waits.
 REFUSE_WAITING = text("""
@@ -157,33 +159,58 @@ async def switch_users(engine: AsyncEngine, names: Sequence[str], by: str, *, di
     return LeavingResult(organization=None, users=leavers)
 
 
-async def list_members(engine: AsyncEngine, organization: str) -> list[MemberRow]:
-    """Who is a member, the prebuilds user included, by name.
+async def list_members(
+    engine: AsyncEngine, organization: str, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+) -> Page[MemberRow]:
+    """A part of an organization's members, the prebuilds user included, by name without case.
 
+    Args:
+        after: The `next` of the part before; None for the first part.
     Raises:
-        InvalidInput: No such organization.
+        InvalidInput: No such organization; or *after* is no cursor of this list.
     """
+    values = _part(limit, after)
     async with engine.connect() as connection:
         organization_id = await _find_organization(connection, organization)
-        rows = await connection.execute(LIST_MEMBERS, {"organization_id": organization_id, "limit": LISTED_MAX})
-        return [MemberRow(user=r.name, disabled=r.disabled_at is not None, workspaces=r.workspaces) for r in rows]
+        rows = (await connection.execute(LIST_MEMBERS, values | {"organization_id": organization_id})).all()
+    page = cut(rows, limit, lambda row: cursor(row.key))
+    members = [
+        MemberRow(user=row.name, disabled=row.disabled_at is not None, workspaces=row.workspaces) for row in page.rows
+    ]
+    return Page(members, page.next)
 
 
-async def list_users(engine: AsyncEngine, *, disabled: bool = False) -> list[UserRow]:
-    """Everybody who is known, by name; with *disabled* only those who are."""
+async def list_users(
+    engine: AsyncEngine, *, disabled: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
+) -> Page[UserRow]:
+    """A part of everybody who is known, by name without case.
+
+    Args:
+        disabled: Only those who are.
+        after: The `next` of the part before; None for the first part.
+    Raises:
+        InvalidInput: *after* is no cursor of this list.
+    """
+    values = _part(limit, after)
     async with engine.connect() as connection:
-        rows = await connection.execute(LIST_USERS, {"disabled": disabled, "limit": LISTED_MAX})
-        return [
-            UserRow(
-                user=row.name,
-                disabled=row.disabled_at is not None,
-                disabled_at=row.disabled_at,
-                organizations=row.organizations,
-                workspaces=row.workspaces,
-                created_at=row.created_at,
-            )
-            for row in rows
-        ]
+        rows = (await connection.execute(LIST_USERS, values | {"disabled": disabled})).all()
+    page = cut(rows, limit, lambda row: cursor(row.key))
+    users = [
+        UserRow(
+            user=row.name,
+            disabled=row.disabled_at is not None,
+            disabled_at=row.disabled_at,
+            organizations=row.organizations,
+            workspaces=row.workspaces,
+            created_at=row.created_at,
+        )
+        for row in page.rows
+    ]
+    return Page(users, page.next)
+
+
+def _part(limit: int, after: str | None) -> dict[str, Any]:
+    return {"limit": check_limit(limit) + 1, "after": "" if after is None else read_cursor(after, str)[0]}
 
 
 async def refuse_waiting(engine: AsyncEngine) -> list[str]:

@@ -137,7 +137,7 @@ async def test_a_request_of_two_steps_whose_worker_was_frozen_between_them_goes_
     await do(engine, "SELECT pg_sleep(0.5)")  # its life, by the database's clock
     with pytest.raises(StoreUnavailable, match="its answer is lost"):
         await remove_all_members(late, "acme", ["alice"], "ops")
-    assert "alice" in [member.user for member in await list_members(engine, "acme")]
+    assert "alice" in [member.user for member in (await list_members(engine, "acme")).rows]
 
 
 async def test_claims_are_given_up_whole_when_the_worker_is_killed_on_the_way(

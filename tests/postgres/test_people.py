@@ -116,7 +116,7 @@ async def test_a_removed_member_claims_nothing_more_and_keeps_what_is_listed(
     assert await rows_of(engine) == rows
     with pytest.raises(OwnerNotFound, match="zoe"):
         await remove_all_members(engine, "acme", ["bob", "zoe"], "ops")
-    assert {m.user for m in await list_members(engine, "acme")} == {"bob", "prebuilds"}
+    assert {m.user for m in (await list_members(engine, "acme")).rows} == {"bob", "prebuilds"}
     assert (await add_members(engine, "acme", ["alice", "bob", EMAIL], "ops")).added == ["alice", EMAIL]
     assert (await claim(store, preset)).result is not None
 
@@ -139,7 +139,7 @@ async def test_a_disabled_user_claims_for_nobody(
     with pytest.raises(refused, match="is disabled"):
         await claim(store, preset, initiator="bob", create_owner=True)
     assert [u.changed for u in (await switch_users(engine, [who], "ops", disabled=True)).users] == [False]
-    assert [u.user for u in await list_users(engine, disabled=True)] == [who]
+    assert [u.user for u in (await list_users(engine, disabled=True)).rows] == [who]
     await switch_users(engine, [who], "ops", disabled=False)
     assert (await claim(store, preset, initiator="bob")).result is not None
 
@@ -259,7 +259,12 @@ async def test_a_file_that_is_the_truth_removes_who_is_not_in_it(engine: AsyncEn
         ["organization acme", "member acme/alice (removed)"],
         ["user carol", "member acme/carol"],
     )
-    assert [m.user for m in await list_members(engine, "acme")] == ["bob", "carol", "prebuilds"]
+    first = await list_members(engine, "acme", limit=2)
+    rest = await list_members(engine, "acme", limit=2, after=first.next)
+    assert ([m.user for m in [*first.rows, *rest.rows]], rest.next) == (["bob", "carol", "prebuilds"], None)
+    everybody = [user.user for user in (await list_users(engine)).rows]
+    part = await list_users(engine, limit=1)
+    assert [u.user for u in [*part.rows, *(await list_users(engine, after=part.next)).rows]] == everybody
     assert not (await apply(engine, exact, actor="ci")).changed
     assert [data["user"] for _, data in await events(engine, "member_removed")] == ["alice"]
 

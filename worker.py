@@ -49,8 +49,8 @@ from prebuilds.background.witness import HostWitness
 from prebuilds.embedded import claims_worker_on
 from prebuilds.operations.context import Context
 from prebuilds.operations.facade import Operations
+from prebuilds.provisioners.host_drivers import HostDrivers
 from prebuilds.provisioners.kit.host import host_id
-from prebuilds.provisioners.process.ids import tell_isolation
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -127,15 +127,15 @@ async def serve(
             host = host_id(settings.state_dir)
             witness = HostWitness(engine, settings.state_dir, host)
             await witness.contact()
-            tell_isolation(settings.state_dir)
-            await provisioners.restore(settings.state_dir, deployment_id)
+            host_drivers = HostDrivers.installed(driver)
+            await host_drivers.restore()  # after a reboot nothing else starts what ran on this host before
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
             prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
             inventory = InventoryActivities(engine, dispatcher, driver, host, witness, orphans=settings.orphans)
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
-            background.append(partial(provisioners.trim_logs, settings.state_dir, deployment_id))
+            background.append(host_drivers.tend)
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "claims" in options.roles:

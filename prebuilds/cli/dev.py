@@ -13,9 +13,9 @@ from prebuilds.cli.ending import ending_signals, leave_quiet, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from pathlib import Path
     from uuid import UUID
 
+    from prebuilds.provisioners.host_drivers import HostDrivers
     from prebuilds.stack import Stack, WorkerProcess
 
 READY_TIMEOUT_S = 60.0
@@ -40,6 +40,8 @@ def dev() -> None:
 
 async def _dev() -> None:
     from prebuilds import provisioners
+    from prebuilds.provisioners.host_drivers import HostDrivers
+    from prebuilds.provisioners.kit.processes import reap
     from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
@@ -51,21 +53,21 @@ async def _dev() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, *ending_signals()):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Workspaces that are brought back are our children, and may live shorter than we do.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, provisioners.reap)
+    # Workspaces that are restored here are children of this process, and may end before it does.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
     state_dir = settings.state_dir.absolute()
-    deployment_id: UUID | None = None
+    host_drivers = HostDrivers({})  # loaded once the deployment is known
 
     async def prepare(database_url: str, temporal_address: str) -> UUID:
-        nonlocal deployment_id
+        nonlocal host_drivers
         bound = await set_up(database_url, temporal_address)
         for before in bound.replaced:
             _say(f"adopted    database and Temporal are bound to each other now; {before}")
         enter_state_dir(state_dir, bound.deployment_id)
-        deployment_id = bound.deployment_id
+        host_drivers = HostDrivers.installed(lambda name: provisioners.load(name, state_dir, bound.deployment_id))
         with only_worker(state_dir):
-            # Nobody can be handed one before: no worker runs yet.
-            await _until_first(_bring_back(state_dir, bound.deployment_id), stop)
+            # No worker runs yet, so no claim can get a workspace before it answers.
+            await _until_first(_restore(host_drivers), stop)
         return bound.deployment_id
 
     _say(f"starting in {state_dir}")
@@ -85,7 +87,7 @@ async def _dev() -> None:
         _say("stopping")
         await stack.stop_workers()
         with contextlib.suppress(OSError):
-            suspended = await provisioners.suspend(state_dir, deployment_id) if deployment_id is not None else 0
+            suspended = await host_drivers.suspend()
             _say(f"suspended {suspended} workspaces; the next start brings them back")
         if failure is not None:
             raise failure
@@ -106,17 +108,16 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
     return workers, metrics or None
 
 
-async def _bring_back(state_dir: Path, deployment_id: UUID) -> None:
-    """Start again the workspaces that have ended with the last stack, and wait until a pool's answer."""
-    from prebuilds import provisioners
-
-    restored = await provisioners.restore(state_dir, deployment_id)
+async def _restore(host_drivers: HostDrivers) -> None:
+    """Start the workspaces that ended with the last stack, and wait until those of the pools answer."""
+    restored = await host_drivers.restore()
     if not restored:
         return
-    _say(f"brought back {len(restored)} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until a pool's answer")
+    count = sum(map(len, restored.values()))
+    _say(f"brought back {count} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until a pool's answer")
     try:
         async with asyncio.timeout(BACK_TIMEOUT_S):
-            await provisioners.wait_restored(state_dir, deployment_id, restored)
+            await host_drivers.wait_restored(restored)
     except TimeoutError:
         _say("some do not answer yet; going on without them")
 

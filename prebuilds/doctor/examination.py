@@ -20,7 +20,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.background.deployment import check_deployment
 from prebuilds.doctor import fairness
 from prebuilds.doctor.fairness import Fairness
-from prebuilds.provisioners.process.ids import find_isolation
+from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.checkup import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server

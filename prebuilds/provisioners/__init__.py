@@ -1,9 +1,7 @@
-"""Drivers by name: ours and those that other packages bring, all found the same way, by entry point."""
+"""Drivers by name. Ours and those of other packages are found in the same way, by entry point."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,24 +9,19 @@ from typing import Any
 from uuid import UUID
 
 from prebuilds.provisioners.base import InvalidSource, Provisioner
-from prebuilds.provisioners.kit import processes
-from prebuilds.provisioners.process.driver import ProcessProvisioner
-from prebuilds.provisioners.process.log import TRIM_INTERVAL_S
 
 GROUP = "prebuilds.provisioners"
+NO_DEPLOYMENT = UUID(int=0)
+"""Deployment id for a driver that only checks sources and makes nothing."""
 
 
 def known() -> list[str]:
-    """The names of all drivers that are installed."""
+    """Return the names of all installed drivers, sorted."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
-NO_DEPLOYMENT = UUID(int=0)
-"""For a driver that is asked about sources only, and makes nothing."""
-
-
 def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
-    """The driver *name* of a deployment, for things kept in *state_dir*.
+    """Return the driver *name* for one deployment, with *state_dir* as the folder for what it keeps on this host.
 
     Raises:
         InvalidSource: No such driver is installed here.
@@ -41,37 +34,12 @@ def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
 
 
 def hands_over(name: str, source: dict[str, Any]) -> bool:
-    """Whether the driver *name* acts when a workspace of this source is claimed; in doubt it is called."""
-    with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # it is asked about the source only
+    """Return whether the driver *name* acts when a workspace of this source is claimed.
+
+    True also when the driver is not installed here, so that the worker that has it is called.
+    """
+    with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # the driver only reads the source
         try:
             return load(name, Path(folder), NO_DEPLOYMENT).hands_over(source)
         except InvalidSource:
             return True
-
-
-async def restore(state_dir: Path, deployment_id: UUID) -> list[UUID]:
-    """Bring back the workspaces that should run on this host and do not. Returns those that were started."""
-    return await ProcessProvisioner(state_dir, deployment_id).restore()
-
-
-async def wait_restored(state_dir: Path, deployment_id: UUID, workspace_ids: Sequence[UUID]) -> None:
-    """Return when those that nobody has claimed answer, have ended, or have had their `ready_timeout`."""
-    await ProcessProvisioner(state_dir, deployment_id).wait_restored(workspace_ids)
-
-
-async def suspend(state_dir: Path, deployment_id: UUID) -> int:
-    """End the workspaces that run on this host, to be brought back by `restore`. Returns how many ran."""
-    return await ProcessProvisioner(state_dir, deployment_id).suspend()
-
-
-async def trim_logs(state_dir: Path, deployment_id: UUID) -> None:
-    """Bound the logs of this host's workspaces, every few seconds until it is cancelled."""
-    driver = ProcessProvisioner(state_dir, deployment_id)
-    while True:
-        await asyncio.sleep(TRIM_INTERVAL_S)
-        await driver.trim_logs()
-
-
-def reap() -> None:
-    """Let go of workspaces that this process has started, and that have ended by another's hand."""
-    processes.reap()

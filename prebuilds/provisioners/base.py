@@ -1,20 +1,21 @@
-"""How a workspace becomes real: the protocol that every driver implements.
+"""The protocol that every driver implements: how a workspace becomes real.
 
-Each effect carries the workspace id as its tag and the number of the build that wants it. The same call twice makes
-one thing; a crash between doing and recording is found again by the tag; a call with a lower build number than one
-that the driver has seen for this workspace is refused with `StaleBuild`, so that a frozen start which wakes up late
-cannot bring back what a later delete removed.
+Each effect carries the workspace's id as a tag and the number of the build that wants the effect. The same call twice
+makes one thing. A crash between doing and recording leaves something that the next call finds by its tag. The driver
+refuses a build number that is lower than one it has seen for the workspace (`StaleBuild`), so that a start which was
+frozen and wakes up late cannot bring back what a later delete removed.
 
 The database may be restored to an earlier time, and two deployments may share an engine or an account. So everything
-carries the deployment's id, and what a claim gave away carries that claim's mark: a call that fits neither is refused
-with `OwnedByAnother` and changes nothing.
+carries the deployment's id, and a claimed workspace carries the mark of its claim. The driver refuses a call that fits
+neither with `OwnedByAnother`, and changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -35,7 +36,7 @@ class InvalidSource(PrebuildsError):
 
 
 class OwnedByAnother(PrebuildsError):
-    """What exists there is another deployment's, or was given to a person by another claim. Nothing of it was changed.
+    """The thing belongs to another deployment, or another claim gave it to a person. The driver changed nothing.
 
     Details: `what` (such as `container prebuilds-...`), and where it is known `deployment`, `epoch`, `owner`,
     `claim_id`.
@@ -43,14 +44,14 @@ class OwnedByAnother(PrebuildsError):
 
 
 class NotMadeHere(ProvisionerUnavailable):
-    """This host has not made the workspace, so it cannot tell how the workspace is. Others are served as before."""
+    """This host did not create the workspace and cannot probe it. The workspace is served as before."""
 
 
 class Locality(StrEnum):
-    """Who can act on a workspace once it was made."""
+    """Which hosts can act on a workspace after it was created."""
 
     SHARED = "shared"  # any provisioner worker: a remote engine, terraform
-    HOST = "host"  # only the one that made it: a local process, a local engine
+    HOST = "host"  # only the host that created it: a local process, a local engine
 
 
 class Provision(BaseModel):
@@ -59,100 +60,109 @@ class Provision(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     deployment_id: UUID
-    """The deployment that asks. What it makes carries this id; what carries another one is not this deployment's."""
+    """The deployment that calls. The driver labels what it makes with this id, and acts on nothing with another id."""
     epoch: UUID
-    """Which life of the deployment's database asks."""
+    """The life of the deployment's database that calls; a restored database begins another one."""
     workspace_id: UUID
     build_number: int
+    """Starts at 1 and rises with each build of the workspace."""
     name: str
     owner: str
     organization: str
     template: str
     preset: str | None
+    """None: the workspace was made without a preset."""
     source: dict[str, Any]
+    """The template's `source`, unparsed."""
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
+    """Values that the claim brought. They are secret."""
     claim_parameter_names: tuple[str, ...] = ()
-    """What claims of its preset may bring, which is secret. A driver that cannot keep it so says so at the start."""
+    """Claim parameters that the preset allows. A driver that cannot keep them secret refuses the start."""
     claimed: bool = False
-    """It was given to a person: `apply` and `claim` leave that claim's mark with the workspace (see `marks`)."""
+    """True: a claim gave the workspace to a person; `apply` and `claim` leave that claim's mark with it (see
+    `kit/marks.py`)."""
     claim_id: str | None = None
-    """The claim that gave it away; None for an unclaimed prebuild."""
+    """The claim that gave the workspace away; None for an unclaimed prebuild."""
     previous_owners: list[str] = Field(default_factory=list)
-    """Whom it was transferred from, the latest last. What it says of them, `claim` replaces by the owner of now."""
+    """Owners before each transfer, the latest last. `claim` replaces their traces by the present owner's."""
     ready_timeout_s: float = 300.0
     state: dict[str, Any] | None = None
-    """What the driver last saved or returned for this workspace, as it was."""
+    """What the driver last saved or returned for this workspace, unchanged; None: nothing yet."""
     trial: bool = False
-    """Of a `plan` that no `claim` follows: nothing of it may be remembered."""
+    """True for a `plan` that no `claim` follows: the driver must not remember anything of it."""
 
     @property
     def build_id(self) -> UUID:
-        """The build's id. A repeated attempt has the same; the next build of the workspace has another."""
+        """The build's id. A repeated attempt has the same id; the workspace's next build has another."""
         return build_id_of(self.workspace_id, self.build_number)
 
     @property
     def owner_slug(self) -> str:
-        """The owner's name, safe in host names and paths; no two owners have the same."""
+        """The owner's name as a label that is safe in host names and paths. No two owners have the same slug."""
         return owner_slug(self.owner)
 
 
 class Provisioned(BaseModel):
-    """What an effect made. What people are shown of it is escaped here, whoever says it."""
+    """What an effect made. Texts that people are shown are escaped here, whichever driver returns them."""
 
     address: Escaped | None = None
-    """Where a person reaches it, as a URL or host:port."""
+    """Where a person reaches the workspace, as a URL or host:port; None: it has no address."""
     resources: Annotated[dict[str, Any], AfterValidator(escape_all)] = Field(default_factory=dict)
-    """For `workspaces show`: names and values a person understands (folder, pid, log, port)."""
+    """For `workspaces show`: names and values that a person understands (folder, pid, log, port)."""
     state: dict[str, Any] | None = None
+    """Kept in the database for the next call; None: what was saved before stays."""
 
 
 class InventoryItem(BaseModel):
-    """One thing that exists and carries our tag."""
+    """One existing thing that carries our tag."""
 
     workspace_id: UUID
     build_number: int
+    """The latest build that acted on the thing; 0: unknown."""
     running: bool
     created_at: datetime
+    """In UTC."""
     epoch: UUID | None = None
-    """The epoch of the database that had it made; None: not known, so that nothing removes it as an orphan."""
+    """The epoch of the database that had the thing made; None: unknown, so nothing removes it as an orphan."""
     claimed_by: str | None = None
-    """The owner in its mark; None: it carries no claim's mark."""
+    """The owner in the claim's mark; None: the thing carries no mark."""
     claim_id: str | None = None
-    """The claim in its mark."""
+    """The claim in the mark; None: no mark, or a mark without a claim id."""
 
 
 class Progress(Protocol):
-    """Where a driver tells what it does while it does it."""
+    """Receives a driver's log lines and state while a call runs."""
 
     def __call__(self, line: str) -> None:
-        """Add a line to the build's log. Never a secret."""
+        """Add a line to the build's log. Never pass a secret."""
         ...
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        """Keep *state* now: what the next call for this workspace is given, also when this one never returns.
+        """Store *state* in the database now. The workspace's next call receives it, even if this call never returns.
 
         Raises:
-            StaleBuild: The build has ended, or a later attempt of it is at work. What exists is not this call's to
-                undo, then; so a driver that other hosts share saves before it does.
+            StaleBuild: The build has ended, or a later attempt of it is running. This call must then not undo what
+                exists. So a driver whose things other hosts can reach saves its state before it undoes anything.
         """
         ...
 
 
 class Provisioner(Protocol):
-    """One kind of workspace. Built once for a worker, as `Driver(state_dir, deployment_id)`; its methods run
+    """One kind of workspace. A worker builds it once, as `Driver(state_dir, deployment_id)`; its methods run
     concurrently, also for the same workspace.
 
     `plan` of a claim, `apply`, `claim`, `stop` and `destroy` raise `OwnedByAnother` where what exists carries another
     deployment's id, or a mark that does not fit the call. They check that before the build number, and change nothing.
 
-    A driver may have one thing more, `conformance_source`: a small source that works, for the conformance kit.
+    A driver may also have `conformance_source`, a small source that works anywhere, for the conformance kit; the
+    methods of `HostProvisioner`; and those of `TendedProvisioner`.
     """
 
     locality: Locality
 
     def validate(self, source: dict[str, Any]) -> None:
-        """Check a template's source. No I/O that changes anything.
+        """Check a template's source. Writes nothing and leaves no trace on the host.
 
         Raises:
             InvalidSource: Its details name each wrong field (`source.command`) and say what to do.
@@ -160,45 +170,89 @@ class Provisioner(Protocol):
         ...
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        """Whether `claim` has anything to do for such a source. If not, a claim ends its build by itself, and leaves no
-        mark: only for what keeps nothing of a person's."""
+        """Return whether `claim` has anything to do for such a source.
+
+        False: a claim ends its build without calling the driver, and leaves no mark. Only a workspace that keeps
+        nothing of a person's may be handed over so.
+        """
         ...
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
-        """Which existing resources `claim` would have to replace; empty when none, or when nothing exists."""
+        """Return the existing resources that `claim` would replace; empty when none, or when nothing exists."""
         ...
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Make it, or start it again after `stop`, and return once it is ready.
+        """Create the workspace, or start it again after `stop`; return once it is ready.
 
         Raises:
-            ProvisionFailed: It could not be made, or was not ready within `ready_timeout_s`; what was made is removed
-                when the workspace is new, and kept when it existed before.
+            ProvisionFailed: It could not be made, or was not ready within `ready_timeout_s`. The driver has removed
+                what it made for a new workspace, and kept a workspace that existed before.
             InvalidSource: This input can never work.
         """
         ...
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Hand over a running workspace: leave the claim's mark with it, then tell it its owner, name and claim
-        parameters. At least once."""
+        """Hand over a running workspace: leave the claim's mark with it, then give it owner, name and claim
+        parameters. May be called several times for one claim."""
         ...
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
-        """End what runs and keep what is stored. Nothing there is success."""
+        """End what runs and keep what is stored. Succeeds when nothing exists."""
         ...
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
-        """Remove everything. Nothing there is success."""
+        """Remove everything. Succeeds when nothing exists."""
         ...
 
     async def probe(self, workspace_id: UUID) -> bool:
-        """Whether it is ready now.
+        """Return whether the workspace is ready now.
 
         Raises:
-            NotMadeHere: Only the host that made it could tell.
+            NotMadeHere: Only the host that created the workspace can answer.
         """
         ...
 
     async def inventory(self) -> list[InventoryItem]:
-        """Everything on this host (or in this account) that carries our tag and this deployment's id."""
+        """List everything on this host (or in this account) that carries our tag and this deployment's id."""
+        ...
+
+
+@runtime_checkable
+class HostProvisioner(Protocol):
+    """Optional methods of a driver whose running workspaces can be suspended on this host and restored later.
+
+    `prebuilds dev` calls `suspend` when it ends, and `restore` and `wait_restored` when it starts again, before a
+    worker runs. A provisioner worker calls `restore` when it starts: after a reboot, nothing else starts what ran
+    before. A driver whose things run on by themselves, such as containers, does not need these methods.
+
+    One workspace that fails is logged and skipped: it must not keep the others from being suspended or restored.
+    """
+
+    async def suspend(self) -> int:
+        """End everything of this deployment that runs on this host, so that `restore` can start it again.
+
+        Ids, addresses, stored data and marks stay. Returns how many workspaces were running.
+        """
+        ...
+
+    async def restore(self) -> list[UUID]:
+        """Start every workspace of this host that should run and does not; leave stopped ones stopped.
+
+        Returns the workspaces that were started, without waiting until they are ready. A second call at once starts
+        nothing and returns an empty list.
+        """
+        ...
+
+    async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
+        """Return when each unclaimed workspace of *workspace_ids* is ready, has ended, or has used up its
+        `ready_timeout`. The caller may cancel the wait."""
+        ...
+
+
+@runtime_checkable
+class TendedProvisioner(Protocol):
+    """Optional method of a driver that has housekeeping to do while a provisioner worker runs."""
+
+    async def tend(self) -> None:
+        """Do this host's housekeeping, such as bounding logs, until the call is cancelled."""
         ...

@@ -17,8 +17,10 @@ from prebuilds.provisioners.kit import processes
 from prebuilds.provisioners.kit.confined import start_confined
 from prebuilds.provisioners.process import host as process_host
 from prebuilds.provisioners.process import ids as process_ids
+from prebuilds.provisioners.process import isolation as process_isolation
 from prebuilds.provisioners.process.driver import ProcessProvisioner
-from prebuilds.provisioners.process.ids import IsolationUnavailable, UserIds, end_user, find_isolation, hand_folder_to
+from prebuilds.provisioners.process.ids import UserIds, end_user, hand_folder_to
+from prebuilds.provisioners.process.isolation import IsolationUnavailable, find_isolation
 from prebuilds.settings.user_ids import VARIABLE, parse_user_ids
 from tests.identities import DEPLOYMENT, WHO
 
@@ -28,7 +30,7 @@ linux_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", re
 @pytest.fixture
 def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserIds:
     """Five ids, in a folder that counts as open to others."""
-    monkeypatch.setattr(process_ids, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(process_isolation, "_obstacle", lambda *_: None)
     monkeypatch.setenv(VARIABLE, "100000-100004")
     return UserIds(tmp_path)
 
@@ -62,7 +64,7 @@ def test_what_runs_as_a_user_ends_with_it_however_it_hides(users: UserIds, tmp_p
         assert users.take(uuid4()) == 100_001, "something runs as 100004, whoever started it"
         end_user(100_004)
         assert child.wait() == -9
-    assert not [user for user, _ in process_ids._users_that_run() if user == 100_004]
+    assert not [user for user, _ in process_ids._running_users() if user == 100_004]
 
 
 @linux_root
@@ -160,8 +162,8 @@ def test_ids_that_the_operator_named_and_cannot_be_used_are_an_error(
 
 
 def test_a_range_counts_as_there_only_when_the_container_has_all_of_it() -> None:
-    assert not process_ids._is_mapped(range(100_000, 100_005), "0 1000 1\n1 100000 65536\n")
-    assert process_ids._is_mapped(range(1, 65_537), "0 1000 1\n1 100000 65536\n")
+    assert not process_isolation._is_mapped(range(100_000, 100_005), "0 1000 1\n1 100000 65536\n")
+    assert process_isolation._is_mapped(range(1, 65_537), "0 1000 1\n1 100000 65536\n")
 
 
 @pytest.mark.parametrize("call", ["apply", "claim"])

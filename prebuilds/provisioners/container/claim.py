@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container.engine import Engine
 from prebuilds.provisioners.container.source import OnClaim
 from prebuilds.provisioners.container.spec import container_name, values_of
+from prebuilds.provisioners.kit.claim_file import claim_file_text
 from prebuilds.provisioners.kit.masking import masker
 from prebuilds.provisioners.kit.placeholders import fill
 
@@ -25,7 +24,7 @@ async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Pr
     name, values = container_name(wanted.deployment_id, wanted.workspace_id), values_of(wanted)
     files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
     owner = fill(user or "", values, "source.user")
-    await engine.put(name, {claim.file: _told(wanted), **files}, mode=int(claim.mode, 8), user=owner)
+    await engine.put(name, {claim.file: claim_file_text(wanted), **files}, mode=int(claim.mode, 8), user=owner)
     if claim.exec is None:
         return
     words = [fill(word, values, f"source.claim.exec.{n}") for n, word in enumerate(claim.exec)]
@@ -34,20 +33,6 @@ async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Pr
     if code != 0:
         how = f"ended with status {code}" if code is not None else f"did not end within {timeout_s:g} s"
         raise ProvisionFailed(f"the claim's command {how}{tail_of(output, wanted)}")
-
-
-def _told(wanted: Provision) -> str:
-    told = {
-        "workspace_id": str(wanted.workspace_id),
-        "claim_id": wanted.claim_id,
-        "build_id": str(wanted.build_id),
-        "organization": wanted.organization,
-        "owner": wanted.owner,
-        "name": wanted.name,
-        "parameters": wanted.parameters,
-        "claim_parameters": wanted.claim_parameters,
-    }
-    return json.dumps(told, indent=2) + "\n"
 
 
 def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""What the `process` driver keeps of a workspace on this host, in its folder.
+"""Files that the `process` driver keeps for a workspace on this host, in the workspace's folder.
 
-STATE_DIR/workspaces/ID/          process.json, claim.json, log, and log.1, which is what came before the log;
-                                  owner.json, the mark of its claim
-STATE_DIR/workspaces/ID/home/     where the command runs
+STATE_DIR/workspaces/ID/          process.json (the record), claim.json, log, log.1 (the part before log), and
+                                  owner.json, the mark of the workspace's claim
+STATE_DIR/workspaces/ID/home/     the command's working folder
 """
 
 from __future__ import annotations
@@ -23,74 +23,97 @@ LOG_END_BYTES = 64 * 1024
 
 
 class Launch(BaseModel):
-    """How to start it, again too, with every placeholder filled."""
+    """How to start the command, also again later, with every placeholder filled."""
 
     model_config = ConfigDict(frozen=True)
 
     argv: list[str]
     env: dict[str, str]
     port: int | None
+    """None: the template has no {port}."""
     ready: Ready | None
+    """None: the process is ready as soon as it runs."""
     ready_timeout_s: float
     address: str | None
+    """None: the workspace has no address."""
     stop_signal: str
     stop_timeout_s: float
     log_max: int = LOG_MAX
+    """Bytes of the log that are kept."""
 
 
 class Record(BaseModel):
-    """What is known of a workspace here. `pid` is null between the decision to start it and its start."""
+    """What this host knows about a workspace. `pid` is None between the decision to start and the start."""
 
     model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
 
     deployment_id: UUID | None = None
-    """None: an older release made it, for nobody knows which deployment."""
+    """None: an older release made it and did not record the deployment."""
     epoch: UUID | None = None
-    """Which life of the deployment's database had it made."""
+    """The life of the deployment's database that had the workspace made; None as above."""
     workspace_id: UUID
     made_by: int
     """The build that made the folder."""
     build_number: int
-    """The highest build that was here."""
+    """The highest build number seen here."""
     wanted: bool
-    """Whether it should run: restored after a reboot, or after the stack's Ctrl-C."""
+    """The workspace should run: `restore` starts it after a reboot or after the end of `prebuilds dev`."""
     launch: Launch
     pid: int | None = None
     started: str | None = None
-    """`host.start_of` it; an older release wrote a time, which no process has."""
+    """The process's `start_of`. An older release wrote a time here, which matches no process."""
 
     @property
     def found(self) -> Found | None:
+        """The process that was started, alive or not; None: none is recorded."""
         return None if self.pid is None or self.started is None else Found(self.pid, self.started)
 
 
 class ProcessFolders(Folders):
+    """The folders of this host's workspaces, and the records in them."""
+
     def __init__(self, state_dir: Path) -> None:
         super().__init__(state_dir)
         self.ports = state_dir / "ports"
 
+    def what(self, workspace_id: UUID) -> str:
+        """Return the workspace's name in error messages."""
+        return f"workspace folder {self.folder(workspace_id)}"
+
     def home(self, workspace_id: UUID) -> Path:
+        """Return the command's working folder."""
         return self.folder(workspace_id) / "home"
 
     def log(self, workspace_id: UUID) -> Path:
+        """Return the file that the command writes its output to."""
         return self.folder(workspace_id) / "log"
 
     def log_end(self, workspace_id: UUID) -> str:
-        """The last whole lines of its log, empty for none. Not all of it: it may have been written to for months."""
+        """Return the last whole lines of the log, at most `LOG_END_BYTES`; empty when there is no log.
+
+        The whole log is not read: the process may have written to it for months.
+        """
         end, cut = read_end(self.log(workspace_id), LOG_END_BYTES)
-        # Half a line may begin with half a secret, which nobody could mask.
+        # The first, cut line is dropped: it may begin with half a secret, which could not be masked.
         return (end.partition(b"\n")[2] if cut else end).decode(errors="replace")
 
     def claim_file(self, workspace_id: UUID) -> Path:
+        """Return the file that tells the workspace its owner; it exists after a claim only."""
         return self.folder(workspace_id) / "claim.json"
 
     def read(self, workspace_id: UUID) -> Record | None:
+        """Return the workspace's record; None when it has none.
+
+        Raises:
+            ValueError: The record is damaged.
+        """
         try:
             return Record.model_validate_json((self.folder(workspace_id) / "process.json").read_text())
         except FileNotFoundError:
             return None
 
     def write(self, record: Record) -> Record:
+        """Store the record, and make the workspace's folders where they are missing. Returns the record."""
         make_folder(self.root)
         make_folder(self.folder(record.workspace_id))
         make_folder(self.home(record.workspace_id))
@@ -98,10 +121,10 @@ class ProcessFolders(Folders):
         return record
 
     def refuse_stale(self, workspace_id: UUID, build_number: int) -> Record | None:
-        """The workspace's record, if there is one.
+        """Return the workspace's record; None when it has none.
 
         Raises:
-            StaleBuild: A later build was here.
+            StaleBuild: A build with a higher number was here.
         """
         record = self.read(workspace_id)
         seen = max(record.build_number if record is not None else 0, self.gone(workspace_id))

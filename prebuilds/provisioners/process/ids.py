@@ -1,24 +1,21 @@
-"""Which user each `process` workspace runs as: an id of its own where this host can give it one.
+"""User ids of `process` workspaces: each workspace runs as a user of its own where this host can give it one.
 
-STATE_DIR/user-ids/ID     a link to the workspace that has this user id
-STATE_DIR/user-ids/lock   held while one is chosen
-STATE_DIR/user-ids/last   the id that was given last: ids come around as late as possible, since what a workspace left
-                          in shared places, such as /tmp, still belongs to its id
+STATE_DIR/user-ids/ID     a link that names the workspace that has this user id
+STATE_DIR/user-ids/lock   held while an id is chosen
+STATE_DIR/user-ids/last   the id that was given last. Ids are reused as late as possible, since files that a workspace
+                          left in shared places, such as /tmp, still belong to its id
 
-An id stays its workspace's until that is removed, also over stops and restarts.
+A workspace keeps its id until it is removed, also over stops and restarts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -31,115 +28,12 @@ from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.kit.host import PASSABLE, PRIVATE, host_id, make_folder
 from prebuilds.provisioners.kit.processes import start_of
 from prebuilds.provisioners.process.host import KILL_GRACE_S
+from prebuilds.provisioners.process.isolation import Isolation, IsolationUnavailable, closed_folder, find_isolation
 from prebuilds.provisioners.process.source import parse_source
-from prebuilds.settings.user_ids import VARIABLE, parse_user_ids
+from prebuilds.settings.user_ids import VARIABLE
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_FIRST = 0x7000_0000
-"""No distribution and no systemd gives out ids between here and 0x7FFF0000, and all programs take them."""
-DEFAULT_COUNT = 65_536
-DEFAULT_SLOTS = 4_094
-"""Ranges of this size that fit there; a state folder's own is chosen by its host id."""
 USER = "workspace"
-"""For programs that ask by name; the system knows the id alone."""
-CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_PTRACE": 19}
-"""What a worker needs to start, read, signal and remove what is another user's, and to find it by its environment."""
-OTHERS_MAY_PASS = 0o001
-
-
-class IsolationUnavailable(ProvisionFailed):
-    """The operator has named user ids for workspaces, and this host cannot use them."""
-
-
-@dataclass(frozen=True)
-class Isolation:
-    """What separates this host's `process` workspaces."""
-
-    ids: range | None
-    """User ids for them, one each; None: they run as the worker's user, and can read each other's files."""
-    why_not: str = ""
-    """Why there are no ids, in plain words, with the remedy."""
-    required: bool = False
-    """Whether the operator has named ids: nothing may run without one, then."""
-
-
-def find_isolation(state_dir: Path) -> Isolation:
-    """What this host can do for the workspaces of *state_dir*. Changes nothing.
-
-    Raises:
-        ValueError: `PREBUILDS_PROCESS_UIDS` cannot be read, which the settings refuse at a worker's start.
-    """
-    text = os.environ.get(VARIABLE)
-    asked = parse_user_ids(text) if text else None
-    if sys.platform != "linux":
-        return Isolation(None, "workspaces get user ids of their own on Linux only", required=asked is not None)
-    if text and asked is None:
-        return Isolation(None, f"{VARIABLE} is none")
-    if asked is None and os.geteuid() != 0:
-        return Isolation(None, f"not root; run workers as root, or see {VARIABLE} in docs/operations.md")
-    ids = asked or _default_ids(state_dir)
-    obstacle = _obstacle(ids, state_dir)
-    return Isolation(None if obstacle else ids, obstacle or "", required=asked is not None)
-
-
-def tell_isolation(state_dir: Path) -> None:
-    """Log at a worker's start that it does not separate `process` workspaces, and why."""
-    found = find_isolation(state_dir)
-    if found.ids is None:
-        logger.warning("Workspaces of the process driver are not isolated", extra={"why": found.why_not})
-
-
-def _default_ids(state_dir: Path) -> range:
-    """Chosen by the host's id, so that two deployments on one machine hardly ever share any."""
-    try:
-        slot = int((state_dir / "host-id").read_text(), 16) % DEFAULT_SLOTS
-    except (OSError, ValueError):
-        slot = 0  # nothing runs yet
-    first = DEFAULT_FIRST + slot * DEFAULT_COUNT
-    return range(first, first + DEFAULT_COUNT)
-
-
-def _obstacle(ids: range, state_dir: Path) -> str | None:
-    """What keeps the worker from giving *ids*, with the remedy; None for nothing."""
-    if missing := _missing_capabilities():
-        return f"the worker lacks the capabilities {', '.join(missing)}; give it those, such as by --cap-add"
-    for name in ("uid_map", "gid_map"):
-        if not _is_mapped(ids, Path("/proc/self", name).read_text()):
-            return (
-                f"this container does not have the ids {ids[0]}-{ids[-1]} (/proc/self/{name}); "
-                f"set {VARIABLE} to a range that it has"
-            )
-    if closed := closed_folder(state_dir.absolute() / "workspaces"):
-        return (
-            f"{closed} lets no other user through to the state folder; set PREBUILDS_STATE_DIR to a folder such as "
-            f"/var/lib/prebuilds, or run `chmod o+x {closed}`"
-        )
-    return None
-
-
-def _missing_capabilities() -> list[str]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    held = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff"))
-    return [f"CAP_{name}" for name, bit in CAPABILITIES.items() if not held >> bit & 1]
-
-
-def _is_mapped(ids: range, table: str) -> bool:
-    for line in table.splitlines():
-        first, _, count = (int(word) for word in line.split())
-        if first <= ids[0] and ids[-1] < first + count:
-            return True
-    return False
-
-
-def closed_folder(path: Path) -> Path | None:
-    """The first folder above *path*, also where links lead, that lets nobody else through; None for none."""
-    for way in (path, Path(os.path.realpath(path))):
-        for folder in reversed(way.parents):
-            with contextlib.suppress(OSError):  # one that is not there yet is made passable
-                if not folder.stat().st_mode & OTHERS_MAY_PASS:
-                    return folder
-    return None
+"""User name in the environment, for programs that want one; the system knows only the id."""
 
 
 class UserIds:
@@ -150,8 +44,10 @@ class UserIds:
         self._folder = state_dir / "user-ids"
 
     def isolation(self) -> Isolation:
-        """Raises:
-        IsolationUnavailable: The operator has named ids, and they cannot be used.
+        """Return what separates this host's workspaces.
+
+        Raises:
+            IsolationUnavailable: The operator has named ids, and they cannot be used.
         """
         found = find_isolation(self._state_dir)
         if found.required and found.ids is None:
@@ -159,8 +55,10 @@ class UserIds:
         return found
 
     def refuse_readable_secrets(self, wanted: Provision) -> None:
-        """Raises:
-        InvalidSource: Others could read what a claim brings, and the template does not say that it may be so.
+        """Refuse a workspace whose claim parameters other workspaces could read, unless its template allows that.
+
+        Raises:
+            InvalidSource: They could, and the template does not say `isolation: none`.
         """
         names = sorted({*wanted.claim_parameter_names, *wanted.claim_parameters})
         if not names or parse_source(wanted.source).isolation is not None:
@@ -172,15 +70,15 @@ class UserIds:
             raise InvalidSource(f"source.isolation: {message}", {"source.isolation": message})
 
     def of(self, workspace_id: UUID) -> int | None:
-        """The id that a workspace has; None for none."""
+        """Return the workspace's user id; None when it has none."""
         return next((user for user, owner in self._taken() if owner == str(workspace_id)), None)
 
     def owners(self) -> dict[int, str]:
-        """Every id that is a workspace's, and whose."""
+        """Return every id that is taken, with the id of the workspace that has it."""
         return dict(self._taken())
 
     def take(self, workspace_id: UUID) -> int | None:
-        """The id that a workspace has, or one that no other has and nothing runs as; None where there is no isolation.
+        """Return the workspace's id, or give it a free one that no process runs as; None: there is no isolation.
 
         Raises:
             IsolationUnavailable: The operator has named ids, and they cannot be used.
@@ -189,7 +87,7 @@ class UserIds:
         host_id(self._state_dir)  # the default range depends on it
         ids = self.isolation().ids
         if ids is None:
-            self.give_back(workspace_id)  # nothing of it runs now, and it starts as ourselves
+            self.give_back(workspace_id)  # none of its processes runs now; it starts as the worker's user
             return None
         make_folder(self._folder)
         with (self._folder / "lock").open("w") as lock:
@@ -201,9 +99,9 @@ class UserIds:
         mine = next((user for user, owner in taken.items() if owner == str(workspace_id)), None)
         if mine is not None and mine in ids:
             return mine
-        if mine is not None:  # of a range that is no longer this host's
+        if mine is not None:  # it belongs to a range that this host no longer uses
             (self._folder / str(mine)).unlink()
-        busy = {user for user, _ in _users_that_run()}
+        busy = {user for user, _ in _running_users()}
         for user in _in_turn(ids, self._last()):
             if user not in busy and user not in taken:
                 write_whole(self._folder / "last", str(user))
@@ -212,7 +110,7 @@ class UserIds:
         raise ProvisionFailed(f"every user id of {ids[0]}-{ids[-1]} is taken; give {VARIABLE} a wider range")
 
     def give_back(self, workspace_id: UUID) -> None:
-        """Of a workspace that is gone, with all that ran as its id."""
+        """Free the id of a workspace that was removed and whose processes have ended."""
         for user, owner in self._taken():
             if owner == str(workspace_id):
                 (self._folder / str(user)).unlink(missing_ok=True)
@@ -232,18 +130,22 @@ class UserIds:
 
 
 def _in_turn(ids: range, last: int | None) -> Iterator[int]:
+    """Yield all *ids* once, beginning after *last*."""
     start = last + 1 - ids[0] if last is not None and last in ids else 0
     yield from ids[start:]
     yield from ids[:start]
 
 
 def own_environment(home: Path) -> dict[str, str]:
-    """What a workspace with an id of its own has in place of the worker's: files in /tmp would outlive it."""
+    """Return the variables that replace the worker's for a workspace with a user id of its own.
+
+    Temporary files lie below *home*: in /tmp they would outlive the workspace.
+    """
     return {"TMPDIR": str(home / ".tmp"), "USER": USER, "LOGNAME": USER}
 
 
 def find_program_for_others(program: str) -> str:
-    """The program's path, of those on PATH the first that a workspace's own user can reach.
+    """Return the path of the first such program on PATH that a workspace's own user can reach.
 
     Raises:
         InvalidSource: There is none.
@@ -261,7 +163,11 @@ def find_program_for_others(program: str) -> str:
 
 
 def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:
-    """Let *user* have its home and its log, and pass through the folder, of which it can list and read nothing else."""
+    """Give *user* its home and its log. The user can pass through *folder*, but can list and read nothing else there.
+
+    Raises:
+        OSError: A file cannot be given away, or the log is no file.
+    """
     folder.parent.chmod(PASSABLE)
     os.chown(folder, -1, user)
     folder.chmod(0o710)
@@ -270,11 +176,11 @@ def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:
         _chown_whole(home, user)
     with contextlib.suppress(FileExistsError):
         (home / ".tmp").mkdir(PRIVATE)
-    with contextlib.suppress(OSError):  # a file or a link of the workspace's own
-        _chown_folder(home / ".tmp", user)  # also one that a crash has left as ours
+    with contextlib.suppress(OSError):  # the workspace may have put a file or a link there
+        _chown_folder(home / ".tmp", user)  # also one that a crash left with the worker's user
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     try:
-        os.fchown(descriptor, user, user)  # it may open its own /dev/stderr again, as nginx does
+        os.fchown(descriptor, user, user)  # so that the process can reopen its own /dev/stderr, as nginx does
     finally:
         os.close(descriptor)
 
@@ -288,32 +194,35 @@ def _chown_folder(folder: Path, user: int) -> None:
 
 
 def _chown_whole(home: Path, user: int) -> None:
-    """Give *user* what the home's user has there, and nothing of others: a hard link may lead to any file."""
+    """Give *user* everything in *home* that belongs to the home's present user.
+
+    Files of other users are left alone: a hard link may lead to any file of the host.
+    """
     before = home.lstat().st_uid
-    for _, folders, files, descriptor in os.fwalk(home):  # never through a symbolic link
+    for _, folders, files, descriptor in os.fwalk(home):  # does not follow symbolic links
         for name in (*folders, *files):
             if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_uid == before:
                 os.chown(name, user, user, dir_fd=descriptor, follow_symlinks=False)
-    os.chown(home, user, user, follow_symlinks=False)  # last: until then a crash leaves it to be done again
+    os.chown(home, user, user, follow_symlinks=False)  # last: after a crash before this, the next start does it again
 
 
 def end_user(user: int) -> None:
-    """Kill all that runs as *user*, however it hides its tag and group.
+    """Kill every process of *user*, also those that have left their group and removed their tag. Blocks.
 
     Raises:
-        ProvisionFailed: One of them does not end.
+        ProvisionFailed: One of them does not end within `KILL_GRACE_S`.
     """
     deadline = time.monotonic() + KILL_GRACE_S
-    while left := [pid for found, pid in _users_that_run() if found == user]:
+    while left := [pid for found, pid in _running_users() if found == user]:
         if time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0]} of user {user} does not end, though killed")
-        # All at once, so that none can fork between being seen and being killed.
+        # One call kills all, so that none can fork between being listed and being killed.
         run_confined([shutil.which("kill") or "/bin/kill", "-KILL", "--", "-1"], user=user, timeout_s=KILL_GRACE_S)
         time.sleep(0.01)
 
 
-def _users_that_run() -> Iterator[tuple[int, int]]:
-    """User id and pid of every living process."""
+def _running_users() -> Iterator[tuple[int, int]]:
+    """Yield user id and pid of every living process."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             real = process.uids().real

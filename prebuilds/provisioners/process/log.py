@@ -1,8 +1,8 @@
-"""A workspace's log, bounded: nothing may fill the disk of all others.
+"""A workspace's log, with a bounded size: one workspace must not fill the disk for all.
 
-The process outlives the worker and holds the file open, so nobody stands between the two. A worker looks at the size
-every `TRIM_INTERVAL_S`, copies the end to `log.1` and empties the log, as logrotate's copytruncate does. Lines that are
-written between the two are lost, and a process can write beyond the bound until the next look.
+The process outlives the worker and holds the file open, so no program can read its output in between. A worker checks
+the size every `TRIM_INTERVAL_S`, copies the end to `log.1` and empties the log, as logrotate's copytruncate does. Lines
+written between the copy and the emptying are lost, and the log can exceed its bound until the next check.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ LOG_MODE = 0o600
 
 
 def read_end(log: Path, size_max: int) -> tuple[bytes, bool]:
-    """The last bytes of a log, and whether anything comes before them; empty for no log.
+    """Return the last *size_max* bytes of a log, and whether the first line may be cut; empty when there is no log.
 
-    What a trim has just put into `log.1` comes before them, so that an error can quote it.
+    Bytes that a trim has just moved to `log.1` come first, so that an error can quote them.
     """
     try:
         with log.open("rb") as file:
@@ -32,12 +32,12 @@ def read_end(log: Path, size_max: int) -> tuple[bytes, bool]:
     with suppress(OSError), older(log).open("rb") as file:
         cut = max(file.seek(0, os.SEEK_END) - (size_max - len(end)), 0)
         file.seek(cut)
-        return file.read(size_max - len(end)) + end, True  # what is older begins anywhere
+        return file.read(size_max - len(end)) + end, True  # `log.1` may begin in the middle of a line
     return end, False
 
 
 def trim(log: Path, size_max: int) -> bool:
-    """Keep at most *size_max* bytes: half of them in the log, half in `log.1`. Returns whether it was too long."""
+    """Cut a log to *size_max* bytes: half of them in the log, half in `log.1`. Returns whether it was too long."""
     half = size_max // 2
     try:
         with log.open("r+b") as file:
@@ -47,11 +47,12 @@ def trim(log: Path, size_max: int) -> bool:
             file.seek(size - half)
             with open(os.open(older(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, LOG_MODE), "wb") as kept:
                 kept.write(file.read(half))
-            file.truncate(0)  # who writes appends: the next line is the first one
+            file.truncate(0)  # the process appends, so its next line becomes the first
             return True
     except FileNotFoundError:
         return False
 
 
 def older(log: Path) -> Path:
+    """Return the file with the part of the log before its last cut."""
     return log.with_name(f"{log.name}.1")

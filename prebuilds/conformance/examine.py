@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import PrebuildsError
-from prebuilds.conformance import checks, interrupted, ownership
+from prebuilds.conformance import checks, interrupted, ownership, returning
 from prebuilds.conformance.subject import Skipped, Subject, Violation
 from prebuilds.conformance.trial import Trial, told
 
@@ -35,6 +35,7 @@ CHECKS: dict[str, Check] = {
         ownership.another_claim_is_refused,
         ownership.marks_outlive_the_database,
         ownership.another_deployment_is_apart,
+        returning.suspended_comes_back,
         interrupted.cancel_is_prompt,
         interrupted.cancelled_half_way,
         interrupted.killed_half_way,

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from tests import host_driver
 from tests.e2e.dev_stack import START_S, DevStack, until
 
 FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "metrics", "pids"}
@@ -24,12 +25,24 @@ SERVE_ONCE_THEN_WHEN_TOLD = (
     'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
     'exec python3 -m http.server "$1" --bind 127.0.0.1'
 )
+THIRDS = """
+organizations:
+  - name: thirds
+    members: [alice]
+    templates:
+      - name: python
+        provisioner: host-folder
+        source: {{skeleton: {skeleton}}}
+        presets:
+          - {{name: small, instances: 1}}
+"""
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """A stack of this file's own, since it is started again."""
-    stack = DevStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0")
+    path = host_driver.install(tmp_path_factory.mktemp("site"))
+    stack = DevStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0", PYTHONPATH=path)
     stack.start()
     yield stack
     assert stack.stop() == 0
@@ -65,13 +78,22 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     told, printed = own.files / "told", own.files / "printed.json"
     command = ["sh", "-c", SERVE_ONCE_THEN_WHEN_TOLD, "sh", "{port}", str(told)]
     own.apply("back", 2, command=command)
+    thirds = own.files / "thirds.yaml"
+    thirds.write_text(THIRDS.format(skeleton=Path(host_driver.EXAMPLE, "folder_provisioner", "skeleton")))
+    assert own.typed("apply", "-f", str(thirds)).code == 0
     own.wait_whole("back")
+    own.wait_whole("thirds")
     before = {w["id"]: w["address"] for w in own.workspaces("back")}
+    [third] = own.state_dir.glob("folders/*/*/running")
     assert own.stop() == 0
+    assert {path.name for path in third.parent.iterdir()} >= {"suspended"}
+    assert not third.exists(), "the third party's workspace has ended with the stack, too"
 
     own.begin("--json", out=printed)
     until(lambda: set(own.processes()) == set(before), "their processes to be started again", START_S, own.log)
     assert own.facts["pids"].keys() == {"supervisor", "postgres", "temporal"}, "nobody serves claims yet"
+    until(third.with_name("waited").exists, "the third party's driver to be waited for", START_S, own.log)
+    assert third.exists()
     told.touch()
     until(lambda: printed.read_text().endswith("\n"), "prebuilds dev to be ready", START_S, own.log)
     assert [httpx.get(address).status_code for address in before.values()] == [200] * 2
@@ -80,7 +102,8 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     [line] = printed.read_text().splitlines()
     assert json.loads(line).keys() == FACTS
     assert json.loads(line) == {key: own.facts[key] for key in FACTS}
-    assert "brought back 2 workspaces" in own.log.read_text()
+    assert "brought back 3 workspaces" in own.log.read_text()
+    assert re.search("A driver cannot be loaded.*broken", own.log.read_text()), "and harms nobody"
     for [pid] in own.processes().values():
         os.kill(pid, signal.SIGKILL)
     children = psutil.Process(own.facts["pids"]["supervisor"]).children

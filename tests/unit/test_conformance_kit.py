@@ -17,6 +17,7 @@ from prebuilds.conformance.examine import CHECKS, Outcome, Verdict, run_check
 from prebuilds.conformance.subject import PROMPT_S, Subject
 from prebuilds.conformance.trial import Trial
 from tests import broken_drivers as broken
+from tests import host_driver as host
 
 
 def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
@@ -51,6 +52,10 @@ def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
         ("marks_outlive_the_database", broken.ForgetsClaims, "though the workspace carries a claim's mark"),
         ("inventory_tells_the_mark", broken.HidesTheOwner, "after claim, the inventory tells the mark"),
         ("another_deployment_is_apart", broken.KnowsNoDeployment, "another deployment's inventory has"),
+        ("suspended_comes_back", host.RestoresNothing, r"restore starts \[\] instead of what ran"),
+        ("suspended_comes_back", host.RestoresTheStopped, r"'idle', 'stopped while suspended'\] instead of"),
+        ("suspended_comes_back", host.SuspendsNothing, "after suspend, the inventory says running: True"),
+        ("suspended_comes_back", host.SuspendsOthers, "another deployment's driver ends this one's"),
         ("cancel_is_prompt", broken.TakesItsTime, r"still goes on 0\.3 s later"),
         ("cancel_is_prompt", broken.FailsWhenCancelled, "instead of CancelledError"),
         ("cancelled_half_way", broken.StaysBusy, "another worker is at it"),
@@ -69,8 +74,14 @@ def test_a_broken_promise_is_found(check: str, driver: Any, reason: str, tmp_pat
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_driver_that_keeps_its_promises_passes(check: str, tmp_path: Path) -> None:
     outcome = outcome_of(check, broken.FolderProvisioner, tmp_path)
-    expected = Verdict.SKIPPED if check == "failed_start_leaves_nothing" else Verdict.PASSED
+    skipped = ("failed_start_leaves_nothing", "suspended_comes_back")
+    expected = Verdict.SKIPPED if check in skipped else Verdict.PASSED
     assert (outcome.verdict, outcome.check) == (expected, check), outcome.reason
+
+
+def test_a_host_driver_that_suspends_and_restores_passes(tmp_path: Path) -> None:
+    outcome = outcome_of("suspended_comes_back", host.HostFolder, tmp_path)
+    assert outcome.verdict is Verdict.PASSED, outcome.reason
 
 
 def test_what_another_process_cannot_import_is_not_killed(tmp_path: Path) -> None:

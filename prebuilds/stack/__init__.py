@@ -1,8 +1,8 @@
 """The embedded stack of `prebuilds dev`: PostgreSQL, Temporal with its UI and the workers, supervised from one process.
 
-Whatever dies is started again, with the same data and addresses; only a worker that ends by itself each time that it is
-started ends the stack. Whatever kills the supervisor, the next start finds no leftover: on Linux the children die with
-it, elsewhere their recorded pids are ended first.
+A part that dies is started again, with the same data and address. The stack ends only when a worker fails again and
+again (`workers.py`). When the supervisor is killed, its children die with it on Linux; elsewhere the next start ends
+them by their recorded pids.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from prebuilds.api import StackUnreachable, WorkerKeepsFailing
+from prebuilds.api import StackUnreachable
 from prebuilds.provisioners.kit.host import make_state_dir
 from prebuilds.provisioners.kit.processes import start_of
-from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, log_tail, start_child
+from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
+from prebuilds.stack.workers import WorkerProcess, role_worker
 from prebuilds.store.engine import is_lost
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.search_attributes import register
@@ -37,48 +35,23 @@ from prebuilds.temporal.stack_file import STACK_FILE
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["Prepare", "Stack", "WorkerProcess", "role_worker"]
+
 WATCH_INTERVAL_S = 0.2
-RESTART_PAUSE_S = 0.25
-RESTART_PAUSE_MAX_S = 5.0
-STEADY_S = 10.0
-"""A worker that lived this long is started again at once; one that keeps dying waits longer each time."""
+RETRY_PAUSE_S = 0.25
 GET_READY_S = 60.0
-"""For as long as this a start is tried again whose servers die."""
-EARLY_DEATHS_MAX = 3
-"""So often in a row may a worker end by itself before STEADY_S; a fault that is over by then has cost some seconds."""
-NOT_ITS_FAULT = (-signal.SIGKILL, 3)
-"""Exit codes that are not counted: somebody killed it, or it could not reach a server, which we start again."""
+"""How long a start is retried while servers die during it."""
 WORKER_GRACE_S = 15.0
 """A little more than a worker takes to drain."""
 LOCK_FILE = "lock"
 
 Prepare = Callable[[str, str], Awaitable[UUID]]
-"""Called with the database's URL and Temporal's address before the workers start, for the schema and the binding; it
-returns the deployment's id."""
-
-
-@dataclass
-class WorkerProcess:
-    """One worker to supervise."""
-
-    name: str
-    argv: Sequence[str]
-    env: dict[str, str] = field(default_factory=dict)
-    child: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    restarts: int = 0
-    restart_at: float = 0.0
-    early_deaths: int = 0
-    """In a row, by its own fault, with both servers up."""
-
-
-def role_worker(role: str, **env: str) -> WorkerProcess:
-    """A worker of *role* that runs this Prebuilds, whatever else is called so in the current folder: hence -P."""
-    return WorkerProcess(role, [sys.executable, "-P", "-m", "prebuilds", "worker", "--role", role], env)
+"""Called with the database's URL and Temporal's address before the workers start, for the schema and the binding.
+Returns the deployment's id."""
 
 
 class Stack:
-    """`async with Stack(...)`: everything is up inside the block, and nothing is left after it. Main thread only."""
+    """`async with Stack(...)`: everything runs inside the block, and nothing is left after it. Main thread only."""
 
     def __init__(
         self,
@@ -88,6 +61,10 @@ class Stack:
         prepare: Prepare | None = None,
         metrics: dict[str, str] | None = None,
     ) -> None:
+        """Args:
+        prepare: See `Prepare`; None: the workers are started without it, and the deployment's id stays unknown.
+        metrics: Role -> URL of the worker's metrics, for `facts`; None: no metrics are served.
+        """
         self._dir = state_dir.absolute()
         self._workers = list(workers)
         self._prepare = prepare
@@ -100,11 +77,13 @@ class Stack:
         self.temporal_address = ""
         self.temporal_ui = ""
         self.deployment_id: UUID | None = None
-        """None: not known yet."""
+        """None: `prepare` has not returned yet."""
 
     async def __aenter__(self) -> Self:
-        """Raises:
-        StackUnreachable: Another one has the folder, or a part does not start.
+        """Start everything.
+
+        Raises:
+            StackUnreachable: Another stack uses the folder, or a part does not start.
         """
         make_state_dir(self._dir)
         self._take_lock()
@@ -132,10 +111,10 @@ class Stack:
             self._end_all()
 
     async def stop_workers(self) -> None:
-        """Drain the workers, all at once; the servers stay up for whatever is still to be said."""
+        """Drain the workers, all at once. The servers stay up, so that the caller can still use them."""
         if self._watcher is not None:
             self._watcher.cancel()
-            await asyncio.wait({self._watcher})  # what it has failed with is for `until_broken`
+            await asyncio.wait({self._watcher})  # `until_broken` raises its failure
             self._watcher = None
         children = [worker.child for worker in self._workers if worker.child is not None]
         await asyncio.gather(
@@ -143,22 +122,22 @@ class Stack:
         )
 
     async def until_broken(self) -> None:
-        """Wait for as long as the stack can be kept up; call it inside the block.
+        """Wait until the stack gives up; call it inside the block.
 
         Raises:
-            WorkerKeepsFailing: A worker has ended by itself, three times in a row, within seconds of its start.
+            WorkerKeepsFailing: A worker has ended too often in a row. Quotes the last lines of its log.
         """
         if self._watcher is not None:
             await asyncio.shield(self._watcher)
 
     def pids(self) -> dict[str, int]:
-        """Of everything that runs now, by name."""
+        """Return the pid of everything that runs now, by name."""
         found = {"supervisor": os.getpid(), "postgres": self._postgres.pid, "temporal": self._temporal.pid}
         found |= {w.name: w.child.pid for w in self._workers if w.child is not None and w.child.poll() is None}
         return {name: pid for name, pid in found.items() if pid is not None}
 
     def facts(self) -> dict[str, Any]:
-        """Where everything is now: what others need to use it."""
+        """Return where everything is now, as in `stack.json`: what other programs need to use the stack."""
         return {
             "temporal_address": self.temporal_address,
             "temporal_ui": self.temporal_ui,
@@ -186,7 +165,7 @@ class Stack:
         self._lock.flush()
 
     async def _get_ready(self) -> None:
-        """What is to be done before the workers start; all of it again when a server died meanwhile."""
+        """Register search attributes and call `prepare`. All of it is repeated when a server dies meanwhile."""
         deadline = time.monotonic() + GET_READY_S
         while True:
             try:
@@ -196,13 +175,13 @@ class Stack:
                     self.deployment_id = await self._prepare(self.database_url, self.temporal_address)
                 return
             except Exception as error:
-                await asyncio.sleep(RESTART_PAUSE_S)  # a connection ends a moment before its server is seen to be dead
+                await asyncio.sleep(RETRY_PAUSE_S)  # a connection breaks a moment before its server is seen to be dead
                 if time.monotonic() > deadline or not (await self._restart_dead() or is_lost(error)):
                     raise
                 logger.warning("The stack's start was interrupted and begins again", extra={"error": repr(error)})
 
     def _end_leftovers(self) -> None:
-        """What a supervisor that was killed has left; ours by its start time, so that a recycled pid is not touched."""
+        """End what a killed supervisor left. The recorded start time protects a process that has reused a pid."""
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
             recorded = json.loads((self._dir / STACK_FILE).read_text()).get("started", {})
             for pid, started in recorded.items():
@@ -217,27 +196,29 @@ class Stack:
             "PREBUILDS_STATE_DIR": str(self._dir),
             **worker.env,
         }
-        argv = dying_with_parent(worker.argv, "KILL")  # as a crash would: what it leaves, others take up
+        argv = dying_with_parent(worker.argv, "KILL")  # like a crash, after which others continue the work
         worker.child = start_child(argv, env=env, log=self._dir / f"{worker.name}.log")
         worker.started = time.monotonic()
 
     def _end_all(self) -> None:
-        with contextlib.ExitStack() as all_of_it:  # in reverse order, and each whatever becomes of the others
+        with contextlib.ExitStack() as ending:  # calls all in reverse order, also when one of them fails
             if self._lock is not None:
-                all_of_it.callback(self._lock.close)
-            all_of_it.callback((self._dir / STACK_FILE).unlink, missing_ok=True)
-            all_of_it.callback(self._postgres.stop)
-            all_of_it.callback(self._temporal.stop)
+                ending.callback(self._lock.close)
+            ending.callback((self._dir / STACK_FILE).unlink, missing_ok=True)
+            ending.callback(self._postgres.stop)
+            ending.callback(self._temporal.stop)
             for worker in self._workers:
                 if worker.child is not None:
-                    all_of_it.callback(end_child, worker.child, signal.SIGTERM, WORKER_GRACE_S)
+                    ending.callback(end_child, worker.child, signal.SIGTERM, WORKER_GRACE_S)
 
     def _write_stack_file(self) -> None:
         facts = self.facts()
         others = {pid for name, pid in facts["pids"].items() if name != "supervisor"}
         started = {str(pid): started for pid in sorted(others) if (started := start_of(pid)) is not None}
         made = self._dir / f"{STACK_FILE}.new"
-        with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # the database's address
+        with open(
+            os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+        ) as file:  # it has the database's address
             file.write(json.dumps({**facts, "started": started}, indent=2) + "\n")
         made.replace(self._dir / STACK_FILE)
 
@@ -250,10 +231,15 @@ class Stack:
                 if await self._restart_dead():
                     self._write_stack_file()
             except (StackUnreachable, OSError) as error:  # such as a full disk, or too many open files for now
-                logger.error("A part of the stack does not come back; trying again", extra={"error": str(error)})
+                logger.error("A part of the stack does not start again; retrying", extra={"error": str(error)})
 
     async def _restart_dead(self) -> bool:
-        """Start again what has died; returns whether anything was."""
+        """Start what has died. Returns whether anything was started.
+
+        Raises:
+            StackUnreachable: A server does not start.
+            WorkerKeepsFailing: A worker has ended too often in a row.
+        """
         changed = False
         if not self._postgres.running:
             logger.warning("PostgreSQL has died and is started again")
@@ -263,9 +249,9 @@ class Stack:
             logger.warning("Temporal has died and is started again")
             self.temporal_address = await self._temporal.start()
             changed = True
-        if changed:  # a worker may have ended for want of it
+        if changed:
             for worker in self._workers:
-                worker.early_deaths = 0
+                worker.forgive()
         for worker in self._workers:
             changed = self._restart_worker(worker) or changed
         return changed
@@ -275,22 +261,7 @@ class Stack:
             return False
         now = time.monotonic()
         if worker.restart_at == 0.0:
-            early, code = now - worker.started < STEADY_S, worker.child.returncode
-            worker.restarts = worker.restarts + 1 if early else 0
-            if code not in NOT_ITS_FAULT:
-                worker.early_deaths = worker.early_deaths + 1 if early else 0
-            log = self._dir / f"{worker.name}.log"
-            if worker.early_deaths == EARLY_DEATHS_MAX:
-                raise WorkerKeepsFailing(
-                    f"the {worker.name} worker has ended {EARLY_DEATHS_MAX} times in a row within seconds of its "
-                    f"start, the last time with exit code {code}; mend what the end of {log} says:\n{log_tail(log)}"
-                )
-            pause = min(RESTART_PAUSE_S * 2 ** max(worker.restarts - 1, 0), RESTART_PAUSE_MAX_S)
-            worker.restart_at = now + pause
-            logger.warning(
-                "A worker has died and is started again",
-                extra={"worker": worker.name, "exit_code": code, "log": log.name, "said": log_tail(log, 1)},
-            )
+            worker.plan_restart(now, self._dir / f"{worker.name}.log")
         if now < worker.restart_at:
             return False
         worker.restart_at = 0.0

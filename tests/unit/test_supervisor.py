@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from prebuilds import stack as supervising
-from prebuilds.stack import Stack, WorkerProcess
+from prebuilds.api import WorkerKeepsFailing
+from prebuilds.stack import Stack, WorkerProcess, workers
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -60,3 +61,42 @@ async def test_it_ends_every_child_although_parts_fail(tmp_path: Path, monkeypat
         await stack.__aexit__(None, None, None)
     assert ended == ["temporal", "postgres"]
     assert [worker.child is not None and worker.child.poll() is not None for worker in workers] == [True, True]
+
+
+def starts_until_it_fails(stack: Stack, worker: WorkerProcess, starts_max: int) -> tuple[int, str]:
+    """Start the worker again each time it ends. Returns how often it was started, and the error that ended this."""
+    stack._start_worker(worker)
+    for starts in range(1, starts_max + 1):
+        assert worker.child is not None
+        worker.child.wait(10)
+        try:
+            while not stack._restart_worker(worker):
+                pass
+        except WorkerKeepsFailing as error:
+            return starts, str(error)
+    assert worker.child is not None
+    worker.child.wait(10)
+    return starts_max + 1, ""
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "RESTART_PAUSE_MAX_S", 0.0)
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("code", "times"), [(7, workers.EARLY_DEATHS_MAX), (3, workers.UNREACHABLE_ENDS_MAX)])
+def test_a_worker_that_ends_at_each_start_is_given_up(code: int, times: int, tmp_path: Path) -> None:
+    """Exit code 3 says that a server is away: the stack waits longer for it, but not for ever."""
+    worker = WorkerProcess("claims", ["/bin/sh", "-c", f"echo no schema; exit {code}"])
+    starts, error = starts_until_it_fails(Stack(tmp_path, [worker]), worker, 30)
+    assert starts == times
+    assert f"the claims worker has ended {times} times in a row " in error
+    assert error.endswith("claims.log says:\n" + "\n".join(["no schema"] * min(times, 10)))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_server_that_died_begins_the_count_anew(tmp_path: Path) -> None:
+    worker = WorkerProcess("claims", ["/bin/sh", "-c", "exit 3"], unreachable_ends=workers.UNREACHABLE_ENDS_MAX - 1)
+    worker.forgive()
+    assert starts_until_it_fails(Stack(tmp_path, [worker]), worker, 2) == (3, "")

@@ -1,4 +1,4 @@
-"""One process of the stack: dies with its parent, logs to a file, hears no Ctrl-C but ours, is known again later."""
+"""Child processes of the stack: they die with the supervisor, log to a file, and do not receive a Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ LOG_MODE = 0o600
 
 
 def public_environment() -> dict[str, str]:
-    """Ours without our secrets, for servers whose environment other processes of this user can read."""
+    """Return this process's environment without secrets, for servers whose environment others of this user can read."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PREBUILDS_", "PG"))}
 
 
 def dying_with_parent(argv: Sequence[str], with_signal: str) -> list[str]:
-    """*argv* so that Linux sends the signal when the starting thread ends: call from the main thread.
+    """Return *argv* so that Linux sends the child *with_signal* (`KILL`, `INT`) when the starting thread ends.
 
-    Elsewhere, and without setpriv, what is left over is ended by the next start.
+    Call it from the main thread. On other systems, and without setpriv, the next start ends what is left.
     """
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     return [setpriv, "--pdeathsig", with_signal, *argv] if setpriv else list(argv)
 
 
 def start_child(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start in a session of its own: the terminal's Ctrl-C is for the supervisor alone."""
+    """Start a child that appends its output to *log*.
+
+    It has a session of its own, so that only the supervisor receives the terminal's Ctrl-C.
+
+    Raises:
+        OSError: The program cannot be started, or the log cannot be opened.
+    """
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE), "ab") as output:
         return subprocess.Popen(
             argv,
@@ -47,7 +53,10 @@ def start_child(argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> su
 
 
 def end_recorded(pid: int, started: str, *, grace_s: float = 5.0) -> None:
-    """End the process that was recorded as *pid* started at *started*; one that has its pid by now is left alone."""
+    """End the process *pid* if its `start_of` is *started*; a process that has reused the pid is left alone.
+
+    It gets SIGINT, and SIGKILL after *grace_s* seconds.
+    """
     if start_of(pid) != started:
         return
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -61,7 +70,7 @@ def end_recorded(pid: int, started: str, *, grace_s: float = 5.0) -> None:
 
 
 def end_child(child: subprocess.Popen[bytes], with_signal: signal.Signals, grace_s: float) -> None:
-    """Ask a child to end, and make it when it does not."""
+    """Send a child the signal, and SIGKILL after *grace_s* seconds. Blocks until it has ended."""
     if child.poll() is not None:
         return
     child.send_signal(with_signal)
@@ -73,7 +82,7 @@ def end_child(child: subprocess.Popen[bytes], with_signal: signal.Signals, grace
 
 
 def log_tail(log: Path, lines: int = 10) -> str:
-    """The end of a log, for an error's message."""
+    """Return the last *lines* lines of a log, each cut to `LOG_LINE_MAX` characters; empty when it cannot be read."""
     with contextlib.suppress(OSError):
         return "\n".join(line[:LOG_LINE_MAX] for line in log.read_text(errors="replace").splitlines()[-lines:])
     return ""

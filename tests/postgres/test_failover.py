@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from prebuilds.background.witness import HostWitness
-from prebuilds.stack.postgres import USER, EmbeddedPostgres, _as_somebody, wheel_bin_dir
+from prebuilds.stack.postgres import USER, EmbeddedPostgres, as_ordinary_user, wheel_bin_dir
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_engine
 from prebuilds.store.events import record_event
@@ -31,7 +31,7 @@ class Standby(EmbeddedPostgres):
         folder.mkdir()
         source = f"host={primary._socket_dir} user={USER} dbname=postgres"
         words = [str(PROGRAM), "-d", source, "-D", str(self._data), "--checkpoint=fast", *(["-R"] if follows else [])]
-        subprocess.run([*_as_somebody(folder, PROGRAM), *words], check=True, capture_output=True)
+        subprocess.run([*as_ordinary_user(folder, PROGRAM), *words], check=True, capture_output=True)
         (self._data / "standby.signal").touch()
 
     def _is_ready(self, pid: int) -> bool:

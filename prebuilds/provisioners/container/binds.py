@@ -1,6 +1,6 @@
-"""Bind mounts whose path has placeholders: whatever a claim brings, they stay below the template's own folder.
+"""Bind mounts whose path has placeholders: the values of a claim cannot lead out of the template's own folder.
 
-That folder is what stands before the first placeholder: `/srv/homes` in `/srv/homes/{owner}/{param.project}`.
+That folder is the path before the first placeholder: `/srv/homes` in `/srv/homes/{owner}/{param.project}`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from prebuilds.provisioners.base import InvalidSource
 
 @dataclass(frozen=True)
 class Bind:
-    """One bind mount, filled."""
+    """One bind mount with its placeholders filled."""
 
     field: str
+    """The template's field, for messages."""
     base: str
     """The template's own folder."""
     path: str
 
 
 def base_of(text: str) -> str | None:
-    """The template's own folder of a bind's text; None when it has no placeholder, and is the template's own whole.
+    """Return the template's own folder in a bind's text; None when the text has no placeholder.
 
     Raises:
-        ValueError: No folder stands before the first placeholder, so that a claim could name any folder of the host.
+        ValueError: No folder precedes the first placeholder, so a claim could name any folder of the host.
     """
     literal, brace, _ = text.replace("{{", "  ").replace("}}", "  ").partition("{")
     if not brace:
@@ -39,8 +40,10 @@ def base_of(text: str) -> str | None:
 
 
 def check_text(bind: Bind) -> None:
-    """Raises:
-    InvalidSource: Its values lead out of its folder, or to the folder itself.
+    """Check the path's text.
+
+    Raises:
+        InvalidSource: The values lead out of the template's own folder, or to that folder itself.
     """
     below = bind.path[len(bind.base) :].removesuffix("/").split("/")[1:]
     if not below or {"", ".", ".."}.intersection(below):
@@ -48,10 +51,10 @@ def check_text(bind: Bind) -> None:
 
 
 def check_links(binds: Sequence[Bind]) -> None:
-    """Follow the links of this host's file system, which a workspace that has a folder there may have made.
+    """Follow the links in this host's file system, which workspaces with a folder there may have made. Blocks.
 
     Raises:
-        InvalidSource: One leads out of its folder.
+        InvalidSource: A link leads out of the template's own folder.
     """
     for bind in binds:
         if not Path(os.path.realpath(bind.path)).is_relative_to(os.path.realpath(bind.base)):

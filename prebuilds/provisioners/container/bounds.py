@@ -1,4 +1,4 @@
-"""What bounds a container: fields of its source that take rights away from it, and what the engine is told of them."""
+"""Fields of a source that restrict a container, and the engine's settings for them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 PIDS_DEFAULT = 4096
-"""Processes and threads, where a template says nothing: a fork bomb must not take the engine's host."""
+"""Limit on processes and threads when the template sets none, so that a fork bomb does not stop the engine's host."""
 BOUNDS = ("cap_drop", "no_new_privileges", "read_only", "tmpfs", "runtime")
 
 
 def check_absolute(text: str) -> str:
-    """Raises:
-    ValueError: It is not the full path of something in a container.
+    """Return *text* when it is a full path below the container's root.
+
+    Raises:
+        ValueError: It is not.
     """
     if not text.startswith("/") or ".." in text.split("/") or text == "/":
         raise ValueError("must be a full path without .., such as /home/dev")
@@ -27,23 +29,24 @@ Capability = Annotated[str, Field(pattern=r"^(CAP_)?[A-Z_]+$")]
 
 
 class Bounds(BaseModel):
-    """The fields of a source that bound a container."""
+    """The fields of a source that restrict a container."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cap_drop: list[Capability] = Field(default_factory=list)
-    """Capabilities that it does not get, such as NET_RAW; ALL for none at all."""
+    """Capabilities that the container does not get, such as NET_RAW; ALL: it gets none."""
     no_new_privileges: bool = True
-    """Programs such as sudo cannot give more rights than their caller has. False where a workspace needs sudo."""
+    """True: programs such as sudo cannot give more rights than their caller has. Set it to false when a workspace needs
+    sudo."""
     read_only: bool = False
-    """Its root file system cannot be written: only mounts and `tmpfs` can."""
+    """True: the root file system is read-only; only mounts and `tmpfs` can be written."""
     tmpfs: list[Absolute] = Field(default_factory=list)
-    """Folders that are in memory, and empty at each start."""
+    """Folders in memory, empty at each start."""
     runtime: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$")] | None = None
-    """The engine's runtime that runs it, such as runsc of gVisor; the engine's own default unless said."""
+    """The engine's runtime for the container, such as gVisor's runsc; None: the engine's default."""
 
     def bounds(self) -> dict[str, Any]:
-        """Part of the `HostConfig` of the engine's create call."""
+        """Return these fields' part of `HostConfig` in the engine's create call; None: the engine's default."""
         return {
             "CapDrop": self.cap_drop or None,
             "SecurityOpt": ["no-new-privileges"] if self.no_new_privileges else None,
@@ -53,11 +56,11 @@ class Bounds(BaseModel):
         }
 
     def set_bounds(self) -> dict[str, Any]:
-        """Those that the template sets, for fingerprints: a bound that it leaves out must not make a difference."""
+        """Return the fields that the template sets, for fingerprints: a field left out must not change them."""
         return self.model_dump(mode="json", include=set(BOUNDS), exclude_unset=True)
 
 
 def files_outside(paths: Sequence[str], writable: Sequence[str]) -> list[str]:
-    """Those of *paths* that are below none of the folders *writable*."""
+    """Return those of *paths* that lie in none of the folders *writable*."""
     folders = [PurePosixPath(folder) for folder in writable]
     return [path for path in paths if not any(PurePosixPath(path).is_relative_to(folder) for folder in folders)]

@@ -1,4 +1,4 @@
-"""The hand-over of a running container: who has it now, told by files and by a command of the template's."""
+"""The hand-over of a running container: files with the new owner, and a command of the template."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ TAIL_CHARS_MAX = 1000
 
 
 async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Provision) -> None:
-    """Tell the container its owner, by files and by its hook. At least once.
+    """Write the claim file and the template's files, then run the template's command. May be repeated.
 
+    Args:
+        user: The owner of the files, with placeholders; None: root.
     Raises:
-        ProvisionFailed: The hook failed, or did not end in time.
+        ProvisionFailed: The command failed, or did not end in time. Quotes the end of its output.
+        InvalidSource: A placeholder has no value.
     """
     name, values = container_name(wanted.deployment_id, wanted.workspace_id), values_of(wanted)
     files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
@@ -50,9 +53,9 @@ def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:
 
 
 def tail_of(text: str, wanted: Provision) -> str:
-    """The end of what a workspace wrote, for an error's message; empty for nothing.
+    """Return the end of a workspace's output for an error message; empty when there is none.
 
-    Without what the claim has brought: it may have printed that, and errors are shown to operators.
+    The claim's parameters are masked: the workspace may have printed them, and operators see errors.
     """
     lines = masker(wanted.claim_parameters.values())(text).strip().splitlines()[-TAIL_LINES:]
     return "; it wrote:\n" + "\n".join(lines)[-TAIL_CHARS_MAX:] if lines else ""

@@ -1,16 +1,15 @@
 """The `container` driver: a workspace is a container with volumes of its own, on an engine that speaks Docker's API.
 
-DOCKER_HOST says where the engine is. One name per workspace makes the same call twice one container; labels tell ours
-from other deployments', and a volume without content keeps the mark of a claim. A container is what its template
-resolves to for its owner: where a claim changes a part that only a new container can have, it is replaced, keeps its
-volumes, and the plan says so.
+DOCKER_HOST names the engine. Each workspace has one container name, so that the same call twice makes one container.
+Labels separate deployments, and an empty volume keeps the mark of a claim. The template resolves to a specification
+for one owner. When a claim changes a part that only a new container can have, the container is replaced, its volumes
+stay, and the plan reports it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -29,13 +28,14 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.container.binds import check_links
 from prebuilds.provisioners.container.claim import hand_over, tail_of
-from prebuilds.provisioners.container.engine import Container, Engine, Engines
+from prebuilds.provisioners.container.engine import Engine, Engines
+from prebuilds.provisioners.container.items import list_items
+from prebuilds.provisioners.container.making import ensure_image, make_container
 from prebuilds.provisioners.container.mark import (
     OWNER_LABEL,
     check_labels,
     check_owner,
     leave_owner,
-    mark_in,
     mark_volume,
 )
 from prebuilds.provisioners.container.masking import masked
@@ -45,16 +45,15 @@ from prebuilds.provisioners.container.source import SMALL_SOURCE, ContainerSourc
 from prebuilds.provisioners.container.spec import (
     BUILD_LABEL,
     DEPLOYMENT_LABEL,
-    EPOCH_LABEL,
     PORT_LABEL,
     WORKSPACE_LABEL,
-    Spec,
     container_name,
     resolve,
     values_of,
 )
+from prebuilds.provisioners.container.state import Container
 from prebuilds.provisioners.kit.finishing import to_the_end
-from prebuilds.provisioners.kit.marks import Mark, file_told_in_inventory, told_in_inventory
+from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.provisioners.kit.placeholders import fill
 
 POLL_S = 0.05
@@ -65,6 +64,8 @@ T = TypeVar("T")
 
 
 class ContainerProvisioner:
+    """Implements `Provisioner`, where each method is described."""
+
     conformance_source = SMALL_SOURCE
 
     def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
@@ -77,7 +78,7 @@ class ContainerProvisioner:
         parse_source(source)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return True  # if nothing else, a mark
+        return True  # a claim always leaves at least its mark
 
     @masked
     async def plan(self, wanted: Provision) -> list[Replacement]:
@@ -121,7 +122,7 @@ class ContainerProvisioner:
             container = await self._wait_ready(engine, wanted)
             if source.claim is not None:
                 await hand_over(engine, source.claim, source.user, wanted)
-                container = await self._wait_ready(engine, wanted)  # its hook may have restarted what serves
+                container = await self._wait_ready(engine, wanted)  # the claim's command may restart it
         progress(f"handed over to {wanted.owner}")
         return self._provisioned(source, wanted, container)
 
@@ -149,27 +150,8 @@ class ContainerProvisioner:
             return container is not None and await is_ready(self._engines, engine, container)
 
     async def inventory(self) -> list[InventoryItem]:
-        ours = {DEPLOYMENT_LABEL: str(self._deployment_id)}
         async with self._engines.open() as engine:
-            containers, volumes = await engine.tagged(ours), await engine.volumes(ours)
-        # A volume without a container is what a crash between making the two leaves.
-        things = [(volume["Labels"], False, _time(volume.get("CreatedAt"))) for volume in volumes] + containers
-        marks = [mark_in(volume["Name"], volume["Labels"]) for volume in volumes if OWNER_LABEL in volume["Labels"]]
-        claimed = {mark.workspace_id: mark for mark in marks}
-        items: dict[UUID, InventoryItem] = {}
-        for labels, running, created_at in things:
-            workspace_id = UUID(labels[WORKSPACE_LABEL])
-            items[workspace_id] = InventoryItem(
-                workspace_id=workspace_id,
-                build_number=max(int(labels[BUILD_LABEL]), self._seen.number(workspace_id)),
-                running=running,
-                created_at=created_at,
-                epoch=_epoch(labels.get(EPOCH_LABEL)),
-                **told_in_inventory(claimed.get(workspace_id))
-                or file_told_in_inventory(self._seen.owner(workspace_id)),
-            )
-        await asyncio.to_thread(self._seen.forget_old, items)
-        return [items[workspace_id] for workspace_id in sorted(items)]
+            return await list_items(engine, self._deployment_id, self._seen)
 
     # --- One workspace, under its lock ---
 
@@ -177,14 +159,14 @@ class ContainerProvisioner:
         return container_name(self._deployment_id, workspace_id)
 
     def _labels(self, workspace_id: UUID) -> dict[str, str]:
-        """What everything of this workspace is labelled with."""
+        """Return the labels of everything that belongs to this workspace."""
         return {WORKSPACE_LABEL: str(workspace_id), DEPLOYMENT_LABEL: str(self._deployment_id)}
 
     async def _find(self, engine: Engine, workspace_id: UUID) -> Container | None:
-        """The workspace's container.
+        """Return the workspace's container; None when there is none.
 
         Raises:
-            OwnedByAnother: One of its name is another deployment's, or nobody knows whose.
+            OwnedByAnother: A container of that name belongs to another deployment, or carries no deployment's label.
         """
         name = self._name(workspace_id)
         found = await engine.find(name)
@@ -193,8 +175,12 @@ class ContainerProvisioner:
         return found
 
     async def _enter(self, engine: Engine, wanted: Provision) -> tuple[Container | None, Mark | None]:
-        """What exists and the mark that it carries, once it is sure that both are this call's and no later build was
-        here."""
+        """Return the workspace's container and its mark, each None when there is none, and note the build.
+
+        Raises:
+            OwnedByAnother: One of them does not fit this call.
+            StaleBuild: A later build was here.
+        """
         found = await self._find(engine, wanted.workspace_id)
         mark = await self._check_mark(engine, wanted)
         made_by = int(found.labels[BUILD_LABEL]) if found is not None else 0
@@ -202,36 +188,40 @@ class ContainerProvisioner:
         return found, mark
 
     async def _check_mark(self, engine: Engine, wanted: Provision) -> Mark | None:
-        """The mark on the engine, once neither it nor this host's copy speaks against the call."""
+        """Return the mark on the engine; None when there is none. This host's copy is checked, too.
+
+        Raises:
+            OwnedByAnother: One of the two does not fit this call.
+        """
         self._seen.check_mark(wanted)
         return await check_owner(engine, wanted)
 
     async def _ensure_runs(
         self, engine: Engine, source: ContainerSource, wanted: Provision, before: Container | None, progress: Progress
     ) -> Container:
-        """The container that the source resolves to, running: the one there is, or a new one on the same volumes."""
+        """Return a running container of the source's specification: the present one, or a new one on its volumes."""
         spec = resolve(source, wanted)
         if self._engines.is_local:
             await asyncio.to_thread(check_links, spec.binds)
         name = self._name(wanted.workspace_id)
         old = before if before is not None and (paths := spec.differs_from(before.labels)) else None
         if before is None or old is not None:
-            await _have_image(engine, source, spec.image, progress)
+            await ensure_image(engine, source, spec.image, progress)
         if old is not None:
-            # Kept before it is done: asked again after a crash, the plan must still tell of it.
+            # Saved before the replacement: after a crash, a repeated plan must still report it.
             await progress.save_state({"replaced": {"build": wanted.build_number, "paths": paths}})
             progress(f"{name} has to be replaced, for {', '.join(paths)}; its volumes stay")
             await engine.stop(old)
-        made = await to_the_end(_make(engine, name, spec, old=old, there=before))
+        made = await to_the_end(make_container(engine, name, spec, old=old, present=before))
         if made is not before:
             progress(f"container {name} is made from {spec.image}")
         return made
 
     async def _undo(self, engine: Engine, wanted: Provision, progress: Progress) -> None:
-        """After a failed start: remove what this build has made, and keep, stopped, what was there before.
+        """After a failed start, remove what this build made; stop and keep a container that existed before.
 
         Raises:
-            StaleBuild: It has ended, or a later attempt is at work, on another host: what is there is not ours to undo.
+            StaleBuild: The build has ended, or another host runs a later attempt of it. Nothing is removed.
         """
         await progress.save_state(wanted.state or {})
         container = await self._find(engine, wanted.workspace_id)
@@ -248,14 +238,14 @@ class ContainerProvisioner:
         self, engine: Engine, workspace_id: UUID, also: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         volumes = await engine.volumes({**self._labels(workspace_id), **also})
-        for volume in sorted(volumes, key=lambda one: OWNER_LABEL in one["Labels"]):  # the mark goes last
+        for volume in sorted(volumes, key=lambda one: OWNER_LABEL in one["Labels"]):  # the mark is removed last
             await engine.remove_volume(volume["Name"])
 
     async def _wait_ready(self, engine: Engine, wanted: Provision) -> Container:
-        """Return once it serves.
+        """Return the container once it is ready.
 
         Raises:
-            ProvisionFailed: It ended, or was not ready in time; with the end of its log.
+            ProvisionFailed: It ended, or was not ready in time. Quotes the end of its log.
         """
         name, pause = self._name(wanted.workspace_id), POLL_S
         try:
@@ -292,54 +282,7 @@ class ContainerProvisioner:
         )
 
 
-async def _have_image(engine: Engine, source: ContainerSource, image: str, progress: Progress) -> None:
-    """Pull it where the template says so.
-
-    Raises:
-        InvalidSource: There is no such image.
-    """
-    there = await engine.has_image(image)
-    if source.pull == "always" or (not there and source.pull == "missing"):
-        progress(f"pulling {image}")
-        async for line in engine.pull(image):
-            progress(f"pulling {image}: {line}")
-        there = await engine.has_image(image)
-    if not there:
-        message = f"the engine does not have the image {image}, and pull is {source.pull}"
-        raise InvalidSource(f"source.image: {message}", {"source.image": message})
-
-
-async def _make(engine: Engine, name: str, spec: Spec, *, old: Container | None, there: Container | None) -> Container:
-    """The container *there* if it is not an *old* one; else one of this spec. Started."""
-    if old is not None:
-        await engine.remove(name)
-    container = await engine.make(name, spec) if there is None or old is not None else there
-    if spec.needs_health_check and not container.has_health_check:  # not every engine tells it of an image
-        message = f"the image {spec.image} has no HEALTHCHECK"
-        raise InvalidSource(f"source.ready.healthcheck: {message}", {"source.ready.healthcheck": message})
-    if spec.runtime not in (None, container.runtime):  # Podman passes over it without a word
-        message = (
-            f"the engine runs containers by {container.runtime} and did not take {spec.runtime}; "
-            "set the runtime in the engine's own configuration, and leave it out here"
-        )
-        raise InvalidSource(f"source.runtime: {message}", {"source.runtime": message})
-    if not container.running:
-        await engine.start(name)
-    return container
-
-
 def _replaced(wanted: Provision) -> list[str]:
-    """What an earlier attempt of this very build has already replaced."""
+    """Return the paths that an earlier attempt of this build has already replaced; empty for none."""
     done = (wanted.state or {}).get("replaced") or {}
     return list(done["paths"]) if done.get("build") == wanted.build_number else []
-
-
-def _epoch(text: str | None) -> UUID | None:
-    try:
-        return UUID(text) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _time(text: str | None) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else datetime.fromtimestamp(0, UTC)

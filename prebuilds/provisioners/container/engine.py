@@ -1,7 +1,7 @@
-"""The calls to a container engine that speaks Docker's API: Docker, or Podman's `system service`.
+"""Calls to a container engine that speaks Docker's API: Docker, or Podman's `system service`.
 
-One `Engine` is one connection, for one effect. Whatever the engine answers ends up as one of three: it does not answer
-(`ProvisionerUnavailable`), it will never take this input (`InvalidSource`), it could not (`ProvisionFailed`).
+One `Engine` is one connection, for one effect. Each call raises `ProvisionerUnavailable` when the engine does not
+answer, `InvalidSource` when it will never accept the input, and `ProvisionFailed` when it could not do it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import json
 import os
 import tarfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,61 +24,38 @@ from aiodocker import Docker, DockerError
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.container.answers import UNKNOWN_IMAGE, engine_errors, gone_is_success
 from prebuilds.provisioners.container.mark import check_labels
 from prebuilds.provisioners.container.spec import Spec
+from prebuilds.provisioners.container.state import Container, container_of
 
 USUAL_ADDRESS = "unix:///var/run/docker.sock"
 CALL_TIMEOUT_S = 60.0
-"""For every call that should be quick; pulls, stops and commands have bounds of their own."""
+"""Bound on calls that should be quick. Pulls, stops and commands have bounds of their own."""
 CONNECT_TIMEOUT_S = 5.0
 PULL_LINE_INTERVAL_S = 2.0
-"""A pull tells of every layer many times a second."""
-NOT_ANSWERING = 900
-"""What aiodocker gives for a status when there was no answer."""
-UNKNOWN_IMAGE = (
-    *("not found", "manifest unknown", "name unknown", "name_unknown", "does not exist", "no such image"),
-    *("access denied", "access to the resource is denied", "unauthorized", "invalid reference", "image not known"),
-)
-"""How engines and registries say that there is no such image; to strangers most deny what they do not have."""
-NO_PROGRAM = ("executable file not found", "command that was not found", "no such file or directory: unknown")
+"""At most one log line per interval: an engine reports every layer of a pull many times a second."""
 OUTPUT_BYTES_MAX = 64_000
 EXIT_POLL_S = 0.02
 
 
-@dataclass(frozen=True)
-class Container:
-    """What the engine says of one container."""
-
-    id: str
-    name: str
-    labels: dict[str, str]
-    running: bool
-    exit_code: int
-    health: str
-    """`starting`, `healthy` or `unhealthy`."""
-    has_health_check: bool
-    ports: dict[str, int]
-    """`8000/tcp` -> port of the engine's host; empty while it does not run."""
-    published_on: str
-    """The address of the engine's host that these are on."""
-    stop_timeout_s: float
-    runtime: str
-    """The engine's name of what runs it."""
-
-
 class Engines:
-    """Where the engine is. Opens a connection when it is asked for, so that nothing is held between effects."""
+    """The engine's address. Each effect opens a connection of its own, so that none is held between effects."""
 
     def __init__(self, address: str | None = None) -> None:
+        """Args:
+        address: `unix://...` or `tcp://...`; None: what DOCKER_HOST says, or else Docker's usual socket.
+        """
         self.address = address or os.environ.get("DOCKER_HOST") or USUAL_ADDRESS
         self._api_version = "auto"
 
     @property
     def is_local(self) -> bool:
+        """True: the engine runs on this host."""
         return self.address.startswith("unix://")
 
     def host_of(self, publish_on: str) -> str:
-        """Where a port that is published on this address of the engine's host can be reached from here."""
+        """Return the host name or address at which ports published on *publish_on* can be reached from here."""
         ip = ipaddress.ip_address(publish_on)
         if not self.is_local and (ip.is_loopback or ip.is_unspecified):
             return urlsplit(self.address).hostname or publish_on
@@ -87,6 +63,11 @@ class Engines:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Engine]:
+        """Open a connection for the block.
+
+        Raises:
+            ProvisionerUnavailable: DOCKER_HOST cannot be read.
+        """
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
         try:
             docker = Docker(url=self.address, timeout=timeout, api_version=self._api_version)
@@ -94,48 +75,36 @@ class Engines:
             raise ProvisionerUnavailable(f"DOCKER_HOST {self.address}: {error}; give unix:// or tcp://") from error
         async with docker:
             yield Engine(docker)
-            self._api_version = docker.api_version  # asked once, not again with each connection
-
-
-@contextmanager
-def _answers(doing: str, *, never: tuple[int, ...] = (), field: str = "source") -> Iterator[None]:
-    """Turn what the engine answers into our errors; *never*: statuses that say that this input can never work."""
-    try:
-        yield
-    except DockerError as error:
-        if error.status in {NOT_ANSWERING, 502, 503}:
-            raise ProvisionerUnavailable(f"{doing}: {error.message}") from error
-        if error.status in never or any(words in error.message.lower() for words in NO_PROGRAM):
-            raise InvalidSource(f"{doing}: {error.message}", {field: error.message}) from error
-        raise ProvisionFailed(f"{doing}: {error.message}") from error
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise ProvisionerUnavailable(f"{doing}: the engine does not answer ({type(error).__name__})") from error
+            self._api_version = docker.api_version  # negotiated once, not again for each connection
 
 
 class Engine:
+    """One connection to the engine. Its methods raise the module's three errors."""
+
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
 
     # --- Containers ---
 
     async def find(self, name: str) -> Container | None:
-        with _answers(f"looking for {name}"):
+        """Return the container of that name; None when there is none."""
+        with engine_errors(f"looking for {name}"):
             try:
-                return _container(await self._docker.containers.container(name).show())
+                return container_of(await self._docker.containers.container(name).show())
             except DockerError as error:
                 if error.status == 404:
                     return None
                 raise
 
     async def make(self, name: str, spec: Spec) -> Container:
-        """Create it and its volumes; started it is not. One that another worker has made meanwhile is as good.
+        """Create the container and its volumes, and do not start it. Returns the one that another worker made, if any.
 
         Raises:
-            OwnedByAnother: A volume or a container of that name is not this workspace's.
+            OwnedByAnother: A volume or a container of that name belongs to another workspace.
         """
         for volume in spec.volumes:
             check_labels(f"volume {volume}", await self.make_volume(volume, spec.volume_labels), spec.volume_labels)
-        with _answers(f"creating {name}", never=(400, 404)):
+        with engine_errors(f"creating {name}", never=(400, 404)):
             try:
                 await self._docker.containers.create(spec.config, name=name)
             except DockerError as error:
@@ -148,24 +117,25 @@ class Engine:
         return made
 
     async def start(self, name: str) -> None:
-        with _answers(f"starting {name}", never=(400,), field="source.command"):
+        """Start the container."""
+        with engine_errors(f"starting {name}", never=(400,), field="source.command"):
             await self._docker.containers.container(name).start()
 
     async def stop(self, container: Container) -> None:
-        """Ask it to end, and make it when it does not within its own time. Stopped or gone is success."""
+        """Stop the container, and kill it after its own stop timeout. A stopped or missing one is success."""
         grace_s = container.stop_timeout_s
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S + grace_s, sock_connect=CONNECT_TIMEOUT_S)
-        with _answers(f"stopping {container.name}"), _gone_is_fine():
+        with engine_errors(f"stopping {container.name}"), gone_is_success():
             await self._docker.containers.container(container.id).stop(t=round(grace_s), timeout=timeout)
 
     async def remove(self, name: str) -> None:
-        """At once, with the volumes that have no name. Gone is success."""
-        with _answers(f"removing {name}"), _gone_is_fine():
+        """Kill and remove the container with its unnamed volumes. A missing one is success."""
+        with engine_errors(f"removing {name}"), gone_is_success():
             await self._docker.containers.container(name).delete(force=True, v=True)
 
     async def tagged(self, labels: Mapping[str, str]) -> list[tuple[dict[str, str], bool, datetime]]:
-        """Labels, whether it runs, and when it was made, of all containers that have all these labels."""
-        with _answers("listing containers"):
+        """Return labels, whether it runs, and the time of creation (UTC) of each container that has all *labels*."""
+        with engine_errors("listing containers"):
             found = await self._docker.containers.list(all=True, filters=_filter(labels))
         rows = [one._container for one in found]
         return [
@@ -175,8 +145,11 @@ class Engine:
         ]
 
     async def log_tail(self, name: str, lines: int) -> str:
-        """The end of what it has written; empty where that cannot be had."""
-        with suppress(ProvisionFailed, ProvisionerUnavailable, InvalidSource), _answers(f"reading the log of {name}"):
+        """Return the last *lines* lines of the container's output; empty when the engine does not give them."""
+        with (
+            suppress(ProvisionFailed, ProvisionerUnavailable, InvalidSource),
+            engine_errors(f"reading the log of {name}"),
+        ):
             log = self._docker.containers.container(name).log(stdout=True, stderr=True, tail=lines)
             return "".join(await log).strip()
         return ""
@@ -184,7 +157,13 @@ class Engine:
     # --- Inside one ---
 
     async def put(self, name: str, files: Mapping[str, str], *, mode: int, user: str) -> None:
-        """Write files, by full path; a folder that is not there is made."""
+        """Write files into the container; missing folders are created.
+
+        Args:
+            files: Full path -> text.
+            mode: The files' permission bits.
+            user: Their owner, as `1000` or `1000:1000`; a name counts as root, since only the container knows it.
+        """
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for path, text in files.items():
@@ -193,33 +172,37 @@ class Engine:
                 entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
                 entry.uid, entry.gid = _ids(user)
                 tar.addfile(entry, io.BytesIO(content))
-        with _answers(f"writing into {name}"):
+        with engine_errors(f"writing into {name}"):
             container = self._docker.containers.container(name)
             await container.put_archive("/", packed.getvalue())  # type: ignore[no-untyped-call]
 
     async def run(
         self, name: str, words: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float
     ) -> tuple[int | None, str]:
-        """Run a command in it: how it ended, None when not within *timeout_s*, and the beginning of what it wrote."""
+        """Run a command in the container.
+
+        Returns its exit code, None when it did not end within *timeout_s*, and the beginning of its output.
+        """
         output = b""
-        with _answers(f"running a command in {name}"):
-            # Stated as None or filled: an empty list is refused by some engines.
+        with engine_errors(f"running a command in {name}"):
+            # None instead of an empty list, which some engines refuse.
             exec_ = await self._docker.containers.container(name).exec(list(words), environment=dict(env or {}) or None)
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s), exec_.start(detach=False) as stream:
                     while (message := await stream.read_out()) is not None:
                         output += message.data[: OUTPUT_BYTES_MAX - len(output)]
-                    told = await exec_.inspect()
-                    while told["Running"]:  # for a moment after it has hung up
+                    state = await exec_.inspect()
+                    while state["Running"]:  # it still runs for a moment after it has closed its output
                         await asyncio.sleep(EXIT_POLL_S)
-                        told = await exec_.inspect()
-                    return int(told["ExitCode"]), output.decode(errors="replace")
+                        state = await exec_.inspect()
+                    return int(state["ExitCode"]), output.decode(errors="replace")
         return None, output.decode(errors="replace")
 
     # --- Images and volumes ---
 
     async def has_image(self, image: str) -> bool:
-        with _answers(f"looking for the image {image}", never=(400,), field="source.image"):
+        """Return whether the engine has the image already."""
+        with engine_errors(f"looking for the image {image}", never=(400,), field="source.image"):
             try:
                 await self._docker.images.inspect(image)
             except DockerError as error:
@@ -229,18 +212,18 @@ class Engine:
         return True
 
     async def pull(self, image: str) -> AsyncIterator[str]:
-        """Pull an image; yields what there is to tell of it, now and then.
+        """Pull an image. Yields a line about its progress every `PULL_LINE_INTERVAL_S` at most.
 
         Raises:
-            InvalidSource: There is no such image, or not for us.
+            InvalidSource: The image does not exist, or the registry denies it to this engine.
         """
-        told = float("-inf")
+        last_line_at = float("-inf")
         try:
-            with _answers(f"pulling {image}"):
+            with engine_errors(f"pulling {image}"):
                 async for chunk in self._docker.images.pull(image, stream=True):
                     words = (chunk.get("id"), chunk.get("status") or chunk.get("stream"), chunk.get("progress"))
-                    if any(words) and time.monotonic() - told >= PULL_LINE_INTERVAL_S:
-                        told = time.monotonic()
+                    if any(words) and time.monotonic() - last_line_at >= PULL_LINE_INTERVAL_S:
+                        last_line_at = time.monotonic()
                         yield " ".join(str(word).strip() for word in words if word)
         except ProvisionFailed as error:
             if any(words in str(error).lower() for words in UNKNOWN_IMAGE):
@@ -248,41 +231,33 @@ class Engine:
             raise
 
     async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """What the engine says of the volumes that have all these labels."""
-        with _answers("listing volumes"):
-            told = await self._docker._query_json("volumes", params={"filters": _filter(labels)})
-        return [volume for volume in told["Volumes"] or [] if _has(volume, labels)]
+        """Return the engine's description of each volume that has all *labels*."""
+        with engine_errors("listing volumes"):
+            answer = await self._docker._query_json("volumes", params={"filters": _filter(labels)})
+        return [volume for volume in answer["Volumes"] or [] if _has(volume, labels)]
 
     async def make_volume(self, name: str, labels: Mapping[str, str]) -> dict[str, str]:
-        """Make a volume, unless there is one of that name: an engine answers with that one. Returns its labels."""
-        with _answers(f"making the volume {name}"):
+        """Make a volume, and return its labels. When the name is taken, the engine returns that volume instead."""
+        with engine_errors(f"making the volume {name}"):
             await self._docker.volumes.create({"Name": name, "Labels": dict(labels)})  # type: ignore[no-untyped-call]
         return await self.volume_labels(name) or {}
 
     async def volume_labels(self, name: str) -> dict[str, str] | None:
-        """The labels of one volume; None when there is none of that name."""
-        with _answers(f"looking for the volume {name}"):
+        """Return the labels of a volume; None when there is none of that name."""
+        with engine_errors(f"looking for the volume {name}"):
             try:
-                told = await self._docker._query_json(f"volumes/{name}")
+                answer = await self._docker._query_json(f"volumes/{name}")
             except DockerError as error:
                 if error.status == 404:
                     return None
                 raise
-        return told.get("Labels") or {}
+        return answer.get("Labels") or {}
 
     async def remove_volume(self, name: str) -> None:
-        # Never by force: Podman would remove whatever container uses it, too.
-        with _answers(f"removing the volume {name}"), _gone_is_fine():
+        """Remove a volume. A missing one is success; one that a container uses is `ProvisionFailed`."""
+        # Never by force: Podman would also remove the container that uses the volume.
+        with engine_errors(f"removing the volume {name}"), gone_is_success():
             await self._docker._query_json(f"volumes/{name}", method="DELETE")
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except DockerError as error:
-        if error.status != 404:
-            raise
 
 
 def _filter(labels: Mapping[str, str]) -> str:
@@ -290,31 +265,12 @@ def _filter(labels: Mapping[str, str]) -> str:
 
 
 def _has(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    # Asked again of each: of a filter Docker means all labels, Podman 4 any of them, and what is found gets removed.
+    # The engine's filter is checked again: Docker matches all labels, Podman 4 any of them, and the result is removed.
     return labels.items() <= (row.get("Labels") or {}).items()
 
 
-def _container(told: Mapping[str, Any]) -> Container:
-    state = told["State"]
-    ports = told.get("NetworkSettings", {}).get("Ports") or {}
-    published = {port: at[0] for port, at in ports.items() if at and at[0].get("HostPort")}
-    return Container(
-        id=told["Id"],
-        name=told["Name"].lstrip("/"),
-        labels=told["Config"].get("Labels") or {},
-        running=bool(state["Running"]),
-        exit_code=int(state.get("ExitCode") or 0),
-        has_health_check=bool(told["Config"].get("Healthcheck")),
-        health=(state.get("Health") or {}).get("Status") or "",
-        ports={port: int(at["HostPort"]) for port, at in published.items()},
-        published_on=next((at["HostIp"] for at in published.values() if at.get("HostIp")), "127.0.0.1"),
-        stop_timeout_s=float(told["Config"].get("StopTimeout") or 0),
-        runtime=told.get("HostConfig", {}).get("Runtime") or "",
-    )
-
-
 def _ids(user: str) -> tuple[int, int]:
-    """Of `1000` or `1000:1000`; root's for a name, which only the container can resolve."""
+    """Return user and group id of `1000` or `1000:1000`; root's for a name, which only the container can resolve."""
     uid, _, gid = user.partition(":")
     if not uid.isdigit():
         return 0, 0

@@ -1,8 +1,8 @@
-"""Whose a container or a volume is, by its labels; and the mark of a claim, an empty volume that keeps labels.
+"""Owners of containers and volumes, by label; and the mark of a claim, an empty volume with labels.
 
-The labels of a container cannot change, and a claim must be remembered by the engine itself: the state folder may be
-lost, and other hosts may share the engine. So a claim leaves a volume `prebuilds-DEPLOYMENT-WORKSPACE.owner`. A
-template's own volumes have no dot in their names.
+A container's labels cannot be changed. The engine itself has to remember a claim, since the state folder may be lost
+and other hosts may share the engine. So a claim leaves a volume `prebuilds-DEPLOYMENT-WORKSPACE.owner`. The names of a
+template's own volumes contain no dot.
 """
 
 from __future__ import annotations
@@ -29,24 +29,33 @@ CLAIM_LABEL = f"{OUR_LABELS}claim_id"
 
 
 class Volumes(Protocol):
-    """What of an engine a mark needs."""
+    """The part of `Engine` that marks use; `engine.py` imports this module."""
 
-    async def make_volume(self, name: str, labels: Mapping[str, str]) -> dict[str, str]: ...
+    async def make_volume(self, name: str, labels: Mapping[str, str]) -> dict[str, str]:
+        """Make a volume, and return its labels; when the name is taken, that volume's labels."""
+        ...
 
-    async def volume_labels(self, name: str) -> dict[str, str] | None: ...
+    async def volume_labels(self, name: str) -> dict[str, str] | None:
+        """Return a volume's labels; None when there is no such volume."""
+        ...
 
-    async def remove_volume(self, name: str) -> None: ...
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume; a missing one is success."""
+        ...
 
 
 def mark_volume(deployment_id: UUID, workspace_id: UUID) -> str:
+    """Return the name of the volume that is the workspace's mark."""
     return f"{container_name(deployment_id, workspace_id)}.owner"
 
 
 def check_labels(what: str, labels: Mapping[str, str], ours: Mapping[str, str]) -> None:
-    """Refuse what is not of the same deployment and workspace as *ours*.
+    """Refuse a container or volume that does not belong to the deployment and workspace of *ours*.
 
+    Args:
+        what: Names the thing in messages, such as `container prebuilds-...`.
     Raises:
-        OwnedByAnother: Its labels name another deployment or workspace, or none.
+        OwnedByAnother: *labels* name another deployment or workspace, or none.
     """
     check_deployment(what, labels.get(DEPLOYMENT_LABEL), UUID(ours[DEPLOYMENT_LABEL]))
     if (theirs := labels.get(WORKSPACE_LABEL)) != ours[WORKSPACE_LABEL]:
@@ -58,10 +67,10 @@ def check_labels(what: str, labels: Mapping[str, str], ours: Mapping[str, str]) 
 
 
 async def check_owner(engine: Volumes, wanted: Provision) -> Mark | None:
-    """The mark of the workspace, which fits this call; None when it has none.
+    """Return the workspace's mark; None when it has none.
 
     Raises:
-        OwnedByAnother: It does not fit.
+        OwnedByAnother: The mark does not fit this call.
     """
     name = mark_volume(wanted.deployment_id, wanted.workspace_id)
     labels = await engine.volume_labels(name)
@@ -73,8 +82,10 @@ async def check_owner(engine: Volumes, wanted: Provision) -> Mark | None:
 
 
 async def leave_owner(engine: Volumes, wanted: Provision, mark: Mark | None) -> None:
-    """Leave the claim's mark, where *mark*, which is there now, is none or of the owner before a transfer.
+    """Leave the claim's mark, where the build is of a claim and there is none yet, or a previous owner's.
 
+    Args:
+        mark: The mark that exists now; None: none.
     Raises:
         OwnedByAnother: Another claim has left its mark meanwhile.
     """
@@ -87,6 +98,7 @@ async def leave_owner(engine: Volumes, wanted: Provision, mark: Mark | None) -> 
 
 
 def labels_of(mark: Mark) -> dict[str, str]:
+    """Return the labels that store a mark."""
     claim = {CLAIM_LABEL: mark.claim_id} if mark.claim_id is not None else {}
     return {
         DEPLOYMENT_LABEL: str(mark.deployment_id),
@@ -99,8 +111,10 @@ def labels_of(mark: Mark) -> dict[str, str]:
 
 
 def mark_in(name: str, labels: Mapping[str, str]) -> Mark:
-    """Raises:
-    OwnedByAnother: The volume of that name is no mark.
+    """Return the mark in a volume's labels.
+
+    Raises:
+        OwnedByAnother: The volume *name* is no mark.
     """
     try:
         return Mark.model_validate(

@@ -1,6 +1,6 @@
-"""What a claim has brought is hidden in all that an effect tells and raises.
+"""Masking of a claim's parameters in the log lines and errors of an effect.
 
-The values of a template's placeholders come back in image names, and in the engine's own words on a mount or a command.
+Values of placeholders appear in image names, and in the engine's messages about a mount or a command.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Effect = TypeVar("Effect", bound=Callable[..., Awaitable[Any]])
 
 
 def masked(effect: Effect) -> Effect:
-    """For a driver's method that takes a `Provision`, and a `Progress` if it tells anything."""
+    """Decorate a driver's method that takes a `Provision` and, if it logs, a `Progress`."""
 
     @wraps(effect)
     async def with_mask(driver: Any, wanted: Provision, *progress: Progress) -> Any:
@@ -29,15 +29,15 @@ def masked(effect: Effect) -> Effect:
                 raise
             error.args = (mask(str(error)),)
             error.details = {
-                field: mask(told) if isinstance(told, str) else told for field, told in error.details.items()
+                field: mask(value) if isinstance(value, str) else value for field, value in error.details.items()
             }
-            raise error from None  # its cause has the same words, and would be told with it
+            raise error from None  # its cause has the same words and would be logged with it
 
     return cast("Effect", with_mask)
 
 
 class _Masked:
-    """A `Progress` that hides values in each line."""
+    """A `Progress` that masks values in each line."""
 
     def __init__(self, progress: Progress, mask: Callable[[str], str]) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""Whether a container serves: one question, asked from its labels alone, since a probe knows no template."""
+"""Readiness of a container: one check, read from its labels, since a probe knows no template."""
 
 from __future__ import annotations
 
@@ -8,17 +8,25 @@ from contextlib import suppress
 import httpx
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.container.engine import Container, Engine, Engines
+from prebuilds.provisioners.container.engine import Engine, Engines
 from prebuilds.provisioners.container.source import Ready
 from prebuilds.provisioners.container.spec import PORT_LABEL, READY_LABEL
+from prebuilds.provisioners.container.state import Container
 
 CHECK_TIMEOUT_S = 2.0
 COMMAND_TIMEOUT_S = 8.0
-"""A command that is given up goes on in the container, since engines cannot end it: rather wait for it a little."""
+"""Longer than the others: engines cannot end a command in a container, so one that takes longer goes on there."""
 HANG_UP_S = 0.1
+"""How long an engine's proxy may take to close a connection behind which no program listens."""
 
 
 async def is_ready(engines: Engines, engine: Engine, container: Container) -> bool:
+    """Return whether the container runs and its readiness check succeeds now.
+
+    Raises:
+        ProvisionerUnavailable: The engine does not answer.
+        InvalidSource: The image has no such program as the check's command.
+    """
     label = container.labels.get(READY_LABEL)
     if not container.running or not label:
         return container.running
@@ -26,7 +34,7 @@ async def is_ready(engines: Engines, engine: Engine, container: Container) -> bo
     if ready.healthcheck:
         return container.health == "healthy"
     if ready.exec is not None:
-        with suppress(ProvisionFailed):  # it ended meanwhile
+        with suppress(ProvisionFailed):  # the container has ended meanwhile
             code, _ = await engine.run(container.name, ready.exec, timeout_s=COMMAND_TIMEOUT_S)
             return code == 0
         return False
@@ -38,11 +46,11 @@ async def is_ready(engines: Engines, engine: Engine, container: Container) -> bo
 
 
 async def _http(host: str, port: int, path: str) -> bool:
-    # Plain HTTP to a container of ours: no certificates to load, no proxy to ask.
+    # Plain HTTP to one of our containers: no certificates to load, no proxy to use.
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:  # noqa: S501
         try:
             url = f"http://[{host}]:{port}{path}" if ":" in host else f"http://{host}:{port}{path}"
-            async with asyncio.timeout(CHECK_TIMEOUT_S):  # of the whole; httpx bounds each read
+            async with asyncio.timeout(CHECK_TIMEOUT_S):  # bounds the whole request; httpx bounds each read
                 answer = await client.get(url, timeout=CHECK_TIMEOUT_S)
         except (httpx.HTTPError, OSError, TimeoutError):
             return False
@@ -50,7 +58,10 @@ async def _http(host: str, port: int, path: str) -> bool:
 
 
 async def _tcp(host: str, port: int) -> bool:
-    """Whether who listens is the container, not only the engine's proxy before it, which hangs up at once then."""
+    """Return whether the container itself listens.
+
+    The engine's proxy accepts any connection, and closes it at once when no program listens behind it.
+    """
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), CHECK_TIMEOUT_S)
     except (OSError, TimeoutError):
@@ -59,7 +70,7 @@ async def _tcp(host: str, port: int) -> bool:
         said = await asyncio.wait_for(reader.read(1), HANG_UP_S)
         return said != b""
     except TimeoutError:
-        return True  # it waits for us to speak first
+        return True  # the server waits for the client's first bytes
     except OSError:
         return False
     finally:

@@ -1,10 +1,10 @@
-"""Which build of a container workspace was last here, and the lock around what is done to it.
+"""What a host keeps for `container` workspaces: the last build, a copy of the mark, and the lock around effects.
 
-STATE_DIR/containers/seen/ID           the highest number of a build that was here; stays for days after the workspace
-STATE_DIR/containers/owners/ID/owner.json  the mark of a claim that this host has served, should the engine's be pruned
-STATE_DIR/containers/workspaces/.locks one effect at a time, over all processes of this host
+STATE_DIR/containers/seen/ID               the highest build number seen here; kept for days after the workspace
+STATE_DIR/containers/owners/ID/owner.json  the mark of a claim that this host has served, in case the engine's is pruned
+STATE_DIR/containers/workspaces/.locks     one effect at a time, over all processes of this host
 
-A container's labels cannot be changed, so what a later build did to it is remembered here.
+A container's labels cannot be changed, so later builds are recorded here.
 """
 
 from __future__ import annotations
@@ -21,47 +21,58 @@ from prebuilds.provisioners.kit.marks import check_mark, is_to_be_left, leave_ma
 
 
 class Seen:
+    """This host's records of `container` workspaces."""
+
     def __init__(self, state_dir: Path) -> None:
         self._root = state_dir / "containers" / "seen"
         self._owners = state_dir / "containers" / "owners"
         self._folders = Folders(state_dir / "containers", private=True)
 
     def locked(self, workspace_id: UUID) -> AbstractAsyncContextManager[None]:
+        """Hold the workspace's lock for the block, over all processes of this host."""
         return self._folders.locked(workspace_id)
 
     def forget_old(self, there: Collection[UUID]) -> None:
-        """Remove what is kept of workspaces that are long gone; *there*: those of which something exists."""
+        """Remove the records of workspaces long gone.
+
+        Args:
+            there: Workspaces of which something exists, which are kept.
+        """
         self._folders.forget_old(there, self._root)
 
     def number(self, workspace_id: UUID) -> int:
-        """The highest build that was here; 0 for none."""
+        """Return the highest build number seen here; 0 for none."""
         try:
             return int((self._root / str(workspace_id)).read_text())
         except FileNotFoundError:
             return 0
 
     def owner(self, workspace_id: UUID) -> Path:
-        """The folder of the workspace's mark."""
+        """Return the folder of the workspace's mark."""
         return self._owners / str(workspace_id)
 
     def keep_mark(self, wanted: Provision) -> None:
+        """Keep a copy of the mark that this build leaves; nothing when it leaves none."""
         if is_to_be_left(read_mark(_what(wanted), self.owner(wanted.workspace_id)), wanted):
             leave_mark(self.owner(wanted.workspace_id), mark_of(wanted))
 
     def check_mark(self, wanted: Provision) -> None:
-        """Raises:
-        OwnedByAnother: This host knows that another claim was served.
+        """Compare this host's copy of the mark with the call.
+
+        Raises:
+            OwnedByAnother: This host has served another claim of the workspace.
         """
         check_mark(_what(wanted), read_mark(_what(wanted), self.owner(wanted.workspace_id)), wanted)
 
     def forget_mark(self, workspace_id: UUID) -> None:
+        """Remove this host's copy of the mark."""
         remove_whole(self.owner(workspace_id))
 
     def enter(self, workspace_id: UUID, build_number: int, made_by: int = 0) -> None:
-        """Note that this build is here, before it does anything. Under the lock.
+        """Record the build, before it does anything. The caller holds the lock.
 
         Args:
-            made_by: The build that made what exists, which another host may have done.
+            made_by: The build that made what exists, maybe on another host; 0: nothing exists.
         Raises:
             StaleBuild: A later build was here.
         """

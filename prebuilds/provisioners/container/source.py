@@ -1,4 +1,4 @@
-"""What a template says about a `container` workspace, checked before anything is written."""
+"""The `source` of a template whose provisioner is `container`, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
 OF_THE_OWNER = frozenset({"owner", "owner_slug", "name"})
-"""Placeholders whose value changes when a workspace is claimed. A parameter's may, too: the claim may set it."""
+"""Placeholders whose value changes with a claim. A parameter's value may change, too, when the claim sets it."""
 MEMORY_MIN = 6 * 1024 * 1024
-"""What the engine itself insists on."""
+"""The engine's own minimum, in bytes."""
 SMALL_SOURCE: dict[str, Any] = {
     "image": "docker.io/library/busybox:stable",
     "command": ["sleep", "2147483647"],
     "mounts": [{"volume": "home", "target": "/home"}],
     "stop_timeout": "0s",
 }
-"""What the conformance kit makes, unless it is given another."""
+"""The conformance kit's source, unless it is given another."""
 
 
 def _check_text(text: str) -> str:
     for name in placeholders_of(text):
         if name == "folder":
-            raise ValueError("{folder} is of the process provisioner; a container has mounts")
+            raise ValueError("{folder} exists for the process provisioner only; a container has mounts")
         if name == "port":
             raise ValueError("{port} is known once the container runs; it can stand in address only")
     return text
@@ -51,7 +51,7 @@ def _check_text(text: str) -> str:
 
 def _check_address(text: str) -> str:
     if "folder" in placeholders_of(text):
-        raise ValueError("{folder} is of the process provisioner")
+        raise ValueError("{folder} exists for the process provisioner only")
     return text
 
 
@@ -63,11 +63,13 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Part(BaseModel):
+    """A part of a source: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Mount(Part):
-    """A volume of the workspace's own, which lives as long as it does, or a folder of the engine's host."""
+    """A volume that lives as long as the workspace, or a folder of the engine's host."""
 
     volume: Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=32)] | None = None
     bind: Text | None = None
@@ -86,12 +88,13 @@ class Mount(Part):
 
 
 class Ready(Part):
-    """One way to tell that the container serves; without any: its first port takes connections, or it runs."""
+    """The readiness check, one of these. Without one, the first port must accept connections; without a port, the
+    container must run."""
 
     http: Text | None = None
     """A path on its first port that answers with a status below 400."""
     tcp: Literal[True] | None = None
-    """Its first port takes connections."""
+    """Its first port accepts connections."""
     exec: Words | None = None
     """A command in the container exits with 0."""
     healthcheck: Literal[True] | None = None
@@ -106,21 +109,21 @@ class Ready(Part):
             raise ValueError("http must be a path that starts with /")
         for text in (self.http or "", *(self.exec or ())):
             if OF_THE_OWNER.intersection(placeholders_of(text)):
-                raise ValueError("the owner changes at a claim, and what is ready must not depend on it")
+                raise ValueError("the owner changes at a claim, and readiness must not depend on it")
         return self
 
 
 class OnClaim(Part):
-    """What a hand-over does in the running container."""
+    """The steps of a hand-over in the running container."""
 
     file: Absolute = "/prebuilds/claim.json"
-    """Who has it now, as JSON; the container's PREBUILDS_CLAIM_FILE names it."""
+    """The claim file, JSON with the new owner; the container's PREBUILDS_CLAIM_FILE names it."""
     files: dict[Absolute, Text] = Field(default_factory=dict)
-    """More files, by path."""
+    """Further files: path -> text."""
     mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
-    """Of these files. They belong to `user` where that is a number, else to root."""
+    """The files' permission bits. The files belong to `user` when that is a number, else to root."""
     exec: Words | None = None
-    """Run after the files were written, with PREBUILDS_OWNER, PREBUILDS_NAME and PREBUILDS_PARAM_*."""
+    """A command that is run after the files are written, with PREBUILDS_OWNER, PREBUILDS_NAME and PREBUILDS_PARAM_*."""
     timeout: Duration = timedelta(seconds=60)
 
 
@@ -137,18 +140,18 @@ class ContainerSource(Bounds):
     memory: Memory | None = None
     cpus: float | None = Field(default=None, gt=0)
     pids: int | None = Field(default=None, ge=1)
-    """4096 unless said."""
+    """Limit on processes and threads; None: 4096."""
     network: Text | None = None
     ports: list[Port] = Field(default_factory=list)
-    """Published, each on a free port of the engine's host. The first is the workspace's."""
+    """Ports of the container, each published on a free port of the engine's host. The first is the workspace's port."""
     publish_on: str = "127.0.0.1"
-    """The address of the engine's host that ports are published on."""
+    """The address of the engine's host on which ports are published."""
     labels: dict[str, Text] = Field(default_factory=dict)
     ready: Ready | None = None
     claim: OnClaim | None = OnClaim()
-    """What its hand-over does. `false`, here None: nothing but leave the claim's mark."""
+    """The steps of a hand-over. None, which templates write as `false`: it only leaves the claim's mark."""
     address: Address | None = None
-    """Shown to its owner; `http://127.0.0.1:{port}` unless said, where it has a port."""
+    """The address that the owner is shown; None: `http://127.0.0.1:{port}` when there is a port, else none."""
     pull: Literal["missing", "never", "always"] = "missing"
     stop_timeout: Duration = timedelta(seconds=10)
 
@@ -162,9 +165,9 @@ class ContainerSource(Bounds):
     @field_validator("claim", mode="before")
     @classmethod
     def _false_is_none(cls, value: Any) -> Any:
-        # Not a union with Literal[False]: its errors would name the union's members in the path.
+        # Not a union with Literal[False], whose errors would name the union's members in the field path.
         if value is None or value is True:
-            raise ValueError("must be false, or say what to do: file, files, mode, exec, timeout")
+            raise ValueError("must be false, or have fields: file, files, mode, exec, timeout")
         return None if value is False else value
 
     @field_validator("env")
@@ -179,7 +182,7 @@ class ContainerSource(Bounds):
     @classmethod
     def _not_ours(cls, labels: dict[str, str]) -> dict[str, str]:
         if ours := [name for name in labels if name.startswith(OUR_LABELS)]:
-            raise ValueError(f"{ours[0]}: labels that start with {OUR_LABELS} are ours")
+            raise ValueError(f"{ours[0]}: labels that start with {OUR_LABELS} are reserved for Prebuilds")
         return labels
 
     @field_validator("publish_on")
@@ -232,7 +235,7 @@ class ContainerSource(Bounds):
         return self
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        """Every text that stands in the container from its making on: field path and text."""
+        """Yield field path and text of every text that the container gets when it is created."""
         for field in ("image", "workdir", "user", "network"):
             if (text := getattr(self, field)) is not None:
                 yield field, text
@@ -244,10 +247,15 @@ class ContainerSource(Bounds):
 
     @property
     def readiness(self) -> Ready | None:
+        """The readiness check; None: the container is ready as soon as it runs."""
         return self.ready or (Ready(tcp=True) if self.ports else None)
 
     def shown_address(self, host: str) -> str | None:
-        """With `{port}` still in it. *host*: where its ports can be reached."""
+        """Return the address that the owner is shown, with `{port}` not filled yet; None: there is none.
+
+        Args:
+            host: Where the container's ports can be reached.
+        """
         if self.address is not None or not self.ports:
             return self.address
         host = f"[{host}]" if ":" in host else host
@@ -255,10 +263,10 @@ class ContainerSource(Bounds):
 
 
 def parse_source(source: Mapping[str, Any]) -> ContainerSource:
-    """Read a template's source.
+    """Parse and check a template's source.
 
     Raises:
-        InvalidSource: Its details name each wrong field, from `source` on.
+        InvalidSource: Its details name each wrong field, as a path that begins with `source`.
     """
     try:
         return ContainerSource.model_validate(source)

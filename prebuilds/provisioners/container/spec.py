@@ -1,7 +1,7 @@
-"""What the engine is asked for: a source with this workspace's values, and a fingerprint of each part of it.
+"""A container's specification: the source with this workspace's values, and a fingerprint of each part.
 
-The fingerprints stay on the container as a label. What they say against those of another owner is what a claim would
-have to replace; they are hashes, so that no value is told to who reads labels or plans.
+The fingerprints stay on the container as a label. A part whose fingerprint is another one for the new owner has to be
+replaced by a claim. Fingerprints are hashes, so that labels and plans show no values.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ FINGERPRINT_CHARS = 16
 
 @dataclass(frozen=True)
 class Spec:
-    """One container, every placeholder filled."""
+    """One container's specification, with every placeholder filled."""
 
     image: str
     config: dict[str, Any]
     """The body of the engine's create call."""
     volumes: tuple[str, ...]
-    """The workspace's own, to be made before it."""
+    """Names of the workspace's own volumes, which are made before the container."""
     volume_labels: dict[str, str]
     fingerprints: dict[str, str]
-    """Field path, such as `env.TOKEN`, to a hash of its value."""
+    """Field path, such as `env.TOKEN` -> hash of its value."""
     needs_health_check: bool
     runtime: str | None = None
-    """None: whatever the engine uses."""
+    """None: the engine's default."""
     binds: tuple[Bind, ...] = ()
-    """Those with a path that has placeholders, filled."""
+    """Bind mounts whose path has placeholders, filled."""
 
     def differs_from(self, labels: Mapping[str, str]) -> list[str]:
-        """The paths in which a container with these labels is another one; sorted."""
+        """Return the field paths in which a container with these labels differs from this specification, sorted."""
         try:
             theirs = json.loads(labels.get(SPEC_LABEL, "{}"))
         except ValueError:
@@ -58,16 +58,17 @@ class Spec:
 
 
 def container_name(deployment_id: UUID, workspace_id: UUID) -> str:
-    """The deployment in short, for people; the label has all of it."""
+    """Return the workspace's container name. It has the deployment's id shortened; the label has all of it."""
     return f"prebuilds-{deployment_id.hex[:8]}-{workspace_id}"
 
 
 def volume_name(deployment_id: UUID, workspace_id: UUID, volume: str) -> str:
+    """Return the engine's name for the workspace's volume *volume*."""
     return f"{container_name(deployment_id, workspace_id)}-{volume}"
 
 
 def values_of(wanted: Provision) -> dict[str, str]:
-    """What the placeholders stand for. A parameter that the claim has set is the claim's."""
+    """Return the placeholders' values. A claim's parameter takes precedence over the preset's."""
     parameters = {**wanted.parameters, **wanted.claim_parameters}
     return {
         "workspace_id": str(wanted.workspace_id),
@@ -82,7 +83,7 @@ def values_of(wanted: Provision) -> dict[str, str]:
 
 
 def resolve(source: ContainerSource, wanted: Provision) -> Spec:
-    """Fill the template's placeholders for this workspace.
+    """Return the container's specification for this build.
 
     Raises:
         InvalidSource: A placeholder has no value, or a value leads out of a mount's folder.
@@ -102,7 +103,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         **{f"env.{name}": value for name, value in env.items()},
         **{f"labels.{name}": filled[f"labels.{name}"] for name in source.labels},
         **{f"mounts.{m.target}": _mount(m, n, filled, wanted) for n, m in enumerate(source.mounts)},
-        # What is new here later must be left out while a template does not set it: else all containers would differ.
+        # A field added here later must be left out while a template does not set it: else all containers would differ.
         **source.model_dump(mode="json", include={"memory", "cpus", "pids", "ports", "publish_on"}),
         **source.set_bounds(),
     }
@@ -141,7 +142,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
             "PidsLimit": source.pids or PIDS_DEFAULT,
             **source.bounds(),
             "NetworkMode": filled.get("network"),
-            # No host port: the engine picks a free one.
+            # An empty host port lets the engine choose a free one.
             "PortBindings": {f"{port}/tcp": [{"HostIp": source.publish_on, "HostPort": ""}] for port in source.ports},
             "Mounts": [fingerprinted[f"mounts.{mount.target}"] for mount in source.mounts],
         },
@@ -163,8 +164,10 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
 
 
 def _binds(source: ContainerSource, filled: Mapping[str, str]) -> tuple[Bind, ...]:
-    """Raises:
-    InvalidSource: A value leads out of the template's own folder.
+    """Return the bind mounts that have placeholders, checked.
+
+    Raises:
+        InvalidSource: A value leads out of the template's own folder.
     """
     binds = []
     for n, mount in enumerate(source.mounts):
@@ -184,7 +187,7 @@ def _mount(mount: Mount, index: int, filled: Mapping[str, str], wanted: Provisio
 
 
 def _ready(ready: Ready | None, values: Mapping[str, str]) -> str:
-    """For the label that a probe reads, which knows no template."""
+    """Return the readiness check as a label's text, for probes, which know no template; empty when there is none."""
     if ready is None:
         return ""
     update: dict[str, Any] = {}
@@ -196,7 +199,7 @@ def _ready(ready: Ready | None, values: Mapping[str, str]) -> str:
 
 
 def _fingerprint(workspace_id: UUID, value: Any) -> str:
-    # With the workspace's id, so that equal values of two workspaces cannot be told from their labels.
+    # The workspace's id is a part of it, so that labels do not show that two workspaces have the same value.
     text = json.dumps([str(workspace_id), value], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_CHARS]
 

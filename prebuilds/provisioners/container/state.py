@@ -1,0 +1,48 @@
+"""One container as the engine describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine says about one container."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    running: bool
+    exit_code: int
+    health: str
+    """`starting`, `healthy` or `unhealthy`; empty without a health check."""
+    has_health_check: bool
+    ports: dict[str, int]
+    """`8000/tcp` -> port on the engine's host; empty while the container does not run."""
+    published_on: str
+    """The address of the engine's host on which these ports listen."""
+    stop_timeout_s: float
+    runtime: str
+    """The engine's name for the runtime that runs the container; empty when it names none."""
+
+
+def container_of(answer: Mapping[str, Any]) -> Container:
+    """Read the engine's answer to an inspect call."""
+    state = answer["State"]
+    ports = answer.get("NetworkSettings", {}).get("Ports") or {}
+    published = {port: at[0] for port, at in ports.items() if at and at[0].get("HostPort")}
+    return Container(
+        id=answer["Id"],
+        name=answer["Name"].lstrip("/"),
+        labels=answer["Config"].get("Labels") or {},
+        running=bool(state["Running"]),
+        exit_code=int(state.get("ExitCode") or 0),
+        has_health_check=bool(answer["Config"].get("Healthcheck")),
+        health=(state.get("Health") or {}).get("Status") or "",
+        ports={port: int(at["HostPort"]) for port, at in published.items()},
+        published_on=next((at["HostIp"] for at in published.values() if at.get("HostIp")), "127.0.0.1"),
+        stop_timeout_s=float(answer["Config"].get("StopTimeout") or 0),
+        runtime=answer.get("HostConfig", {}).get("Runtime") or "",
+    )

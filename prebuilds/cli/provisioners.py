@@ -68,7 +68,7 @@ def check(
 
     async def go(state_dir: Path) -> list[Outcome]:
         await attempt(subject, state_dir)
-        return await examine(subject, state_dir, tell=None if output.AS_JSON else _tell)
+        return await examine(subject, state_dir, report=None if output.AS_JSON else _tell)
 
     with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
         Path(folder).chmod(0o711)  # workspaces that run as users of their own pass through it

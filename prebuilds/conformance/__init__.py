@@ -1,6 +1,6 @@
-"""The conformance kit: what every provisioner driver promises, tried on a real one.
+"""The conformance kit: checks that a driver keeps the protocol's promises, on real workspaces.
 
-It knows the protocol in `prebuilds/provisioners/base.py` and nothing else of a driver. `prebuilds provisioners check`
-runs it from the command line, the pytest plug-in as tests of a driver's own project. Nothing is imported here, since
-pytest loads the plug-in in every project of an environment.
+The kit knows only the protocol in `prebuilds/provisioners/base.py`. `prebuilds provisioners check` runs it from the
+command line, and the pytest plug-in runs it as tests of a driver's own project. This file imports nothing, since pytest
+loads the plug-in in every project of an environment.
 """

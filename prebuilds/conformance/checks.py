@@ -1,4 +1,4 @@
-"""The promises that hold when nothing goes wrong in the middle of a call."""
+"""Promises that hold while no call is cut off. A check's docstring is the promise, as reports show it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from prebuilds.provisioners.base import InvalidSource, Provision
 
 UNKNOWN_FIELD = "no_such_field"
 HOPELESS_S = 0.001
-"""Nothing real is ready within this."""
+"""No real workspace is ready within this time."""
 
 
 async def wrong_source_is_named(trial: Trial) -> None:
-    """validate accepts the source, and names a field that does not belong there"""
+    """validate accepts the source, and names an unknown field"""
     source = trial.subject.working_source()
     trial.driver.validate(source)
     expect(isinstance(trial.driver.hands_over(source), bool), "hands_over answers neither True nor False")
@@ -26,19 +26,19 @@ async def wrong_source_is_named(trial: Trial) -> None:
         field = f"source.{UNKNOWN_FIELD}"
         expect(field in error.details, f"the details name {sorted(error.details)} instead of {field}")
     else:
-        raise Violation(f"validate accepts the unknown field {UNKNOWN_FIELD}, which is somebody's typing error")
+        raise Violation(f"validate accepts the unknown field {UNKNOWN_FIELD}, which would be a typing error")
     await trial.expect_existing([], "after validate")
 
 
 async def apply_makes_it_ready(trial: Trial) -> None:
-    """apply gives something that probe calls ready"""
+    """after apply, probe says that the workspace is ready"""
     build = trial.build()
     await trial.apply(build)
     await trial.expect_existing([(build, True)], "after apply")
 
 
 async def twice_makes_one(trial: Trial) -> None:
-    """every call twice makes one thing"""
+    """each call made twice makes one thing"""
     build = trial.build()
     same_thing(await trial.apply(build), await trial.apply(build, trial.another()), "after apply twice")
     await trial.expect_existing([(build, True)], "after apply twice")
@@ -72,7 +72,7 @@ async def at_once_makes_one(trial: Trial) -> None:
 
 
 async def lost_replies_do_no_harm(trial: Trial) -> None:
-    """a call whose reply was lost is made again with the state that save_state kept"""
+    """a call whose reply was lost can be repeated with the state that save_state kept"""
     build = trial.build()
     await trial.call("apply", build)
     await trial.apply(build, trial.another())
@@ -84,14 +84,16 @@ async def lost_replies_do_no_harm(trial: Trial) -> None:
 
 
 async def plan_is_quiet(trial: Trial) -> None:
-    """plan changes nothing, and says nothing when nothing would be replaced"""
+    """plan changes nothing, and returns nothing when nothing would be replaced"""
     build = trial.build()
     expect(await trial.driver.plan(trial.claiming(build)) == [], "plan replaces something where nothing exists")
     await trial.expect_existing([], "after the plan of what does not exist")
     await trial.apply(build)
     claim = trial.claiming(build)
     planned = await trial.driver.plan(_with_state(trial, claim))
-    expect(planned == await trial.driver.plan(_with_state(trial, claim)), "the same plan twice says different things")
+    expect(
+        planned == await trial.driver.plan(_with_state(trial, claim)), "the same plan twice returns different results"
+    )
     expect(await trial.ready(build.workspace_id), "the workspace is not ready any more after plan")
     await trial.claim(claim)
     again = await trial.driver.plan(_with_state(trial, trial.next(claim)))
@@ -111,7 +113,7 @@ async def stop_keeps_it(trial: Trial) -> None:
 
 
 async def inventory_is_true(trial: Trial) -> None:
-    """inventory has exactly what exists, whatever its stage, and destroy of one touches no other"""
+    """inventory lists exactly what exists, and destroy of one workspace touches no other"""
     first, second, third = trial.build(), trial.build(3), trial.build()
     for build in (first, second, third):
         await trial.apply(build)
@@ -149,7 +151,7 @@ async def older_builds_are_refused(trial: Trial) -> None:
 
 
 async def unknown_is_no_error(trial: Trial) -> None:
-    """of a workspace that never was, probe says no, and stop and destroy succeed"""
+    """for a workspace that never existed, probe says no, and stop and destroy succeed"""
     expect(not await trial.ready(uuid4()), "probe says that a workspace nobody made is ready")
     for name in ("stop", "destroy"):
         await trial.call(name, trial.build())
@@ -164,7 +166,7 @@ async def failed_start_leaves_nothing(trial: Trial) -> None:
     except ProvisionFailed:
         await trial.expect_existing([], "after an apply that failed")
     else:
-        raise Skipped(f"it is ready within {HOPELESS_S * 1000:g} ms, so that its apply does not fail")
+        raise Skipped(f"it is ready within {HOPELESS_S * 1000:g} ms, so its apply does not fail")
     same = build.model_copy(update={"ready_timeout_s": trial.subject.ready_timeout_s})
     await trial.apply(same)
     await trial.expect_existing([(same, True)], "after a second try of the build that failed")

@@ -1,4 +1,4 @@
-"""Where a call is cut off: at one of its steps, or some time after it began; and how it is cancelled there."""
+"""Moments at which a call is cut off: at one of its steps, or some time after its start; and cancelling it there."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import asyncio
 from dataclasses import dataclass
 
 from prebuilds.conformance.subject import Violation, expect
-from prebuilds.conformance.trial import Kept, Trial, told
+from prebuilds.conformance.trial import Kept, Trial, error_text
 from prebuilds.provisioners.base import Provision
 
 
 @dataclass(frozen=True)
 class Cut:
+    """One moment of a call. One of the two fields is set."""
+
     step: int | None = None
-    """The first is 1. Cancelling: lines and states told; killing: effects on the world outside, too."""
+    """Number of the step, from 1. A step is a log line or a saved state; when killing, also an effect such as a written
+    file."""
     after_s: float | None = None
+    """Seconds after the call began."""
 
     def __str__(self) -> str:
         return f"at step {self.step}" if self.step is not None else f"after {(self.after_s or 0) * 1000:.0f} ms"
 
 
 def spread(steps: int, seconds: float, number: int) -> list[Cut]:
-    """About *number* steps, evenly over *steps*, with the first and the last one, and half as many moments."""
+    """Return about *number* steps, evenly spread over *steps* with the first and the last, and half as many times.
+
+    Args:
+        seconds: How long the whole call takes.
+    """
     last = steps - 1
-    # One alone is in the middle: before its first step a call has done nothing.
+    # A single step is taken from the middle: before its first step a call has done nothing.
     chosen = {1 + (round(n * last / (number - 1)) if number > 1 else (last + 1) // 2) for n in range(number)}
     chosen = chosen if steps else set()
     moments = max(number // 2, 1)
@@ -33,8 +41,8 @@ def spread(steps: int, seconds: float, number: int) -> list[Cut]:
     ]
 
 
-class CutOff(Kept):
-    """Progress that cancels its call at a step."""
+class CancellingProgress(Kept):
+    """Progress that cancels its call at a step; None: at none."""
 
     def __init__(self, kept: Kept, step: int | None) -> None:
         super().__init__(kept.state)
@@ -48,12 +56,12 @@ class CutOff(Kept):
 
 
 async def cancelled(trial: Trial, name: str, build: Provision, cut: Cut) -> None:
-    """Make a call, and cancel it there; one that has ended before is as good.
+    """Make a call and cancel it at *cut*. A call that ends before that passes, too.
 
     Raises:
-        Violation: It went on for too long after that, or ended in another way than by its cancellation.
+        Violation: The call ran on for more than `prompt_s`, or ended with another error than its cancellation.
     """
-    progress = CutOff(trial.kept(build), cut.step)
+    progress = CancellingProgress(trial.kept(build), cut.step)
     task = progress.task = asyncio.ensure_future(trial.call(name, build, trial.another(), progress))
     if cut.after_s is not None:
         await asyncio.wait([task], timeout=cut.after_s)
@@ -63,6 +71,6 @@ async def cancelled(trial: Trial, name: str, build: Provision, cut: Cut) -> None
         await asyncio.wait([task], timeout=0.01)
     begun = clock()
     await asyncio.wait([task], timeout=limit_s)
-    expect(task.done(), f"{name}, cancelled {cut}, still goes on {limit_s:g} s later ({clock() - begun:.1f} s)")
+    expect(task.done(), f"{name}, cancelled {cut}, still runs {limit_s:g} s later ({clock() - begun:.1f} s)")
     if not task.cancelled() and (error := task.exception()) is not None:
-        raise Violation(f"{name}, cancelled {cut}, ended with {told(error)} instead of CancelledError") from error
+        raise Violation(f"{name}, cancelled {cut}, ended with {error_text(error)} instead of CancelledError") from error

@@ -1,4 +1,4 @@
-"""Every check by its name, and the run of one or all of them."""
+"""Every check by name, and running one or all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from prebuilds.api import PrebuildsError
 from prebuilds.conformance import checks, interrupted, ownership, returning
 from prebuilds.conformance.subject import Skipped, Subject, Violation
-from prebuilds.conformance.trial import Trial, told
+from prebuilds.conformance.trial import Trial, error_text
 
 Check = Callable[[Trial], Awaitable[None]]
 
@@ -46,41 +46,49 @@ CHECKS: dict[str, Check] = {
 
 
 class Verdict(StrEnum):
+    """A check's result. Skipped: the check says nothing about this driver."""
+
     PASSED = "passed"
     FAILED = "failed"
     SKIPPED = "skipped"
 
 
 class Outcome(BaseModel):
+    """One check's result, as reports show it."""
+
     model_config = ConfigDict(frozen=True)
 
     check: str
     promise: str
     verdict: Verdict
     reason: str | None = None
-    """Why it failed or was skipped."""
+    """Why it failed or was skipped; None: it passed."""
     seconds: float
 
 
 async def examine(
-    subject: Subject, state_dir: Path, names: Sequence[str] = (), tell: Callable[[Outcome], None] | None = None
+    subject: Subject, state_dir: Path, names: Sequence[str] = (), report: Callable[[Outcome], None] | None = None
 ) -> list[Outcome]:
-    """Run the checks of these names, or all, one after the other; *tell* hears of each as it ends.
+    """Run checks one after the other, and return their outcomes.
 
+    Args:
+        state_dir: The driver's state folder during the checks.
+        names: Names of the checks; empty: all.
+        report: Called with each outcome as soon as it is known.
     Raises:
-        InvalidInput: There is no source to examine it with.
+        InvalidInput: There is no source to examine the driver with.
     """
     subject.working_source()
     outcomes = []
     for name in names or CHECKS:
         outcomes.append(await run_check(name, subject, state_dir))
-        if tell is not None:
-            tell(outcomes[-1])
+        if report is not None:
+            report(outcomes[-1])
     return outcomes
 
 
 async def run_check(name: str, subject: Subject, state_dir: Path) -> Outcome:
-    """Run one check. Whatever the driver raises is the check's failure."""
+    """Run one check. Any error that the driver raises is the check's failure."""
     check, begun = CHECKS[name], time.monotonic()
     verdict, reason = Verdict.PASSED, None
     try:
@@ -91,16 +99,17 @@ async def run_check(name: str, subject: Subject, state_dir: Path) -> Outcome:
     except Violation as violation:
         verdict, reason = Verdict.FAILED, str(violation)
     except Exception as error:
-        verdict, reason = Verdict.FAILED, f"the driver raised {told(error)}"
+        verdict, reason = Verdict.FAILED, f"the driver raised {error_text(error)}"
     promise = inspect.getdoc(check) or ""
     return Outcome(check=name, promise=promise, verdict=verdict, reason=reason, seconds=time.monotonic() - begun)
 
 
 async def attempt(subject: Subject, state_dir: Path) -> None:
-    """Make one workspace and remove it: without an engine, a binary or a source that works, there is nothing to check.
+    """Make one workspace and remove it, to see whether there is anything to check.
 
     Raises:
-        PrebuildsError: What the driver said of it, such as ProvisionerUnavailable. Any other fault is for the checks.
+        PrebuildsError: There is no engine, no binary or no source that works; this is the driver's own error, such as
+            ProvisionerUnavailable. Any other fault is left for the checks.
     """
     try:
         async with Trial(subject, state_dir) as trial:

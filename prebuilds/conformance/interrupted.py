@@ -1,4 +1,4 @@
-"""The promises that hold when a call is cut off: cancelled by a person, or killed with its worker."""
+"""Promises that hold when a call is cut off: cancelled by a person, or killed with its worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prebuilds.provisioners.base import Provision
 
 
 async def cancel_is_prompt(trial: Trial) -> None:
-    """a call that is cancelled ends soon, and by its cancellation"""
+    """a cancelled call ends soon, with CancelledError"""
     _, seconds = await _uncut(trial)
     build = trial.build()
     await cancelled(trial, "apply", build, Cut(after_s=seconds / 2))
@@ -24,7 +24,7 @@ async def cancel_is_prompt(trial: Trial) -> None:
 
 
 async def cancelled_half_way(trial: Trial) -> None:
-    """apply, cancelled at its steps and between them and then made again, makes one thing"""
+    """apply that was cancelled, at its steps or between them, and is repeated makes one thing"""
     progress, seconds = await _uncut(trial)
     for cut in spread(progress.steps, seconds, trial.subject.cuts):
         build = trial.build()
@@ -33,7 +33,7 @@ async def cancelled_half_way(trial: Trial) -> None:
 
 
 async def killed_half_way(trial: Trial) -> None:
-    """apply, killed with its worker at its steps and between them and then made again, makes one thing"""
+    """apply that was killed with its worker, at its steps or between them, and is repeated makes one thing"""
     async with _victims(trial) as victims:
         for n, cut in enumerate(await _cuts(trial, victims, "apply", trial.build(), trial.subject.cuts)):
             build = trial.build()
@@ -50,7 +50,7 @@ async def killed_half_way(trial: Trial) -> None:
 
 
 async def killed_while_claiming(trial: Trial) -> None:
-    """claim, killed with its worker and then made again, hands over the one workspace"""
+    """claim that was killed with its worker and is repeated hands over the one workspace"""
     async with _victims(trial) as victims:
         sample = trial.build()
         await trial.apply(sample)
@@ -66,7 +66,7 @@ async def killed_while_claiming(trial: Trial) -> None:
 
 
 async def killed_while_destroying(trial: Trial) -> None:
-    """destroy, killed with its worker and then made again, leaves nothing; an older apply stays refused"""
+    """destroy that was killed with its worker and is repeated leaves nothing, and an older apply stays refused"""
     async with _victims(trial) as victims:
         sample = trial.build()
         await trial.apply(sample)
@@ -81,7 +81,7 @@ async def killed_while_destroying(trial: Trial) -> None:
 
 
 async def _uncut(trial: Trial) -> tuple[Kept, float]:
-    """What apply tells, and how long it takes, when it is left alone."""
+    """Return the progress of an apply that is not cut off, and its duration in seconds."""
     build, clock = trial.build(), asyncio.get_running_loop().time
     progress, begun = trial.kept(build), clock()
     await trial.call("apply", build, progress=progress)
@@ -91,13 +91,14 @@ async def _uncut(trial: Trial) -> tuple[Kept, float]:
 
 
 async def _cuts(trial: Trial, victims: Victims, name: str, build: Provision, number: int) -> list[Cut]:
-    """Where to kill such a call, known from one that is left alone; what that made is removed."""
+    """Return the moments at which to kill such a call, measured on one that runs to its end and is removed again."""
     steps, seconds = await victims.whole(name, build)
     await trial.destroy(trial.next(build), trial.another())
     return spread(steps, seconds, number)
 
 
 async def _whole_again(trial: Trial, build: Provision, when: str) -> None:
+    """Repeat the apply, expect one workspace, and remove it."""
     made = await trial.apply(build, trial.another())
     same_thing(made, await trial.apply(build), when)
     await trial.expect_existing([(build, True)], when)

@@ -1,4 +1,4 @@
-"""The promises that hold when the database has forgotten a claim, and when two deployments share a place."""
+"""Promises that hold when the database has lost a claim, and when two deployments share a host or an account."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EFFECTS = ("apply", "claim", "stop", "destroy")
 
 
 async def inventory_tells_the_mark(trial: Trial) -> None:
-    """inventory tells which epoch a thing is of, and the owner and claim id of what was given away"""
+    """inventory has the epoch of each thing, and the owner and claim id of what was given away"""
     build = trial.build()
     await trial.apply(build)
     await _expect_mark(trial, build, "after apply")
@@ -32,7 +32,7 @@ async def inventory_tells_the_mark(trial: Trial) -> None:
 
 
 async def another_claim_is_refused(trial: Trial) -> None:
-    """what one claim gave away is refused to every other claim, whatever build number that comes with"""
+    """a workspace that one claim gave away is refused to every other claim, whatever its build number"""
     build = trial.build()
     await trial.apply(build)
     before = trial.states[build.workspace_id]
@@ -54,7 +54,7 @@ async def another_claim_is_refused(trial: Trial) -> None:
 
 
 async def marks_outlive_the_database(trial: Trial) -> None:
-    """what a claim gave away is refused to a call that knows of no claim, as after a restore of the database"""
+    """a workspace that a claim gave away is refused to a call without a claim, as after a restore of the database"""
     build = trial.build()
     await trial.apply(build)
     before = trial.states[build.workspace_id]
@@ -90,7 +90,7 @@ async def another_deployment_is_apart(trial: Trial) -> None:
 
 
 async def _without_effect(trial: Trial, name: str, build: Provision, driver: object) -> None:
-    """Call it; refused, or nothing found, is as good."""
+    """Call *name*; a refusal passes, and so does a call that finds nothing."""
     try:
         await getattr(driver, name)(build, trial.kept(build))
     except OwnedByAnother:
@@ -103,5 +103,5 @@ async def _expect_mark(trial: Trial, build: Provision, when: str) -> None:
     assert item is not None  # noqa: S101 - expected before
     expect(item.epoch == build.epoch, f"{when}, the inventory gives epoch {item.epoch} instead of {build.epoch}")
     marked = (build.owner, build.claim_id) if build.claimed else (None, None)
-    told = (item.claimed_by, item.claim_id)
-    expect(told == marked, f"{when}, the inventory tells the mark {told} instead of {marked}")
+    found = (item.claimed_by, item.claim_id)
+    expect(found == marked, f"{when}, the inventory has the mark {found} instead of {marked}")

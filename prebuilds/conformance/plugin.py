@@ -1,4 +1,4 @@
-"""The pytest plug-in: one test for each promise, for a driver's own project.
+"""The pytest plug-in: one test for each promise, in a driver's own project.
 
     @pytest.fixture
     def conforming_provisioner():
@@ -7,7 +7,7 @@
     def test_it_conforms(conformance_check):
         conformance_check()
 
-A project in which no test asks for `conformance_check` pays for nothing but the import of this file.
+A project without a test that uses `conformance_check` only pays for the import of this file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FIXTURE = "conformance_check"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test for each check."""
     if FIXTURE in metafunc.fixturenames:
         from prebuilds.conformance.examine import CHECKS
 
@@ -30,13 +31,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def conforming_provisioner() -> Any:
-    """The driver's class, or a `Subject`; to be overridden by the project."""
+    """The driver's class, or a `Subject`. The project overrides this fixture."""
     raise pytest.UsageError("give a fixture conforming_provisioner that returns the driver's class")
 
 
 @pytest.fixture(scope="module")
 def conformance_state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for a module's checks, so that a driver's caches serve them all."""
+    """One state folder for all checks of a module, so that they share the driver's caches."""
     return tmp_path_factory.mktemp("conformance")
 
 
@@ -44,7 +45,7 @@ def conformance_state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def conformance_check(
     request: pytest.FixtureRequest, conforming_provisioner: Any, conformance_state_dir: Path
 ) -> Callable[[], None]:
-    """Runs one check: passes, fails with what was seen, or skips with the reason."""
+    """A function that runs one check: it passes, fails with what was seen, or skips with the reason."""
     import asyncio
 
     from prebuilds.conformance.examine import Verdict, run_check

@@ -1,4 +1,4 @@
-"""What is examined: a driver, and a small source that works for it."""
+"""The subject of an examination: a driver, and a small source that works for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from prebuilds.provisioners import GROUP, known
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 
 PROMPT_S = 15.0
-"""Terraform is given 10 s to end what it is at; a person who cancels waits no longer than this."""
+"""How long a person who cancels may have to wait. Terraform alone has 10 s to complete its present resource."""
 CUTS = 5
-"""Moments of one call at which it is cancelled or killed, spread over it: each costs about two calls."""
+"""Number of moments at which a call is cancelled or killed. Each costs about two calls."""
 
 
 class Violation(Exception):
@@ -29,22 +29,24 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Subject:
+    """A driver with what the checks need."""
+
     driver: Callable[[Path, UUID], Provisioner]
-    """The class: called with a folder for its state and the deployment's id. Found again by its module and name in a
-    process to be killed."""
+    """The driver's class, called with a state folder and the deployment's id. The processes that are killed import it
+    by module and name."""
     source: Mapping[str, Any] | None = None
-    """A template's source that works here; None: the driver's own `conformance_source`."""
+    """A template's source that works here; None: the driver's `conformance_source`."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     prompt_s: float = PROMPT_S
-    """How long a cancelled call may take to end."""
+    """How long a cancelled call may take to end, in seconds."""
     ready_timeout_s: float = 60.0
     cuts: int = CUTS
 
     def working_source(self) -> dict[str, Any]:
-        """The source to examine it with.
+        """Return the source to examine the driver with.
 
         Raises:
-            InvalidInput: Neither was one given, nor does the driver bring one.
+            InvalidInput: None was given, and the driver has no `conformance_source`.
         """
         source = self.source if self.source is not None else getattr(self.driver, "conformance_source", None)
         if source is None:
@@ -55,12 +57,15 @@ class Subject:
 
     @property
     def reference(self) -> str:
+        """`MODULE:CLASS` of the driver."""
         return f"{self.driver.__module__}:{getattr(self.driver, '__qualname__', self.driver)}"
 
 
 def subject_named(name: str, source: Mapping[str, Any] | None = None) -> Subject:
-    """The installed driver *name*.
+    """Return the installed driver *name* as a subject.
 
+    Args:
+        source: See `Subject.source`.
     Raises:
         InvalidSource: No such driver is installed here.
     """
@@ -71,8 +76,6 @@ def subject_named(name: str, source: Mapping[str, Any] | None = None) -> Subject
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raises:
-    Violation: It does not hold.
-    """
+    """Raise `Violation` with the message *otherwise*, unless *holds*."""
     if not holds:
         raise Violation(otherwise)

@@ -1,4 +1,4 @@
-"""One check's dealings with a driver: its builds, what the database would keep of them, and what exists afterwards."""
+"""One check's trial of a driver: its builds, the state that the database would keep, and what exists afterwards."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from prebuilds.vocabulary import PREBUILDS_USER
 
 OWNER = "Alice.Smith@example.com"
 LAST_BUILD = 1_000_000
-"""Of the removal at a check's end: later than all others."""
+"""Build number of the removal at a check's end, higher than all others."""
 CLOCKS_APART = timedelta(minutes=5)
-"""Between us and a remote engine."""
+"""Allowed difference between this host's clock and a remote engine's."""
 
 
 class Kept:
-    """A build's progress, as the database keeps it."""
+    """A build's progress that keeps lines and state as the database would."""
 
     def __init__(self, state: dict[str, Any] | None) -> None:
         self.state = state
@@ -39,11 +39,12 @@ class Kept:
         self.lines: list[str] = []
 
     def __call__(self, line: str) -> None:
-        expect(isinstance(line, str), f"progress was told {line!r}, which is no text")
+        expect(isinstance(line, str), f"progress was called with {line!r}, which is no text")
         self.lines.append(line)
         self._stepped()
 
     async def save_state(self, state: dict[str, Any]) -> None:
+        """Keep *state*, as JSON does."""
         self.state = through_json(state)
         self._stepped()
 
@@ -52,6 +53,11 @@ class Kept:
 
 
 def through_json(state: dict[str, Any]) -> dict[str, Any]:
+    """Return *state* as it comes back from the database.
+
+    Raises:
+        Violation: It is not JSON.
+    """
     try:
         kept: dict[str, Any] = json.loads(json.dumps(state))
     except (TypeError, ValueError) as error:
@@ -60,6 +66,8 @@ def through_json(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class Trial:
+    """`async with Trial(...)`: what the check makes is destroyed at the block's end."""
+
     def __init__(self, subject: Subject, state_dir: Path) -> None:
         self.subject = subject
         self.state_dir = state_dir
@@ -67,12 +75,12 @@ class Trial:
         self.driver = self.another()
         self._observer = self.another()
         self.states: dict[UUID, dict[str, Any] | None] = {}
-        """By workspace that this check has made."""
+        """The kept state of each workspace that this check has made; None: nothing is kept."""
         self._claims: dict[UUID, dict[str, Any]] = {}
         self._before: set[UUID] = set()
 
     def another(self) -> Provisioner:
-        """The driver once more, as a second worker of this host has it."""
+        """Return another instance of the driver, as a second worker of this host has it."""
         return self.subject.driver(self.state_dir, self.deployment_id)
 
     async def __aenter__(self) -> Trial:
@@ -84,14 +92,19 @@ class Trial:
             try:
                 gone = self.build(LAST_BUILD, workspace_id, **self._claims.get(workspace_id, {}))
                 await asyncio.wait_for(self.another().destroy(gone, self.kept(gone)), self.subject.ready_timeout_s)
-            except Exception as left:  # the check's own finding tells more
+            except Exception as left:  # an error of the check itself says more
                 if error is None:
-                    raise Violation(f"what it made could not be destroyed: {told(left)}") from left
+                    raise Violation(f"what it made could not be destroyed: {error_text(left)}") from left
 
     # --- Builds ---
 
     def build(self, number: int = 1, workspace_id: UUID | None = None, **changes: Any) -> Provision:
-        """A build of a prebuild; of a new workspace unless one is named."""
+        """Return a build of an unclaimed prebuild.
+
+        Args:
+            workspace_id: None: of a new workspace.
+            changes: Fields of `Provision` to set otherwise.
+        """
         workspace_id = workspace_id or uuid4()
         self.states.setdefault(workspace_id, None)
         wanted = Provision(
@@ -111,36 +124,42 @@ class Trial:
         return wanted.model_copy(update=changes)
 
     def next(self, build: Provision, **changes: Any) -> Provision:
+        """Return the workspace's next build, with *changes*."""
         return build.model_copy(update={"build_number": build.build_number + 1, **changes})
 
     def claiming(self, build: Provision) -> Provision:
-        """The build that hands it over to alice; of the claim that its removal at the end is of, too."""
+        """Return the next build, which hands the workspace over to alice. The final removal uses the same claim."""
         short = build.workspace_id.hex[:8]
         claim = {"owner": OWNER, "name": f"alice-{short}", "claimed": True, "claim_id": f"alice/{short}"}
         self._claims[build.workspace_id] = claim
         return self.next(build, **claim)
 
     def kept(self, build: Provision) -> Kept:
+        """Return a progress that has the workspace's kept state."""
         return Kept(self.states.get(build.workspace_id))
 
-    # --- Calls, with the state that was kept before ---
+    # --- Calls, with the kept state; *driver* is None for the trial's own ---
 
     async def apply(self, build: Provision, driver: Provisioner | None = None) -> Provisioned:
+        """Call `apply`, and keep the state that it returns."""
         return await self._making("apply", build, driver)
 
     async def claim(self, build: Provision, driver: Provisioner | None = None) -> Provisioned:
+        """Call `claim`, and keep the state that it returns."""
         return await self._making("claim", build, driver)
 
     async def stop(self, build: Provision, driver: Provisioner | None = None) -> None:
+        """Call `stop`."""
         await self.call("stop", build, driver)
 
     async def destroy(self, build: Provision, driver: Provisioner | None = None) -> None:
+        """Call `destroy`."""
         await self.call("destroy", build, driver)
 
     async def call(
         self, name: str, build: Provision, driver: Provisioner | None = None, progress: Kept | None = None
     ) -> Provisioned | None:
-        """Make a call whose reply is lost: what it saved while it ran is kept, what it returns is not."""
+        """Call the method *name* as if its reply were lost: the state that it saved is kept, what it returns is not."""
         progress = progress or self.kept(build)
         wanted = build.model_copy(update={"state": progress.state})
         try:
@@ -158,6 +177,7 @@ class Trial:
         return made
 
     async def refuses(self, name: str, build: Provision, why: str) -> None:
+        """Expect the call to be refused with `StaleBuild`; *why* ends the message otherwise."""
         try:
             await self.call(name, build, self.another())
         except StaleBuild:
@@ -165,6 +185,7 @@ class Trial:
         raise Violation(f"{name} of build {build.build_number} was not refused with StaleBuild {why}")
 
     async def refuses_another(self, name: str, build: Provision, why: str) -> None:
+        """Expect the call to be refused with `OwnedByAnother`; *why* ends the message otherwise."""
         try:
             await self.call(name, build, self.another())
         except OwnedByAnother as error:
@@ -172,21 +193,26 @@ class Trial:
             return
         except PrebuildsError as error:
             message = f"{name} of build {build.build_number} was not refused with OwnedByAnother {why}"
-            raise Violation(f"{message}, but with {told(error)}") from error
+            raise Violation(f"{message}, but with {error_text(error)}") from error
         raise Violation(f"{name} of build {build.build_number} was not refused with OwnedByAnother {why}")
 
     # --- What exists ---
 
     async def ready(self, workspace_id: UUID) -> bool:
+        """Return what another worker's probe answers."""
         try:
             return await self._observer.probe(workspace_id)
         except ProvisionerUnavailable:
             if self._observer.locality is not Locality.SHARED:
                 raise
-            return False  # "not made by this worker": no other answer is had here
+            return False  # "not made by this worker" is the only answer to be had here
 
     async def existing(self) -> dict[UUID, InventoryItem]:
-        """What the inventory has since this check began, each thing once, none that it did not make."""
+        """Return what the inventory lists since this check began.
+
+        Raises:
+            Violation: It lists a workspace twice, or one that this check did not make.
+        """
         items = [item for item in await self._observer.inventory() if item.workspace_id not in self._before]
         found = {item.workspace_id: item for item in items}
         for workspace_id in found:
@@ -196,7 +222,12 @@ class Trial:
         return found
 
     async def expect_existing(self, wanted: Sequence[tuple[Provision, bool]], when: str) -> None:
-        """Exactly these exist, each as its latest build left it: running and ready, or neither."""
+        """Expect exactly these workspaces, each as its latest build left it.
+
+        Args:
+            wanted: The latest build of each, and whether it is running and ready (else it is neither).
+            when: Begins the message of a violation.
+        """
         found = await self.existing()
         for build, running in wanted:
             workspace_id = build.workspace_id
@@ -213,16 +244,19 @@ class Trial:
         for workspace_id in found:
             raise Violation(f"{when}, the inventory still has a workspace ({workspace_id})")
         for workspace_id in set(self.states) - {build.workspace_id for build, _ in wanted}:
-            expect(not await self.ready(workspace_id), f"{when}, probe says that one which does not exist is ready")
+            expect(
+                not await self.ready(workspace_id), f"{when}, probe says that a workspace which does not exist is ready"
+            )
 
 
 def same_thing(first: Provisioned, again: Provisioned, when: str) -> None:
-    """The same call tells of the same thing: same address, same resources."""
+    """Expect two replies to be about the same thing: same address, same resources."""
     expect(first.address == again.address, f"{when}, the address went from {first.address} to {again.address}")
     expect(
         first.resources == again.resources, f"{when}, the resources went from {first.resources} to {again.resources}"
     )
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
+    """Return an error's type and message."""
     return f"{type(error).__name__}: {error}"

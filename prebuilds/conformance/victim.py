@@ -1,8 +1,8 @@
-"""The process that has a driver loaded, and forks for each call: `python -m ... MODULE:CLASS STATE_DIR DEPLOYMENT`.
+"""A process that loads a driver and forks for each call: `python -m ... MODULE:CLASS STATE_DIR DEPLOYMENT`.
 
-One JSON line in asks for one call, one JSON line out tells what it left. The fork kills itself by SIGKILL, right before
-the step it was told to die at. A step is what changes the world outside: a file that is written or removed, a process
-that is started or signalled, a connection that is opened, a line or a state that is told.
+Each JSON line on stdin is one call, each JSON line on stdout its result. The fork kills itself by SIGKILL right before
+the step that the call names. A step is an effect outside of the process: a file is written or removed, a process is
+started or signalled, a connection is opened, a line is logged or a state is saved.
 """
 
 from __future__ import annotations
@@ -30,15 +30,22 @@ EFFECTS = frozenset(
         *("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "sqlite3.connect", "urllib.Request"),
     }
 )
-"""Of the interpreter's audit events: each comes right before what it names."""
+"""Audit events of the interpreter that are steps. Each event comes right before its effect."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Dying:
-    """The fork's progress. What is saved goes to a file at once, since nothing runs after a SIGKILL."""
+    """The fork's progress, which kills the process at a step.
 
-    def __init__(self, told: int, die_at: int | None) -> None:
-        self._told = told
+    Saved states go to a file at once, since nothing runs after a SIGKILL.
+    """
+
+    def __init__(self, results: int, die_at: int | None) -> None:
+        """Args:
+        results: Descriptor of the file that gets the call's results, one JSON object a line.
+        die_at: The step to die at; None: none.
+        """
+        self._results = results
         self._die_at = die_at
         self.steps = 0
         sys.addaudithook(self._audit)
@@ -47,11 +54,12 @@ class Dying:
         self._step()
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        self.tell({"state": state})
+        self.write({"state": state})
         self._step()
 
-    def tell(self, what: dict[str, Any]) -> None:
-        os.write(self._told, json.dumps(what).encode() + b"\n")
+    def write(self, result: dict[str, Any]) -> None:
+        """Write a part of the call's results."""
+        os.write(self._results, json.dumps(result).encode() + b"\n")
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event in EFFECTS or (event == "open" and isinstance(args[2], int) and args[2] & WRITING):
@@ -63,35 +71,37 @@ class Dying:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def perform(driver: Provisioner, asked: dict[str, Any], dying: Dying) -> None:
-    wanted = Provision.model_validate(asked["wanted"])
+async def perform(driver: Provisioner, call: dict[str, Any], dying: Dying) -> None:
+    """Make the call, and write its results."""
+    wanted = Provision.model_validate(call["wanted"])
     begun, error = time.monotonic(), None
     try:
-        answer = await getattr(driver, asked["call"])(wanted, dying)
+        answer = await getattr(driver, call["call"])(wanted, dying)
     except Exception as failed:
         answer, error = None, f"{type(failed).__name__}: {failed}"
-    told = {"steps": dying.steps, "seconds": time.monotonic() - begun, "error": error}
+    result = {"steps": dying.steps, "seconds": time.monotonic() - begun, "error": error}
     if answer is not None and answer.state is not None:
-        told["state"] = answer.state
-    dying.tell(told)
+        result["state"] = answer.state
+    dying.write(result)
 
 
 def reply_to(
-    asked: dict[str, Any], make: Callable[[Path, UUID], Provisioner], state_dir: Path, deployment_id: UUID
+    call: dict[str, Any], make: Callable[[Path, UUID], Provisioner], state_dir: Path, deployment_id: UUID
 ) -> dict[str, Any]:
-    with tempfile.TemporaryFile() as told:
+    """Make the call in a fork, and return its results: those that it had written when it died."""
+    with tempfile.TemporaryFile() as results:
         child = os.fork()
         if child == 0:
-            if asked["after_s"] is not None:
-                signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it like a SIGKILL: nothing of ours runs then
-                signal.setitimer(signal.ITIMER_REAL, max(asked["after_s"], 1e-6))
+            if call["after_s"] is not None:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends it like a SIGKILL: no code of ours runs then
+                signal.setitimer(signal.ITIMER_REAL, max(call["after_s"], 1e-6))
             driver = make(state_dir, deployment_id)
-            asyncio.run(perform(driver, asked, Dying(told.fileno(), asked["step"])))
+            asyncio.run(perform(driver, call, Dying(results.fileno(), call["step"])))
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        reply: dict[str, Any] = {"state": asked["wanted"]["state"], "steps": 0, "seconds": 0.0, "error": None}
-        told.seek(0)
-        for line in told.read().splitlines():
+        reply: dict[str, Any] = {"state": call["wanted"]["state"], "steps": 0, "seconds": 0.0, "error": None}
+        results.seek(0)
+        for line in results.read().splitlines():
             reply.update(json.loads(line))
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
         reply["error"] = f"its process ended with status {os.WEXITSTATUS(status)}"
@@ -99,10 +109,11 @@ def reply_to(
 
 
 def main() -> None:
+    """Answer one call a line until stdin ends."""
     reference, state_dir, deployment_id = sys.argv[1:]
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a driver prints is none of the replies
-    sys.dont_write_bytecode = True  # an import's cache is no step
+    os.dup2(2, 1)  # a driver's own output must not get between the replies
+    sys.dont_write_bytecode = True  # writing an import's cache must not count as a step
     module, _, name = reference.partition(":")
     make = attrgetter(name)(importlib.import_module(module))
     for line in sys.stdin:

@@ -1,7 +1,7 @@
 """The state folder belongs to one deployment, and one provisioner worker at a time serves it.
 
-STATE_DIR/deployment.json   the deployment whose things it keeps
-STATE_DIR/worker.lock       locked while a provisioner worker runs; tells its process and host
+STATE_DIR/deployment.json   the deployment to which the folder belongs
+STATE_DIR/worker.lock       locked while a provisioner worker runs; names its process and host
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class StateFolderInUse(PrebuildsError):
 
 
 def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
-    """Make the folder this deployment's, if it is nobody's yet. Safe for several processes at once.
+    """Give the folder to this deployment, if it belongs to none yet. Several processes may call it at once.
 
     Raises:
-        OwnedByAnother: It is another deployment's, or its mark cannot be read. Nothing was written.
+        OwnedByAnother: It belongs to another deployment, or its mark cannot be read. Nothing was written.
     """
     make_state_dir(state_dir)
     path = state_dir / DEPLOYMENT_FILE
@@ -40,7 +40,7 @@ def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
         with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
             file.write(json.dumps({"deployment_id": str(deployment_id)}) + "\n")
         try:
-            os.link(made, path)  # fails when another process was first; unlike a rename it never replaces
+            os.link(made, path)  # unlike a rename, it fails when another process was first
         except FileExistsError:
             pass
         finally:
@@ -56,7 +56,7 @@ def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
 
 
 def read_deployment(state_dir: Path) -> UUID | None:
-    """The deployment whose folder it is; None when it is nobody's.
+    """Return the deployment to which the folder belongs; None when it belongs to none.
 
     Raises:
         OwnedByAnother: Its mark cannot be read.
@@ -76,7 +76,7 @@ def read_deployment(state_dir: Path) -> UUID | None:
 
 @contextmanager
 def only_worker(state_dir: Path) -> Iterator[None]:
-    """Hold the folder for this process. The kernel gives it free when the process ends, however it ends.
+    """Hold the folder for this process during the block. The kernel frees it when the process ends, however it ends.
 
     Raises:
         StateFolderInUse: Another process holds it.
@@ -94,10 +94,10 @@ def only_worker(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def _in_use(state_dir: Path, told: str) -> StateFolderInUse:
+def _in_use(state_dir: Path, content: str) -> StateFolderInUse:
     try:
-        holder = dict(json.loads(told))
-    except (ValueError, TypeError):  # it has only just begun
+        holder = dict(json.loads(content))
+    except (ValueError, TypeError):  # the holder has not written it yet
         holder = {}
     who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= holder.keys() else "another process"
     return StateFolderInUse(

@@ -49,7 +49,7 @@ def spec_of(source: dict[str, Any], **changes: Any) -> Spec:
         (IMAGE | {"env": {"A": "{folder}"}}, "source.env.A", "mounts"),
         (IMAGE | {"env": {"A": "{port}"}}, "source.env.A", "address only"),
         (IMAGE | {"env": {"A=B": "x"}}, "source.env", "no variable's name"),
-        (IMAGE | {"labels": {"prebuilds.x": "y"}}, "source.labels", "are ours"),
+        (IMAGE | {"labels": {"prebuilds.x": "y"}}, "source.labels", "are reserved for Prebuilds"),
         (IMAGE | {"memory": "lots"}, "source.memory", "512m"),
         (IMAGE | {"memory": "1k"}, "source.memory", "greater than"),
         (IMAGE | {"cpus": 0}, "source.cpus", "greater than 0"),

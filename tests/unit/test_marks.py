@@ -20,10 +20,10 @@ from prebuilds.provisioners.kit.marks import (
     Mark,
     check_deployment,
     check_mark,
-    file_told_in_inventory,
-    is_to_be_left,
     leave_mark,
     mark_of,
+    must_leave_mark,
+    read_inventory_fields,
     read_mark,
 )
 from prebuilds.provisioners.state_folder import StateFolderInUse, enter_state_dir, only_worker, read_deployment
@@ -106,15 +106,15 @@ def test_what_carries_no_deployments_mark_is_nobodys_to_take() -> None:
 def test_a_mark_is_left_once_and_replaced_by_a_transfer(tmp_path: Path) -> None:
     folder = tmp_path / "workspace"
     assert read_mark("x", folder) is None
-    assert is_to_be_left(None, call())
-    assert not is_to_be_left(None, call(**NOBODY))
+    assert must_leave_mark(None, call())
+    assert not must_leave_mark(None, call(**NOBODY))
     leave_mark(folder, mark_of(call(owner=LONG, claim_id="c" * 200)))
     mark = read_mark("x", folder)
     assert mark == mark_of(call(owner=LONG, claim_id="c" * 200))
-    assert not is_to_be_left(mark, call(owner=LONG.upper(), build_number=5))
-    assert is_to_be_left(mark, call(owner="bob", previous_owners=[LONG], build_number=5))
+    assert not must_leave_mark(mark, call(owner=LONG.upper(), build_number=5))
+    assert must_leave_mark(mark, call(owner="bob", previous_owners=[LONG], build_number=5))
     assert (folder / MARK_FILE).stat().st_mode & 0o777 == 0o600
-    assert file_told_in_inventory(folder) == {"claimed_by": LONG, "claim_id": "c" * 200}
+    assert read_inventory_fields(folder) == {"claimed_by": LONG, "claim_id": "c" * 200}
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"owner": "alice"}', "[]"])
@@ -122,7 +122,7 @@ def test_a_mark_that_cannot_be_read_fits_nobody(tmp_path: Path, text: str) -> No
     (tmp_path / MARK_FILE).write_text(text)
     with pytest.raises(OwnedByAnother, match="cannot be read"):
         read_mark("folder x", tmp_path)
-    assert file_told_in_inventory(tmp_path) == {"claimed_by": UNREADABLE}
+    assert read_inventory_fields(tmp_path) == {"claimed_by": UNREADABLE}
 
 
 def test_a_mark_has_nothing_secret() -> None:

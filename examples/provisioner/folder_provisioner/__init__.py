@@ -33,10 +33,10 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.kit.marks import (
     check_mark,
-    file_told_in_inventory,
-    is_to_be_left,
     leave_mark,
     mark_of,
+    must_leave_mark,
+    read_inventory_fields,
     read_mark,
 )
 
@@ -68,7 +68,7 @@ class FolderProvisioner:
         async with self._entered(wanted) as folder:
             home = folder / "home"
             mark = read_mark(str(folder), folder)
-            if is_to_be_left(mark, wanted):  # before anything is given to anybody
+            if must_leave_mark(mark, wanted):  # before anything is given to anybody
                 leave_mark(folder, mark_of(wanted))
             if not home.exists():
                 folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class FolderProvisioner:
                     running=(folder / "running").exists(),
                     created_at=datetime.fromtimestamp(folder.stat().st_mtime, UTC),
                     epoch=_epoch(folder / "epoch"),
-                    **file_told_in_inventory(folder),
+                    **read_inventory_fields(folder),
                 )
             )
         return items

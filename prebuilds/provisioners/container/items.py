@@ -11,7 +11,7 @@ from prebuilds.provisioners.container.engine import Engine
 from prebuilds.provisioners.container.mark import OWNER_LABEL, mark_in
 from prebuilds.provisioners.container.record import Seen
 from prebuilds.provisioners.container.spec import BUILD_LABEL, DEPLOYMENT_LABEL, EPOCH_LABEL, WORKSPACE_LABEL
-from prebuilds.provisioners.kit.marks import file_told_in_inventory, told_in_inventory
+from prebuilds.provisioners.kit.marks import inventory_fields, read_inventory_fields
 
 
 async def list_items(engine: Engine, deployment_id: UUID, seen: Seen) -> list[InventoryItem]:
@@ -31,7 +31,7 @@ async def list_items(engine: Engine, deployment_id: UUID, seen: Seen) -> list[In
             running=running,
             created_at=created_at,
             epoch=_epoch(labels.get(EPOCH_LABEL)),
-            **told_in_inventory(claimed.get(workspace_id)) or file_told_in_inventory(seen.owner(workspace_id)),
+            **inventory_fields(claimed.get(workspace_id)) or read_inventory_fields(seen.owner(workspace_id)),
         )
     await asyncio.to_thread(seen.forget_old, items)
     return [items[workspace_id] for workspace_id in sorted(items)]

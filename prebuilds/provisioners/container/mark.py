@@ -22,7 +22,7 @@ from prebuilds.provisioners.container.spec import (
     WORKSPACE_LABEL,
     container_name,
 )
-from prebuilds.provisioners.kit.marks import Mark, check_deployment, check_mark, is_to_be_left, mark_of
+from prebuilds.provisioners.kit.marks import Mark, check_deployment, check_mark, mark_of, must_leave_mark
 
 OWNER_LABEL = f"{OUR_LABELS}owner"
 CLAIM_LABEL = f"{OUR_LABELS}claim_id"
@@ -89,7 +89,7 @@ async def leave_owner(engine: Volumes, wanted: Provision, mark: Mark | None) -> 
     Raises:
         OwnedByAnother: Another claim has left its mark meanwhile.
     """
-    if not is_to_be_left(mark, wanted):
+    if not must_leave_mark(mark, wanted):
         return
     name, new = mark_volume(wanted.deployment_id, wanted.workspace_id), mark_of(wanted)
     if mark is not None:

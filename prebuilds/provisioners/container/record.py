@@ -17,7 +17,7 @@ from uuid import UUID
 from prebuilds.provisioners.base import Provision, StaleBuild
 from prebuilds.provisioners.container.spec import container_name
 from prebuilds.provisioners.kit.folders import Folders, remove_whole, write_whole
-from prebuilds.provisioners.kit.marks import check_mark, is_to_be_left, leave_mark, mark_of, read_mark
+from prebuilds.provisioners.kit.marks import check_mark, leave_mark, mark_of, must_leave_mark, read_mark
 
 
 class Seen:
@@ -53,7 +53,7 @@ class Seen:
 
     def keep_mark(self, wanted: Provision) -> None:
         """Keep a copy of the mark that this build leaves; nothing when it leaves none."""
-        if is_to_be_left(read_mark(_what(wanted), self.owner(wanted.workspace_id)), wanted):
+        if must_leave_mark(read_mark(_what(wanted), self.owner(wanted.workspace_id)), wanted):
             leave_mark(self.owner(wanted.workspace_id), mark_of(wanted))
 
     def check_mark(self, wanted: Provision) -> None:

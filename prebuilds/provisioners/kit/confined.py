@@ -1,6 +1,7 @@
-"""Programs that run as another user, who has no other groups, no capabilities and no way to get any.
+"""Running programs as another user, without further groups, without capabilities, and without a way to get any.
 
-The kernel is told before the program begins: nothing that a template says, such as LD_PRELOAD, runs with our rights.
+The kernel applies this before the program begins, so nothing that a template sets, such as LD_PRELOAD, runs with the
+worker's rights.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 PROCESSES_MAX = 4096
-"""Processes and threads of one user: a fork bomb must not take the host's."""
+"""Limit on one user's processes and threads, so that a fork bomb does not stop the host."""
 
 
 def start_confined(
     argv: Sequence[str], *, user: int, folder: Path, env: Mapping[str, str], output: IO[bytes] | int
 ) -> subprocess.Popen[bytes]:
-    """Start *argv* as *user*, and the group of the same number, in a session of its own.
+    """Start *argv* as *user* and the group with the same number, in a session of its own.
 
     Raises:
-        OSError: It cannot be started.
+        OSError: The program cannot be started.
     """
     return _confined(
         lambda: subprocess.Popen(
@@ -53,10 +54,15 @@ def run_confined(
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> int | None:
-    """Run *argv* as *user* to its end, and return its exit code; None when it took too long and was killed.
+    """Run *argv* as *user*, without output. Blocks until it has ended.
 
+    Returns its exit code, or None when it took longer than *timeout_s* and was killed.
+
+    Args:
+        folder: The working folder; None: the root folder.
+        env: The environment; None: an empty one, and no limit on processes.
     Raises:
-        OSError: It cannot be started.
+        OSError: The program cannot be started.
     """
 
     def run() -> int | None:
@@ -80,7 +86,7 @@ def run_confined(
 
 
 def _confined(act: Callable[[], T]) -> T:
-    """Call it in a thread that has given up what a program could get from us: what it starts has, too."""
+    """Call *act* in a thread that has given up the right to gain privileges; programs started there inherit that."""
 
     def run() -> T:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -89,7 +95,7 @@ def _confined(act: Callable[[], T]) -> T:
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         return act()
 
-    with ThreadPoolExecutor(1) as thread:  # both calls are the calling thread's alone
+    with ThreadPoolExecutor(1) as thread:  # both prctl calls affect only the thread that makes them
         return thread.submit(run).result()
 
 
@@ -98,6 +104,6 @@ def _as(user: int) -> dict[str, Any]:
 
 
 def _bounded(argv: Sequence[str]) -> list[str]:
-    """With a bound on its user's processes, by a program that becomes it; without one where that is not installed."""
+    """Return *argv* run by `prlimit`, which bounds the user's processes; *argv* itself where prlimit is missing."""
     program = shutil.which("prlimit", path=os.defpath)
     return [program, f"--nproc={PROCESSES_MAX}:{PROCESSES_MAX}", "--", *argv] if program else list(argv)

@@ -1,7 +1,7 @@
-"""What is to be done whole, also when its caller is cancelled: the caller's lock must not be given up before it.
+"""Work that must be completed even when its caller is cancelled, because the caller holds a lock for it.
 
-A thread, and a call that an engine has taken up, go on when nobody waits for them; what comes after would look too
-soon.
+A thread, and a call that an engine has accepted, continue when nobody waits for them. Without this, the next holder of
+the lock would see the work half done.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 async def to_the_end(work: Awaitable[T]) -> T:
-    """Do *work* whole, whoever cancels meanwhile; the cancellation is raised after it. *work* must be bounded."""
+    """Complete *work*, and return its result. A cancellation meanwhile is raised after it. *work* must be bounded."""
     task, cancelled = asyncio.ensure_future(work), None
     while not task.done():
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
             cancelled = error
-        except Exception:  # noqa: S110 - raised below, by the task's own result
+        except Exception:  # noqa: S110 - `task.result()` raises it below
             pass
     if cancelled is not None:
         with contextlib.suppress(Exception):

@@ -1,10 +1,10 @@
-"""A folder for each workspace on this host, and the lock around what is done to one.
+"""A folder for each workspace on this host, and the lock around each effect on a workspace.
 
-ROOT/workspaces/ID/          what a driver keeps of it
+ROOT/workspaces/ID/          the driver's files for the workspace
 ROOT/workspaces/.locks/ID    one effect at a time, over all processes of this host
-ROOT/workspaces/.gone/ID     the number of the last build that left nothing here
+ROOT/workspaces/.gone/ID     the number of the last build that was here when the folder was removed
 
-The last two are removed by `forget_old`, days after the workspace. Drivers add to this what they keep.
+`forget_old` removes the last two days after the workspace.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ LOCK_POLL_S = 0.02
 LOCK_POLL_MAX_S = 0.25
 FILE_MODE = 0o600
 FORGET_AFTER = timedelta(days=7)
-"""Since anything was last done to a workspace that has left nothing here. No build wakes up later than that."""
+"""How long locks and numbers of removed workspaces are kept. A frozen build does not wake up later than that."""
 
 
 class Folders:
+    """The workspaces' folders below one state folder."""
+
     def __init__(self, state_dir: Path, *, private: bool = False) -> None:
         """Args:
-        private: The folder is a driver's own below the state folder, and nobody else's user passes through it.
+        private: *state_dir* is a driver's own folder below the state folder, closed to all other users.
         """
         self._state_dir, self._private = state_dir, private
         self.root = state_dir / "workspaces"
@@ -43,32 +45,33 @@ class Folders:
         self._locks = self.root / ".locks"
 
     def folder(self, workspace_id: UUID) -> Path:
+        """Return the workspace's folder, which need not exist."""
         return self.root / str(workspace_id)
 
     def remove(self, workspace_id: UUID, build_number: int) -> None:
-        """Remove the folder, and keep only which build did.
+        """Remove the folder, and keep the build's number. Blocks.
 
         Raises:
-            ProvisionFailed: Some of it stays.
+            ProvisionFailed: Some of the folder cannot be removed.
         """
         self.note(workspace_id, build_number)
         remove_whole(self.folder(workspace_id))
 
     def note(self, workspace_id: UUID, build_number: int) -> None:
-        """Keep that this build was here, where no record can say so. A later one that was noted before stays."""
+        """Record that this build was here, for a workspace without a folder. A higher number recorded before stays."""
         make_folder(self.root)
         make_folder(self._gone)
         write_whole(self._gone / str(workspace_id), str(max(build_number, self.gone(workspace_id))))
 
     def gone(self, workspace_id: UUID) -> int:
-        """The last build that was noted, 0 for none."""
+        """Return the highest build number that `note` recorded; 0 for none."""
         try:
             return int((self._gone / str(workspace_id)).read_text())
         except FileNotFoundError:
             return 0
 
     def all(self) -> list[UUID]:
-        """Every workspace that has a folder here."""
+        """Return every workspace that has a folder here, sorted."""
         if not self.root.is_dir():
             return []
         found = []
@@ -81,7 +84,7 @@ class Folders:
 
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
-        """One effect on a workspace at a time, also between processes; a killed holder holds it no more."""
+        """Hold the workspace's lock for the block, over all processes of this host. A killed holder releases it."""
         if self._private:
             make_folder(self._state_dir)
         else:
@@ -90,7 +93,7 @@ class Folders:
         make_folder(self._locks)
         path, pause = self._locks / str(workspace_id), LOCK_POLL_S
         while True:
-            with path.open("w") as lock:  # which also makes it young
+            with path.open("w") as lock:  # opening sets the file's time, for `forget_old`
                 if _take(lock, path):
                     yield
                     return
@@ -98,22 +101,23 @@ class Folders:
             pause = min(pause * 2, LOCK_POLL_MAX_S)
 
     def forget_old(self, there: Collection[UUID], numbers: Path | None = None) -> None:
-        """Remove the locks and build numbers of workspaces that left nothing here, `FORGET_AFTER` ago.
+        """Remove locks and build numbers of workspaces that have had no folder and no effect for `FORGET_AFTER`.
 
         Args:
-            there: Those of which something exists, though no folder.
-            numbers: The folder of the numbers; `.gone` unless said.
+            there: Workspaces without a folder of which something else exists; theirs are kept.
+            numbers: The folder with the build numbers; None: `.gone`.
         """
-        for path in _paths(self._locks):  # every number was noted under one
+        for path in _paths(self._locks):  # every number was recorded under a lock
             number = (numbers if numbers is not None else self._gone) / path.name
-            with suppress(ValueError, FileNotFoundError):  # it is no workspace's; another worker was faster
+            with suppress(ValueError, FileNotFoundError):  # the name is no id, or another worker was faster
                 workspace_id = UUID(path.name)
                 if workspace_id in there or not self._is_long_gone(workspace_id, path, number):
                     continue
                 with path.open("a") as lock:
-                    if _take(lock, path) and self._is_long_gone(workspace_id, path, number):  # still, under its lock
+                    # Checked again under the lock, since a build may have begun meanwhile.
+                    if _take(lock, path) and self._is_long_gone(workspace_id, path, number):
                         number.unlink(missing_ok=True)
-                        path.unlink()  # last: until then nobody else can take it
+                        path.unlink()  # last: until then nobody else can take the lock
 
     def _is_long_gone(self, workspace_id: UUID, *files: Path) -> bool:
         touched = max(file.stat().st_mtime for file in files if file.exists())
@@ -121,11 +125,13 @@ class Folders:
 
 
 def remove_whole(folder: Path) -> None:
-    """Remove a folder and all that is in it, also where its owner may not write, as in Go's module cache, and where
-    folders lie in folders deeper than Python follows, which a workspace can make.
+    """Remove a folder with everything in it. Blocks. A missing folder is success.
+
+    Read-only folders, as in Go's module cache, are removed, and so are folders that are nested more deeply than Python
+    follows, which a workspace can make.
 
     Raises:
-        ProvisionFailed: Some of it stays.
+        ProvisionFailed: Some of it cannot be removed.
     """
     with suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
@@ -135,15 +141,15 @@ def remove_whole(folder: Path) -> None:
         folder.chmod(0o700)
         for path, names, _ in os.walk(folder):
             for below in (Path(path, name) for name in names):
-                if not below.is_symlink():  # which leads elsewhere
+                if not below.is_symlink():  # a link leads elsewhere
                     below.chmod(0o700)  # before the walk goes into it
-    said = _remove_by_program(folder)
+    output = _remove_by_program(folder)
     if folder.exists():
-        raise ProvisionFailed(f"{folder} cannot be removed: {said}")
+        raise ProvisionFailed(f"{folder} cannot be removed: {output}")
 
 
 def _remove_by_program(folder: Path) -> str:
-    """Have `rm` remove it, which follows no links and knows no depth. Returns the last line of what it said."""
+    """Remove *folder* by `rm`, which follows no links and has no limit on depth. Returns its last error line."""
     try:
         words = ["rm", "-rf", "--", str(folder)]
         done = subprocess.run(
@@ -161,7 +167,7 @@ def _remove_by_program(folder: Path) -> str:
 
 
 def _take(lock: IO[str], path: Path) -> bool:
-    """Whether the lock is ours now: nobody has it, and it was not removed since it was opened."""
+    """Try to take the lock. False: another process holds it, or `forget_old` removed the file after it was opened."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return os.path.samestat(os.fstat(lock.fileno()), path.stat())
@@ -174,10 +180,12 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def write_whole(path: Path, text: str, owner: int | None = None) -> None:
-    """Write so that a reader, and whoever comes after a crash, sees the old text or the new one, never half.
+    """Replace a file's text. After a crash, and for readers meanwhile, the file has the old or the new text, whole.
 
     Args:
-        owner: The user who may read it; None for ourselves.
+        owner: User id that may read the file; None: the worker's.
+    Raises:
+        OSError: The file cannot be written; the old one stays.
     """
     made = path.with_name(f".{path.name}.{os.getpid()}")
     with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "w") as file:

@@ -1,11 +1,11 @@
-"""The mark of a claim: what a claimed workspace keeps with itself of whom it was given to.
+"""The mark of a claim: a record of the owner that a claimed workspace keeps with itself.
 
 The database may be restored to a time before the claim. It then takes the workspace for a ready prebuild, or does not
-know it at all. The mark lies outside the database, beside the workspace, and outlives that: a driver compares it with
-each call, and refuses a call that does not fit with `OwnedByAnother`.
+know it at all. The mark lies outside the database, beside the workspace, and survives the restore. A driver compares
+the mark with each call, and refuses a call that does not fit with `OwnedByAnother`.
 
-A mark is written before the hand-over, and stays as it is until the workspace is destroyed. Only a transfer to another
-owner replaces it.
+The driver writes the mark before the hand-over. The mark stays unchanged until the workspace is destroyed; only a
+transfer to another owner replaces it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,27 @@ from prebuilds.provisioners.kit.host import make_folder
 
 MARK_FILE = "owner.json"
 UNREADABLE = "(unreadable mark)"
+"""The owner that an inventory gives for a mark that cannot be read."""
 
 
 class Mark(BaseModel):
+    """Who was given a workspace, and by which claim."""
+
     model_config = ConfigDict(frozen=True)
 
     deployment_id: UUID
     epoch: UUID
-    """Of the database that recorded the claim."""
+    """The epoch of the database that recorded the claim."""
     workspace_id: UUID
     build_number: int
-    """The build that gave it away."""
+    """The build that gave the workspace away."""
     owner: str
     claim_id: str | None = None
+    """None: no claim gave it away, as after a transfer of a workspace that was made for its owner."""
 
 
 def mark_of(wanted: Provision) -> Mark:
-    """The mark that this build leaves with a claimed workspace."""
+    """Return the mark that this build leaves with a claimed workspace."""
     return Mark(
         deployment_id=wanted.deployment_id,
         epoch=wanted.epoch,
@@ -51,13 +55,14 @@ def mark_of(wanted: Provision) -> Mark:
 
 
 def check_deployment(what: str, deployment: UUID | str | None, ours: UUID) -> None:
-    """Refuse what is not this deployment's.
+    """Refuse a thing of another deployment.
 
     Args:
-        what: Names the thing to a person, such as `container prebuilds-...`.
-        deployment: The id that the thing carries; None: it carries none.
+        what: Names the thing in messages, such as `container prebuilds-...`.
+        deployment: The deployment id that the thing carries; None: it carries none.
+        ours: This deployment's id.
     Raises:
-        OwnedByAnother: It carries another id, or none.
+        OwnedByAnother: The thing carries another id, or none.
     """
     if str(deployment) == str(ours):
         return
@@ -69,8 +74,11 @@ def check_deployment(what: str, deployment: UUID | str | None, ours: UUID) -> No
 
 
 def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
-    """Refuse a call for what another person was given. No mark fits every call.
+    """Refuse a call for a workspace that another person was given. A workspace without a mark fits every call.
 
+    Args:
+        what: Names the workspace's thing in messages.
+        mark: The workspace's mark; None: it has none.
     Raises:
         OwnedByAnother: The mark is of another deployment, claim or owner, or the call knows of no claim.
     """
@@ -78,10 +86,10 @@ def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
         return
     check_deployment(what, mark.deployment_id, wanted.deployment_id)
     claim = f"claim {mark.claim_id}" if mark.claim_id is not None else "a claim"
-    asked = f"{wanted.owner} by claim {wanted.claim_id}" if wanted.claimed else "nobody"
+    recorded = f"{wanted.owner} by claim {wanted.claim_id}" if wanted.claimed else "nobody"
     raise OwnedByAnother(
         f"{what} was given to {mark.owner} by {claim} in build {mark.build_number}, and the database says that it was "
-        f"given to {asked}: it is left as it is. The database may have been restored to an earlier time",
+        f"given to {recorded}: it is left as it is. The database may have been restored to an earlier time",
         {
             "what": what,
             "deployment": str(mark.deployment_id),
@@ -93,10 +101,10 @@ def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
 
 
 def fits(mark: Mark, wanted: Provision) -> bool:
-    """Whether the call is of the claim that left the mark, or of a transfer from or to the owner in it.
+    """Return whether the call belongs to the claim that left the mark, or to a transfer from or to the mark's owner.
 
-    After a restore, an operator gives a workspace back to the owner in its mark by a transfer. The database then knows
-    another claim of it, or none; the owner may hand it on all the same.
+    After a restore, an operator gives a workspace back to the mark's owner by a transfer. The database then knows
+    another claim of the workspace, or none. The owner may still transfer it further.
     """
     place = (wanted.deployment_id, wanted.workspace_id)
     if not wanted.claimed or (mark.deployment_id, mark.workspace_id) != place:
@@ -105,23 +113,25 @@ def fits(mark: Mark, wanted: Provision) -> bool:
     if owner == wanted.owner.casefold():
         return same_claim or wanted.claim_id is None or bool(wanted.previous_owners)
     before = [name.casefold() for name in wanted.previous_owners]
-    given_back = before if wanted.claim_id is None else before[1:]  # the first one had it by the claim
+    given_back = before if wanted.claim_id is None else before[1:]  # the first owner had it by the claim itself
     return owner in (before if same_claim else given_back)
 
 
-def is_to_be_left(mark: Mark | None, wanted: Provision) -> bool:
-    """Whether this call has a mark to leave: there is none yet, or it is of the owner before a transfer."""
+def must_leave_mark(mark: Mark | None, wanted: Provision) -> bool:
+    """Return whether the call has to leave a mark: it is of a claim, and *mark* is None or a previous owner's."""
     return wanted.claimed and (mark is None or mark.owner.casefold() != wanted.owner.casefold())
 
 
-# --- Marks as files, in a workspace's own folder on this host ---
+# --- Marks as files in a workspace's folder on this host ---
 
 
 def read_mark(what: str, folder: Path) -> Mark | None:
-    """The mark in a workspace's folder; None when there is none.
+    """Return the mark in a workspace's folder; None when there is none.
 
+    Args:
+        what: Names the workspace's thing in messages.
     Raises:
-        OwnedByAnother: There is one, and it cannot be read: nobody knows whose the workspace is.
+        OwnedByAnother: The mark cannot be read, so the workspace's owner is unknown.
     """
     path = folder / MARK_FILE
     try:
@@ -137,24 +147,24 @@ def read_mark(what: str, folder: Path) -> Mark | None:
 
 
 def leave_mark(folder: Path, mark: Mark) -> None:
-    """Write the mark so that it outlives a crash of the machine, before anybody is given anything."""
+    """Write the mark so that it survives a crash of the machine. Call it before the owner is given anything."""
     make_folder(folder)
     write_whole(folder / MARK_FILE, mark.model_dump_json())
     entry = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(entry)  # the new name, too
+        os.fsync(entry)  # stores the new file name, too
     finally:
         os.close(entry)
 
 
-def told_in_inventory(mark: Mark | None) -> dict[str, Any]:
-    """The fields of an `InventoryItem` that tell of the mark."""
+def inventory_fields(mark: Mark | None) -> dict[str, Any]:
+    """Return the fields of an `InventoryItem` that describe the mark; none when *mark* is None."""
     return {} if mark is None else {"claimed_by": mark.owner, "claim_id": mark.claim_id}
 
 
-def file_told_in_inventory(folder: Path) -> dict[str, Any]:
-    """The same for a mark in a folder; one that cannot be read is a mark all the same."""
+def read_inventory_fields(folder: Path) -> dict[str, Any]:
+    """Return the same for the mark in a folder. A mark that cannot be read counts, with the owner `UNREADABLE`."""
     try:
-        return told_in_inventory(read_mark("", folder))
+        return inventory_fields(read_mark("", folder))
     except OwnedByAnother:
         return {"claimed_by": UNREADABLE}

@@ -1,4 +1,4 @@
-"""What a claim has brought is hidden in whatever a driver tells of: log lines, errors, the end of an output."""
+"""Masking of a claim's parameters in log lines, errors and quoted output."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable
 
 MASK = "(sensitive value)"
 MASKED_LENGTH_MIN = 4
-"""Shorter ones would mask half of every line, and are no secrets."""
+"""Shorter values are not masked: they would hide half of every line, and are no secrets."""
 HTML_ESCAPES = (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e"))
 
 
 def masker(secrets: Iterable[str]) -> Callable[[str], str]:
-    """A function that replaces each of *secrets* in a text, however it came into it.
+    """Return a function that replaces each of *secrets* in a text by `MASK`.
 
-    As it is; with its white space collapsed, as a message has it; each line of it alone, as a log has it; and as it
-    stands between the quotes of JSON, also of Go's, which escapes what HTML minds.
+    It finds a secret as it is, with collapsed white space (as in messages), each of its lines alone (as in logs), and
+    quoted in JSON, also by Go, which escapes HTML's special characters.
     """
     forms = {form for secret in secrets for form in _forms(secret) if len(form) >= MASKED_LENGTH_MIN}
     if not forms:
         return lambda text: text
-    ordered = sorted(forms, key=lambda form: (-len(form), form))  # the whole before its parts
+    ordered = sorted(forms, key=lambda form: (-len(form), form))  # a whole secret before its parts
     pattern = re.compile("|".join(map(re.escape, ordered)))
     return lambda text: pattern.sub(MASK, text)
 

@@ -1,4 +1,4 @@
-"""Texts of a template with placeholders such as `{owner}`: which there are, and how they are filled."""
+"""Placeholders in a template's texts, such as `{owner}`: finding them, filling them, and refusing dangerous ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHELLS = frozenset({"sh", "ash", "bash", "dash", "fish", "ksh", "mksh", "zsh"})
 
 
 def placeholders_of(text: str) -> list[str]:
-    """The names in braces, in order.
+    """Return the names of the placeholders in *text*, in order.
 
     Raises:
-        ValueError: A brace that is not closed, a name that does not exist, or a format.
+        ValueError: A brace is not closed, a name does not exist, or a placeholder has a format.
     """
     names = []
     for _, name, spec, conversion in string.Formatter().parse(text):
@@ -39,7 +39,13 @@ def placeholders_of(text: str) -> list[str]:
 
 
 def fill(text: str, values: Mapping[str, str], field: str) -> str:
-    """Put *values* in place of the placeholders: whole, once, and never through a shell."""
+    """Replace each placeholder by its value. Braces in values are not replaced again.
+
+    Args:
+        field: The template's field that has the text, for the error.
+    Raises:
+        InvalidSource: A placeholder has no value.
+    """
     parts = []
     for literal, name, _, _ in string.Formatter().parse(text):
         parts.append(literal)
@@ -54,10 +60,10 @@ def fill(text: str, values: Mapping[str, str], field: str) -> str:
 
 
 def refuse_owner_in_script(words: Sequence[str]) -> None:
-    """Owners may have any visible character in their names, so no name stands in what a shell runs.
+    """Refuse a command whose shell script contains {owner}: an owner's name may have any visible character.
 
     Raises:
-        ValueError: A shell's script in *words* has {owner}.
+        ValueError: A shell's script in *words* contains {owner}.
     """
     for n, word in enumerate(words):
         if PurePosixPath(word).name not in SHELLS:
@@ -73,7 +79,11 @@ def refuse_owner_in_script(words: Sequence[str]) -> None:
 
 
 def parse_memory(value: Any) -> Any:
-    """Bytes, from a number or from text such as `512m` or `2g`."""
+    """Return bytes for text such as `512m` or `2g`; anything else is returned unchanged, for pydantic to check.
+
+    Raises:
+        ValueError: The text is no amount of memory.
+    """
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", value.strip().lower())

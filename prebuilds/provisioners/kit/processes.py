@@ -1,4 +1,4 @@
-"""Processes of this host as drivers know them: by pid and start, since a pid alone is used again."""
+"""Processes of this host, identified by pid and start time, since the system reuses pids."""
 
 from __future__ import annotations
 
@@ -14,59 +14,62 @@ import psutil
 from prebuilds.api import ProvisionFailed
 
 INHERITED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME", "SHELL")
-"""Of the worker's environment. Its secrets, such as the database's URL, are none of a workspace's business."""
+"""Variables that a workspace gets from the worker's environment. Others may be secrets, such as the database's URL."""
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _children: dict[int, subprocess.Popen[bytes]] = {}
-"""Those that this process has started, to be reaped: as its parent we would see them as zombies for ever."""
+"""Children of this process by pid. They have to be reaped: until then they stay zombies."""
 
 
 @dataclass(frozen=True)
 class Found:
+    """One process, alive or not."""
+
     pid: int
     started: str
-    """`start_of` it."""
+    """`start_of` the process."""
 
 
 def keep_child(child: subprocess.Popen[bytes]) -> Found:
-    """Remember a process that we have started, so that its end is seen."""
+    """Register a child that this process has started, so that it is reaped."""
     _children[child.pid] = child
     return Found(child.pid, start_of(child.pid) or "has ended at once")
 
 
 def reap() -> None:
-    """Let go of those of our children that another worker has ended, since we are still their parent."""
+    """Reap children that have ended, also by another worker's hand."""
     for child in list(_children.values()):
         child.poll()
 
 
 def forget_child(pid: int) -> None:
-    """Let go of a child of ours that has ended; of one that runs, or is not ours, nothing."""
+    """Unregister a child that has ended. Does nothing for a running process, or one that is no child."""
     if exit_code(pid) is not None:
         _children.pop(pid, None)
 
 
 def base_environment() -> dict[str, str]:
+    """Return the `INHERITED` variables that the worker has."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 def exit_code(pid: int) -> int | None:
-    """How our own child ended; None when it runs, or is not ours."""
+    """Return a child's exit code; None while it runs, or when it is no child of this process."""
     child = _children.get(pid)
     return None if child is None else child.poll()
 
 
 def is_alive(found: Found) -> bool:
-    """Whether that very process runs: the same pid, started at the same time, and no zombie."""
-    exit_code(found.pid)  # reaps it, if it is ours and has ended
+    """Return whether this process runs: same pid, same start, and no zombie."""
+    exit_code(found.pid)  # reaps a child that has ended
     return start_of(found.pid) == found.started
 
 
 def send(found: Found, number: signal.Signals) -> None:
-    """Signal one process, unless it is gone.
+    """Send a signal to a process; does nothing when it has ended.
 
     Raises:
-        ProvisionFailed: It is another user's by now, as after `sudo`.
+        ProvisionFailed: The process belongs to another user by now, as after `sudo`.
     """
     if is_alive(found):
         try:
@@ -78,11 +81,10 @@ def send(found: Found, number: signal.Signals) -> None:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process was started, as a text that no other process of this pid ever has; None when there is none, or a
-    zombie.
+    """Return a text that identifies the process's start; None when there is no such process, or it is a zombie.
 
-    The kernel's boot, and its clock ticks from there: a time of day would change with every step of the clock, as when
-    a machine that has started finds out what time it is.
+    No other process with this pid ever has the same text: it is the kernel's boot id and the clock ticks since boot. A
+    time of day would change whenever the clock is set, as after a machine's start.
     """
     try:
         if psutil.LINUX:
@@ -95,7 +97,7 @@ def start_of(pid: int) -> str | None:
 
 
 def started_at(found: Found) -> float:
-    """By the clock, in seconds since the epoch; now, for one that has ended."""
+    """Return the process's start in seconds since 1970; the present time when it has ended."""
     try:
         return psutil.Process(found.pid).create_time()
     except psutil.Error:

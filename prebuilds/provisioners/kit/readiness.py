@@ -1,4 +1,4 @@
-"""Whether a process serves: one question, asked until it says yes."""
+"""Readiness checks of processes on this host. Each is one attempt of at most `CHECK_TIMEOUT_S`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ CHECK_TIMEOUT_S = 2.0
 
 
 async def http_ready(client: httpx.AsyncClient, port: int, path: str) -> bool:
+    """Return whether a GET of *path* on this host's *port* is answered with a status below 400."""
     try:
-        async with asyncio.timeout(CHECK_TIMEOUT_S):  # of the whole; httpx bounds each read
+        async with asyncio.timeout(CHECK_TIMEOUT_S):  # bounds the whole request; httpx bounds each read
             answer = await client.get(f"http://127.0.0.1:{port}{path}", timeout=CHECK_TIMEOUT_S)
     except (httpx.HTTPError, OSError, TimeoutError):
         return False
@@ -25,6 +26,7 @@ async def http_ready(client: httpx.AsyncClient, port: int, path: str) -> bool:
 
 
 async def tcp_ready(port: int) -> bool:
+    """Return whether a program accepts connections on this host's *port*."""
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), CHECK_TIMEOUT_S)
     except (OSError, TimeoutError):
@@ -34,7 +36,11 @@ async def tcp_ready(port: int) -> bool:
 
 
 async def command_ready(argv: list[str], folder: Path, env: Mapping[str, str], user: int | None = None) -> bool:
-    """Whether a command exits with 0 in time, run as *user* or as ourselves."""
+    """Return whether the command exits with 0 in time.
+
+    Args:
+        user: User id to run it as; None: the worker's.
+    """
     if user is not None:
         try:
             run = partial(run_confined, argv, user=user, folder=folder, env=env, timeout_s=CHECK_TIMEOUT_S)

@@ -25,9 +25,9 @@ from prebuilds.provisioners.kit.host import make_folder
 from prebuilds.provisioners.kit.marks import (
     check_deployment,
     check_mark,
-    is_to_be_left,
     leave_mark,
     mark_of,
+    must_leave_mark,
     read_mark,
 )
 from prebuilds.provisioners.process.folder import ProcessFolders, Record
@@ -171,7 +171,7 @@ class ProcessProvisioner:
 
     def _leave_mark(self, wanted: Provision) -> None:
         folder = self._folders.folder(wanted.workspace_id)
-        if is_to_be_left(read_mark(self._folders.what(wanted.workspace_id), folder), wanted):
+        if must_leave_mark(read_mark(self._folders.what(wanted.workspace_id), folder), wanted):
             make_folder(self._folders.root)
             make_folder(folder)
             # After a transfer the new owner must not read the previous owner's claim file. It is removed first, so that

@@ -1,7 +1,7 @@
-"""Processes on this host, known by their tag: started in a session of their own, found again, ended with all they made.
+"""Processes of workspaces on this host: starting them, finding them by their tag, ending them with their children.
 
-The tag is in the environment, which children inherit: the workspace's id, and the host's, so that two deployments on
-one machine never touch each other's. A pid alone proves nothing, since pids are used again.
+The tag is in the environment, which children inherit. It has the ids of workspace, deployment and host, so that two
+deployments on one machine never touch each other's processes. A pid alone proves nothing, since the system reuses pids.
 """
 
 from __future__ import annotations
@@ -29,10 +29,17 @@ HOST_TAG = "PREBUILDS_HOST_ID"
 KILL_GRACE_S = 5.0
 LOG_MODE = 0o600
 NO_USERS: Mapping[int, str] = MappingProxyType({})
+"""For hosts on which no workspace has a user id of its own."""
 
 
 def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, user: int | None = None) -> Found:
-    """Start a process that outlives us, as *user* or as ourselves."""
+    """Start a process that outlives this worker, in a session of its own.
+
+    Args:
+        user: User id to run it as; None: the worker's.
+    Raises:
+        OSError: It cannot be started, or the log cannot be opened.
+    """
     reap()
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE), "ab") as output:
         if user is not None:
@@ -53,11 +60,13 @@ def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, u
 def find_tagged(
     host: str, workspace_id: UUID | None = None, users: Mapping[int, str] = NO_USERS
 ) -> list[tuple[UUID, Found]]:
-    """Every living process of this host's workspaces, or of one of them, oldest first. A scan of all processes.
+    """Return workspace and process of every living tagged process, oldest first. Scans all processes.
 
     Args:
-        users: User id -> whose it is, of the workspaces that have one. What runs as a workspace's user is no other
-            workspace's, whatever its tag says: a process may write there what it likes.
+        host: Tag of the deployment's processes on this host.
+        workspace_id: Return only this workspace's processes; None: all workspaces'.
+        users: User id -> workspace id, for workspaces with a user of their own. A process of such a user belongs to
+            that workspace only, whatever its tag says: a process can change its tag.
     """
     found = []
     for process in psutil.process_iter():
@@ -79,15 +88,17 @@ def end_all(
     grace_s: float,
     users: Mapping[int, str] = NO_USERS,
 ) -> None:
-    """End a workspace's processes: its group by *stop_signal*, then by force that group and what carries its tag.
+    """End a workspace's processes: signal its group, wait, then kill the group and everything with its tag. Blocks.
 
     Args:
-        folder: The workspace's own. Of a leader that has ended, only what works in there is its group: the number may
-            be somebody else's by now.
-        leader: The process that was started, alive or not; None when there is no telling which it was.
-        users: As of `find_tagged`.
+        host: Tag of the deployment's processes on this host.
+        folder: The workspace's folder. When the leader has ended, another group may have its number by now, so only
+            processes that work in this folder count as its group.
+        leader: The process that was started, alive or not; None: unknown.
+        grace_s: How long the leader may take to end after *stop_signal*.
+        users: See `find_tagged`.
     Raises:
-        ProvisionFailed: One of them does not end.
+        ProvisionFailed: A process does not end within `KILL_GRACE_S` of being killed.
     """
     group: list[Found] = []
     if leader is not None and not is_alive(leader):
@@ -95,15 +106,15 @@ def end_all(
     elif leader is not None:
         _signal_group(leader, stop_signal)
         _wait_gone(leader, grace_s)
-        group = _find_group(leader)  # also those that have overwritten their tag, as PostgreSQL and nginx do
+        group = _find_group(leader)  # also members that have overwritten their tag, as PostgreSQL and nginx do
         _signal_group(leader, signal.SIGKILL)
     deadline, tried = time.monotonic() + KILL_GRACE_S, False
-    while left := _left(host, workspace_id, group, users):  # again: one of them may have forked after we looked
+    while left := _left(host, workspace_id, group, users):  # repeated: one may have forked after the scan
         if tried and time.monotonic() > deadline:
             raise ProvisionFailed(f"process {left[0].pid} of workspace {workspace_id} does not end, though killed")
-        tried = True  # at least once, however long a busy machine takes to look
+        tried = True  # kill at least once, however long the scan takes on a busy machine
         for one in left:
-            with contextlib.suppress(ProvisionFailed):  # the deadline tells of it, once all others are ended
+            with contextlib.suppress(ProvisionFailed):  # the deadline reports it, once all others have ended
                 send(one, signal.SIGKILL)
         for one in left:
             _wait_gone(one, deadline - time.monotonic())
@@ -112,13 +123,13 @@ def end_all(
 
 
 def _left(host: str, workspace_id: UUID, group: list[Found], users: Mapping[int, str]) -> list[Found]:
-    """What lives of a workspace: what carries its tag, and those of its group that were seen."""
+    """Return the workspace's living processes: those with its tag, and members of *group*."""
     tagged = [found for _, found in find_tagged(host, workspace_id, users)]
     return [*tagged, *(one for one in group if one not in tagged and is_alive(one))]
 
 
 def _find_group(leader: Found) -> list[Found]:
-    """The living processes of a group, whose leader may have ended."""
+    """Return the living processes of the leader's group. The leader itself may have ended."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
@@ -135,13 +146,14 @@ def _works_in(found: Found, folder: Path) -> bool:
 
 
 def _signal_group(leader: Found, number: signal.Signals) -> None:
-    # Its number is taken for as long as the group has members, also when the leader has just ended. Those that are
-    # another user's stay: whoever looks what is left tells of them.
+    # The group's number stays taken while the group has members, even when the leader has just ended. Members of
+    # another user cannot be signalled; `end_all` reports them.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader.pid, number)
 
 
 def port_is_free(port: int) -> bool:
+    """Return whether a server could listen on this port of the loopback address now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -152,13 +164,14 @@ def port_is_free(port: int) -> bool:
 
 
 def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
-    """A port for one workspace: the one it had, when that is free, else a new one that no other workspace has.
+    """Reserve a port for a workspace: *last* when it is free, else a new one that no other workspace has.
 
     Args:
-        ports: A folder with one link a port, to whose it is: concurrent workers cannot take the same.
+        ports: Folder with one link per reserved port, which names its workspace. Two workers cannot make the same link.
+        last: The port that the workspace had; None: unknown.
     """
     make_folder(ports)
-    if last is None:  # an attempt that was killed before it could record the one it took
+    if last is None:  # an attempt may have been killed before it recorded the port that it took
         last = next((int(path.name) for path in _reserved(ports, workspace_id)), None)
     if last is not None and _reserve(ports, last, workspace_id) and port_is_free(last):
         return last
@@ -171,7 +184,7 @@ def take_port(ports: Path, workspace_id: UUID, last: int | None) -> int:
 
 
 def give_ports_back(ports: Path, workspace_id: UUID) -> None:
-    """Also one that a crash has kept out of the workspace's record."""
+    """Free the workspace's ports, also one that a crash kept out of its record."""
     for path in _reserved(ports, workspace_id):
         path.unlink(missing_ok=True)
 
@@ -187,16 +200,16 @@ def _reserved(ports: Path, workspace_id: UUID) -> list[Path]:
 def _reserve(ports: Path, port: int, workspace_id: UUID) -> bool:
     path = ports / str(port)
     try:
-        path.symlink_to(str(workspace_id))  # its name and whose it is in one call, so that no kill comes between
+        path.symlink_to(str(workspace_id))  # one call makes name and content, so that a kill leaves no half
     except FileExistsError:
         return _owner(path) == str(workspace_id)
     return True
 
 
 def _owner(path: Path) -> str | None:
-    """The id of the workspace that has a port; None when it was given back meanwhile."""
+    """Return the id of the workspace that has a port; None when it was given back meanwhile."""
     try:
-        return os.readlink(path) if path.is_symlink() else path.read_text()  # a file: reserved by an older release
+        return os.readlink(path) if path.is_symlink() else path.read_text()  # an older release wrote a file
     except FileNotFoundError:
         return None
 

@@ -1,4 +1,4 @@
-"""What a template says about a `process` workspace, checked before anything is written."""
+"""The `source` of a template whose provisioner is `process`, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from prebuilds.provisioners.kit.placeholders import (
 from prebuilds.vocabulary import Duration
 
 LOG_MAX = 16 * 1024 * 1024
+"""Bytes of a log that are kept when the template does not say."""
 
 
 def _check_text(text: str) -> str:
@@ -48,16 +49,18 @@ SignalName = Annotated[str, AfterValidator(_check_signal)]
 
 
 class Part(BaseModel):
+    """A part of a source: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Ready(Part):
-    """One way to tell that the process serves; without any, that it runs (or listens, where it is given a port)."""
+    """The readiness check, one of these. Without one, the process must listen on its port, or, without a port, run."""
 
     http: Text | None = None
     """A path on its port that answers with a status below 400."""
     tcp: Literal[True] | None = None
-    """Its port takes connections."""
+    """Its port accepts connections."""
     file: Text | None = None
     """A file, relative to its folder, exists."""
     command: list[Text] | None = Field(default=None, min_length=1)
@@ -76,8 +79,10 @@ class Ready(Part):
 
 
 class OnClaim(Part):
+    """The steps of a hand-over."""
+
     signal: SignalName | None = None
-    """Sent to the process once the claim file is written; without one, the file alone tells it."""
+    """Signal that the process gets after the claim file is written; None: it gets none, and has to watch the file."""
 
 
 class ProcessSource(Part):
@@ -87,16 +92,16 @@ class ProcessSource(Part):
     env: dict[str, Text] = Field(default_factory=dict)
     ready: Ready | None = None
     address: Text | None = None
-    """Shown to its owner; `http://127.0.0.1:{port}` unless said, where it has a port."""
+    """The address that the owner is shown; None: `http://127.0.0.1:{port}` when there is a port, else none."""
     stop_signal: SignalName = "SIGTERM"
     stop_timeout: Duration = timedelta(seconds=5)
     claim: OnClaim | Literal[False] = OnClaim()
-    """What its hand-over does; false: nothing but leave the claim's mark."""
+    """The steps of a hand-over; false: it only leaves the claim's mark."""
     isolation: Literal["none"] | None = None
-    """`none`: it takes claim parameters, which are secret, also on a host where workspaces can read each other's files.
-    On a host that can separate them it changes nothing."""
+    """`none`: claim parameters, which are secret, are allowed on hosts where workspaces can read each other's files. It
+    changes nothing on hosts that can separate workspaces."""
     log_max: Annotated[Memory, Field(ge=64 * 1024)] = LOG_MAX
-    """Bytes of its log that are kept, at least half of them."""
+    """Bytes of the log that are kept; after a cut at least half as many."""
 
     @field_validator("command", mode="before")
     @classmethod
@@ -121,15 +126,18 @@ class ProcessSource(Part):
 
     @property
     def has_port(self) -> bool:
+        """True: command or environment contain {port}."""
         texts = [*self.command, *self.env.values()]
         return any("port" in placeholders_of(text) for text in texts)
 
     @property
     def readiness(self) -> Ready | None:
+        """The readiness check; None: the process is ready as soon as it runs."""
         return self.ready or (Ready(tcp=True) if self.has_port else None)
 
     @property
     def shown_address(self) -> str | None:
+        """The address that the owner is shown, with its placeholders; None: there is none."""
         if self.address is not None:
             return self.address
         if not self.has_port:
@@ -138,10 +146,10 @@ class ProcessSource(Part):
 
 
 def parse_source(source: Mapping[str, Any]) -> ProcessSource:
-    """Read a template's source.
+    """Parse and check a template's source.
 
     Raises:
-        InvalidSource: Its details name each wrong field, from `source` on.
+        InvalidSource: Its details name each wrong field, as a path that begins with `source`.
     """
     try:
         return ProcessSource.model_validate(source)
@@ -154,10 +162,10 @@ def parse_source(source: Mapping[str, Any]) -> ProcessSource:
 
 
 def find_program(program: str) -> str:
-    """The program's path on this host.
+    """Return the program's path on this host.
 
     Raises:
-        InvalidSource: There is none.
+        InvalidSource: It is not on PATH.
     """
     found = shutil.which(program)
     if found is None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import InventoryItem
 from prebuilds.provisioners.kit import processes
-from prebuilds.provisioners.kit.marks import check_deployment, file_told_in_inventory
+from prebuilds.provisioners.kit.marks import check_deployment, read_inventory_fields
 from prebuilds.provisioners.kit.processes import Found
 from prebuilds.provisioners.process import host
 from prebuilds.provisioners.process.folder import ProcessFolders
@@ -60,7 +60,7 @@ class WholeHost:
                     running=running is not None,
                     created_at=datetime.fromtimestamp(since, UTC),
                     epoch=record.epoch if record is not None else None,
-                    **file_told_in_inventory(folder),
+                    **read_inventory_fields(folder),
                 )
             )
         self._folders.forget_old(tagged)

@@ -1,4 +1,4 @@
-"""What Terraform itself says of a module when a template is applied: a syntax error found here costs no workspace."""
+"""Terraform's own check of a module when a template is applied, so that a syntax error costs no workspace."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from prebuilds.provisioners.terraform.run import environment
 from prebuilds.provisioners.terraform.source import TerraformSource, invalid
 
 CHECK_S = 8.0
-"""In all. A module whose providers take longer to fetch is checked by the first build that uses it."""
+"""Bound on the whole check. A module whose providers take longer to download is checked by its first build."""
 
 
 def check_module(module: Module, source: TerraformSource, binary: str) -> None:
-    """Initialise the module in a folder that is thrown away, and validate it.
+    """Initialise the module in a temporary folder, and validate it. Blocks for up to `CHECK_S`.
 
     Raises:
-        InvalidSource: Its text is wrong; with file and line.
+        InvalidSource: The module's text is wrong. Names file and line.
     """
     with TemporaryDirectory(prefix="prebuilds-terraform-") as name:
         folder = Path(name) / "module"
         module.write(folder)
         try:
             env = environment(Path(name), source.env)
-        except ProvisionFailed:  # the workers have what this machine lacks
+        except ProvisionFailed:  # only the workers have the variables
             env = environment(Path(name), ())
         deadline = time.monotonic() + CHECK_S
         _run([binary, "init", *COMMON, "-backend=false"], folder, env, deadline)
@@ -43,7 +43,7 @@ def check_module(module: Module, source: TerraformSource, binary: str) -> None:
 
 
 def validation_errors(output: str) -> list[Diagnostic]:
-    """Errors of the module's own text in what `validate -json` said."""
+    """Return the errors of the module's own text in the output of `validate -json`; empty when it cannot be read."""
     try:
         document = json.loads(output[output.index("{") :])
     except ValueError:
@@ -52,8 +52,10 @@ def validation_errors(output: str) -> list[Diagnostic]:
 
 
 def raise_config_errors(errors: list[Diagnostic], source: TerraformSource) -> None:
-    """Raises:
-    InvalidSource: There are errors; its details name each file, its messages the lines.
+    """Raise one error for all *errors*; do nothing when there are none.
+
+    Raises:
+        InvalidSource: Its details name each file, with messages that name the lines.
     """
     details: dict[str, str] = {}
     for error in errors:
@@ -66,7 +68,7 @@ def raise_config_errors(errors: list[Diagnostic], source: TerraformSource) -> No
 
 
 def _run(words: list[str], folder: Path, env: Mapping[str, str], deadline: float) -> str:
-    """What it wrote; nothing when there was no time for it, or it cannot be run."""
+    """Run a command, and return its output; empty when it cannot be run or does not end by *deadline*."""
     timeout_s = deadline - time.monotonic()
     if timeout_s <= 0:
         return ""

@@ -1,7 +1,7 @@
-"""The `terraform` driver: a workspace is one module's resources, by OpenTofu or Terraform as a process of the worker's.
+"""The `terraform` driver: a workspace is one module's resources, made by OpenTofu or Terraform as a child process.
 
-Its state is saved in our database whenever it changes, so that any worker can go on where another one was lost. A
-claim plans the module again with the new owner: what the plan replaces is told, and that very plan is applied.
+The state is saved in our database whenever it changes, so that any worker can continue where another one died. A claim
+plans the module again with the new owner, reports what the plan replaces, and applies exactly that plan.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prebuilds.provisioners.base import (
     Provisioned,
 )
 from prebuilds.provisioners.kit.finishing import to_the_end
-from prebuilds.provisioners.kit.marks import file_told_in_inventory
+from prebuilds.provisioners.kit.marks import read_inventory_fields
 from prebuilds.provisioners.terraform.check import check_module
 from prebuilds.provisioners.terraform.folder import TerraformFolders
 from prebuilds.provisioners.terraform.module import load_module
@@ -41,6 +41,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
 
 class TerraformProvisioner:
+    """Implements `Provisioner`, where each method is described."""
+
     locality = Locality.SHARED
     conformance_source = SMALL_SOURCE
 
@@ -50,13 +52,13 @@ class TerraformProvisioner:
     def validate(self, source: dict[str, Any]) -> None:
         parsed = parse_source(source)
         if parsed.directory is not None and not Path(parsed.directory).is_dir():
-            return  # it is on the workers
+            return  # the folder exists on the workers only
         module = load_module(parsed)
         if (binary := find_binary(parsed.binary)) is not None:
             check_module(module, parsed, binary)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return True  # if nothing else, a mark
+        return True  # a claim always leaves at least its mark
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
         if not parse_source(wanted.source).claim:
@@ -64,7 +66,7 @@ class TerraformProvisioner:
         async with self._folders.locked(wanted.workspace_id):
             was_here = self._folders.read(wanted.workspace_id) is not None
             if not was_here and wanted.state is None and not wanted.trial:
-                return []  # it was never made, and a plan makes nothing
+                return []  # nothing was ever made
             work = Work(self._folders, wanted, None)
             try:
                 await work.take_up()
@@ -97,7 +99,7 @@ class TerraformProvisioner:
             work.keep_mark()
             if not parse_source(wanted.source).claim:
                 provisioned = await self._ready(work, wanted)
-                progress(f"handed over to {wanted.owner}, and nothing of the module's is changed")
+                progress(f"handed over to {wanted.owner}; the module is not applied again")
                 return provisioned
             await work.prepare("claim")
             for name in sorted(set(wanted.claim_parameters) - work.module.variables):
@@ -136,7 +138,7 @@ class TerraformProvisioner:
         return has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:
-        items = await asyncio.to_thread(self._items)  # a state file may have megabytes
+        items = await asyncio.to_thread(self._items)  # a state file may have several megabytes
         await asyncio.to_thread(self._folders.forget_old)
         return items
 
@@ -152,16 +154,16 @@ class TerraformProvisioner:
                         running=not record.stopped and has_resources(self._folders.read_state(workspace_id)),
                         created_at=record.made_at,
                         epoch=record.epoch,
-                        **file_told_in_inventory(self._folders.folder(workspace_id)),
+                        **read_inventory_fields(self._folders.folder(workspace_id)),
                     )
                 )
         return items
 
     async def _ready(self, work: Work, wanted: Provision) -> Provisioned:
-        """What was made, once its address answers.
+        """Return what was made, once its address answers.
 
         Raises:
-            ProvisionFailed: It did not within `ready_timeout_s`.
+            ProvisionFailed: It did not answer within `ready_timeout_s`, or the address output has no usable value.
         """
         state = work.state or ""
         outputs, source = shown_outputs(state), parse_source(wanted.source)
@@ -187,18 +189,22 @@ class TerraformProvisioner:
         )
 
     async def _remove(self, work: Work, wanted: Provision, error: Exception) -> None:
-        """Destroy what a failed creation has made. What cannot be destroyed stays, for the workspace's deletion."""
+        """Destroy what a failed creation made.
+
+        Raises:
+            ProvisionFailed: Some resources could not be destroyed. They stay until the workspace is deleted.
+        """
         if not work.is_prepared and has_resources(work.state):
-            return  # an earlier attempt's; there is no module to destroy it by
+            return  # an earlier attempt made it, and this one has no prepared module to destroy it with
         try:
             await work.destroy()
         except ProvisionFailed as left:
-            raise ProvisionFailed(f"{error}; and what it had made is not gone: {left}") from error
+            raise ProvisionFailed(f"{error}; and what it had made could not be removed: {left}") from error
         await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1))
 
 
 def endpoint_of(address: str) -> tuple[str, int] | None:
-    """Host and port of a URL or of `host:port`; None for anything else."""
+    """Return host and port of a URL or of `host:port`; None for anything else."""
     try:
         parts = urlsplit(address if "://" in address else f"//{address}")
         port = parts.port if parts.port is not None else DEFAULT_PORTS.get(parts.scheme)
@@ -208,7 +214,7 @@ def endpoint_of(address: str) -> tuple[str, int] | None:
 
 
 async def answers(address: str | None) -> bool:
-    """Whether the address takes connections; one that names no port is taken at its word."""
+    """Return whether the address accepts connections. True for None, and for an address that names no port."""
     endpoint = endpoint_of(address) if address is not None else None
     if endpoint is None:
         return True

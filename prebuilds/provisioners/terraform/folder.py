@@ -1,9 +1,9 @@
-"""What a host keeps for `terraform` workspaces.
+"""Files that a host keeps for `terraform` workspaces.
 
 STATE_DIR/terraform/terraform.rc          an empty CLI configuration
-STATE_DIR/terraform/plugins/              providers, downloaded once
-STATE_DIR/terraform/modules/KEY/          one content of a module, initialised once
-STATE_DIR/terraform/initialising.json     the `init` that runs
+STATE_DIR/terraform/plugins/              providers, each downloaded once
+STATE_DIR/terraform/modules/KEY/          a module's content, initialised once
+STATE_DIR/terraform/initialising.json     the process of the running `init`
 STATE_DIR/terraform/workspaces/ID/        record.json, running.json, planned.json, owner.json (the claim's mark)
 STATE_DIR/terraform/workspaces/ID/module/ the module, its inputs, its state: where Terraform runs
 """
@@ -25,109 +25,125 @@ from prebuilds.provisioners.kit.marks import (
     Mark,
     check_deployment,
     check_mark,
-    is_to_be_left,
     leave_mark,
     mark_of,
+    must_leave_mark,
     read_mark,
 )
 from prebuilds.provisioners.terraform.state import LINEAGES
 
 INIT_LOCK = uuid5(LINEAGES, "init")
-"""One `init` at a time on a host: Terraform's plugin cache stands no two."""
+"""Lock for one `init` at a time on a host: Terraform's plugin cache allows no concurrent use."""
 
 
 class Record(BaseModel):
-    """What is known of a workspace here, beside its state."""
+    """What this host knows about a workspace, beside its state."""
 
     model_config = ConfigDict(frozen=True)
 
     deployment_id: UUID | None = None
-    """None: an older release made it, for nobody knows which deployment."""
+    """None: an older release made it and did not record the deployment."""
     epoch: UUID | None = None
-    """Which life of the deployment's database had it made."""
+    """The life of the deployment's database that had the workspace made; None as above."""
     made_by: int
-    """The build that first made it, here or elsewhere."""
+    """The build that first made the resources, here or on another host."""
     build_number: int
-    """The highest build that was here."""
+    """The highest build number seen here."""
     made_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     replaced: list[Replacement] = Field(default_factory=list)
-    """What the build `build_number` has to replace."""
+    """The resources that the build `build_number` has to replace."""
     files: list[str] = Field(default_factory=list)
-    """Of the module, as last written: what is no longer among them is removed."""
+    """The module's files as last written. A file that is no longer in the module is removed."""
     address: str | None = None
-    """To be probed."""
+    """The address to probe; None: there is none."""
     served: bool = False
-    """What was last begun here was ready here, too. Else another host may have finished it, and knows more."""
+    """The last build that began here also became ready here. False: another host may have finished it, and knows the
+    address."""
     stopped: bool = False
-    """Its resources are there, and nobody may use them until it is started."""
+    """The workspace is stopped: its resources exist, and it is not ready until it is started."""
 
 
 class TerraformFolders:
+    """The files of one deployment's `terraform` workspaces on this host."""
+
     def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
         self.root = state_dir / "terraform"
         self.deployment_id = deployment_id
         self._folders = Folders(self.root, private=True)
 
     def folder(self, workspace_id: UUID) -> Path:
+        """Return the workspace's folder."""
         return self._folders.folder(workspace_id)
 
     def module(self, workspace_id: UUID) -> Path:
+        """Return the folder in which Terraform runs."""
         return self.folder(workspace_id) / "module"
 
     def state(self, workspace_id: UUID) -> Path:
+        """Return the state file."""
         return self.module(workspace_id) / "terraform.tfstate"
 
     def running(self, workspace_id: UUID) -> Path:
+        """Return the file that names the running Terraform process (see `mark.py`)."""
         return self.folder(workspace_id) / "running.json"
 
     @property
     def initialising_mark(self) -> Path:
+        """The file that names the process of the running `init`."""
         return self.root / "initialising.json"
 
     def initialised(self, key: str) -> Path:
+        """Return the folder of an initialised module."""
         return self.root / "modules" / key
 
     def all(self) -> list[UUID]:
+        """Return every workspace that has a folder here."""
         return self._folders.all()
 
     def read(self, workspace_id: UUID) -> Record | None:
+        """Return the workspace's record; None when it has none."""
         try:
             return Record.model_validate_json((self.folder(workspace_id) / "record.json").read_text())
         except FileNotFoundError:
             return None
 
     def read_state(self, workspace_id: UUID) -> str | None:
+        """Return the state file's text; None when there is no file."""
         try:
             return self.state(workspace_id).read_text()
         except FileNotFoundError:
             return None
 
     def write(self, workspace_id: UUID, record: Record) -> Record:
+        """Store the record, and make the workspace's folders where they are missing. Returns the record."""
         self.module(workspace_id).mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder(workspace_id).chmod(0o700)  # plans and states hold secrets
         write_whole(self.folder(workspace_id) / "record.json", record.model_dump_json())
         return record
 
     def remove(self, workspace_id: UUID, build_number: int) -> None:
+        """Remove the workspace's folder, and keep the build's number (see `Folders.remove`)."""
         self._folders.remove(workspace_id, build_number)
 
     def note(self, workspace_id: UUID, build_number: int) -> None:
+        """Record that this build was here, for a workspace without a folder."""
         self._folders.note(workspace_id, build_number)
 
     def forget_old(self) -> None:
-        """Remove what is kept of workspaces that were removed long ago."""
+        """Remove locks and build numbers of workspaces that were removed long ago."""
         self._folders.forget_old(())
 
     def what(self, workspace_id: UUID) -> str:
+        """Return the workspace's name in error messages."""
         return f"terraform folder {self.folder(workspace_id)}"
 
     def enter(self, wanted: Provision, saved: Mark | None = None) -> Record | None:
-        """The workspace's record, if there is one.
+        """Return the workspace's record, None when it has none, once the call is known to fit.
 
         Args:
-            saved: The mark that came with the saved state: of a claim that another host has served.
+            saved: The mark in the saved state, of a claim that another host has served; None: none.
         Raises:
-            OwnedByAnother: The workspace is another deployment's, or was given to a person by another claim.
+            OwnedByAnother: The workspace belongs to another deployment, or another claim gave it to a person.
             StaleBuild: A later build was here.
         """
         what, record = self.what(wanted.workspace_id), self.read(wanted.workspace_id)
@@ -142,28 +158,35 @@ class TerraformFolders:
         return record
 
     def mark(self, workspace_id: UUID) -> Mark | None:
+        """Return the mark in the workspace's folder; None when there is none.
+
+        Raises:
+            OwnedByAnother: The mark cannot be read.
+        """
         return read_mark(self.what(workspace_id), self.folder(workspace_id))
 
     def keep_mark(self, wanted: Provision, saved: Mark | None) -> Mark | None:
-        """Have the mark of the workspace's claim lie in its folder, if it is claimed. Returns it.
+        """Store the claim's mark in the workspace's folder, and return it; None when the workspace has none.
 
         Args:
-            saved: The mark that came with the saved state.
+            saved: The mark in the saved state; None: none.
         """
-        there = self.mark(wanted.workspace_id)
-        mark = there or saved
-        if is_to_be_left(mark, wanted):
+        present = self.mark(wanted.workspace_id)
+        mark = present or saved
+        if must_leave_mark(mark, wanted):
             mark = mark_of(wanted)
-        if mark is not None and mark != there:
+        if mark is not None and mark != present:
             leave_mark(self.folder(wanted.workspace_id), mark)
         return mark
 
     @asynccontextmanager
     async def locked(self, workspace_id: UUID) -> AsyncIterator[None]:
+        """Hold the workspace's lock for the block, over all processes of this host."""
         async with self._folders.locked(workspace_id):
             yield
 
     @asynccontextmanager
     async def initialising(self) -> AsyncIterator[None]:
+        """Hold the host's lock for `init` for the block."""
         async with self._folders.locked(INIT_LOCK):
             yield

@@ -1,6 +1,6 @@
-"""The mark of a run: which process it is, told in a file, so that whoever comes after its worker's death finds it.
+"""The run's mark: a file that names the running Terraform process, so that it is found after its worker's death.
 
-`[]` before it is started, `[pid, started, interrupted]` after it; no file when nothing is left running.
+The file has `[]` before the start, and `[pid, started, interrupted]` after it. There is no file when nothing runs.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.kit.processes import Found, is_alive, send, start_of
 
 COMMON = ("-input=false", "-no-color")
-"""Words of each run that has a mark."""
+"""Options of each run that has a mark."""
 ORPHAN_POLL_S = 0.1
 
 
-async def end_orphan(mark: Path, folder: Path, wait_s: float, say: Callable[[str], None]) -> None:
-    """End what a worker that was killed or has drained left running in *folder*, so that its files are at rest.
+async def end_orphan(mark: Path, folder: Path, wait_s: float, log: Callable[[str], None]) -> None:
+    """End the run that a killed or drained worker left in *folder*, so that its files no longer change.
 
     Args:
-        mark: That run's.
-        wait_s: For it to end by itself after its interrupt; then it is killed.
+        mark: The run's mark.
+        wait_s: How long the run may take to end after its interrupt. Then it is killed.
+        log: Receives a line when the run has to be waited for.
     """
     found, interrupted = _read_mark(mark, folder)
     if found is not None and is_alive(found):
-        say("waits for what an earlier attempt has left running on this host")
+        log("waiting for Terraform, which an earlier attempt left running on this host")
         if not interrupted:
             interrupt(mark, found)
         clock = asyncio.get_running_loop().time
@@ -48,7 +49,12 @@ async def end_orphan(mark: Path, folder: Path, wait_s: float, say: Callable[[str
 
 
 def interrupt(mark: Path | None, found: Found | None) -> None:
-    """Once only: at a second interrupt Terraform drops what it is doing. So the mark is told before."""
+    """Interrupt the run, once only: at a second interrupt Terraform drops its work. So the mark is written first.
+
+    Args:
+        mark: The run's mark; None: it has none.
+        found: The run; None: it has ended.
+    """
     if found is None:
         return
     if mark is not None:
@@ -57,32 +63,36 @@ def interrupt(mark: Path | None, found: Found | None) -> None:
 
 
 def found_by(pid: int) -> Found | None:
+    """Return the process with this pid; None when it has ended."""
     started = start_of(pid)
-    return None if started is None else Found(pid, started)  # None: it has ended already
+    return None if started is None else Found(pid, started)
 
 
 def leave_mark(mark: Path, found: Found | None, *, interrupted: bool = False) -> None:
+    """Write the run's mark; do nothing when *found* is None."""
     if found is not None:
         write_whole(mark, json.dumps([found.pid, found.started, interrupted]))
 
 
 def _read_mark(mark: Path, folder: Path) -> tuple[Found | None, bool]:
-    """Which process runs there, and whether it was interrupted before."""
+    """Return the run, None when there is none, and whether it was interrupted before."""
     try:
-        told = json.loads(mark.read_text())
+        content = json.loads(mark.read_text())
     except FileNotFoundError:
         return None, False
     except ValueError:
-        told = []
-    if not told:  # its worker died while it started it
+        content = []
+    if not content:  # the worker died while it started the run
         return _running_in(folder), False
-    pid, started, *interrupted = told
+    pid, started, *interrupted = content
     return Found(int(pid), str(started)), any(interrupted)
 
 
 def _running_in(folder: Path) -> Found | None:
-    """The run that leads a session of its own below *folder*. Its words tell it from what a module has started there,
-    which may be the workspace itself."""
+    """Return the run that leads a session of its own below *folder*; None when there is none.
+
+    Its options distinguish it from processes that a module has started there, which may be the workspace itself.
+    """
     root = folder.resolve()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -93,8 +103,10 @@ def _running_in(folder: Path) -> Found | None:
 
 
 def _kill_left_behind(run: Found, folder: Path) -> None:
-    """What a provisioner's command has left behind of a run that has ended meanwhile. By its folder, too: the run's
-    pid may have been somebody else's since."""
+    """Kill what a `provisioner` command of an ended run left running.
+
+    The folder is checked, too: another process may have had the run's pid since.
+    """
     root = folder.resolve()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -103,10 +115,11 @@ def _kill_left_behind(run: Found, folder: Path) -> None:
 
 
 def remove_mark(mark: Path) -> None:
+    """Remove the run's mark; a missing one is success."""
     mark.unlink(missing_ok=True)
 
 
 def kill_group(pid: int) -> None:
-    """Also what a provisioner's command has left behind."""
+    """Kill the run and what its `provisioner` commands left running."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)

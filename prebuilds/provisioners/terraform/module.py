@@ -1,4 +1,4 @@
-"""A module's files, and the little that must be known of them before Terraform reads them: what they declare."""
+"""A module's files, and the variables and outputs that they declare, read without Terraform."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.terraform.source import RESERVED, TerraformSource, fill_variables, invalid
 from prebuilds.vocabulary import PREBUILDS_USER
 
-# A block begins a line, as HCL wants it. Within a comment of several lines it is taken for one, too: that costs a
-# warning about a value that nobody has asked for.
+# A block begins a line, as HCL requires. A block in a comment of several lines is found, too, which costs a warning
+# about a value that is not used.
 BLOCK = r'^[ \t]*{kind}[ \t]+"?([A-Za-z_][\w-]*)"?[ \t]*(?:\{{|$)'
 VARIABLE = re.compile(BLOCK.format(kind="variable"), re.M)
 OUTPUT = re.compile(BLOCK.format(kind="output"), re.M)
 OTHER_STATE = re.compile(r'^[ \t]*(?:backend[ \t]+"?[A-Za-z_][\w-]*"?|cloud)[ \t]*\{', re.M)
 LEFT_OUT = (".terraform", ".git", "terraform.tfstate", "terraform.tfstate.backup", ".terraform.tfstate.lock.info")
-"""Of a directory: what a person's own runs there have left."""
+"""Files and folders of a directory that are not copied: a person's own runs left them there."""
 FILES_MAX, BYTES_MAX = 2000, 32 * 2**20
-"""A module is text. More is a folder named by mistake, which would be copied for each workspace."""
+"""A module is text. A larger folder was named by mistake, and would be copied for each workspace."""
 
 
 @dataclass(frozen=True)
 class Module:
+    """A module's files, with the names that they declare."""
+
     files: dict[str, bytes]
     """Path below the module's folder -> content."""
     variables: frozenset[str] = field(init=False)
@@ -45,12 +47,12 @@ class Module:
 
     @property
     def digest(self) -> str:
-        """Changes with any byte of it."""
+        """Hash of all files."""
         parts = [(name, hashlib.sha256(data).hexdigest()) for name, data in sorted(self.files.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def write(self, folder: Path) -> None:
-        """Write every file below *folder*; what is the same is left alone."""
+        """Write every file below *folder*; a file that is there already is left alone."""
         for name, data in self.files.items():
             path = folder / name
             if path.is_file() and path.read_bytes() == data:
@@ -60,11 +62,11 @@ class Module:
 
 
 def load_module(source: TerraformSource) -> Module:
-    """The source's module, checked for what could never work.
+    """Return the source's module, checked for faults with which it could never work.
 
     Raises:
-        InvalidSource: Its folder is not there or too large, it keeps its state elsewhere, or lacks a variable or output
-            that the template names.
+        InvalidSource: Its folder is missing or too large, it keeps its state elsewhere, or it lacks a variable or
+            output that the template names.
     """
     if source.directory is not None:
         where, module = "source.directory", Module(_read(Path(source.directory)))
@@ -87,7 +89,11 @@ def load_module(source: TerraformSource) -> Module:
 
 
 def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage: str) -> dict[str, Any]:
-    """What the module's variables are set to; only those that it declares."""
+    """Return the values of the variables that the module declares.
+
+    Raises:
+        InvalidSource: A placeholder has no value.
+    """
     unclaimed = wanted.owner == PREBUILDS_USER and not wanted.claimed and stage != "claim"
     standard = {
         "workspace_id": str(wanted.workspace_id),
@@ -144,7 +150,7 @@ def _json_blocks(text: str, kind: str) -> list[str]:
     try:
         found: Any = json.loads(text)
     except ValueError:
-        return []  # Terraform says it better
+        return []  # Terraform's own error says more
     blocks = found.get(kind) if isinstance(found, Mapping) else None
     parts = blocks if isinstance(blocks, list) else [blocks]
     return [str(name) for part in parts if isinstance(part, Mapping) for name in part]

@@ -1,4 +1,4 @@
-"""What Terraform says, by `-json` a line at a time: for a person, and as the errors in it."""
+"""Terraform's `-json` output, line by line: texts for people, and the errors in it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ QUIET = ("version", "refresh_start", "refresh_complete", "outputs", "init_output
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One error, as Terraform tells it by `-json`."""
+    """One error in Terraform's `-json` output."""
 
     text: str
     file: str | None
-    """Of the module, when the error is in its own text and no provider's answer."""
+    """The module's file with the error; None: the error comes from elsewhere, such as a provider."""
     of_variable: bool
-    """It is about a value that was given to a variable."""
+    """True: the error is about the value of a variable."""
 
 
 def read_errors(document: Any) -> list[Diagnostic]:
-    """The errors of `validate -json`."""
+    """Return the errors in the document that `validate -json` prints."""
     found = document.get("diagnostics", []) if isinstance(document, dict) else []
     return [_diagnostic(d) for d in found if d.get("severity") == "error"]
 
 
-def understood(line: str) -> tuple[str, Diagnostic | None]:
-    """A line for a person, and the error in it."""
+def parse_line(line: str) -> tuple[str, Diagnostic | None]:
+    """Return a line's text for people, empty when it says nothing of use, and the error in it, None for none."""
     if not line.startswith("{"):
         return line, None
     try:
@@ -41,9 +41,9 @@ def understood(line: str) -> tuple[str, Diagnostic | None]:
     found = event.get("diagnostic")
     if not isinstance(found, dict):
         return str(event.get("@message", "")), None
-    told = _diagnostic(found)
+    diagnostic = _diagnostic(found)
     is_error = found.get("severity") == "error"
-    return f"{'error' if is_error else 'warning'}: {told.text}", told if is_error else None
+    return f"{'error' if is_error else 'warning'}: {diagnostic.text}", diagnostic if is_error else None
 
 
 def _diagnostic(found: dict[str, Any]) -> Diagnostic:
@@ -52,6 +52,6 @@ def _diagnostic(found: dict[str, Any]) -> Diagnostic:
     file = at.get("filename")
     where = f"{file}:{at.get('start', {}).get('line')}: " if file else ""
     text = ": ".join(" ".join(str(part).split()) for part in (found.get("summary"), found.get("detail")) if part)
-    # With an address it is what a provider, or a module that is not there yet, has answered.
+    # An error with an address comes from a provider, or from a module that is not installed yet.
     own = file is not None and not found.get("address") and not str(found.get("summary")).startswith("Module not in")
     return Diagnostic(f"{where}{text}", file if own else None, own and (code.startswith("variable") or file == INPUTS))

@@ -1,4 +1,4 @@
-"""The binary as a process: started in a session of its own, its lines read as they come, interrupted when cancelled."""
+"""Running Terraform as a child process: in a session of its own, with its output read as it comes."""
 
 from __future__ import annotations
 
@@ -19,39 +19,47 @@ from prebuilds.provisioners.kit.folders import FILE_MODE, write_whole
 from prebuilds.provisioners.kit.masking import masker
 from prebuilds.provisioners.kit.processes import base_environment
 from prebuilds.provisioners.terraform.mark import found_by, interrupt, kill_group, leave_mark, remove_mark
-from prebuilds.provisioners.terraform.output import Diagnostic, understood
+from prebuilds.provisioners.terraform.output import Diagnostic, parse_line
 
 POLL_S = 0.3
 FOLLOW_S = 0.05
 OUTPUT = ".prebuilds-output"
 INTERRUPT_S = 10.0
-"""So long a cancelled call waits: interrupted, Terraform first waits for what it is making, and writes its state."""
+"""How long a cancelled call waits: an interrupted Terraform first completes what it is making, and writes its state."""
 ORPHAN_S = 600.0
-"""How long the next call waits for one that makes or destroys something: killed, it leaves what no state knows of."""
+"""How long the next call waits for a run that makes or destroys something. A killed one leaves things in no state."""
 TAIL_LINES = 15
 
 T = TypeVar("T")
 
 _left: list[subprocess.Popen[bytes]] = []
-"""Those that a cancelled call has left running: our children still, to be reaped."""
+"""Runs that a cancelled call left running. They are still children of this process and have to be reaped."""
 
 
 @dataclass
 class Ran:
+    """One run and its output."""
+
     code: int = -1
+    """The exit code; -1: it has not ended."""
     lines: list[str] = field(default_factory=list)
+    """The last `TAIL_LINES` lines, masked."""
     errors: list[Diagnostic] = field(default_factory=list)
     output: str = ""
-    """All of it, where it was asked for."""
+    """The whole output, of a run with `whole`."""
 
     @property
     def reason(self) -> str:
-        """The end of what it said, for a person."""
+        """The run's errors, or the end of its output, for people."""
         return "; ".join(error.text for error in self.errors) or "\n".join(self.lines[-TAIL_LINES:]) or "no output"
 
 
 def find_binary(named: str | None) -> str | None:
-    """The program's full path on this host; None when it is not here."""
+    """Return the program's full path on this host; None when it is not installed.
+
+    Args:
+        named: What the template names; None: what PREBUILDS_TERRAFORM names, else tofu, else terraform.
+    """
     wanted = named or os.environ.get("PREBUILDS_TERRAFORM")
     for name in [wanted] if wanted else ["tofu", "terraform"]:
         if found := shutil.which(name):
@@ -60,16 +68,19 @@ def find_binary(named: str | None) -> str | None:
 
 
 def environment(root: Path, passed_on: Sequence[str]) -> dict[str, str]:
-    """What it sees of the worker's environment, and our own settings.
+    """Return the environment of a run: the named variables of the worker's, and our own settings.
 
+    Args:
+        root: The folder for Terraform's configuration and plugin cache.
+        passed_on: Names of the worker's variables that the template names.
     Raises:
-        ProvisionFailed: The worker lacks a variable that the template names.
+        ProvisionFailed: The worker lacks one of these variables.
     """
     missing = [name for name in passed_on if name not in os.environ]
     if missing:
         raise ProvisionFailed(f"source.env: the worker's environment has no {', '.join(missing)}")
     env = {name: os.environ[name] for name in ("HOME", *passed_on) if name in os.environ}
-    # An operator's own file may name mirrors; a ~/.terraformrc that happens to be there must not matter.
+    # An operator's own file may name mirrors. A ~/.terraformrc that happens to exist must have no effect.
     config = os.environ.get("TF_CLI_CONFIG_FILE") or str(clean_config(root))
     plugins = root / "plugins"
     plugins.mkdir(parents=True, exist_ok=True)
@@ -85,6 +96,7 @@ def environment(root: Path, passed_on: Sequence[str]) -> dict[str, str]:
 
 
 def clean_config(root: Path) -> Path:
+    """Return an empty CLI configuration below *root*, made when it is missing."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = root / "terraform.rc"
     path.touch()
@@ -94,15 +106,18 @@ def clean_config(root: Path) -> Path:
 class Terraform:
     """Runs one binary in one folder."""
 
-    def __init__(self, binary: str, folder: Path, env: Mapping[str, str], say: Callable[[str], None]) -> None:
+    def __init__(self, binary: str, folder: Path, env: Mapping[str, str], log: Callable[[str], None]) -> None:
+        """Args:
+        log: Receives each line of output, masked.
+        """
         self.binary = binary
         self.folder = folder
         self._env = env
-        self._say = say
+        self._log = log
         self.masked: Callable[[str], str] = masker(())
 
     def mask(self, secrets: Sequence[str]) -> None:
-        """Never say these, however they come into a line."""
+        """Mask these in every line from now on (see `kit/masking.py`)."""
         self.masked = masker(secrets)
 
     async def run(
@@ -113,29 +128,31 @@ class Terraform:
         whole: bool = False,
         finishes: bool = False,
     ) -> Ran:
-        """Run it to its end. Cancelled, or when *beside* fails, it is interrupted and waited for, a short while.
+        """Run the binary until it ends. A cancellation or an error of *beside* interrupts it and waits `INTERRUPT_S`.
 
         Args:
-            mark: Where its pid is kept while it runs, for `end_orphan` after our own death.
-            beside: Called every `POLL_S` while it runs, and left alone once it has ended.
-            whole: Keep its output instead of telling it.
-            finishes: It makes or destroys something. Interrupted in vain it is left running, with its mark, until it
-                has written its state; others are killed then, with all they have started.
+            mark: File that names the process while it runs, for `end_orphan` after this worker's death; None: none.
+            beside: Called every `POLL_S` while it runs; None: nothing is.
+            whole: Keep the output in the result instead of logging it.
+            finishes: The run makes or destroys something. If the interrupt does not end it in time, it is left
+                running, with its mark, until it has written its state. Other runs are killed then, with their children.
+        Raises:
+            ProvisionFailed: The binary cannot be started.
         """
         if mark is not None:
-            write_whole(mark, "[]")  # first: our death right after its start must leave a trace
+            write_whole(mark, "[]")  # first, so that a crash right after the start leaves a trace
         with _output_in(self.folder) as (output, written):
             try:
-                # No process of asyncio's: its end would kill one that we leave running.
-                process = subprocess.Popen(  # noqa: ASYNC220 - it only starts it
+                # Not asyncio's subprocess, which kills a run that we want to leave running.
+                process = subprocess.Popen(  # noqa: ASYNC220 - only the start blocks
                     [self.binary, *words],
                     cwd=self.folder,
                     env=dict(self._env),
                     stdin=subprocess.DEVNULL,
-                    # A pipe would break with our own death, and Terraform with it, in the middle of its work.
+                    # A file, not a pipe: a pipe breaks when this worker dies, and Terraform with it, in mid-work.
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,  # a Ctrl-C at the worker's terminal is ours to pass on, once
+                    start_new_session=True,  # a Ctrl-C at the worker's terminal must interrupt it only once
                 )
             except OSError as error:
                 if mark is not None:
@@ -151,7 +168,7 @@ class Terraform:
                 await to_the_end(_end(process, attending, mark, finishes=finishes))
                 raise
             finally:
-                # One that was left running keeps it, though it may have ended by now: its commands may have not.
+                # A run that was left running keeps its mark even if it has ended by now: its commands may still run.
                 if mark is not None and process.poll() is not None and process not in _left:
                     remove_mark(mark)
         return ran
@@ -165,12 +182,12 @@ class Terraform:
         *,
         whole: bool,
     ) -> None:
-        """Tell its lines until it has ended, and call *beside* meanwhile."""
+        """Log the run's lines until it has ended, and call *beside* meanwhile."""
         clock = asyncio.get_running_loop().time
         rest, due = b"", clock() + POLL_S
         while True:
             await asyncio.sleep(FOLLOW_S)
-            ended = process.poll() is not None  # before the read, so that the last one misses nothing
+            ended = process.poll() is not None  # checked before the read, so that the last read misses nothing
             *lines, rest = (rest + written.read()).split(b"\n")
             if ended and rest:
                 lines.append(rest)
@@ -187,20 +204,20 @@ class Terraform:
         if whole:
             ran.output += f"{line}\n"
             return
-        told, error = understood(line)
+        text, error = parse_line(line)
         if error is not None:
             ran.errors.append(replace(error, text=self.masked(error.text)))
-        if told.strip():
-            ran.lines.append(self.masked(told))
+        if text.strip():
+            ran.lines.append(self.masked(text))
             del ran.lines[:-TAIL_LINES]
-            self._say(ran.lines[-1])
+            self._log(ran.lines[-1])
 
 
 async def _end(
     process: subprocess.Popen[bytes], attending: asyncio.Task[None], mark: Path | None, *, finishes: bool
 ) -> None:
     if process.poll() is None:
-        with contextlib.suppress(OSError):  # a full disk: it goes on without an interrupt
+        with contextlib.suppress(OSError):  # on a full disk the run goes on without an interrupt
             interrupt(mark, found_by(process.pid))
         await _wait_ended(process, INTERRUPT_S)
     if finishes and process.poll() is None:
@@ -211,7 +228,7 @@ async def _end(
         await _wait_ended(process, math.inf)
     await asyncio.wait([attending])
     if not attending.cancelled():
-        attending.exception()  # told by `run`, or after the error that has ended it
+        attending.exception()  # marks it as retrieved: `run` raises it, or the error that ended the run
 
 
 async def _wait_ended(process: subprocess.Popen[bytes], wait_s: float) -> None:
@@ -223,7 +240,7 @@ async def _wait_ended(process: subprocess.Popen[bytes], wait_s: float) -> None:
 
 @contextlib.contextmanager
 def _output_in(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """A file to write to and to read from, removed after it: there may be secrets in it that are masked when told."""
+    """Open a file for the run's output, to write and to read. It is removed afterwards: its secrets are not masked."""
     path = folder / OUTPUT
     with (
         open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE), "wb") as output,

@@ -1,4 +1,4 @@
-"""What a template says about a `terraform` workspace, checked before anything is written."""
+"""The `source` of a template whose provisioner is `terraform`, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FILE_ENDINGS = (".tf", ".tf.json")
 RESERVED = "prebuilds"
-"""Variables of this name, or that begin with it and an underscore, have their values from us."""
+"""Prebuilds sets the variables with this name, or that begin with it and an underscore."""
 NOT_HERE = ("port", "folder")
-"""Placeholders of `process` that mean nothing to a module."""
+"""Placeholders of the process driver that a module cannot have."""
 PARALLELISM_MAX = 256
 SMALL_SOURCE: dict[str, Any] = {
     "files": {
@@ -28,11 +28,11 @@ SMALL_SOURCE: dict[str, Any] = {
         'resource "terraform_data" "workspace" { input = var.prebuilds_owner }\n'
     }
 }
-"""What the conformance kit makes, unless it is given another. It needs no provider, so nothing is downloaded."""
+"""The conformance kit's source, unless it is given another. It needs no provider, so nothing is downloaded."""
 
 
 def _check_values(value: Any) -> Any:
-    """Any JSON value; texts in it, at any depth, may have placeholders."""
+    """Check the placeholders of all texts in a JSON value, at any depth."""
     if isinstance(value, str):
         for name in placeholders_of(value):
             if name in NOT_HERE:
@@ -90,23 +90,23 @@ class TerraformSource(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     files: dict[FileName, str] | None = Field(default=None, min_length=1)
-    """The module itself: file name -> text."""
+    """The module's files: name -> text."""
     directory: str | None = None
-    """Or a folder that has the module, with folders of its own, on every worker; from where the worker was started."""
+    """A folder with the module, on every worker; a relative path begins where the worker was started."""
     variables: dict[VariableName, Value] = Field(default_factory=dict)
     binary: Annotated[str, AfterValidator(_check_binary)] | None = None
     """terraform, tofu or a full path; None: what PREBUILDS_TERRAFORM names, else tofu, else terraform."""
     address: str | None = None
-    """Which output is the workspace's address; None: `address`, where there is one."""
+    """Name of the output with the workspace's address; None: `address`, if the module has it."""
     outputs: list[str] | None = None
-    """Which outputs its owner is shown; None: all. Sensitive ones never."""
+    """Names of the outputs that the owner is shown; None: all. Sensitive outputs are never shown."""
     reachable: bool = True
-    """Whether workers reach the address: it is waited for and probed, where it names a host and a port."""
+    """True: workers can reach the address, so they wait for it and probe it, when it names a host and a port."""
     env: list[EnvName] = Field(default_factory=list)
-    """Names of variables of the worker's environment that providers need."""
+    """Names of the worker's environment variables that providers need."""
     parallelism: int | None = Field(default=None, ge=1, le=PARALLELISM_MAX)
     claim: bool = True
-    """False: a hand-over changes nothing of the module's; its build leaves the claim's mark."""
+    """False: a claim does not apply the module again; it only leaves its mark."""
 
     @model_validator(mode="after")
     def _one_module(self) -> TerraformSource:
@@ -116,14 +116,15 @@ class TerraformSource(BaseModel):
 
     @property
     def address_output(self) -> str:
+        """The name of the output with the workspace's address."""
         return self.address or "address"
 
 
 def parse_source(source: Mapping[str, Any]) -> TerraformSource:
-    """Read a template's source.
+    """Parse and check a template's source.
 
     Raises:
-        InvalidSource: Its details name each wrong field, from `source` on.
+        InvalidSource: Its details name each wrong field, as a path that begins with `source`.
     """
     try:
         return TerraformSource.model_validate(source)
@@ -136,11 +137,12 @@ def parse_source(source: Mapping[str, Any]) -> TerraformSource:
 
 
 def invalid(details: Mapping[str, str]) -> InvalidSource:
+    """Return the error for these faults, field -> message."""
     return InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details)
 
 
 def fill_variables(source: TerraformSource, wanted: Provision) -> dict[str, Any]:
-    """The template's variables with this workspace's values in place of the placeholders.
+    """Return the template's variables, with this workspace's values in place of the placeholders.
 
     Raises:
         InvalidSource: A placeholder has no value.

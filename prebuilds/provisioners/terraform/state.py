@@ -1,8 +1,8 @@
-"""A workspace's Terraform state: packed for the database, and which of two copies is the later one.
+"""A workspace's Terraform state: packing it for the database, comparing two copies, and reading it.
 
-Saved as `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
-"mark": {...}}`. A state may hold secrets in clear text, as Terraform itself keeps them: who reads our database reads
-them, unless there is a key; then the encoding is `zlib+fernet`.
+The database has `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
+"mark": {...}}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone with access to the
+database can read them. With a state key the encoding is `zlib+fernet`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,28 @@ from prebuilds.settings.state_key import decrypt, state_cipher
 PLAIN, ENCRYPTED = "zlib+base64", "zlib+fernet"
 VERSION = 1
 LINEAGES = uuid5(NAMESPACE_URL, "prebuilds/terraform-lineage")
+"""Namespace of the lineages that we give to states."""
 
 
 class Saved(BaseModel):
-    """What the database keeps of a workspace."""
+    """What the database keeps for a workspace."""
 
     model_config = ConfigDict(frozen=True)
 
     made_by: int
-    """The build that first made it: its repeats are still its creation."""
+    """The build that first made the resources. A repeated attempt of that build is still the creation."""
     build: int
-    """Which build saved it."""
+    """The build that saved the state."""
     replaced: list[Replacement] = Field(default_factory=list)
-    """What that build has to replace, known from its first plan: a repeat's own plan would no longer show it."""
+    """The resources that this build has to replace, by its first plan; a repeated attempt's plan would show fewer."""
     mark: Mark | None = None
-    """Of its claim, for a host that was not at the hand-over."""
+    """The claim's mark, for hosts that did not serve the claim; None: the workspace is not claimed."""
     text: str
-    """The state file's own text."""
+    """The state file's text."""
 
 
 def pack(saved: Saved) -> dict[str, Any]:
+    """Return the JSON object for the database, encrypted when there is a state key."""
     packed, cipher = zlib.compress(saved.text.encode(), 6), state_cipher()
     return {
         "v": VERSION,
@@ -54,12 +56,12 @@ def pack(saved: Saved) -> dict[str, Any]:
 
 
 def unpack(state: dict[str, Any] | None) -> Saved | None:
-    """What `pack` made; None for nothing.
+    """Return what `pack` packed; None when *state* is None.
 
     Raises:
-        ProvisionFailed: A later release has saved it in another way, or it is damaged. Going on without it would make
-            everything a second time.
-        StateKeyUnusable: It is encrypted, by a key that this worker does not have.
+        ProvisionFailed: A later release saved it in another form, or it is damaged. Without the state, the next apply
+            would make everything a second time.
+        StateKeyUnusable: It is encrypted with a key that this worker does not have.
     """
     if state is None:
         return None
@@ -76,7 +78,7 @@ def unpack(state: dict[str, Any] | None) -> Saved | None:
 
 
 def seed(workspace_id: UUID) -> str:
-    """An empty state. Its lineage is the workspace's own, so that all copies of all hosts can be compared."""
+    """Return an empty state. Its lineage is derived from the workspace, so that copies of all hosts can be compared."""
     return json.dumps(
         {
             "version": 4,
@@ -90,9 +92,13 @@ def seed(workspace_id: UUID) -> str:
 
 
 def later(local: str | None, saved: str | None) -> str | None:
-    """Of two copies the one to go on with: the higher serial of one lineage.
+    """Return the copy to continue with: the one with the higher serial. None when both are None.
 
-    Of two lineages, which only a hand-made state brings about, the one that has resources; the saved one when both do.
+    With two lineages, which only a hand-made state causes, it is the one with resources; *saved* when both have some.
+
+    Args:
+        local: The text on this host; None: none.
+        saved: The text from the database; None: none.
     """
     if local is None or saved is None:
         return local if saved is None else saved
@@ -105,7 +111,7 @@ def later(local: str | None, saved: str | None) -> str | None:
 
 
 def has_resources(text: str | None) -> bool:
-    """Whether it holds anything to destroy; what cannot be read is taken to hold something."""
+    """Return whether a state has anything to destroy. A text that cannot be read counts as having; None does not."""
     if text is None:
         return False
     state = _read(text)
@@ -113,6 +119,7 @@ def has_resources(text: str | None) -> bool:
 
 
 def resource_names(text: str) -> list[str]:
+    """Return the addresses of the managed resources in a state, sorted."""
     state = _read(text) or {}
     return sorted(
         {
@@ -124,26 +131,27 @@ def resource_names(text: str) -> list[str]:
 
 
 def shown_outputs(text: str) -> dict[str, Any]:
-    """Outputs by name, without the sensitive ones."""
+    """Return a state's outputs by name, without the sensitive ones."""
     outputs = (_read(text) or {}).get("outputs", {})
     return {name: output.get("value") for name, output in sorted(outputs.items()) if not output.get("sensitive")}
 
 
 def replacements_in(plan: dict[str, Any]) -> list[Replacement]:
-    """What a plan (of `show -json`) replaces, and the attribute paths that force it; never a value."""
+    """Return what a plan of `show -json` replaces, with the attribute paths that force it; never values."""
     found = []
     for resource in plan.get("resource_changes", ()):
         change = resource.get("change", {})
         if {"create", "delete"} <= set(change.get("actions", ())):
             paths = [path_text(path) for path in change.get("replace_paths", ())]
             if not paths and resource.get("action_reason"):
-                paths = [f"({resource['action_reason'].replace('_', ' ')})"]  # tainted, or asked for by another one
+                # The resource is tainted, or is replaced because of another one.
+                paths = [f"({resource['action_reason'].replace('_', ' ')})"]
             found.append(Replacement(resource=resource["address"], paths=paths))
     return found
 
 
 def path_text(path: Sequence[str | int]) -> str:
-    """`["disk", 0, "size"]` as `disk[0].size`."""
+    """Return an attribute path as text: `["disk", 0, "size"]` as `disk[0].size`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step

@@ -1,11 +1,9 @@
-"""One workspace's module in its folder, under its lock: brought up to date, planned, applied, destroyed, saved."""
+"""One workspace's module in its folder: prepared, planned, applied, destroyed. The caller holds its lock."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import logging
 import shutil
 from typing import Any
 
@@ -13,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import Progress, Provision, StaleBuild
-from prebuilds.provisioners.kit.finishing import to_the_end
+from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.provisioners.terraform.check import raise_config_errors, validation_errors
@@ -30,63 +27,66 @@ from prebuilds.provisioners.terraform.run import (
     environment,
     find_binary,
 )
+from prebuilds.provisioners.terraform.saving import StateSaver
 from prebuilds.provisioners.terraform.source import parse_source
 from prebuilds.provisioners.terraform.state import Saved, has_resources, later, pack, replacements_in, seed, unpack
 
-logger = logging.getLogger(__name__)
-
 PLAN = "prebuilds.plan"
 LOCK_FILE = ".terraform.lock.hcl"
-SAVE_S = 10.0
-"""For the last save of a call, which also a cancelled one waits for."""
 
 
 class Planned(BaseModel):
-    """A plan that lies in the folder, to be applied as it is."""
+    """A plan in the workspace's folder, which can be applied as it is."""
 
     model_config = ConfigDict(frozen=True)
 
     key: str
-    """Of everything it depends on: build, module, inputs, state."""
+    """Hash of everything that the plan depends on: build, module, inputs, state."""
     changes: bool
+    """False: there is nothing to apply."""
     replacements: list[Replacement] = Field(default_factory=list)
 
 
 class Work:
+    """One call's work on one workspace."""
+
     def __init__(self, folders: TerraformFolders, wanted: Provision, progress: Progress | None) -> None:
         """Args:
-        progress: None for `plan`, which tells nobody and saves nothing.
+        progress: None for a `plan` call, which logs nothing and saves nothing.
         """
         self._folders = folders
         self._wanted = wanted
         self._progress = progress
         self._id = wanted.workspace_id
         self.folder = folders.module(self._id)
-        self._saved: str | None = None
+        self._saver = StateSaver(self._id, progress, lambda: self.state, self.packed)
         self.is_prepared = False
         self._mark: Mark | None = None
         self.record = self._new_record(wanted.build_number)
 
     @property
     def state(self) -> str | None:
+        """The state file's text; None: there is no file."""
         return self._folders.read_state(self._id)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
+        """Add a line to the build's log."""
         if self._progress is not None:
             self._progress(line)
 
     async def take_up(self) -> None:
-        """Refuse who must not act on it, end what a dead worker left running, and put the later state in place.
+        """Begin the call: check that it may act, end what a dead worker left running, and place the later state.
 
         Raises:
-            OwnedByAnother: The workspace is another deployment's, or was given to a person by another claim.
+            OwnedByAnother: The workspace belongs to another deployment, or another claim gave it to a person.
             StaleBuild: A later build was here.
+            ProvisionFailed: The saved state cannot be read.
         """
         wanted, folders = self._wanted, self._folders
         saved = unpack(wanted.state)
         self._mark = saved.mark if saved is not None else None
         before = folders.enter(wanted, self._mark)
-        await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.say)
+        await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.log)
         replaced = saved.replaced if saved is not None and saved.build == wanted.build_number else []
         if before is None:
             made_by = saved.made_by if saved is not None else wanted.build_number
@@ -97,22 +97,24 @@ class Work:
         local = self.state
         text = later(local, saved.text if saved is not None else None) or seed(self._id)
         if not has_resources(text):
-            record = record.model_copy(update={"made_by": wanted.build_number})  # whatever was made is gone
+            record = record.model_copy(update={"made_by": wanted.build_number})  # what an earlier build made is gone
         self.record = folders.write(self._id, record)
         if text != local:
             write_whole(folders.state(self._id), text)
-        self._saved = saved.text if saved is not None else None
+        self._saver.saved = saved.text if saved is not None else None
 
     def keep_mark(self) -> None:
-        """Keep the mark of the workspace's claim, in its folder and with each state that is saved from now on."""
+        """Keep the claim's mark in the folder, and with each state that is saved from now on."""
         self._mark = self._folders.keep_mark(self._wanted, self._mark)
 
     async def prepare(self, stage: str) -> None:
-        """Write module and inputs, and have the module initialised on this host.
+        """Write the module and its inputs, and initialise the module on this host.
 
+        Args:
+            stage: `create`, `start` or `claim`, which modules can read.
         Raises:
             InvalidSource: The module can never work.
-            ProvisionFailed: No binary; or a provider or module could not be fetched.
+            ProvisionFailed: There is no binary, or a provider or module could not be fetched.
         """
         source = parse_source(self._wanted.source)
         module = load_module(source)
@@ -124,20 +126,23 @@ class Work:
         env = environment(self._folders.root.absolute(), source.env)
         key = hashlib.sha256(f"{module.digest} {binary}".encode()).hexdigest()[:32]
         ready = self._folders.initialised(key).absolute()
-        await self._initialise(Terraform(binary, ready, {**env, "TF_DATA_DIR": str(ready / ".terraform")}, self.say))
+        await self._initialise(Terraform(binary, ready, {**env, "TF_DATA_DIR": str(ready / ".terraform")}, self.log))
         self._place_module()
         if (ready / LOCK_FILE).is_file():
             shutil.copyfile(ready / LOCK_FILE, self.folder / LOCK_FILE)
         write_whole(self.folder / INPUTS, json.dumps(self._inputs, indent=2) + "\n")
-        self._terraform = Terraform(binary, self.folder, {**env, "TF_DATA_DIR": str(ready / ".terraform")}, self.say)
+        self._terraform = Terraform(binary, self.folder, {**env, "TF_DATA_DIR": str(ready / ".terraform")}, self.log)
         self._terraform.mask(list(self._wanted.claim_parameters.values()))
         self.is_prepared = True
 
     async def plan(self, *, reuse: bool = False) -> Planned:
-        """Plan into the folder.
+        """Plan into the folder, and return the plan.
 
         Args:
-            reuse: Take the plan that is there, when it is of this build and nothing has changed since.
+            reuse: Return the folder's plan when this build made it and nothing has changed since.
+        Raises:
+            InvalidSource: A value does not fit its variable.
+            ProvisionFailed: Terraform could not plan. Quotes its errors.
         """
         kept = self._folders.folder(self._id) / "planned.json"
         key = self._plan_key()
@@ -163,23 +168,27 @@ class Work:
         return planned
 
     def note_replacements(self, found: list[Replacement]) -> list[Replacement]:
-        """Keep them with the build, since a repeat that goes on where this one ended plans fewer. Returns all."""
+        """Add *found* to what the build has to replace, and return all.
+
+        They are kept, since a repeated attempt that continues after a crash plans fewer replacements.
+        """
         self.record = self._folders.write(
             self._id, self.record.model_copy(update={"replaced": _union(self.record.replaced, found)})
         )
         return self.record.replaced
 
     async def apply(self, planned: Planned) -> None:
-        """Apply that very plan.
+        """Apply exactly this plan.
 
         Raises:
-            ProvisionFailed: With the end of what it said. The state holds what was made all the same.
+            ProvisionFailed: Terraform failed. Quotes its errors; the state has what was made.
+            StaleBuild: A later build or attempt works elsewhere.
         """
-        # It may come to its end elsewhere, and have another address there.
+        # Another host may finish the build, and know another address.
         self.record = self._folders.write(self._id, self.record.model_copy(update={"served": False}))
         for replacement in planned.replacements:
-            self.say(f"replaces {replacement.resource}, forced by {', '.join(replacement.paths) or 'its plan'}")
-        await self.save(always=True)  # known before anything exists
+            self.log(f"replaces {replacement.resource}, forced by {', '.join(replacement.paths) or 'its plan'}")
+        await self._saver.save(always=True)  # the build is known before anything exists
         try:
             if planned.changes:
                 ran = await self._run("apply", *COMMON, "-json", *self._parallelism(), PLAN, saving=True)
@@ -188,38 +197,33 @@ class Work:
         finally:
             (self._folders.folder(self._id) / "planned.json").unlink(missing_ok=True)
             (self.folder / PLAN).unlink(missing_ok=True)
-            await self._last_save()
+            await self._saver.save_last()
 
     async def destroy(self) -> None:
-        """Destroy what the state holds; nothing is run when it holds nothing.
+        """Destroy every resource in the state; run nothing when it has none.
 
         Raises:
-            StaleBuild: A later build is at work, or a later attempt of this one, elsewhere; nothing is destroyed.
+            StaleBuild: A later build or attempt works elsewhere. Nothing is destroyed.
+            ProvisionFailed: Terraform could not destroy everything. Quotes its errors.
         """
         if not has_resources(self.state):
             return
-        await self.save(always=True)  # refused to whom another one has overtaken: by now these may be its resources
+        # Refused to an overtaken attempt: the resources may belong to the later one by now.
+        await self._saver.save(always=True)
         try:
             ran = await self._run("destroy", *COMMON, "-auto-approve", "-json", *self._parallelism(), saving=True)
             if ran.code != 0:
                 raise ProvisionFailed(f"terraform destroy failed: {ran.reason}")
         finally:
-            await self._last_save()
-
-    async def save(self, *, always: bool = False) -> None:
-        """Save the state when it has changed since the last time. A file that is half written waits."""
-        text = self.state
-        if self._progress is None or text is None or (text == self._saved and not always) or not _whole(text):
-            return
-        await self._progress.save_state(self.packed(text))
-        self._saved = text
+            await self._saver.save_last()
 
     def keep_address(self, address: str | None) -> None:
-        """For `probe`: it is ready at this address."""
+        """Record for `probe` that the workspace is ready at this address; None: it has no address to probe."""
         update = {"address": address, "served": True, "stopped": False}
         self.record = self._folders.write(self._id, self.record.model_copy(update=update))
 
     def packed(self, text: str) -> dict[str, Any]:
+        """Return a state file's text with this call's record and mark, as the database keeps it."""
         record = self.record
         return pack(
             Saved(
@@ -244,33 +248,16 @@ class Work:
 
     async def _run(self, *words: str, saving: bool = False) -> Ran:
         mark = self._folders.running(self._id)
-        beside = self._save_meanwhile if saving else None
+        beside = self._saver.save_meanwhile if saving else None
         return await self._terraform.run(*words, mark=mark, beside=beside, finishes=saving)
 
-    async def _save_meanwhile(self) -> None:
-        try:
-            await self.save()
-        except StaleBuild:
-            raise  # another attempt, or a later build, is at work elsewhere: this one must end what it does
-        except Exception as error:  # the next change, or the end, saves again
-            logger.warning("A state could not be saved yet", extra={"workspace": str(self._id), "error": repr(error)})
-
-    async def _last_save(self) -> None:
-        async def bounded() -> None:
-            try:
-                await asyncio.wait_for(self.save(), SAVE_S)
-            except StaleBuild:
-                raise  # nor may it end the build
-            except Exception as error:
-                logger.warning(
-                    "A state was not saved; it is in this host's folder",
-                    extra={"workspace_id": str(self._id), "error": repr(error)},
-                )
-
-        await to_the_end(bounded())
-
     async def _initialise(self, terraform: Terraform) -> None:
-        """`init` and `validate`, once for this content on this host."""
+        """Run `init` and `validate`, once for this module's content on this host.
+
+        Raises:
+            InvalidSource: The module's text is wrong.
+            ProvisionFailed: `init` failed.
+        """
         folder = terraform.folder
         if (folder / "ready").is_file():
             return
@@ -278,7 +265,7 @@ class Work:
             if (folder / "ready").is_file():
                 return
             mark = self._folders.initialising_mark
-            await end_orphan(mark, folder.parent, INTERRUPT_S, self.say)
+            await end_orphan(mark, folder.parent, INTERRUPT_S, self.log)
             folder.mkdir(parents=True, exist_ok=True)
             self.module.write(folder)
             ran = await terraform.run("init", *COMMON, mark=mark)
@@ -304,11 +291,3 @@ class Work:
 
 def _union(first: list[Replacement], second: list[Replacement]) -> list[Replacement]:
     return list({r.resource: r for r in [*second, *first]}.values())
-
-
-def _whole(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -54,6 +54,7 @@ class Dying:
         self._step()
 
     async def save_state(self, state: dict[str, Any]) -> None:
+        """Write *state* to the results."""
         self.write({"state": state})
         self._step()
 

@@ -1,7 +1,7 @@
 """The installed drivers that suspend, restore or tend this host's workspaces, called together.
 
 A driver of another package may be broken, or may hang. Its failure is logged, and the other drivers are called all the
-same: a worker that did not start for it would serve nobody.
+same: one broken driver must not keep a worker from starting.
 """
 
 from __future__ import annotations

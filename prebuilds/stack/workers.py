@@ -87,7 +87,7 @@ class WorkerProcess:
         self.restart_at = now + pause
         logger.warning(
             "A worker has died and is started again",
-            extra={"worker": self.name, "exit_code": code, "log": log.name, "said": log_tail(log, 1)},
+            extra={"worker": self.name, "exit_code": code, "log": log.name, "last_line": log_tail(log, 1)},
         )
 
 

@@ -75,13 +75,16 @@ class ContainerProvisioner:
         self.locality = Locality.HOST if self._engines.is_local else Locality.SHARED
 
     def validate(self, source: dict[str, Any]) -> None:
+        """Check the source. The engine is not called."""
         parse_source(source)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return True  # a claim always leaves at least its mark
+        """Return True: a claim always leaves at least its mark."""
+        return True
 
     @masked
     async def plan(self, wanted: Provision) -> list[Replacement]:
+        """Return the container when a claim has to replace it, with the fields that force that."""
         name = self._name(wanted.workspace_id)
         async with self._engines.open() as engine:
             before = await self._find(engine, wanted.workspace_id)
@@ -95,6 +98,7 @@ class ContainerProvisioner:
 
     @masked
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Pull the image, make the container and its volumes, start it, and wait until it is ready."""
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             before, mark = await self._enter(engine, wanted)
@@ -113,6 +117,7 @@ class ContainerProvisioner:
 
     @masked
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Leave the mark, replace the container where the new owner requires it, and hand it over."""
         source = parse_source(wanted.source)
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             before, mark = await self._enter(engine, wanted)
@@ -127,6 +132,7 @@ class ContainerProvisioner:
         return self._provisioned(source, wanted, container)
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
+        """Stop the container; keep it with its volumes."""
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             container, _ = await self._enter(engine, wanted)
             if container is not None and container.running:
@@ -134,6 +140,7 @@ class ContainerProvisioner:
                 progress(f"container {container.name} is stopped")
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        """Remove the container and its volumes, the mark last."""
         async with self._seen.locked(wanted.workspace_id), self._engines.open() as engine:
             container, _ = await self._enter(engine, wanted)
             if container is not None:
@@ -145,11 +152,13 @@ class ContainerProvisioner:
             self._seen.forget_mark(wanted.workspace_id)
 
     async def probe(self, workspace_id: UUID) -> bool:
+        """Return whether the container runs and its readiness check succeeds."""
         async with self._engines.open() as engine:
             container = await self._find(engine, workspace_id)
             return container is not None and await is_ready(self._engines, engine, container)
 
     async def inventory(self) -> list[InventoryItem]:
+        """List the engine's containers and volumes with this deployment's label."""
         async with self._engines.open() as engine:
             return await list_items(engine, self._deployment_id, self._seen)
 

@@ -47,4 +47,5 @@ class _Masked:
         self._progress(self._mask(line))
 
     async def save_state(self, state: dict[str, Any]) -> None:
+        """Save *state* unmasked: the database keeps it, and people do not see it."""
         await self._progress.save_state(state)

@@ -67,8 +67,8 @@ async def _tcp(host: str, port: int) -> bool:
     except (OSError, TimeoutError):
         return False
     try:
-        said = await asyncio.wait_for(reader.read(1), HANG_UP_S)
-        return said != b""
+        first_byte = await asyncio.wait_for(reader.read(1), HANG_UP_S)
+        return first_byte != b""
     except TimeoutError:
         return True  # the server waits for the client's first bytes
     except OSError:

@@ -60,17 +60,21 @@ class ProcessProvisioner:
         self._whole_host = WholeHost(deployment_id, self._folders, self._users, self._runner, self._readiness)
 
     def validate(self, source: dict[str, Any]) -> None:
+        """Check the source, and that its program is on this host's PATH, unless the program has a placeholder."""
         program = parse_source(source).command[0]
         if "{" not in program:
             find_program(program)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return True  # a claim always leaves at least its mark
+        """Return True: a claim always leaves at least its mark."""
+        return True
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
-        return []  # a hand-over writes a file and sends a signal; it replaces nothing
+        """Return nothing: a hand-over writes a file and sends a signal; it replaces nothing."""
+        return []
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Start the command in the workspace's folder, unless it runs, and wait until it is ready."""
         self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._enter(wanted)
@@ -96,6 +100,7 @@ class ProcessProvisioner:
         return self._provisioned(record)
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Leave the mark, write the claim file, and send the template's signal. Starts the command if it has ended."""
         self._users.refuse_readable_secrets(wanted)
         async with self._folders.locked(wanted.workspace_id):
             before = self._enter(wanted)
@@ -112,6 +117,7 @@ class ProcessProvisioner:
         return self._provisioned(record)
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
+        """End the command and all its children; keep the folder."""
         async with self._folders.locked(wanted.workspace_id):
             record = self._enter(wanted)
             if record is None:  # somebody may have removed the folder of a running workspace
@@ -122,29 +128,35 @@ class ProcessProvisioner:
             await self._runner.end(wanted.workspace_id, record)
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        """End the command and all its children; remove the folder, and free port and user id."""
         async with self._folders.locked(wanted.workspace_id):
             record = self._enter(wanted)
             await self._runner.end(wanted.workspace_id, record)
             await self._runner.remove(wanted.workspace_id, wanted.build_number)
 
     async def probe(self, workspace_id: UUID) -> bool:
+        """Return whether the process runs and its readiness check succeeds; False for a workspace of another host."""
         record = self._folders.read(workspace_id)
         if record is None or record.found is None or record.deployment_id != self._deployment_id:
             return False
         return await self._readiness.is_ready(record, record.found)
 
     async def inventory(self) -> list[InventoryItem]:
+        """List workspaces by their folders, and by the tags of running processes."""
         return await asyncio.to_thread(self._whole_host.inventory)
 
     # --- The whole host ---
 
     async def suspend(self) -> int:
+        """End every process of this deployment on this host. Records keep that they should run."""
         return await self._whole_host.suspend()
 
     async def restore(self) -> list[UUID]:
+        """Start every command that should run and does not, with the same port, user id and folder."""
         return await self._whole_host.restore()
 
     async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
+        """Return when each unclaimed one of these is ready, has ended, or has used up its `ready_timeout`."""
         await self._whole_host.wait_restored(workspace_ids)
 
     async def tend(self) -> None:

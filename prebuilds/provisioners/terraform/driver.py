@@ -50,6 +50,7 @@ class TerraformProvisioner:
         self._folders = TerraformFolders(state_dir.absolute(), deployment_id)
 
     def validate(self, source: dict[str, Any]) -> None:
+        """Check the source and, where this machine has the module and a binary, have Terraform check the module."""
         parsed = parse_source(source)
         if parsed.directory is not None and not Path(parsed.directory).is_dir():
             return  # the folder exists on the workers only
@@ -58,9 +59,11 @@ class TerraformProvisioner:
             check_module(module, parsed, binary)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
-        return True  # a claim always leaves at least its mark
+        """Return True: a claim always leaves at least its mark."""
+        return True
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
+        """Plan the module with the new owner, and return the resources that this replaces. Nothing is applied."""
         if not parse_source(wanted.source).claim:
             return []
         async with self._folders.locked(wanted.workspace_id):
@@ -78,6 +81,7 @@ class TerraformProvisioner:
             return replacements if wanted.trial else work.note_replacements(replacements)
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Plan and apply the module, and wait until its address answers."""
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
@@ -93,6 +97,7 @@ class TerraformProvisioner:
                 raise
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Leave the mark, plan the module with the new owner, and apply that plan; with `claim: false` only the mark."""
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
@@ -112,6 +117,7 @@ class TerraformProvisioner:
         return provisioned
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
+        """Record that the workspace is stopped. Its resources stay."""
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.enter(wanted)
             if record is not None:
@@ -122,6 +128,7 @@ class TerraformProvisioner:
         progress("a terraform workspace keeps all its resources when it is stopped; a start applies its module again")
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
+        """Destroy every resource, and remove the folder."""
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
@@ -131,13 +138,19 @@ class TerraformProvisioner:
             await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number))
 
     async def probe(self, workspace_id: UUID) -> bool:
+        """Return whether the workspace has resources and its address answers.
+
+        Raises:
+            NotMadeHere: Another host has made the workspace, or has finished a build that this one began.
+        """
         record, state = self._folders.read(workspace_id), self._folders.read_state(workspace_id)
-        ours = record is not None and record.deployment_id == self._folders.deployment_id
-        if record is None or state is None or not (ours and record.served):
+        is_ours = record is not None and record.deployment_id == self._folders.deployment_id
+        if record is None or state is None or not (is_ours and record.served):
             raise NotMadeHere(f"this host did not create workspace {workspace_id} and cannot probe it")
         return has_resources(state) and await answers(record.address)
 
     async def inventory(self) -> list[InventoryItem]:
+        """List the workspaces with a folder on this host."""
         items = await asyncio.to_thread(self._items)  # a state file may have several megabytes
         await asyncio.to_thread(self._folders.forget_old)
         return items

@@ -97,7 +97,7 @@ class TerraformProvisioner:
                 raise
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Leave the mark, plan the module with the new owner, and apply that plan; with `claim: false` only the mark."""
+        """Leave the mark, plan the module with the new owner, and apply that plan, unless `claim` is false."""
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()

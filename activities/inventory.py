@@ -19,7 +19,7 @@ from activities.heartbeat import heartbeating
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.witness import NoWitness, Witness
 from prebuilds.payloads import Payload
-from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, missing
+from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, find_vanished
 from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
 from prebuilds.settings import Orphans
 from prebuilds.store import inventory
@@ -120,7 +120,7 @@ class InventoryActivities:
             epoch = (await read_identity(self._engine)).epoch
             existing = [_existing(item, epoch) for item in items]
             recorded = await inventory.read_recorded(self._engine, place, [item.workspace_id for item in items])
-            existing += await _not_gone(driver, missing(existing, recorded, looked_at), looked_at)
+            existing += await _not_gone(driver, find_vanished(existing, recorded, looked_at), looked_at)
             comparison = compare(
                 existing,
                 recorded,

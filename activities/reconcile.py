@@ -87,14 +87,14 @@ class ReconcileActivities:
             plan = plan_pass(snapshot, barred)
             self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
             await note(self._engine, plan.notes())
-            working = plan.working(PRESETS_PER_PASS_MAX)
+            working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
             number = await control.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
                 await self.end_pass(number)
             if plan.shares is None:
                 return Work(number, working, paused=plan.paused, seen=newest)
             favored = [preset for preset in working if preset in plan.shares.favored]
-            return Work(number, working, plan.shares.level, favored, plan.short, plan.paused, newest)
+            return Work(number, working, plan.shares.level, favored, plan.short_of_capacity, plan.paused, newest)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:

@@ -8,7 +8,7 @@ import logging
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.planning.notifying import judge
+from prebuilds.planning.notifying import judge_delivery
 from prebuilds.store.notifications import (
     BATCH_MAX,
     Notification,
@@ -65,7 +65,7 @@ class Notifier:
             await mark_sent(self._engine, one)
             return
         status, error = await self._post(one)
-        verdict = judge(status, one.attempts, one.age)
+        verdict = judge_delivery(status, one.attempts, one.age)
         if verdict.outcome == "sent":
             await mark_sent(self._engine, one)
         elif verdict.outcome == "later":

@@ -1,4 +1,4 @@
-"""When a workspace starts by itself: `CRON_TZ=Europe/Berlin 30 9 * * 1-5`."""
+"""Autostart schedules of workspaces, such as `CRON_TZ=Europe/Berlin 30 9 * * 1-5`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from cronsim import CronSim, CronSimError
 from prebuilds.api import InvalidInput
 
 FIELD = "autostart_schedule"
-REMOVES = ("", "none")
-"""What an operator types for no schedule."""
+NO_SCHEDULE = ("", "none")
+"""The texts, in any case, with which an operator removes a schedule."""
 
 
 def next_start(schedule: str, after: datetime) -> datetime:
-    """The first time after *after* that *schedule* names, in UTC.
+    """Return the first time after *after* that *schedule* names, in UTC.
 
     Args:
-        schedule: A five-field cron expression; `CRON_TZ=Zone ` before it, if not in UTC.
+        schedule: A five-field cron expression. It is in UTC, unless `CRON_TZ=ZONE ` stands before it.
     Raises:
-        InvalidInput: It cannot be read, or never comes.
+        InvalidInput: The schedule cannot be read, or names a time that never comes.
     """
     zone = "UTC"
     cron = schedule.strip()
@@ -41,26 +41,28 @@ def next_start(schedule: str, after: datetime) -> datetime:
 
 
 def parse_autostart(text: str, now: datetime) -> str | None:
-    """The schedule that an operator means; None to have none.
+    """Return the schedule that an operator has typed, checked; None for no schedule.
 
     Raises:
-        InvalidInput: It cannot be read, or never comes after *now*.
+        InvalidInput: The schedule cannot be read, or names no time after *now*.
     """
     schedule = text.strip()
-    if schedule.lower() in REMOVES:
+    if schedule.lower() in NO_SCHEDULE:
         return None
     next_start(schedule, now)
     return schedule
 
 
-def coming_start(schedule: str, known: datetime | None, *, used_until: datetime, now: datetime) -> datetime | None:
-    """The first moment of *schedule* that is not used up. It has passed when it was missed.
+def first_unused_start(
+    schedule: str, known: datetime | None, *, used_until: datetime, now: datetime
+) -> datetime | None:
+    """Return the first moment of *schedule* that is not used up. A missed moment lies in the past.
 
     Args:
-        known: The one computed before; None computes the first after *now*.
-        used_until: Moments up to this one, itself included, are used up.
+        known: The moment that was computed before. None computes the first one after *now*.
+        used_until: Moments up to and including this one are used up.
     Returns:
-        None when the schedule cannot be read: a workspace must not suffer for a stored one.
+        None when the stored schedule cannot be read: the workspace then goes on without it.
     """
     try:
         if known is None:

@@ -1,7 +1,7 @@
-"""Sharing what may still be queued: at most so many of the pools' builds may be pending, over all presets.
+"""Divides the capacity, which is the limit on the pools' pending builds, among all presets.
 
-Shared max-min fairly: nobody gets more while somebody has less and wants more. The result is a level, below which every
-preset may fill up its pending creations; so a preset that is nudged between two passes can be held to the same share.
+The division is max-min fair: no preset gets more while another one has less and wants more. The result is a level, up
+to which every preset may fill its pending creations. A preset that is nudged between two passes keeps to that level.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one preset has pending, and how many creations more it wants."""
+    """How many pending creations one preset has, and how many more it wants."""
 
     preset_id: UUID
     pending: int
@@ -22,39 +22,41 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How many creations each preset may have pending, those it has included."""
+    """How many pending creations each preset may have, including those that it has already."""
 
     level: int
     favored: frozenset[UUID] = frozenset()
-    """May have one more: the rest of the division, given in turn."""
+    """Presets that may have one more than the level: they get the remainder of the division, by rotation."""
 
     def pending_max(self, preset_id: UUID) -> int:
+        """Return how many pending creations this preset may have."""
         return self.level + (preset_id in self.favored)
 
 
-def share_capacity(demands: Sequence[Demand], capacity: int, turn: int) -> Shares:
-    """Divide *capacity* pending creations.
+def share_capacity(demands: Sequence[Demand], capacity: int, rotation: int) -> Shares:
+    """Divide *capacity* pending creations among the presets.
 
     Args:
-        demands: Of every preset, in a steady order.
-        capacity: For all of them together; may be negative when more is pending already.
-        turn: Rotates who gets the rest of the division, so that with less capacity than presets each has its turn.
+        demands: One for every preset, in the same order each time.
+        capacity: The limit for all presets together. It may be negative when more builds are pending already.
+        rotation: A number that grows by one with each pass. It rotates who gets the remainder of the division, so that
+            each preset is served in turn when there is less capacity than presets.
     Returns:
-        The highest level that fits. All of *capacity* when nobody is short, so that a preset that wants something only
-        after this pass, as after a claim, is not held.
+        The highest level that fits. The level is the whole of *capacity* when no preset wants more than it may have, so
+        that a preset that wants something only after this pass, as after a claim, is not held.
     """
     low, high = 0, max(capacity, 0)
     while low < high:
         level = (low + high + 1) // 2
-        low, high = (level, high) if _filled(demands, level) <= capacity else (low, level - 1)
-    rest = capacity - _filled(demands, low)
-    wanting = [d.preset_id for d in demands if d.pending <= low < d.pending + d.wanted]
-    if rest <= 0 or not wanting:
+        low, high = (level, high) if _pending_at_level(demands, level) <= capacity else (low, level - 1)
+    remainder = capacity - _pending_at_level(demands, low)
+    unsatisfied = [d.preset_id for d in demands if d.pending <= low < d.pending + d.wanted]
+    if remainder <= 0 or not unsatisfied:
         return Shares(low)
-    first = turn * rest % len(wanting)  # the next turn goes on where this one ends
-    return Shares(low, frozenset((wanting[first:] + wanting[:first])[:rest]))
+    first = rotation * remainder % len(unsatisfied)  # the next rotation continues where this one ends
+    return Shares(low, frozenset((unsatisfied[first:] + unsatisfied[:first])[:remainder]))
 
 
-def _filled(demands: Sequence[Demand], level: int) -> int:
-    """How many would be pending, were everybody filled up to *level*."""
+def _pending_at_level(demands: Sequence[Demand], level: int) -> int:
+    """Return how many creations would be pending if every preset were filled up to *level*."""
     return sum(max(d.pending, min(level, d.pending + d.wanted)) for d in demands)

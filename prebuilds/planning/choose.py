@@ -1,4 +1,4 @@
-"""Which preset a claim means, when it names a template and parameters; and whether its parameters fit."""
+"""Chooses the preset for a claim that names a template and parameters, and checks a claim's parameters."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class PresetOffer:
 
 
 def choose_preset(offers: Sequence[PresetOffer], parameters: Mapping[str, str]) -> PresetOffer | None:
-    """The preset with the most parameters that all occur in the request; None when none fits.
+    """Return the preset with the most parameters that all occur in the request; None when no preset fits.
 
-    A preset without parameters fits only when it is the template's default. Ties: one with a pool, then by name.
+    A preset without parameters fits only when it is the template's default. Among equals, a preset with a pool comes
+    first, then the order of names decides.
     """
     fitting = [
         offer
@@ -38,16 +39,18 @@ def choose_preset(offers: Sequence[PresetOffer], parameters: Mapping[str, str]) 
 def check_parameters(
     offer: PresetOffer, parameters: Mapping[str, str], claim_parameters: Mapping[str, str], *, chosen: bool
 ) -> dict[str, str]:
-    """Check what a claim sets against what its preset allows.
+    """Check a claim's parameters against what its preset allows.
 
     Args:
-        parameters: May repeat the preset's values, and set those that are listed as claim parameters.
-        claim_parameters: Only those listed.
-        chosen: Whether the preset was chosen by these parameters; then others may be of other presets.
+        parameters: They may repeat the preset's own values, and set parameters that the preset lists as claim
+            parameters.
+        claim_parameters: They may set only parameters that the preset lists as claim parameters.
+        chosen: Whether the preset was chosen by *parameters*. If so, names that the preset does not know are allowed,
+            since other presets of the template may have them.
     Returns:
         The claim parameters for the provisioner.
     Raises:
-        InvalidInput: Naming each parameter that is wrong.
+        InvalidInput: Some parameters are not allowed; the details name each of them.
     """
     wrong: dict[str, str] = {}
     given = dict(claim_parameters)

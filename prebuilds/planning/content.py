@@ -1,7 +1,8 @@
-"""What of a template makes a new version, and what is policy that changes in place.
+"""A template's content, which makes a new version when it changes, and its policy, which changes in place.
 
-A version is what a provisioner sees: provisioner, queue, source, and the set of presets with their parameters. All else
-is policy, and no prebuild is rebuilt for it. Ids follow the content, so the same content is the same version.
+The content is what a provisioner sees: provisioner, queue, source, and the set of presets with their parameters. All
+else is policy, and no prebuild is rebuilt for it. A version's id is derived from its content, so the same content is
+the same version.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from uuid import UUID, uuid5
 
 @dataclass(frozen=True, slots=True)
 class VersionContent:
-    """One template version, whole."""
+    """The whole content of one template version."""
 
     provisioner: str
     queue: str
     source: Mapping[str, Any]
     """JSON values only."""
     parameters: Mapping[str, Mapping[str, str]]
-    """Of each preset, by its name. A preset added or removed is another version too: presets belong to a version."""
+    """The parameters of each preset, by the preset's name. Adding or removing a preset makes another version too, since
+    presets belong to a version."""
 
     def canonical(self) -> str:
-        """The same text for the same content, whatever the order of keys."""
+        """Return the content as JSON text that does not depend on the order of keys."""
         return json.dumps(
             {
                 "provisioner": self.provisioner,
@@ -40,15 +42,19 @@ class VersionContent:
         )
 
     def version_id(self, template_id: UUID) -> UUID:
+        """Return the version's id, which follows from the template and the content."""
         return uuid5(template_id, hashlib.sha256(self.canonical().encode()).hexdigest())
 
 
 def preset_id(version_id: UUID, name: str) -> UUID:
+    """Return the id of a version's preset, which follows from the version and the name."""
     return uuid5(version_id, name)
 
 
 @dataclass(frozen=True, slots=True)
 class TemplatePolicy:
+    """The settings of a template that change in place."""
+
     default_ttl: timedelta | None
     """None: claimed workspaces never stop by themselves."""
     build_timeout: timedelta
@@ -57,8 +63,10 @@ class TemplatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class PresetPolicy:
+    """The settings of a preset that change in place."""
+
     instances: int | None
-    """None: no pool."""
+    """How many prebuilds are kept ready outside the schedule's windows. None: the preset has no pool."""
     expire_after: timedelta | None
     """None: prebuilds do not expire."""
     default: bool
@@ -66,13 +74,16 @@ class PresetPolicy:
     """Sorted."""
     timezone: str | None
     schedule: tuple[tuple[str, int], ...]
-    """Windows, first match first: cron expression and instances."""
+    """The windows, each a cron expression and an instance count. The first one that matches applies."""
 
 
 def policy_changes(
     before: TemplatePolicy | PresetPolicy, after: TemplatePolicy | PresetPolicy
 ) -> dict[str, tuple[Any, Any]]:
-    """What differs: field -> old and new value, as JSON has them; durations are `..._seconds`."""
+    """Return the fields that differ: field -> (old value, new value), as JSON values.
+
+    A duration is given in seconds, and its field's name ends in `_seconds`.
+    """
     changes: dict[str, tuple[Any, Any]] = {}
     for field in fields(after):
         old, new = getattr(before, field.name), getattr(after, field.name)
@@ -86,29 +97,30 @@ def policy_changes(
 
 
 def content_changes(before: VersionContent, after: VersionContent) -> list[tuple[str | None, str, Any, Any]]:
-    """What a provisioner sees otherwise: preset (None for the template), field such as `source.image`, old, new.
+    """List what has changed for the provisioner: (preset, field, old value, new value).
 
-    A preset that is only in one of the two is not told: it is created, or removed.
+    The preset is None for a field of the template itself; a field is a path such as `source.image`. A preset that is
+    only in one of the two contents is left out, since it is created or removed.
     """
     changes: list[tuple[str | None, str, Any, Any]] = [
         (None, field, old, new)
         for field in ("provisioner", "queue")
         if (old := getattr(before, field)) != (new := getattr(after, field))
     ]
-    changes += [(None, *change) for change in _different("source", before.source, after.source)]
+    changes += [(None, *change) for change in _find_differences("source", before.source, after.source)]
     for name in sorted(before.parameters.keys() & after.parameters.keys()):
         old, new = before.parameters[name], after.parameters[name]
-        changes += [(name, *change) for change in _different("parameters", old, new)]
+        changes += [(name, *change) for change in _find_differences("parameters", old, new)]
     return changes
 
 
-def _different(path: str, old: object, new: object) -> Iterator[tuple[str, Any, Any]]:
-    """Where two JSON values differ, as deep as both are mappings; what is in one only is None in the other."""
+def _find_differences(path: str, old: object, new: object) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (path, old, new) where two JSON values differ. Mappings are compared by key; a missing one is None."""
     if old == new:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys()):
-            yield from _different(f"{path}.{key}", old.get(key), new.get(key))
+            yield from _find_differences(f"{path}.{key}", old.get(key), new.get(key))
     else:
         yield path, old, new
 

@@ -1,8 +1,8 @@
-"""Whether a database has lost history: what somebody outside has seen of it, against what it has now.
+"""Detects a database that has lost history, by comparing it with what a witness outside the database has seen there.
 
-Whoever is outside the database (a host's state folder, the loop's workflow) remembers the newest event that it has seen
-there. Events are only ever appended, and removed by age alone. So a database that lacks a remembered event, or has
-another one in its place, was restored from a backup or promoted from a standby that was behind.
+A witness (a host's state folder, the loop's workflow) remembers the newest event that it has seen in the database.
+Events are only ever appended, and are removed by age alone. So a database that lacks a remembered event, or has another
+one in its place, was restored from a backup or promoted from a standby that was behind.
 """
 
 from __future__ import annotations
@@ -15,39 +15,40 @@ from uuid import UUID
 from prebuilds.payloads import Seen
 
 EVENT_LIFE = timedelta(days=90)
-"""Events are kept this long. What a claim has won is no event: its id gets the same answer for ever."""
+"""How long events are kept. A claim's answer is not an event: its claim id gets the same answer for ever."""
 CERTAIN_AGE = EVENT_LIFE - timedelta(days=1)
-"""A younger event is missing for another reason than its age."""
+"""A missing event that is younger than this was not removed for its age."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the database knows of itself, read at one instant."""
+    """The state of the database's history, read at one instant."""
 
     epoch: UUID
     earlier_epochs: Collection[UUID]
     """The epochs before this one, which `prebuilds restored` has ended."""
     newest: int | None
-    """The newest event; None when there is none."""
+    """The number of the newest event; None when there is no event."""
     seen_at: datetime | None
-    """When the event that the witness names happened, by this database; None when it has no such event."""
+    """The time that this database has recorded for the witness's event; None when it has no such event."""
     now: datetime
+    """The database's time."""
 
 
 def lost_history(seen: Seen, history: History) -> str | None:
-    """What the database has lost, as a sentence; None when nothing shows that it has lost anything.
+    """Return a sentence that says what the database has lost; None when nothing shows a loss.
 
-    A witness of an epoch that was ended by `prebuilds restored` proves nothing any more: an operator has looked.
+    A witness whose epoch was ended by `prebuilds restored` proves nothing any more: an operator knows of that restore.
     """
-    what = f"event {seen.event} of {seen.at.isoformat(timespec='seconds')}"
+    event = f"event {seen.event} of {seen.at.isoformat(timespec='seconds')}"
     if seen.epoch != history.epoch:
         if seen.epoch in history.earlier_epochs:
             return None
-        return f"{what} was seen in a later life of the database (epoch {seen.epoch}), which it does not know"
+        return f"{event} was seen in epoch {seen.epoch}, a later life of the database that this database does not know"
     if seen.event > (history.newest or 0):
-        return f"{what} was seen, and the newest event here is {history.newest or 'none'}"
+        return f"{event} was seen, but the newest event in the database is {history.newest or 'none'}"
     if history.seen_at is None:
-        return f"{what} was seen, and is not here" if history.now - seen.at < CERTAIN_AGE else None
+        return f"{event} was seen, but is not in the database" if history.now - seen.at < CERTAIN_AGE else None
     if history.seen_at != seen.at:
-        return f"{what} was seen, and event {seen.event} is another one here"
+        return f"{event} was seen, but event {seen.event} in the database is another one"
     return None

@@ -1,10 +1,12 @@
-"""What happens to a workspace by itself, later: `next_action_at` says when, and these rules say what.
+"""Decides what happens to a workspace later by itself: retries, the stop at its ttl's end, the start by its schedule.
 
-No workflow sleeps for a workspace. The relay reads the rows whose time has come and asks here.
+No workflow sleeps for a workspace. The column `next_action_at` says when something is due. The relay reads the rows
+whose time has come, and these rules say what to do.
 
-A claimed workspace that runs is stopped at its ttl's end; one that is stopped is started at the next moment of its
-schedule. A moment is used once: by the start it causes, or by passing while the workspace is anything but stopped.
-Of moments that were missed while nobody served them, the first starts the workspace and uses up the others.
+A claimed workspace that runs is stopped at the end of its ttl. A claimed workspace that is stopped is started at the
+next moment of its schedule. Each moment of a schedule is used once: by the start that it causes, or by passing while
+the workspace is in any other state than stopped. When several moments were missed because nobody served them, the first
+one starts the workspace and the others are used up.
 """
 
 from __future__ import annotations
@@ -12,46 +14,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from prebuilds.planning.autostart import coming_start
+from prebuilds.planning.autostart import first_unused_start
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 RETRY_STEP = timedelta(seconds=10)
-"""A failed deletion is tried again after 10 s, 20 s, 30 s: linear, since its cause is rarely load of our making. So is
-a failed stop of what has outlived its ttl."""
+"""A failed deletion is retried after 10 s, 20 s, 30 s. The backoff is linear, since the cause is rarely load that we
+make ourselves. The failed stop of a workspace that has outlived its ttl is retried in the same way."""
 RETRY_MAX = timedelta(minutes=10)
 CLAIM_RETRY_STEP = timedelta(seconds=2)
 CLAIM_TRIES_MAX = 3
-"""A person waits: three quick tries, then the workspace says that it has failed."""
+"""A person waits for a claim's build, so it is tried three times quickly; then the workspace is shown as failed."""
 
 TTL, AUTOSTART = "ttl", "autostart"
-"""Reasons that the owner has set; the others repeat what somebody has asked for."""
+"""Reasons for actions that follow from the owner's settings. The other reasons are retries of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatestBuild:
-    """Where a workspace stands."""
+    """A workspace's latest build, which says what state the workspace is in."""
 
     transition: Transition
     stage: Stage
     status: BuildStatus
     completed_at: datetime | None
-    """None while unfinished."""
+    """When it ended; None while it is unfinished."""
     tries: int
-    """How many builds of the same transition and stage have ended badly in a row, this one included."""
+    """How many builds of the same transition and stage have failed or were cancelled in a row, including this one."""
     refused: bool = False
-    """Its driver found that the thing was given to somebody else: another try would be refused, too."""
+    """Whether the driver refused it because the workspace was given to somebody else. A retry would be refused too."""
 
     @property
     def bad(self) -> bool:
+        """Whether it has failed or was cancelled."""
         return self.status in (BuildStatus.FAILED, BuildStatus.CANCELED)
 
     @property
     def stopped(self) -> bool:
+        """Whether the workspace is known to be stopped."""
         return self.transition is Transition.STOP and self.status is BuildStatus.SUCCEEDED
 
     @property
     def may_run(self) -> bool:
-        """It runs, or its stop has failed, so that nobody knows that it does not."""
+        """Whether the workspace runs, or may still run because its stop has failed."""
         if self.transition is Transition.STOP:
             return self.bad
         return self.transition is Transition.START and self.status is BuildStatus.SUCCEEDED
@@ -59,54 +63,60 @@ class LatestBuild:
 
 @dataclass(frozen=True, slots=True)
 class NextAction:
+    """The next build that a workspace gets by itself, and when."""
+
     at: datetime
     transition: Transition
     stage: Stage = Stage.NONE
     reason: str = ""
+    """`TTL`, `AUTOSTART`, or which kind of retry it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """All that decides what a workspace does by itself."""
+    """All facts that decide what a workspace does by itself."""
 
     latest: LatestBuild
     claimed: bool = True
-    """Whether a person owns it; a prebuild's life is the planner's business."""
+    """Whether a person owns it. The planner decides about a prebuild."""
     handed_over: bool = True
-    """False: it was claimed from a pool, and its claim build has not succeeded yet."""
+    """False when it was claimed from a pool and its claim build has not succeeded yet."""
     last_used_at: datetime | None = None
-    """When it was claimed or last started; its ttl counts from there."""
+    """When it was claimed or last started. Its ttl counts from then."""
     ttl: timedelta | None = None
-    """None for no end."""
+    """None: it never stops by itself."""
     autostart_schedule: str | None = None
+    """None: it never starts by itself."""
     next_start_at: datetime | None = None
-    """The schedule's next moment, as last computed."""
+    """The schedule's next moment, as it was last computed; None when it was not computed yet."""
 
     @property
     def start_stage(self) -> Stage:
-        """Of its next start: the hand-over is made up for when it never succeeded, and is never repeated."""
+        """The stage of the next start. It makes up for a hand-over that never succeeded, and never repeats one."""
         return Stage.NONE if self.handed_over else Stage.CLAIM
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is to come for a workspace, if nobody asks for anything else."""
+    """What a workspace does next if nobody requests anything else."""
 
     next_start_at: datetime | None
-    """To be stored; of a missed moment it has passed."""
+    """The schedule's next moment, to be stored. A missed moment lies in the past. None: no start is to come."""
     action: NextAction | None
+    """The next build; None when the workspace needs none."""
     wake_at: datetime | None
-    """When to look again: when the action is due, or a moment has to be followed by the next."""
+    """When to decide again: when the action is due, or when a moment passes and the next one has to be computed. None
+    when neither is to come."""
     unreadable: bool = False
-    """The stored schedule cannot be read, so the workspace does not start by itself."""
+    """Whether the stored schedule cannot be read, so that the workspace does not start by itself."""
 
 
-def look_ahead(life: Life, now: datetime) -> Outlook:
-    """What a workspace does next by itself, seen at *now*."""
+def find_outlook(life: Life, now: datetime) -> Outlook:
+    """Find out what a workspace does next by itself, decided at *now*."""
     schedule, coming = life.autostart_schedule, None
     starts = schedule is not None and life.claimed and life.latest.transition is not Transition.DELETE
     if schedule is not None and starts:
-        coming = coming_start(schedule, life.next_start_at, used_until=_used_until(life, now), now=now)
+        coming = first_unused_start(schedule, life.next_start_at, used_until=_find_used_until(life, now), now=now)
     action = next_action(
         life.latest,
         claimed=life.claimed,
@@ -126,11 +136,15 @@ def look_ahead(life: Life, now: datetime) -> Outlook:
     )
 
 
-def start_after_asking(life: Life, asked: Transition, now: datetime) -> datetime | None:
-    """The schedule's next moment once somebody, or the schedule itself, has asked for another build at *now*."""
-    if life.autostart_schedule is None or asked is Transition.DELETE:
+def next_start_after_request(life: Life, requested: Transition, now: datetime) -> datetime | None:
+    """Return the schedule's next moment after a build was requested at *now*, by a person or by the schedule itself.
+
+    Returns:
+        None when the workspace has no readable schedule, or is deleted.
+    """
+    if life.autostart_schedule is None or requested is Transition.DELETE:
         return None
-    return coming_start(life.autostart_schedule, life.next_start_at, used_until=now, now=now)
+    return first_unused_start(life.autostart_schedule, life.next_start_at, used_until=now, now=now)
 
 
 def next_action(
@@ -142,11 +156,15 @@ def next_action(
     next_start_at: datetime | None = None,
     start_stage: Stage = Stage.NONE,
 ) -> NextAction | None:
-    """The next build that a workspace needs without anybody asking, or None.
+    """Return the next build that a workspace needs without a request; None when it needs none.
 
     Args:
-        latest: Its latest build; one that is unfinished needs nothing until it ends.
-        next_start_at: The schedule's first moment that is not used up.
+        latest: The workspace's latest build. Nothing is needed while it is unfinished.
+        claimed: Whether a person owns the workspace.
+        last_used_at: When the workspace was claimed or last started; its ttl counts from then.
+        ttl: None: the workspace never stops by itself.
+        next_start_at: The schedule's first moment that is not used up; None without a schedule.
+        start_stage: The stage of a start by the schedule.
     """
     if latest.completed_at is None:
         return None
@@ -164,10 +182,10 @@ def next_action(
     return None
 
 
-def _used_until(life: Life, now: datetime) -> datetime:
-    """Until when the workspace was not stopped: a moment that came by then has started nothing, and never will."""
+def _find_used_until(life: Life, now: datetime) -> datetime:
+    """Return until when the workspace was not stopped. A moment up to then has started nothing and never will."""
     if life.latest.completed_at is None or life.latest.stopped:
         return datetime.min.replace(tzinfo=now.tzinfo)  # decided when the build ends, or still to be served
     if life.latest.may_run and life.ttl and life.last_used_at is not None:
-        return min(now, life.last_used_at + life.ttl)  # a stop that comes late takes no start with it
+        return min(now, life.last_used_at + life.ttl)  # a late stop by the ttl must not use up a later start
     return now

@@ -1,8 +1,8 @@
-"""A cron expression as a set of minutes, and the first instant that two such sets share in a time zone.
+"""Reads a cron expression as a set of minutes, and finds the first instant of such a set in a time zone.
 
-Each day of the calendar is of a kind: its month, its day of the month and its day of the week. Every kind comes within
-400 years, after which the calendar repeats. So a set of minutes is a set of hours and a set of kinds of days, and two
-sets that have an hour and a kind of day in common do meet, unless the zone's clock always skips that hour then.
+Each day of the calendar has a kind: its month, its day of the month and its day of the week. Every kind occurs within
+400 years, after which the calendar repeats. So a set of minutes is a set of hours and a set of kinds of days. Two sets
+with an hour and a kind of day in common share an instant, unless the zone's clock always skips that hour on such days.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from operator import or_
 from cronsim import CronSim
 
 LISTED_UNTIL = 2100
-"""Zone files list single changes of the clock, Morocco's up to 2087; later ones follow a rule, the same each year."""
+"""Zone files list single changes of the clock, Morocco's up to 2087. Later changes follow the same rule each year."""
 CYCLE_YEARS = 400
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
-"""Also more than any zone is ahead of UTC or behind it."""
+"""A day is also more than the offset of any zone from UTC."""
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _DAYS_OF_YEAR = [(month, day) for month in range(1, 13) for day in range(1, monthrange(2000, month)[1] + 1)]
 
 
 def _kind(month: int, day: int, weekday: int) -> int:
-    """One kind of day, as a set with a single bit; *weekday* counts from Sunday, which is 0 and 7."""
+    """Return one kind of day, as a set with a single bit; *weekday* counts from Sunday, which is 0 and 7."""
     return 1 << ((month * 32 + day) * 7 + weekday % 7)
 
 
@@ -44,12 +44,15 @@ _WITH_DATE = {(m, d): _union(_kind(m, d, w) for w in range(7)) for m, d in _DAYS
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """All minutes of some hours of some kinds of days, in local time; both are bits, one for each hour or kind."""
+    """All minutes of some hours on some kinds of days, in local time."""
 
     hours: int
+    """One bit for each hour of the day."""
     days: int
+    """One bit for each kind of day."""
 
     def __contains__(self, local: datetime) -> bool:
+        """Whether *local*, which is in the zone's own time, is one of the minutes."""
         return bool(self.hours >> local.hour & 1 and self.days & _kind(local.month, local.day, local.isoweekday()))
 
     def __and__(self, other: Minutes) -> Minutes:
@@ -60,9 +63,10 @@ class Minutes:
 
 
 def read_minutes(cron: str) -> Minutes:
-    """The minutes of *cron*, whose minute field is `*` and which `check_cron` accepts.
+    """Return the minutes of *cron*, whose minute field is `*` and which `check_cron` accepts.
 
-    Source: Debian's cron, as cronsim reads it. Where a day field begins with `*` both must match, else either.
+    Source: Debian's cron, as cronsim reads it. If one of the two day fields begins with `*`, both must match; otherwise
+    one match is enough.
     """
     read = CronSim(cron, _ANY_TIME)
     days = _union(_WITH_DAY[day] for day in read.days)
@@ -74,19 +78,23 @@ def read_minutes(cron: str) -> Minutes:
     )
 
 
-@lru_cache(maxsize=4096)  # a schedule's windows often meet in the same few sets
+@lru_cache(maxsize=4096)  # pairs of a schedule's windows often have the same few sets in common
 def first_instant(minutes: Minutes, zone: tzinfo, after: datetime) -> datetime | None:
-    """The first instant, in UTC, not before *after* at which the zone's clock shows one of *minutes*.
+    """Return the first instant, not before *after*, at which the zone's clock shows one of *minutes*.
 
-    None: it never does, from *after* on. The longest search, tens of milliseconds, is for an hour that the clock skips
-    on the same few days of each year; what is there in another hour, or on other days, is found in one year or few.
+    The longest search takes tens of milliseconds. It is for an hour that the clock skips on the same few days of each
+    year. Any other set is found within one year or a few.
+
+    Returns:
+        The instant in UTC; None when the clock never shows any of *minutes* from *after* on.
     """
     first: datetime | None = None
     for day in _days_from(minutes.days, after.astimezone(UTC).date() - _DAY):
         if first is not None and datetime.combine(day, time(), UTC) - _DAY >= first:
             break
-        # A clock set back over midnight shows one day's hours after the next day's, so that the next day counts too.
-        for hour, begin, end in _hours(zone, day):
+        # Do not stop at the first day: a clock that is set back over midnight shows some hours of one day after hours
+        # of the next day.
+        for hour, begin, end in _list_hours(zone, day):
             if minutes.hours >> hour & 1 and end > after:
                 at = max(begin, after.astimezone(UTC))
                 first = at if first is None else min(first, at)
@@ -95,6 +103,7 @@ def first_instant(minutes: Minutes, zone: tzinfo, after: datetime) -> datetime |
 
 
 def _days_from(kinds: int, start: date) -> Iterator[date]:
+    """Yield the days of these kinds from *start* on, until the calendar has repeated."""
     days_of_year = [month_day for month_day, its_kinds in _WITH_DATE.items() if kinds & its_kinds]
     for year in range(start.year, max(start.year, LISTED_UNTIL) + CYCLE_YEARS + 1):
         for month, dom in days_of_year:
@@ -105,15 +114,15 @@ def _days_from(kinds: int, start: date) -> Iterator[date]:
                 yield day
 
 
-@lru_cache(maxsize=2048)  # more than the days of one longest search, which the next pair of windows often repeats
-def _hours(zone: tzinfo, day: date) -> tuple[tuple[int, datetime, datetime], ...]:
-    """The hours that the zone's clock shows on *day*: hour, begin and end in UTC, as they come.
+@lru_cache(maxsize=2048)  # more than the days of the longest search, which the next pair of windows often repeats
+def _list_hours(zone: tzinfo, day: date) -> tuple[tuple[int, datetime, datetime], ...]:
+    """List the hours that the zone's clock shows on *day*, in order of time: hour, begin and end in UTC.
 
-    Usually 24; fewer, more, or shorter ones where the clock changes.
+    There are usually 24. Where the clock changes there are fewer, more, or shorter ones.
     """
     hours: list[tuple[int, datetime, datetime]] = []
-    midnight = datetime.combine(day, time(), UTC)  # here UTC stands for the zone's own clock, too
-    for begin, end, offset in _spells(zone, midnight - _DAY, midnight + 2 * _DAY):
+    midnight = datetime.combine(day, time(), UTC)  # the zone's own clock, written as UTC so that dates can be computed
+    for begin, end, offset in _list_offsets(zone, midnight - _DAY, midnight + 2 * _DAY):
         local, local_end = max(begin + offset, midnight), min(end + offset, midnight + _DAY)
         while local < local_end:
             until = min(local.replace(minute=0, second=0) + _HOUR, local_end)
@@ -122,20 +131,23 @@ def _hours(zone: tzinfo, day: date) -> tuple[tuple[int, datetime, datetime], ...
     return tuple(hours)
 
 
-def _spells(zone: tzinfo, begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
-    """The spells of one UTC offset between two instants: begin, end, offset. No zone has one of less than an hour."""
+def _list_offsets(zone: tzinfo, begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, timedelta]]:
+    """Yield the periods of constant UTC offset between two instants: begin, end, offset.
+
+    The search steps by an hour, since no zone keeps an offset for less than that.
+    """
     while begin < end:
         offset, until = _offset(zone, begin), begin
         while until < end and _offset(zone, until) == offset:
             until += _HOUR
         if until < end:
-            until = _change(zone, until - _HOUR)
+            until = _find_change(zone, until - _HOUR)
         yield begin, until, offset
         begin = until
 
 
-def _change(zone: tzinfo, before: datetime) -> datetime:
-    """When the offset changes, to the second, in the hour after *before*."""
+def _find_change(zone: tzinfo, before: datetime) -> datetime:
+    """Return the second at which the offset changes, which lies in the hour after *before*."""
     offset = _offset(zone, before)
     seconds = bisect_left(range(3600), True, key=lambda s: _offset(zone, before + timedelta(seconds=s)) != offset)
     return before + timedelta(seconds=seconds)

@@ -1,4 +1,4 @@
-"""What becomes of a notification after one attempt to deliver it."""
+"""Decides about a notification after one attempt to deliver it: it was sent, is retried, or is given up."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from typing import Literal
 FIRST_WAIT = timedelta(seconds=5)
 WAIT_MAX = timedelta(hours=1)
 LIFE = timedelta(hours=24)
-"""An operator who hears of it later than this has found out otherwise."""
-WORTH_ANOTHER_TRY = (408, 429)
+"""How long delivery is retried. An operator who would hear of it later has found out in another way."""
+RETRYABLE_STATUSES = (408, 429)
+"""The client errors (request timeout, too many requests) after which another attempt can succeed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class DeliveryVerdict:
+    """What to do with a notification after an attempt."""
+
     outcome: Literal["sent", "later", "given_up"]
     wait: timedelta = timedelta(0)
-    """Before the next attempt, when there is one."""
+    """How long to wait before the next attempt; 0 when there is none."""
 
 
-def judge(status: int | None, attempts: int, age: timedelta) -> Verdict:
-    """Decide after an attempt.
+def judge_delivery(status: int | None, attempts: int, age: timedelta) -> DeliveryVerdict:
+    """Decide what to do with a notification after an attempt.
 
     Args:
-        status: The receiver's HTTP status; None when there was no answer.
-        attempts: So far, this one included.
-        age: Of the notification.
+        status: The receiver's HTTP status; None when it did not answer.
+        attempts: The number of attempts so far, including this one.
+        age: How old the notification is.
     """
     if status is not None and 200 <= status < 300:
-        return Verdict("sent")
-    if status is not None and 400 <= status < 500 and status not in WORTH_ANOTHER_TRY:
-        return Verdict("given_up")
+        return DeliveryVerdict("sent")
+    if status is not None and 400 <= status < 500 and status not in RETRYABLE_STATUSES:
+        return DeliveryVerdict("given_up")
     wait: timedelta = min(FIRST_WAIT * 2 ** min(attempts - 1, 30), WAIT_MAX)
-    return Verdict("given_up") if age + wait > LIFE else Verdict("later", wait)
+    return DeliveryVerdict("given_up") if age + wait > LIFE else DeliveryVerdict("later", wait)

@@ -1,7 +1,7 @@
-"""What one pass does about one preset: a snapshot in, ids to create, delete and cancel out.
+"""Plans one pass over one preset: takes a snapshot, and returns ids to create, delete and cancel.
 
-A plan is a proposal. The pool moves on after the snapshot, so whoever carries it out plans again behind the preset's
-lock and does what both plans have. It names ids and not counts, so that carrying it out twice is harmless.
+A plan is a proposal. The pool changes after the snapshot, so whoever carries the plan out plans again behind the
+preset's lock and does what both plans have. A plan names ids and not counts, so that carrying it out twice is harmless.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from prebuilds.planning.snapshot import (
 from prebuilds.planning.state import PoolState, pool_state
 
 CREATES_PER_PASS_MAX = 100
-"""Of one preset. A pool of thousands fills over several passes; none of them holds its transaction for long."""
+"""Creations of one preset per pass. A pool of thousands fills over several passes, so that no transaction is long."""
 DELETES_PER_PASS_MAX = 100
 CANCELS_PER_PASS_MAX = 500
-"""A cancellation is two rows of one statement, so more fit in a pass."""
+"""More cancellations than deletions fit in a pass, since a cancellation is two rows of one statement."""
 
 
 class Reason(StrEnum):
@@ -41,22 +41,25 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePlan:
-    """Ids in the order in which to act: oldest first for what exists, by ordinal for what is new."""
+    """What to do about one preset: ids in the order in which to act. Existing prebuilds come oldest first, new ones by
+    ordinal."""
 
     pass_number: int
     preset_id: UUID
     create: list[UUID] = field(default_factory=list)
     delete: list[UUID] = field(default_factory=list)
     cancel: list[UUID] = field(default_factory=list)
-    """Workspaces whose creation was not begun."""
+    """Workspaces whose creation has not begun."""
     held: str | None = None
-    """Why creation is withheld; None when it is not."""
+    """The `Hold` that withholds creation; None when none does."""
     held_until: datetime | None = None
+    """When the hold ends by itself; None when it does not, or there is no hold."""
     more: bool = False
-    """A bound has cut it short: there is more of the same to do at once."""
+    """Whether a limit of this module has cut the plan short, so that another pass has work at once."""
 
     @property
     def empty(self) -> bool:
+        """Whether there is nothing to do."""
         return not (self.create or self.delete or self.cancel)
 
 
@@ -65,10 +68,10 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
 
     Args:
         snapshot: All rows of one pool, in any order, read in one transaction.
-        pass_number: From the database's sequence: never repeats, and is part of every new id.
-        pending_max: This preset's share of the capacity; None for no limit.
+        pass_number: A number from the database's sequence. It never repeats, and is part of every new id.
+        pending_max: How many pending creations this preset may have; None for no limit.
     Returns:
-        What to create, delete and cancel; nothing while paused. The same snapshot gives the same plan.
+        What to create, delete and cancel; nothing while paused. The same arguments give the same plan.
     Source: docs/architecture.md, "Reconciling".
     """
     preset = snapshot.preset
@@ -104,13 +107,17 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
 
 
 def state_of(snapshot: PresetSnapshot) -> PoolState:
+    """Return the figures of the snapshot's pool."""
     counts = count_prebuilds(snapshot.preset, snapshot.prebuilds, snapshot)
     return pool_state(snapshot.preset, counts, snapshot.history, snapshot)
 
 
 def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
-    """Every prebuild to delete, and why: what nobody may get any more, then the oldest beyond the target, then what
-    has served as evidence; of an inactive preset all that run."""
+    """Return every prebuild to delete with the reason, in the order in which to delete.
+
+    For an active preset, expired and unhealthy prebuilds come first, then the oldest ones beyond the target. For an
+    inactive preset, all running prebuilds come first. Evidence that has been kept long enough comes last.
+    """
     preset, oldest_first = snapshot.preset, _oldest_first(snapshot)
     running = [p for p in oldest_first if p.running]
     due: dict[UUID, Reason] = {}
@@ -128,17 +135,17 @@ def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
 
 
 def prebuild_id(epoch: UUID, preset_id: UUID, pass_number: int, ordinal: int) -> UUID:
-    """The id of the *ordinal*th workspace that a pass creates: planned twice, it is the same one.
+    """Return the id of the *ordinal*th workspace that a pass creates. Planning it twice gives the same id.
 
     Args:
-        epoch: The database's. No other deployment, and no earlier life of this database, has it; so no id of theirs
-            is ever made here, whatever their passes are numbered.
+        epoch: The database's epoch. No other deployment and no earlier life of this database has the same one, so the
+            ids differ from theirs even where pass numbers are the same.
     """
     return uuid5(epoch, f"{preset_id}/{pass_number}/{ordinal}")
 
 
 def prebuild_name(workspace_id: UUID) -> str:
-    """Unique among the prebuilds user's live workspaces, and a name by our rule."""
+    """Return a prebuild's name: a valid `Name` that is unique among the prebuilds user's live workspaces."""
     return f"prebuild-{workspace_id.hex[:16]}"
 
 
@@ -147,4 +154,5 @@ def _oldest_first(snapshot: PresetSnapshot) -> list[Prebuild]:
 
 
 def _room(snapshot: PresetSnapshot, pending_max: int) -> int:
+    """Return how many more creations may be pending."""
     return max(pending_max - sum(p.creation_pending for p in snapshot.prebuilds), 0)

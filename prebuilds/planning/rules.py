@@ -1,5 +1,5 @@
-"""What a deployment sets for all of its presets. Control workers write it down with each pass, so that `status` at
-another terminal decides by the same rules."""
+"""The settings of a deployment that apply to all of its presets. Control workers record them with each pass, so that
+`status` at another terminal decides by the same rules."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The deployment's switches and limits, from its environment."""
+    """The deployment's switches and limits, as its environment sets them."""
 
     enabled: bool = True
-    """Off: no preset is active, so pools are emptied."""
+    """False: no preset is active, so pools are emptied."""
     backoff_interval: timedelta = timedelta(minutes=1)
-    """After a failed creation the next waits this long, times the failures within the lookback."""
+    """After a failed creation, the next one waits this long for each failure within the lookback."""
     backoff_lookback: timedelta = timedelta(hours=1)
-    """Failures older than this are forgotten by the backoff."""
+    """The backoff ignores failures older than this."""
     failure_hard_limit: int = 3
-    """So many creations failing in a row hold a preset until somebody acts; 0 is off."""
+    """A preset whose newest creations have failed this many times in a row is held until somebody acts; 0 is off."""
     failed_retention: timedelta = timedelta(hours=1)
-    """How long failed, stopped and cancelled prebuilds stay as evidence."""
+    """How long failed, stopped and cancelled prebuilds are kept as evidence."""
     max_pending_builds: int | None = None
-    """Of the pools' builds that nobody has begun, over all presets; None is no limit."""
+    """How many of the pools' builds may be pending, over all presets; None for no limit."""

@@ -1,8 +1,8 @@
-"""The windows of a preset's schedule: how many prebuilds are desired at an instant.
+"""A preset's schedule: windows that say how many prebuilds are desired at an instant.
 
-A window is a five-field cron expression, read as a set of minutes, and an instance count. An instant is in it when the
-zone's clock shows one of the minutes then. So an hour that the clock skips in spring is in no window, and one that it
-shows twice in autumn is in its window twice.
+A window is a five-field cron expression, read as a set of minutes, and an instance count. A window contains an instant
+when the zone's clock then shows one of the minutes. So an hour that the clock skips in spring is in no window, and an
+hour that it shows twice in autumn is in its window twice.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from prebuilds.planning.minutes import Minutes, first_instant, read_minutes
 
 FIELDS = ("minute", "hour", "day of month", "month", "day of week")
 WINDOWS_MAX = 200
-"""A window for each hour of a week is 168. Each is held against each, so that thousands would take long to read."""
+"""A window for each hour of a week makes 168. Every pair of windows is compared, so reading thousands would be slow."""
 SEARCHED_FROM = datetime(2026, 1, 1, tzinfo=UTC)
-"""From where a schedule is searched for overlaps. Fixed, so that what is read does not depend on when it is read."""
+"""Where the search for overlaps begins. It is fixed, so that the same schedule is always read with the same result."""
 
 _DAYS = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"]
 _MONTHS = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"]
@@ -30,22 +30,23 @@ _NUMBERS = dict(zip(_DAYS, range(7), strict=True)) | dict(zip(_MONTHS, range(1, 
 _VALUE = rf"(?:\d{{1,2}}|{'|'.join(_NUMBERS)})"
 _ITEM = rf"(?:\*(?:/\d{{1,2}})?|{_VALUE}(?:-{_VALUE}(?:/\d{{1,2}})?)?)"
 _FIELD = re.compile(rf"{_ITEM}(?:,{_ITEM})*", re.ASCII)
-"""What every cron reads alike. Left out: L, W and #, and a step after a single number, which crons read differently."""
+"""The syntax that every cron reads alike. It leaves out L, W and #, and a step after a single number, since
+implementations of cron read these differently."""
 _STEPS = re.compile(rf"({_VALUE})-({_VALUE})/", re.ASCII)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def check_cron(cron: str) -> None:
-    """Check one window's expression by itself.
+    """Check the cron expression of one window.
 
     Raises:
-        ValueError: In a person's words, saying what to write instead.
+        ValueError: The expression is refused; the message says what to write instead.
     """
     fields = cron.upper().split()
     if len(fields) != 5:
         raise ValueError(f"must have five fields ({', '.join(FIELDS)}), such as * 8-18 * * 1-5")
     for name, field in zip(FIELDS, fields, strict=True):
-        # cronsim takes 5-5/2 for 5-59/2, a step after a single number.
+        # cronsim reads 5-5/2 as 5-59/2, like a step after a single number.
         if not _FIELD.fullmatch(field) or any(_number(a) == _number(b) for a, b in _STEPS.findall(field)):
             raise ValueError(f"{name} {field} cannot be read; use numbers, names, *, ranges such as 1-5, and steps")
     if fields[0] != "*":
@@ -65,26 +66,28 @@ def _number(value: str) -> int:
 
 
 class UnreadableSchedule(ValueError):
-    """A schedule's windows or zone cannot be read, or the windows overlap. Says which, in a person's words."""
+    """A schedule's windows or time zone cannot be read, or the windows overlap. The message, for people, says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
+    """A time in which a pool has another desired count."""
+
     cron: str
     instances: int
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Windows that do not overlap; made by `read_schedule`."""
+    """Windows that do not overlap, in one time zone. `read_schedule` makes it."""
 
     windows: tuple[Window, ...]
     _zone: ZoneInfo
     _minutes: tuple[Minutes, ...]
-    """Of each window, in the same order."""
+    """The minutes of each window, in the same order."""
 
     def window_at(self, instant: datetime) -> Window | None:
-        """The first window that contains *instant*, which may be in any zone."""
+        """Return the window that contains *instant*, which may be in any zone; None outside all windows."""
         local = instant.astimezone(self._zone)
         for window, minutes in zip(self.windows, self._minutes, strict=True):
             if local in minutes:
@@ -92,40 +95,47 @@ class Schedule:
         return None
 
     def instances_at(self, instant: datetime, base: int) -> int:
-        """How many prebuilds are desired at *instant*; *base* outside all windows."""
+        """Return how many prebuilds are desired at *instant*: the window's count, or *base* outside all windows."""
         window = self.window_at(instant)
         return base if window is None else window.instances
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Two windows, by their places in the schedule, the lower first, and the first instant that is in both, in UTC."""
+    """Two windows that overlap."""
 
     first: int
+    """The index of the earlier window in the schedule."""
     second: int
+    """The index of the later window."""
     at: datetime
+    """The first instant that is in both windows, in UTC."""
 
 
 def read_schedule(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedule:
-    """Read the windows of one preset.
+    """Read the schedule of one preset.
+
+    Schedules and errors are cached, since every pass reads the schedules of all presets.
 
     Args:
-        timezone: An IANA name; not looked at when there are no windows.
-        windows: Cron expression and instance count of each, in order; may be empty.
-    Returns:
-        The same arguments give the same schedule, or error, from memory: it is asked for in each pass over all presets.
+        timezone: An IANA name. It is ignored when there are no windows.
+        windows: The cron expression and the instance count of each window, in order; may be empty.
     Raises:
-        UnreadableSchedule: Says what is wrong first: the zone, a window, or two windows that overlap.
+        UnreadableSchedule: The zone or a window cannot be read, or two windows overlap. The message names the first
+            problem.
     """
-    read = _read(timezone, windows)
+    read = _read_or_explain(timezone, windows)
     if isinstance(read, str):
         raise UnreadableSchedule(read)
     return read
 
 
 @lru_cache(maxsize=16_384)
-def _read(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedule | str:
-    """What is wrong is returned, since a cache forgets what is raised, and the search would be made anew."""
+def _read_or_explain(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedule | str:
+    """Return the schedule, or what is wrong with it as text.
+
+    The problem is returned and not raised, since the cache does not keep exceptions: each call would search again.
+    """
     try:
         if not windows:
             return Schedule((), ZoneInfo("UTC"), ())
@@ -138,8 +148,8 @@ def _read(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedul
                 raise UnreadableSchedule(f"schedule[{index}].instances is {instances}; must be 0 or more")
         overlap = find_overlap(timezone, windows, SEARCHED_FROM)
         if overlap is not None:
-            words = overlap_in_words(overlap.first, windows[overlap.first][0], overlap.at, timezone)
-            raise UnreadableSchedule(f"schedule[{overlap.second}].cron {words}")
+            problem = describe_overlap(overlap.first, windows[overlap.first][0], overlap.at, timezone)
+            raise UnreadableSchedule(f"schedule[{overlap.second}].cron {problem}")
         return Schedule(
             tuple(Window(cron, instances) for cron, instances in windows),
             ZoneInfo(timezone),
@@ -150,11 +160,15 @@ def _read(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedul
 
 
 def find_overlap(timezone: str, windows: tuple[tuple[str, int], ...], after: datetime) -> Overlap | None:
-    """The first instant, not before *after*, that is in two of *windows*; None when they never overlap from then on.
+    """Find the first instant, not before *after*, that is in two of *windows*.
 
-    Exact: over every instant that the zone's clock shows until the calendar has repeated, and no other. Of pairs that
-    meet at the same instant it names the first, by place. Only the windows' expressions are looked at.
+    The result is exact: the search covers every instant that the zone's clock shows until the calendar has repeated,
+    and no other. When several pairs overlap at the same instant, the pair that comes first in *windows* is returned.
 
+    Args:
+        windows: Cron expressions and instance counts; the counts are ignored.
+    Returns:
+        None when no two windows overlap from *after* on.
     Raises:
         UnreadableSchedule: The zone or an expression cannot be read.
     """
@@ -169,12 +183,13 @@ def find_overlap(timezone: str, windows: tuple[tuple[str, int], ...], after: dat
     return found
 
 
-def overlap_in_words(earlier: int, cron: str, at: datetime, timezone: str) -> str:
-    """What is wrong with a window that overlaps one before it.
+def describe_overlap(earlier: int, cron: str, at: datetime, timezone: str) -> str:
+    """Return the message about a window that overlaps an earlier one.
 
     Args:
-        earlier: The place of the one before, and *cron* its expression.
-        at: The first instant in both; told as the zone's clock shows it.
+        earlier: The index of the earlier window.
+        cron: The expression of the earlier window.
+        at: The first instant in both windows. The message shows it in local time.
     """
     local = at.astimezone(_zone(timezone)).isoformat(timespec="minutes")
     return (

@@ -1,7 +1,7 @@
-"""What a decision is made from: the state at one instant, read in one transaction.
+"""Snapshots: the state at one instant, read in one transaction, from which decisions are made.
 
-A `GlobalSnapshot` counts, since it covers every preset of a deployment; a `PresetSnapshot` has one pool's rows, since
-a plan names ids. Both speak of the same `Preset`, and `count_prebuilds` turns rows into the counts that SQL makes.
+A `GlobalSnapshot` holds counts, since it covers every preset of a deployment. A `PresetSnapshot` holds one pool's rows,
+since a plan names ids. Both contain the same `Preset`, and `count_prebuilds` turns rows into the counts that SQL makes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prebuilds.vocabulary import BuildStatus, Transition
 
 IN_PROGRESS = frozenset({BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.CANCELING})
 PROBE_FAILURES_MAX = 2
-"""So many failed probes in a row, and an idle prebuild is replaced: one may be a hiccup of the network."""
+"""An idle prebuild is replaced after this many failed probes in a row. A single failure may be the network's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +29,33 @@ class Preset:
     version: int
     name: str
     active: bool
-    """Its version is the template's active one, the template neither deleted nor deprecated, the feature on for the
-    organization, and a pool defined."""
+    """Whether its version is the template's active one, the template is neither deleted nor deprecated, the feature is
+    on for the organization, and a pool is defined."""
     base_instances: int | None
-    """None: no pool. What is desired at an instant may differ, by the schedule."""
+    """How many prebuilds are desired outside the schedule's windows. None: no pool."""
     expire_after: timedelta | None = None
     """None or zero: prebuilds do not expire."""
     last_invalidated_at: datetime | None = None
+    """Prebuilds made before this are expired; None when the preset was never invalidated."""
     timezone: str | None = None
     windows: tuple[tuple[str, int], ...] = ()
-    """Of its schedule, first match first: cron expression and instances."""
+    """The windows of its schedule, each a cron expression and an instance count. The first one that matches applies."""
     organization_id: UUID | None = None
-    """Whose members the prebuilds user must be among."""
+    """The organization that owns the preset. The prebuilds user must be a member of it."""
     member: bool = True
-    """Whether the prebuilds user is."""
+    """Whether the prebuilds user is a member of the organization."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
 
     @property
     def path(self) -> str:
+        """`organization/template/preset`."""
         return f"{self.organization}/{self.template}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Prebuild:
-    """One unclaimed workspace of the prebuilds user, deleted ones left out."""
+    """One unclaimed workspace of the prebuilds user that is not deleted."""
 
     id: UUID
     created_at: datetime
@@ -61,29 +63,31 @@ class Prebuild:
     transition: Transition
     status: BuildStatus
     ended_at: datetime | None = None
-    """When its latest build ended; None while that is unfinished."""
+    """When its latest build ended; None while that build is unfinished."""
     claimable: bool = False
     probe_failures: int = 0
-    """In a row."""
+    """How many probes have failed in a row."""
     kept: bool = False
-    """By an operator, as evidence for good."""
+    """Whether an operator keeps it as evidence for good."""
 
     @property
     def running(self) -> bool:
+        """Whether its latest build is a start that has succeeded."""
         return self.transition is Transition.START and self.status is BuildStatus.SUCCEEDED
 
     @property
     def in_progress(self) -> Transition | None:
+        """The transition of its unfinished build; None when no build is unfinished."""
         return self.transition if self.status in IN_PROGRESS else None
 
     @property
     def creation_pending(self) -> bool:
-        """Its first build was not begun: no infrastructure exists, so that ending the rows ends all of it."""
+        """Whether its first build has not begun. No infrastructure exists then, so ending the rows is enough."""
         return self.build_number == 1 and self.transition is Transition.START and self.status is BuildStatus.PENDING
 
     @property
     def evidence(self) -> bool:
-        """Failed, stopped or cancelled: kept for a while, for whoever wants to know why."""
+        """Whether it has failed, was stopped or was cancelled. It is kept for a while, to show what went wrong."""
         if self.transition is Transition.DELETE or self.in_progress:
             return False
         return not self.running
@@ -91,35 +95,35 @@ class Prebuild:
 
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
-    """A pool's prebuilds by what they are doing. One prebuild counts once in running, starting, stopping, deleting."""
+    """The prebuilds of a pool by state. Each one counts at most once among running, starting, stopping and deleting."""
 
     running: int = 0
     expired: int = 0
-    """Of the running ones."""
+    """Running prebuilds that are expired."""
     unhealthy: int = 0
-    """Of the running ones that are not expired: their probes fail."""
+    """Running prebuilds that are not expired and whose probes fail."""
     eligible: int = 0
-    """Running, not expired, and claimable."""
+    """Running prebuilds that are not expired and can be claimed."""
     starting: int = 0
     stopping: int = 0
     deleting: int = 0
     creations_pending: int = 0
-    """Of the starting ones."""
+    """Starting prebuilds whose first build has not begun."""
     pending: int = 0
-    """Builds of any kind that nobody has begun."""
+    """Builds of any kind that have not begun."""
     failed: int = 0
     evidence_due: int = 0
     """Evidence that has been kept long enough."""
 
     @property
     def fresh(self) -> int:
-        """Running ones that a person may still get."""
+        """Running prebuilds that are neither expired nor unhealthy, so that a person may still get them."""
         return self.running - self.expired - self.unhealthy
 
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """The first build of any workspace ever made for a preset, once it succeeded or failed."""
+    """The first build of a workspace that was made for a preset, once it has succeeded or failed."""
 
     created_at: datetime
     failed: bool
@@ -127,20 +131,22 @@ class Creation:
 
 @dataclass(frozen=True, slots=True)
 class CreationHistory:
-    """How a preset's creations went since its holds were last lifted by hand. Empty when none has failed."""
+    """The outcomes of a preset's creations since its holds were last lifted by hand; empty when none has failed."""
 
     newest: tuple[Creation, ...] = ()
-    """Newest first, at least as many as any rule looks at."""
+    """Newest first, and at least as many as any rule needs."""
     failures: int = 0
-    """All that failed within the backoff's lookback."""
+    """How many creations have failed within the backoff's lookback."""
     invalid_at: datetime | None = None
-    """The newest creation whose input the provisioner called impossible."""
+    """The time of the newest creation whose input the provisioner called impossible; None when there is none."""
     succeeded_at: datetime | None = None
-    """The newest creation that succeeded."""
+    """The time of the newest creation that succeeded; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PresetCounts:
+    """A preset with the counts of its pool and the history of its creations."""
+
     preset: Preset
     counts: PoolCounts
     history: CreationHistory = field(default_factory=CreationHistory)
@@ -148,22 +154,23 @@ class PresetCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instant:
-    """What is the same for every preset at the instant of a snapshot."""
+    """The facts that are the same for every preset of a snapshot."""
 
     taken_at: datetime
-    """The one clock that ages and schedules are taken against."""
+    """The snapshot's time. All ages and schedules are computed against this one clock."""
     paused: bool = False
     rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GlobalSnapshot(Instant):
-    """Everything about prebuilds at one instant: every preset of an active version, and older ones while anything of
-    theirs exists, ordered by path, then version."""
+    """The pools of all presets at one instant."""
 
     passes: int = 0
-    """How many there were before; rotates whose turn comes first when not all can be served."""
+    """How many passes there were before. It rotates which presets come first when not all can be served."""
     presets: list[PresetCounts] = field(default_factory=list)
+    """The presets of active versions, and those of older versions while something of theirs exists. They are ordered by
+    path, then version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,32 +178,33 @@ class PresetSnapshot(Instant):
     """One pool's rows, in any order."""
 
     epoch: UUID
-    """The database's, a part of the ids of what is created."""
+    """The database's epoch, which is part of the ids of new prebuilds."""
     preset: Preset
     prebuilds: list[Prebuild] = field(default_factory=list)
     history: CreationHistory = field(default_factory=CreationHistory)
 
 
 def is_expired(preset: Preset, created_at: datetime, taken_at: datetime) -> bool:
-    """Whether a running prebuild is past its time. Both limits are strict: at the very instant it is still good."""
+    """Whether a running prebuild is expired. Both limits are strict: at the very instant it is not expired yet."""
     if preset.last_invalidated_at is not None and created_at < preset.last_invalidated_at:
         return True
     return preset.expire_after is not None and timedelta(0) < preset.expire_after < taken_at - created_at
 
 
 def is_unhealthy(prebuild: Prebuild) -> bool:
+    """Whether a prebuild runs and its last probes have failed."""
     return prebuild.running and prebuild.probe_failures >= PROBE_FAILURES_MAX
 
 
 def is_evidence_due(prebuild: Prebuild, taken_at: datetime, rules: Rules) -> bool:
-    """Whether evidence has been kept long enough; strict: at the very instant it stays."""
+    """Whether evidence has been kept long enough. The limit is strict: at the very instant it is still kept."""
     if not prebuild.evidence or prebuild.kept or prebuild.ended_at is None:
         return False
     return taken_at - prebuild.ended_at > rules.failed_retention
 
 
 def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) -> PoolCounts:
-    """Count rows as the global snapshot's statement does; a test on PostgreSQL holds the two together."""
+    """Count rows as the global snapshot's SQL statement does. A test on PostgreSQL checks that both agree."""
     rows = list(prebuilds)
     running = [p for p in rows if p.running]
     valid = [p for p in running if not is_expired(preset, p.created_at, at.taken_at)]

@@ -1,4 +1,4 @@
-"""A pool's figures as people read them and as plans use them. Source: docs/architecture.md, "Reconciling"."""
+"""The figures of a pool, for people and for plans. Source: docs/architecture.md, "Reconciling"."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from prebuilds.planning.snapshot import CreationHistory, Instant, PoolCounts, Pr
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """How many prebuilds a preset should have at an instant, and by what."""
+    """How many prebuilds a preset should have at an instant, and why."""
 
     instances: int
     window: str | None = None
-    """The cron expression of the schedule's window; None: the base count."""
+    """The cron expression of the window that decides; None when the base count does."""
     unreadable: str | None = None
-    """Why the stored schedule was passed over in favor of the base count."""
+    """Why the stored schedule cannot be read, so that the base count is used; None when it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """One pool at one instant."""
+    """The figures of one pool at one instant."""
 
     active: bool
     desired: int
     window: str | None
+    """The cron expression of the window that decides; None when the base count does."""
     unreadable_schedule: str | None
+    """Why the stored schedule cannot be read; None when it can."""
     target: int
-    """Desired, and what waits for a prebuild on top."""
+    """The desired count plus the number of claims that wait for a prebuild."""
     actual: int
     expired: int
     eligible: int
@@ -41,13 +43,15 @@ class PoolState:
     stopping: int
     deleting: int
     missing: int
-    """How many creations would bring the pool to its target, were none held."""
+    """How many creations would bring the pool to its target if there were no hold."""
     held: Held | None
-    """Why creation is withheld, capacity aside; None of an inactive preset, which creates nothing."""
+    """The first hold on creation, without capacity; None when there is none, and for an inactive preset, which creates
+    nothing."""
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
-    """What a preset's schedule wants at an instant; a schedule that cannot be read counts for nothing."""
+    """Return the desired count at an instant: the schedule's, or the base count where no window or no readable schedule
+    says otherwise."""
     base = preset.base_instances or 0
     if not preset.windows:
         return Desired(base)
@@ -58,11 +62,11 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
     return Desired(base) if window is None else Desired(window.instances, window.cron)
 
 
-def before_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
-    """A preset as what is desired of it was set before *changes*.
+def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
+    """Return a preset with the desired counts that it had before *changes*: base count, time zone and windows.
 
     Args:
-        changes: As `policy_changes` gives them, oldest first.
+        changes: What `policy_changes` has returned for each change, oldest first.
     """
     old: dict[str, Any] = {}
     for change in changes:
@@ -78,15 +82,15 @@ def before_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]
 
 
 def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at: Instant) -> PoolState:
-    """Derive a pool's figures."""
-    wanted = desired_at(preset, at.taken_at) if preset.active else Desired(0)
-    target = wanted.instances + (preset.waiting if preset.active else 0)
-    held = creation_hold(history, at, desired=wanted.instances, base=preset.base_instances) if preset.active else None
+    """Compute the figures of one pool."""
+    desired = desired_at(preset, at.taken_at) if preset.active else Desired(0)
+    target = desired.instances + (preset.waiting if preset.active else 0)
+    held = creation_hold(history, at, desired=desired.instances, base=preset.base_instances) if preset.active else None
     return PoolState(
         active=preset.active,
-        desired=wanted.instances,
-        window=wanted.window,
-        unreadable_schedule=wanted.unreadable,
+        desired=desired.instances,
+        window=desired.window,
+        unreadable_schedule=desired.unreadable,
         target=target,
         actual=counts.running,
         expired=counts.expired,

@@ -19,8 +19,8 @@ from prebuilds.planning.lifecycle import (
     LatestBuild,
     Life,
     Outlook,
-    look_ahead,
-    start_after_asking,
+    find_outlook,
+    next_start_after_request,
 )
 from prebuilds.provisioners.base import OwnedByAnother
 from prebuilds.store.build_record import RecordedBuild, record_build
@@ -83,7 +83,7 @@ async def take_due_actions(engine: AsyncEngine) -> list[UUID]:
 async def plan_next_action(connection: AsyncConnection, workspace_id: UUID) -> Outlook:
     """Write down when the workspace is to be looked at again, from all that is true of it in this transaction."""
     [row] = await read_lives(connection, [workspace_id])
-    outlook = look_ahead(life_of(row), row.now)
+    outlook = find_outlook(life_of(row), row.now)
     await _set_outlook(connection, row, outlook)
     return outlook
 
@@ -107,7 +107,7 @@ async def record_asked_build(
     recorded = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage, anew=anew)
     asked = {
         "id": row.id,
-        "next_start_at": start_after_asking(life_of(row), transition, row.now),
+        "next_start_at": next_start_after_request(life_of(row), transition, row.now),
         "is_start": transition is Transition.START,
     }
     await connection.execute(SET_ASKED, asked)
@@ -143,7 +143,7 @@ async def _act(connection: AsyncConnection, row: Row[tuple[object, ...]]) -> UUI
 
     Its latest build has ended, so no build that waits is superseded.
     """
-    outlook = look_ahead(life_of(row), row.now)
+    outlook = find_outlook(life_of(row), row.now)
     action = outlook.action
     if action is not None and action.at <= row.now and action.reason == AUTOSTART:
         recorded = await record_asked_build(connection, row, action.transition, stage=action.stage)

@@ -15,7 +15,7 @@ from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
-from prebuilds.planning.state import Desired, before_changes, desired_at
+from prebuilds.planning.state import Desired, desired_at, undo_changes
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, cut, read_cursor
 from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
@@ -125,10 +125,10 @@ async def explain_preset(
             preset, recorded = await _as_set(connection, preset, everywhere, at)
         wanted, held = desired_at(preset, until), None
         if at is None:
-            turns = plan_pass(await snapshot_state(connection, rules)).turns
-            turn = next((turn for turn in turns if turn.item.preset.id == found.id), None)
-            wanted = Desired(turn.state.desired, turn.state.window) if turn is not None else Desired(0)
-            held = turn.held if turn is not None else None
+            decisions = plan_pass(await snapshot_state(connection, rules)).decisions
+            decision = next((decision for decision in decisions if decision.item.preset.id == found.id), None)
+            wanted = Desired(decision.state.desired, decision.state.window) if decision is not None else Desired(0)
+            held = decision.held if decision is not None else None
         organization = found.path.partition("/")[0]
         about = {"presets": everywhere, "at": until, "before": before, "organization": organization}
         rows = (await connection.execute(PRESET_EVENTS, about | {"limit": check_limit(limit) + 1})).all()
@@ -155,7 +155,7 @@ async def _as_set(
     about = {"presets": everywhere, "at": at}
     changes = await connection.scalars(CHANGES_SINCE, about)
     recorded = await connection.scalar(SETTINGS_RECORDED, about | {"life": EVENT_LIFE})
-    return before_changes(preset, changes), bool(recorded)
+    return undo_changes(preset, changes), bool(recorded)
 
 
 async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.planning.pass_plan import Turn, plan_pass
+from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
@@ -40,13 +40,13 @@ async def read_status(engine: AsyncEngine, rules: Rules) -> list[PresetRow]:
             for row in await connection.execute(LAST_ERRORS, {"ids": failing})
         }
     return [
-        _row(turn, pending.get(turn.item.preset.id, 0), errors.get(turn.item.preset.id))
-        for turn in plan_pass(snapshot).turns
+        _row(decision, pending.get(decision.item.preset.id, 0), errors.get(decision.item.preset.id))
+        for decision in plan_pass(snapshot).decisions
     ]
 
 
-def _row(turn: Turn, pending: int, last_error: LastError | None) -> PresetRow:
-    preset, state = turn.item.preset, turn.state
+def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -> PresetRow:
+    preset, state = decision.item.preset, decision.state
     unreadable = state.unreadable_schedule
     return PresetRow(
         preset_id=preset.id,
@@ -63,11 +63,11 @@ def _row(turn: Turn, pending: int, last_error: LastError | None) -> PresetRow:
         starting=state.starting,
         stopping=state.stopping,
         deleting=state.deleting,
-        held=turn.held.reason if turn.held is not None else None,
-        held_until=turn.held.until if turn.held is not None else None,
+        held=decision.held.reason if decision.held is not None else None,
+        held_until=decision.held.until if decision.held is not None else None,
         waiting=preset.waiting,
         pending_builds=pending,
-        failed=turn.item.counts.failed,
+        failed=decision.item.counts.failed,
         last_error=last_error,
         warnings=[f"schedule_unreadable:{unreadable}"] if unreadable is not None else [],
     )

@@ -15,7 +15,7 @@ from datetime import timedelta
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
 from prebuilds.planning.holds import Hold
-from prebuilds.planning.pass_plan import PassPlan, Turn
+from prebuilds.planning.pass_plan import PassPlan, PresetDecision
 from prebuilds.planning.snapshot import PresetCounts
 from prebuilds.planning.state import PoolState
 
@@ -139,9 +139,9 @@ class PoolGauges:
             return None
         return self._seen[1]
 
-    def _active(self) -> Iterable[Turn]:
+    def _active(self) -> Iterable[PresetDecision]:
         plan = self._current()
-        return [turn for turn in plan.turns if turn.state.active] if plan is not None else []
+        return [turn for turn in plan.decisions if turn.state.active] if plan is not None else []
 
     def _callback(self, read: Callable[[PoolState], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:

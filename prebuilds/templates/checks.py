@@ -20,8 +20,8 @@ from prebuilds.planning.schedule import (
     WINDOWS_MAX,
     UnreadableSchedule,
     check_cron,
+    describe_overlap,
     find_overlap,
-    overlap_in_words,
 )
 from prebuilds.provisioners.base import InvalidSource, Provisioner
 from prebuilds.templates.yaml_text import Path
@@ -113,7 +113,7 @@ def _windows_that_overlap(preset: dict[Any, Any], path: Path) -> dict[Path, str]
             except UnreadableSchedule:
                 return {}  # the time zone is unknown
             if overlap is not None:
-                problems[(*path, index, "cron")] = overlap_in_words(earlier, other, overlap.at, timezone)
+                problems[(*path, index, "cron")] = describe_overlap(earlier, other, overlap.at, timezone)
                 break
         before[index] = cron
     return problems

@@ -175,8 +175,8 @@ async def test_a_stored_schedule_that_cannot_be_read_falls_back_to_the_base(engi
     )
     await do(engine, "UPDATE presets SET timezone = 'Mars/Olympus' WHERE id = :id", id=preset.id)
     plan = await pass_plan(engine)
-    assert [turn.state.desired for turn in plan.turns] == [1, 2]
-    assert len(plan.working(10)) == 2, "it never stops the pass"
+    assert [turn.state.desired for turn in plan.decisions] == [1, 2]
+    assert len(plan.presets_to_reconcile(10)) == 2, "it never stops the pass"
     for _ in range(2):
         await note(engine, (await pass_plan(engine)).notes())
     [(told_of, told)] = await events(engine, "schedule_unreadable")
@@ -192,9 +192,9 @@ async def test_evidence_goes_when_it_has_served_unless_it_is_kept(engine: AsyncE
     gone, kept = await fail(engine, preset, 2)
     await do(engine, "UPDATE workspaces SET kept = true WHERE id = :id", id=kept)
     assert await reconcile(engine, preset) == ([], [])
-    assert not (await pass_plan(engine)).working(10)
+    assert not (await pass_plan(engine)).presets_to_reconcile(10)
     await age(engine, RULES.failed_retention + timedelta(seconds=1))
-    assert (await pass_plan(engine)).working(10) == [preset.id]
+    assert (await pass_plan(engine)).presets_to_reconcile(10) == [preset.id]
     assert await reconcile(engine, preset) == ([], [gone])
     [(_, told)] = await events(engine, "prebuilds_deleted")
     assert told["reasons"] == {"evidence": [str(gone)]}
@@ -247,7 +247,7 @@ async def test_a_new_version_ends_the_old_ones_pool_and_no_other(engine: AsyncEn
     await apply_file(engine, {"name": "small", "instances": 3, "parameters": {"new": "yes"}})
     new = await find_preset(engine)
     assert new.id != old.id
-    assert set((await pass_plan(engine)).working(10)) == {old.id, new.id}
+    assert set((await pass_plan(engine)).presets_to_reconcile(10)) == {old.id, new.id}
     assert await reconcile(engine, old) == ([], running)
     row = await one(
         engine,
@@ -266,7 +266,7 @@ async def test_a_retired_template_loses_its_pool(engine: AsyncEngine, change: st
     preset = await make_preset(engine, instances=2)
     ready = await make_ready(engine, preset, 2)
     await do(engine, f"UPDATE templates SET {change}")
-    assert (await pass_plan(engine)).working(10) == [preset.id]
+    assert (await pass_plan(engine)).presets_to_reconcile(10) == [preset.id]
     created, deleted = await reconcile(engine, preset)
     assert (created, sorted(deleted)) == ([], sorted(ready))
 
@@ -323,9 +323,9 @@ async def test_capacity_is_shared_fairly_and_told(engine: AsyncEngine) -> None:
     modest = await make_preset(engine, template="modest", instances=2)
     plan = await pass_plan(engine, rules)
     assert plan.shares is not None
-    assert {t.item.preset.id: t.creates for t in plan.turns} == {greedy.id: 4, modest.id: 2}
-    assert plan.short
-    assert [t.held.reason if t.held else None for t in plan.turns] == [Hold.CAPACITY, None]
+    assert {t.item.preset.id: t.creates for t in plan.decisions} == {greedy.id: 4, modest.id: 2}
+    assert plan.short_of_capacity
+    assert [t.held.reason if t.held else None for t in plan.decisions] == [Hold.CAPACITY, None]
 
 
 # --- Passes ---
@@ -343,7 +343,7 @@ async def test_the_prebuilds_user_joins_where_it_can_and_an_error_stops_nobody_e
         snapshot = await snapshot_state(connection, RULES)
     barred = await join_organizations(engine, snapshot)
     assert barred == {presets["broken"].organization_id}
-    assert plan_pass(snapshot, barred).working(10) == [presets["acme"].id, presets["zeta"].id]
+    assert plan_pass(snapshot, barred).presets_to_reconcile(10) == [presets["acme"].id, presets["zeta"].id]
     assert [data["organization"] for _, data in await events(engine, "member_added")] == ["acme", "zeta"]
     async with snapshot_transaction(engine) as connection:
         again = await snapshot_state(connection, RULES)

@@ -121,7 +121,7 @@ class PoolMachine(Checked):
     def plan_one(self, preset: str) -> Any:
         """A plan to be carried out later, when it is stale."""
         taken = self._plan()
-        ids = [turn.item.preset.id for turn in taken.turns if turn.item.preset.name == preset]
+        ids = [turn.item.preset.id for turn in taken.decisions if turn.item.preset.name == preset]
         self._count("plan")
         return multiple(*[(self.world.plan(i, share_of(taken.shares, i)), share_of(taken.shares, i)) for i in ids])
 
@@ -139,7 +139,7 @@ class PoolMachine(Checked):
     def overtaken(self, preset: str, policy: dict[str, Any], outcome: str, what: str) -> None:
         """Between a plan and its writes, something else happens."""
         taken = self._plan()
-        ids = [turn.item.preset.id for turn in taken.turns if turn.item.preset.name == preset]
+        ids = [turn.item.preset.id for turn in taken.decisions if turn.item.preset.name == preset]
         plans = [(self.world.plan(i, share_of(taken.shares, i)), share_of(taken.shares, i)) for i in ids]
         match what:
             case "policy":

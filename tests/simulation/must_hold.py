@@ -69,7 +69,7 @@ class Checked(RuleBasedStateMachine):
     def counts_and_rows_decide_alike(self) -> None:
         """A preset is skipped exactly when its plan would be empty."""
         plan = self._plan()
-        for turn in plan.turns:
+        for turn in plan.decisions:
             rows = self.world.preset(turn.item.preset.id)
             assert count_prebuilds(rows.preset, rows.prebuilds, rows) == turn.item.counts
             child = plan_preset(rows, 0, share_of(plan.shares, rows.preset.id))
@@ -96,7 +96,7 @@ class Checked(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("it does not come to rest")
-        for turn in self._plan().turns:
+        for turn in self._plan().decisions:
             state = turn.state
             assert (state.missing, state.extraneous, state.expired, state.starting) == (0, 0, 0, 0)
             assert state.eligible == state.desired
@@ -140,7 +140,7 @@ class Watched:
             assert len(self._pending_builds()) <= max(limit, len(self._pending))
 
     def _pools(self) -> dict[UUID, PresetSnapshot]:
-        ids = [turn.item.preset.id for turn in plan_pass(self._world.snapshot()).turns]
+        ids = [turn.item.preset.id for turn in plan_pass(self._world.snapshot()).decisions]
         return {i: self._world.preset(i) for i in ids}
 
     def _pending_builds(self) -> list[Any]:

@@ -183,7 +183,7 @@ class World:
     def full_pass(self) -> int:
         """One pass over everything, as the loop does it. Returns how many presets had work."""
         plan = plan_pass(self.snapshot())
-        working = plan.working(500)
+        working = plan.presets_to_reconcile(500)
         number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
         for preset_id in working:
             share = None if plan.shares is None else plan.shares.pending_max(preset_id)

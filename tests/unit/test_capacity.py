@@ -69,7 +69,7 @@ def filled(demand: Demand, shares: Shares) -> int:
 )
 def test_capacity_is_filled_from_the_bottom(wanted: list[tuple[int, int]], capacity: int, after: list[int]) -> None:
     found = demands(*wanted)
-    shares = share_capacity(found, capacity, turn=0)
+    shares = share_capacity(found, capacity, rotation=0)
     assert [filled(demand, shares) for demand in found] == after
 
 
@@ -85,19 +85,19 @@ def test_the_rest_goes_round_by_turns() -> None:
 def test_who_wants_no_more_takes_no_turn() -> None:
     found = demands((0, 1), (3, 0), (0, 9), (5, 2))
     assert [share_capacity(found, 15, turn).favored for turn in range(3)] == [{*ids(3)}, {*ids(4)}, {*ids(3)}]
-    assert share_capacity(found, 12, turn=1) == Shares(3)
+    assert share_capacity(found, 12, rotation=1) == Shares(3)
 
 
 @pytest.mark.parametrize("found", [[], demands((0, 0), (0, 0)), demands((2, 0), (1, 1))])
 def test_what_nobody_wants_is_there_for_whoever_is_nudged_next(found: list[Demand]) -> None:
     """A claim's refill between two passes plans with the last pass's level."""
-    assert share_capacity(found, 10, turn=3) == Shares(10)
+    assert share_capacity(found, 10, rotation=3) == Shares(10)
 
 
 @pytest.mark.parametrize("capacity", [0, -5])
 def test_without_capacity_the_level_is_zero(capacity: int) -> None:
-    assert share_capacity([], capacity, turn=1) == Shares(0)
-    assert share_capacity(demands((2, 0), (0, 3)), capacity, turn=1) == Shares(0)
+    assert share_capacity([], capacity, rotation=1) == Shares(0)
+    assert share_capacity(demands((2, 0), (0, 3)), capacity, rotation=1) == Shares(0)
 
 
 DEMANDS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=8).map(lambda found: demands(*found))
@@ -169,7 +169,7 @@ def plan_with(capacity: int | None, *pools: PresetSnapshot, passes: int = 0) -> 
 
 
 def creates(plan: PassPlan) -> list[int]:
-    return [turn.creates for turn in plan.turns]
+    return [turn.creates for turn in plan.decisions]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def creates(plan: PassPlan) -> list[int]:
 )
 def test_presets_share_the_capacity(capacity: int | None, expected: list[int], short: bool) -> None:
     plan = plan_with(capacity, pool(1), pool(2))
-    assert (creates(plan), plan.short) == (expected, short)
+    assert (creates(plan), plan.short_of_capacity) == (expected, short)
     assert (plan.shares is None) is (capacity is None)
-    assert [turn.held is not None for turn in plan.turns] == [created < 3 for created in expected]
+    assert [turn.held is not None for turn in plan.decisions] == [created < 3 for created in expected]
 
 
 def test_the_next_pass_gives_the_rest_to_the_next() -> None:
@@ -224,7 +224,7 @@ def test_a_preset_that_is_held_otherwise_takes_no_share() -> None:
     backoff = pool(1, history=history_of(failed(SECOND)), base_instances=9)
     plan = plan_with(5, backoff, pool(2, base_instances=9))
     assert creates(plan) == [0, 5]
-    assert [turn.held.reason for turn in plan.turns if turn.held] == [Hold.BACKOFF, Hold.CAPACITY]
+    assert [turn.held.reason for turn in plan.decisions if turn.held] == [Hold.BACKOFF, Hold.CAPACITY]
 
 
 def test_a_pass_that_needs_no_more_leaves_room_for_a_nudge() -> None:
@@ -245,4 +245,6 @@ def test_a_pass_never_queues_more_than_the_capacity(pools: list[PresetSnapshot],
     limit = max(queued + room, 1)
     plan = plan_pass(whole(*pools, rules=replace(pools[0].rules, max_pending_builds=limit), passes=passes))
     assert queued + sum(creates(plan)) <= max(limit, queued)
-    assert not plan.short or queued + sum(creates(plan)) >= limit, "nothing is left while somebody waits for it"
+    assert not plan.short_of_capacity or queued + sum(creates(plan)) >= limit, (
+        "nothing is left while somebody waits for it"
+    )

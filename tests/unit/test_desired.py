@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prebuilds.planning.plan import state_of
-from prebuilds.planning.state import Desired, before_changes, desired_at
+from prebuilds.planning.state import Desired, desired_at, undo_changes
 from tests.unit.pools import (
     CANCELING,
     DELETE,
@@ -63,9 +63,9 @@ def test_changes_are_undone_back_to_the_first() -> None:
         {"instances": [4, 9], "schedule": [[], [["* 8-18 * * 1-5", 10]]], "timezone": [None, "Europe/Berlin"]},
     ]
     before = replace(now, base_instances=None, timezone="Asia/Tokyo", windows=(("* 1 * * *", 2),))
-    assert before_changes(now, changes) == before
-    assert before_changes(now, changes[2:]) == replace(now, base_instances=4, timezone=None, windows=())
-    assert before_changes(now, []) == now
+    assert undo_changes(now, changes) == before
+    assert undo_changes(now, changes[2:]) == replace(now, base_instances=4, timezone=None, windows=())
+    assert undo_changes(now, []) == now
 
 
 @pytest.mark.parametrize(("base", "expected"), [(None, 0), (0, 0), (1, 1)])

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from prebuilds.planning.inventory import Comparison, Existing, Finding, Recorded, Sighting, compare, missing
+from prebuilds.planning.inventory import Comparison, Existing, Finding, Recorded, Sighting, compare, find_vanished
 
 AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 ID, OTHER = UUID(int=1), UUID(int=2)
@@ -138,9 +138,9 @@ def test_findings_are_told_by_workspace_whatever_their_order() -> None:
 
 def test_what_should_run_and_was_not_listed_is_missing() -> None:
     unknown = Existing(OTHER, True, OLD)
-    assert missing([unknown], [row()], AT) == [ID]
-    assert missing([unknown, thing(running=False)], [row()], AT) == [ID]
-    assert missing([unknown, thing()], [row()], AT) == missing([], [row(building=True)], AT) == []
+    assert find_vanished([unknown], [row()], AT) == [ID]
+    assert find_vanished([unknown, thing(running=False)], [row()], AT) == [ID]
+    assert find_vanished([unknown, thing()], [row()], AT) == find_vanished([], [row(building=True)], AT) == []
 
 
 def test_nothing_and_nobody() -> None:

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prebuilds.api import InvalidInput
-from prebuilds.planning.autostart import coming_start, next_start, parse_autostart
+from prebuilds.planning.autostart import first_unused_start, next_start, parse_autostart
 from prebuilds.planning.lifecycle import (
     CLAIM_TRIES_MAX,
     RETRY_MAX,
     LatestBuild,
     Life,
     NextAction,
-    look_ahead,
-    start_after_asking,
+    find_outlook,
+    next_start_after_request,
 )
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
@@ -99,7 +99,7 @@ ACTIONS: list[tuple[str, Life, tuple[datetime, Transition, Stage, str] | None]] 
 def test_what_a_workspace_does_next_by_itself(
     what: str, of: Life, expected: tuple[datetime, Transition, Stage, str] | None
 ) -> None:
-    outlook = look_ahead(of, NOW)
+    outlook = find_outlook(of, NOW)
     assert outlook.action == (None if expected is None else NextAction(*expected)), what
     assert outlook.wake_at == (None if expected is None else expected[0])
     assert outlook.next_start_at is None
@@ -138,7 +138,7 @@ def test_a_moment_is_used_once(
     what: str, state: dict[str, Any], known: datetime | None, now: datetime, stored: datetime, starts: bool
 ) -> None:
     of = life(**state, autostart_schedule=NOON, next_start_at=known)
-    outlook = look_ahead(of, now)
+    outlook = find_outlook(of, now)
     assert (outlook.next_start_at, outlook.unreadable) == (stored, False), what
     assert outlook.action == (NextAction(stored, START, NONE, "autostart") if starts else None)
     assert outlook.wake_at == (stored if of.latest.status.ended else None)
@@ -156,14 +156,14 @@ def test_a_moment_is_used_once(
     ids=["a prebuild", "is being deleted", "is deleted", "stopped without schedule", "runs without schedule"],
 )
 def test_without_a_schedule_of_its_own_nothing_starts(of: Life) -> None:
-    outlook = look_ahead(of, NOW)
+    outlook = find_outlook(of, NOW)
     assert (outlook.next_start_at, outlook.action, outlook.wake_at, outlook.unreadable) == (None, None, None, False)
 
 
 @pytest.mark.parametrize(("handed_over", "stage"), [(True, NONE), (False, CLAIM)])
 def test_a_start_makes_up_for_a_hand_over_that_never_succeeded(handed_over: bool, stage: Stage) -> None:
     of = life(STOP, handed_over=handed_over, autostart_schedule=NOON, next_start_at=TODAY)
-    assert look_ahead(of, NOW).action == NextAction(TODAY, START, stage, "autostart")
+    assert find_outlook(of, NOW).action == NextAction(TODAY, START, stage, "autostart")
     assert of.start_stage is stage
 
 
@@ -185,7 +185,7 @@ def test_when_the_relay_comes_does_not_decide_what_a_stop_takes_with_it(
     what: str, end: timedelta, now: datetime, stored: datetime
 ) -> None:
     of = life(last_used_at=TODAY + end - s(60), ttl=s(60), autostart_schedule=NOON, next_start_at=TODAY)
-    outlook = look_ahead(of, now)
+    outlook = find_outlook(of, now)
     assert outlook.action == NextAction(TODAY + end, STOP, NONE, "ttl"), what
     assert outlook.next_start_at == stored
     assert outlook.wake_at is not None
@@ -196,11 +196,11 @@ def test_a_workspace_wakes_for_what_comes_first() -> None:
     hour = s(3600)
     for ttl, first in ((hour, at(12)), (2 * hour, at(12, 30))):
         of = life(last_used_at=at(11), ttl=ttl, autostart_schedule="30 12 * * *", next_start_at=at(12, 30))
-        assert look_ahead(of, at(11)).wake_at == first
+        assert find_outlook(of, at(11)).wake_at == first
     failing = life(
         STOP, FAILED, tries=1, ended=NOW, last_used_at=NOW - hour, ttl=s(60), autostart_schedule=NOON, next_start_at=NOW
     )
-    outlook = look_ahead(failing, NOW + s(1))
+    outlook = find_outlook(failing, NOW + s(1))
     assert (outlook.next_start_at, outlook.wake_at) == (NOW, NOW + s(10)), "not at once for a moment that waits"
 
 
@@ -208,15 +208,15 @@ def test_an_unreadable_schedule_is_told_once_and_hurts_nothing() -> None:
     bad = "CRON_TZ=Nowhere/Else 0 12 * * *"
     for of in (life(STOP), life(last_used_at=NOW, ttl=s(60))):
         known = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad, next_start_at=TODAY)
-        outlook = look_ahead(known, TODAY + s(1))
+        outlook = find_outlook(known, TODAY + s(1))
         if of.latest.stopped:
             assert outlook.next_start_at == TODAY, "what was computed while it could be read is kept"
         else:
             assert (outlook.next_start_at, outlook.unreadable) == (None, True)
-            assert outlook.action == look_ahead(of, NOW).action
+            assert outlook.action == find_outlook(of, NOW).action
         told = Life(of.latest, last_used_at=of.last_used_at, ttl=of.ttl, autostart_schedule=bad)
-        assert look_ahead(told, NOW).unreadable is False
-    assert start_after_asking(life(STOP, autostart_schedule=bad, next_start_at=TODAY), START, NOW) is None
+        assert find_outlook(told, NOW).unreadable is False
+    assert next_start_after_request(life(STOP, autostart_schedule=bad, next_start_at=TODAY), START, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_whatever_is_asked_for_uses_up_the_moments_before_it(
     known: datetime | None, now: datetime, asked: Transition, stored: datetime | None
 ) -> None:
     of = life(STOP, autostart_schedule=NOON, next_start_at=known)
-    assert start_after_asking(of, asked, now) == stored
-    assert start_after_asking(life(STOP, next_start_at=known), asked, now) is None
+    assert next_start_after_request(of, asked, now) == stored
+    assert next_start_after_request(life(STOP, next_start_at=known), asked, now) is None
 
 
 # --- Of every life ---
@@ -263,18 +263,18 @@ LIVES = st.builds(
 @given(LIVES, MINUTES)
 def test_looking_again_at_what_was_stored_changes_nothing(of: Life, now: datetime) -> None:
     """So the relay comes to rest: what it leaves in place is not due."""
-    first = look_ahead(of, now)
+    first = find_outlook(of, now)
     stored = Life(
         of.latest, of.claimed, of.handed_over, of.last_used_at, of.ttl, of.autostart_schedule, first.next_start_at
     )
-    again = look_ahead(stored, now)
+    again = find_outlook(stored, now)
     assert (again.next_start_at, again.action, again.wake_at) == (first.next_start_at, first.action, first.wake_at)
     due = first.action is not None and first.action.at <= now
     assert due or first.wake_at is None or first.wake_at > now
     if first.action is not None and first.action.reason == "autostart":
         assert of.claimed
         assert of.latest.stopped
-        used = start_after_asking(stored, START, now)
+        used = next_start_after_request(stored, START, now)
         assert used is not None
         assert used > now
 
@@ -296,7 +296,7 @@ def test_looking_again_at_what_was_stored_changes_nothing(of: Life, now: datetim
 def test_the_coming_start_is_the_first_that_is_not_used_up(
     known: datetime | None, until: datetime, now: datetime, coming: datetime
 ) -> None:
-    assert coming_start(NOON, known, used_until=until, now=now) == coming
+    assert first_unused_start(NOON, known, used_until=until, now=now) == coming
 
 
 @pytest.mark.parametrize(

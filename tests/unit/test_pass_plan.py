@@ -68,22 +68,22 @@ OLD_EVIDENCE = prebuild(9, status=FAILED, ended_at=NOW - HOUR - TICK)
     ],
 )
 def test_what_counts_as_work(found: PresetSnapshot, deletes: bool, creates: int) -> None:
-    (turn,) = plan_pass(whole(found)).turns
+    (turn,) = plan_pass(whole(found)).decisions
     assert (turn.deletes, turn.creates, turn.has_work) == (deletes, creates, deletes or creates > 0)
 
 
 def test_a_pass_over_nothing_has_no_work() -> None:
     plan = plan_pass(whole())
-    assert (plan.turns, plan.working(500), plan.notes(), plan.short) == ([], [], [], False)
+    assert (plan.decisions, plan.presets_to_reconcile(500), plan.notes(), plan.short_of_capacity) == ([], [], [], False)
 
 
 def test_while_paused_a_pass_has_no_work_and_tells_nothing() -> None:
     pools = [pool(1), pool(2, *prebuilds(9)), pool(3, prebuild(1), active=False), pool(4, *creations(1), active=False)]
     plan = plan_pass(whole(*pools, paused=True, rules=Rules(max_pending_builds=1)))
     assert plan.paused
-    assert (plan.working(500), plan.notes(), plan.short) == ([], [], False)
-    assert [turn.held for turn in plan.turns] == [Held(Hold.PAUSED), Held(Hold.PAUSED), None, None]
-    assert len(plan_pass(whole(*pools)).working(500)) == 4
+    assert (plan.presets_to_reconcile(500), plan.notes(), plan.short_of_capacity) == ([], [], False)
+    assert [turn.held for turn in plan.decisions] == [Held(Hold.PAUSED), Held(Hold.PAUSED), None, None]
+    assert len(plan_pass(whole(*pools)).presets_to_reconcile(500)) == 4
 
 
 # --- The order and the bound ---
@@ -115,7 +115,7 @@ def mixed(passes: int = 0) -> PassPlan:
     ],
 )
 def test_deletions_come_first_and_each_group_takes_turns(limit: int, passes: int, order: list[int]) -> None:
-    assert mixed(passes).working(limit) == ids(*order)
+    assert mixed(passes).presets_to_reconcile(limit) == ids(*order)
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 10_000))
@@ -125,7 +125,7 @@ def test_over_passes_everybody_is_served(presets: int, limit: int, passes: int) 
     for rows in ([], prebuilds(4)):
         found = [pool(n, *rows) for n in range(1, presets + 1)]
         rounds = range(-(-presets // limit))
-        served = [plan_pass(whole(*found, passes=passes + n)).working(limit) for n in rounds]
+        served = [plan_pass(whole(*found, passes=passes + n)).presets_to_reconcile(limit) for n in rounds]
         assert all(len(turn) == len({*turn}) == min(limit, presets) for turn in served)
         assert {preset for turn in served for preset in turn} == {p.preset.id for p in found}
 
@@ -135,12 +135,12 @@ def test_a_barred_organization_waits_and_nobody_else() -> None:
     found = [pool(n, organization_id=org) for n, org in enumerate((one, other, one, None), 1)]
     found += [pool(5, *prebuilds(4), organization_id=one)]
     taken = whole(*found)
-    assert plan_pass(taken, {one}).working(500) == ids(2, 4)
-    assert plan_pass(taken, {one}).working(1) == ids(2), "whoever is left out takes nobody's turn"
-    assert plan_pass(taken, {one, other}).working(500) == ids(4)
-    assert plan_pass(taken).working(500) == ids(5, 1, 2, 3, 4)
+    assert plan_pass(taken, {one}).presets_to_reconcile(500) == ids(2, 4)
+    assert plan_pass(taken, {one}).presets_to_reconcile(1) == ids(2), "whoever is left out takes nobody's turn"
+    assert plan_pass(taken, {one, other}).presets_to_reconcile(500) == ids(4)
+    assert plan_pass(taken).presets_to_reconcile(500) == ids(5, 1, 2, 3, 4)
     limited = replace(taken, rules=Rules(max_pending_builds=3))
-    turns = plan_pass(limited, {one}).turns
+    turns = plan_pass(limited, {one}).decisions
     assert [t.creates for t in turns if t.item.preset.id in ids(2, 4)] == [2, 1], "nor a share"
 
 
@@ -214,7 +214,7 @@ def test_a_hold_is_told_alike_by_a_pass_and_by_a_preset() -> None:
 @settings(deadline=None, max_examples=200)
 def test_a_preset_has_work_exactly_when_its_plan_has(pools: list[PresetSnapshot], passes: int) -> None:
     whole_plan = plan_pass(of(pools, passes))
-    for found, turn in zip(pools, whole_plan.turns, strict=True):
+    for found, turn in zip(pools, whole_plan.decisions, strict=True):
         share = whole_plan.shares.pending_max(found.preset.id) if whole_plan.shares else None
         plan = plan_preset(found, 1, share)
         assert turn.has_work is not plan.empty
@@ -223,17 +223,17 @@ def test_a_preset_has_work_exactly_when_its_plan_has(pools: list[PresetSnapshot]
         if found.preset.active:
             held = None if plan.held is None else Held(Hold(plan.held), plan.held_until)
             assert turn.held == held
-    working = whole_plan.working(500)
-    assert sorted(working) == [turn.item.preset.id for turn in whole_plan.turns if turn.has_work]
+    working = whole_plan.presets_to_reconcile(500)
+    assert sorted(working) == [turn.item.preset.id for turn in whole_plan.decisions if turn.has_work]
     assert not (whole_plan.paused and working)
 
 
 @given(deployments(), st.integers(0, 50))
 @settings(deadline=None)
 def test_another_preset_changes_nothing_but_the_share(pools: list[PresetSnapshot], passes: int) -> None:
-    together = plan_pass(of(pools, passes)).turns
+    together = plan_pass(of(pools, passes)).decisions
     for found, turn in zip(pools, together, strict=True):
-        (alone,) = plan_pass(of([found], passes)).turns
+        (alone,) = plan_pass(of([found], passes)).decisions
         assert (turn.state, turn.deletes, turn.item) == (alone.state, alone.deletes, alone.item)
         if found.rules.max_pending_builds is None:
             assert turn == alone

@@ -23,7 +23,7 @@ WHOLE = History(EPOCH, [EARLIER], newest=120, seen_at=AT, now=AT + timedelta(hou
         pytest.param(SEEN, WHOLE, None, id="everything that was seen is there"),
         pytest.param(SEEN, replace(WHOLE, newest=100), None, id="nothing has happened since"),
         pytest.param(SEEN, replace(WHOLE, newest=99, seen_at=None), "newest event in the database is 99", id="older"),
-        pytest.param(SEEN, replace(WHOLE, newest=None, seen_at=None), "newest event in the database is none", id="empty"),
+        pytest.param(SEEN, replace(WHOLE, newest=None, seen_at=None), "in the database is none", id="empty"),
         pytest.param(SEEN, replace(WHOLE, seen_at=AT + timedelta(seconds=1)), "another one", id="went on elsewhere"),
         pytest.param(SEEN, replace(WHOLE, seen_at=None), "is not in the database", id="a gap where it was"),
         pytest.param(SEEN, replace(WHOLE, seen_at=None, now=AT + EVENT_LIFE), None, id="removed for its age"),

@@ -188,11 +188,11 @@ def test_a_schedule_is_searched_once(windows: tuple[tuple[str, int], ...]) -> No
         except UnreadableSchedule as error:
             return str(error)
 
-    module._read.cache_clear()
+    module._read_or_explain.cache_clear()
     first = read()
-    assert (module._read.cache_info().misses, module._read.cache_info().hits) == (1, 0)
+    assert (module._read_or_explain.cache_info().misses, module._read_or_explain.cache_info().hits) == (1, 0)
     assert [read() for _ in range(3)] == [first] * 3
-    assert (module._read.cache_info().misses, module._read.cache_info().hits) == (1, 3)
+    assert (module._read_or_explain.cache_info().misses, module._read_or_explain.cache_info().hits) == (1, 3)
 
 
 @pytest.mark.parametrize("field", ["5-5/2", "05-5/1", "1,5-5/2"])

@@ -1,4 +1,4 @@
-"""The words that everything shares: ids, queues and states, and how names, durations and times are written."""
+"""The words that all modules share: ids, queues and states, and the forms of names, durations and times."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
 """Namespace of ids that are the same in every deployment. Ids of what a deployment makes never derive from it."""
 PREBUILDS_USER = "prebuilds"
 PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
-"""The system user that owns what nobody has claimed."""
+"""The system user that owns the workspaces that nobody has claimed."""
 
 CONTROL_QUEUE = "prebuilds"
 CLAIMS_QUEUE = "prebuilds-claims"
 PROVISIONER_QUEUE = "prebuilds-provisioner"
 PEOPLE_SUFFIX = "-people"
-"""Of the queue for people's builds that we keep beside each of the pools'."""
+"""The suffix of the queue for people's builds. Each provisioner queue for the pools has one such queue beside it."""
 _QUEUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
 ORCHESTRATOR_ID = "prebuilds-orchestrator"
 INVENTORY_ID = "reconcile-inventory"
@@ -31,43 +31,53 @@ NAME_LENGTH_MAX = 32
 NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
 TTL_MAX = timedelta(days=365)
-"""Longer is a typing error more often than a wish."""
+"""A longer duration is more often a typing error than meant."""
 
 
 def reconcile_preset_id(preset_id: UUID | str) -> str:
+    """Return the id of the workflow that reconciles a preset."""
     return f"reconcile-preset/{preset_id}"
 
 
 def build_workflow_id(build_id: UUID) -> str:
+    """Return the id of a build's workflow."""
     return f"workspace-build/{build_id}"
 
 
 def claim_workflow_id(claim_id: str) -> str:
+    """Return the id of a claim's workflow."""
     return f"claim-workspace/{claim_id}"
 
 
 def lint_workflow_id(preset: str) -> str:
+    """Return the id of the workflow that lints a preset, which is given by its path."""
     return f"lint-preset/{preset}"
 
 
 def build_id_of(workspace_id: UUID, number: int) -> UUID:
-    """The id of a workspace's build: whoever records build 3 of it, records the same row."""
+    """Return the id of a workspace's build. Everyone who records the same build number records the same row."""
     return uuid5(workspace_id, str(number))
 
 
 class Transition(StrEnum):
+    """What a build does to its workspace."""
+
     START = "start"
     STOP = "stop"
     DELETE = "delete"
 
 
 class Stage(StrEnum):
+    """Which part of a prebuild's life a start belongs to."""
+
     NONE = "none"
     CREATE = "create"  # a prebuild is made for the pool
     CLAIM = "claim"  # a prebuild is handed to a person
 
 
 class BuildStatus(StrEnum):
+    """The state of a build."""
+
     PENDING = "pending"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -77,6 +87,7 @@ class BuildStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
+        """Whether the build has ended, so that its status changes no more."""
         return self in (BuildStatus.SUCCEEDED, BuildStatus.FAILED, BuildStatus.CANCELED)
 
 
@@ -89,6 +100,8 @@ class OnEmpty(StrEnum):
 
 
 class MissReason(StrEnum):
+    """Why a claim has found no prebuild ready."""
+
     NO_POOL = "no_pool"
     EMPTY = "empty"
     STARTING = "starting"
@@ -99,11 +112,18 @@ class MissReason(StrEnum):
 
 
 class Source(StrEnum):
+    """Where a claim's workspace comes from: the pool, or made for the claim."""
+
     PREBUILT = "prebuilt"
     CREATED = "created"
 
 
 def check_name(value: str) -> str:
+    """Return *value* if it is a name by our rule.
+
+    Raises:
+        ValueError: It is not.
+    """
     if len(value) > NAME_LENGTH_MAX or not NAME_PATTERN.fullmatch(value):
         raise ValueError(NAME_RULE)
     return value
@@ -114,17 +134,19 @@ Name = Annotated[
     AfterValidator(check_name),
     WithJsonSchema({"type": "string", "pattern": f"^{NAME_PATTERN.pattern}$", "maxLength": NAME_LENGTH_MAX}),
 ]
-"""The one rule for names everywhere, so that `organization/template/preset` is never ambiguous."""
+"""A name by the one rule that holds everywhere, so that `organization/template/preset` is never ambiguous."""
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Read `90s`, `15m`, `1h30m`, `2d`, as people write them; what is neither text nor a number is left for pydantic.
+    """Read a duration as people write it: `90s`, `15m`, `1h30m`, `2d`, or `0`.
 
+    Returns:
+        The duration. A value that is neither text nor a number is returned unchanged, for pydantic to check.
     Raises:
-        ValueError: It has no unit, other than 0, or is no duration.
+        ValueError: The value is not a duration, has no unit, or is out of range.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         if isinstance(value, bool):
@@ -136,7 +158,7 @@ def parse_duration(value: object) -> object:
     if re.fullmatch(r"\d+(\.\d+)?", text):
         if float(text) == 0:
             return timedelta()
-        # Whoever writes `ttl: 8` means hours, whoever writes 300 seconds: a guess would be wrong for one of them.
+        # People who write `ttl: 8` mean hours, people who write 300 mean seconds. Any guess would be wrong for some.
         raise ValueError(f"{text} has no unit; write {text}s, {text}m or {text}h for seconds, minutes or hours")
     if not re.fullmatch(f"(?:{_DURATION.pattern})+", text):
         raise ValueError("must be a duration such as 90s, 15m, 8h or 2d")
@@ -156,12 +178,14 @@ Duration = Annotated[
         {"anyOf": [{"type": "string", "pattern": f"^({_DURATION.pattern})+$"}, {"type": "number", "minimum": 0}]}
     ),
 ]
-"""`90s`, `15m`, `8h`, `2d` in YAML and on the command line; not negative, at most a year."""
+"""A duration, which YAML and the command line write as `90s`, `15m`, `8h` or `2d`. It is from 0 to 365 days."""
 
 
 def check_interval(value: timedelta) -> timedelta:
-    """Raises:
-    ValueError: The loop keeps no such interval.
+    """Return *value* if the loop may wait this long between two passes.
+
+    Raises:
+        ValueError: It is 0 or more than a day.
     """
     if not timedelta() < value <= timedelta(days=1):
         raise ValueError("must be more than 0 and at most 1d")
@@ -169,20 +193,23 @@ def check_interval(value: timedelta) -> timedelta:
 
 
 def rfc3339(value: datetime) -> str:
+    """Return a time as RFC 3339 text in UTC, such as `2026-03-02T09:00:00Z`."""
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def check_provisioner_queue(value: str) -> str:
-    """Raises:
-    ValueError: It is no name for one, or one of ours.
+    """Return *value* if it can be the name of a provisioner queue.
+
+    Raises:
+        ValueError: It is not a queue name, or is reserved for one of our own queues.
     """
     if not _QUEUE.fullmatch(value):
         raise ValueError("must be 1 to 200 letters, digits, dashes, underscores, dots and slashes")
     if value in (CONTROL_QUEUE, CLAIMS_QUEUE):
-        raise ValueError(f"{value} is no provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
+        raise ValueError(f"{value} is not a provisioner queue; choose another name, such as {PROVISIONER_QUEUE}")
     if value.endswith(PEOPLE_SUFFIX):
         raise ValueError(
-            f"must not end in {PEOPLE_SUFFIX}, as our own queues for people's builds do; choose another name"
+            f"must not end in {PEOPLE_SUFFIX}, which is reserved for queues of people's builds; choose another name"
         )
     return value
 
@@ -203,7 +230,10 @@ Timestamp = Annotated[
 
 
 def is_text(value: str) -> bool:
-    """Whether it can be sent and stored. Half a surrogate pair can be neither; a command line's stray byte is one."""
+    """Whether *value* can be sent and stored as UTF-8.
+
+    Half of a surrogate pair cannot. Python reads a stray byte on the command line as such a half.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -219,9 +249,9 @@ def _check_texts(value: dict[str, str]) -> dict[str, str]:
 
 
 Escaped = Annotated[str, AfterValidator(escape)]
-"""One line of somebody else's, who cannot be refused."""
+"""One line of text from a third party. Control characters in it are escaped, since the text cannot be refused."""
 Text = Annotated[str, AfterValidator(check_plain)]
-"""One line that people are shown: without control characters."""
+"""One line of text that people are shown. Control characters in it are refused."""
 Texts = Annotated[dict[str, str], AfterValidator(_check_texts)]
-"""Of parameters, whose values alone may have several lines. Checked as a whole, so that a key that cannot be sent is
-not part of the refusal's field."""
+"""Parameters by name; a value may have several lines, a name may not. The mapping is checked as a whole, so that a name
+that cannot be sent does not become part of the field that the error names."""

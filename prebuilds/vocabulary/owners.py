@@ -1,7 +1,7 @@
 """Names of people and services: owners, initiators and members, as identity providers name them.
 
-`alice@example.com`, `Alice.Smith` and a UUID are such names. Two names that differ only by case are one user's. The
-database keeps each name as it was given first, and finds it by its key (decision 0016).
+`alice@example.com`, `Alice.Smith` and a UUID are such names. Two names that differ only by case belong to one user. The
+database keeps each name as it was first given, and finds it by its key (decision 0016).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from prebuilds.vocabulary.plain_text import check_plain
 OWNER_LENGTH_MAX = 128
 OWNER_RULE = f"must be 1 to {OWNER_LENGTH_MAX} visible characters without spaces and slashes, such as alice@example.com"
 RESERVED_RULE = f"{PREBUILDS_USER} is the system's own user; name a person or a service"
-DOTS = (".", "..")
-"""Names of folders that lead elsewhere: {owner} may stand in a path."""
+DOT_FOLDERS = (".", "..")
+"""Refused, since the placeholder {owner} may stand in a path, where these names lead to other folders."""
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""Letters and marks that show nothing; what shows nothing by its category is refused by that."""
+"""Invisible letters and marks. Other invisible characters are refused by their category."""
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp", "Zs"})
-"""Controls, formats (bidi overrides among them), half surrogate pairs, white space; and what is not assigned, since
-only assigned characters fold the same in every release of Unicode."""
+"""Controls, formats (such as bidi overrides), private use, halves of surrogate pairs, white space, and unassigned
+characters. The last are refused since only assigned characters fold alike in every release of Unicode."""
 _DIGEST_BYTES = 10
 _SUFFIX = re.compile(r"-[a-z2-7]{16}$")
 _BASE_LENGTH_MAX = NAME_LENGTH_MAX - 17
@@ -36,39 +36,43 @@ _NOT_IN_SLUGS = re.compile(r"[^a-z0-9]+")
 
 
 def owner_key(name: str) -> str:
-    """What two spellings of one user's name have in common: canonical composition of the name without case.
+    """Return the key that all spellings of one user's name have in common: the case-folded name in NFC.
 
-    Returns:
-        Also for what is no valid name, which then is nobody's key.
+    An invalid name has a key too, which belongs to no user.
     """
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def same_owner(one: str, other: str) -> bool:
+    """Whether two names belong to one user."""
     return owner_key(one) == owner_key(other)
 
 
 def is_system(name: str) -> bool:
-    """Whether this is the prebuilds user's name, in any case."""
+    """Whether *name* is the prebuilds user's, in any case."""
     return owner_key(name) == PREBUILDS_USER
 
 
 def check_owner_name(value: str) -> str:
-    """Raises:
-    ValueError: It is no name of a person or service; `prebuilds` is one by this rule.
+    """Return *value* if it can be the name of a person or service. `prebuilds` is such a name too.
+
+    Raises:
+        ValueError: It cannot.
     """
-    check_plain(value)  # which names the character that has to go
-    if not 0 < len(value) <= OWNER_LENGTH_MAX or "/" in value or _UNSEEN.search(value) or value in DOTS:
+    check_plain(value)  # its message names the character to remove
+    if not 0 < len(value) <= OWNER_LENGTH_MAX or "/" in value or _UNSEEN.search(value) or value in DOT_FOLDERS:
         raise ValueError(OWNER_RULE)
-    # The key as well: it is what is stored and compared, and may be longer.
-    if not all(_visible(text) for text in (value, owner_key(value))) or owner_key(value) in DOTS:
+    # The key is checked as well, since it is what is stored and compared, and it can contain other characters.
+    if not all(_is_visible(text) for text in (value, owner_key(value))) or owner_key(value) in DOT_FOLDERS:
         raise ValueError(OWNER_RULE)
     return value
 
 
 def check_person(value: str) -> str:
-    """Raises:
-    ValueError: It is no name, or the prebuilds user's.
+    """Return *value* if it can be the name of a person or service other than the prebuilds user.
+
+    Raises:
+        ValueError: It cannot.
     """
     if is_system(check_owner_name(value)):
         raise ValueError(RESERVED_RULE)
@@ -76,10 +80,11 @@ def check_person(value: str) -> str:
 
 
 def owner_slug(name: str) -> str:
-    """The name as a host name's label and as a folder: lower-case letters, digits and single dashes, at most 32.
+    """Return the owner's slug, for host names and folders: at most 32 lower-case letters, digits and single dashes.
 
-    A name that is such a text already is its own slug. Any other gets as much of it as fits and 80 bits of its key's
-    digest behind it; so does a name that only looks like that, so that two owners never have the same slug.
+    A name that already has this form is its own slug. The slug of any other name is as much of the name as fits,
+    followed by 80 bits of its key's digest. A name that already looks like such a slug gets a digest too, so that two
+    owners never have the same slug.
     """
     key = owner_key(name)
     if len(key) <= NAME_LENGTH_MAX and NAME_PATTERN.fullmatch(key) and not _SUFFIX.search(key):
@@ -90,9 +95,11 @@ def owner_slug(name: str) -> str:
     return f"{base}-{b32encode(digest).decode().lower()}"
 
 
-def _visible(text: str) -> bool:
+def _is_visible(text: str) -> bool:
     return all(unicodedata.category(character) not in _REFUSED_CATEGORIES for character in text)
 
 
 OwnerName = Annotated[str, AfterValidator(check_owner_name)]
+"""The name of a person or service, or of the prebuilds user."""
 Person = Annotated[str, AfterValidator(check_person)]
+"""The name of a person or service."""

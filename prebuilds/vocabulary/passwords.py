@@ -1,4 +1,4 @@
-"""Passwords stay out of messages: what a database URL shows of itself, and URLs in other people's errors."""
+"""Keeps passwords out of messages: reads database URLs, and hides passwords in them and in other people's errors."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from prebuilds.vocabulary.plain_text import escape
 
 HIDDEN = "***"
 PORT_MAX = 65535
-A_PORT = f"must be a number from 1 to {PORT_MAX}; in a password write a : as %3A, a / as %2F, a ? as %3F"
+PORT_RULE = f"must be a number from 1 to {PORT_MAX}; in a password write a : as %3A, a / as %2F, a ? as %3F"
 SCHEMES = ("postgresql", "postgres")
-SHOWN = frozenset({"host", "port", "user", "dbname", "database", "sslmode", "target_session_attrs", "application_name"})
-"""Of a URL's parameters; one other than these, and none is shown."""
+SHOWN_PARAMETERS = frozenset(
+    {"host", "port", "user", "dbname", "database", "sslmode", "target_session_attrs", "application_name"}
+)
+"""Parameters of a URL that messages may show. A URL that has any other parameter is shown without parameters."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# A quote ends a URL in a text, unless an @ comes after it: then it is a part of a password.
+# A quote ends a URL in a text, unless an @ follows before the next space or slash: then it is part of a password.
 _OURS = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?://(?:[^\s'\"<>]|['\"<>](?=[^\s/]*@))*", re.IGNORECASE)
 _ACCOUNT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@?#]*):[^\s/@]+@", re.IGNORECASE)
 _SETTING = re.compile(r"(\w*password\s*=\s*)('(?:[^'\\\n]|\\.)*'|\"[^\"\n]*\"|[^\s'\"&]+)", re.IGNORECASE)
 
 
 class UnreadableUrl(ValueError):
-    """Says what is wrong with a database URL, in words that have nothing of it."""
+    """A database URL cannot be read. The message says what is wrong without quoting any part of the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
     scheme: str
     account: str | None
-    """User and password; None without an @."""
+    """User and password; None when the URL has no @."""
     places: str
-    """Hosts and ports."""
+    """Hosts and ports, separated by commas."""
     path: str
     query: str
 
 
 def dsn_of(url: str) -> str:
-    """*url* as asyncpg reads it: SQLAlchemy's form with a driver name is accepted too.
+    """Return *url* in the form that asyncpg reads. SQLAlchemy's form, which has a driver name, is accepted too.
 
     Raises:
-        UnreadableUrl: asyncpg would not read it, or as something else than was meant: a password with an @, / or # in
-            it would become a part of the host, the path or nothing.
+        UnreadableUrl: asyncpg cannot read it, or would misread it: the part of a password after an @, / or # would be
+            taken for the host, for the path, or for nothing.
     """
     _check(_split(url))
     scheme, separator, rest = url.partition("://")
@@ -50,48 +52,52 @@ def dsn_of(url: str) -> str:
 
 
 def hide_password(url: str) -> str:
-    """*url* for people: without its password, and without all that may be a part of one."""
+    """Return *url* for people: without its password, and without anything that may be part of a password."""
     try:
         parts = _split(url)
-        if parts.query != HIDDEN:  # as this function has left it before
+        if parts.query != HIDDEN:  # a URL that has been through this function before
             _check(parts, any_scheme=True)
     except UnreadableUrl:
         return f"postgresql://{HIDDEN}" if _OURS.match(url) else HIDDEN
     if "@" in parts.query and ":" in (parts.account or parts.places):
-        return f"{parts.scheme}://{HIDDEN}"  # what looks like a host may be the beginning of a password
+        return f"{parts.scheme}://{HIDDEN}"  # the part that looks like a host may be the beginning of a password
     user, colon, _ = (parts.account or "").partition(":")
     account = f"{user}:{HIDDEN}@" if colon else f"{user}@" if parts.account is not None else ""
-    return escape(f"{parts.scheme}://{account}{parts.places}{parts.path}{_shown(parts.query)}")
+    return escape(f"{parts.scheme}://{account}{parts.places}{parts.path}{_show_query(parts.query)}")
 
 
 def mask(text: str) -> str:
-    """*text* of whatever origin with the passwords in URLs and in `password=...` hidden."""
+    """Return *text*, from any origin, with the passwords in URLs and in `password=...` hidden."""
     if "://" in text:
         text = _ACCOUNT.sub(rf"\1:{HIDDEN}@", _OURS.sub(lambda url: hide_password(url[0]), text))
     return _SETTING.sub(rf"\1{HIDDEN}", text) if "=" in text else text
 
 
 def _split(url: str) -> _Parts:
-    """Raises:
-    UnreadableUrl: It is no URL.
+    """Split a URL into its parts.
+
+    Raises:
+        UnreadableUrl: The text is not a URL.
     """
     if not _SCHEME.match(url):
         raise UnreadableUrl("it must be a URL such as postgresql://user@host:5432/database")
     if any(character in url for character in "\t\r\n"):
-        raise UnreadableUrl("it has a line break or a tab in it")
+        raise UnreadableUrl("it contains a line break or a tab")
     try:
         found = urlsplit(url)
-    except ValueError:  # brackets that do not fit; its message may quote them
-        raise UnreadableUrl("its host is not readable") from None
+    except ValueError:  # unbalanced brackets; the error is not chained, since it may quote the URL
+        raise UnreadableUrl("its host cannot be read") from None
     account, at, places = found.netloc.rpartition("@")
     if "@" in account or "@" in found.path or "@" in found.fragment:
-        raise UnreadableUrl("it has an @ too many; write one in a name or password as %40, a / as %2F, a # as %23")
+        raise UnreadableUrl("it has one @ too many; in a name or password write an @ as %40, a / as %2F, a # as %23")
     return _Parts(found.scheme, account if at else None, places, found.path, found.query)
 
 
 def _check(parts: _Parts, *, any_scheme: bool = False) -> None:
-    """Raises:
-    UnreadableUrl: asyncpg does not read it.
+    """Check what asyncpg would refuse or misread.
+
+    Raises:
+        UnreadableUrl: asyncpg cannot read it.
     """
     if not any_scheme and parts.scheme.partition("+")[0] not in SCHEMES:
         raise UnreadableUrl("it must begin with postgresql://")
@@ -101,29 +107,29 @@ def _check(parts: _Parts, *, any_scheme: bool = False) -> None:
     for place in places:
         _, bracket, port = place.partition("]")
         if place.startswith("[") and not bracket:
-            raise UnreadableUrl("its host is not readable")
+            raise UnreadableUrl("its host cannot be read")
         _, _, number = (port if place.startswith("[") else place).partition(":")
         if number and not _is_port(unquote(number)):
-            raise UnreadableUrl(f"its port {A_PORT}")
+            raise UnreadableUrl(f"its port {PORT_RULE}")
     try:
         pairs = parse_qsl(parts.query, strict_parsing=bool(parts.query), keep_blank_values=False)
     except ValueError:
-        raise UnreadableUrl("its parameters are not readable") from None
+        raise UnreadableUrl("its parameters cannot be read") from None
     for key, value in pairs:
         if key == "port" and not all(_is_port(port) for port in value.split(",")):
-            raise UnreadableUrl(f"its port {A_PORT}")
+            raise UnreadableUrl(f"its port {PORT_RULE}")
 
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < int(text[:6]) <= PORT_MAX
 
 
-def _pairs(query: str) -> list[tuple[str, str]]:
+def _split_query(query: str) -> list[tuple[str, str]]:
     pairs = (pair.partition("=") for pair in query.split("&") if pair)
     return [(key, value) for key, _, value in pairs]
 
 
-def _shown(query: str) -> str:
+def _show_query(query: str) -> str:
     if not query:
         return ""
-    return f"?{query}" if all(key in SHOWN for key, _ in _pairs(query)) else f"?{HIDDEN}"
+    return f"?{query}" if all(key in SHOWN_PARAMETERS for key, _ in _split_query(query)) else f"?{HIDDEN}"

@@ -1,8 +1,8 @@
-"""Text from outside cannot act: what would move a cursor, forge a line or turn its order is refused or escaped.
+"""Makes text from outside harmless: characters that move a cursor, forge a line or reverse its order have no effect.
 
-What is ours to refuse (names, reasons, claim ids) is refused, by `check_plain`. What a workspace or a third party says
-(log lines, errors, addresses) is escaped, by `escape`: shown, and read as itself. What stands in text already escaped
-stays as it is, so that escaping twice does no harm.
+`check_plain` refuses such characters where we can refuse the input (names, reasons, claim ids). `escape` writes them
+out in text of workspaces and third parties (log lines, errors, addresses), so that they are shown. Text that is already
+escaped stays as it is, so escaping twice does no harm.
 """
 
 from __future__ import annotations
@@ -12,35 +12,40 @@ from collections.abc import Mapping
 from typing import Any
 
 LINES = "\n\t"
-"""What text of several lines may have: our own, and a driver's errors."""
+"""Characters that text of several lines may contain: our own texts, and a driver's errors."""
 VALUES = "\n\r\t"
-"""What a parameter's value may have besides: a key file has the line ends of where it was written."""
+"""Characters that a parameter's value may contain. The carriage return is for files that were written on Windows, such
+as keys."""
 
 # C0 and DEL, C1, the marks and overrides of writing direction, the separators of lines and paragraphs, and halves of
-# surrogate pairs, which no terminal and no database can be given.
-_ACTING = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# surrogate pairs, which neither a terminal nor a database accepts.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def escape(text: str, *, keep: str = "") -> str:
-    """*text* with each character that would act written out, as `\\x1b` or `\\u202e`.
+    """Return *text* with each control character written out, as `\\x1b` or `\\u202e`.
 
     Args:
-        keep: Such characters to be left alone.
+        keep: Control characters to leave as they are.
     """
 
-    def written(found: re.Match[str]) -> str:
+    def write_out(found: re.Match[str]) -> str:
         character = found[0]
         if character in keep:
             return character
         number = ord(character)
         return _SHORT.get(character) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
 
-    return _ACTING.sub(written, text)
+    return _CONTROLS.sub(write_out, text)
 
 
 def escape_all(value: Any, *, keep: str = "") -> Any:
-    """*value* with every text in its mappings and lists escaped, keys too."""
+    """Return *value* with every text in its mappings and lists escaped, keys included.
+
+    Args:
+        keep: Control characters to leave as they are; in keys, all are escaped.
+    """
     if isinstance(value, str):
         return escape(value, keep=keep)
     if isinstance(value, Mapping):
@@ -51,14 +56,14 @@ def escape_all(value: Any, *, keep: str = "") -> Any:
 
 
 def check_plain(text: str, *, keep: str = "") -> str:
-    """*text*, if nothing in it would act.
+    """Return *text* if it has no control characters.
 
     Args:
-        keep: Such characters that it may have all the same.
+        keep: Control characters that are allowed.
     Raises:
-        ValueError: Names the first one, by its code point and place.
+        ValueError: It has one; the message names the first one by its code point and position.
     """
-    for found in _ACTING.finditer(text):
+    for found in _CONTROLS.finditer(text):
         if (character := found[0]) in keep:
             continue
         if "\ud800" <= character <= "\udfff":

@@ -19,7 +19,7 @@ def test_all_roles_and_the_usual_queue_unless_said() -> None:
         (["--role", "claim"], "invalid choice"),
         (["--role", "control", "--queue", "gpu"], "--queue is for --role provisioner or all"),
         (["--queue", "gpu-people"], "--queue gpu-people: must not end in -people"),
-        (["--queue", "gpu", "--queue", "prebuilds-claims"], "prebuilds-claims is no provisioner queue"),
+        (["--queue", "gpu", "--queue", "prebuilds-claims"], "prebuilds-claims is not a provisioner queue"),
         (["--queue", "g p u"], "must be 1 to 200 letters"),
         (["--queue", "gpu@host-a"], "must be 1 to 200 letters"),
     ],

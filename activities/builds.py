@@ -124,7 +124,7 @@ def measure(end: BuildEnd, *, replaced: bool) -> None:
     if end.took is None:
         return
     facts = end.facts
-    METRICS.build_ended(
+    METRICS.record_build(
         {
             "organization_name": facts.organization,
             "template_name": facts.template,

@@ -101,7 +101,7 @@ class ProvisioningActivities:
                 replaced = await read_replaced(self._engine, facts)
                 end = await self._end(facts, BuildStatus.SUCCEEDED, provisioned=provisioned)
                 measure(end, replaced=replaced.first)
-                self._dispatcher.follow(end.served)
+                self._dispatcher.follow_up(end.served)
                 return _outcome(end, replaced, provisioned)
             return await ended_badly(self._engine, self._dispatcher, end)
 

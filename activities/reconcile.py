@@ -100,7 +100,7 @@ class ReconcileActivities:
     async def end_pass(self, pass_number: int) -> None:
         took = await control.end_pass(self._engine, pass_number)
         if took is not None:
-            METRICS.pass_ended(took)
+            METRICS.record_pass(took)
 
     @activity.defn
     async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:

@@ -119,7 +119,7 @@ class Dispatcher:
         for workflow_id in served.workflow_ids:
             self._spawn(self._wake(workflow_id))
         for labels in served.labels:
-            METRICS.claim_decided(labels, None)
+            METRICS.count_claim(labels, None)
         self.start_builds(served.build_ids)
         self.nudge(served.preset_ids)
 

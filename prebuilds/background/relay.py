@@ -149,14 +149,14 @@ class Relay:
     async def _attend_queue(self) -> None:
         """Refuse waiters who may claim nothing any more; wake those whose signal was lost; withdraw those that nobody
         stands behind."""
-        self._dispatcher.follow(Served(workflow_ids=await refuse_waiting(self._engine)))
-        self._dispatcher.follow(await serve_all_waiters(self._engine))
+        self._dispatcher.follow_up(Served(workflow_ids=await refuse_waiting(self._engine)))
+        self._dispatcher.follow_up(await serve_all_waiters(self._engine))
         gone = []
         for waiter in await take_due_waiters(self._engine):
             if waiter.late or not await self._lives(waiter.workflow_id):
                 gone.append(waiter)
             elif waiter.decided:
-                self._dispatcher.follow(Served(workflow_ids=[waiter.workflow_id]))
+                self._dispatcher.follow_up(Served(workflow_ids=[waiter.workflow_id]))
         if gone and (withdrawn := await withdraw_waiters(self._engine, gone)):
             logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
 

@@ -253,7 +253,7 @@ class Claims:
             claims = await self._batches.claim(*batch, held=held)
         won = [claimed.result for claimed in claims if claimed.result is not None]
         if len(won) < len(names):
-            METRICS.claim_decided(claims[-1].labels, claims[-1].miss_reason)
+            METRICS.count_claim(claims[-1].labels, claims[-1].miss_reason)
             raise nothing_ready(target, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
         for claimed in claims:
             self._start_what_follows(claimed)
@@ -293,7 +293,7 @@ class Claims:
         """Count a fresh decision, start its build, and have the pool refilled: all in the background."""
         if not claimed.fresh:
             return
-        METRICS.claim_decided(claimed.labels, claimed.miss_reason)
+        METRICS.count_claim(claimed.labels, claimed.miss_reason)
         if claimed.result is not None:
             if claimed.build_open:
                 self._dispatcher.start_builds([claimed.result.build_id])

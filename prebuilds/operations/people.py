@@ -56,4 +56,4 @@ class PeopleOperations:
     async def _end_waiting(self) -> None:
         """Also when nothing has changed: whoever asks again after a crash has the rest done."""
         refused = await people.refuse_waiting(self.context.engine)
-        self.context.dispatcher.follow(Served(workflow_ids=refused))
+        self.context.dispatcher.follow_up(Served(workflow_ids=refused))

@@ -1,4 +1,8 @@
-"""The environment, read once into a frozen model. Unset, it falls back to what `prebuilds dev` wrote for this user."""
+"""The settings of a process, read once from the environment into a frozen model.
+
+Where the environment does not name a database or a Temporal server, they fall back to the file that `prebuilds dev` has
+written in the state folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
-from prebuilds.settings.sealing import KeyRing, parse_ring
+from prebuilds.settings.sealing import KeyRing, parse_key_ring
 from prebuilds.settings.state_key import split_keys
 from prebuilds.settings.user_ids import parse_user_ids
 from prebuilds.temporal.payload_key import parse_payload_keys
@@ -29,24 +33,24 @@ from prebuilds.vocabulary.plain_text import escape
 
 logger = logging.getLogger(__name__)
 
-_warned: set[str] = set()
-"""Variables that this process was warned of."""
+_warned_variables: set[str] = set()
+"""Variables that this process has already warned of."""
 
 Orphans = Literal["remove", "report"]
 
 
 class Settings(BaseSettings):
-    """`PREBUILDS_*`, with the defaults of a deployment."""
+    """The variables `PREBUILDS_*`, with their defaults. A field's variable is its name in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str | None = Field(default=None, repr=False)
     state_dir: Path = Path(".prebuilds")
-    """Of the embedded stack, and of provisioners that keep things on this host."""
+    """The folder of the embedded stack, and of provisioners that keep things on this host."""
     reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     enabled: bool = True
-    """Off: claims that ask for a prebuild are refused, pools are emptied."""
+    """False: claims that ask for a prebuild are refused, and pools are emptied."""
     create_owners: bool = True
     """Whether a claim with `create_owner` may add its owner to the organization."""
     backoff_interval: Duration = timedelta(minutes=1)
@@ -55,21 +59,22 @@ class Settings(BaseSettings):
     failed_retention: Duration = timedelta(hours=1)
     max_pending_builds: int | None = Field(default=None, ge=1)
     orphans: Orphans = "remove"
-    """What happens to a thing that no live workspace is known by, after its second sighting."""
+    """What to do with an orphan after its second sighting."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Serve Prometheus text here; 0 takes a free port."""
+    """The port on which to serve Prometheus text; 0 takes a free port, None serves nothing."""
     webhook_url: HttpUrl | None = Field(default=None, repr=False)
-    """Where operators are told that a claim replaced resources."""
+    """Where operators are notified when a claim has replaced resources; None notifies by log lines alone."""
     state_key: SecretStr | None = None
-    """Seals what claims bring. Drivers read theirs from the environment; here it is checked, so that no worker starts
-    with a wrong one."""
+    """The keys that seal the secrets of claims. Drivers read the variable by themselves; it is checked here, so that no
+    worker starts with an unusable key."""
     deployment: UUID | None = None
-    """Which deployment this must be: a database or a Temporal namespace of another one is refused."""
+    """The deployment that this process must serve; another one's database or Temporal namespace is refused. None
+    accepts whichever deployment the database has."""
     payload_key: SecretStr | None = None
-    """As `state_key`; used by the connection to Temporal, which reads the environment."""
+    """The keys that encrypt payloads. The connection to Temporal reads the variable by itself; it is checked here."""
 
     process_uids: str | None = None
-    """The user ids of `process` workspaces; read where it is used, and only checked here."""
+    """The user ids of `process` workspaces. The driver reads the variable by itself; it is checked here."""
 
     @field_validator("process_uids")
     @classmethod
@@ -94,51 +99,55 @@ class Settings(BaseSettings):
 
     @property
     def ring(self) -> KeyRing:
-        return parse_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
+        """The keys of `state_key`; a ring without keys when it is not set."""
+        return parse_key_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
 
     @property
     def encrypts_payloads(self) -> bool:
+        """Whether this process encrypts what it sends through Temporal."""
         return self.payload_key is not None and bool(parse_payload_keys(self.payload_key.get_secret_value()).keys)
 
     @property
     def rules(self) -> Rules:
+        """The settings that planning uses."""
         return Rules(**{field.name: getattr(self, field.name) for field in fields(Rules)})
 
 
-OTHERS = frozenset(
+READ_ELSEWHERE = frozenset(
     ("DATABASE_PASSWORD_FILE", "HOST_ID", "LOG_FORMAT", "TERRAFORM", "TOKEN", "URL", "TEST_DATABASE_URL")
 )
-"""Variables that are read elsewhere than by `Settings`."""
-OF_WORKSPACES = re.compile(r"WORKSPACE_ID|OWNER|OWNER_SLUG|NAME|CLAIM_FILE|USER|USER_ID|(PARAM|CLAIM)_.*")
-"""What a workspace's own command is given: a shell inside a workspace has them, and may run commands of ours."""
+"""Variables that other code than `Settings` reads."""
+WORKSPACE_VARIABLES = re.compile(r"WORKSPACE_ID|OWNER|OWNER_SLUG|NAME|CLAIM_FILE|USER|USER_ID|(PARAM|CLAIM)_.*")
+"""Variables that a workspace's own command gets. A shell inside a workspace has them, and may run our commands."""
 
 
 def check_names(environment: Mapping[str, str]) -> None:
-    """Warn of variables that begin with `PREBUILDS_` and are none of ours, such as misspelt ones.
+    """Warn of variables that begin with `PREBUILDS_` and that nothing reads, such as misspelt ones.
 
     Raises:
-        InvalidInput: PREBUILDS_STATE_DIR is empty, as by a script's unset variable: it would name the current folder.
+        InvalidInput: PREBUILDS_STATE_DIR is empty, as when a script passes an unset variable. It would name the current
+            folder.
     """
     if environment.get("PREBUILDS_STATE_DIR", "x").strip() == "":
         raise InvalidInput.field("PREBUILDS_STATE_DIR", "is empty; name a folder, or unset it for .prebuilds here")
-    known = {name.upper() for name in Settings.model_fields} | OTHERS
+    known = {name.upper() for name in Settings.model_fields} | READ_ELSEWHERE
     for variable in sorted(environment):
         name = variable.upper().removeprefix("PREBUILDS_")
-        if not variable.upper().startswith("PREBUILDS_") or name in known or OF_WORKSPACES.fullmatch(name):
+        if not variable.upper().startswith("PREBUILDS_") or name in known or WORKSPACE_VARIABLES.fullmatch(name):
             continue
-        if variable in _warned:
+        if variable in _warned_variables:
             continue
-        _warned.add(variable)
+        _warned_variables.add(variable)
         near = get_close_matches(name, known, 1, cutoff=0.75)
-        meant = f"; is PREBUILDS_{near[0]} meant?" if near else "; it does nothing"
-        logger.warning("%s is no variable of Prebuilds%s", escape(variable), meant)
+        hint = f"did you mean PREBUILDS_{near[0]}?" if near else "it has no effect"
+        logger.warning("%s is not a variable of Prebuilds; %s", escape(variable), hint)
 
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the settings from the environment.
 
     Raises:
-        InvalidInput: Naming each variable that cannot be read, and how to write it.
+        InvalidInput: Some variables cannot be read; the details say for each how to write it.
     """
     check_names(os.environ)
     try:
@@ -150,10 +159,10 @@ def load_settings() -> Settings:
 
 
 def database_url(settings: Settings) -> str:
-    """Where the database is.
+    """Return the database's URL, from the settings or from the running `prebuilds dev`.
 
     Raises:
-        StackUnreachable: Neither set nor to be found.
+        StackUnreachable: Neither of them names a database.
     """
     url = settings.database_url or read_stack_file(settings.state_dir).get("database_url")
     if not url:
@@ -165,5 +174,5 @@ def database_url(settings: Settings) -> str:
 
 
 def temporal_address(settings: Settings) -> str | None:
-    """The embedded server's address when the SDK's own settings say nothing; None leaves it to them."""
+    """Return the embedded Temporal server's address; None when there is none, or the SDK's own variables are set."""
     return embedded_temporal(settings.state_dir)

@@ -1,7 +1,7 @@
-"""What the database keeps of a claim's secrets: sealed by the first key of `PREBUILDS_STATE_KEY`, clear without one.
+"""Seals a claim's secrets for the database by the first key of `PREBUILDS_STATE_KEY`; without a key they stay clear.
 
-A sealed value is `{"key": ID, "data": TOKEN}`, with a Fernet token of the value's JSON; a clear one is
-`{"key": null, "data": VALUE}`. A key's id is a hash of the key, which is random: it tells nothing of the key.
+A sealed value is `{"key": ID, "data": TOKEN}`, where the token is a Fernet token of the value's JSON. A clear value is
+`{"key": null, "data": VALUE}`. A key's id is a hash of the key. Keys are random, so the id reveals nothing of the key.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ ID_CHARS = 16
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The keys of one process, in order: the first seals, each may open. Without keys, values stay clear."""
+    """The keys of one process. The first key seals, and every key can open. Without keys, values stay clear."""
 
     keys: tuple[tuple[str, Fernet], ...] = ()
-    """Pairs of id and key."""
+    """Pairs of id and key, in the order of the variable."""
 
     @property
     def current(self) -> str | None:
-        """The id of the key that seals; None when there is none."""
+        """The id of the key that seals; None when there is no key."""
         return self.keys[0][0] if self.keys else None
 
     def seal(self, value: Any) -> Sealed:
-        """Seal a value that JSON can express."""
+        """Seal a JSON value. Without keys, the result holds the clear value."""
         if not self.keys:
             return {"key": None, "data": value}
         key_id, key = self.keys[0]
         return {"key": key_id, "data": key.encrypt(json.dumps(value).encode()).decode()}
 
     def open(self, sealed: Sealed, what: str) -> Any:
-        """Return what was sealed.
+        """Return the value that was sealed.
 
         Args:
-            what: What it is, for the message: `the claim parameters of workspace X`.
+            what: A name of the value for the error's message, such as `the claim parameters of workspace X`.
         Raises:
-            StateKeyUnusable: No key of this ring has the id that it was sealed with, or the value is damaged.
+            StateKeyUnusable: The key that sealed the value is not in this ring, or the value is damaged.
         """
         key_id = sealed["key"]
         if key_id is None:
@@ -69,24 +69,24 @@ class KeyRing:
 
 
 @lru_cache(maxsize=8)
-def parse_ring(text: str) -> KeyRing:
-    """Read keys that are separated by commas; none for an empty text.
+def parse_key_ring(text: str) -> KeyRing:
+    """Read Fernet keys that are separated by commas. An empty text gives a ring without keys.
 
     Raises:
-        ValueError: Not such keys; the message says how to make one, and repeats nothing of them.
+        ValueError: A key cannot be read. The message says how to make one, and quotes no key.
     """
-    names = split_keys(text)
-    if not names:
+    keys = split_keys(text)
+    if not keys:
         return KeyRing()
     from cryptography.fernet import Fernet
 
-    return KeyRing(tuple((_id_of(name), Fernet(name)) for name in names))
+    return KeyRing(tuple((_key_id(key), Fernet(key)) for key in keys))
 
 
-def key_ring() -> KeyRing:
-    """The keys of this process's environment."""
-    return parse_ring(os.environ.get(VARIABLE, ""))
+def environment_key_ring() -> KeyRing:
+    """Return the keys of this process's environment."""
+    return parse_key_ring(os.environ.get(VARIABLE, ""))
 
 
-def _id_of(key: str) -> str:
+def _key_id(key: str) -> str:
     return hashlib.sha256(b"prebuilds state key " + base64.urlsafe_b64decode(key)).hexdigest()[:ID_CHARS]

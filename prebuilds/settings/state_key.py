@@ -1,4 +1,4 @@
-"""The key of saved states, from `PREBUILDS_STATE_KEY`: what a driver saves in our database may hold secrets.
+"""The keys in `PREBUILDS_STATE_KEY`, which encrypt the states that drivers save in our database, as these hold secrets.
 
 `prebuilds/settings/sealing.py` seals a claim's secrets by the same keys.
 """
@@ -17,14 +17,16 @@ VARIABLE = "PREBUILDS_STATE_KEY"
 
 
 class StateKeyUnusable(ProvisionFailed):
-    """A saved state, or a claim's secret, is encrypted, and this process has no key that opens it."""
+    """A saved state or a claim's secret is encrypted, and this process has no key that opens it."""
 
 
 def parse_keys(text: str) -> MultiFernet | None:
-    """Keys separated by commas: the first encrypts, each may decrypt. None for no key at all.
+    """Read Fernet keys that are separated by commas. The first key encrypts, and every key can decrypt.
 
+    Returns:
+        None when the text has no key.
     Raises:
-        ValueError: Not such keys; says how to make one, and repeats nothing of them.
+        ValueError: A key cannot be read. The message says how to make one, and quotes no key.
     """
     keys = split_keys(text)
     if not keys:
@@ -35,10 +37,10 @@ def parse_keys(text: str) -> MultiFernet | None:
 
 
 def split_keys(text: str) -> list[str]:
-    """The keys of a text, checked.
+    """Return the Fernet keys in *text*, which are separated by commas, after checking each.
 
     Raises:
-        ValueError: Not such keys; says how to make one, and repeats nothing of them.
+        ValueError: A key cannot be read. The message says how to make one, and quotes no key.
     """
     keys = [key.strip() for key in text.split(",") if key.strip()]
     if not keys:
@@ -55,19 +57,19 @@ def split_keys(text: str) -> list[str]:
 
 
 def state_cipher() -> MultiFernet | None:
-    """This process's keys; None when states are not to be encrypted.
+    """Return the cipher of this process's environment; None when it has no key, so that states are not encrypted.
 
     Raises:
-        ValueError: They cannot be read, which the settings refuse at a worker's start.
+        ValueError: A key cannot be read. A worker's settings refuse that when it starts.
     """
     return parse_keys(os.environ.get(VARIABLE, ""))
 
 
 def decrypt(token: str) -> bytes:
-    """What was encrypted by one of our keys.
+    """Decrypt a state that one of our keys has encrypted.
 
     Raises:
-        StateKeyUnusable: There is no key, or none of them opens it; the state itself stays as it is.
+        StateKeyUnusable: This process has no key, or none that opens the state. The stored state is not changed.
     """
     from cryptography.fernet import InvalidToken
 

@@ -1,4 +1,4 @@
-"""`PREBUILDS_PROCESS_UIDS`: the user ids that `process` workspaces of this host may run as."""
+"""Reads `PREBUILDS_PROCESS_UIDS`, the user ids that `process` workspaces of this host may run as."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import re
 VARIABLE = "PREBUILDS_PROCESS_UIDS"
 NONE = "none"
 ID_MIN = 1000
-"""Below are the system's own users on every distribution."""
+"""On every distribution, lower ids belong to the system's own users."""
 ID_MAX = 2**31 - 2
-"""Some programs read larger ones as negative numbers; 65534 and -1 mean something of their own."""
+"""Some programs read larger ids as negative numbers, and -1 has a special meaning."""
 NOBODY = 65534
+"""The id of the user nobody, which the kernel also shows for ids that it cannot map."""
 
 
 def parse_user_ids(text: str) -> range | None:
-    """The ids in a range such as `100000-165535`, both ends included; None for `none`.
+    """Return the ids of a range such as `100000-165535`, both ends included; None for `none`.
 
     Raises:
-        ValueError: It is neither, or holds ids that are somebody else's; says how to write it.
+        ValueError: The text is neither, or the range contains ids that belong to others. The message says how to write
+            it.
     """
     if text.strip().lower() == NONE:
         return None
@@ -30,5 +32,5 @@ def parse_user_ids(text: str) -> range | None:
     if first < ID_MIN or last > ID_MAX:
         raise ValueError(f"must lie between {ID_MIN} and {ID_MAX}; lower ids are the system's own users")
     if first <= NOBODY <= last:
-        raise ValueError(f"must not hold {NOBODY}, the user nobody")
+        raise ValueError(f"must not contain {NOBODY}, which is the user nobody")
     return range(first, last + 1)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import PrebuildsError
 from prebuilds.provisioners.base import Provision, StaleBuild
-from prebuilds.settings.sealing import Sealed, key_ring
+from prebuilds.settings.sealing import Sealed, environment_key_ring
 from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.claim_secrets import read_claim_secrets
@@ -121,7 +121,7 @@ def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
     if sealed is None:
         return {}
     try:
-        found: dict[str, str] = key_ring().open(sealed, f"the claim parameters of workspace {facts.workspace_id}")
+        found: dict[str, str] = environment_key_ring().open(sealed, f"the claim parameters of workspace {facts.workspace_id}")
     except StateKeyUnusable as error:
         if facts.transition is not Transition.START:
             return {}  # a lost key must not keep anybody from stopping or deleting a workspace

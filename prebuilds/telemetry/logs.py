@@ -33,13 +33,13 @@ class FactsFormatter(logging.Formatter):
         return escape(mask(text + told))
 
     def formatException(self, ei: Any) -> str:
-        return readable_trace(super().formatException(ei))
+        return indent_trace(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:
-        return readable_trace(super().formatStack(stack_info))
+        return indent_trace(super().formatStack(stack_info))
 
 
-def readable_trace(text: str) -> str:
+def indent_trace(text: str) -> str:
     """A traceback whose lines cannot pass for others: an exception's message may have line breaks of its own."""
     return INDENT + escape(mask(text), keep=LINES).replace("\n", f"\n{INDENT}")
 
@@ -49,7 +49,7 @@ def print_uncaught(kind: type[BaseException], error: BaseException, trace: Trace
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    print(readable_trace("".join(traceback.format_exception(kind, error, trace)).rstrip()), file=sys.stderr)
+    print(indent_trace("".join(traceback.format_exception(kind, error, trace)).rstrip()), file=sys.stderr)
 
 
 def configure_logging(level: int = logging.INFO) -> None:

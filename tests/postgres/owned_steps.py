@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import DateTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.settings.sealing import key_ring
+from prebuilds.settings.sealing import environment_key_ring
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claim_secrets import read_claim_secrets
@@ -76,5 +76,5 @@ async def secrets_of(engine: AsyncEngine, workspace_id: UUID) -> dict[str, str]:
     """What the workspace's next build is given of its claim, by the keys of this process."""
     async with engine.connect() as connection:
         sealed = await read_claim_secrets(connection, workspace_id)
-    opened: dict[str, str] = {} if sealed is None else key_ring().open(sealed, "a test's claim parameters")
+    opened: dict[str, str] = {} if sealed is None else environment_key_ring().open(sealed, "a test's claim parameters")
     return opened

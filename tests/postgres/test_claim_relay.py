@@ -79,7 +79,7 @@ async def test_a_hand_over_tells_who_waited_starts_its_build_and_refills(
     preset = await make_preset(engine, instances=0)
     await desk.wait("c1")
     [made] = await begin_prebuilds(engine, preset, 1)
-    dispatcher.follow((await finish(engine, made)).served)
+    dispatcher.follow_up((await finish(engine, made)).served)
     await dispatcher.drain()
     assert ("claim-workspace/c1", "wake") in workflows.signals
     assert ("prebuilds-orchestrator", "nudge") in workflows.signals

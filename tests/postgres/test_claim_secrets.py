@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused
 from prebuilds.payloads import ClaimQueued, ClaimRequest
-from prebuilds.settings.sealing import parse_ring
+from prebuilds.settings.sealing import parse_key_ring
 from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.build_begin import SecretsUnreadable, begin_build
 from prebuilds.store.claim_queue import ClaimQueue
@@ -48,7 +48,7 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool[asyncpg.Record]]
 
 
 def store_of(pool: asyncpg.Pool[asyncpg.Record], keys: str) -> ClaimStore:
-    return ClaimStore(pool, enabled=True, ring=parse_ring(keys))
+    return ClaimStore(pool, enabled=True, ring=parse_key_ring(keys))
 
 
 async def dump(engine: AsyncEngine, but: str = "") -> str:
@@ -148,20 +148,20 @@ async def test_without_the_key_a_start_fails_and_nothing_is_lost(
 
 
 async def test_a_worker_without_the_deployments_key_is_refused(engine: AsyncEngine) -> None:
-    clear = await load_request_key(engine, parse_ring(""))
-    assert await load_request_key(engine, parse_ring("")) == clear, "the same for every worker"
-    assert await load_request_key(engine, parse_ring(OLD)) == clear, "and after a key was set"
+    clear = await load_request_key(engine, parse_key_ring(""))
+    assert await load_request_key(engine, parse_key_ring("")) == clear, "the same for every worker"
+    assert await load_request_key(engine, parse_key_ring(OLD)) == clear, "and after a key was set"
     assert clear.hex() not in await dump(engine)
     for keys in ("", NEW):
         with pytest.raises(StateKeyUnusable, match=r"PREBUILDS_STATE_KEY.*--forget-state-key"):
-            await load_request_key(engine, parse_ring(keys))
+            await load_request_key(engine, parse_key_ring(keys))
         with pytest.raises(StateKeyUnusable):
-            await check_request_key(engine, parse_ring(keys))
-    assert await load_request_key(engine, parse_ring(f"{NEW},{OLD}")) == clear, "rotated"
-    assert await load_request_key(engine, parse_ring(NEW)) == clear
-    assert str(parse_ring(NEW).current) in await check_request_key(engine, parse_ring(NEW))
+            await check_request_key(engine, parse_key_ring(keys))
+    assert await load_request_key(engine, parse_key_ring(f"{NEW},{OLD}")) == clear, "rotated"
+    assert await load_request_key(engine, parse_key_ring(NEW)) == clear
+    assert str(parse_key_ring(NEW).current) in await check_request_key(engine, parse_key_ring(NEW))
     await forget_request_key(engine)
-    assert await load_request_key(engine, parse_ring("")) != clear
+    assert await load_request_key(engine, parse_key_ring("")) != clear
 
 
 async def test_a_requests_hash_is_keyed(pool: asyncpg.Pool[asyncpg.Record], engine: AsyncEngine) -> None:
@@ -169,12 +169,12 @@ async def test_a_requests_hash_is_keyed(pool: asyncpg.Pool[asyncpg.Record], engi
     await make_ready(engine, preset, 2)
     target = ClaimTarget("acme/python/small", preset_id=preset.id)
     request = ClaimRequest.model_validate({"preset": str(preset.id), "owner": "alice", "name": "dev", **TOKEN})
-    key = await load_request_key(engine, parse_ring(""))
+    key = await load_request_key(engine, parse_key_ring(""))
     store = ClaimStore(pool, enabled=True, request_key=key)
     first = await store.claim("c1", request, target, store.hash_request(request), new_run(), held=False)
     kept = await one(engine, "SELECT request_hash FROM claims")
     assert kept.request_hash == hash_request(request, key) != hash_request(request)
-    again = ClaimStore(pool, enabled=True, request_key=await load_request_key(engine, parse_ring(OLD)))
+    again = ClaimStore(pool, enabled=True, request_key=await load_request_key(engine, parse_key_ring(OLD)))
     assert (
         await again.claim("c1", request, target, again.hash_request(request), new_run(), held=False)
     ).result == first.result
@@ -193,11 +193,11 @@ async def test_a_new_key_seals_what_there_is(
         made += await make_ready(engine, preset, 1)
         await claim(store_of(pool, keys), preset, **TOKEN)
     await wait_for(store_of(pool, ""), await make_preset(engine, template="waits", instances=0), "w1")
-    assert await reseal_all(engine, parse_ring("")) == 0
-    assert await reseal_all(engine, parse_ring(NEW)) == 3, "two of them and the waiting one; not the old key's"
+    assert await reseal_all(engine, parse_key_ring("")) == 0
+    assert await reseal_all(engine, parse_key_ring(NEW)) == 3, "two of them and the waiting one; not the old key's"
     assert SECRET not in await dump(engine)
-    assert await reseal_all(engine, parse_ring(f"{NEW},{OLD}")) == 1
-    assert await reseal_all(engine, parse_ring(NEW)) == 0
+    assert await reseal_all(engine, parse_key_ring(f"{NEW},{OLD}")) == 1
+    assert await reseal_all(engine, parse_key_ring(NEW)) == 0
     monkeypatch.setenv("PREBUILDS_STATE_KEY", NEW)
     for workspace_id in made:
         assert await secrets_of(engine, workspace_id) == {"token": SECRET}

@@ -43,18 +43,18 @@ async def test_a_worker_that_runs_no_pass_looks_for_itself(engine: AsyncEngine) 
     now = [0.0]
     gauges = PoolGauges(SHORT, clock=lambda: now[0])
     keeper = GaugeKeeper(engine, gauges, RULES)
-    assert not await keeper.look(), "no pass has run yet"
+    assert not await keeper.refresh_if_stale(), "no pass has run yet"
     await run_pass(engine, None, LONG)  # in another worker
-    assert await keeper.look()
+    assert await keeper.refresh_if_stale()
     assert gauges.shown
-    assert not await keeper.look(), "an interval is not over"
+    assert not await keeper.refresh_if_stale(), "an interval is not over"
     now[0] = 301.0
-    assert await keeper.look()
+    assert await keeper.refresh_if_stale()
     now[0] = 2000.0
     long_ago = "now() - interval '11 minutes'"
     await do(engine, f"UPDATE settings SET last_pass_at = {long_ago}, loop_since = {long_ago}")
-    assert not await keeper.look(), "the loop runs no pass any more"
+    assert not await keeper.refresh_if_stale(), "the loop runs no pass any more"
     await run_pass(engine, None, LONG)
     await record_stop(engine, "tonight")
-    assert not await keeper.look()
+    assert not await keeper.refresh_if_stale()
     assert not gauges.shown

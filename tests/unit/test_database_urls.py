@@ -15,7 +15,7 @@ from prebuilds.cli import run
 from prebuilds.doctor import examine
 from prebuilds.settings import Settings
 from prebuilds.store.engine import check_reachable, create_engine
-from prebuilds.telemetry.logs import readable_trace
+from prebuilds.telemetry.logs import indent_trace
 from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 NOWHERE = "127.0.0.1:1"
@@ -100,7 +100,7 @@ async def _told(url: str) -> str:
     try:
         await check_reachable(url)
     except StackUnreachable as error:
-        return f"{error} {readable_trace(str(error.__cause__))}"
+        return f"{error} {indent_trace(str(error.__cause__))}"
     raise AssertionError("nothing listens there")
 
 

@@ -20,7 +20,7 @@ def test_an_empty_state_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_variable_is_told_once_with_what_is_meant(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(settings, "_warned", set())
+    monkeypatch.setattr(settings, "_warned_variables", set())
     given = {
         **{"PREBUILDS_DATABSE_URL": "x", "PREBUILDS_COLOUR": "red", "PATH": "/"},
         **{"PREBUILDS_URL": "x", "PREBUILDS_PARAM_SIZE": "x", "PREBUILDS_OWNER": "alice"},
@@ -29,8 +29,8 @@ def test_an_unknown_variable_is_told_once_with_what_is_meant(
         check_names(given)
         check_names(given)
     assert [record.message for record in caplog.records] == [
-        "PREBUILDS_COLOUR is no variable of Prebuilds; it does nothing",
-        "PREBUILDS_DATABSE_URL is no variable of Prebuilds; is PREBUILDS_DATABASE_URL meant?",
+        "PREBUILDS_COLOUR is not a variable of Prebuilds; it has no effect",
+        "PREBUILDS_DATABSE_URL is not a variable of Prebuilds; did you mean PREBUILDS_DATABASE_URL?",
     ]
 
 

@@ -139,7 +139,7 @@ def test_a_program_of_a_template_never_runs_with_our_rights(tmp_path: Path) -> N
         ("100000", "must be a range of user ids, such as 100000-165535, or none"),
         ("5-2", "write the lower id first"),
         ("0-70000", "the system's own users"),
-        ("60000-70000", "must not hold 65534"),
+        ("60000-70000", "must not contain 65534"),
         ("100000-4294967295", "must lie between"),
     ],
 )

@@ -25,14 +25,14 @@ async def main():
         assert "runtime" in options
         labels = {"organization_name": "acme", "template_name": "python", "preset_name": "small"}
         end = {"transition": "start", "status": "succeeded", "duration": timedelta(seconds=2)}
-        METRICS.build_ended(labels, stage="create", replaced=False, **end)
-        METRICS.build_ended(labels, stage="create", replaced=False, **(end | {"status": "failed"}))
-        METRICS.build_ended(labels, stage="claim", replaced=True, **end)
-        METRICS.claim_decided(labels, None)
-        METRICS.claim_decided(labels, "empty")
+        METRICS.record_build(labels, stage="create", replaced=False, **end)
+        METRICS.record_build(labels, stage="create", replaced=False, **(end | {"status": "failed"}))
+        METRICS.record_build(labels, stage="claim", replaced=True, **end)
+        METRICS.count_claim(labels, None)
+        METRICS.count_claim(labels, "empty")
         with METRICS.time_claim() as timed:
             timed.source = "prebuilt"
-        METRICS.pass_ended(timedelta(seconds=0.3))
+        METRICS.record_pass(timedelta(seconds=0.3))
         gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
         counts = PoolCounts(running=2, eligible=1, starting=1)
         def preset(n, name, **policy):

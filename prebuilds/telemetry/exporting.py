@@ -1,7 +1,7 @@
-"""What leaves the process: our metrics and the Temporal SDK's beside them, and traces. Off unless configured.
+"""Exports traces, our metrics, and the Temporal SDK's metrics beside them. It is off unless configured.
 
-OpenTelemetry's own variables switch on OTLP (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin), `PREBUILDS_METRICS_PORT`
-serves Prometheus text. With neither, nothing is imported and nothing runs.
+OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`, switch on OTLP. `PREBUILDS_METRICS_PORT` switches
+on a server of Prometheus text. Without either, nothing is imported and nothing runs.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 TEMPORAL_METRICS_BUFFERED = 10_000
-"""Updates of the SDK between two drains, a second apart; more are dropped, with an error in the log."""
+"""Updates that the SDK may buffer between two drains, which are a second apart. Further updates are dropped, with an
+error in the log."""
 
 
 def otlp_configured() -> bool:
+    """Whether the environment configures OTLP."""
     return any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
 
 
 @asynccontextmanager
 async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
-    """Export until the block ends.
+    """Export metrics and traces until the block ends.
 
     Args:
-        metrics_port: Serve Prometheus text here, 0 for any free port; None for not at all.
+        metrics_port: The port on which to serve Prometheus text; 0 takes a free port, None serves nothing.
     Yields:
-        Options for `prebuilds.client.connect`, so that the SDK takes part: empty when nothing is exported.
+        Options for `prebuilds.client.connect`, so that the SDK exports too; empty when nothing is exported.
     """
     otlp = otlp_configured()
     if metrics_port is None and not otlp:
         yield {}
         return
-    # Imported here: they cost a tenth of a second, and most processes export nothing.
+    # These imports take a tenth of a second, and most processes export nothing.
     from opentelemetry import metrics, trace
     from opentelemetry.sdk.metrics import MeterProvider
     from temporalio.contrib.opentelemetry import MetricsExporter, OpenTelemetryPlugin, create_tracer_provider
@@ -44,7 +46,7 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
     options: dict[str, Any] = {}
     closing: list[Any] = []
     if metrics_port is not None:
-        readers.append(_prometheus(metrics_port, closing))
+        readers.append(_serve_prometheus(metrics_port, closing))
     if otlp:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -70,7 +72,8 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
             close()
 
 
-def _prometheus(port: int, closing: list[Any]) -> Any:
+def _serve_prometheus(port: int, closing: list[Any]) -> Any:
+    """Start the server and return its metric reader; append the function that ends the server to *closing*."""
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
     from prometheus_client import start_http_server
 

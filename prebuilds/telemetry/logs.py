@@ -1,7 +1,7 @@
-"""Log lines for people: the sentence, then its facts as key=value.
+"""Formats log lines for people: a sentence, then its facts as key=value.
 
-A line cannot be forged: whatever a message or a fact has that would end the line, or act on a terminal, is escaped, and
-the lines of a traceback are indented.
+A log line cannot be forged. Line breaks and terminal controls in a message or a fact are escaped, and the lines of a
+traceback are indented.
 """
 
 from __future__ import annotations
@@ -16,36 +16,50 @@ from typing import Any
 from prebuilds.vocabulary.passwords import mask
 from prebuilds.vocabulary.plain_text import LINES, escape
 
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-QUIET = ("temporal_workflow", "temporal_activity", "workflow_id", "run_id", "task_queue", "namespace", "attempt")
-"""What the SDK attaches to each record, and its own message says already."""
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""The fields that every log record has; all others are facts."""
+SDK_FIELDS = ("temporal_workflow", "temporal_activity", "workflow_id", "run_id", "task_queue", "namespace", "attempt")
+"""Prefixes of fields that the SDK attaches to each record. They are omitted, since its message has them already."""
 INDENT = "    "
 
 
 class FactsFormatter(logging.Formatter):
+    """Formats a record as its message, followed by its facts in parentheses."""
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """Return the local time to the millisecond, with its offset from UTC."""
         return datetime.fromtimestamp(record.created).astimezone().isoformat(sep=" ", timespec="milliseconds")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        facts = {k: v for k, v in vars(record).items() if k not in STANDARD and not k.startswith(QUIET)}
-        text = super().formatMessage(record)
-        told = f" ({', '.join(f'{key}={value}' for key, value in facts.items())})" if facts else ""
-        return escape(mask(text + told))
+        """Return one line with message and facts, escaped and without passwords."""
+        facts = {
+            key: value
+            for key, value in vars(record).items()
+            if key not in STANDARD_FIELDS and not key.startswith(SDK_FIELDS)
+        }
+        message = super().formatMessage(record)
+        suffix = f" ({', '.join(f'{key}={value}' for key, value in facts.items())})" if facts else ""
+        return escape(mask(message + suffix))
 
     def formatException(self, ei: Any) -> str:
+        """Return the traceback, made safe by `indent_trace`."""
         return indent_trace(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:
+        """Return the stack, made safe by `indent_trace`."""
         return indent_trace(super().formatStack(stack_info))
 
 
 def indent_trace(text: str) -> str:
-    """A traceback whose lines cannot pass for others: an exception's message may have line breaks of its own."""
+    """Return a traceback that is escaped, without passwords, and indented.
+
+    The indentation keeps its lines from passing for log lines, since an exception's message may have line breaks.
+    """
     return INDENT + escape(mask(text), keep=LINES).replace("\n", f"\n{INDENT}")
 
 
 def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook`: what nobody has caught, as a log has it."""
+    """Print an uncaught exception to stderr as a log would show it. It is installed as `sys.excepthook`."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
@@ -53,9 +67,9 @@ def print_uncaught(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """To stderr, with time and its offset from UTC, level and logger."""
+    """Log to stderr, from *level* on, with time, level and logger; uncaught exceptions go there too."""
     sys.excepthook = print_uncaught
     handler = logging.StreamHandler()
     handler.setFormatter(FactsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each time that a workspace is asked
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs a line for each probe

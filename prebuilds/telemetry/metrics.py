@@ -1,7 +1,7 @@
-"""The metrics we keep. While nothing is exported, the instruments are empty calls.
+"""Our metrics. While nothing is exported, recording them does nothing.
 
-Labels come from small fixed sets and from names of organizations, templates and presets: never an owner, an id or an
-error's text.
+Labels come from small fixed sets and from names of organizations, templates and presets. An owner, an id or an error's
+text is never a label.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ BUILD_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0)
 
 @dataclass
 class TimedClaim:
+    """A claim whose decision is being timed."""
+
     source: str | None = None
-    """`prebuilt` or `created`; None when nothing was handed out."""
+    """`prebuilt` or `created`, to be set by the caller; None when no workspace was handed out."""
 
 
 class Metrics:
-    """Counters and histograms."""
+    """The counters and histograms of this process."""
 
     def __init__(self) -> None:
         meter = get_meter("prebuilds")
@@ -63,21 +65,24 @@ class Metrics:
 
     @contextmanager
     def time_claim(self) -> Iterator[TimedClaim]:
+        """Time the block as a claim's decision. Nothing is recorded when the caller leaves `source` None."""
         timed, begun = TimedClaim(), time.perf_counter()
         yield timed
         if timed.source is not None:
             self._claim_s.record(time.perf_counter() - begun, {"source": timed.source})
 
-    def claim_decided(self, labels: Mapping[str, str], miss_reason: str | None) -> None:
+    def count_claim(self, labels: Mapping[str, str], miss_reason: str | None) -> None:
+        """Count a decided claim: as a miss with its reason, or with None as a prebuild handed to a person."""
         if miss_reason is None:
             self._claimed.add(1, labels)
         else:
             self._misses.add(1, {**labels, "reason": miss_reason})
 
-    def pass_ended(self, duration: timedelta) -> None:
+    def record_pass(self, duration: timedelta) -> None:
+        """Record a pass that has ended."""
         self._pass_s.record(duration.total_seconds())
 
-    def build_ended(
+    def record_build(
         self,
         labels: Mapping[str, str],
         *,
@@ -87,6 +92,12 @@ class Metrics:
         duration: timedelta,
         replaced: bool,
     ) -> None:
+        """Record a build that has ended.
+
+        Args:
+            duration: From the build's record to its end.
+            replaced: Whether it replaced resources of a claimed workspace.
+        """
         outcome = {"transition": transition, "stage": stage, "status": status}
         self._build_s.record(duration.total_seconds(), {**labels, **outcome})
         if stage == "create" and status in ("succeeded", "failed"):
@@ -99,73 +110,83 @@ METRICS = Metrics()
 
 
 class PoolGauges:
-    """Pools as the loop's last pass saw them; dropped when there was none for two of the loop's intervals.
+    """Gauges of the pools, from the loop's last pass. They vanish when there was no pass for two of its intervals.
 
-    Passes run in whichever control worker takes them. The others look for themselves (`GaugeKeeper`), so that no series
-    comes and goes with the worker that ran the last pass.
+    A pass runs in any one of the control workers. The other workers read the pools by themselves (`GaugeKeeper`), so
+    that no series comes and goes with the worker that ran the last pass.
     """
 
     def __init__(self, interval: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
-        """*interval* is the deployment's, until a pass says what the loop's is."""
+        """Create the gauges.
+
+        Args:
+            interval: The deployment's interval between passes; used until a pass says what the loop's interval is.
+            clock: A monotonic clock in seconds.
+        """
         self.interval = interval
         self._clock = clock
         self._seen: tuple[float, PassPlan] | None = None
         meter = get_meter("prebuilds")
         for name, read in _GAUGES.items():
-            meter.create_observable_gauge(f"prebuilds_{name}", callbacks=[self._callback(read)])
-        meter.create_observable_gauge("prebuilds_claims_waiting", callbacks=[self._waiting])
-        meter.create_observable_gauge("prebuilds_held", callbacks=[self._held])
-        meter.create_observable_gauge("prebuilds_reconciliation_paused", callbacks=[self._paused])
-        meter.create_observable_gauge("prebuilds_last_pass_timestamp", unit="s", callbacks=[self._last_pass])
+            meter.create_observable_gauge(f"prebuilds_{name}", callbacks=[self._make_callback(read)])
+        meter.create_observable_gauge("prebuilds_claims_waiting", callbacks=[self._observe_waiting])
+        meter.create_observable_gauge("prebuilds_held", callbacks=[self._observe_held])
+        meter.create_observable_gauge("prebuilds_reconciliation_paused", callbacks=[self._observe_paused])
+        meter.create_observable_gauge("prebuilds_last_pass_timestamp", unit="s", callbacks=[self._observe_last_pass])
 
     def observe(self, plan: PassPlan, interval: timedelta | None = None) -> None:
-        """Show *plan* from now on. *interval* is the loop's; None for the one known so far."""
+        """Show the pools of *plan* from now on.
+
+        Args:
+            interval: The loop's interval between passes; None keeps the one known so far.
+        """
         self.interval = interval or self.interval
         self._seen = self._clock(), plan
 
     @property
     def age(self) -> timedelta | None:
-        """How long ago a pass was observed; None: none was."""
+        """How long ago a plan was observed; None when none was."""
         return None if self._seen is None else timedelta(seconds=self._clock() - self._seen[0])
 
     @property
     def shown(self) -> bool:
-        """Whether a scrape finds them now."""
-        return self._current() is not None
+        """Whether a scrape finds the gauges now."""
+        return self._current_plan() is not None
 
-    def _current(self) -> PassPlan | None:
+    def _current_plan(self) -> PassPlan | None:
+        """The last plan; None when there is none, or it is older than two intervals."""
         age = self.age
         if self._seen is None or age is None or age > 2 * self.interval:
             return None
         return self._seen[1]
 
-    def _active(self) -> Iterable[PresetDecision]:
-        plan = self._current()
-        return [turn for turn in plan.decisions if turn.state.active] if plan is not None else []
+    def _active_presets(self) -> Iterable[PresetDecision]:
+        plan = self._current_plan()
+        return [preset for preset in plan.decisions if preset.state.active] if plan is not None else []
 
-    def _callback(self, read: Callable[[PoolState], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _make_callback(self, read: Callable[[PoolState], int]) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            for turn in self._active():
-                yield Observation(read(turn.state), _labels(turn.item))
+            for preset in self._active_presets():
+                yield Observation(read(preset.state), _labels(preset.item))
 
         return observe
 
-    def _waiting(self, _: CallbackOptions) -> Iterable[Observation]:
-        for turn in self._active():
-            yield Observation(turn.item.preset.waiting, _labels(turn.item))
+    def _observe_waiting(self, _: CallbackOptions) -> Iterable[Observation]:
+        for preset in self._active_presets():
+            yield Observation(preset.item.preset.waiting, _labels(preset.item))
 
-    def _held(self, _: CallbackOptions) -> Iterable[Observation]:
-        for turn in self._active():
-            held = turn.held.reason if turn.held is not None else None
+    def _observe_held(self, _: CallbackOptions) -> Iterable[Observation]:
+        for preset in self._active_presets():
+            held = preset.held.reason if preset.held is not None else None
             for reason in Hold:
-                yield Observation(int(reason is held), {**_labels(turn.item), "reason": reason})
+                yield Observation(int(reason is held), {**_labels(preset.item), "reason": reason})
 
-    def _paused(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (plan := self._current()) is not None:
+    def _observe_paused(self, _: CallbackOptions) -> Iterable[Observation]:
+        if (plan := self._current_plan()) is not None:
             yield Observation(int(plan.paused))
 
-    def _last_pass(self, _: CallbackOptions) -> Iterable[Observation]:
-        if (plan := self._current()) is not None:
+    def _observe_last_pass(self, _: CallbackOptions) -> Iterable[Observation]:
+        if (plan := self._current_plan()) is not None:
             yield Observation(plan.taken_at.timestamp())
 
 

@@ -1,8 +1,8 @@
-"""Closes this process's memory and environment to other processes of the same user.
+"""Prevents other processes of the same user from reading this process's memory and environment.
 
-A worker's environment holds the database's password and the keys of saved states. On Linux any process of the same
-user may read them in /proc, unless the process says no. What we start can be read again (an exec resets it), so the
-environment that we give to others must hold no secret.
+A worker's environment holds the database's password and the keys of saved states. On Linux, any process of the same
+user may read them in /proc unless the process forbids it. An exec lifts the protection, so the processes that we start
+can be read, and the environment that we give them must hold no secret.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ PR_SET_DUMPABLE = 4
 
 
 def close_to_others() -> bool:
-    """Close `/proc/PID/environ`, `mem`, `maps` and `fd` of this process to its user; root may read them still.
+    """Close `/proc/PID/environ`, `mem`, `maps` and `fd` of this process to its own user. Root can still read them.
 
-    It forbids core dumps as well, here and in what is started from here. Debuggers of the same user cannot attach.
+    Debuggers of the same user cannot attach any more. Core dumps are forbidden too, in this process and in all
+    processes that it starts.
 
     Returns:
-        Whether it is closed: False where the system has no such call, as on macOS.
+        Whether it is closed; False where the system has no such call, as on macOS.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":

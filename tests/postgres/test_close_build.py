@@ -37,10 +37,10 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     """Builds that were counted: their labels, and how they ended."""
     counted: Told = []
 
-    def build_ended(labels: dict[str, str], *, status: BuildStatus, **_: Any) -> None:
+    def record_build(labels: dict[str, str], *, status: BuildStatus, **_: Any) -> None:
         counted.append((labels, status.value))
 
-    monkeypatch.setattr(METRICS, "build_ended", build_ended)
+    monkeypatch.setattr(METRICS, "record_build", record_build)
     return counted
 
 

@@ -34,10 +34,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether the counter of replacements went up, for each build's end that was measured."""
     seen: list[bool] = []
 
-    def build_ended(*_: Any, replaced: bool, **__: Any) -> None:
+    def record_build(*_: Any, replaced: bool, **__: Any) -> None:
         seen.append(replaced)
 
-    monkeypatch.setattr(METRICS, "build_ended", build_ended)
+    monkeypatch.setattr(METRICS, "record_build", record_build)
     return seen
 
 

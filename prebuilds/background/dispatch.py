@@ -1,6 +1,8 @@
-"""Starting what is recorded. Whoever commits a build starts its workflow right after; the relay makes up for the rest.
+"""Starts the workflows of recorded builds, and sends signals, in the background.
 
-Nothing here decides anything: a lost start costs the relay's sweep, a lost nudge costs one interval.
+A process that commits a build starts its workflow right after the commit. The relay makes up for starts that are lost.
+Nothing here decides anything: a lost start costs the time until the relay's sweep, a lost nudge costs one interval of
+the loop.
 """
 
 from __future__ import annotations
@@ -36,30 +38,33 @@ from prebuilds.vocabulary import (
 logger = logging.getLogger(__name__)
 
 NUDGE_WINDOW_S = 0.02
-"""Nudges of this time go out as one signal."""
+"""Nudges within this many seconds are sent as one signal."""
 NUDGE_SPACING_S = 1.0
-"""Between two nudges of one preset, or half of it when another preset's goes out anyway: the first goes at once, and a
-burst of 300 claims is two reconciles. Each costs as much as two claims, so that four a second for each of four busy
-pools took a third of a machine with two cores."""
+"""The shortest time between two nudges of one preset, in seconds; half of it when a nudge for another preset is sent
+anyway. The first nudge goes at once, so that a burst of 300 claims causes two reconciles. A reconcile costs as much as
+two claims: four a second for each of four busy pools took a third of a machine with two cores."""
 NUDGED_MAX = 500
-"""Named in one signal; beyond that a pass over all costs less."""
+"""The most presets that one signal names. For more presets, a pass over all of them costs less."""
 START_DELAY_S = 0.01
-"""Builds start after the answer that they follow has left, not beside it; what this time records is read at once."""
+"""How long a build's start is delayed, in seconds. The delay lets the answer to the caller leave first, and lets builds
+that are recorded meanwhile be read together."""
 STARTS_AT_ONCE = 10
-"""Of one process; more would only queue in the server, in front of a claim's own start."""
+"""Concurrent starts per process. More would queue at the server and delay the starts of claims."""
 REST_MAX_S = 0.05
-"""A pool's creations start one at a time, and after each there is a rest as long as it took, at most this long: the
-busier the server, the more claims go in between. With ten together a claim took half as long again (decision 0005)."""
-LINE_READ = 10
-"""Creations that are read together, just before they start."""
+"""The longest pause after the start of a pool's creation, in seconds. Such creations start one at a time, and after
+each there is a pause as long as its start took: the busier the server is, the more claims get through in between. When
+ten were started together, a claim took half as long again (decision 0005)."""
+CREATIONS_READ = 10
+"""How many creations are read together, just before they start."""
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
 DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
-"""Within a queue: after what a person waits for deletions, which free what creations need. The loop's own is 3."""
+"""Priorities within a queue. Work that a person waits for comes first. Deletions come next, since they free what
+creations need. The loop's own priority is 3."""
 
 
 class Dispatcher:
-    """Starts builds' workflows and nudges the loop, in the background of whoever committed."""
+    """Starts builds' workflows and nudges the loop, in background tasks of the process that has committed."""
 
     def __init__(self, engine: AsyncEngine, client: Client) -> None:
         self._engine = engine
@@ -68,15 +73,17 @@ class Dispatcher:
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
         self._draining = False
         self._nudges: dict[UUID, float] = {}
-        """When each preset is due."""
+        """When the next nudge of each preset is due, by the event loop's clock."""
         self._nudged_at: dict[UUID, float] = {}
-        """Within the last `NUDGE_SPACING_S`."""
-        self._alarm: asyncio.TimerHandle | None = None
+        """When presets were nudged within the last `NUDGE_SPACING_S`."""
+        self._nudge_timer: asyncio.TimerHandle | None = None
         self._recorded: set[UUID] = set()
-        self._line: dict[UUID, None] = {}
-        """Creations of pools that wait for their turn."""
+        """Builds to start after `START_DELAY_S`."""
+        self._creations: dict[UUID, None] = {}
+        """Creations of pools that wait to be started one after the other, in order."""
         self._repeating: set[UUID] = set()
-        """While Temporal is away, the relay asks again and again for what could not be started yet."""
+        """Builds whose start is being repeated. While Temporal is away, the relay requests the same builds again and
+        again; they must not pile up."""
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
         """Start the workflows of recorded builds, soon. Call after the commit."""
@@ -86,36 +93,39 @@ class Dispatcher:
             self._spawn(self._start_recorded())
 
     def repeat_starts(self, build_ids: Iterable[UUID]) -> None:
-        """Start builds again whose start may have been lost. Most runs all the same, and is only attached to: these do
-        not stand in line before those that were never started."""
-        if ids := set(build_ids) - self._line.keys() - self._repeating:
+        """Start builds again whose start may have been lost.
+
+        Most of their workflows run nevertheless, and the start only attaches to them. So these builds do not wait in
+        line with creations that were never started.
+        """
+        if ids := set(build_ids) - self._creations.keys() - self._repeating:
             self._repeating |= ids
             self._spawn(self._repeat(ids))
 
     def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
         """Cancel the workflows of builds that were cancelled, soon. Call after the commit.
 
-        One that is lost is made up for: the relay cancels what is canceling again, and what has ended ends by itself
-        once a provisioner takes it up.
+        The relay repeats a lost cancellation of a build that is canceling. A build whose record has already ended needs
+        no repetition: its workflow ends by itself when a provisioner begins with it.
         """
         for build_id in build_ids:
             self._spawn(self._cancel(build_id))
 
     def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
-        """Ask the loop to reconcile these presets now, soon. Call after the commit. A stopped loop stays stopped.
+        """Ask the loop, soon, to reconcile these presets. Call after the commit. A stopped loop stays stopped.
 
         Args:
-            urgent: Also when they were nudged a moment ago.
+            urgent: Whether to nudge them even when they were nudged less than `NUDGE_SPACING_S` ago.
         """
         now = asyncio.get_running_loop().time()
         for preset in preset_ids:
             spaced = 0.0 if urgent else self._nudged_at.get(preset, 0.0) + NUDGE_SPACING_S
             due = max(now + NUDGE_WINDOW_S, spaced)
             self._nudges[preset] = min(due, self._nudges.get(preset, due))
-        self._nudge_later()
+        self._schedule_nudges()
 
-    def follow(self, served: Served) -> None:
-        """Go on after a hand-over: tell who waited, start the claims' builds, refill. Call after the commit."""
+    def follow_up(self, served: Served) -> None:
+        """Act on hand-overs: wake the waiting claims, start their builds, refill the pools. Call after the commit."""
         for workflow_id in served.workflow_ids:
             self._spawn(self._wake(workflow_id))
         for labels in served.labels:
@@ -124,9 +134,9 @@ class Dispatcher:
         self.nudge(served.preset_ids)
 
     async def drain(self) -> None:
-        """Do what was asked for so far, and wait for it; called before the process ends."""
+        """Finish all requests so far without delays, and wait for them. Call before the process ends."""
         self._nudges = dict.fromkeys(self._nudges, 0.0)
-        self._nudge_now()
+        self._send_due_nudges()
         self._draining = True
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -135,9 +145,10 @@ class Dispatcher:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._forget_task)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _forget_task(self, task: asyncio.Task[None]) -> None:
+        """Log why a finished task has failed; the relay repeats its work."""
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
@@ -146,33 +157,34 @@ class Dispatcher:
         else:
             logger.warning("A background start failed; the relay will repeat it", exc_info=error)
 
-    def _nudge_later(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
+    def _schedule_nudges(self) -> None:
+        """Set the timer for the first nudge that is due."""
+        if self._nudge_timer is not None:
+            self._nudge_timer.cancel()
         if self._nudges:
-            self._alarm = asyncio.get_running_loop().call_at(min(self._nudges.values()), self._nudge_now)
+            self._nudge_timer = asyncio.get_running_loop().call_at(min(self._nudges.values()), self._send_due_nudges)
 
-    def _nudge_now(self) -> None:
+    def _send_due_nudges(self) -> None:
         now = asyncio.get_running_loop().time()
-        # Whoever is due soon comes along: one signal for all busy presets costs the loop less than one for each.
+        # Nudges that are due soon are sent too: one signal for all busy presets costs the loop less than one for each.
         soon = now + NUDGE_SPACING_S / 2 if min(self._nudges.values(), default=inf) <= now else now
         due = sorted(preset for preset, at in self._nudges.items() if at <= soon)
         self._nudged_at = {preset: at for preset, at in self._nudged_at.items() if at > now - NUDGE_SPACING_S}
         for preset in due:
             self._nudged_at[preset] = now
             del self._nudges[preset]
-        self._nudge_later()
+        self._schedule_nudges()
         if due:
             self._spawn(self._send_nudges(due))
 
     async def _send_nudges(self, presets: Sequence[UUID]) -> None:
         if len(presets) > NUDGED_MAX:
-            presets = []  # all
+            presets = []  # an empty list means all presets
         handle = self._client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and is to stay so
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and stays so
                 raise
 
     async def _wake(self, workflow_id: str) -> None:
@@ -184,48 +196,49 @@ class Dispatcher:
 
     async def _cancel(self, build_id: UUID) -> None:
         async with self._starting:
-            await self._ask_to_end(build_id)
+            await self._cancel_workflow(build_id)
 
-    async def _ask_to_end(self, build_id: UUID) -> None:
+    async def _cancel_workflow(self, build_id: UUID) -> None:
         try:
             await self._client.get_workflow_handle(build_workflow_id(build_id)).cancel(rpc_timeout=SIGNAL_TIMEOUT)
         except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it was not started yet, or has ended
+            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: it has not started yet, or has ended
                 raise
 
     async def _start_recorded(self) -> None:
         await asyncio.sleep(START_DELAY_S)
         ids, self._recorded = self._recorded, set()
-        for build in await self._unfinished(ids):
+        for build in await self._read_unfinished(ids):
             if not (build.pool and build.transition is Transition.START):
                 self._spawn(self._start(build))
                 continue
-            if not self._line:
-                self._spawn(self._start_in_turn())
-            self._line[build.id] = None
+            if not self._creations:
+                self._spawn(self._start_creations())
+            self._creations[build.id] = None
 
     async def _repeat(self, ids: set[UUID]) -> None:
         try:
-            starts = [self._start(build) for build in await self._unfinished(ids)]
+            starts = [self._start(build) for build in await self._read_unfinished(ids)]
             outcomes = await asyncio.gather(*starts, return_exceptions=True)
         finally:
             self._repeating -= ids
         for error in filter(None, outcomes):
             raise error
 
-    async def _start_in_turn(self) -> None:
+    async def _start_creations(self) -> None:
+        """Start the creations of pools one after the other, until none is left."""
         try:
-            while self._line:
-                ids = list(self._line)[:LINE_READ]
-                for build in await self._unfinished(ids):
+            while self._creations:
+                ids = list(self._creations)[:CREATIONS_READ]
+                for build in await self._read_unfinished(ids):
                     if self._draining:
                         self._spawn(self._start(build))
                     else:
                         await self._start_and_rest(build)
                 for id in ids:
-                    del self._line[id]
+                    del self._creations[id]
         finally:
-            self._line.clear()  # Temporal or the database is away: the relay repeats what was left
+            self._creations.clear()  # Temporal or the database is away: the relay repeats the others
 
     async def _start_and_rest(self, build: BuildFacts) -> None:
         clock = asyncio.get_running_loop().time
@@ -238,7 +251,7 @@ class Dispatcher:
             logger.warning("A build's start failed; the relay will repeat it: %s", error)
         await asyncio.sleep(min(clock() - begun, REST_MAX_S))
 
-    async def _unfinished(self, ids: Iterable[UUID]) -> list[BuildFacts]:
+    async def _read_unfinished(self, ids: Iterable[UUID]) -> list[BuildFacts]:
         return [build for build in await builds.read_builds(self._engine, list(ids)) if not build.status.ended]
 
     async def _start(self, build: BuildFacts) -> None:
@@ -263,15 +276,15 @@ class Dispatcher:
                     "transition": build.transition,
                 },
                 priority=Priority(
-                    priority_key=_priority(build),
+                    priority_key=_priority_of(build),
                     fairness_key=str(build.preset_id or build.workspace_id),
                 ),
             )
-            if build.status is BuildStatus.CANCELING:  # the start has only attached to what runs
-                await self._ask_to_end(build.id)
+            if build.status is BuildStatus.CANCELING:  # the start has only attached to the running workflow
+                await self._cancel_workflow(build.id)
 
 
-def _priority(build: BuildFacts) -> int:
+def _priority_of(build: BuildFacts) -> int:
     if not build.pool:
         return PEOPLE_PRIORITY
     return DELETE_PRIORITY if build.transition is Transition.DELETE else CREATE_PRIORITY

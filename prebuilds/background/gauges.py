@@ -1,4 +1,4 @@
-"""The pools' gauges in control workers that run no pass: they look for themselves, as long as the loop runs."""
+"""Keeps the pools' gauges fresh in control workers that run no pass, as long as the loop runs."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from prebuilds.telemetry.metrics import PoolGauges
 
 logger = logging.getLogger(__name__)
 
-LOOK_INTERVAL_S = 5.0
-"""Between two questions whether the gauges are old: one row of one table."""
+CHECK_INTERVAL_S = 5.0
+"""The time between two checks whether the gauges are old, in seconds. A check reads at most one row."""
 
 
 class GaugeKeeper:
+    """Refreshes the gauges of one control worker while other workers run the passes."""
+
     def __init__(self, engine: AsyncEngine, gauges: PoolGauges, rules: Rules) -> None:
         self._engine = engine
         self._gauges = gauges
         self._rules = rules
 
     async def run(self) -> None:
-        """Keep the gauges until cancelled. A failed look is logged and repeated."""
+        """Keep the gauges fresh until cancelled. A failed check is logged and repeated."""
         while True:
-            await asyncio.sleep(LOOK_INTERVAL_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             try:
-                await self.look()
+                await self.refresh_if_stale()
             except Exception as error:
-                logger.warning("The gauges could not be refreshed and will be", extra={"error": repr(error)})
+                logger.warning("The gauges could not be refreshed; it is tried again", extra={"error": repr(error)})
 
-    async def look(self) -> bool:
-        """Take a snapshot when this worker's last one is an interval old, and another worker has run a pass since.
+    async def refresh_if_stale(self) -> bool:
+        """Take a snapshot when this worker's last one is older than an interval and the loop still runs passes.
 
         Returns:
-            Whether it took one.
+            Whether it has taken one.
         """
         age = self._gauges.age
         if age is not None and age <= self._gauges.interval:
             return False
-        wanted = await read_control(self._engine)
-        interval = wanted.loop_interval or self._gauges.interval
-        if wanted.last_pass_at is None or wanted.loop == "stopped" or wanted.quiet_for > 2 * interval:
+        control = await read_control(self._engine)
+        interval = control.loop_interval or self._gauges.interval
+        if control.last_pass_at is None or control.loop == "stopped" or control.quiet_for > 2 * interval:
             return False
         async with snapshot_transaction(self._engine) as connection:
             snapshot = await snapshot_state(connection, self._rules)

@@ -1,6 +1,7 @@
-"""Idle prebuilds are probed: in every provisioner worker, those that it can reach.
+"""Probes idle prebuilds. Every provisioner worker probes those that it can reach.
 
-Healthy ones cost no write. One that fails twice in a row can no longer be claimed, and its preset is nudged.
+A healthy prebuild costs no write. A prebuild whose probe fails twice in a row can no longer be claimed, and its preset
+is nudged.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ logger = logging.getLogger(__name__)
 
 PROBE_INTERVAL = timedelta(seconds=60)
 PROBE_TIMEOUT_S = 10.0
-"""More than a driver gives a workspace to answer (at most 8 s). What takes longer is the driver's engine, or its disk:
-that it hangs says nothing about the workspace, and else a whole pool would be replaced for it."""
+"""Longer than a driver gives a workspace to answer, which is at most 8 s. A probe that takes longer hangs in the
+driver's engine or on a disk. That says nothing about the workspace, and must not have a whole pool replaced."""
 PROBES_AT_ONCE = 16
 
 
 class Prober:
+    """Probes the idle prebuilds of one worker's queues and host."""
+
     def __init__(
         self,
         engine: AsyncEngine,
@@ -46,7 +49,8 @@ class Prober:
         self._witness = witness or NoWitness()
         self._interval = interval
         self._unprobed: set[UUID] = set()
-        """Idle prebuilds that could not be asked at the last sweep: each is told once, not at every sweep."""
+        """Idle prebuilds that could not be probed in the last sweep. The warning about one is logged once, not in every
+        sweep."""
 
     async def run(self) -> None:
         """Probe until cancelled. A failed sweep is logged and repeated."""
@@ -58,31 +62,31 @@ class Prober:
                 logger.warning("A sweep of probes failed and will be repeated", extra={"error": repr(error)})
 
     async def sweep(self) -> None:
-        """Ask each idle prebuild once."""
+        """Probe each idle prebuild once."""
         await self._witness.contact()
         idle = await list_idle(self._engine, self._queues, self._host)
         at_once = asyncio.Semaphore(PROBES_AT_ONCE)
 
-        async def ask(one: Idle) -> bool | None:
+        async def probe(one: Idle) -> bool | None:
             async with at_once:
-                return await self._ready(one)
+                return await self._is_ready(one)
 
-        answers = list(zip(idle, await asyncio.gather(*[ask(one) for one in idle]), strict=True))
+        answers = list(zip(idle, await asyncio.gather(*[probe(one) for one in idle]), strict=True))
         self._unprobed = {one.workspace_id for one, ready in answers if ready is None}
         recovered = [one.workspace_id for one, ready in answers if ready and one.failing]
         if recovered:
             await forget_probe_failures(self._engine, recovered)
         for one, ready in answers:
             if ready is False:
-                await self._failed(one)
+                await self._count_failure(one)
 
-    async def _ready(self, one: Idle) -> bool | None:
-        """Whether it answers; None when nobody can tell, which says nothing about the prebuild."""
+    async def _is_ready(self, one: Idle) -> bool | None:
+        """Whether the prebuild answers; None when it cannot be probed, which says nothing about the prebuild."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 return await self._driver(one.provisioner).probe(one.workspace_id)
         except Exception as error:
-            # A prebuild that another worker has made stays out of reach for as long as it is idle: no news after once.
+            # A prebuild that another worker has made stays out of reach for as long as it is idle: that is no warning.
             elsewhere = isinstance(error, NotMadeHere)
             level = logging.DEBUG if elsewhere or one.workspace_id in self._unprobed else logging.WARNING
             logger.log(
@@ -92,7 +96,8 @@ class Prober:
             )
             return None
 
-    async def _failed(self, one: Idle) -> None:
+    async def _count_failure(self, one: Idle) -> None:
+        """Record a failed probe. After the second one in a row, have the prebuild replaced."""
         if await count_probe_failure(self._engine, one.workspace_id, apart=self._interval / 2):
             logger.warning(
                 "A prebuild is no longer ready and is replaced", extra={"workspace_id": str(one.workspace_id)}

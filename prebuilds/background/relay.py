@@ -1,5 +1,6 @@
-"""The relay: what makes up for every lost start, signal and wake, in every control worker; and the workflows of which
-there is one, the loop and the inventory.
+"""The relay, which runs in every control worker and makes up for every lost start, signal and wake-up.
+
+It also starts the two workflows of which there is only one each: the loop and the inventory.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
 LOOP_NUMBER = "loop_number"
-"""The key of the loop's memo: of which start it came. A continued run has the memo of the one before."""
+"""The memo's key for the number of the loop's start. A run that continues as new keeps the memo."""
 INVENTORY_TIMEOUT = timedelta(minutes=30)
-"""Of one comparison; hosts that are away cost a minute for every twenty of them."""
+"""The limit for one comparison. Hosts that are away cost a minute for every twenty of them."""
 
 
 def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput:
-    """How the loop is to run: as its operator last said, else as this deployment is configured."""
+    """Return the loop's input, with the interval that an operator has set last, or else the deployment's."""
     interval = wanted.loop_interval or settings.reconcile_interval
     return OrchestratorInput(
         interval_seconds=interval.total_seconds(),
@@ -51,7 +52,11 @@ def orchestrator_input(wanted: Control, settings: Settings) -> OrchestratorInput
 
 
 async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, Any]:
-    """Compare what exists with what is recorded; attaches to a comparison that runs, also to one that may not fix."""
+    """Start the inventory, or attach to the one that runs, even if that one was started without *fix*.
+
+    Args:
+        fix: Whether it acts on what it finds, or reports only.
+    """
     return await client.start_workflow(
         "ReconcileInventory",
         InventoryInput(fix=fix),
@@ -65,7 +70,7 @@ async def start_inventory(client: Client, *, fix: bool) -> WorkflowHandle[Any, A
 
 
 async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
-    """Start the loop's workflow unless it runs. Returns whether this call started it."""
+    """Start the loop's workflow unless it runs; return whether this call has started it."""
     found = await described(client, ORCHESTRATOR_ID)
     if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
         return False
@@ -83,13 +88,13 @@ async def start_orchestrator(client: Client, input: OrchestratorInput) -> bool:
 
 
 async def record_unwritten_stop(engine: AsyncEngine, client: Client) -> bool:
-    """Write down the stop of a loop that could not do so itself, such as while the database was away.
+    """Record the stop of a loop that could not record it itself, such as while the database was away.
 
-    Only a stop completes a loop, and its memo has the number of its start. So no clock of Temporal's is compared with
-    one of the database's.
+    Only a stop completes a loop, and the memo says which start it came from. So Temporal's clock is not compared with
+    the database's.
 
     Returns:
-        Whether the loop that is wanted was stopped.
+        Whether a stop was recorded.
     """
     wanted = await control.read_control(engine)
     found = await described(client, ORCHESTRATOR_ID)
@@ -97,14 +102,14 @@ async def record_unwritten_stop(engine: AsyncEngine, client: Client) -> bool:
         return False
     number = (await found.memo()).get(LOOP_NUMBER)
     if number is not None and number != wanted.loop_number:
-        return False  # it was wanted again since
+        return False  # the loop was started again since
     cause = "stopped while the database was away; the workflow's result has the cause"
     await control.record_stop(engine, cause, wanted.loop_number)
     return True
 
 
 class Relay:
-    """Sweeps the outbox in every control worker, whether the loop runs, is paused or stopped."""
+    """Sweeps the outbox, whether the loop runs, is paused or is stopped."""
 
     def __init__(self, engine: AsyncEngine, client: Client, dispatcher: Dispatcher, settings: Settings) -> None:
         self._engine = engine
@@ -126,15 +131,14 @@ class Relay:
                         await start_inventory(self._client, fix=True)
                     next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
             except Exception as error:
-                logger.warning("The relay's sweep failed and will be repeated", extra={"error": repr(error)})
+                logger.warning("The relay's sweep failed; it is tried again", extra={"error": repr(error)})
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> Sequence[UUID]:
-        """Start lost builds, and the builds of workspaces whose time has come; look after claims that wait; clear away
-        old logs and events.
+        """Start due and lost builds, serve waiting claims, and delete old logs, events and requests.
 
         Returns:
-            The builds that it started, or started again.
+            The ids of the builds that it has started for the first time or again.
         """
         begun = await actions.take_due_actions(self._engine)
         self._dispatcher.start_builds(begun)
@@ -147,36 +151,43 @@ class Relay:
         return [*begun, *lost]
 
     async def _attend_queue(self) -> None:
-        """Refuse waiters who may claim nothing any more; wake those whose signal was lost; withdraw those that nobody
-        stands behind."""
+        """Look after the queue of waiting claims.
+
+        Refuse claims whose owner may claim nothing any more, serve those for which a prebuild is ready, wake those
+        whose signal was lost, and withdraw those whose workflow has ended or whose deadline has passed.
+        """
         self._dispatcher.follow_up(Served(workflow_ids=await refuse_waiting(self._engine)))
         self._dispatcher.follow_up(await serve_all_waiters(self._engine))
         gone = []
         for waiter in await take_due_waiters(self._engine):
-            if waiter.late or not await self._lives(waiter.workflow_id):
+            if waiter.late or not await self._is_running(waiter.workflow_id):
                 gone.append(waiter)
             elif waiter.decided:
                 self._dispatcher.follow_up(Served(workflow_ids=[waiter.workflow_id]))
         if gone and (withdrawn := await withdraw_waiters(self._engine, gone)):
             logger.info("Claims were withdrawn from the queue", extra={"claim_ids": withdrawn})
 
-    async def _lives(self, workflow_id: str) -> bool:
+    async def _is_running(self, workflow_id: str) -> bool:
         found = await described(self._client, workflow_id)
         return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 
     async def keep_loop_alive(self) -> bool:
-        """Start the loop when it is wanted and gone: a terminated one comes back, a stopped one does not."""
+        """Start the loop if it should be running but is not. A terminated loop is started again, a stopped one is not.
+
+        Returns:
+            Whether this call has started it.
+        """
         seen = await control.read_control(self._engine)
         if seen.loop == "stopped" or await record_unwritten_stop(self._engine, self._client):
             return False
         found = await described(self._client, ORCHESTRATOR_ID)
         if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
             return False
-        # Before the start, and only as it was seen: a stop that comes meanwhile is not undone.
+        # Written before the start, and only if the row is still as it was read: a stop in between is not undone.
         wanted = await control.keep_wanted(self._engine, seen)
         if wanted is None:
             return False
         started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))
         if started:
-            logger.info("The loop was not running and is started")
+            logger.info("The loop was not running; it is started again")
         return started

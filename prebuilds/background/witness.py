@@ -1,4 +1,4 @@
-"""This host's memory of the database: what it has seen there, kept in the state folder, outside every backup of it."""
+"""A host's memory of the database. It is kept in the state folder, so that no restore of the database changes it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,33 @@ WITNESS_FILE = "witness.json"
 
 
 class Witness(Protocol):
-    """Whoever remembers what it has seen in the database."""
+    """Remembers the newest event that it has seen in the database."""
 
-    async def contact(self) -> None: ...
+    async def contact(self) -> None:
+        """Check the database against what was remembered, and remember its newest event."""
+        ...
 
 
 class NoWitness:
-    """Remembers nothing, for a process that keeps no state folder."""
+    """A witness that remembers nothing, for a process without a state folder."""
 
     async def contact(self) -> None:
+        """Do nothing."""
         return
 
 
 class HostWitness:
-    """Compares the database with what this host has seen, at each contact that matters."""
+    """A witness that remembers in a file of the host's state folder."""
 
     def __init__(self, engine: AsyncEngine, state_dir: Path, host: str) -> None:
         self._engine = engine
         self._path = state_dir / WITNESS_FILE
         self._name = f"host {host}"
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def contact(self) -> None:
-        """Note the newest event; report the database as restored when it has lost what was noted before."""
-        async with self._turn:  # two at once could note the older one last
+        """Remember the newest event. If the database has lost the one remembered before, report it as restored."""
+        async with self._lock:  # two contacts at once could write the older event last
             before = self._read()
             seen = await check_history(self._engine, before, self._name)
             if seen is not None and seen != before:
@@ -49,7 +52,7 @@ class HostWitness:
     def _read(self) -> Seen | None:
         try:
             return Seen.model_validate_json(self._path.read_bytes())
-        except (FileNotFoundError, ValidationError):  # half-written by hand: it can prove nothing
+        except (FileNotFoundError, ValidationError):  # a file that somebody has edited proves nothing
             return None
 
     def _write(self, seen: Seen) -> None:

@@ -14,7 +14,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.background import dispatch
-from prebuilds.background.dispatch import LINE_READ, STARTS_AT_ONCE, Dispatcher
+from prebuilds.background.dispatch import CREATIONS_READ, STARTS_AT_ONCE, Dispatcher
 from prebuilds.vocabulary import Transition, build_workflow_id
 from tests.unit.skipped_time import skip_time
 
@@ -144,9 +144,9 @@ async def test_repeats_do_not_pile_up_while_starts_hang(
 async def test_what_has_ended_in_line_is_not_started(server: Server, dispatcher: Dispatcher) -> None:
     dispatcher.start_builds(ids(*range(50)))
     await asyncio.sleep(START_S)
-    server.ended = set(ids(*range(LINE_READ, 50)))
+    server.ended = set(ids(*range(CREATIONS_READ, 50)))
     await dispatcher.drain()
-    assert len(server.started) == LINE_READ
+    assert len(server.started) == CREATIONS_READ
 
 
 async def test_while_temporal_is_away_the_line_is_left_to_the_relay(server: Server, dispatcher: Dispatcher) -> None:

@@ -21,7 +21,7 @@ from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import Claims, batches, poisson, saturation, sequential
 from prebuilds.bench.figures import Report, Sample
 from prebuilds.bench.filling import Pools
-from prebuilds.bench.load import crowd
+from prebuilds.bench.load import run_closed_loop
 from prebuilds.bench.noop import noop_process, noop_worker
 from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import claims_worker
@@ -105,8 +105,8 @@ async def statement(engine: AsyncEngine, database_url: str, seconds: float) -> R
             claimed = await store.claim(uuid4().hex, request, target, hash_request(request), run)
             assert claimed.result is not None, claimed.miss_reason
 
-        await crowd((claim, Sample("")), clients=STATEMENT_CLIENTS, seconds=seconds / 5)
-        await crowd((claim, claims), clients=STATEMENT_CLIENTS, seconds=seconds)
+        await run_closed_loop((claim, Sample("")), clients=STATEMENT_CLIENTS, seconds=seconds / 5)
+        await run_closed_loop((claim, claims), clients=STATEMENT_CLIENTS, seconds=seconds)
     floor = pgbench(database_url, STATEMENT.format(organization=pools.organization), seconds)
     return Report(
         title="the claim's statement, without Temporal",

@@ -17,7 +17,7 @@ from benchmarks.stacks import NO_PASSES, run, stack, told, worker
 from prebuilds.bench.claiming import Claims
 from prebuilds.bench.figures import Report, Sample, ratio
 from prebuilds.bench.filling import Pools
-from prebuilds.bench.load import in_turn
+from prebuilds.bench.load import run_in_turn
 from prebuilds.bench.passes import idle_passes
 from prebuilds.client import PrebuildsClient
 from prebuilds.stack import Stack
@@ -41,10 +41,10 @@ async def claims_beside_passes(claims: Claims) -> Report:
             passes += 1
         return passes
 
-    await in_turn(CLAIMS, (claims.claim, Sample("")))
-    await in_turn(CLAIMS, (claims.claim, alone))
+    await run_in_turn(CLAIMS, (claims.claim, Sample("")))
+    await run_in_turn(CLAIMS, (claims.claim, alone))
     passing = asyncio.create_task(keep_passing())
-    await in_turn(CLAIMS, (claims.claim, beside))
+    await run_in_turn(CLAIMS, (claims.claim, beside))
     done.set()
     return Report(
         title=f"claims beside {await passing} passes",

@@ -25,7 +25,7 @@ from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import Claims
 from prebuilds.bench.figures import Report, Sample, histogram, quantile
 from prebuilds.bench.filling import Pools
-from prebuilds.bench.load import arriving
+from prebuilds.bench.load import run_poisson_arrivals
 from prebuilds.client import PrebuildsClient
 from prebuilds.stack import WorkerProcess
 from prebuilds.store.engine import create_engine
@@ -59,7 +59,7 @@ async def sustained(claims: Claims, engine: AsyncEngine, seconds: float, handed:
     for rate in RATES:
         await whole(engine, claims.pools)
         sample = Sample(f"claim at {rate:g}/s with refill")
-        await arriving((claims.claim, sample), rate=rate, seconds=seconds, seed=1)
+        await run_poisson_arrivals((claims.claim, sample), rate=rate, seconds=seconds, seed=1)
         held = not sample.errors and (quantile(sample.took_ms, 0.99) or 0) <= P99_MS
         verdict = "holds" if held else "too many"
         title = f"{rate:g} claims/s for {seconds:g} s over {POOLS} pools of {READY}, {handed}: {verdict}"
@@ -86,7 +86,7 @@ async def _started(claims: Claims, engine: AsyncEngine) -> timedelta:
 
     The commit is counted from its transaction's beginning, which PostgreSQL writes down.
     """
-    values = {"organization": claims.pools.organization, "claimed": claims.won[-1]}
+    values = {"organization": claims.pools.organization, "claimed": claims.workspace_ids[-1]}
     deadline = time.monotonic() + REPLACEMENT_S
     while time.monotonic() < deadline:
         async with engine.connect() as connection:

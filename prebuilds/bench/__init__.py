@@ -1,1 +1,4 @@
-"""What a claim costs, measured beside its floors in the same run: on a stack in use, or on one of its own."""
+"""Benchmarks. They measure a claim beside its floor in the same run, on a stack in use or on a stack of their own.
+
+A floor is the least that such a measurement can cost: a workflow that does nothing, or a statement alone.
+"""

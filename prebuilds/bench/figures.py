@@ -1,4 +1,4 @@
-"""Timing and telling, alike in every benchmark."""
+"""Samples of timed calls, and reports about them, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BAR_MARK = "\u2588"
 
 @dataclass
 class Sample:
-    """Everything of one kind that was tried: how long each took, or what it failed with."""
+    """The calls of one kind: how long each took, or the error that it failed with."""
 
     name: str
     took_ms: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
-    """How long all of it took together; 0 when that means nothing."""
+    """How long all calls took together; 0 when that is not measured, so that there is no rate."""
 
     async def time(self, call: Callable[[], Awaitable[object]], *, since: float | None = None) -> None:
-        """Call once, and note how long it took or that it failed.
+        """Call once, and record how long it took or that it failed.
 
         Args:
-            since: By `time.perf_counter`, when it was due; None for now.
+            since: When the call was due, by `time.perf_counter`; None for now.
         """
         begun = time.perf_counter() if since is None else since
         try:
@@ -42,10 +42,11 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """A second."""
+        """Successful calls a second; 0 when `seconds` is."""
         return len(self.took_ms) / self.seconds if self.seconds else 0.0
 
     def figure(self) -> Figure:
+        """Summarize the sample."""
         p50, p90, p99 = (quantile(self.took_ms, q) for q in (0.5, 0.9, 0.99))
         return Figure(
             name=self.name,
@@ -59,28 +60,33 @@ class Sample:
 
 
 class Figure(BaseModel):
+    """The summary of a sample."""
+
     name: str
     count: int
-    """That ended well."""
+    """How many calls succeeded."""
     errors: dict[str, int] = Field(default_factory=dict)
+    """How many calls failed, by the error's type."""
     p50_ms: float | None
-    """None when none ended well; the same below."""
+    """The median latency; None when no call succeeded, here and below."""
     p90_ms: float | None
     p99_ms: float | None
     per_second: float | None = None
+    """The rate; None when it is not measured."""
 
 
 class Report(BaseModel):
-    """What one benchmark found, for people by `text` and for programs as JSON."""
+    """The result of one benchmark: `text` shows it to people, JSON to programs."""
 
     title: str
     figures: list[Figure] = Field(default_factory=list)
     ratios: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
-    """Of what must not be: duplicates, over-creation."""
+    """Counts that must be 0, such as duplicates and over-creation."""
     histogram: list[str] = Field(default_factory=list, exclude=True)
 
     def text(self) -> str:
+        """Return the report as lines for people."""
         lines = [self.title]
         for figure in self.figures:
             rate = "" if figure.per_second is None else f"{figure.per_second:9.1f}/s"
@@ -100,7 +106,7 @@ def _ms(value: float | None) -> str:
 
 
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """None of nothing."""
+    """Return the value below which the share *q* of *values* lies; None when there are no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -108,14 +114,14 @@ def quantile(values: Sequence[float], q: float) -> float | None:
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Of medians; 0 when there is nothing to compare."""
+    """Return the median of *above* divided by the median of *below*; 0 when there is nothing to compare."""
     if not above or not below:
         return 0.0
     return statistics.median(above) / statistics.median(below)
 
 
 def histogram(*samples: Sample) -> list[str]:
-    """The samples' latencies beside each other, a line for each bucket that any of them is in."""
+    """Return lines that show the samples' latencies side by side, from the first bucket in use to the last."""
     counts = [Counter(bisect_right(EDGES_MS, took) for took in sample.took_ms) for sample in samples]
     buckets = sorted(set().union(*counts))
     if not buckets:

@@ -1,6 +1,7 @@
-"""Deployments of any size in a moment: rows as the store would have written them, with nothing behind them.
+"""Fills a database with pools of any size in a moment: rows as the store would have written them, without workspaces.
 
-Each benchmark has an organization and a person of its own, and removes both with all that came of them.
+Each benchmark has an organization and a person of its own, and removes both at the end with all rows that belong to
+them.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ FILL = (
 DESIRE = f"""
     UPDATE presets SET desired_instances = greatest(desired_instances, CAST(:ready AS int)) WHERE id IN {_PRESETS}
 """
-# A minute old: whatever is said of a pool's creations from now on is newer.
+# The workspaces are a minute old, so that every creation of the pool from now on is newer.
 ADD_READY = f"""
     INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
                             latest_build, latest_transition, latest_status, latest_ended_at, address,
@@ -72,8 +73,8 @@ ADD_BUILDS = f"""
      WHERE o.name = :organization AND w.claimable_preset_id IS NOT NULL
         ON CONFLICT (workspace_id, number) DO NOTHING
 """
-# One creation that was called impossible: the loop creates nothing more for that preset, and deletes nothing either,
-# until a newer one has succeeded.
+# Records one creation whose input was called impossible. The loop then creates nothing more for that preset until a
+# newer creation has succeeded, and it has nothing to delete either.
 HOLD = (
     f"""
     INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
@@ -96,7 +97,7 @@ HOLD_ON = f"""
     UPDATE workspace_builds SET created_at = now() WHERE error_type = 'InvalidSource' AND workspace_id IN {_OURS}
 """
 REMOVE = (
-    # Emptied and not removed: a host may have seen one of them, and would take the database for a restored one.
+    # Events are emptied and not deleted: a host that has seen one of them would take the database for a restored one.
     f"""
     UPDATE events SET kind = 'forgotten', actor = 'prebuilds', preset_id = NULL, workspace_id = NULL, build_id = NULL,
                       claim_id = NULL, data = '{{}}'
@@ -124,14 +125,16 @@ OVER_CREATED = f"""
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """A benchmark's own organization, which is also its person's name: `{organization}/t1/p1` and so on."""
+    """The pools of a benchmark's own organization. Their presets are `{organization}/t1/p1` and so on."""
 
     organization: str = field(default_factory=lambda: f"bench-{uuid4().hex[:12]}")
+    """The name of the organization, and of its only person."""
     presets: int = 1
+    """How many presets there are."""
 
     @property
     def paths(self) -> list[str]:
-        """Of the first template's presets, which is all of them up to `PRESETS_PER_TEMPLATE`."""
+        """The paths of the first template's presets: all presets, or the first `PRESETS_PER_TEMPLATE` of them."""
         return [f"{self.organization}/t1/p{n + 1}" for n in range(min(self.presets, PRESETS_PER_TEMPLATE))]
 
     async def fill(
@@ -146,10 +149,10 @@ class Pools:
         """Write the organization, and *ready* prebuilds for each preset.
 
         Args:
-            desired: None for as many as are ready.
-            queue: Where it is provisioned. None for a queue that nobody serves, with pools that stay as they are: what
-                is claimed is not made up for, and what is there is not probed.
-            hands_over: Whether each claim has a build of its own.
+            desired: The desired count of each preset; None for *ready*.
+            queue: The provisioner queue. None uses a queue that nobody serves and holds creation, so that the pools
+                stay as they are: claimed prebuilds are not replaced, and idle ones are not probed.
+            hands_over: Whether each claim gets a build that hands the workspace over.
         """
         values = {
             "templates": max(self.presets // PRESETS_PER_TEMPLATE, 1),
@@ -163,16 +166,16 @@ class Pools:
         await vacuum(engine)
 
     async def fill_up(self, engine: AsyncEngine, ready: int) -> None:
-        """Have *ready* prebuilds for each preset again, and so many desired at least. Pools not refilled stay so."""
+        """Fill each pool to *ready* prebuilds again, and raise its desired count to at least that. A hold stays."""
         await self._run(engine, (DESIRE, HOLD_ON, ADD_READY, ADD_BUILDS), {"ready": ready})
         await vacuum(engine)
 
     async def remove(self, engine: AsyncEngine) -> None:
-        """Remove every row that came of this benchmark."""
+        """Remove every row of this benchmark."""
         await self._run(engine, REMOVE, {})
 
     async def over_created(self, engine: AsyncEngine) -> int:
-        """Prebuilds beyond what is desired: those that are there, and those that had to be deleted again."""
+        """Count the prebuilds beyond the desired number: those that exist, and those that were deleted again."""
         async with engine.connect() as connection:
             return int(await connection.scalar(text(OVER_CREATED), {"organization": self.organization}))
 
@@ -183,7 +186,7 @@ class Pools:
 
 
 async def vacuum(engine: AsyncEngine) -> None:
-    """As autovacuum does a minute later."""
+    """Vacuum and analyze the tables at once, as autovacuum would do a minute later."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         for table in ("workspaces", "workspace_builds", "presets", "claims"):

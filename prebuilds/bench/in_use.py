@@ -1,7 +1,8 @@
-"""The benchmarks on a stack in use: an organization of their own, pools that are not refilled, nothing left behind.
+"""Benchmarks on a stack in use. They have an organization of their own, whose pools are not refilled.
 
-Claims are real and take their share of the stack while they last. The histories of claims and no-ops are deleted at the
-end, which Temporal does in the background; those of the loop's turns at their pools stay until their retention ends.
+The claims are real and load the stack while they run. At the end all rows are removed, and the histories of claims and
+no-ops are deleted, which Temporal does in the background. The histories of the loop's work on these pools stay until
+the namespace's retention ends.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ LISTED_TRIES_MAX = 20
 
 
 async def measure_claims(engine: AsyncEngine, database_url: str, address: str | None, pairs: int) -> list[Report]:
-    """One at a time: through the deployment's claims workers, then through one embedded in this process."""
+    """Measure claims one at a time: through the deployment's claims workers, then through a worker in this process.
+
+    Args:
+        address: Temporal's address; None for the environment's.
+        pairs: How many claims, and as many no-ops, each of the two measurements runs.
+    """
     async with _pools(engine, await connect(address), ready=WARM_UP) as pools:
         plain = Claims(PrebuildsClient(await connect(address)), engine, pools, f"{pools.organization}-noop")
         async with noop_process(address, plain.noop_queue):
@@ -48,6 +54,11 @@ async def measure_claims(engine: AsyncEngine, database_url: str, address: str | 
 
 
 async def measure_bursts(engine: AsyncEngine, address: str | None, number: int, rounds: int) -> list[Report]:
+    """Measure *rounds* bursts of *number* claims at once.
+
+    Args:
+        address: Temporal's address; None for the environment's.
+    """
     async with _pools(engine, await connect(address), ready=WARM_UP) as pools:
         claims = Claims(PrebuildsClient(await connect(address)), engine, pools, f"{pools.organization}-noop")
         async with noop_process(address, claims.noop_queue):
@@ -68,11 +79,11 @@ async def _pools(engine: AsyncEngine, client: Client, *, ready: int) -> AsyncIte
 
 
 async def _forget_histories(client: Client, pools: Pools) -> None:
-    """Delete the claims and no-ops; where that is not allowed they go with the namespace's retention."""
+    """Delete the histories of claims and no-ops. Where that is not allowed, they stay until their retention ends."""
     ids = [f"claim-workspace/{pools.organization}/", f"{pools.organization}/"]
     query = " OR ".join(f'WorkflowId STARTS_WITH "{id}"' for id in ids)
     try:
-        await _all_listed(client, query)
+        await _wait_until_listed(client, query)
         await client.workflow_service.start_batch_operation(
             StartBatchOperationRequest(
                 namespace=client.namespace,
@@ -86,8 +97,11 @@ async def _forget_histories(client: Client, pools: Pools) -> None:
         logger.warning("The benchmark's histories stay until their retention ends", extra={"error": error.message})
 
 
-async def _all_listed(client: Client, query: str) -> None:
-    """Wait until what has ended is listed as such, a moment later; what were not would not be deleted."""
+async def _wait_until_listed(client: Client, query: str) -> None:
+    """Wait until the workflows that *query* finds are listed as ended, since only those would be deleted.
+
+    The server writes its listings a moment after a workflow's end.
+    """
     seen = -1
     for _ in range(LISTED_TRIES_MAX):
         running = (await client.count_workflows(f'({query}) AND ExecutionStatus="Running"')).count

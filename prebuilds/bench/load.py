@@ -1,6 +1,6 @@
-"""Ways to ask: one after the other, by chance arrivals, all at once, a crowd in a closed loop.
+"""Ways to run calls under load: one after the other, by chance arrivals, all at once, or in a closed loop.
 
-What is measured and its floor take turns in all of them, since these machines' speed drifts.
+In every benchmark the measured calls and their floor alternate, since the speed of a shared machine drifts.
 """
 
 from __future__ import annotations
@@ -13,21 +13,27 @@ from collections.abc import Awaitable, Callable
 from prebuilds.bench.figures import Sample
 
 Call = Callable[[], Awaitable[object]]
-Asked = tuple[Call, Sample]
-"""What to call, and where to note how it went."""
+TimedCall = tuple[Call, Sample]
+"""What to call, and the sample that records how it went."""
 
 
-async def in_turn(pairs: int, *asked: Asked) -> None:
-    """One call at a time, each kind after the other."""
-    for _ in range(pairs):
-        for call, sample in asked:
+async def run_in_turn(rounds: int, *timed: TimedCall) -> None:
+    """Run each of *timed* once in each round, one call at a time."""
+    for _ in range(rounds):
+        for call, sample in timed:
             await sample.time(call)
 
 
-async def arriving(asked: Asked, *, rate: float, seconds: float, seed: int) -> None:
-    """Poisson arrivals of *rate* a second, whether or not earlier ones were answered; a wait counts from when it was
-    due, so that a stall is felt by everyone who would have come."""
-    call, sample = asked
+async def run_poisson_arrivals(timed: TimedCall, *, rate: float, seconds: float, seed: int) -> None:
+    """Run calls that arrive by chance, whether or not earlier calls were answered.
+
+    Each latency counts from when the call was due, so that a stall shows in all calls that were due meanwhile.
+
+    Args:
+        rate: The mean number of arrivals a second.
+        seed: The same seed gives the same arrivals.
+    """
+    call, sample = timed
     chance = random.Random(seed)  # noqa: S311 - arrivals, not secrets
     begun = time.perf_counter()
     due, tasks = begun, []
@@ -38,9 +44,9 @@ async def arriving(asked: Asked, *, rate: float, seconds: float, seed: int) -> N
     sample.seconds += time.perf_counter() - begun
 
 
-async def at_once(asked: Asked, number: int) -> float:
-    """So many calls together; returns how many seconds it took until the last was answered."""
-    call, sample = asked
+async def run_at_once(timed: TimedCall, number: int) -> float:
+    """Run *number* calls at the same time; return how many seconds it took until the last one was answered."""
+    call, sample = timed
     begun = time.perf_counter()
     await asyncio.gather(*[sample.time(call, since=begun) for _ in range(number)])
     took = time.perf_counter() - begun
@@ -48,14 +54,14 @@ async def at_once(asked: Asked, number: int) -> float:
     return took
 
 
-async def crowd(asked: Asked, *, clients: int, seconds: float) -> None:
-    """Everyone asks again as soon as they are answered."""
-    call, sample = asked
+async def run_closed_loop(timed: TimedCall, *, clients: int, seconds: float) -> None:
+    """Run *clients* loops in which each call follows the answer of the one before, for *seconds*."""
+    call, sample = timed
     begun = time.perf_counter()
 
-    async def ask_on() -> None:
+    async def call_repeatedly() -> None:
         while time.perf_counter() < begun + seconds:
             await sample.time(call)
 
-    await asyncio.gather(*[ask_on() for _ in range(clients)])
+    await asyncio.gather(*[call_repeatedly() for _ in range(clients)])
     sample.seconds += time.perf_counter() - begun

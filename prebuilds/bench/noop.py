@@ -1,6 +1,6 @@
-"""The floor that a claim is measured against: a workflow that does nothing, served as a claim is served.
+"""The floor of a claim's measurement: a workflow that does nothing, with a worker like the one for claims.
 
-python -m prebuilds.bench.noop QUEUE
+`python -m prebuilds.bench.noop QUEUE` runs such a worker.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ READY = b"serving\n"
 
 @workflow.defn(name="BenchNoop")
 class Noop:
+    """Does nothing and ends."""
+
     @workflow.run
     async def run(self, raw: Any = None) -> str:
+        """Return at once."""
         return "done"
 
 
 def noop_worker(client: Client, queue: str) -> Worker:
+    """Return a worker for no-ops with the settings of a claims worker."""
     return worker_on(
         client,
         queue,
@@ -44,16 +48,20 @@ def noop_worker(client: Client, queue: str) -> Worker:
 
 
 async def noop(client: Client, queue: str, id: str, *, eager: bool = False) -> None:
+    """Run one no-op and wait for its end."""
     handle = await start_short(client, "BenchNoop", None, id=id, task_queue=queue, eager=eager)
     await handle.result()
 
 
 @asynccontextmanager
 async def noop_process(address: str | None, queue: str) -> AsyncIterator[None]:
-    """A worker of no-ops in a process of its own, as claims have one; it ends with the block. Main thread only.
+    """Run a worker for no-ops in a process of its own until the block ends. Only the main thread can use it.
 
     Args:
-        address: Temporal's; None for the environment's.
+        address: Temporal's address; None for the environment's.
+    Raises:
+        RuntimeError: The worker has not started.
+        TimeoutError: It has not said anything for half a minute.
     """
     child = await asyncio.create_subprocess_exec(
         *dying_with_parent([sys.executable, "-m", "prebuilds.bench.noop", queue], "KILL"),
@@ -61,9 +69,9 @@ async def noop_process(address: str | None, queue: str) -> AsyncIterator[None]:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        assert child.stdout is not None  # noqa: S101 - it was asked for
+        assert child.stdout is not None  # noqa: S101 - it is a pipe
         if await asyncio.wait_for(child.stdout.readline(), START_TIMEOUT_S) != READY:
-            raise RuntimeError("the worker of no-ops has not started")
+            raise RuntimeError("the worker for no-ops has not started; its own output says why")
         yield
     finally:
         if child.returncode is None:

@@ -1,4 +1,4 @@
-"""What an idle pass costs, beside the bare statement that counts the pools."""
+"""Measures idle passes beside the bare statement that counts the pools."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ WARM_UP = 2
 
 
 async def idle_passes(client: PrebuildsClient, engine: AsyncEngine, passes: int, what: str) -> Report:
-    """Ask for passes one after the other, each beside its statement.
+    """Measure passes one after the other, with the bare statement before each.
 
+    Args:
+        what: What the passes run over, for the report's title, such as `100 presets`.
     Raises:
         OrchestratorNotRunning: The loop is stopped.
     """

@@ -107,7 +107,7 @@ async def check_database(engine: AsyncEngine, database_url: str, expected: UUID 
         database = await read_binding(engine, database_named(database_url))
     if expected not in (None, database.deployment_id):
         raise WrongDeployment(
-            f"PREBUILDS_DEPLOYMENT names deployment {expected}, but {database} is another one; "
+            f"PREBUILDS_DEPLOYMENT names deployment {expected}, and {database} is another one; "
             "correct PREBUILDS_DEPLOYMENT, or point PREBUILDS_DATABASE_URL at that deployment",
             {"database": database.where, "deployment_id": str(database.deployment_id), "expected": str(expected)},
         )
@@ -137,10 +137,8 @@ async def bind_deployment(
             bound = await _try_to_bind(engine, client, database_url, actor, adopt=adopt, owned=owned)
             if bound is not None:
                 return bound
-            await asyncio.sleep(random.uniform(0, TRY_AGAIN_WITHIN_S))  # noqa: S311 - no secret
-    raise StackUnreachable(
-        "another process binds this database or this namespace at the same time; run `prebuilds init` again"
-    )
+            await asyncio.sleep(random.uniform(0, TRY_AGAIN_WITHIN_S))  # noqa: S311 - two that collide must differ
+    raise StackUnreachable("others bind this database or this namespace at the same time; run `prebuilds init` again")
 
 
 async def _try_to_bind(
@@ -196,14 +194,14 @@ async def _refuse_if_at_work(client: Client, namespace: NamespaceSide) -> None:
     queues = (CONTROL_QUEUE, CLAIMS_QUEUE)
     served = sorted(set(queues) - await queues_without_pollers(client, queues, "workflow"))
     loop = await described(client, ORCHESTRATOR_ID)
-    uses = [f"workers poll {' and '.join(served)}"] if served else []
+    signs = [f"workers poll {' and '.join(served)}"] if served else []
     if loop is not None and loop.status is WorkflowExecutionStatus.RUNNING:
-        uses.append("its loop runs")
-    if uses:
+        signs.append("its loop runs")
+    if signs:
         raise WrongDeployment(
             f"{namespace} is in use by {' and '.join(f'deployment {other}' for other in namespace.marks)}: "
-            f"{', and '.join(uses)}; in that deployment run `prebuilds stop --wait`, end its workers and wait 90 s, or "
-            f"if it is lost run `temporal workflow terminate --workflow-id {ORCHESTRATOR_ID}`; then adopt again"
+            f"{', and '.join(signs)}; there run `prebuilds stop --wait`, end its workers and wait 90 s, or where that "
+            f"deployment is lost run `temporal workflow terminate --workflow-id {ORCHESTRATOR_ID}`, and adopt again"
         )
 
 

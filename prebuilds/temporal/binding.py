@@ -1,9 +1,10 @@
-"""A database and a Temporal namespace belong together: what each side has recorded, and whether that fits.
+"""The binding of a database and a Temporal namespace: what each side has recorded, and whether both records agree.
 
-The database's settings name the one namespace that it uses. The namespace's own data, which no retention forgets, has a
-mark for each deployment that was ever bound to it: `prebuilds.deployment.ID`, empty once another deployment has adopted
-the namespace. A key for each deployment, since a server merges keys and has no conditional write: of two deployments
-that write at the same time, at least one reads the other's mark afterwards.
+The database's settings name the one namespace that it uses. The namespace's own data, which no retention deletes, has a
+mark for each deployment that was ever bound to it. A mark's key is `prebuilds.deployment.ID`. Its value names the
+database, and is empty once another deployment has adopted the namespace. Each deployment has a key of its own, since a
+server merges keys and has no conditional write: when two deployments write at the same time, at least one of them reads
+the other's mark afterwards.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from prebuilds.vocabulary.plain_text import escape
 KEY = "prebuilds.deployment."
 NOT_PERMITTED = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED, RPCStatusCode.UNIMPLEMENTED)
 NOT_WRITABLE = (*NOT_PERMITTED, RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.FAILED_PRECONDITION)
-"""How servers refuse to change a namespace: by credentials, or as a cluster that only follows another one."""
+"""The statuses with which servers refuse to change a namespace: the credentials do not permit it, or the cluster is a
+passive replica of another one."""
 SHOWN_MAX = 200
-"""Characters of a mark that a message shows: anybody may have written it."""
+"""How many characters of a mark a message shows. Anybody may have written the mark."""
 POINT_OR_ADOPT = (
     "point PREBUILDS_DATABASE_URL, TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE at one deployment, "
     "or bind these two on purpose with `prebuilds init --adopt`"
@@ -38,12 +40,13 @@ class DatabaseSide:
     """What the database has recorded."""
 
     where: str
-    """`host:port/name`, never with a user or a password."""
+    """`host:port/name`, without user and password."""
     deployment_id: UUID
     namespace_id: str | None
-    """The namespace's own id, which a namespace that is made anew does not have; None: bound to none yet."""
+    """The id of the namespace that it is bound to; None when it is not bound yet. A namespace that is created again
+    under the same name has another id."""
     namespace: str | None
-    """Its name when it was bound."""
+    """The name that the namespace had when it was bound; None when it is not bound yet."""
 
     def __str__(self) -> str:
         return f"the database {self.where} (deployment {self.deployment_id})"
@@ -56,21 +59,26 @@ class NamespaceSide:
     name: str
     address: str
     id: str | None
-    """None: these credentials may not describe the namespace, and nothing else is known of it."""
+    """None: these credentials may not describe the namespace, so that nothing else is known of it."""
     marks: Mapping[UUID, str] = field(default_factory=dict)
-    """Deployments that are bound to it -> their database, in words; more than one only while two are being bound."""
+    """The deployments that are bound to it, each with the name of its database. There is more than one only while two
+    deployments are being bound."""
 
     def __str__(self) -> str:
         return f"the Temporal namespace {self.name} at {self.address}"
 
     def others(self, deployment_id: UUID) -> dict[UUID, str]:
-        return {other: told for other, told in self.marks.items() if other != deployment_id}
+        """Return the marks of all other deployments than this one."""
+        return {other: database for other, database in self.marks.items() if other != deployment_id}
 
 
 class Fit(StrEnum):
+    """How the records of a database and a namespace fit together."""
+
     BOUND = "bound"
+    """Each of them names the other."""
     DATABASE_ALONE = "database_alone"
-    """The database names this namespace, which has no mark of anybody: it could not be written."""
+    """The database names this namespace, but the namespace has no mark, since it could not be written."""
     UNBOUND = "unbound"
     """One side or both have no record yet, and neither belongs to anything else."""
     DATABASE_ELSEWHERE = "database_elsewhere"
@@ -82,7 +90,7 @@ class Fit(StrEnum):
 
 
 def check_binding(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
-    """Whether a database and a namespace belong together, by what both have recorded."""
+    """Return how a database and a namespace fit together, by what both have recorded."""
     if namespace.id is None:
         known = database.namespace in (None, namespace.name)
         return Fit.UNKNOWN if known else Fit.DATABASE_ELSEWHERE
@@ -96,10 +104,10 @@ def check_binding(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
 
 
 def require_fit(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
-    """The same, refusing what does not belong together.
+    """Return the same as `check_binding`, but refuse a database and a namespace that do not belong together.
 
     Raises:
-        WrongDeployment: One of the two belongs to something else; says what each belongs to, and what to do.
+        WrongDeployment: One of the two belongs to something else. The message says to what, and what to do.
         StackUnreachable: They are not bound to each other yet.
     """
     fit = check_binding(database, namespace)
@@ -124,10 +132,10 @@ def require_fit(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
 
 
 def require_expected(expected: UUID, namespace: NamespaceSide) -> None:
-    """Refuse a namespace that belongs to another deployment than *expected*; one with no mark tells nothing.
+    """Refuse a namespace that belongs to another deployment than *expected*. A namespace without marks is accepted.
 
     Raises:
-        WrongDeployment: Says whose it is.
+        WrongDeployment: The namespace belongs to another deployment, which the message names.
     """
     if not namespace.marks or expected in namespace.marks:
         return
@@ -141,11 +149,11 @@ def require_expected(expected: UUID, namespace: NamespaceSide) -> None:
 
 def _owners(namespace: NamespaceSide, database: DatabaseSide | None = None) -> str:
     others = namespace.others(database.deployment_id) if database is not None else namespace.marks
-    return " and ".join(f"deployment {other} (database {told})" for other, told in others.items())
+    return " and ".join(f"deployment {other} (database {where})" for other, where in others.items())
 
 
 async def read_namespace(client: Client) -> NamespaceSide:
-    """What the client's namespace has recorded: one call, of about a millisecond.
+    """Read what the client's namespace has recorded. It takes one call of about a millisecond.
 
     Raises:
         RPCError: Temporal does not answer, or has no such namespace.
@@ -158,18 +166,18 @@ async def read_namespace(client: Client) -> NamespaceSide:
             return NamespaceSide(name, address, None)
         raise
     info = found.namespace_info
-    return NamespaceSide(name, address, info.id or None, _marks(info.data))
+    return NamespaceSide(name, address, info.id or None, _parse_marks(info.data))
 
 
 async def write_marks(client: Client, marks: Mapping[UUID, str]) -> bool:
-    """Set marks of the client's namespace, in one write; an empty one is a mark withdrawn.
+    """Write marks to the client's namespace, in one write. An empty text withdraws a mark.
 
     Returns:
-        Whether it was written; False where the server does not let us.
+        Whether they were written; False when the server does not permit it.
     Raises:
         RPCError: Temporal does not answer.
     """
-    data = {f"{KEY}{deployment_id}": told for deployment_id, told in marks.items()}
+    data = {f"{KEY}{deployment_id}": mark for deployment_id, mark in marks.items()}
     try:
         await client.workflow_service.update_namespace(
             UpdateNamespaceRequest(namespace=client.namespace, update_info=UpdateNamespaceInfo(data=data))
@@ -181,7 +189,8 @@ async def write_marks(client: Client, marks: Mapping[UUID, str]) -> bool:
     return True
 
 
-def _marks(data: Mapping[str, str]) -> dict[UUID, str]:
+def _parse_marks(data: Mapping[str, str]) -> dict[UUID, str]:
+    """Return the marks in a namespace's data, without withdrawn ones and keys that are not ours."""
     found = {}
     for key in sorted(data):
         if not key.startswith(KEY) or not data[key]:

@@ -1,4 +1,4 @@
-"""Temporal as every process of ours reaches it: the connection, short workflows, and the error of one that failed."""
+"""How our processes use Temporal: the connection, short workflows, and the errors of workflows that have failed."""
 
 from __future__ import annotations
 
@@ -36,31 +36,40 @@ from prebuilds.vocabulary.plain_text import escape
 logger = logging.getLogger(__name__)
 
 TASK_TIMEOUT = timedelta(seconds=2)
-"""Of a short workflow's task. A worker that is killed in the middle of one is noticed after this, not after 10 s."""
+"""The task timeout of short workflows. A worker that is killed during a task is noticed after this time, and not after
+the usual 10 s."""
 OPERATION_TIMEOUT = timedelta(seconds=60)
-"""An operator's request that no worker takes up in this time has failed."""
+"""An operator's request fails when no worker has answered it within this time."""
 SUMMARY_BYTES_MAX = 200
-"""A server refuses a summary above 400 bytes, which a workspace's or template's long name must not lead to."""
+"""The longest summary, in bytes. A server refuses a start with a summary of more than 400 bytes, so long names of
+workspaces and templates are cut."""
 PEOPLE_PRIORITY = 1
-"""Of what a person waits for, within a queue; nothing goes before it."""
+"""The priority, within a queue, of work that a person waits for. No work has a higher one."""
 
 ATTRIBUTE_LENGTH_MAX = 128
-"""Of a search attribute's value, in characters. Our longest path has 98. The server refuses a start with a value of
-more than 2,048 bytes, and JSON makes up to twelve of a character."""
+"""The longest value of a search attribute, in characters; our longest path has 98. The server refuses a start with a
+value of more than 2,048 bytes, and JSON takes up to twelve bytes for a character."""
 START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 LOOK_AGAIN_S = 60.0
-"""For search attributes that a cluster did not have."""
+"""How long search attributes are left out after a cluster did not have them, in seconds."""
 
 
 class SearchAttributes:
-    """Ours, left out with one warning on a cluster that does not have them; it may have got them a minute later."""
+    """Our search attributes.
+
+    On a cluster that does not have them, they are left out for a minute, with one warning. They may be registered
+    meanwhile.
+    """
 
     missing_until = -inf
-    """By `time.monotonic`."""
+    """Until when they are left out, by `time.monotonic`."""
 
     @classmethod
     def typed(cls, **values: str | None) -> TypedSearchAttributes | None:
-        """Those that have a value; one that is too long to be a name of ours is left out, and refused by a worker."""
+        """Return the attributes that have a value; None while they are left out.
+
+        A value that is longer than any of our names is left out too. The worker then refuses the request.
+        """
         if time.monotonic() < cls.missing_until:
             return None
         return TypedSearchAttributes(
@@ -73,19 +82,20 @@ class SearchAttributes:
 
     @classmethod
     def leave_out(cls) -> None:
-        """Send none for a while."""
+        """Leave the attributes out for a minute."""
         if cls.missing_until == -inf:
             logger.warning("This cluster lacks our search attributes; run `prebuilds init` to register them")
         cls.missing_until = time.monotonic() + LOOK_AGAIN_S
 
     @staticmethod
     def are_missing(error: RPCError) -> bool:
-        """Whether a start was refused since the cluster does not have them. A value that it refuses says otherwise."""
+        """Whether a start was refused because the cluster does not have the attributes, and not because of a value."""
         message = str(error)
         return (
             error.status is RPCStatusCode.INVALID_ARGUMENT
             and "search attribute" in message
-            and ("no mapping defined" in message or "is not defined" in message)  # with, without a mapping of names
+            # A server that maps names says the first, a server that does not says the second.
+            and ("no mapping defined" in message or "is not defined" in message)
         )
 
 
@@ -93,11 +103,11 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     """Connect as the `temporal` CLI does: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TLS, API key, profile file.
 
     Args:
-        address: Used in place of the environment's. None: that, or where the environment has none, the server of the
-            `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
-        options: Passed on to `temporalio.client.Client.connect`.
+        address: The server's address. None uses the environment's; if the environment has none, it uses the server of
+            the `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
+        options: They are passed on to `temporalio.client.Client.connect`.
     Raises:
-        StackUnreachable: Says where it tried, and what to do.
+        StackUnreachable: The server cannot be reached. The message says at which address, and what to do.
         InvalidInput: PREBUILDS_PAYLOAD_KEY, the profile or a certificate's file cannot be read.
     """
     config = _environment()
@@ -121,7 +131,7 @@ async def connect(address: str | None = None, **options: Any) -> Client:
 
 
 def _environment() -> dict[str, Any]:
-    """What the SDK's own variables and profile file say of the connection."""
+    """Return the connection's options from the SDK's own variables and profile file."""
     try:
         return {**ClientConfig.load_client_connect_config()}
     except OSError as error:
@@ -165,7 +175,10 @@ def is_failed_connect(error: BaseException) -> bool:
 
 
 def summary_of(*words: str | None) -> str:
-    """One line for Temporal's UI, of what is given of *words*; short enough for any server, also when encrypted."""
+    """Return *words* as one line for Temporal's UI, without those that are None or empty.
+
+    The line is short enough for any server, even when it is encrypted.
+    """
     return escape(" ".join(filter(None, words))).encode()[:SUMMARY_BYTES_MAX].decode(errors="ignore")
 
 
@@ -183,13 +196,18 @@ async def start_short(
     within: timedelta | None = None,
     summary: str | None = None,
 ) -> WorkflowHandle[Any, Any]:
-    """Start a short workflow, or attach to the one that runs under this id; the database decides what happened.
+    """Start a short workflow, or attach to the one that runs under this id.
+
+    An id may be used again after the workflow has ended: the database decides what was done already.
 
     Args:
-        within: After this it is ended as timed out; that costs a timer.
-        summary: What it is about, for Temporal's UI; nothing secret. None for its type alone.
+        search: Search attributes by their short names, such as `owner`; None values are left out.
+        eager: Whether to run the first task in this process if it has a worker for the queue.
+        attach: Whether to attach to a workflow that runs under this id.
+        within: The execution timeout; None for no limit, which saves the server a timer.
+        summary: A line about the workflow for Temporal's UI. It must not contain secrets. None shows the type alone.
     Raises:
-        WorkflowAlreadyStartedError: One runs, and *attach* is false.
+        WorkflowAlreadyStartedError: A workflow runs under this id, and *attach* is false.
     """
     running = WorkflowIDConflictPolicy.USE_EXISTING if attach else WorkflowIDConflictPolicy.FAIL
     for _ in range(2):
@@ -217,7 +235,7 @@ async def start_short(
 
 
 async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[Any, Any]:
-    """The handle of a workflow that is being started.
+    """Wait for a workflow's start, and return its handle.
 
     Raises:
         InvalidInput: Temporal does not take the request.
@@ -244,7 +262,12 @@ async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
 
 
 async def operate(client: Client, request: OperatorRequest) -> Any:
-    """Have a control worker carry out one request; returns what it answers, as JSON."""
+    """Have a control worker carry out one operator's request, and return its answer as JSON values.
+
+    Raises:
+        PrebuildsError: The error that the worker has answered with, by its own type.
+        StackUnreachable: Temporal or the workers have not answered in time.
+    """
     handle = await reached(
         client.start_workflow(
             "OperatorRequest",

@@ -1,7 +1,7 @@
-"""Payloads as the SDK's pydantic converter writes them, by one converter for all.
+"""Data converters that write payloads as the SDK's pydantic converter does, and escape and encrypt failures.
 
-The SDK makes a payload converter twice for each activation of a workflow, and with it a new cache of type adapters:
-a tenth of what a control worker's process computes.
+The SDK makes a payload converter twice for each activation of a workflow, and with it a new cache of type adapters.
+That took a tenth of a control worker's CPU time, so all our payload converters share their parts.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ _CONVERTERS = tuple(PydanticPayloadConverter().converters.values())
 
 
 class SharedPydanticConverter(PydanticPayloadConverter):
-    """Costs nothing to make."""
+    """The SDK's pydantic converter with shared parts, so that making one costs nothing."""
 
     def __init__(self) -> None:
         CompositePayloadConverter.__init__(self, *_CONVERTERS)
 
     def from_payloads(self, payloads: Sequence[Payload], type_hints: list[type] | None = None) -> list[Any]:
-        """What cannot be decoded, where anything is taken, is its own text: a workflow then refuses it by name, while
-        an error here would have it tried for ever."""
+        """Decode payloads. Where any type is accepted, payloads that cannot be decoded are returned as text.
+
+        The workflow then refuses such input with a message. An error here would be retried for ever.
+        """
         try:
             return super().from_payloads(payloads, type_hints)
         except (RuntimeError, KeyError, ValueError):
@@ -42,28 +44,30 @@ class SharedPydanticConverter(PydanticPayloadConverter):
 
 
 class EscapingFailureConverter(DefaultFailureConverter):
-    """Failures as they are, but for characters that would act where the history is shown, and passwords in them.
+    """Writes failures without passwords, and with control characters escaped, since histories are shown in terminals.
 
-    A refusal has neither stack nor cause: it is an answer, and callers have no use for the server's paths.
+    A refusal is written without stack and cause. It is an answer, and callers have no use for the server's paths.
     """
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
+        """Write *exception* into *failure*."""
         super().to_failure(exception, payload_converter, failure)
         if _is_refusal(exception):
             failure.stack_trace = ""
             failure.ClearField("cause")
-        told: Failure | None = failure
-        while told is not None:
-            told.message = escape(mask(told.message), keep=LINES)
-            told.stack_trace = escape(mask(told.stack_trace), keep=LINES)
-            told = told.cause if told.HasField("cause") else None
+        link: Failure | None = failure
+        while link is not None:
+            link.message = escape(mask(link.message), keep=LINES)
+            link.stack_trace = escape(mask(link.stack_trace), keep=LINES)
+            link = link.cause if link.HasField("cause") else None
 
 
 class EncodedFailureConverter(EscapingFailureConverter):
-    """The same, with message and stack trace where a codec encrypts them, once they are escaped."""
+    """Also moves the escaped message and stack trace into the attributes that a codec encrypts."""
 
     def to_failure(self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure) -> None:
-        super().to_failure(exception, payload_converter, failure)  # causes come through here by themselves
+        """Write *exception* into *failure*."""
+        super().to_failure(exception, payload_converter, failure)  # the SDK calls this method for each cause, too
         if not failure.HasField("encoded_attributes"):
             common = {"message": failure.message, "stack_trace": failure.stack_trace}
             failure.encoded_attributes.CopyFrom(payload_converter.to_payload(common))
@@ -71,7 +75,7 @@ class EncodedFailureConverter(EscapingFailureConverter):
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether *error* is one of ours that nobody repeats, in an activity or at a workflow's end."""
+    """Whether *error* is one of our errors that is not retried, from an activity or from a workflow."""
     if isinstance(error, PrebuildsError):
         return not error.repeated
     return isinstance(error, ApplicationError) and error.non_retryable and error.type in ERRORS
@@ -80,12 +84,14 @@ def _is_refusal(error: BaseException) -> bool:
 data_converter = DataConverter(
     payload_converter_class=SharedPydanticConverter, failure_converter_class=EscapingFailureConverter
 )
-"""Without encryption."""
+"""The converter without encryption."""
 
 
 def environment_converter() -> DataConverter:
-    """The converter of this process's environment, which encrypts where `PREBUILDS_PAYLOAD_KEY` is set: payloads, and
-    the messages and stack traces of failures. Without the key it still says so by name when it meets such a payload.
+    """Return the converter of this process's environment.
+
+    If `PREBUILDS_PAYLOAD_KEY` is set, it encrypts payloads, and the messages and stack traces of failures. Without the
+    key, it raises an error that names the missing key when it has to decode an encrypted payload.
 
     Raises:
         ValueError: The variable cannot be read.

@@ -1,4 +1,5 @@
-"""The log of the Temporal SDK's core: on stderr, through Python's logging. Its own way is colours on stdout."""
+"""Sends the log of the Temporal SDK's core to Python's logging, and so to stderr. By default it is coloured text on
+stdout."""
 
 from __future__ import annotations
 
@@ -15,5 +16,8 @@ CORE_LOGGING = LoggingConfig(
 
 @cache
 def logging_runtime() -> Runtime:
-    """The runtime of every client of ours that is given none; one a process, as each has threads of its own."""
+    """Return the runtime of all our clients without a runtime of their own.
+
+    There is one per process, since each runtime has threads of its own.
+    """
     return Runtime(telemetry=TelemetryConfig(logging=CORE_LOGGING))

@@ -1,7 +1,7 @@
-"""`PREBUILDS_PAYLOAD_KEY`: what our workers and clients send through Temporal, encrypted by AES-GCM.
+"""Encrypts what our workers and clients send through Temporal, by AES-GCM with the keys in `PREBUILDS_PAYLOAD_KEY`.
 
-The form is the one of Temporal's own samples, so that codecs in other languages and codec servers read it: a payload of
-encoding `binary/encrypted` whose data are a nonce of 12 bytes and the encrypted payload, as protobuf.
+The form is the one of Temporal's own samples, so that codec servers and codecs in other languages can read it. It is a
+payload with the encoding `binary/encrypted`, whose data are a nonce of 12 bytes and the encrypted payload, as protobuf.
 """
 
 from __future__ import annotations
@@ -31,18 +31,22 @@ MAKE = 'python -c "import base64, os; print(base64.b64encode(os.urandom(32)).dec
 
 
 class PayloadKeyUnusable(PrebuildsError):
-    """What Temporal holds is encrypted, and this process has no key that opens it."""
+    """A payload in Temporal is encrypted, and this process has no key that opens it."""
 
 
 @dataclass(frozen=True)
 class EncryptingCodec(PayloadCodec):
-    """Encrypts by the first key, and opens what any of them has encrypted. What is not encrypted is taken as it is:
-    plain JSON from the `temporal` command or from a service without the key."""
+    """Encrypts with the first key, and decrypts with any of the keys.
+
+    A payload that is not encrypted is accepted as it is, such as JSON from the `temporal` command or from a service
+    without the key.
+    """
 
     keys: tuple[tuple[str, AESGCM], ...] = ()
-    """Pairs of id and key; without any, nothing is encrypted."""
+    """Pairs of id and key. Without keys, nothing is encrypted."""
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        """Encrypt payloads; without keys, return them unchanged."""
         if not self.keys:
             return list(payloads)
         return [_encrypt(payload, *self.keys[0]) for payload in payloads]
@@ -76,7 +80,7 @@ def parse_payload_keys(text: str) -> EncryptingCodec:
     """Read base64 keys of 16, 24 or 32 bytes that are separated by commas.
 
     Raises:
-        ValueError: Not such keys; the message says how to make one, and repeats nothing of them.
+        ValueError: A key cannot be read. The message says how to make one, and quotes no key.
     """
     keys = []
     for name in filter(None, (part.strip() for part in text.split(","))):
@@ -93,10 +97,10 @@ def parse_payload_keys(text: str) -> EncryptingCodec:
 
 
 def payload_codec() -> EncryptingCodec:
-    """The codec of this process's environment.
+    """Return the codec of this process's environment.
 
     Raises:
-        ValueError: The keys cannot be read.
+        ValueError: A key cannot be read.
     """
     return parse_payload_keys(os.environ.get(VARIABLE, ""))
 

@@ -1,4 +1,4 @@
-"""Which task queues nobody serves, and which were served lately."""
+"""Finds out which task queues no worker polls, and which were polled lately."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 
 ASKED_AT_ONCE = 10
 WARNINGS_TIMEOUT_S = 1.0
-"""For all queues together: `status` must not wait for a Temporal that is away."""
+"""The time for all queues together, in seconds. `status` must not wait for a Temporal that is away."""
 SILENT_AFTER = timedelta(seconds=90)
-"""A living worker polls again within 60 s, and its workflow tasks are too short to keep it from that."""
+"""A poller of a workflow queue that is silent for longer is gone. A living worker polls again within 60 s, since its
+workflow tasks are too short to delay that."""
 
 Kind = Literal["activity", "workflow"]
 _TYPES = {
@@ -30,12 +31,12 @@ _TYPES = {
 
 
 async def queues_without_pollers(client: Client, queues: Collection[str], kind: Kind = "activity") -> set[str]:
-    """Those of *queues* that no worker polls. A provisioner queue is served when its plain name has a poller.
+    """Return those of *queues* that no worker polls. A provisioner queue is served when its plain name has a poller.
 
-    Waits for Temporal as long as it takes: the caller sets the limit.
+    There is no time limit; the caller sets one.
 
-    The server remembers a poller for five minutes. Of a workflow queue one that fell silent counts as gone before
-    that; of an activity queue it does not, as its worker may have all slots taken by long builds.
+    The server remembers a poller for five minutes. A poller of a workflow queue counts as gone after `SILENT_AFTER`. A
+    poller of an activity queue does not, since long builds may take all slots of its worker.
 
     Raises:
         RPCError: Temporal does not answer, or refuses.
@@ -44,8 +45,8 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
 
     async def is_served(queue: str) -> bool:
         async with at_once:
-            described = await _describe(client, queue, kind)
-        return any(kind == "activity" or _silence(poller) <= SILENT_AFTER for poller in described.pollers)
+            description = await _describe_queue(client, queue, kind)
+        return any(kind == "activity" or _silence(poller) <= SILENT_AFTER for poller in description.pollers)
 
     names = sorted(set(queues))
     served = await asyncio.gather(*[is_served(name) for name in names])
@@ -53,19 +54,19 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
 
 
 async def polled_within(client: Client, queues: Collection[str], within: timedelta) -> bool:
-    """Whether a worker has asked one of these activity queues for work in this time. One whose slots are all taken asks
-    for none; one that has a slot asks at least once a minute.
+    """Whether a worker has polled one of these activity queues within this time.
+
+    A worker with a free slot polls at least once a minute. A worker whose slots are all taken does not poll.
 
     Raises:
         RPCError: Temporal does not answer, or refuses.
     """
-    described = await asyncio.gather(*[_describe(client, queue, "activity") for queue in queues])
-    return any(_silence(poller) <= within for answer in described for poller in answer.pollers)
+    descriptions = await asyncio.gather(*[_describe_queue(client, queue, "activity") for queue in queues])
+    return any(_silence(poller) <= within for description in descriptions for poller in description.pollers)
 
 
 async def loop_is_unserved(client: Client) -> bool:
-    """Whether the loop's workflow runs and no control worker is there to go on with it; False when Temporal does not
-    tell."""
+    """Whether the loop's workflow runs but no control worker serves it; False when Temporal does not answer."""
     try:
         if not await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"):
             return False
@@ -76,9 +77,9 @@ async def loop_is_unserved(client: Client) -> bool:
 
 
 async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, str]:
-    """A warning for each provisioner queue that nobody serves: queue -> `no_pollers:QUEUE`.
+    """Return a warning for each provisioner queue that no worker polls: queue -> `no_pollers:QUEUE`.
 
-    Empty when Temporal does not answer within a second: `status` says that elsewhere.
+    The result is empty when Temporal does not answer within a second; `status` reports that elsewhere.
     """
     try:
         async with asyncio.timeout(WARNINGS_TIMEOUT_S):
@@ -88,7 +89,7 @@ async def queue_warnings(client: Client, queues: Collection[str]) -> dict[str, s
     return {queue: f"no_pollers:{queue}" for queue in sorted(unserved)}
 
 
-async def _describe(client: Client, queue: str, kind: Kind) -> DescribeTaskQueueResponse:
+async def _describe_queue(client: Client, queue: str, kind: Kind) -> DescribeTaskQueueResponse:
     return await client.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=_TYPES[kind]

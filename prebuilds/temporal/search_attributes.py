@@ -1,4 +1,4 @@
-"""Our search attributes, so that `temporal workflow list --query` can tell the pool's builds from people's."""
+"""Registers our search attributes, so that `temporal workflow list --query` can tell pools' builds from people's."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ KEYWORDS = (
     "PrebuildsTransition",
 )
 KNOWN_WITHIN_S = 20.0
-"""A server looks for new ones every 2 to 10 s, and until then refuses a start that has them."""
+"""How long to wait until new attributes can be used, in seconds. A server reads them every 2 to 10 s, and refuses a
+start that has them until then."""
 
 
 async def register(client: Client) -> bool:
-    """Register what is missing in the client's namespace, and wait until it can be used; safe to repeat.
+    """Register the missing attributes in the client's namespace, and wait until they can be used. It is safe to repeat.
 
     Returns:
-        Whether all are there now; False where the cluster does not let us, and all works without them.
+        Whether all attributes are registered now; False when the cluster does not permit it. Everything else works
+        without them.
     """
     try:
         known = await client.operator_service.list_search_attributes(
@@ -41,7 +43,7 @@ async def register(client: Client) -> bool:
         }
         if missing:
             await _add(client, missing)
-            await _until_known(client)
+            await _wait_until_known(client)
     except RPCError as error:
         logger.warning("Search attributes cannot be registered here", extra={"error": error.message})
         return False
@@ -54,11 +56,11 @@ async def _add(client: Client, missing: dict[str, IndexedValueType.ValueType]) -
             AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
         )
     except RPCError as error:
-        if error.status is not RPCStatusCode.ALREADY_EXISTS:  # another process was faster
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:  # already exists: another process was faster
             raise
 
 
-async def _until_known(client: Client) -> None:
+async def _wait_until_known(client: Client) -> None:
     deadline = time.monotonic() + KNOWN_WITHIN_S
     while time.monotonic() < deadline:
         try:

@@ -1,4 +1,4 @@
-"""Where a running `prebuilds dev` is: what it wrote about itself, for commands and for services beside it."""
+"""Reads the file in which a running `prebuilds dev` says where it is, for commands and services on the same host."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ DEPLOYMENT_VARIABLE = "PREBUILDS_DEPLOYMENT"
 
 
 def state_dir() -> Path:
+    """Return the state folder: `PREBUILDS_STATE_DIR`, or `.prebuilds` in the current folder."""
     return Path(os.environ.get(STATE_DIR_VARIABLE) or STATE_DIR)
 
 
 def read_stack_file(state_dir: Path) -> dict[str, Any]:
-    """What a running `prebuilds dev` wrote about itself; empty when there is none."""
+    """Read what a running `prebuilds dev` has written about itself; empty when there is none."""
     try:
         found = json.loads((state_dir / STACK_FILE).read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -29,7 +30,7 @@ def read_stack_file(state_dir: Path) -> dict[str, Any]:
 
 
 def embedded_temporal(state_dir: Path) -> str | None:
-    """The embedded server's address when the SDK's own settings say nothing; None leaves it to them."""
+    """Return the embedded Temporal server's address; None when there is none, or the SDK's own variables are set."""
     if os.environ.get("TEMPORAL_ADDRESS") or os.environ.get("TEMPORAL_PROFILE"):
         return None
     address = read_stack_file(state_dir).get("temporal_address")
@@ -37,13 +38,13 @@ def embedded_temporal(state_dir: Path) -> str | None:
 
 
 def expected_deployment(address: str) -> UUID | None:
-    """Which deployment a client without a database means by the server at *address*; None when nothing says so.
+    """Return the deployment that a client without a database expects at *address*; None when nothing names one.
 
-    PREBUILDS_DEPLOYMENT says it, else the `prebuilds dev` that had this address: it may have died, and another one
-    taken the port.
+    PREBUILDS_DEPLOYMENT names it, or else the `prebuilds dev` that had this address. The check is needed because that
+    `dev` may have died, and another server may have taken its port.
 
     Raises:
-        InvalidInput: PREBUILDS_DEPLOYMENT is no id of a deployment.
+        InvalidInput: PREBUILDS_DEPLOYMENT is not a deployment's id.
     """
     if named := os.environ.get(DEPLOYMENT_VARIABLE):
         try:

@@ -1,4 +1,4 @@
-"""How our errors leave an activity: by their own type, and retried only when that can help."""
+"""Passes our errors out of activities with their own types, and marks those that Temporal must not retry."""
 
 from __future__ import annotations
 

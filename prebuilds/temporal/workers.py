@@ -1,4 +1,4 @@
-"""Temporal workers as every process of ours runs them."""
+"""Makes Temporal workers with our settings."""
 
 from __future__ import annotations
 
@@ -12,24 +12,28 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from prebuilds.temporal.typed_errors import TypedErrors
 
 GRACE = timedelta(seconds=10)
+"""How long activities may go on when their worker shuts down, before they are cancelled."""
 STICKY_TIMEOUT = timedelta(seconds=1)
-"""After a worker's death its cached workflows wait this long for it, not the usual 10 s."""
+"""How long the workflows that a dead worker had cached wait for it; the SDK's default is 10 s."""
 
 
 def settle_heap() -> None:
-    """Take what is loaded out of the garbage collector's sight: it stays for good, and a full collection that walks it
-    holds every claim for a tenth of a second. Call once, when the process has what it works with."""
+    """Exempt all objects that exist now from garbage collection.
+
+    They stay for good, and a full collection that visits them delays every claim by a tenth of a second. Call it once,
+    when the process has loaded what it works with.
+    """
     gc.collect()
     gc.freeze()
 
 
 def worker_on(client: Client, queue: str, **options: Any) -> Worker:
-    """A worker with our settings; *options* are the SDK's own."""
+    """Return a worker of *queue* with our settings. *options* are those of `temporalio.worker.Worker`."""
     return Worker(
         client,
         task_queue=queue,
         interceptors=[TypedErrors()],
-        # The workflow tests run all of them in the sandbox; here it would cost a claim 7 to 10 ms and buy nothing.
+        # The workflow tests run every workflow in the sandbox. Here the sandbox would cost a claim 7 to 10 ms.
         workflow_runner=UnsandboxedWorkflowRunner(),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=GRACE,

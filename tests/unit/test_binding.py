@@ -13,7 +13,7 @@ from prebuilds.temporal.binding import (
     DatabaseSide,
     Fit,
     NamespaceSide,
-    _marks,
+    _parse_marks,
     check_binding,
     require_expected,
     require_fit,
@@ -75,7 +75,7 @@ def test_a_client_that_expects_a_deployment(marks: dict[UUID, str], right: bool)
 
 def test_marks_that_anybody_may_have_written() -> None:
     data = {f"{KEY}{OURS}": "db\x1b[31m/ours", f"{KEY}{THEIRS}": "", f"{KEY}no-id": "db", "owner": "somebody"}
-    assert _marks(data) == {OURS: r"db\x1b[31m/ours"}
+    assert _parse_marks(data) == {OURS: r"db\x1b[31m/ours"}
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
     if sealed is None:
         return {}
     try:
-        found: dict[str, str] = environment_key_ring().open(sealed, f"the claim parameters of workspace {facts.workspace_id}")
+        what = f"the claim parameters of workspace {facts.workspace_id}"
+        found: dict[str, str] = environment_key_ring().open(sealed, what)
     except StateKeyUnusable as error:
         if facts.transition is not Transition.START:
             return {}  # a lost key must not keep anybody from stopping or deleting a workspace

@@ -1,6 +1,6 @@
-"""What is wrong with a template file beyond the shape of single values.
+"""Checks of a template file beyond the form of single values.
 
-These checks read the plain YAML values and step over what is malformed, so that one answer has all that is wrong.
+These checks read the plain YAML values and skip what is malformed, so that one answer names everything that is wrong.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from prebuilds.vocabulary.plain_text import VALUES, check_plain
 Load: TypeAlias = Callable[[str], Provisioner]
 
 SOURCE_VALUES_MAX = 10_000
-"""Also ends a source that contains itself."""
+"""How many values a source may have. The limit also ends the check of a source that contains itself."""
 
 
 def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
-    """What is wrong, by path: names used twice, defaults, schedules that lack something or overlap, sources."""
-    # Drivers are asked about sources only. They get a folder because they must have one; nothing is to be found there.
+    """Return what is wrong, by path: repeated names, defaults, incomplete or overlapping schedules, and sources."""
+    # Drivers need a folder to be loaded. Here they only check sources, so an empty one is enough.
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:
         return _check_entries(
             data, cache(lambda name: provisioners.load(name, FolderPath(folder), provisioners.NO_DEPLOYMENT))
@@ -93,7 +93,7 @@ def _presets_at_odds(presets: list[tuple[Path, dict[Any, Any]]]) -> dict[Path, s
 
 
 def _windows_that_overlap(preset: dict[Any, Any], path: Path) -> dict[Path, str]:
-    """Each window that overlaps one before it, at its cron."""
+    """Return a problem for each window that overlaps an earlier one, at the path of its `cron`."""
     timezone, windows = preset.get("timezone"), preset["schedule"]
     if not isinstance(timezone, str) or not isinstance(windows, list):
         return {}
@@ -108,7 +108,8 @@ def _windows_that_overlap(preset: dict[Any, Any], path: Path) -> dict[Path, str]
         for earlier, other in before.items():
             pair = ((other, 0), (cron, 0))
             try:
-                # Also from where a stored schedule is searched, so that none is accepted that is not read later.
+                # Search from now, for the message, and from where `read_schedule` searches, since a schedule that is
+                # accepted here must be readable later.
                 overlap = find_overlap(timezone, pair, now) or find_overlap(timezone, pair, SEARCHED_FROM)
             except UnreadableSchedule:
                 return {}  # the time zone is unknown
@@ -154,7 +155,11 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]
 
 
 def _unfit(text: str, *, keep: str = "") -> str | None:
-    """What is wrong with a text of a source, which may have lines where it is a value: a file's content, a script."""
+    """Return what is wrong with a text of a source; None when nothing is.
+
+    Args:
+        keep: Control characters that are allowed. Values may have line breaks, such as those of a file or a script.
+    """
     try:
         check_plain(text, keep=keep)
     except ValueError as error:
@@ -163,7 +168,7 @@ def _unfit(text: str, *, keep: str = "") -> str | None:
 
 
 def _not_json(source: dict[Any, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    """What of a source cannot be kept as JSON, which YAML can write."""
+    """Yield the values of a source that YAML can express but JSON cannot, each with its path and the problem."""
     waiting: list[tuple[Path, Any]] = [(path, source)]
     for count in range(SOURCE_VALUES_MAX + 1):
         if not waiting:

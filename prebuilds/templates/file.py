@@ -1,8 +1,9 @@
 """The YAML that `apply` reads: its keys, their defaults, and what each value may be.
 
-An entry of a template or preset is the whole of it: an optional key left out has its default, also when the entry was
-applied with another value before. What has no entry is left as it is; so is an organization's `prebuilds` when left
-out, since the templates of one organization may well be spread over several files.
+An entry of a template or preset describes it completely: an optional key that is left out gets its default, even if the
+entry was applied with another value before. Templates and organizations without an entry are left as they are. An
+organization's `prebuilds` is left as it is too when the key is missing, since the templates of one organization may be
+spread over several files.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from prebuilds.vocabulary.owners import Person, owner_key
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
 INSTANCES_MAX = 10_000
-"""More is a typing error sooner than a wish."""
+"""A higher count is more often a typing error than meant."""
 PARAMETER_LENGTH_MAX = 8192
 TOLD_MAX = 50
-"""Faults that one message tells; the details have all."""
+"""How many faults the message names; the details have all of them."""
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -109,10 +110,12 @@ ParameterValue = Annotated[
 ]
 Timeout = Annotated[Duration, AfterValidator(_positive)]
 Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
-"""0 is the same as none."""
+"""A duration, or None for no limit; 0 means None too."""
 
 
 class WindowEntry(Payload):
+    """A time in which a preset keeps another number of prebuilds ready."""
+
     cron: Annotated[str, AfterValidator(_cron)]
     """A cron expression of five fields, whose minute is `*` and whose days of the week are 0 (Sunday) to 6."""
     instances: Instances
@@ -120,6 +123,8 @@ class WindowEntry(Payload):
 
 
 class PresetEntry(Payload):
+    """A preset: a set of parameters with a policy."""
+
     name: Name
     """Unique in its template."""
     parameters: dict[ParameterName, ParameterValue] = Field(default_factory=dict)
@@ -138,6 +143,7 @@ class PresetEntry(Payload):
     """Windows with another count than `instances`. They must not overlap."""
 
     def policy(self) -> PresetPolicy:
+        """Return the settings that change in place."""
         return PresetPolicy(
             instances=self.instances,
             expire_after=self.expire_after,
@@ -149,6 +155,8 @@ class PresetEntry(Payload):
 
 
 class TemplateEntry(Payload):
+    """A template: how workspaces are made, with its presets."""
+
     name: Name
     """Unique in its organization."""
     provisioner: Text
@@ -174,12 +182,15 @@ class TemplateEntry(Payload):
         )
 
     def policy(self) -> TemplatePolicy:
+        """Return the settings that change in place."""
         return TemplatePolicy(
             default_ttl=self.default_ttl, build_timeout=self.build_timeout, ready_timeout=self.ready_timeout
         )
 
 
 class OrganizationEntry(Payload):
+    """An organization with its members and templates."""
+
     name: Name
     """Unique in the deployment."""
     prebuilds: StrictBool | None = None
@@ -198,18 +209,21 @@ class OrganizationEntry(Payload):
 
 
 class TemplateFile(Payload):
+    """A whole template file."""
+
     organizations: list[OrganizationEntry]
 
 
 def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
-    """Read and check a whole template file, each source by its own driver; nothing is written.
+    """Read and check a whole template file. Each source is checked by its own driver. Nothing is written.
 
     Args:
-        name: Of the file, for messages; None leaves it out.
+        name: The file's name for messages; None leaves it out.
     Raises:
-        InvalidInput: With everything that is wrong, one a line with file, line and path; its details have the path of
-            each wrong value, such as `organizations[acme].templates[python].presets[small].expire_after`. What is not
-            YAML at all is `file`.
+        InvalidInput: The file is not valid. The message names one fault per line, with file, line and path. The details
+            map the path of each wrong value, such as
+            `organizations[acme].templates[python].presets[small].expire_after`, to its fault; the path is `file` when
+            the text is not YAML.
     """
     try:
         read = load_yaml(text)
@@ -254,14 +268,16 @@ def _messages(error: ValidationError) -> dict[Path, str]:
 
 
 class ReadablePaths:
-    """Paths with the names of list entries in place of their numbers, where they have one of their own."""
+    """Writes paths with the names of list entries in place of their indexes, where a name is unique in its list."""
 
     def __init__(self, data: Any) -> None:
         self._data = data
         self._names: dict[int, tuple[list[Any], Counter[str]]] = {}
-        """Of each list, by its identity: a list of thousands is looked through once, not for each path."""
+        """The names of each list's entries, by the list's identity, so that a long list is read once and not once for
+        each path."""
 
     def of(self, path: Path) -> str:
+        """Return the readable form of *path*, such as `organizations[acme].members[0]`."""
         data, text = self._data, ""
         for part in path:
             if isinstance(data, list) and isinstance(part, int):

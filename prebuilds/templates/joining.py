@@ -1,4 +1,4 @@
-"""Several template files as one: what each says of an organization is put together, and nothing is said twice."""
+"""Joins several template files into one. What they say about one organization is combined."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from prebuilds.vocabulary.owners import owner_key
 
 
 def join_files(files: Sequence[tuple[str, TemplateFile]]) -> TemplateFile:
-    """One file with all that *files* say, in their order.
+    """Return one file with everything that *files* say, in their order.
 
     Args:
-        files: Each with its name, for messages.
+        files: Pairs of the file's name, for messages, and its content.
     Raises:
-        InvalidInput: Two say different things of an organization, or both have a template of one name.
+        InvalidInput: Two files set a field of an organization to different values, or contain the same template.
     """
     joined: dict[str, OrganizationEntry] = {}
     said_by: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""Reading a template file's YAML, without the surprises that YAML 1.1 has in store.
+"""Reads a template file's YAML without the surprises of YAML 1.1.
 
-A key given twice is an error and not the last one's win; `12:30` and dates stay text; and a preset's parameters are
-kept as they are written, since what reaches a provisioner is text: `3.10` must not become `3.1`, nor `on` be `true`.
+A key that is given twice is an error; in YAML 1.1 the last one silently wins. `12:30` and dates stay text. A preset's
+parameters are kept as they are written, since a provisioner gets text: `3.10` must not become `3.1`, nor `on` `true`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from yaml.reader import ReaderError
 from prebuilds.api import InvalidInput
 
 FILE_LENGTH_MAX = 1_000_000
-"""Thousands of templates fit; a wrong file given by mistake is refused at once."""
+"""The limit allows thousands of templates, and refuses a wrong file at once."""
 
 VALUES_MAX = 500_000
-"""More than a file of that length has, written out."""
+"""How many values a file may have with its aliases expanded. A file of that length without aliases has fewer."""
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -41,13 +41,13 @@ class ReadYaml:
     """One YAML document."""
 
     data: Any
-    """Its plain values; None for an empty one."""
+    """The document's plain values; None for an empty document."""
     problems: Mapping[Path, str]
-    """Each key that was given twice: its path, and what is wrong."""
+    """Each key that is given twice: its path, and what is wrong."""
     root: yaml.Node | None
 
     def line_of(self, path: Path) -> int:
-        """The line of a value, from 1; of the nearest one around it where it is not there."""
+        """Return the line of the value at *path*, from 1; without such a value, that of the nearest enclosing one."""
         node, line = self.root, 1
         for part in path:
             found = None
@@ -68,7 +68,8 @@ def load_yaml(text: str) -> ReadYaml:
     """Read one YAML document.
 
     Raises:
-        InvalidInput: It is not YAML, or its aliases stand for too many values; says line and column where known.
+        InvalidInput: The text is not YAML, is too long, or has aliases that stand for too many values. The message has
+            line and column where they are known.
     """
     if len(text) > FILE_LENGTH_MAX:
         raise InvalidInput.field("file", f"is longer than {FILE_LENGTH_MAX} characters")
@@ -98,13 +99,13 @@ def load_yaml(text: str) -> ReadYaml:
 
 
 def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """How many values a node stands for, with those of its aliases as often as they are named.
+    """Count the values that a node stands for. The values of an alias count each time that it is used.
 
-    A few hundred characters of aliases, or of merge keys (`<<`), can stand for more values than any memory has; those
-    that contain themselves are counted once here, and refused where they stand.
+    A few hundred characters of aliases or of merge keys (`<<`) can stand for more values than fit into memory. A node
+    that contains itself is counted once here, and refused by the later checks.
 
     Raises:
-        InvalidInput: There are more than VALUES_MAX; says at which line.
+        InvalidInput: There are more than VALUES_MAX values. The message names the line.
     """
     if (known := counted.get(id(node))) is not None:
         return known
@@ -122,8 +123,8 @@ def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
 
 
 def _examine(node: yaml.Node, path: Path, problems: dict[Path, str], seen: set[int]) -> None:
-    """Note keys given twice, and turn parameters to text, before anything is made of the nodes."""
-    if id(node) in seen:  # an alias, perhaps of what it stands in
+    """Record keys that are given twice, and mark parameters as text, before the nodes are turned into values."""
+    if id(node) in seen:  # an alias, perhaps of a node that contains it
         return
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):

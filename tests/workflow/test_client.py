@@ -23,11 +23,15 @@ from prebuilds.payloads import RequestRun
 from prebuilds.temporal.connecting import SearchAttributes, reached, start_short, summary_of
 from prebuilds.temporal.search_attributes import register
 from prebuilds.temporal.typed_errors import TypedErrors
+from prebuilds.views import LoopChange
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, build_workflow_id, claim_workflow_id
 from workflows.operator_request import OperatorRequest
 
 ALICES: dict[str, Any] = {"preset": "a/b/c", "owner": "alice", "name": "dev"}
 RECORDER, CLIENT = "who-recorded-it", "who-waits-for-it"
+PAUSED = LoopChange(
+    state="running", cause=None, last_pass_at=None, passes=0, paused=True, paused_reason="a test", changed=True
+)
 LONG = "a" * 3000
 """Longer than the server takes as a search attribute's value, or as a workflow's id."""
 
@@ -215,10 +219,10 @@ def test_a_summary_is_one_short_line() -> None:
 
 async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironment) -> None:
     @activity.defn
-    async def operate(raw: Any, run: RequestRun) -> dict[str, bool]:
+    async def operate(raw: Any, run: RequestRun) -> LoopChange:
         if activity.info().attempt == 1:
             await asyncio.Future()  # as a killed worker: neither heard of again nor ended
-        return {"changed": True}
+        return PAUSED
 
     async with Worker(
         dev.client,
@@ -228,7 +232,7 @@ async def test_a_killed_worker_costs_a_request_two_seconds(dev: WorkflowEnvironm
         graceful_shutdown_timeout=timedelta(0),
     ):
         async with asyncio.timeout(15):
-            await PrebuildsClient(dev.client).pause("a test")
+            assert await PrebuildsClient(dev.client).pause("a test") == PAUSED
 
 
 @pytest.mark.parametrize("done", [False, True])
@@ -244,10 +248,10 @@ async def test_a_request_that_somebody_cancels_is_not_the_database_s_fault(
         await activity.wait_for_cancelled()
 
     @activity.defn
-    async def end_request(run: RequestRun) -> dict[str, bool]:
+    async def end_request(run: RequestRun) -> LoopChange:
         if not done:
             raise RequestCanceled("the request was cancelled")
-        return {"changed": True}
+        return PAUSED
 
     async with Worker(
         dev.client,

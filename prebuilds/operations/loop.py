@@ -11,27 +11,21 @@ from typing import Any
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
-from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError, StackUnreachable
+from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError
 from prebuilds.background.relay import orchestrator_input, record_unwritten_stop, start_orchestrator
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status, recorded_loop
+from prebuilds.operations.waiting import while_served
 from prebuilds.store import control, presets
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.temporal.connecting import no_such_workflow
-from prebuilds.temporal.queues import loop_is_unserved
 from prebuilds.views import LoopChange, LoopStatus, Reconciled
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
 from prebuilds.vocabulary.actors import Actor
 from prebuilds.vocabulary.plain_text import check_plain
 
 NO_CAUSE = "no cause given"
-WORKER_CHECK_INTERVAL_S = 10.0
-"""Seconds between checks, while a stop waits for the loop's end, that a control worker is still there."""
-NO_WORKER_STOPS_IT = (
-    "the loop has the signal to stop, but no control worker is there to end it; it ends once one runs: "
-    "start `prebuilds worker --role control`, or see its log if it runs"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +116,7 @@ class LoopOperations:
         return await self._change(True)
 
     async def _end(self, handle: WorkflowHandle[Any, Any]) -> None:
-        """Wait until the loop has ended, as long as a control worker is there to end it."""
-        ended = asyncio.ensure_future(handle.result())
-        try:
-            while not ended.done():
-                if await loop_is_unserved(self.context.client):
-                    raise StackUnreachable(NO_WORKER_STOPS_IT)
-                await asyncio.wait({ended}, timeout=WORKER_CHECK_INTERVAL_S)
-            ended.result()
-        finally:
-            ended.cancel()
+        await while_served(self.context.client, handle.result(), "the loop to end")
 
     async def pause(self, actor: Actor, reason: str) -> LoopChange:
         """Hold every pool as it is: passes create and delete nothing. Claims go on. Paused already: nothing changes.

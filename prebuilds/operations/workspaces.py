@@ -10,6 +10,7 @@ from uuid import UUID
 from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
+from prebuilds.operations.waiting import while_served
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
 from prebuilds.store import evidence, owned, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
@@ -157,6 +158,14 @@ class WorkspaceOperations:
         return done.result
 
     async def wait(self, build_id: UUID, timeout: timedelta | None = None) -> WorkspaceBuildResult:
-        """Wait until a build that an operation recorded has succeeded; raises as `PrebuildsClient.wait_until_ready`."""
+        """Wait until a build that an operation recorded has succeeded.
+
+        Args:
+            timeout: None waits as long as the build may take.
+        Raises:
+            StackUnreachable: No control worker is there to carry the build out. It stays recorded.
+            WorkspaceBuildFailed, WorkspaceNotFound, TimeoutError: As `PrebuildsClient.wait_until_ready` raises them.
+        """
         await self.context.dispatcher.drain()
-        return await PrebuildsClient(self.context.client).wait_until_ready(build_id, timeout)
+        ready = PrebuildsClient(self.context.client).wait_until_ready(build_id, timeout)
+        return await while_served(self.context.client, ready, f"build {build_id}")

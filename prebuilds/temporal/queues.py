@@ -23,6 +23,9 @@ SILENT_AFTER = timedelta(seconds=90)
 """A poller of a workflow queue that is silent for longer is gone. A living worker polls again within 60 s, since its
 workflow tasks are too short to delay that."""
 
+NOT_TOLD = (RPCError, RuntimeError, ValueError)
+"""How a question fails while Temporal is away: a client that cannot connect raises the last two."""
+
 Kind = Literal["activity", "workflow"]
 _TYPES = {
     "activity": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
@@ -65,13 +68,21 @@ async def polled_within(client: Client, queues: Collection[str], within: timedel
     return any(_silence(poller) <= within for description in descriptions for poller in description.pollers)
 
 
+async def control_is_unserved(client: Client) -> bool:
+    """Whether no control worker serves the control queue; False when Temporal does not answer."""
+    try:
+        return bool(await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"))
+    except NOT_TOLD:
+        return False
+
+
 async def loop_is_unserved(client: Client) -> bool:
     """Whether the loop's workflow runs but no control worker serves it; False when Temporal does not answer."""
+    if not await control_is_unserved(client):
+        return False
     try:
-        if not await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"):
-            return False
         found = await described(client, ORCHESTRATOR_ID)
-    except (RPCError, RuntimeError, ValueError):  # the last two: a client that cannot connect
+    except NOT_TOLD:
         return False
     return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 

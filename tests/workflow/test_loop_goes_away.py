@@ -18,6 +18,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop import LoopOperations
+from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.settings import Settings
 from prebuilds.store.control import read_control
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
@@ -97,7 +98,16 @@ async def test_a_stop_that_no_worker_ends_is_told_at_once_and_stays_asked_for(
     loop = LoopOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
     await start_loop(dev.client)
     async with asyncio.timeout(10):  # it waited for ever
-        with pytest.raises(StackUnreachable, match=r"no control worker is there to end it.*prebuilds worker"):
+        with pytest.raises(StackUnreachable, match=r"no control worker is there for the loop to end.*prebuilds worker"):
             await loop.stop(OPERATOR, "maintenance", wait=True)
     async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[Drains]):
         assert (await loop.status()).state == "draining"
+
+
+async def test_a_build_that_no_worker_carries_out_is_told_at_once(
+    dev: WorkflowEnvironment, engine: AsyncEngine
+) -> None:
+    workspaces = WorkspaceOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
+    async with asyncio.timeout(10):  # it waited for ever
+        with pytest.raises(StackUnreachable, match="no control worker is there for build 00000000"):
+            await workspaces.wait(UUID(int=1))

@@ -266,7 +266,7 @@ class World:
             queue = ClaimQueue(self._claims)
             try:
                 if look:
-                    return (await queue.look(claim_id, run)).result
+                    return (await queue.find_place(claim_id, run)).result
                 return (await queue.leave(claim_id, claim_id, asked, run, ClaimTimedOut("late"))).result
             except PrebuildsError:
                 return None

@@ -1,4 +1,4 @@
-"""Whether an embedded stack is ready for work."""
+"""Waiting until an embedded stack is ready for work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ POLL_INTERVAL_S = 0.1
 
 
 async def until_everything_answers(temporal_address: str, database_url: str) -> None:
-    """Return once every queue has a worker and the loop has run its first pass, or is to stay stopped."""
+    """Return once every queue has a worker, and the loop has run its first pass or is stopped by its operator.
+
+    It waits without a bound while servers are away; any other error is raised.
+    """
     client = await connect(temporal_address, lazy=True)
     provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
     engine = create_engine(database_url, pool_size=1)
@@ -31,16 +34,16 @@ async def until_everything_answers(temporal_address: str, database_url: str) -> 
             )
         except Exception as error:
             if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
-                return False  # a server that has died is started again
+                return False  # the supervisor starts a server that has died
             raise
 
     try:
-        while not await all_answer():  # noqa: ASYNC110 - other processes get ready
+        while not await all_answer():  # noqa: ASYNC110 - other processes get ready, without an event here
             await asyncio.sleep(POLL_INTERVAL_S)
     finally:
         await engine.dispose()
 
 
 def _is_settled(wanted: Control) -> bool:
-    """Whether the loop runs, or is to stay stopped as its operator left it."""
+    """Return whether the loop has run a pass, or its operator has stopped it."""
     return wanted.last_pass_at is not None or wanted.loop == "stopped"

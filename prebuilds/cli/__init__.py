@@ -5,6 +5,7 @@ Little is imported here, so that a Ctrl-C finds `main` as early as it can.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -82,6 +83,8 @@ def _tell(error: Exception, words: Sequence[str]) -> int:
 
 
 def main() -> None:
+    # Imports make objects that stay: collections during them find nothing, and take a tenth of a command's start.
+    gc.disable()
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupted_early)

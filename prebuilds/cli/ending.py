@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which asyncio turns into a cancellation
 
     async def cancellable() -> T:
+        gc.enable()  # off since `main`, for the imports
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine that runs
 

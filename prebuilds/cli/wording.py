@@ -44,9 +44,9 @@ def _option(field: str, options: set[str]) -> str:
 def _options(argv: Sequence[str]) -> set[str]:
     from typer.main import get_command
 
-    from prebuilds.cli.app import app
+    from prebuilds.cli.app import command_tree
 
-    command = get_command(app)
+    command = get_command(command_tree(argv))
     for word in argv:  # groups have no options, so a command's name is what comes first
         command = getattr(command, "commands", {}).get(word, command)
     return {option for parameter in command.params for option in parameter.opts}

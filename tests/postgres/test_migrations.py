@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.api import StackUnreachable
 from prebuilds.store import migrate as migrating
 from prebuilds.store.engine import create_engine
-from prebuilds.store.migrate import check_schema, current_revision, head_revision, migrate
+from prebuilds.store.migrate import check_schema, current_revision, head_revision, migrate, scripts
 from prebuilds.store.tables import metadata
 
 OURS = "c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'alembic%'"
@@ -94,6 +94,10 @@ async def test_ten_migrations_at_once_are_one(empty_database_url: str) -> None:
     await check_schema(engines[0])
     for engine in engines:
         await engine.dispose()
+
+
+def test_the_version_that_commands_check_is_the_newest_migration() -> None:
+    assert head_revision() == scripts().get_current_head()
 
 
 async def test_migrating_again_changes_nothing(engine: AsyncEngine) -> None:

@@ -1,0 +1,73 @@
+"""A command imports what it needs: what each may not is named here, since a test of seconds fails on a busy machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prebuilds.cli.app import COMMANDS, GROUPS, command_tree
+
+NEVER = {"alembic", "aiodocker", "httpx", "mako", "pygments", "yaml"}
+"""For schema changes, drivers and files: nothing that a claim or a status is made of."""
+DRIVERS = {f"prebuilds.provisioners.{name}" for name in ("process", "container", "terraform")}
+OTHERS = {"prebuilds.cli.applying", "prebuilds.cli.dev", "prebuilds.templates", "prebuilds.stack", "prebuilds.doctor"}
+
+CONNECTING = {
+    ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev"): {"sqlalchemy", "asyncpg", "rich"},
+    ("status",): {"rich"},
+}
+"""Commands that connect, and what they may not have imported when they do, beside what none may."""
+
+
+def imported(words: tuple[str, ...], folder: Path) -> set[str]:
+    """What a command line imports until it ends or connects to the database or to Temporal."""
+    program = "from prebuilds.cli import main; main()"
+    told = folder / "imports"
+    with socket.create_server(("127.0.0.1", 0)) as server, told.open("wb") as err:
+        port = server.getsockname()[1]
+        env = os.environ | {
+            "PREBUILDS_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{port}/none",
+            "TEMPORAL_ADDRESS": f"127.0.0.1:{port}",
+        }
+        argv = [sys.executable, "-X", "importtime", "-c", program, *words]
+        with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=err) as process:
+            if words in CONNECTING:
+                server.settimeout(60)
+                server.accept()[0].close()
+                process.kill()
+    return set(re.findall(r"^import time:[^|]*\|[^|]*\| *(\S+)$", told.read_text(), re.MULTILINE))
+
+
+def under(modules: set[str], forbidden: set[str]) -> set[str]:
+    return {name for name in modules if any(name == one or name.startswith(f"{one}.") for one in forbidden)}
+
+
+@pytest.mark.parametrize("words", CONNECTING, ids=lambda words: words[0])
+def test_a_command_imports_only_what_it_needs(words: tuple[str, ...], tmp_path: Path) -> None:
+    modules = imported(words, tmp_path)
+    assert {"temporalio.client", "pydantic"} <= modules
+    assert under(modules, NEVER | DRIVERS | OTHERS | CONNECTING[words]) == set()
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--help",)], ids=lambda words: words[0])
+def test_what_needs_no_server_imports_no_client(words: tuple[str, ...], tmp_path: Path) -> None:
+    modules = imported(words, tmp_path)
+    assert "typer" in modules
+    assert under(modules, NEVER | DRIVERS | {"temporalio", "sqlalchemy", "asyncpg", "prebuilds.payloads"}) == set()
+
+
+def test_each_command_is_the_same_alone_and_among_all() -> None:
+    from typer.main import get_command
+
+    everything = get_command(command_tree()).commands
+    assert list(everything) == [*COMMANDS, *GROUPS]
+    for name, command in everything.items():
+        [(alone, found)] = get_command(command_tree([name])).commands.items()
+        assert (alone, found.help) == (name, command.help)
+        assert [parameter.opts for parameter in found.params] == [parameter.opts for parameter in command.params]

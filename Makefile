@@ -17,7 +17,7 @@ demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing run
 	$(BIN)/python examples/demo.py $(PROVISIONER)
 
 test: $(STAMP)  ## The whole test suite
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
 
 check: $(STAMP)  ## Lint, types, import contracts
 	$(BIN)/ruff check .

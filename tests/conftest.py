@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -23,6 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
 from tests.identities import WHO
+from tests.order import seconds_of
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: -seconds_of(item.path, Path(__file__).parent))  # stable: a file's tests stay together
 
 
 def database_at(server: str, database: str) -> str:

@@ -82,6 +82,13 @@ def command(env: Mapping[str, str], *words: str) -> None:
     print("\n".join(f"  {line[:150]}" for line in shown), flush=True)
 
 
+async def scanned(engine: AsyncEngine) -> dict[str, int]:
+    """Rows that were read by sequential scans so far, for each of the large tables."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(text("SELECT relname, seq_tup_read FROM pg_stat_user_tables"))
+        return {name: read for name, read in rows if name in ("workspaces", "workspace_builds", "events")}
+
+
 async def main(quick: bool) -> None:
     share = 10 if quick else 1
     async with stack() as running:
@@ -100,14 +107,20 @@ async def main(quick: bool) -> None:
             ("status",),
             ("jobs", "list"),
             ("jobs", "list", "--initiator", "prebuilds", "--status", "pending", "--limit", "5"),
+            ("snapshot",),
             ("explain", "preset", preset),
+            ("workspaces", "list"),
             ("doctor",),
             ("jobs", "cancel", "--initiator", "prebuilds", "--dry-run"),
             ("jobs", "cancel", "--initiator", "prebuilds"),
             ("jobs", "list", "--initiator", "prebuilds", "--status", "pending"),
             ("jobs", "list", "--all"),
         ):
+            before = await scanned(engine)
             await asyncio.to_thread(command, env, *words)
+            read = {name: rows - before[name] for name, rows in (await scanned(engine)).items()}
+            found = [f"{rows} of {name}" for name, rows in read.items() if rows]
+            print(f"  rows read by sequential scans: {', '.join(found) or 'none'}", flush=True)
         await engine.dispose()
 
 

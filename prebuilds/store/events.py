@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.planning.history import EVENT_LIFE
@@ -87,6 +87,23 @@ async def record_for_each(
         same = {"kind": kind, "actor": escape(actor), "data": json.dumps(escape_all(data, keep=LINES), default=str)}
         none = dict.fromkeys(("workspace_id", "build_id", "claim_id"))
         await connection.execute(RECORD_EVENT, [{**same, **none, "preset_id": preset} for preset in preset_ids])
+
+
+async def record_for_builds(
+    connection: AsyncConnection, kind: str, actor: str, builds: Sequence[Row[tuple[object, ...]]]
+) -> None:
+    """Append the same event for each of some builds.
+
+    Args:
+        builds: Rows with `build_id`, `workspace_id` and `preset_id`, which may be None.
+    """
+    same = {"kind": kind, "actor": escape(actor), "claim_id": None, "data": "{}"}
+    rows = [
+        {**same, "preset_id": one.preset_id, "workspace_id": one.workspace_id, "build_id": one.build_id}
+        for one in builds
+    ]
+    if rows:
+        await connection.execute(RECORD_EVENT, rows)
 
 
 async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
-from prebuilds.store.events import record_event
+from prebuilds.store.events import record_event, record_for_builds
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.store.retiring import find_templates_ever
@@ -21,6 +21,8 @@ from prebuilds.views import CancelResult, JobFilter, JobRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
 from prebuilds.vocabulary.owners import owner_key
 
+CREATIONS_AT_ONCE = 100
+"""Pending creations that end in one transaction. Claims do not wait for their rows, since none can be claimed yet."""
 LIST_MAX = 10_000
 """Rows that one listing returns at most."""
 CANCELED_AT_ONCE = 500
@@ -113,11 +115,16 @@ async def cancel_jobs(
         found += len(jobs)
         possible += sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
         if not dry_run:
+            creations = [job for job in jobs if _is_pending_creation(job)]
             batch: list[UUID] = []
-            for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
+            for start in range(0, len(creations), CREATIONS_AT_ONCE):
                 async with engine.begin() as connection:
-                    if await _cancel(connection, job, by):
-                        batch.append(job.build_id)
+                    batch += await _cancel_creations(connection, creations[start : start + CREATIONS_AT_ONCE], by)
+            for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
+                if not _is_pending_creation(job):
+                    async with engine.begin() as connection:
+                        if await _cancel(connection, job, by):
+                            batch.append(job.build_id)
             canceled += batch
             if on_batch is not None and batch:
                 on_batch(batch)
@@ -133,14 +140,27 @@ async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRo
     return [_job(row) for row in await connection.execute(JOBS_OF, {"id": workspace_id})]
 
 
+def _is_pending_creation(job: Row[tuple[object, ...]]) -> bool:
+    return job.status == BuildStatus.PENDING and job.number == 1 and job.stage == Stage.CREATE
+
+
+async def _cancel_creations(
+    connection: AsyncConnection, jobs: Sequence[Row[tuple[object, ...]]], by: str
+) -> list[UUID]:
+    """End pending creations with their workspaces; returns the builds that were pending still."""
+    ended = set(
+        await cancel_pending_creations(connection, [job.workspace_id for job in jobs], cause="canceled by an operator")
+    )
+    done = [job for job in jobs if job.workspace_id in ended]
+    await record_for_builds(connection, "job_canceled", by, done)
+    return [job.build_id for job in done]
+
+
 async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by: str) -> bool:
     await connection.execute(LOCK_WORKSPACE, {"id": job.workspace_id})
     if job.status == BuildStatus.RUNNING:
         done = await connection.scalar(CANCEL_RUNNING, {"id": job.build_id}) is not None
         status = BuildStatus.CANCELING
-    elif job.status == BuildStatus.PENDING and job.number == 1 and job.stage == Stage.CREATE:
-        done = bool(await cancel_pending_creations(connection, [job.workspace_id], cause="canceled by an operator"))
-        status = BuildStatus.CANCELED
     elif job.status == BuildStatus.PENDING:
         done = (
             await connection.scalar(CANCEL_PENDING, {"id": job.build_id, "cause": "canceled by an operator"})

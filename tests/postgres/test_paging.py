@@ -18,6 +18,7 @@ from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus
 from tests.builders import make_preset
 from tests.postgres.pool_steps import fail, record_prebuilds
+from tests.rows import one
 
 POOL = JobFilter(initiator="prebuilds")
 
@@ -75,6 +76,9 @@ async def test_a_cancellation_takes_all_that_match_in_batches(
     done = await jobs.cancel_jobs(engine, POOL, "ops", on_batch=lambda ids: batches.append(len(ids)))
     assert (dry.result.canceled, done.result.canceled, batches) == (5, 5, [2, 2, 1])
     assert await jobs.list_jobs(engine, JobFilter(status=[BuildStatus.PENDING])) == []
+    events = "SELECT array_agg(build_id) FROM events WHERE kind = 'job_canceled' AND actor = 'ops'"
+    [told] = await one(engine, events)
+    assert sorted(told) == sorted(done.build_ids)
 
 
 async def test_a_pruning_tells_each_batch(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,3 +172,26 @@ async def test_who_ends_starts_the_line_together(server: Server, dispatcher: Dis
     await dispatcher.drain()
     assert len(server.started) == 100
     assert server.at_once_max == STARTS_AT_ONCE
+
+
+class Away:
+    """A Temporal that does not answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def get_workflow_handle(self, id: str) -> Any:
+        return SimpleNamespace(cancel=lambda **_: self.cancel(id))
+
+    async def cancel(self, id: str) -> None:
+        self.asked.append(id)
+        await asyncio.sleep(0)
+        raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+
+
+async def test_cancellations_do_not_ask_a_temporal_that_is_away_for_each_build() -> None:
+    temporal = Away()
+    dispatcher = Dispatcher(cast("AsyncEngine", None), cast("Client", temporal))
+    dispatcher.cancel_builds(UUID(int=n) for n in range(500))
+    await dispatcher.drain()
+    assert len(temporal.asked) == STARTS_AT_ONCE

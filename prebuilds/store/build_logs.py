@@ -37,7 +37,7 @@ READ = text("""
 """)
 _BUILDS = """
     SELECT b.id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
-           EXISTS (SELECT FROM build_logs l WHERE l.build_id = b.id) AS logged
+           coalesce((SELECT true FROM build_logs l WHERE l.build_id = b.id LIMIT 1), false) AS logged
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
 """
 READ_BUILD = text(f"{_BUILDS} WHERE b.id = :id")

@@ -34,6 +34,7 @@ TAKE_TURN = text("""
 """)
 # A driver that acts on one host has the host recorded before it makes anything. So what has none although a build of it
 # was begun is anybody's to serve: it is asked for on the plain queue, which may mean an account of its own.
+# The subselect is no EXISTS, which the planner may answer for all workspaces at once, by reading every build ever.
 PLACES = text("""
     SELECT v.provisioner, w.host, CASE WHEN w.host IS NULL THEN v.queue END AS shared,
            array_agg(v.queue ORDER BY w.created_at DESC) AS queues
@@ -41,8 +42,8 @@ PLACES = text("""
              UNION ALL
             SELECT * FROM workspaces WHERE deleted_at > now() - CAST(:recently AS interval)) AS w
       JOIN template_versions v ON v.id = w.template_version_id
-     WHERE (w.host IS NOT NULL OR EXISTS (
-            SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.started_at IS NOT NULL))
+     WHERE (w.host IS NOT NULL OR (
+            SELECT true FROM workspace_builds b WHERE b.workspace_id = w.id AND b.started_at IS NOT NULL LIMIT 1))
      GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """)
 CLOCK = text("SELECT clock_timestamp()")
@@ -52,7 +53,8 @@ READ_RECORDED = text(f"""
            v.provisioner = :provisioner
              AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END
              AS here,
-           EXISTS (SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.completed_at IS NULL) AS building,
+           coalesce((SELECT true FROM workspace_builds b
+                      WHERE b.workspace_id = w.id AND b.completed_at IS NULL LIMIT 1), false) AS building,
            CASE WHEN w.latest_transition = 'start' AND w.latest_status = 'succeeded' THEN w.latest_ended_at END
              AS started_at
       FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id JOIN users u ON u.id = w.owner_id

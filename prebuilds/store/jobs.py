@@ -141,7 +141,7 @@ async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRo
 
 
 def _is_pending_creation(job: Row[tuple[object, ...]]) -> bool:
-    return job.status == BuildStatus.PENDING and job.number == 1 and job.stage == Stage.CREATE
+    return (job.status, job.number, job.stage) == (BuildStatus.PENDING, 1, Stage.CREATE)
 
 
 async def _cancel_creations(

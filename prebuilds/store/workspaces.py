@@ -23,13 +23,14 @@ from prebuilds.vocabulary.owners import owner_key
 
 EVENTS_SHOWN = 50
 
+# The subselect of `prebuilt` is no EXISTS: the planner would answer that for all rows at once, from every build ever.
 _WORKSPACES = """
     SELECT w.id, w.name, u.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
            w.next_action_at, w.quarantined_at, w.quarantine_reason,
-           EXISTS (SELECT FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1 AND b.stage = 'create')
-               AS prebuilt
+           coalesce((SELECT b.stage = 'create' FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1),
+                    false) AS prebuilt
       FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
       JOIN templates t ON t.id = w.template_id JOIN template_versions v ON v.id = w.template_version_id
       LEFT JOIN presets p ON p.id = w.preset_id

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
 from prebuilds.planning.rules import Rules
-from prebuilds.store import events, explain, inventory
+from prebuilds.store import events, explain, inventory, jobs, snapshots, status, workspaces
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
@@ -123,6 +123,14 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
     assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
 
 
+NEWEST_JOBS: dict[str, Any] = {
+    **{"initiator": None, "status": [], "templates": None, "limit": 100},
+    **{"after_at": datetime(2026, 1, 1, tzinfo=UTC), "after_id": PREBUILDS_USER_ID},
+}
+NEWEST_WORKSPACES: dict[str, Any] = {
+    **{"owner": None, "presets": None, "prebuilt": False, "limit": 100, "after_id": None, "after_at": None},
+    **dict.fromkeys(("after_organization", "after_template", "after_preset"), ""),
+}
 # What only grows is read by an index made for the question, however much of it there is.
 READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
     (
@@ -139,10 +147,21 @@ READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
     ),
     (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON}, {"events_preset_kind_idx"}),
     (inventory.PLACES, {"recently": timedelta(days=7)}, {"workspaces_deleted_idx"}),
+    (
+        inventory.READ_RECORDED,
+        {"provisioner": "process", "host": "h1", "queue": "q", "ids": [PREBUILDS_USER_ID]},
+        {"workspace_builds_workspace_id_number_key"},
+    ),
+    (status.PENDING_BUILDS, {}, {"workspace_builds_one_waiting_key"}),
+    (status.LAST_ERRORS, {"ids": [PREBUILDS_USER_ID]}, {"workspace_builds_failed_idx"}),
+    (jobs.LIST_JOBS, NEWEST_JOBS, {"workspace_builds_created_idx"}),
+    (snapshots.READ_HISTORIES, {"hard_limit": 3, "lookback": timedelta(hours=1)}, {"workspace_builds_creations_idx"}),
+    (workspaces.LIST, NEWEST_WORKSPACES, {"workspace_builds_workspace_id_number_key"}),
 ]  # fmt: skip
+READ_BY = ("notes", "events", "changes", "places", "recorded", "pending", "errors", "jobs", "histories", "workspaces")
 
 
-@pytest.mark.parametrize(("statement", "values", "indexes"), READS, ids=["notes", "events", "changes", "places"])
+@pytest.mark.parametrize(("statement", "values", "indexes"), READS, ids=READ_BY)
 async def test_what_ever_was_is_not_scanned(
     engine: AsyncEngine, statement: TextClause, values: dict[str, Any], indexes: set[str]
 ) -> None:
@@ -151,7 +170,7 @@ async def test_what_ever_was_is_not_scanned(
         rows = await connection.execute(text(f"EXPLAIN {statement.text}"), values)
         plan = "\n".join(row[0] for row in rows)
     assert {index for index in indexes if index in plan} == indexes, plan
-    assert "Seq Scan on events" not in plan
+    assert [name for name in ("events", "workspace_builds") if f"Seq Scan on {name}" in plan] == [], plan
 
 
 async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> None:

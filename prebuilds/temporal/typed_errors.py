@@ -22,6 +22,7 @@ class TypedErrors(Interceptor):
     """Turns a `PrebuildsError` into an `ApplicationError` of the same type, in one place for every activity."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Wrap the execution of activities."""
         return _TypedErrors(next)
 
 

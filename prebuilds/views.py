@@ -33,6 +33,7 @@ class WorkspaceRow(Payload):
     preset_id: UUID | None
     preset: str | None
     version: int
+    """The template version that it was made with. Its preset may be a part of later versions, too."""
     status: str
     """Of the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed` or `canceled`."""
     prebuilt: bool

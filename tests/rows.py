@@ -50,14 +50,17 @@ async def events(engine: AsyncEngine, kind: str) -> list[tuple[UUID | None, dict
 
 
 async def add_prebuild(engine: AsyncEngine, preset: MadePreset, age: timedelta, *, claimable: bool = True) -> UUID:
+    """A prebuild without its builds: ready, or else being made."""
     workspace_id = uuid4()
     await do(
         engine,
         """
         INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
-                                created_at, claimable_preset_id, claim_build_id, expires_at)
+                                created_at, claimable_preset_id, claim_build_id, expires_at,
+                                latest_build, latest_transition, latest_status)
         VALUES (:id, :organization_id, :owner_id, :name, :template_id, :version_id, :preset_id,
-                now() - CAST(:age AS interval), :claimable_id, :claim_build_id, now() + interval '1 minute')
+                now() - CAST(:age AS interval), :claimable_id, :claim_build_id, now() + interval '1 minute',
+                1, 'start', :status)
         """,
         id=workspace_id,
         organization_id=preset.organization_id,
@@ -67,6 +70,7 @@ async def add_prebuild(engine: AsyncEngine, preset: MadePreset, age: timedelta, 
         version_id=preset.version_id,
         preset_id=preset.id,
         age=age,
+        status="succeeded" if claimable else "running",
         claimable_id=preset.id if claimable else None,
         claim_build_id=uuid4() if claimable else None,
     )

@@ -45,9 +45,20 @@ def _in_words(done: ApplyResult, *, dry_run: bool) -> list[str]:
     lines += [f"{what}: {', '.join(items)}" for what in ("created", "updated") if (items := getattr(done, what))]
     lines += [f"  {c.what}: {c.field}: {_shown(c.old)} -> {_shown(c.new)}" for c in done.changes]
     lines += [f"activated: version {v.version} of {v.template}" for v in done.versions]
-    will = "would be" if dry_run else "are being"
-    lines += [f"replaced: {r.prebuilds} prebuilds of {r.preset} {will} replaced" for r in done.replaced]
+    for what in ("replaced", "removed"):
+        for pool in getattr(done, what):
+            be = "would be" if dry_run else "is being" if pool.prebuilds == 1 else "are being"
+            lines.append(f"{what}: {_count(pool.prebuilds, 'prebuild')} of {pool.preset} {be} {what}")
+    if done.kept:
+        prebuilds = sum(pool.prebuilds for pool in done.kept)
+        lines.append(
+            f"kept: {_count(prebuilds, 'prebuild')} of {_count(len(done.kept), 'preset')} with the same content"
+        )
     return lines + ([f"unchanged: {len(done.unchanged)}"] if done.unchanged else [])
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _shown(value: Any) -> str:

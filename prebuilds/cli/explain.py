@@ -173,6 +173,8 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
         case "version_activated":
             replaced = f", replacing {data['replaces']}" if data["replaces"] else ""
             return f"version {data['version']} activated by {actor}{replaced}"
+        case "pool_kept":
+            return f"version {data['version']} activated by {actor}: same content as in {data['replaces']}, pool kept"
         case "policy_changed":
             changes = ", ".join(f"{field} from {old} to {new}" for field, (old, new) in data["changes"].items())
             return f"{data['what']} changed by {actor}: {changes}"

@@ -1,8 +1,11 @@
-"""A template's content, which makes a new version when it changes, and its policy, which changes in place.
+"""A template's content, which a provisioner sees, and its policy, which changes in place.
 
-The content is what a provisioner sees: provisioner, queue, source, and the set of presets with their parameters. All
-else is policy, and no prebuild is rebuilt for it. A version's id is derived from its content, so the same content is
-the same version.
+A template version is its whole content: provisioner, queue, source, and the set of presets with their parameters. A
+preset's own content is the part that its provisioner calls see: provisioner, queue, source, its name and its
+parameters. All else is policy, and no prebuild is rebuilt for it.
+
+Ids follow the content. The same content is the same version, and a preset whose own content is in two versions is one
+preset, with one pool.
 """
 
 from __future__ import annotations
@@ -25,30 +28,31 @@ class VersionContent:
     source: Mapping[str, Any]
     """JSON values only."""
     parameters: Mapping[str, Mapping[str, str]]
-    """The parameters of each preset, by the preset's name. Adding or removing a preset makes another version too, since
-    presets belong to a version."""
+    """The parameters of each preset, by the preset's name."""
 
-    def canonical(self) -> str:
-        """Return the content as JSON text that does not depend on the order of keys."""
-        return json.dumps(
-            {
-                "provisioner": self.provisioner,
-                "queue": self.queue,
-                "source": self.source,
-                "presets": self.parameters,
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-        )
-
-    def version_id(self, template_id: UUID) -> UUID:
-        """Return the version's id, which follows from the template and the content."""
-        return uuid5(template_id, hashlib.sha256(self.canonical().encode()).hexdigest())
+    def ids(self, template_id: UUID) -> ContentIds:
+        """Return the ids of this content in a template. They do not depend on the order of keys."""
+        # Hashed once, and not for each preset: a source can be large, and a file has thousands of presets.
+        shared = _hash([self.provisioner, self.queue, self.source])
+        presets = {
+            name: uuid5(template_id, f"{name}/{_hash([shared, parameters])}")
+            for name, parameters in self.parameters.items()
+        }
+        # Made of the presets' ids, so that one version never has two presets of one name.
+        version = uuid5(template_id, _hash([shared, {name: str(preset) for name, preset in presets.items()}]))
+        return ContentIds(version, presets)
 
 
-def preset_id(version_id: UUID, name: str) -> UUID:
-    """Return the id of a version's preset, which follows from the version and the name."""
-    return uuid5(version_id, name)
+@dataclass(frozen=True, slots=True)
+class ContentIds:
+    version: UUID
+    presets: Mapping[str, UUID]
+    """By name. An id changes with the preset's own content, and with nothing else."""
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

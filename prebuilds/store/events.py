@@ -20,6 +20,12 @@ RECORD_EVENT = text("""
     VALUES (:kind, :actor, :preset_id, :workspace_id, :build_id, :claim_id, CAST(:data AS jsonb))
 """)
 
+RECORD_FOR_EACH = text("""
+    INSERT INTO events (kind, actor, preset_id, data)
+    SELECT :kind, :actor, preset_id, CAST(:data AS jsonb)
+      FROM unnest(CAST(:presets AS uuid[])) WITH ORDINALITY AS p (preset_id, n) ORDER BY n
+""")
+
 LOOKED_UP = """
     ('creation_held', 'prebuilds_created', 'holds_lifted', 'version_activated', 'policy_changed', 'schedule_unreadable')
 """
@@ -85,8 +91,7 @@ async def record_for_each(
     """Append the same event for each of some presets, so that a preset's own history has it."""
     if preset_ids:
         same = {"kind": kind, "actor": escape(actor), "data": json.dumps(escape_all(data, keep=LINES), default=str)}
-        none = dict.fromkeys(("workspace_id", "build_id", "claim_id"))
-        await connection.execute(RECORD_EVENT, [{**same, **none, "preset_id": preset} for preset in preset_ids])
+        await connection.execute(RECORD_FOR_EACH, same | {"presets": list(preset_ids)})
 
 
 async def record_for_builds(

@@ -50,18 +50,14 @@ CHANGES_SINCE = text("""
        AND jsonb_typeof(data -> 'changes') = 'object'
      ORDER BY id
 """)
-# Old events are forgotten, so that changes since then may be; before the first of a path's presets there were none; and
-# one that came back after its template was deleted, or after a version without it, was compared with nothing.
+# Old events are forgotten, so changes since then may be forgotten too. Before the first of a path's presets there were
+# no settings. A preset that a version has added, for the first time or again, was compared with nothing.
 SETTINGS_RECORDED = text("""
     SELECT (:at >= now() - CAST(:life AS interval) OR (SELECT at FROM events ORDER BY id LIMIT 1) <= :at)
        AND EXISTS (SELECT FROM presets WHERE id = ANY(CAST(:presets AS uuid[])) AND created_at <= :at)
-       AND NOT EXISTS (
-           SELECT FROM events e JOIN presets p ON p.id = e.preset_id
-            WHERE e.preset_id = ANY(CAST(:presets AS uuid[])) AND e.kind = 'version_activated' AND e.at > :at
-              AND NOT EXISTS (
-                  SELECT FROM template_versions v JOIN presets before ON before.template_version_id = v.id
-                   WHERE v.template_id = p.template_id AND v.number = CAST(e.data ->> 'replaces' AS int)
-                     AND before.name = p.name))
+       AND NOT EXISTS (SELECT FROM events
+                        WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'version_activated' AND at > :at
+                          AND data ->> 'preset' = 'added')
 """)
 
 READ_CLAIM = text("""

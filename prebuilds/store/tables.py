@@ -26,7 +26,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, ExcludeConstraint
 
 from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER, PREBUILDS_USER_ID
 from prebuilds.vocabulary.owners import OWNER_LENGTH_MAX
@@ -137,7 +137,7 @@ presets = Table(
     "presets",
     metadata,
     _uuid("id", pk=True),
-    _uuid("template_version_id", "template_versions.id"),
+    _uuid("template_version_id", "template_versions.id"),  # the last one that became active with this preset in it
     _uuid("template_id", "templates.id"),
     Column("name", Text, nullable=False),
     Column("desired_instances", Integer),  # null: no pool
@@ -149,7 +149,11 @@ presets = Table(
     _time("limit_reset_at"),
     Column("last_pass", BigInteger, nullable=False, server_default=text("0")),
     _time("created_at", null=False),
-    UniqueConstraint("template_version_id", "name"),
+    # A unique constraint, but one whose columns PostgreSQL does not take for a key: `apply` moves a preset to another
+    # version, and a changed key would hold up every claim that refers to the preset meanwhile.
+    ExcludeConstraint(
+        ("template_version_id", "="), ("name", "="), using="btree", name="presets_template_version_id_name_excl"
+    ),
     CheckConstraint(NAME_CHECK, name="presets_name_check"),
     CheckConstraint("desired_instances >= 0", name="presets_desired_instances_check"),
 )

@@ -128,7 +128,7 @@ class PresetEntry(Payload):
     name: Name
     """Unique in its template."""
     parameters: dict[ParameterName, ParameterValue] = Field(default_factory=dict)
-    """What the provisioner is given, in placeholders or variables. A change makes a new version."""
+    """What the provisioner is given, in placeholders or variables. A change replaces this preset's pool."""
     instances: Instances | None = None
     """How many prebuilds are kept ready; None for no pool."""
     expire_after: Limit = None
@@ -160,11 +160,11 @@ class TemplateEntry(Payload):
     name: Name
     """Unique in its organization."""
     provisioner: Text
-    """The driver: `process`, `container`, `terraform`, or an installed driver's name. A change makes a new version."""
+    """The driver: `process`, `container`, `terraform`, or an installed driver's name. A change replaces all pools."""
     queue: Annotated[str, AfterValidator(check_provisioner_queue)] = PROVISIONER_QUEUE
-    """The task queue of the workers that provision it. A change makes a new version."""
+    """The task queue of the workers that provision it. A change replaces all pools."""
     source: dict[str, Any]
-    """What the driver makes a workspace of: JSON values, under the driver's own keys. A change makes a new version."""
+    """What the driver makes a workspace of: JSON values, under the driver's own keys. A change replaces all pools."""
     build_timeout: Timeout = timedelta(minutes=30)
     """How long a build may be at work before it has failed."""
     ready_timeout: Timeout = timedelta(minutes=5)

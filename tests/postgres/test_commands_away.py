@@ -90,3 +90,10 @@ async def test_a_dry_run_says_old_and_new_and_what_is_replaced(
         "replaced: 2 prebuilds of acme/python/small would be replaced",
         "unchanged: 3",
     ]
+    other = CONTRACT[CONTRACT.index("          - name: small") :].replace("small", "other").replace("true", "false")
+    file.write_text(CONTRACT + other)
+    _, out, _ = await command("apply", "-f", str(file))
+    assert out.splitlines()[-2:] == ["kept: 2 prebuilds of 1 preset with the same content", "unchanged: 4"]
+    file.write_text(CONTRACT[: CONTRACT.index("          - name: small")] + other)
+    _, out, _ = await command("apply", "-f", str(file))
+    assert "removed: 2 prebuilds of acme/python/small are being removed" in out.splitlines()

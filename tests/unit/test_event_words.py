@@ -53,6 +53,7 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("keep_undone", {"name": "prebuild-1"}, "prebuild-1 no longer kept by ops"),
     ("version_activated", {"version": 2, "replaces": 1}, "version 2 activated by ops, replacing 1"),
     ("version_activated", {"version": 1, "replaces": None}, "version 1 activated by ops"),
+    ("pool_kept", {"version": 2, "replaces": 1}, "version 2 activated by ops: same content as in 1, pool kept"),
     (
         "policy_changed",
         {"what": "preset a/b/c", "changes": CHANGES},

@@ -234,7 +234,9 @@ def upgrade() -> None:
             ["template_version_id"], ["template_versions.id"], name=op.f("presets_template_version_id_fkey")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("presets_pkey")),
-        sa.UniqueConstraint("template_version_id", "name", name=op.f("presets_template_version_id_name_key")),
+        postgresql.ExcludeConstraint(
+            ("template_version_id", "="), ("name", "="), using="btree", name="presets_template_version_id_name_excl"
+        ),
     )
     op.create_table(
         "preset_parameters",

@@ -20,7 +20,7 @@ from prebuilds.store.workspaces import release_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus
 from tests.simulation.must_hold import Checked, Watched, share_of
-from tests.simulation.world import BUILDS, CLAIM_OWNERS, UNMATCHED
+from tests.simulation.world import ACTIVE_PRESETS, BUILDS, CLAIM_OWNERS, UNMATCHED
 
 NAMES = ("small", "large")
 KINDS = ("delete", "cancel", "create")
@@ -53,7 +53,7 @@ class PoolMachine(Checked):
 
     def __init__(self) -> None:
         super().__init__()
-        self.content = 0
+        self.content = dict.fromkeys(NAMES, 0)
 
     # --- A deployment ---
 
@@ -72,11 +72,15 @@ class PoolMachine(Checked):
         assert {w.id: w.latest_build for w in self._workspaces()} == before, "policy touches no workspace"
         self._count("policy")
 
-    @rule(again=st.booleans())
-    def new_version(self, again: bool) -> None:
-        """Another content, or the one before it once more."""
-        self.content = max(self.content - 1, 0) if again else self.content + 1
+    @rule(presets=st.sampled_from([*[(name,) for name in NAMES], NAMES]), again=st.booleans())
+    def new_version(self, presets: tuple[str, ...], again: bool) -> None:
+        """Other content of some presets, or the one before it once more. The pools of the others stay as they are."""
+        before = set(self._workspaces()), dict(self.world.rows(ACTIVE_PRESETS))
+        for name in presets:
+            self.content[name] = max(self.content[name] - 1, 0) if again else self.content[name] + 1
         self._apply()
+        ids = before[1] | {name: id_ for name, id_ in self.world.rows(ACTIVE_PRESETS) if name in presets}
+        assert (set(self._workspaces()), dict(self.world.rows(ACTIVE_PRESETS))) == (before[0], ids)
         self._count("version")
 
     @rule(deprecated=st.sampled_from([False, False, False, True]))
@@ -145,7 +149,7 @@ class PoolMachine(Checked):
             case "policy":
                 self.change_policy(preset, policy)
             case "version":
-                self.new_version(again=False)
+                self.new_version((preset,), again=False)
             case "pause":
                 self.pause(paused=True)
             case "claim":
@@ -244,7 +248,7 @@ class PoolMachine(Checked):
         for name, policy in self.policies.items():
             preset = {
                 "name": name,
-                "parameters": {"content": str(self.content)},
+                "parameters": {"content": str(self.content[name])},
                 "expire_after": policy["expire_after"],
             }
             if policy["instances"] is not None:

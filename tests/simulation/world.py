@@ -66,6 +66,10 @@ UNMATCHED = text("""
        AND (p.last_invalidated_at IS NULL OR w.created_at >= p.last_invalidated_at)
      WHERE q.decided_at IS NULL AND q.deadline > now() AND NOT t.deprecated
 """)
+ACTIVE_PRESETS = text("""
+    SELECT p.name, p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
+     WHERE t.deleted_at IS NULL
+""")
 WORKSPACES = text("""
     SELECT w.id, w.owner_id, u.name AS owner, w.preset_id, w.deleted_at, w.latest_build, w.latest_transition,
            w.latest_status, w.claimable_preset_id, w.claimed_at, b.transition, b.status, b.number

@@ -166,3 +166,25 @@ def test_a_new_version_replaces_the_pool_and_leaves_people_alone(stack: DevStack
     stack.wait_whole("renewed")
     assert {w["version"] for w in stack.workspaces("renewed") if w["owner"] == "prebuilds"} == {2}
     assert stack.ask("workspaces", "show", "bob/old")["status"] == "running"
+
+
+def test_another_preset_comes_and_goes_and_the_pool_stays(stack: DevStack) -> None:
+    stack.apply("joined", 2, **QUICK)
+    stack.wait_whole("joined")
+    before = {w["id"] for w in stack.workspaces("joined")}
+    file = stack.files / "joined.yaml"
+    alone = file.read_text()
+    file.write_text(f"{alone}          - {{name: large, parameters: {{size: large}}, instances: 1}}\n")
+    said = stack.ask("apply", "-f", str(file), "--dry-run")
+    assert said == stack.ask("apply", "-f", str(file))
+    assert (said["kept"], said["replaced"]) == ([{"preset": "joined/python/small", "prebuilds": 2}], [])
+    until(lambda: len(stack.workspaces("joined")) == 3, "the new preset's pool", log=stack.log)
+    claimed = stack.ask("claim", "--preset", "joined/python/small", "--owner", "bob", "--name", "kept", "--wait-ready")
+    assert (claimed["workspace_id"] in before, claimed["source"]) == (True, "prebuilt")
+
+    file.write_text(alone)
+    assert stack.ask("apply", "-f", str(file))["removed"] == [{"preset": "joined/python/large", "prebuilds": 1}]
+    until(lambda: {w["preset"] for w in stack.workspaces("joined")} == {"small"}, "the other pool to go", log=stack.log)
+    stack.wait_whole("joined")
+    assert before <= {w["id"] for w in stack.workspaces("joined")}
+    assert stack.preset("joined")["version"] == 1

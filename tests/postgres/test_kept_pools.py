@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.payloads import ClaimResult
@@ -210,17 +211,17 @@ async def test_history_goes_on_across_versions(engine: AsyncEngine) -> None:
     assert [e.data["preset"] for e in large.events if e.kind == "version_activated"] == ["added"]
 
 
-async def test_after_a_restore_a_kept_pool_is_doubted_like_any_other(engine: AsyncEngine) -> None:
+async def test_after_a_restore_a_kept_pool_is_doubted_like_any_other(engine: AsyncEngine, store: ClaimStore) -> None:
     small = await applied(engine, SMALL)
     ready = await make_ready(engine, small, 2)
     await apply_file(engine, SMALL, LARGE)
     async with engine.begin() as connection:
         await mark_restored(connection, "a newer event was seen", (await read_identity(engine)).epoch)
     done = await restored(engine, "ops", dry_run=False)
-    assert {p.workspace_id for p in done.report.prebuilds} == set(ready)
-    assert (await due(engine, small))[:2] in ((3, 2), (3, 0)), "deleted, or quarantined where no mark can tell"
-    # What was applied after the backup is applied again: the same presets as before.
-    assert (await applied(engine, SMALL, HUGE)).id == small.id
+    assert {p.workspace_id: p.decision for p in done.report.prebuilds} == dict.fromkeys(ready, "replaced")
+    assert (await claim(store, BY_PATH)).result is None
+    assert await due(engine, small) == (3, 2, 0)
+    assert (await applied(engine, SMALL, HUGE)).id == small.id, "what was applied after the backup is applied again"
 
 
 # --- What is told -----------------------------------------------------------------------------------------------------
@@ -259,6 +260,25 @@ async def test_result_tells_what_becomes_of_each_pool(engine: AsyncEngine) -> No
     assert (again.kept, again.replaced, again.removed) == ([], [], [])
     policy = await apply(engine, file.model_copy(deep=True), actor="tester", dry_run=True)
     assert (policy.changed, policy.kept, policy.replaced, policy.removed) == (False, [], [], [])
+
+
+async def test_statements_are_as_many_for_many_presets_as_for_few(engine: AsyncEngine) -> None:
+    statements: list[str] = []
+
+    def count(*args: Any) -> None:
+        statements.append(args[2])
+
+    await applied(engine, SMALL)
+    listen(engine.sync_engine, "before_cursor_execute", count)
+    counts: dict[int, list[int]] = {}
+    for number in (3, 40):
+        first, *others = [SMALL | {"name": f"p{n}", "parameters": {"n": str(n)}} for n in range(number)]
+        counts[number] = []
+        for file in ([first, *others], [first, *others], others, [first | {"parameters": {}}, *others]):
+            statements.clear()
+            await apply_file(engine, *file, template=f"t{number}")
+            counts[number].append(len(statements))
+    assert counts[3] == counts[40]
 
 
 # --- At the same time -------------------------------------------------------------------------------------------------

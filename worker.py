@@ -31,7 +31,6 @@ from typing import Any, Literal, cast
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.builds import BuildActivities
@@ -41,7 +40,7 @@ from activities.operator import OperatorActivities
 from activities.provisioning import ProvisioningActivities
 from activities.reconcile import ReconcileActivities
 from prebuilds import provisioners
-from prebuilds.api import PrebuildsError, StackUnreachable
+from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import check_deployment, watch_deployment
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.gauges import GaugeKeeper
@@ -50,6 +49,8 @@ from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
 from prebuilds.background.witness import HostWitness
 from prebuilds.embedded import claims_worker_on
+from prebuilds.failures import as_typed
+from prebuilds.failures.temporal import asking_temporal
 from prebuilds.operations.context import Context
 from prebuilds.operations.facade import Operations
 from prebuilds.provisioners.host_drivers import HostDrivers
@@ -64,7 +65,7 @@ from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry.exporting import exporting, otlp_configured
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import PoolGauges
-from prebuilds.temporal.connecting import connect, unanswered
+from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
 from prebuilds.vocabulary.plain_text import escape
@@ -255,10 +256,8 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
         await check_schema(engine)
         async with exporting(settings.metrics_port) as telemetry:
             client = await connect(temporal_address(settings), **telemetry)
-            try:
+            with asking_temporal():
                 await check_deployment(engine, client, db_url, settings.deployment)
-            except RPCError as error:
-                raise unanswered(error) from error
             settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))
@@ -318,12 +317,12 @@ def main() -> None:
     code = 0
     try:
         serve_until_signalled(options)
-    except StackUnreachable as error:
-        print(f"error: {error.type}: {error}", file=sys.stderr)
-        code = 3
-    except PrebuildsError as error:
-        print(f"error: {error.type}: {error}", file=sys.stderr)
-        code = 1
+    except Exception as error:
+        found = as_typed(error)
+        if found is None:
+            raise
+        print(f"error: {found.type}: {found}", file=sys.stderr)
+        code = 3 if isinstance(found, StackUnreachable) else 1
     sys.stdout.flush()
     sys.stderr.flush()
     # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.

@@ -70,7 +70,11 @@ class BuildActivities:
         """
         found = await builds.read_builds(self._engine, [build_id])
         if not found:
-            raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
+            raise WorkspaceNotFound(
+                f"no build has the id {build_id}",
+                {"build_id": str(build_id)},
+                remedy="correct it as `prebuilds jobs list` has it",
+            )
         facts = found[0]
         if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
             await check_not_released(self._engine, facts.workspace_id)  # its address may be somebody else's by now

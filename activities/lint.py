@@ -61,8 +61,8 @@ class LintActivities:
             except StaleBuild:
                 return Linted(gone=True)
             except (InvalidSource, OwnedByAnother, ProvisionFailed) as error:
-                message = f"a claim with made-up inputs cannot be planned: {error}"
-                raise ProvisionFailed(message, error.details) from error
+                message = f"a claim with made-up inputs cannot be planned: {error.message}"
+                raise ProvisionFailed(message, error.details, remedy=error.remedy) from error
             if not await lint.is_ready(self._engine, candidate):
                 return Linted(gone=True)  # the plan may have seen a part of the claim's effect
             return Linted(replacements=replacements)

@@ -149,7 +149,7 @@ class ProvisioningActivities:
             return await self._failed(facts, error)
         lost = None
         if error.details.get("epoch") == str(wanted.epoch):  # this life of the database should know of that claim
-            lost = Lost(f"host {self._host}: {error}", wanted.epoch)
+            lost = Lost(f"host {self._host}: {error.message}", wanted.epoch)
         if facts.transition is Transition.DELETE and wanted.claimed:
             # The row's owner never had what is there: their workspace ends, and it stays as it is, for the inventory.
             return await self._end(facts, BuildStatus.SUCCEEDED, left=str(error), lost=lost)

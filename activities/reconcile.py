@@ -45,6 +45,8 @@ class Work:
     """Nothing is to be reconciled until a pass finds otherwise."""
     seen: Seen | None = None
     """The newest event of the database, for the next pass to be told; None for no news."""
+    paths: list[str] = field(default_factory=list)
+    """What people call *preset_ids*, in the same order; empty from a worker of an earlier release."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class ReconcileActivities:
 
     @activity.defn
     async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
-        """Take the global snapshot, and return the presets that have work: ids, not rows.
+        """Take the global snapshot, and return the presets that have work: ids and paths, not rows.
 
         Args:
             seen: The newest event that the pass before has seen. A database that lacks it was restored: this pass
@@ -92,9 +94,18 @@ class ReconcileActivities:
             if not working:
                 await self.end_pass(number)
             if plan.shares is None:
-                return Work(number, working, paused=plan.paused, seen=newest)
+                return Work(number, working, paused=plan.paused, seen=newest, paths=plan.paths_of(working))
             favored = [preset for preset in working if preset in plan.shares.favored]
-            return Work(number, working, plan.shares.level, favored, plan.short_of_capacity, plan.paused, newest)
+            return Work(
+                number,
+                working,
+                plan.shares.level,
+                favored,
+                plan.short_of_capacity,
+                plan.paused,
+                newest,
+                plan.paths_of(working),
+            )
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:

@@ -166,36 +166,6 @@ ACTIONS: dict[str, tuple[str, str]] = {
 }
 """Each action's fields, the required ones in bold, and what it answers."""
 
-WHAT_TO_DO = {
-    "InvalidInput": "Correct the fields that the details name.",
-    "NoClaimablePrebuiltWorkspaces": "Claim again later, or with `on_empty` `create` or `wait`. See `miss_reason`.",
-    "PrebuiltWorkspacesNotSupported": "Claim with `on_empty` `create`, or have an operator switch the feature on.",
-    "PresetNotFound": "Correct the preset; `prebuilds presets list` has them all.",
-    "TemplateNotFound": "Correct the template; `prebuilds templates list` has them all.",
-    "TemplateUnavailable": "Name the preset by its path, which means the active version; or claim from another template.",
-    "OwnerNotFound": "Correct the owner, have them made a member, or claim with `create_owner`.",
-    "InitiatorNotFound": "Correct the initiator, or have them made a member.",
-    "NotAMember": "`prebuilds members add ORGANIZATION USER`, or claim with `create_owner`.",
-    "NameTaken": "Choose another name, or release the workspace that has it.",
-    "ClaimTimedOut": "Claim again, wait longer, or give `on_timeout` `create`.",
-    "ClaimIdReused": "Take a new claim id.",
-    "RequestCanceled": "Ask again, if it is still wanted.",
-    "WorkspaceNotFound": "Correct `owner/name`; `prebuilds workspaces list` has the live ones.",
-    "WorkspaceBuildFailed": "Read `prebuilds logs BUILD`; then `prebuilds workspaces retry W`, or release it.",
-    "OrchestratorNotRunning": "`prebuilds start`.",
-    "LoopRenewed": "Ask again; `PrebuildsClient` does so by itself.",
-    "ProvisionerUnavailable": "Start a provisioner worker on that host, for that queue.",
-    "ProvisionFailed": "Read `prebuilds logs BUILD`.",
-    "StoreUnavailable": "Ask again with the same id; `prebuilds doctor` says what is away.",
-    "StackUnreachable": "`prebuilds doctor`; then ask again with the same id.",
-    "DatabaseRestored": "An operator runs `prebuilds restored --dry-run`, then `prebuilds restored`.",
-    "WrongDeployment": "Correct the database's URL or Temporal's address and namespace.",
-    "WorkerKeepsFailing": "Read the lines that the message quotes, and the worker's log in the state folder.",
-    "ClaimWouldReplace": "Change the template so that nothing that it names depends on the owner.",
-    "SnapshotIsolationError": "Open a REPEATABLE READ transaction before the snapshot (an error of our own code).",
-    "SupersededPass": "Nothing: a later pass has done the work.",
-}
-
 RECORDS: tuple[type[BaseModel], ...] = (
     StatusPage,
     LoopStatus,
@@ -267,17 +237,24 @@ def _template_file() -> list[str]:
     return parts
 
 
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
+
+
 def _errors() -> list[str]:
     rows = [
-        f"| `{name}` | {'yes' if cls.retryable else 'no'} | {_first_line(cls)} | {WHAT_TO_DO.get(name, '')} |"
+        f"| `{name}` | {'yes' if cls.retryable else 'no'} | {_first_line(cls)} | {_sentence(cls.default_remedy)} |"
         for name, cls in ERRORS.items()
     ]
     return [
         "## Errors\n",
-        "A workflow that refuses or fails ends with an application error whose `type` is one of these, and whose first "
-        "detail is an object of facts. Temporal retries none of them. *Retryable* means that the same request may succeed "
-        "later without anybody changing it; keep its id.\n",
-        "| type | retryable | meaning | what to do |\n| --- | --- | --- | --- |",
+        "A workflow that refuses or fails ends with an application error whose `type` is one of these. Its message says "
+        "what happened and what to do. Its first detail is an object of facts; its second one is `{message, remedy}`, the "
+        "two parts by themselves, where `inputs` may name fields of the request and values that help. With `--json` the "
+        "command prints `{error: {type, message, details, remedy}}`. Temporal retries none of them. *Retryable* means that "
+        "the same request may succeed later without anybody changing it; keep its id.\n",
+        "The remedy here is the usual one; an error that knows better says so.\n",
+        "| type | retryable | meaning | remedy |\n| --- | --- | --- | --- |",
         *rows,
         "",
     ]

@@ -11,13 +11,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
-from prebuilds.vocabulary.plain_text import LINES, escape, escape_all
+from prebuilds.vocabulary.error import PrebuildsError as PrebuildsError  # noqa: PLC0414 - given on from here
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from prebuilds.payloads import Replacement
     from prebuilds.planning.snapshot import GlobalSnapshot
+
+FIELDS_NAMED_MAX = 3
+"""Fields that a remedy names one by one."""
 
 
 @runtime_checkable
@@ -89,41 +92,18 @@ class Claimer(Protocol):
         ...
 
 
-class PrebuildsError(Exception):
-    """A refusal or failure raised on purpose. Its class name is its public type.
-
-    What its message and details quote of others (a driver, a server, a file) is escaped in them.
-
-    Attributes:
-        retryable: Whether the same request may succeed later without anybody changing it: a caller may send it again.
-        decided: Whether it is the outcome of a request rather than a failure to decide it. It is recorded as the
-            request's answer, and Temporal does not repeat the activity, also when a new request may succeed.
-        details: Facts for programs: field -> message for bad input, `miss_reason`, ids.
-    """
-
-    retryable = False
-    decided = False
-
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(escape(message, keep=LINES))
-        self.details: dict[str, Any] = escape_all(details or {}, keep=LINES)
-
-    @property
-    def type(self) -> str:
-        return type(self).__name__
-
-    @property
-    def repeated(self) -> bool:
-        """Whether Temporal repeats the activity that raised it."""
-        return self.retryable and not self.decided
-
-
 class InvalidInput(PrebuildsError):
-    """Something was asked for that can never work. Details: field -> what is wrong and what to do."""
+    """Something was asked for that can never work. Details: field -> what is wrong, or what it must be."""
 
-    @classmethod
-    def field(cls, name: str, message: str) -> InvalidInput:
-        return cls(f"{name}: {message}", {name: message})
+    default_remedy = "correct the fields that the details name"
+    says_default = False
+
+    def _usual_remedy(self) -> str:
+        return (
+            f"correct {' and '.join(self.details)}"
+            if 0 < len(self.details) <= FIELDS_NAMED_MAX
+            else self.default_remedy
+        )
 
 
 class NoClaimablePrebuiltWorkspaces(PrebuildsError):
@@ -132,46 +112,65 @@ class NoClaimablePrebuiltWorkspaces(PrebuildsError):
     retryable = True
     decided = True
 
-    def __init__(self, message: str, details: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message, details)
+    default_remedy = "try again, or have a workspace created, or wait for a prebuild"
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None, **advice: Any) -> None:
+        super().__init__(message, details, **advice)
         self.retryable = self.details.get("miss_reason") != "no_pool"
 
 
 class PrebuiltWorkspacesNotSupported(PrebuildsError):
     """The deployment or the organization has prebuilds switched off."""
 
+    default_remedy = "have an ordinary workspace created, or an operator switch prebuilds on"
+
 
 class PresetNotFound(PrebuildsError):
     """No live template has this preset."""
+
+    default_remedy = "correct the preset; `prebuilds presets list` has them all"
 
 
 class TemplateNotFound(PrebuildsError):
     """No such template, or it was deleted."""
 
+    default_remedy = "correct the template; `prebuilds templates list` has them all"
+
 
 class TemplateUnavailable(PrebuildsError):
     """The template is deprecated, or the preset is not of its active version."""
+
+    default_remedy = "name the preset by its path, which means the active version, or claim from another template"
 
 
 class OwnerNotFound(PrebuildsError):
     """The workspace's new owner is not known."""
 
+    default_remedy = "correct the owner, or have them made a member with `prebuilds members add`"
+
 
 class InitiatorNotFound(PrebuildsError):
     """Who asks is not known."""
+
+    default_remedy = "correct the initiator, or have them made a member with `prebuilds members add`"
 
 
 class NotAMember(PrebuildsError):
     """The owner is not a member of the template's organization."""
 
+    default_remedy = "have them made a member with `prebuilds members add`"
+
 
 class NameTaken(PrebuildsError):
     """The owner has a live workspace of this name."""
+
+    default_remedy = "choose another name, or release the workspace that has it"
 
 
 class ClaimTimedOut(PrebuildsError):
     """No prebuild became ready before the claim's deadline. A new claim may be luckier."""
 
+    default_remedy = "try again, or wait for longer"
     retryable = True
     decided = True
 
@@ -179,73 +178,120 @@ class ClaimTimedOut(PrebuildsError):
 class ClaimIdReused(PrebuildsError):
     """This claim id has won a workspace, or waits for one, with a different request; or a later request decides it."""
 
+    default_remedy = "claim with a new id"
+
 
 class RequestCanceled(PrebuildsError):
     """Somebody has cancelled the workflow that was to answer; a claim has left the queue with nothing."""
+
+    default_remedy = "ask again if it is still wanted"
 
 
 class WorkspaceNotFound(PrebuildsError):
     """No such workspace, or it was deleted."""
 
+    default_remedy = "correct the workspace; `prebuilds workspaces list` has the live ones"
+
 
 class WorkspaceBuildFailed(PrebuildsError):
     """A build that somebody waits for has failed. Details: `build_id`, `error`."""
+
+    default_remedy = "read `prebuilds logs BUILD`, then run `prebuilds workspaces retry W` or release it"
 
 
 class OrchestratorNotRunning(PrebuildsError):
     """The reconciliation loop is stopped, so nothing can be asked of it."""
 
+    default_remedy = "start the loop with `prebuilds start`"
+
 
 class LoopRenewed(PrebuildsError):
     """The loop goes over to a new run of itself before a pass that somebody waits for has ended. Ask again."""
 
+    default_remedy = "ask again"
     retryable = True
 
 
 class ProvisionerUnavailable(PrebuildsError):
     """The host or service that holds the workspace does not answer."""
 
+    default_remedy = "have that host or service answer again, and a provisioner worker serve it"
     retryable = True
 
 
 class ProvisionFailed(PrebuildsError):
     """A provisioner tried and could not; the build has failed."""
 
+    default_remedy = "read the build's log with `prebuilds logs`"
+    says_default = False  # it is shown beside the build that has the log
+
 
 class StoreUnavailable(PrebuildsError):
     """The database does not answer. Trying again with the same id is safe."""
 
+    default_remedy = "try again with the same id; `prebuilds doctor` says what is away"
     retryable = True
 
 
 class StackUnreachable(PrebuildsError):
     """Temporal or the database cannot be reached, or is not set up. Says what, where, and what to do."""
 
+    default_remedy = "see what is away with `prebuilds doctor`, then try again"
     retryable = True
 
 
 class WorkerKeepsFailing(PrebuildsError):
     """A worker of `prebuilds dev` ends each time that it is started. Says with what exit code and last log lines."""
 
+    default_remedy = "mend what the last lines of its log say"
+
 
 class DatabaseRestored(PrebuildsError):
     """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
+
+    default_remedy = "have an operator look with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 
 
 class WrongDeployment(PrebuildsError):
     """The database and the Temporal namespace do not belong together. Says what each belongs to, and what to do."""
 
+    default_remedy = "correct the database's URL, or Temporal's address and namespace"
+
 
 class ClaimWouldReplace(PrebuildsError):
     """A claim would rebuild resources. Details: the report."""
+
+    default_remedy = "keep owner, name and claim parameters out of what cannot change in place"
+
+
+class DiskFull(PrebuildsError):
+    """Nothing more can be written. Says whose disk is full."""
+
+    default_remedy = "free some space there, then try again"
+
+
+class SystemFault(PrebuildsError):
+    """This machine could not do something: it lacks open files or memory."""
+
+    default_remedy = "see this machine's log"
+
+
+class RequestFailed(PrebuildsError):
+    """A worker could not carry the request out, for a reason that has no type of its own; what it did is unknown."""
+
+    default_remedy = "read the log of the worker that had it, then look at what has changed before asking again"
 
 
 class SnapshotIsolationError(PrebuildsError):
     """A snapshot was asked for outside a REPEATABLE READ transaction."""
 
+    default_remedy = "begin a transaction with isolation level REPEATABLE READ"
+
 
 class SupersededPass(PrebuildsError):
     """A later pass has already touched this preset, so this one may write nothing."""
+
+    default_remedy = "do nothing: the later pass has done the work"
 
 
 ERRORS: dict[str, type[PrebuildsError]] = {cls.__name__: cls for cls in PrebuildsError.__subclasses__()}

@@ -24,7 +24,6 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.claims import ClaimActivities, OnWin
@@ -32,13 +31,13 @@ from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import check_deployment
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
+from prebuilds.failures.temporal import asking_temporal
 from prebuilds.operations.open_claims import open_claims
 from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
-from prebuilds.temporal.connecting import unanswered
 from prebuilds.temporal.workers import worker_on
 from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
@@ -151,10 +150,8 @@ async def claims_worker(
     engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)
     try:
         await check_schema(engine)
-        try:
+        with asking_temporal():
             await check_deployment(engine, client, database_url, settings.deployment)
-        except RPCError as error:
-            raise unanswered(error) from error
         dispatcher = Dispatcher(engine, client)
         prebuilds = _ClientBesideWorker(client)
         async with claims_worker_on(

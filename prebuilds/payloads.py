@@ -66,9 +66,7 @@ def parse_input(model: type[P], raw: object, what: str) -> P:
     try:
         return model.model_validate({} if raw is None else raw)
     except ValidationError as error:
-        details = field_messages(error)
-        text = "; ".join(f"{field}: {message}" for field, message in details.items())
-        raise InvalidInput(f"{what} is not valid: {text}", details) from error
+        raise InvalidInput.fields(field_messages(error), what) from error
 
 
 PLAIN_MESSAGES = {
@@ -185,6 +183,8 @@ class OrchestratorStatus(Payload):
     """Ids of presets that were nudged and wait for their turn."""
     ignored: list[str]
     """The newest signals that were not understood: a mistyped name shows up here."""
+    ignored_count: int = 0
+    """How many were not understood in this run."""
 
 
 class ReconcilePresetInput(Payload):
@@ -475,6 +475,13 @@ class ClaimStatus(Payload):
     """The place in the queue, from 1, as last looked up; None unless it waits."""
     deadline: Timestamp | None = None
     """When the wait ends; None unless it waits."""
+
+
+def waits_not(field: str) -> InvalidInput:
+    """The error of a claim that does not wait, and has a field for one that does."""
+    return InvalidInput.field(
+        field, "is for claims that wait", "let the claim wait, or leave this out", inputs={"on_empty": "wait"}
+    )
 
 
 def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]:

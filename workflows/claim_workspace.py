@@ -141,11 +141,13 @@ class ClaimWorkspace:
             return left.result
         if self._canceled:
             raise asyncio.CancelledError
-        raise ApplicationError(
-            "no prebuild became ready before the claim's deadline; try again, or claim with on_timeout create",
-            {"claim_id": self._claim_id},
-            type=ClaimTimedOut.__name__,
-            non_retryable=True,
+        raise refused(
+            ClaimTimedOut(
+                "no prebuild became ready before the claim's deadline",
+                {"claim_id": self._claim_id},
+                remedy="try again, or have a workspace created when the time is over",
+                inputs={"on_timeout": "create"},
+            )
         )
 
     async def _woken_within(self, pause: timedelta) -> bool:

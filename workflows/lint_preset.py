@@ -48,8 +48,9 @@ class LintPreset:
             raise refused(error) from None
         failure = refused(
             NoClaimablePrebuiltWorkspaces(
-                f"the ready prebuilds of {found.path} were claimed meanwhile; try again",
+                f"the ready prebuilds of {found.path} were claimed meanwhile",
                 {"preset_id": str(found.preset_id)},
+                remedy="try again",
             )
         )
         for prebuild in found.prebuilds:
@@ -77,9 +78,9 @@ class LintPreset:
         except FailureError as error:
             if isinstance(cause_of(error), TimeoutError):
                 away = ProvisionerUnavailable(
-                    f"no worker on the queue {prebuild.queue} has planned a claim in time; "
-                    "is `prebuilds worker --role provisioner` running there?",
+                    f"no worker on the queue {prebuild.queue} has planned a claim in time",
                     {"queue": prebuild.queue},
+                    remedy="see that `prebuilds worker --role provisioner` runs there",
                 )
                 raise refused(away) from None
             raise refused(error) from None

@@ -27,6 +27,7 @@ OPERATE = workflow.ActivityConfig(
 )
 LIFE = timedelta(seconds=30)
 """No attempt takes effect later. Less than the time until it is told that none has: clocks may differ by the rest."""
+ASK_AGAIN = "see that `prebuilds worker --role control` runs, then ask again"
 END = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
     schedule_to_close_timeout=timedelta(seconds=10),
@@ -61,9 +62,6 @@ class OperatorRequest:
             if isinstance(cause, ApplicationError) and cause.type == RequestCanceled.__name__:
                 if workflow.cancellation_reason() is not None:
                     raise asyncio.CancelledError from None
-                raise ApplicationError(
-                    "no worker has carried the request out in time, and none will; ask again",
-                    type=StoreUnavailable.__name__,
-                    non_retryable=True,
-                ) from None
+                late = "no worker has carried the request out in time, and none will"
+                raise refused(StoreUnavailable(late, remedy=ASK_AGAIN)) from None
             raise

@@ -14,12 +14,12 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from activities.reconcile import ReconcileActivities, Work
-    from prebuilds.api import InvalidInput, LoopRenewed
+    from prebuilds.api import InvalidInput, LoopRenewed, OrchestratorNotRunning
     from prebuilds.payloads import (
         OrchestratorCarried,
         OrchestratorInput,
@@ -43,7 +43,9 @@ HISTORY_EVENTS = 4000
 """Then the loop continues as new at its next idle moment: replay after a worker's death stays within a second."""
 HISTORY_EVENTS_MAX = 10_000
 """Then it does not wait for an idle moment: the server warns at 10,240 and ends the workflow at 51,200."""
-IGNORED_KEPT = 5
+IGNORED_KEPT, IGNORED_CHARS = 5, 200
+"""Signals that were not understood: how many the status has, and how much of each."""
+SEE_PRESETS = "give ids as `prebuilds --json presets list` has them"
 WANTED_MAX = 1000
 """Presets that wait by name; beyond that a pass finds them again, and no payload grows with the deployment."""
 SHOWN_MAX = 100
@@ -96,11 +98,13 @@ class PrebuildsOrchestrator:
         self._passes_ended = 0
         self._last_pass_at: datetime | None = None
         self._leaving = False
+        self._paths: dict[str, str] = {}  # of presets that passes have found, for the UI
+        self._ignored_count = 0
 
     @workflow.run
     async def run(self, *raw: Any) -> OrchestratorResult:
         if self._refusal is not None:
-            raise ApplicationError(str(self._refusal), self._refusal.details, type="InvalidInput", non_retryable=True)
+            raise refused(self._refusal)
         self._wake_at(self._next_pass_at)
         try:
             while self._stop is None:
@@ -162,7 +166,7 @@ class PrebuildsOrchestrator:
     async def reconcile(self, *raw: Any) -> None:
         wanted, unknown = preset_ids(raw)
         if unknown:
-            raise ApplicationError(f"not a preset id: {', '.join(unknown)}", type="InvalidInput", non_retryable=True)
+            raise refused(InvalidInput.field("presets", f"no preset ids: {', '.join(unknown)}", SEE_PRESETS))
         if wanted:
             self._wanted.update(dict.fromkeys(wanted))
             await self._until_ended(lambda: not self._busy_with(wanted))
@@ -171,9 +175,9 @@ class PrebuildsOrchestrator:
             mine = self._passes_begun + 1
             await self._until_ended(lambda: self._passes_ended >= mine)
         if self._stop is not None:
-            raise ApplicationError("the loop was stopped", type="OrchestratorNotRunning", non_retryable=True)
+            raise refused(OrchestratorNotRunning("the loop was stopped"))
         if self._leaving:  # it carries what is wanted along, begins none of it, and cannot end before this answer
-            raise refused(LoopRenewed("the loop goes over to a new run; ask again"))
+            raise refused(LoopRenewed("the loop goes over to a new run"))
 
     @workflow.query(description="What the loop is doing")
     def status(self, *raw: Any) -> OrchestratorStatus:
@@ -188,6 +192,7 @@ class PrebuildsOrchestrator:
             reconciling=list(self._running)[:SHOWN_MAX],
             waiting=list(self._wanted)[:SHOWN_MAX],
             ignored=self._ignored,
+            ignored_count=self._ignored_count,
         )
 
     # --- The loop's steps ---
@@ -233,6 +238,7 @@ class PrebuildsOrchestrator:
             work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, args=known, **READ_STATE)
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
+            self._paths = dict([*self._paths.items(), *zip(found, work.paths, strict=False)][-WANTED_MAX:])
             self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
             self._paused = work.paused
             self._seen = work.seen or self._seen
@@ -277,7 +283,7 @@ class PrebuildsOrchestrator:
                 "ReconcilePreset",
                 {"preset_id": preset, "pending_max": self._share_of(preset)},
                 id=reconcile_preset_id(preset),
-                static_summary=f"Preset {preset}: create, delete and cancel as its plan says",
+                static_summary=f"Preset {self._paths.get(preset, preset)}: create, delete and cancel as its plan says",
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 execution_timeout=CHILD_TIMEOUT,
                 task_timeout=TASK_TIMEOUT,
@@ -367,9 +373,14 @@ class PrebuildsOrchestrator:
             workflow.logger.info("Stopping", extra={"cause": cause})
 
     def _ignore(self, what: str) -> None:
-        told = escape(what)[:200]
-        self._ignored = [*self._ignored, told][-IGNORED_KEPT:]
-        workflow.logger.warning("A signal was not understood", extra={"signal": told})
+        shown = escape(what[:IGNORED_CHARS])[:IGNORED_CHARS]
+        self._ignored = [*self._ignored, shown][-IGNORED_KEPT:]
+        self._ignored_count += 1
+        if self._ignored_count == 1:  # thousands of lines in one task would take longer than a task may
+            workflow.logger.warning(
+                "A signal was not understood; the status has the newest ones and their number",
+                extra={"signal": shown},
+            )
 
     def _tell(self) -> None:
         busy = f"reconciling {len(self._running)} presets, {len(self._wanted)} waiting"

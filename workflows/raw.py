@@ -21,7 +21,7 @@ def only_input(raw: Sequence[Any]) -> Any:
         InvalidInput: There is more than one.
     """
     if len(raw) > 1:
-        raise InvalidInput.field("input", f"must be one JSON object; {len(raw)} inputs were given")
+        raise InvalidInput.field("input", f"must be one JSON object, and {len(raw)} were given")
     return raw[0] if raw else None
 
 

@@ -7,6 +7,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 
 with workflow.unsafe.imports_passed_through():
     from prebuilds.api import PrebuildsError, StoreUnavailable
+    from prebuilds.failures.crossing import application_error, error_of
 
 
 def cause_of(error: FailureError) -> BaseException:
@@ -19,17 +20,13 @@ def refused(error: PrebuildsError | FailureError) -> FailureError:
     """The error to raise from `run`. What is no refusal of ours, and was not cancelled, could not reach the database in
     time."""
     if isinstance(error, PrebuildsError):
-        return ApplicationError(str(error), error.details, type=error.type, non_retryable=True)
+        return application_error(error, repeated=False)
     cause = cause_of(error)
     if isinstance(cause, CancelledError):
         return cause  # so that the workflow ends as cancelled, too
     if isinstance(cause, ApplicationError) and cause.type:
         return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=True)
-    return ApplicationError(
-        "the database did not answer in time; try again with the same id",
-        type=StoreUnavailable.__name__,
-        non_retryable=True,
-    )
+    return refused(StoreUnavailable("the database did not answer in time"))
 
 
 def refused_claim(error: PrebuildsError | FailureError, claim_id: str) -> FailureError:
@@ -37,9 +34,6 @@ def refused_claim(error: PrebuildsError | FailureError, claim_id: str) -> Failur
     failure = refused(error)
     if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:
         return failure
-    return ApplicationError(
-        f"claim {claim_id}: whether it has won a workspace is not known, since {failure.message}",
-        {"claim_id": claim_id},
-        type=failure.type,
-        non_retryable=True,
-    )
+    away = error_of(failure)
+    message = f"claim {claim_id}: whether it has won a workspace is not known, since {away.message}"
+    return refused(StoreUnavailable(message, {"claim_id": claim_id}, remedy=away.advice))

@@ -15,8 +15,9 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from prebuilds.api import StackUnreachable, WrongDeployment
+from prebuilds.failures.database import CONNECTION_LOST, reaching
 from prebuilds.store.binding import binding_turn, read_binding, record_binding
-from prebuilds.store.engine import CONNECTION_LOST, database_named, reaching
+from prebuilds.store.engine import database_named
 from prebuilds.temporal.binding import (
     DatabaseSide,
     Fit,
@@ -107,9 +108,9 @@ async def check_database(engine: AsyncEngine, database_url: str, expected: UUID 
         database = await read_binding(engine, database_named(database_url))
     if expected not in (None, database.deployment_id):
         raise WrongDeployment(
-            f"PREBUILDS_DEPLOYMENT names deployment {expected}, and {database} is another one; "
-            "correct PREBUILDS_DEPLOYMENT, or point PREBUILDS_DATABASE_URL at that deployment",
+            f"PREBUILDS_DEPLOYMENT names deployment {expected}, and {database} is another one",
             {"database": database.where, "deployment_id": str(database.deployment_id), "expected": str(expected)},
+            remedy="correct PREBUILDS_DEPLOYMENT, or point PREBUILDS_DATABASE_URL at that deployment",
         )
     return database
 
@@ -138,7 +139,9 @@ async def bind_deployment(
             if bound is not None:
                 return bound
             await asyncio.sleep(random.uniform(0, TRY_AGAIN_WITHIN_S))  # noqa: S311 - two that collide must differ
-    raise StackUnreachable("others bind this database or this namespace at the same time; run `prebuilds init` again")
+    raise StackUnreachable(
+        "others bind this database or this namespace at the same time", remedy="run `prebuilds init` again"
+    )
 
 
 async def _try_to_bind(
@@ -200,8 +203,9 @@ async def _refuse_if_at_work(client: Client, namespace: NamespaceSide) -> None:
     if signs:
         raise WrongDeployment(
             f"{namespace} is in use by {' and '.join(f'deployment {other}' for other in namespace.marks)}: "
-            f"{', and '.join(signs)}; there run `prebuilds stop --wait`, end its workers and wait 90 s, or where that "
-            f"deployment is lost run `temporal workflow terminate --workflow-id {ORCHESTRATOR_ID}`, and adopt again"
+            f"{', and '.join(signs)}",
+            remedy="there run `prebuilds stop --wait`, end its workers and wait 90 s, or where that deployment is lost "
+            f"run `temporal workflow terminate --workflow-id {ORCHESTRATOR_ID}`, and adopt again",
         )
 
 

@@ -20,12 +20,13 @@ from temporalio.client import Client
 from temporalio.common import Priority
 from temporalio.service import RPCError, RPCStatusCode
 
+from prebuilds.failures.temporal import is_failed_connect
 from prebuilds.payloads import WorkspaceBuildInput
 from prebuilds.store import builds
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.hand_over import Served
 from prebuilds.telemetry.metrics import METRICS
-from prebuilds.temporal.connecting import PEOPLE_PRIORITY, is_failed_connect, start_short
+from prebuilds.temporal.connecting import PEOPLE_PRIORITY, start_short
 from prebuilds.vocabulary import (
     CONTROL_QUEUE,
     ORCHESTRATOR_ID,

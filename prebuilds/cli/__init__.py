@@ -65,21 +65,17 @@ def _end_misused(error: Any) -> int:
 
 def _tell(error: Exception, words: Sequence[str]) -> int:
     """Print what ended a command; returns its exit code. Raises *error* again where it is a bug."""
-    from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
+    from prebuilds.api import StackUnreachable, StoreUnavailable
     from prebuilds.cli import output
-    from prebuilds.cli.failures import typed
-    from prebuilds.cli.wording import in_options
+    from prebuilds.cli.refusals import in_options
+    from prebuilds.failures import as_typed
 
-    told = typed(error)
-    if told is None:
+    found = as_typed(error)
+    if found is None:
         raise error
-    if isinstance(told, StackUnreachable | StoreUnavailable):
-        output.error(told.type, str(told), told.details)
-        return UNREACHABLE
-    # A program reads the fields that its other requests have; a person, what they typed.
-    by_options = not output.AS_JSON and isinstance(error, PrebuildsError)
-    output.error(told.type, in_options(words, told) if by_options else str(told), told.details)
-    return REFUSED
+    # A program reads the fields that its other requests have; a person, the options that they typed.
+    output.failed(found, None if output.AS_JSON else in_options(words, found))
+    return UNREACHABLE if isinstance(found, StackUnreachable | StoreUnavailable) else REFUSED
 
 
 def main() -> None:
@@ -116,7 +112,7 @@ def _interrupted_early(_: int, __: FrameType | None) -> None:
     Python's own handler would raise in the middle of an import, whose traceback hides what happened.
     """
     if "--json" in sys.argv[1:]:
-        os.write(1, b'{"error": {"type": "Interrupted", "message": "interrupted", "details": {}}}\n')
+        os.write(1, b'{"error": {"type": "Interrupted", "message": "interrupted", "details": {}, "remedy": ""}}\n')
     else:
         os.write(2, b"interrupted\n")
     os._exit(128 + signal.SIGINT)

@@ -76,7 +76,7 @@ def _read_all(files: list[Path]) -> TemplateFile:
     from prebuilds.templates import join_files, parse_template_file
 
     if [str(file) for file in files].count(STDIN) > 1:
-        raise InvalidInput.field("file", "standard input can be read once only")
+        raise InvalidInput.field("file", "standard input can be read once only", "give the others by files")
     if len(files) == 1:
         return parse_template_file(_read(files[0]), _name(files[0]))
     parsed, wrong = [], []
@@ -102,7 +102,7 @@ def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == STDIN else file.read_text()
     except UnicodeDecodeError as error:
-        raise InvalidInput.field("file", f"{file} is no UTF-8 text; give a template file in YAML") from error
+        raise InvalidInput.field("file", f"{file} is no UTF-8 text", "give a template file in YAML") from error
     except OSError as error:
         reason = (error.strerror or "no reason given").lower()
-        raise InvalidInput.field("file", f"{file} cannot be read ({reason}); name a file that can") from error
+        raise InvalidInput.field("file", f"{file} cannot be read ({reason})", "name a file that can") from error

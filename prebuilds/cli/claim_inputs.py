@@ -12,6 +12,7 @@ BYTES_MAX = 1_000_000
 """Temporal takes no larger request than 2 MB."""
 FIELD = "claim_parameters"
 FILE_FIELD = "param_file"
+OTHER_FILE = "name a file that can be read"
 STDIN = "-"
 
 
@@ -42,14 +43,14 @@ def claim_parameters(given: Sequence[str] | None, file: str | None) -> dict[str,
     typed = pairs(given, FIELD)
     from_stdin = [name for name, value in typed.items() if value == f"@{STDIN}"]
     if len(from_stdin) + (file == STDIN) > 1:
-        raise InvalidInput.field(FIELD, "stdin can be read once only; give the others by files")
+        raise InvalidInput.field(FIELD, "stdin can be read once only", "give the others by files")
     found = {name: _value(name, value) for name, value in typed.items()}
     if file is None:
         return found
     read = _mapping(_read(file, FILE_FIELD))
     for name in found:
         if name in read:
-            raise InvalidInput.field(f"{FIELD}.{name}", "is given in --param-file, too; leave one out")
+            raise InvalidInput.field(f"{FIELD}.{name}", "is given in --param-file, too", "leave one out")
     return read | found
 
 
@@ -58,12 +59,12 @@ def _value(name: str, typed: str) -> str:
         return typed
     if typed.startswith("@@"):
         return typed[1:]
-    text = _read(typed[1:], f"{FIELD}.{name}", name, "; a value that begins with @ is written @@")
+    text = _read(typed[1:], f"{FIELD}.{name}", name, f"{OTHER_FILE}; a value that begins with @ is written @@")
     line = text.removesuffix("\n").removesuffix("\r")
     return text if "\n" in line else line  # what `echo` writes has a line end, and a key of many lines needs its own
 
 
-def _read(path: str, field: str, prompt: str | None = None, advice: str = "") -> str:
+def _read(path: str, field: str, prompt: str | None = None, advice: str = OTHER_FILE) -> str:
     try:
         if path != STDIN:
             with Path(path).open("rb") as file:
@@ -76,11 +77,11 @@ def _read(path: str, field: str, prompt: str | None = None, advice: str = "") ->
             data = sys.stdin.buffer.read(BYTES_MAX + 1)
         text = data.decode()
     except OSError as error:  # the path is not repeated: it may be a secret that begins with @
-        raise InvalidInput.field(field, f"the file cannot be read ({error.strerror}){advice}") from None
+        raise InvalidInput.field(field, f"the file cannot be read ({error.strerror})", advice) from None
     except UnicodeDecodeError:
-        raise InvalidInput.field(field, "must be UTF-8 text; encode other bytes, such as by base64") from None
+        raise InvalidInput.field(field, "must be UTF-8 text", "encode other bytes, such as by base64") from None
     if len(data) > BYTES_MAX:
-        raise InvalidInput.field(field, f"is longer than {BYTES_MAX} bytes")
+        raise InvalidInput.field(field, f"is longer than {BYTES_MAX} bytes", "have the workspace fetch it instead")
     return text
 
 
@@ -93,17 +94,17 @@ def _mapping(text: str) -> dict[str, str]:
     except yaml.MarkedYAMLError as error:  # its own message may quote the file
         at = error.problem_mark
         where = f" (line {at.line + 1}, column {at.column + 1})" if at is not None else ""
-        raise InvalidInput.field(FILE_FIELD, f"{shape}; it cannot be read{where}") from None
+        raise InvalidInput.field(FILE_FIELD, f"{shape}, and cannot be read{where}") from None
     except yaml.YAMLError:
-        raise InvalidInput.field(FILE_FIELD, f"{shape}; it has a character that YAML does not allow") from None
+        raise InvalidInput.field(FILE_FIELD, f"{shape}, and has a character that YAML does not allow") from None
     if not isinstance(node, yaml.MappingNode):
         raise InvalidInput.field(FILE_FIELD, shape)
     found: dict[str, str] = {}
     for key, value in node.value:  # scalars as they are written: 3.10 stays 3.10
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
-            raise InvalidInput.field(FILE_FIELD, f"{shape}; line {line} has something else")
+            raise InvalidInput.field(FILE_FIELD, f"{shape}, and line {line} has something else")
         if key.value in found:
-            raise InvalidInput.field(FILE_FIELD, f"line {line} repeats a name")
+            raise InvalidInput.field(FILE_FIELD, f"line {line} repeats a name", "leave one out")
         found[key.value] = value.value
     return found

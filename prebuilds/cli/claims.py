@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from prebuilds.api import InvalidInput, PrebuildsError
+from prebuilds.api import PrebuildsError
 from prebuilds.cli.claim_inputs import claim_parameters, pairs
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
@@ -55,7 +55,7 @@ def claim(
     secrets = claim_parameters(claim_param, param_file)  # reads stdin, which would hold the loop and its signals
 
     async def go() -> None:
-        from prebuilds.payloads import ClaimRequest, parse_input
+        from prebuilds.payloads import ClaimRequest, parse_input, waits_not
         from prebuilds.vocabulary import claim_workflow_id
 
         request: dict[str, Any] = {
@@ -79,7 +79,7 @@ def claim(
             waiting["on_timeout"] = on_timeout
         asked = parse_input(ClaimRequest, request | waiting, "claim")
         if waiting and on_empty != "wait":  # once sent, a default that was typed looks as if it was not
-            raise InvalidInput.field(next(iter(waiting)), "needs on_empty wait")
+            raise waits_not(next(iter(waiting)))
         client = await prebuilds_client()
         id_ = str(uuid4()) if claim_id is None else claim_id
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():

@@ -101,7 +101,7 @@ def _moment(text: str) -> datetime:
     except ValueError as error:
         raise InvalidInput.field("at", f"{text} must be a time such as 2026-03-02T09:14:00Z") from error
     if moment.tzinfo is None:
-        raise InvalidInput.field("at", f"{text} needs its zone, such as {text}Z or {text}+01:00")
+        raise InvalidInput.field("at", f"{text} has no time zone", f"write {text}Z or {text}+01:00")
     if not 2000 <= moment.year < 9999:
         raise InvalidInput.field("at", f"{text} must be in the years from 2000 to 9998")
     return moment.astimezone(UTC)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.cli.tables import lay_out
 from prebuilds.vocabulary.passwords import mask
 from prebuilds.vocabulary.plain_text import LINES, escape
@@ -57,7 +57,7 @@ def begin(words: Sequence[str]) -> list[str]:
             others.append(word)
     if FORMAT is not None and FORMAT not in FORMATS:
         told, FORMAT = FORMAT, None
-        raise InvalidInput.field("-o", f"{told or 'nothing'} is no format; give one of {', '.join(FORMATS)}")
+        raise InvalidInput.field("-o", f"{told or 'nothing'} is no format", remedy=f"give one of {', '.join(FORMATS)}")
     AS_JSON = AS_JSON or FORMAT in ("json", "yaml")
     return others
 
@@ -186,13 +186,28 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda now: shown.update(Text(escape(now)))
 
 
-def error(kind: str, message: str, details: dict[str, Any] | None = None) -> None:
-    """Tell what went wrong: as the command's document with --json, unless it has printed one, else on stderr."""
-    message = mask(message)
+def failed(what: PrebuildsError, text: str | None) -> None:
+    """Say what ended the command: as its document with --json, unless it has printed one, else *text* on stderr.
+
+    Args:
+        text: What happened and what to do, in the words of the command line; None for the error's own.
+    """
     if AS_JSON and not _documents:
-        print_document({"error": {"type": kind, "message": message, "details": details or {}}})
+        _print_error(what.type, what.message, what.details, what.remedy)
     else:
-        say(f"error: {kind}: {message}".replace("\n", "\n  "), err=True)
+        error(what.type, str(what) if text is None else text)
+
+
+def error(kind: str, message: str) -> None:
+    """The same for what is no error of the library, such as a mistyped command."""
+    if AS_JSON and not _documents:
+        _print_error(kind, message, {}, "")
+    else:
+        say(f"error: {kind}: {mask(message)}".replace("\n", "\n  "), err=True)
+
+
+def _print_error(kind: str, message: str, details: dict[str, Any], remedy: str) -> None:
+    print_document({"error": {"type": kind, "message": mask(message), "details": details, "remedy": mask(remedy)}})
 
 
 def interrupted() -> None:

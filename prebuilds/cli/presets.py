@@ -107,9 +107,9 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
             rows = [(one.resource, ", ".join(one.paths) or "its plan") for one in report.replacements]
             table(("REPLACED", "FORCED BY"), rows, empty="")
         raise ClaimWouldReplace(
-            f"a claim of {report.preset} replaces {len(report.replacements)} of its resources; "
-            "keep owner, name and claim parameters out of what cannot change in place",
+            f"a claim of {report.preset} replaces {len(report.replacements)} of its resources",
             report.model_dump(mode="json"),
+            remedy="keep owner, name and claim parameters out of what cannot change in place",
         )
 
     run_command(go())

@@ -100,9 +100,10 @@ def _read_source(path: Path) -> dict[str, Any]:
     try:
         source = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise InvalidInput.field("source", f"{path} cannot be read: {error.strerror}") from error
+        message = f"{path} cannot be read: {error.strerror}"
+        raise InvalidInput.field("source", message, "name a file that can") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput.field("source", f"{path} is no YAML: {error}") from error
+        raise InvalidInput.field("source", f"{path} is no YAML: {error}", "correct it there") from error
     if not isinstance(source, dict):
         raise InvalidInput.field("source", f"{path} must be a mapping: what stands under source: in a template")
     return source

@@ -12,21 +12,18 @@ from temporalio.client import (
     Client,
     WorkflowExecutionStatus,
     WorkflowFailureError,
-    WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import Priority, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from prebuilds.api import (
     LoopRenewed,
-    OrchestratorNotRunning,
-    PrebuildsError,
-    StackUnreachable,
     WorkspaceBuildFailed,
 )
 from prebuilds.client.claims import ClaimsClient
 from prebuilds.client.durations import seconds_of
+from prebuilds.failures.temporal import asking_loop, asking_temporal, no_control_worker, unanswered
 from prebuilds.payloads import (
     ClaimResult,
     LintInput,
@@ -45,13 +42,11 @@ from prebuilds.temporal.connecting import (
     PEOPLE_PRIORITY,
     TASK_TIMEOUT,
     described,
-    error_of,
     operate,
     reached,
     result_of,
     start_short,
     summary_of,
-    unanswered,
 )
 from prebuilds.temporal.queues import loop_is_unserved
 from prebuilds.temporal.stack_file import expected_deployment
@@ -81,9 +76,6 @@ from prebuilds.vocabulary import (
 
 __all__ = ["PrebuildsClient", "connect"]
 
-NO_CONTROL_WORKER = (
-    "no control worker has taken up the request; start `python worker.py --role control`, or see its log if it runs"
-)
 LINT_TIMEOUT = timedelta(minutes=10)
 """Of one lint: a plan that asks a slow cloud takes minutes."""
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
@@ -110,10 +102,8 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         return client
     expected = expected_deployment(client.service_client.config.target_host)
     if expected is not None:
-        try:
+        with asking_temporal():
             require_expected(expected, await read_namespace(client))
-        except RPCError as error:
-            raise unanswered(error) from error
     return client
 
 
@@ -371,28 +361,23 @@ class PrebuildsClient(ClaimsClient):
             StackUnreachable: No control worker is there to run the pass, or Temporal does not answer.
         """
         if await loop_is_unserved(self.temporal):
-            raise StackUnreachable(NO_CONTROL_WORKER)
+            raise no_control_worker()
         for _ in range(RENEWALS_MAX):
             try:
                 return await self._reconcile([str(preset) for preset in presets])
             except LoopRenewed:
                 await asyncio.sleep(RENEWAL_PAUSE_S)
-        raise StackUnreachable("the loop has not gone over to its new run in time; is `prebuilds worker` running?")
+        raise no_control_worker("the loop has not gone over to its new run in time")
 
     async def _reconcile(self, presets: list[str]) -> None:
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
         try:
-            await handle.execute_update("reconcile", presets)
-        except WorkflowUpdateFailedError as failure:
-            raise error_of(failure.cause) from failure
+            with asking_loop():
+                await handle.execute_update("reconcile", presets)
         except WorkflowUpdateRPCTimeoutOrCancelledError as error:
             if isinstance(error.__cause__, asyncio.CancelledError):  # it is the caller who does not wait any longer
                 raise error.__cause__ from None
-            raise StackUnreachable("Temporal has not answered in time; is it running?") from error
-        except RPCError as error:
-            if error.status is RPCStatusCode.FAILED_PRECONDITION:  # the server gives up after half a minute
-                raise StackUnreachable(NO_CONTROL_WORKER) from error
-            raise _not_running(error) from error
+            raise
 
     async def nudge(self, presets: Sequence[UUID] = ()) -> None:
         """Ask for a pass, of the given presets or of all, without waiting for it.
@@ -401,10 +386,8 @@ class PrebuildsClient(ClaimsClient):
             OrchestratorNotRunning: The loop is stopped.
         """
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
-        try:
+        with asking_loop():
             await handle.signal("nudge", [str(preset) for preset in presets])
-        except RPCError as error:
-            raise _not_running(error) from error
 
     async def loop(self) -> OrchestratorStatus:
         """What the loop says of itself.
@@ -413,10 +396,8 @@ class PrebuildsClient(ClaimsClient):
             OrchestratorNotRunning: The loop is stopped.
         """
         handle = self.temporal.get_workflow_handle(ORCHESTRATOR_ID)
-        try:
+        with asking_loop():
             return OrchestratorStatus.model_validate(await handle.query("status"))
-        except RPCError as error:
-            raise _not_running(error) from error
 
     async def _operate(self, request: OperatorRequest) -> Any:
         return await operate(self.temporal, request)
@@ -424,9 +405,3 @@ class PrebuildsClient(ClaimsClient):
 
 def _attributes_of_build(claimed: ClaimResult) -> dict[str, str | None]:
     return {"owner": claimed.owner, "initiator": claimed.initiator, "transition": Transition.START}
-
-
-def _not_running(error: RPCError) -> PrebuildsError:
-    if error.status is RPCStatusCode.NOT_FOUND:
-        return OrchestratorNotRunning("the reconciliation loop is not running; start it with `prebuilds start`")
-    return unanswered(error)

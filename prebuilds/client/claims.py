@@ -14,7 +14,14 @@ from uuid import uuid4
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from prebuilds.api import ClaimIdReused, InvalidInput, RequestCanceled, StackUnreachable, StoreUnavailable
+from prebuilds.api import (
+    ClaimIdReused,
+    InvalidInput,
+    RequestCanceled,
+    RequestFailed,
+    StackUnreachable,
+    StoreUnavailable,
+)
 from prebuilds.client.durations import seconds_of
 from prebuilds.client.leaving import give_up
 from prebuilds.payloads import (
@@ -41,6 +48,7 @@ itself, since an execution timeout would cost each claim a timer in Temporal."""
 GIVE_UP_TIMEOUT_S = 5.0
 """How long a caller waits for a claim to be given up. After that it goes on in the background, so that a caller who
 wants to leave is not kept by a server that is away."""
+SEE_WHAT_IS_AWAY = "see what is away with `prebuilds doctor`"
 _GIVING_UP: set[asyncio.Task[bool]] = set()
 """Keeps these tasks alive: the event loop has only weak references to them."""
 
@@ -165,20 +173,22 @@ class ClaimsClient:
             if not bound.expired():
                 raise
             raise StackUnreachable(
-                f"no worker has answered claim {claim_id} in {bound_s:g} s; start `prebuilds worker --role claims`, "
-                f"and {_again(given_up=await leave())}",
+                f"no worker has answered claim {claim_id} in {bound_s:g} s",
                 known,
+                remedy=f"start `prebuilds worker --role claims`, and {_again(given_up=await leave())}",
             ) from error
         except asyncio.CancelledError as error:
             if not await leave():
                 error.add_note(f"claim {claim_id} may go on, or have won: its answer is there under this id")
             raise
-        except StackUnreachable as error:  # perhaps only the reply was lost, and the claim goes on
-            told = f"claim {claim_id}: {error}; {_again(given_up=await leave())}"
-            raise StackUnreachable(told, {**error.details, **known}) from error
+        except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost, and the claim goes on
+            remedy = f"{error.advice or SEE_WHAT_IS_AWAY}, then {_again(given_up=await leave())}"
+            message = f"claim {claim_id}: {error.message}"
+            raise type(error)(message, {**error.details, **known}, remedy=remedy) from error
         # The caller needs the claim's id to find out what is recorded; or, without the key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
-            raise type(error)(f"claim {claim_id}: {error}", {**error.details, **known}) from error
+            message = f"claim {claim_id}: {error.message}"
+            raise type(error)(message, {**error.details, **known}, remedy=error.advice) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim; or attach to the one that is under way, if that has the same request.
@@ -203,7 +213,9 @@ class ClaimsClient:
             begun = await anext(handle.fetch_history_events(page_size=1))
             given = begun.workflow_execution_started_event_attributes.input.payloads
             if not _asks_for(request, await self.temporal.data_converter.decode(given)):
-                raise ClaimIdReused("this claim id is in use for a different request; claim with another one") from None
+                raise ClaimIdReused(
+                    "this claim id is in use for a different request", remedy="claim with another one"
+                ) from None
             return handle
 
     async def _await_answer(self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str) -> Any:
@@ -258,7 +270,7 @@ def _check_is_ours(claimed: ClaimResult | None, owner: str, name: str | None) ->
     """Refuse another request's workspace. A client beside a worker may hear of one that was committed under this id
     while the start of its own request was under way."""
     if claimed is None or claimed.name != name or not same_owner(claimed.owner, owner):
-        raise ClaimIdReused("this claim id is in use for a different request; claim with another one")
+        raise ClaimIdReused("this claim id is in use for a different request", remedy="claim with another one")
 
 
 def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:

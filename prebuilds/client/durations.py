@@ -16,6 +16,7 @@ def seconds_of(field: str, value: timedelta | None) -> float | None:
     if value is None:
         return None
     if not isinstance(value, timedelta):
-        message = "must be a datetime.timedelta, such as timedelta(hours=8), since a bare number has no unit"
-        raise InvalidInput.field(field, message)
+        raise InvalidInput.field(
+            field, "must be a datetime.timedelta, since a bare number has no unit", "give timedelta(hours=8), say"
+        )
     return value.total_seconds()

@@ -13,8 +13,9 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
 from prebuilds.api import PrebuildsError, StackUnreachable
+from prebuilds.failures.temporal import is_failed_connect, no_such_workflow
 from prebuilds.payloads import OperatorRequest
-from prebuilds.temporal.connecting import is_failed_connect, no_such_workflow, operate
+from prebuilds.temporal.connecting import operate
 
 GIVE_UP_FOR_S = 60.0
 """How long giving up may take, in the background when the caller no longer waits: the claim ends, and its workspaces

@@ -51,7 +51,9 @@ class Subject:
         source = self.source if self.source is not None else getattr(self.driver, "conformance_source", None)
         if source is None:
             raise InvalidInput.field(
-                "source", f"{self.reference} has no conformance_source; give a small source that works (--source FILE)"
+                "source",
+                f"{self.reference} has no conformance_source",
+                "give a small source that works (--source FILE)",
             )
         return dict(source)
 
@@ -71,8 +73,8 @@ def subject_named(name: str, source: Mapping[str, Any] | None = None) -> Subject
     """
     for entry in entry_points(group=GROUP, name=name):
         return Subject(entry.load(), source)
-    message = f"no provisioner {name} is installed; known are {', '.join(known())}"
-    raise InvalidSource(f"provisioner: {message}", {"provisioner": message})
+    remedy = f"install it on this host, or name one of {', '.join(known())}"
+    raise InvalidSource.field("provisioner", f"no provisioner {name} is installed here", remedy)
 
 
 def expect(holds: bool, otherwise: str) -> None:

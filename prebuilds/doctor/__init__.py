@@ -8,18 +8,15 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
-from temporalio.service import RPCError, RPCStatusCode
-
-from prebuilds.api import PrebuildsError
+from prebuilds.api import StackUnreachable
 from prebuilds.doctor.examination import STEPS, Examination, NotWell, Step
+from prebuilds.failures import as_typed
 from prebuilds.payloads import Payload
 from prebuilds.settings import Settings
-from prebuilds.store.full_disk import DiskFull, full_disk
 
 T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 1.0
-SEND_CREDENTIALS = "set TEMPORAL_API_KEY or TEMPORAL_TLS_* to credentials that may do this in the namespace"
 
 
 class Check(Payload):
@@ -68,7 +65,7 @@ async def _make(step: Step, examination: Examination, made: dict[str, asyncio.Ta
     try:
         return Check(name=step.name, ok=True, detail=await _in_time(step.check(examination), step.timeout_s))
     except Exception as error:  # whatever it is, it is what this command is asked to tell
-        detail, remedy = _told(error, step, examination.asked.get(step.name))
+        detail, remedy = _finding(error, step, examination.asked.get(step.name))
         return Check(name=step.name, ok=False, remedy=remedy, detail=detail)
 
 
@@ -93,21 +90,15 @@ def _forget(late: asyncio.Task[Any]) -> None:
         late.exception()
 
 
-def _told(error: Exception, step: Step, asked: str | None) -> tuple[str | None, str]:
-    """What to say of an error, and its remedy."""
-    if (full := full_disk(error)) is not None:
-        error = DiskFull(full)
+def _finding(error: Exception, step: Step, asked: str | None) -> tuple[str, str]:
+    """What was found wrong, and what to do."""
     match error:
         case NotWell():
             return error.detail, error.remedy
-        case PrebuildsError():  # written as: what is wrong; what to do
-            detail, _, remedy = str(error).rpartition("; ")
-            return detail or None, remedy
         case TimeoutError():
             return "no answer in time" + (f" from {asked}" if asked else ""), step.remedy
-        case RPCError(status=RPCStatusCode.PERMISSION_DENIED | RPCStatusCode.UNAUTHENTICATED):
-            return f"Temporal refuses: {error.message}", SEND_CREDENTIALS
-        case RPCError():
-            return f"Temporal does not answer ({error.status.name}): {error.message}", step.remedy
-        case _:
-            return f"{type(error).__name__}: {error}", step.remedy
+    found = as_typed(error)
+    if found is None:
+        return f"{type(error).__name__}: {error}", step.remedy
+    unreached = isinstance(found, StackUnreachable) and found.advice is None  # which says to ask the doctor
+    return found.message, step.remedy if unreached else found.remedy

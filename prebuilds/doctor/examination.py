@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,8 +17,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput
 from prebuilds.background.deployment import check_deployment
-from prebuilds.doctor import fairness
+from prebuilds.doctor import fairness, remedies
+from prebuilds.doctor.disks import read_disks
 from prebuilds.doctor.fairness import Fairness
+from prebuilds.failures.temporal import START_TEMPORAL, unreached
 from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -28,10 +29,11 @@ from prebuilds.store.claim_secrets import check_request_key
 from prebuilds.store.control import read_control
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
-from prebuilds.store.migrate import SERVER_VERSION_MIN, check_schema, head_revision
+from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
 from prebuilds.temporal.binding import Fit
-from prebuilds.temporal.connecting import START_TEMPORAL, connect, described
+from prebuilds.temporal.connecting import connect, described, first_payload
+from prebuilds.temporal.payload_key import is_encrypted, payload_codec
 from prebuilds.temporal.queues import queues_without_pollers
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
@@ -44,23 +46,8 @@ OVERDUE_AFTER_INTERVALS = 3
 OVERDUE_SLACK = timedelta(seconds=60)
 """A pass may take half a minute, and one may have failed."""
 
-START_DATABASE = "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
-UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"
-MIGRATE = "run `prebuilds migrate` as a database user that owns the schema"
-REGISTER_ATTRIBUTES = "run `prebuilds init`, or have the cluster's operator add them with type Keyword"
-REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME` for each, then `prebuilds init`"
-SEE_ISOLATION = "set PREBUILDS_PROCESS_UIDS to ids that this host has, or to none to do without"
-CORRECT_CLOCKS = "have a time service such as chrony set the clocks of this machine, the database's and Temporal's"
-SEE_WHY_NO_PASS = (
-    "see what fails in the log of `prebuilds worker --role control`, and what the loop waits for with "
-    f"`temporal workflow describe -w {ORCHESTRATOR_ID}`"
-)
-RESUME_PRESET = "mend its cause, which `prebuilds explain preset {0}` tells, then run `prebuilds presets resume {0}`"
-SAY_RESTORED = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 HELD_NAMED_MAX = 5
-MEND_WEBHOOK = "have what PREBUILDS_WEBHOOK_URL names answer 2xx; what was given up is in the events"
-SET_STATE_KEY = "set PREBUILDS_STATE_KEY as the deployment's workers have it"
-TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
+MIB = 1024**2
 
 
 class NotWell(Exception):
@@ -91,7 +78,7 @@ class Examination:
         try:
             self._settings = self._given or load_settings()
         except InvalidInput as error:
-            raise NotWell(str(error), f"correct or unset {' and '.join(error.details)}") from error
+            raise NotWell(error.message, f"correct or unset {' and '.join(error.details)}") from error
         return f"readable; state in {self._settings.state_dir}"
 
     async def isolation(self) -> str:
@@ -100,9 +87,16 @@ class Examination:
             ids = f"{found.ids[0]}-{found.ids[-1]}"
             return f"a worker of this user gives each `process` workspace a user id of its own ({ids})"
         if found.required:
-            raise NotWell(f"no `process` workspace can start: {found.why_not}", SEE_ISOLATION)
-        reason, _, _ = found.why_not.partition(";")
-        return f"`process` workspaces share a user and can read each other's files: {reason}"
+            raise NotWell(f"no `process` workspace can start: {found.why_not}", found.remedy or remedies.SEE_ISOLATION)
+        return f"`process` workspaces share a user and can read each other's files: {found.why_not}"
+
+    async def disks(self) -> str:
+        found = read_disks(self._settings.state_dir)
+        if low := [disk for disk in found if disk.is_full or disk.is_low]:
+            said = [f"the disk of {disk.serves} is {'full' if disk.is_full else 'nearly full'}" for disk in low]
+            left = [f"{disk.free_bytes // MIB} MiB" for disk in low]
+            raise NotWell(f"{', '.join(said)}: {', '.join(left)} left", remedies.FREE_SPACE)
+        return ", ".join(f"{disk.free_bytes // MIB} MiB left for {disk.serves}" for disk in found)
 
     async def database(self) -> str:
         url = database_url(self._settings)
@@ -136,9 +130,8 @@ class Examination:
                 f"the server at {where} has no namespace {namespace}",
                 f"create it with `temporal operator namespace create -n {namespace}`, or set TEMPORAL_NAMESPACE",
             ) from error
-        except RuntimeError as error:  # as a first connection fails; the reason stands innermost
-            reasons = re.findall(r'(?:message|error): "([^"]+)"', str(error))
-            raise NotWell(f"cannot reach Temporal at {where} ({(reasons or [error])[-1]})", START_TEMPORAL) from error
+        except RuntimeError as error:  # as a first connection fails
+            raise unreached(f"Temporal at {where}", error) from error
         return f"namespace {namespace} at {where}"
 
     async def deployment(self) -> str:
@@ -153,15 +146,25 @@ class Examination:
             case _:
                 return where
 
+    async def payload_key(self) -> str:
+        """Compare with the loop's start, which a worker has encrypted if the deployment does so. It is only opened."""
+        if (given := await first_payload(self._client, ORCHESTRATOR_ID)) is None:
+            return "nothing to compare with: no loop has been started"
+        codec = payload_codec()
+        await codec.decode([given])
+        if is_encrypted(given):
+            return "this environment's opens what the deployment encrypts"
+        return "the loop was started without one" + (", this environment has one" if codec.keys else "")
+
     async def search_attributes(self) -> str:
         answer = await self._client.operator_service.list_search_attributes(
             ListSearchAttributesRequest(namespace=self._client.namespace)
         )
         known = answer.custom_attributes
         if missing := [name for name in KEYWORDS if name not in known]:
-            raise NotWell(f"not registered: {', '.join(missing)}", REGISTER_ATTRIBUTES)
+            raise NotWell(f"not registered: {', '.join(missing)}", remedies.REGISTER_ATTRIBUTES)
         if other := [name for name in KEYWORDS if known[name] != IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD]:
-            raise NotWell(f"not of type Keyword: {', '.join(other)}", REPLACE_ATTRIBUTES)
+            raise NotWell(f"not of type Keyword: {', '.join(other)}", remedies.REPLACE_ATTRIBUTES)
         return f"{len(KEYWORDS)} registered"
 
     async def task_queues(self) -> str:
@@ -190,7 +193,7 @@ class Examination:
             if abs(gap) > CLOCK_GAP_MAX_S
         ]
         if wrong:
-            raise NotWell(", ".join(wrong), CORRECT_CLOCKS)
+            raise NotWell(", ".join(wrong), remedies.CORRECT_CLOCKS)
         return f"this machine agrees with {' and '.join(gaps)}"
 
     async def loop(self) -> str:
@@ -203,7 +206,7 @@ class Examination:
         interval = wanted.loop_interval or self._settings.reconcile_interval
         if wanted.quiet_for > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
             quiet_s = wanted.quiet_for.total_seconds()
-            raise NotWell(f"the loop runs, but no pass has begun for {quiet_s:.0f} s", SEE_WHY_NO_PASS)
+            raise NotWell(f"the loop runs, but no pass has begun for {quiet_s:.0f} s", remedies.SEE_WHY_NO_PASS)
         return "running" + (f"; paused: {wanted.paused_reason}" if wanted.paused else "")
 
     async def _loop_runs(self) -> bool:
@@ -213,7 +216,7 @@ class Examination:
     async def history(self) -> str:
         lost = (await read_control(self._engine)).restore_found
         if lost is not None:
-            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", SAY_RESTORED)
+            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", remedies.SAY_RESTORED)
         return "nothing is known that this database lacks"
 
     async def presets(self) -> str:
@@ -224,7 +227,9 @@ class Examination:
             more = [f"{len(held) - len(named)} more"] if len(held) > len(named) else []
             raise NotWell(
                 f"creations are held until somebody acts: {', '.join(named + more)}",
-                RESUME_PRESET.format(held[0].path) if len(held) == 1 else f"for each P: {RESUME_PRESET.format('P')}",
+                remedies.RESUME_PRESET.format(held[0].path)
+                if len(held) == 1
+                else f"for each P: {remedies.RESUME_PRESET.format('P')}",
             )
         return "none is held until somebody acts"
 
@@ -232,13 +237,13 @@ class Examination:
         found = await count_failing(self._engine)
         if found.failing or found.given_up:
             told = f"{found.failing} failed and will be tried again, {found.given_up} were given up within a day"
-            raise NotWell(f"{told} ({found.error})", MEND_WEBHOOK)
+            raise NotWell(f"{told} ({found.error})", remedies.MEND_WEBHOOK)
         return "none has failed"
 
     async def fairness(self) -> str:
         self._fairness = await fairness.try_fairness(self._client)
         if not self._fairness.fair:
-            raise NotWell("off: builds of a big pool are served before all others'", TURN_FAIRNESS_ON)
+            raise NotWell("off: builds of a big pool are served before all others'", remedies.TURN_FAIRNESS_ON)
         return "on"
 
     @property
@@ -274,19 +279,21 @@ class Step:
 
 STEPS = (
     Step("settings", Examination.settings, "correct the PREBUILDS_* variables"),
-    Step("isolation", Examination.isolation, SEE_ISOLATION, needs=("settings",)),
-    Step("database", Examination.database, START_DATABASE, needs=("settings",)),
-    Step("schema_version", Examination.schema_version, MIGRATE, needs=("database",)),
-    Step("state_key", Examination.state_key, SET_STATE_KEY, needs=("schema_version",)),
+    Step("isolation", Examination.isolation, remedies.SEE_ISOLATION, needs=("settings",)),
+    Step("disks", Examination.disks, remedies.FREE_SPACE, needs=("settings",)),
+    Step("database", Examination.database, remedies.START_DATABASE, needs=("settings",)),
+    Step("schema_version", Examination.schema_version, remedies.MIGRATE, needs=("database",)),
+    Step("state_key", Examination.state_key, remedies.SET_STATE_KEY, needs=("schema_version",)),
     Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),
     Step("deployment", Examination.deployment, START_TEMPORAL, needs=("schema_version", "temporal")),
-    Step("search_attributes", Examination.search_attributes, REGISTER_ATTRIBUTES, needs=("temporal",)),
+    Step("payload_key", Examination.payload_key, START_TEMPORAL, needs=("deployment",)),
+    Step("search_attributes", Examination.search_attributes, remedies.REGISTER_ATTRIBUTES, needs=("temporal",)),
     Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("deployment",)),
-    Step("clock_skew", Examination.clock_skew, CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
-    Step("loop", Examination.loop, SEE_WHY_NO_PASS, needs=("deployment",)),
-    Step("history", Examination.history, START_DATABASE, needs=("schema_version",)),
-    Step("presets", Examination.presets, START_DATABASE, needs=("schema_version",)),
-    Step("notifications", Examination.notifications, START_DATABASE, needs=("schema_version",)),
+    Step("clock_skew", Examination.clock_skew, remedies.CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
+    Step("loop", Examination.loop, remedies.SEE_WHY_NO_PASS, needs=("deployment",)),
+    Step("history", Examination.history, remedies.START_DATABASE, needs=("schema_version",)),
+    Step("presets", Examination.presets, remedies.START_DATABASE, needs=("schema_version",)),
+    Step("notifications", Examination.notifications, remedies.START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),
 )
 """In the report's order."""

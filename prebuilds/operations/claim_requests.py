@@ -15,7 +15,7 @@ from prebuilds.api import (
     PrebuildsError,
     RequestCanceled,
 )
-from prebuilds.payloads import ClaimRequest, ClaimsRequest, ClaimTerms, parse_path
+from prebuilds.payloads import ClaimRequest, ClaimsRequest, ClaimTerms, parse_path, waits_not
 from prebuilds.planning.autostart import next_start
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.vocabulary import MissReason, OnEmpty
@@ -46,11 +46,16 @@ def check_request(request: Terms) -> Terms:
     else:
         preset_target(request.preset or "")
     if request.next_start_at is not None and request.autostart_schedule is None:
-        raise InvalidInput.field("next_start_at", "needs an autostart_schedule")
+        raise InvalidInput.field(
+            "next_start_at",
+            "is for workspaces with a schedule",
+            "give the schedule, too",
+            inputs={"autostart_schedule": ""},
+        )
     if request.on_empty is not OnEmpty.WAIT:
         for field in ("wait_timeout_seconds", "on_timeout"):
             if getattr(request, field) != type(request).model_fields[field].default:
-                raise InvalidInput.field(field, "needs on_empty wait")
+                raise waits_not(field)
     return request
 
 
@@ -103,10 +108,10 @@ def nothing_ready(target: ClaimTarget, miss_reason: MissReason | None, more: str
     Args:
         more: What the message says beside the reason.
     """
-    remedy = "try again, or claim with on_empty create or wait"
-    if miss_reason is MissReason.NO_POOL:
-        remedy = "claim with on_empty create, or give the preset instances"
+    no_pool = miss_reason is MissReason.NO_POOL
     return NoClaimablePrebuiltWorkspaces(
-        f"no prebuild of {target.label} is ready ({miss_reason}){more}; {remedy}",
+        f"no prebuild of {target.label} is ready ({miss_reason}){more}",
         {"miss_reason": miss_reason},
+        remedy="give the preset instances, or have a workspace created" if no_pool else None,
+        inputs={"on_empty": "create" if no_pool else "create or wait"},
     )

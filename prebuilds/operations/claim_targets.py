@@ -50,9 +50,9 @@ def choose_offer(request: ClaimRequest, offers: Sequence[PresetOffer]) -> Preset
     offer = choose_preset(offers, request.parameters)
     if offer is None:
         raise PresetNotFound(
-            f"no preset of {request.template} fits these parameters; one fits when the claim gives all of its "
-            "parameters, and any claim fits a default preset that has none",
+            f"no preset of {request.template} fits these parameters",
             {"parameters": "fit no preset"},
+            remedy="give all parameters of one, or have a default preset without parameters made",
         )
     return offer
 

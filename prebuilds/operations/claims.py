@@ -137,7 +137,9 @@ class Claims:
         """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
         attempt = self._attempt(request, claim_id, run)
         if request.on_empty is OnEmpty.WAIT:
-            raise InvalidInput.field("on_empty", "wait is for single claims; use fail or create for many at once")
+            raise InvalidInput.field(
+                "on_empty", "wait is for single claims", remedy="use fail or create for many at once"
+            )
         first = with_next_start(first_of(request), now)
         try:
             won = await _retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))

@@ -41,4 +41,4 @@ class InventoryOperations:
             report = InventoryReport.model_validate(await result_of(run))
             if report.fix:
                 return report
-        raise StackUnreachable("others keep looking without acting; try again in a moment")
+        raise StackUnreachable("others keep looking without acting", remedy="try again in a moment")

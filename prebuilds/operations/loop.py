@@ -14,12 +14,12 @@ from temporalio.service import RPCError
 from prebuilds.api import InvalidInput, OrchestratorNotRunning, PrebuildsError
 from prebuilds.background.relay import orchestrator_input, record_unwritten_stop, start_orchestrator
 from prebuilds.client import PrebuildsClient
+from prebuilds.failures.temporal import no_such_workflow
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status, recorded_loop
 from prebuilds.operations.waiting import while_served
 from prebuilds.store import control, presets
 from prebuilds.store.requests import AnsweredBefore
-from prebuilds.temporal.connecting import no_such_workflow
 from prebuilds.views import LoopChange, LoopStatus, Reconciled
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
 from prebuilds.vocabulary.actors import Actor
@@ -66,8 +66,9 @@ class LoopOperations:
                         await self._end(handle)
             except TimeoutError:
                 raise OrchestratorNotRunning(
-                    f"the loop is still ending what it was at ({loop.cause}); start it again when it has stopped",
+                    f"the loop is still ending what it was at ({loop.cause})",
                     {"cause": loop.cause},
+                    remedy="start it again when it has stopped",
                 ) from None
         with suppress(AnsweredBefore):  # by another attempt, which may have died before it started the loop
             await record_unwritten_stop(engine, client)  # so that the new loop has a number of its own
@@ -125,7 +126,7 @@ class LoopOperations:
             InvalidInput: The reason is empty, or has control characters.
         """
         if not reason.strip():
-            raise InvalidInput.field("reason", "say why, for whoever finds the pools held")
+            raise InvalidInput.field("reason", "is required", "say why, for whoever finds the pools held")
         _check_words("reason", reason)
         return await self._told(await control.pause(self.context.engine, actor.name, reason))
 

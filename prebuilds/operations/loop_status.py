@@ -41,7 +41,7 @@ async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
     except RPCError as error:
         return _loop(wanted, "running", f"the loop does not answer ({error.status.name}); is a worker running?")
     said = OrchestratorStatus.model_validate(raw)
-    note = f"signals not understood: {'; '.join(said.ignored)}" if said.ignored else None
+    note = _ignored(said)
     return _loop(wanted, said.state, note, said)
 
 
@@ -49,6 +49,14 @@ async def recorded_loop(engine: AsyncEngine, note: str) -> LoopStatus:
     """The loop's state by the database alone: the one that is wanted. *note* says why nobody else was asked."""
     wanted = await control.read_control(engine)
     return _loop(wanted, wanted.loop, note)
+
+
+def _ignored(said: OrchestratorStatus) -> str | None:
+    """What to say of signals that the loop has not understood; None for nothing."""
+    if not said.ignored:
+        return None
+    more = said.ignored_count - len(said.ignored)
+    return f"signals not understood: {'; '.join(said.ignored)}" + (f"; and {more} before" if more > 0 else "")
 
 
 def _gone(wanted: Control) -> str | None:

@@ -110,7 +110,7 @@ class DisabledClaimer:
         ttl: timedelta | None,
     ) -> UUID:
         raise PrebuiltWorkspacesNotSupported(
-            "prebuilds are switched off here; set PREBUILDS_ENABLED=true on the workers"
+            "prebuilds are switched off here", remedy="set PREBUILDS_ENABLED=true on the workers"
         )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from temporalio.service import RPCError
-
 from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import bind_deployment
+from prebuilds.failures.temporal import asking_temporal
 from prebuilds.operations.context import Context
 from prebuilds.operations.inventory import InventoryOperations
 from prebuilds.operations.opening import open_database
@@ -15,7 +14,7 @@ from prebuilds.settings import database_url, load_settings, temporal_address
 from prebuilds.store import restoring
 from prebuilds.store.claim_secrets import forget_request_key
 from prebuilds.store.migrate import migrate as migrate_schema
-from prebuilds.temporal.connecting import connect, unanswered
+from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.search_attributes import register
 from prebuilds.views import Binding, Initialized, Migrated, RestoredReport
 from prebuilds.vocabulary.actors import Actor
@@ -86,9 +85,7 @@ async def _bind(actor: Actor, adopt: bool) -> tuple[str, Binding]:
     settings = load_settings()
     async with open_database() as engine:
         client = await connect(temporal_address(settings))
-        try:
+        with asking_temporal():
             bound = await bind_deployment(engine, client, database_url(settings), actor=actor.name, adopt=adopt)
-        except RPCError as error:
-            raise unanswered(error) from error
     registered = "registered" if await register(client) else "refused by the cluster; all works without them"
     return registered, Binding.model_validate(asdict(bound) | {"fit": bound.fit.value})

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from temporalio.client import Client
 
-from prebuilds.api import StackUnreachable
+from prebuilds.failures.temporal import no_control_worker
 from prebuilds.temporal.queues import control_is_unserved
 
 T = TypeVar("T")
@@ -32,10 +32,7 @@ async def while_served(client: Client, work: Awaitable[T], what: str) -> T:
         while not (await asyncio.wait({task}, timeout=pause))[0]:
             pause = CHECK_INTERVAL_S
             if await control_is_unserved(client) and not task.done():
-                raise StackUnreachable(
-                    f"no control worker is there for {what}, which is done once one runs: "
-                    "start `prebuilds worker --role control`, or see its log if it runs"
-                )
+                raise no_control_worker(f"no control worker is there for {what}, which is done once one runs")
         return task.result()
     finally:
         task.cancel()

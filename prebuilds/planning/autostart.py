@@ -10,6 +10,7 @@ from cronsim import CronSim, CronSimError
 from prebuilds.api import InvalidInput
 
 FIELD = "autostart_schedule"
+FORM = "write five fields that come about, such as CRON_TZ=Europe/Berlin 30 9 * * 1-5"
 NO_SCHEDULE = ("", "none")
 """The texts, in any case, with which an operator removes a schedule."""
 
@@ -29,15 +30,15 @@ def next_start(schedule: str, after: datetime) -> datetime:
     try:
         local = after.astimezone(ZoneInfo(zone))
     except (KeyError, ValueError, OSError) as error:
-        raise InvalidInput.field(FIELD, f"{zone} is no time zone; name one such as Europe/Berlin") from error
+        raise InvalidInput.field(FIELD, f"{zone} is no time zone", "name one such as Europe/Berlin") from error
     if len(cron.split()) != 5:
-        raise InvalidInput.field(FIELD, "must have five fields, such as CRON_TZ=Europe/Berlin 30 9 * * 1-5")
+        raise InvalidInput.field(FIELD, "must have five fields", FORM)
     try:
         return next(CronSim(cron, local)).astimezone(UTC)
     except CronSimError as error:
-        raise InvalidInput.field(FIELD, f"{cron} is no cron expression ({error})") from error
+        raise InvalidInput.field(FIELD, f"{cron} is no cron expression ({error})", FORM) from error
     except StopIteration as error:
-        raise InvalidInput.field(FIELD, f"{cron} names a time that never comes") from error
+        raise InvalidInput.field(FIELD, f"{cron} names a time that never comes", FORM) from error
 
 
 def parse_autostart(text: str, now: datetime) -> str | None:

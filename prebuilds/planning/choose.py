@@ -66,6 +66,5 @@ def check_parameters(
             allowed = ", ".join(sorted(offer.claim_parameters)) or "none"
             wrong[f"claim_parameters.{name}"] = f"is not a claim parameter of preset {offer.name} (allowed: {allowed})"
     if wrong:
-        text = "; ".join(f"{field}: {message}" for field, message in wrong.items())
-        raise InvalidInput(f"claim is not valid: {text}", wrong)
+        raise InvalidInput.fields(wrong, "claim")
     return given

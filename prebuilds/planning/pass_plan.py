@@ -78,6 +78,11 @@ class PassPlan:
         first = self._rotate(urgent, limit)
         return [*first, *self._rotate(usual, max(limit - len(first), 0))]
 
+    def paths_of(self, ids: Sequence[UUID]) -> list[str]:
+        """The paths of presets of this pass, in the order of *ids*."""
+        paths = {one.item.preset.id: one.item.preset.path for one in self.decisions}
+        return [paths[preset] for preset in ids]
+
     def notes(self) -> list[Note]:
         """Return a note for each hold that withholds something now, and for each schedule that cannot be read. A pause
         gets none, since it is an event of its own."""

@@ -29,8 +29,8 @@ def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
     for entry in entry_points(group=GROUP, name=name):
         driver: Provisioner = entry.load()(state_dir, deployment_id)
         return driver
-    message = f"no provisioner {name} is installed; known are {', '.join(known())}"
-    raise InvalidSource(f"provisioner: {message}", {"provisioner": message})
+    remedy = f"install it on this host, or name one of {', '.join(known())}"
+    raise InvalidSource.field("provisioner", f"no provisioner {name} is installed here", remedy)
 
 
 def hands_over(name: str, source: dict[str, Any]) -> bool:

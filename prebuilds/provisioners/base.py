@@ -30,9 +30,14 @@ from prebuilds.vocabulary.plain_text import escape_all
 class StaleBuild(PrebuildsError):
     """A later build of this workspace has already been here."""
 
+    default_remedy = "do nothing: the later build decides how the workspace is"
+
 
 class InvalidSource(PrebuildsError):
-    """The template's source or parameters can never work. Details: field path -> what to do."""
+    """The template's source or parameters can never work. Details: field path -> what is wrong, or what it must be."""
+
+    default_remedy = "correct the template's source, then apply it again"
+    says_default = False
 
 
 class OwnedByAnother(PrebuildsError):
@@ -42,9 +47,13 @@ class OwnedByAnother(PrebuildsError):
     `claim_id`.
     """
 
+    default_remedy = "remove or rename it if nobody needs it"
+
 
 class NotMadeHere(ProvisionerUnavailable):
     """This host did not create the workspace and cannot probe it. The workspace is served as before."""
+
+    default_remedy = "have a provisioner worker run on the host that made it"
 
 
 class Locality(StrEnum):

@@ -26,6 +26,8 @@ LOCK_FILE = "worker.lock"
 class StateFolderInUse(PrebuildsError):
     """Another provisioner worker serves this state folder. Details: `state_dir`, and where known `pid` and `host`."""
 
+    default_remedy = "give each provisioner worker a PREBUILDS_STATE_DIR of its own, or end the other one first"
+
 
 def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
     """Give the folder to this deployment, if it belongs to none yet. Several processes may call it at once.
@@ -49,9 +51,10 @@ def enter_state_dir(state_dir: Path, deployment_id: UUID) -> None:
     if found != deployment_id:
         raise OwnedByAnother(
             f"the state folder {state_dir} belongs to the deployment {found}, and the database is of the deployment "
-            f"{deployment_id}: name another folder in PREBUILDS_STATE_DIR, or the database of {found} in "
-            "PREBUILDS_DATABASE_URL; if that deployment is gone for good, remove the folder with all that it keeps",
+            f"{deployment_id}",
             {"what": f"state folder {state_dir}", "deployment": str(found)},
+            remedy=f"name another folder in PREBUILDS_STATE_DIR, or the database of {found} in PREBUILDS_DATABASE_URL, "
+            "or where that deployment is gone for good, remove the folder with all that it keeps",
         )
 
 
@@ -68,9 +71,9 @@ def read_deployment(state_dir: Path) -> UUID | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OwnedByAnother(
-            f"the state folder {state_dir} carries a mark that cannot be read ({path}); mend that file, or name "
-            "another folder in PREBUILDS_STATE_DIR",
+            f"the state folder {state_dir} carries a mark that cannot be read ({path})",
             {"what": f"state folder {state_dir}", "file": str(path)},
+            remedy="mend that file, or name another folder in PREBUILDS_STATE_DIR",
         ) from error
 
 
@@ -101,7 +104,6 @@ def _in_use(state_dir: Path, content: str) -> StateFolderInUse:
         holder = {}
     who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= holder.keys() else "another process"
     return StateFolderInUse(
-        f"{who} serves the state folder {state_dir}, and a second worker there would start every workspace twice: give "
-        "each provisioner worker a PREBUILDS_STATE_DIR of its own, or end the other one first",
+        f"{who} serves the state folder {state_dir}, and a second worker there would start every workspace twice",
         {"state_dir": str(state_dir), **holder},
     )

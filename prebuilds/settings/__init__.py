@@ -129,7 +129,7 @@ def check_names(environment: Mapping[str, str]) -> None:
             folder.
     """
     if environment.get("PREBUILDS_STATE_DIR", "x").strip() == "":
-        raise InvalidInput.field("PREBUILDS_STATE_DIR", "is empty; name a folder, or unset it for .prebuilds here")
+        raise InvalidInput.field("PREBUILDS_STATE_DIR", "is empty", "name a folder, or unset it for .prebuilds here")
     known = {name.upper() for name in Settings.model_fields} | READ_ELSEWHERE
     for variable in sorted(environment):
         name = variable.upper().removeprefix("PREBUILDS_")
@@ -154,8 +154,7 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         wrong = {f"PREBUILDS_{name.upper()}": message for name, message in field_messages(error).items()}
-        text = "; ".join(f"{name}: {message}" for name, message in wrong.items())
-        raise InvalidInput(f"the environment is not valid: {text}", wrong) from error
+        raise InvalidInput.fields(wrong, "the environment") from error
 
 
 def database_url(settings: Settings) -> str:
@@ -167,8 +166,8 @@ def database_url(settings: Settings) -> str:
     url = settings.database_url or read_stack_file(settings.state_dir).get("database_url")
     if not url:
         raise StackUnreachable(
-            f"no database is configured: set PREBUILDS_DATABASE_URL, or start `prebuilds dev` here "
-            f"(looked for {settings.state_dir / STACK_FILE})"
+            f"no database is configured (looked for {settings.state_dir / STACK_FILE})",
+            remedy="set PREBUILDS_DATABASE_URL, or start `prebuilds dev` here",
         )
     return str(url)
 

@@ -57,15 +57,16 @@ class KeyRing:
         key = dict(self.keys).get(key_id)
         if key is None:
             raise StateKeyUnusable(
-                f"{what}: encrypted by key {key_id}, which is not in {VARIABLE} of this process; add that key "
-                "(after a comma, if there are others) on every claims and provisioner worker"
+                f"{what}: encrypted by key {key_id}, which is not in {VARIABLE} of this process",
+                remedy="add that key (after a comma, if there are others) on every claims and provisioner worker",
             )
         from cryptography.fernet import InvalidToken
 
         try:
             return json.loads(key.decrypt(sealed["data"]))
         except InvalidToken as error:
-            raise StateKeyUnusable(f"{what}: damaged in the database; key {key_id} does not open it") from error
+            message = f"{what}: damaged in the database, since key {key_id} does not open it"
+            raise StateKeyUnusable(message, remedy="restore the database, or claim another workspace") from error
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,9 @@ VARIABLE = "PREBUILDS_STATE_KEY"
 class StateKeyUnusable(ProvisionFailed):
     """A saved state or a claim's secret is encrypted, and this process has no key that opens it."""
 
+    default_remedy = "set PREBUILDS_STATE_KEY as the deployment's workers have it"
+    says_default = True
+
 
 def parse_keys(text: str) -> MultiFernet | None:
     """Read Fernet keys that are separated by commas. The first key encrypts, and every key can decrypt.
@@ -75,11 +78,13 @@ def decrypt(token: str) -> bytes:
 
     cipher = state_cipher()
     if cipher is None:
-        raise StateKeyUnusable(f"the saved Terraform state is encrypted; set {VARIABLE} on every provisioner worker")
+        raise StateKeyUnusable(
+            "the saved Terraform state is encrypted", remedy=f"set {VARIABLE} on every provisioner worker"
+        )
     try:
         return cipher.decrypt(token)
     except InvalidToken as error:
         raise StateKeyUnusable(
-            f"no key in {VARIABLE} opens the saved Terraform state; add the key that it was encrypted with, "
-            "after a comma, on every provisioner worker"
+            f"no key in {VARIABLE} opens the saved Terraform state",
+            remedy="add the key that it was encrypted with, after a comma, on every provisioner worker",
         ) from error

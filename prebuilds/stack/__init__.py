@@ -22,13 +22,13 @@ from typing import Any, Self
 from uuid import UUID
 
 from prebuilds.api import StackUnreachable
+from prebuilds.failures.database import is_lost
 from prebuilds.provisioners.kit.host import make_state_dir
 from prebuilds.provisioners.kit.processes import start_of
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
 from prebuilds.stack.workers import WorkerProcess, role_worker
-from prebuilds.store.engine import is_lost
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.search_attributes import register
 from prebuilds.temporal.stack_file import STACK_FILE
@@ -158,7 +158,8 @@ class Stack:
             holder = self._lock.read().strip() or "unknown"
             self._lock.close()
             raise StackUnreachable(
-                f"{self._dir} is in use by the process {holder}; end that one, or name another PREBUILDS_STATE_DIR"
+                f"{self._dir} is in use by the process {holder}",
+                remedy="end that one, or name another PREBUILDS_STATE_DIR",
             ) from error
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))

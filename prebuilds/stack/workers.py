@@ -76,12 +76,12 @@ class WorkerProcess:
         if self.early_deaths == EARLY_DEATHS_MAX:
             raise WorkerKeepsFailing(
                 f"the {self.name} worker has ended {EARLY_DEATHS_MAX} times in a row within seconds of its "
-                f"start, the last time with exit code {code}; mend what the end of {log} says:\n{log_tail(log)}"
+                f"start, the last time with exit code {code}; the end of {log} says:\n{log_tail(log)}"
             )
         if self.unreachable_ends == UNREACHABLE_ENDS_MAX:
             raise WorkerKeepsFailing(
                 f"the {self.name} worker has ended {UNREACHABLE_ENDS_MAX} times in a row because it could not use the "
-                f"database or Temporal, though both run; mend what the end of {log} says:\n{log_tail(log)}"
+                f"database or Temporal, though both run; the end of {log} says:\n{log_tail(log)}"
             )
         pause = min(RESTART_PAUSE_S * 2 ** max(self.restarts - 1, 0), RESTART_PAUSE_MAX_S)
         self.restart_at = now + pause

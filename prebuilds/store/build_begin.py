@@ -55,11 +55,15 @@ RECORD_HOST = text("""
 class BuildWaiting(PrebuildsError):
     """An earlier build of the same workspace is still running."""
 
+    default_remedy = "wait for that build to end"
+
     retryable = True
 
 
 class AttemptOvertaken(StaleBuild):
     """A later attempt of the same build has begun. This one must stop, and leave the build's end to it."""
+
+    default_remedy = "do nothing: the later attempt ends the build"
 
     retryable = True
 
@@ -126,7 +130,8 @@ def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
     except StateKeyUnusable as error:
         if facts.transition is not Transition.START:
             return {}  # a lost key must not keep anybody from stopping or deleting a workspace
-        raise SecretsUnreadable(facts, StateKeyUnusable(f"{error}; then try the build again")) from error
+        again = StateKeyUnusable(error.message, remedy=f"{error.remedy}, then try the build again")
+        raise SecretsUnreadable(facts, again) from error
     return found
 
 
@@ -146,7 +151,7 @@ async def save_state(engine: AsyncEngine, build_id: UUID, state: dict[str, Any],
         row = (await connection.execute(READ_STATUS, {"build_id": build_id})).one_or_none()
     if row is not None and not BuildStatus(row.status).ended:
         raise AttemptOvertaken(f"a later attempt of build {build_id} is at work")
-    raise StaleBuild(f"build {build_id} has ended; its state is kept as it was then")
+    raise StaleBuild(f"build {build_id} has ended, and its state is kept as it was then")
 
 
 async def record_host(engine: AsyncEngine, workspace_id: UUID, host: str) -> str:

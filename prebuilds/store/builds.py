@@ -107,7 +107,8 @@ async def lock_build(connection: AsyncConnection, build_id: UUID) -> Row[tuple[o
     await connection.execute(LOCK_WORKSPACE_OF, {"build_id": build_id})
     row = (await connection.execute(READ_BUILD, {"build_id": build_id})).one_or_none()
     if row is None:
-        raise WorkspaceNotFound(f"no build has the id {build_id}", {"build_id": str(build_id)})
+        message = f"no build has the id {build_id}"
+        raise WorkspaceNotFound(message, {"build_id": str(build_id)}, remedy="see `prebuilds jobs list`")
     return row
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import asyncpg
 
+from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 
 _OFFER = """
     SELECT p.id, p.name, p.is_default, p.desired_instances IS NOT NULL AS has_pool, p.claim_parameters,

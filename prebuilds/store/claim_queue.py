@@ -128,7 +128,9 @@ class ClaimQueue:
             if isinstance(found, ClaimQueued) or found.result is not None or found.miss_reason is MissReason.NO_POOL:
                 return found
             missed = found
-        raise StoreUnavailable(f"the version of {target.label} changes all the time; try again with the same id")
+        raise StoreUnavailable(
+            f"the version of {target.label} changes all the time", remedy="try again with the same id"
+        )
 
     async def _join(
         self,
@@ -242,5 +244,5 @@ def _refused(claim_id: str, place: asyncpg.Record) -> PrebuildsError:
     try:
         request = ClaimRequest.model_validate_json(place["request"])
     except ValidationError:
-        return InvalidInput(f"claim {claim_id} waited in a form that this release cannot read; ask again")
+        return InvalidInput(f"claim {claim_id} waited in a form that this release cannot read", remedy="ask again")
     return refusal(place["refusal"], request, ClaimTarget(request.preset or request.template or ""), claim_id)

@@ -48,56 +48,70 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
     """
     refusals: dict[str, PrebuildsError] = {
         "ClaimIdReused": ClaimIdReused(
-            f"claim id {claim_id} has won a workspace, or waits for one, with a different request; use a new id",
+            f"claim id {claim_id} has won a workspace, or waits for one, with a different request",
             {"claim_id": claim_id},
+            remedy="use a new id",
         ),
         SUPERSEDED: ClaimIdReused(
-            f"claim id {claim_id} was asked for again by a later request, which has the answer; ask with the same id",
+            f"claim id {claim_id} was asked for again by a later request, which has the answer",
             {"claim_id": claim_id},
+            remedy="ask with the same id",
         ),
         "NameTaken": NameTaken(
-            f"{request.owner} has a live workspace named {request.name}; choose another name or release it",
+            f"{request.owner} has a live workspace named {request.name}",
             {"name": "is taken"},
+            remedy="choose another name or release it",
         ),
         "OwnerNotFound": OwnerNotFound(
-            f"owner {request.owner} is not known; add them to an organization's members", {"owner": "is not known"}
+            f"owner {request.owner} is not known",
+            {"owner": "is not known"},
+            remedy="correct the name, or make them a member, with `prebuilds members add` or in the claim itself",
+            inputs={"create_owner": ""},
         ),
         "InitiatorNotFound": InitiatorNotFound(
-            f"initiator {request.asked_by} is not known; add them to an organization's members",
+            f"initiator {request.asked_by} is not known",
             {"initiator": "is not known"},
+            remedy="correct the name, or make them a member with `prebuilds members add`",
         ),
         "OwnerDisabled": OwnerNotFound(
-            f"owner {request.owner} is disabled; `prebuilds users enable` lets them claim again",
+            f"owner {request.owner} is disabled",
             {"owner": "is disabled"},
+            remedy="let them claim again with `prebuilds users enable`",
         ),
         "InitiatorDisabled": InitiatorNotFound(
-            f"initiator {request.asked_by} is disabled; `prebuilds users enable` lets them claim again",
+            f"initiator {request.asked_by} is disabled",
             {"initiator": "is disabled"},
+            remedy="let them claim again with `prebuilds users enable`",
         ),
         "Transferred": transferred(claim_id),
         "PresetNotFound": PresetNotFound(
-            f"no preset {target.label} on an active template version; see `prebuilds status`",
+            f"no preset {target.label} on an active template version",
             {"preset": "does not exist"},
+            remedy="correct it; `prebuilds presets list` has them all",
         ),
         "TemplateNotFound": TemplateNotFound(
-            f"the template of preset {target.label} was deleted", {"template": "was deleted"}
+            f"the template of preset {target.label} was deleted", {"template": "was deleted"}, remedy="apply it anew"
         ),
         "TemplateUnavailable": TemplateUnavailable(
-            f"the template of preset {target.label} is deprecated, or the preset is not of its active version; "
-            "claim organization/template/preset to get the active one",
+            f"the template of preset {target.label} is deprecated, or the preset is not of its active version",
             {"preset": "is not available"},
+            remedy="claim organization/template/preset to get the active one",
         ),
         "NotAMember": NotAMember(
             f"owner {request.owner} is not a member of the organization of {target.label}",
             {"owner": "is not a member of the organization"},
+            remedy="make them a member, with `prebuilds members add` or in the claim itself",
+            inputs={"create_owner": ""},
         ),
         "DatabaseRestored": DatabaseRestored(
-            "the database was restored and may not know who has which workspace, so nothing is given out; "
-            "have an operator run `prebuilds restored`, then claim again with the same id",
+            "the database was restored and may not know who has which workspace, so nothing is given out",
             {"claim_id": claim_id},
+            remedy="have an operator run `prebuilds restored`, then claim again with the same id",
         ),
         "PrebuiltWorkspacesNotSupported": PrebuiltWorkspacesNotSupported(
-            f"prebuilds are switched off for {target.label}; claim with on_empty create to get an ordinary workspace"
+            f"prebuilds are switched off for {target.label}",
+            remedy="have an ordinary workspace created",
+            inputs={"on_empty": "create"},
         ),
     }
     return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")
@@ -106,8 +120,9 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
 def transferred(claim_id: str) -> WorkspaceNotFound:
     """The answer to a claim's id once its workspace was handed to another owner."""
     return WorkspaceNotFound(
-        f"what claim {claim_id} has won was handed to another owner since; claim another with a new claim id",
+        f"what claim {claim_id} has won was handed to another owner since",
         {"claim_id": claim_id},
+        remedy="claim another with a new claim id",
     )
 
 

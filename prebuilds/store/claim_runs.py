@@ -12,7 +12,8 @@ from typing import Any
 
 import asyncpg
 
-from prebuilds.api import ERRORS, PrebuildsError
+from prebuilds.api import PrebuildsError
+from prebuilds.failures.crossing import from_record, record_of
 from prebuilds.payloads import ClaimRun
 
 ANSWER_RUN = "SELECT answer_claim_run($1, $2, $3, $4, $5)"
@@ -35,7 +36,7 @@ async def record_answer(
     """
     record = None
     if error is not None:
-        record = json.dumps({"error": error.type, "message": str(error), "details": error.details}, default=str)
+        record = json.dumps(record_of(error), default=str)
     answer: str | None = await connection.fetchval(ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record)
     return json.loads(answer) if answer is not None else {}
 
@@ -43,5 +44,4 @@ async def record_answer(
 def recorded_refusal(answer: dict[str, Any]) -> PrebuildsError | None:
     """The error that an answer stands for; None for any other answer, and for an error that this release does not
     know."""
-    error = ERRORS.get(answer.get("error", ""))
-    return None if error is None else error(answer.get("message", ""), answer.get("details"))
+    return from_record(answer)

@@ -12,9 +12,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.failures.database import reaching
 from prebuilds.settings.sealing import KeyRing, Sealed
 from prebuilds.settings.state_key import StateKeyUnusable
-from prebuilds.store.engine import reaching
 
 logger = logging.getLogger(__name__)
 
@@ -159,5 +159,5 @@ def _open_request_key(sealed: Sealed, ring: KeyRing) -> str:
     try:
         found: Any = ring.open(sealed, "this deployment's secrets are not readable here")
     except StateKeyUnusable as error:
-        raise StateKeyUnusable(f"{error}; {KEY_LOST}") from error
+        raise StateKeyUnusable(error.message, remedy=f"{error.remedy}, or {KEY_LOST}") from error
     return str(found)

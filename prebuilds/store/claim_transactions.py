@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
+from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
 
 TRIES_MAX = 5
 """Attempts at a transaction after a deadlock or a concurrently activated version."""

@@ -20,12 +20,12 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from prebuilds.api import ClaimIdReused, NameTaken, PrebuildsError
+from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.settings.sealing import KeyRing
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_transactions import LOCKING_MAX, run_transaction
-from prebuilds.store.engine import CONNECTION_LOST, store_unavailable
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 

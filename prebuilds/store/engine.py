@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from prebuilds.api import InvalidInput, StackUnreachable, StoreUnavailable
-from prebuilds.store.full_disk import FULL
+from prebuilds.api import InvalidInput, StackUnreachable
+from prebuilds.failures.database import reaching
 from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
@@ -25,19 +22,6 @@ CLAIM_IDLE_TIMEOUT = "5s"
 """A claims worker that freezes in the middle of a transaction holds a preset's row, for which builds' ends wait."""
 
 HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
-
-CONNECTION_LOST: tuple[type[BaseException], ...] = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # told of its end while it was idle, and used before that end
-    asyncpg.exceptions.CannotConnectNowError,
-    asyncpg.exceptions.AdminShutdownError,
-    asyncpg.exceptions.CrashShutdownError,
-    asyncpg.exceptions.TooManyConnectionsError,
-)
-"""What asyncpg raises when the database is away; the same statement may succeed later."""
 
 
 class PasswordFileError(OSError):
@@ -59,40 +43,11 @@ def read_password_file() -> str | None:
         text = Path(name).read_text()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise PasswordFileError(f"{name} cannot be read ({why}); name a file that has the password alone") from error
+        raise PasswordFileError(f"{name} cannot be read ({why})") from error
     password = text.removesuffix("\n").removesuffix("\r")
     if not password:
-        raise PasswordFileError(f"{name} is empty; name a file that has the password alone")
+        raise PasswordFileError(f"{name} is empty")
     return password
-
-
-def is_lost(error: BaseException) -> bool:
-    """Whether it says that the database is away, in asyncpg's words or in SQLAlchemy's."""
-    if isinstance(error, DBAPIError):  # its cause is the dialect's error, whose cause is asyncpg's
-        told = error.orig.__cause__ if error.orig is not None else None
-        known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-        return known or isinstance(told, CONNECTION_LOST)
-    of_a_file = isinstance(error, OSError) and (error.filename is not None or error.errno in FULL)
-    return isinstance(error, CONNECTION_LOST) and not of_a_file
-
-
-def gave_way(error: DBAPIError) -> bool:
-    """Whether the transaction was ended to break a circle of waits; the same may succeed at once."""
-    told = error.orig.__cause__ if error.orig is not None else None
-    return isinstance(told, asyncpg.DeadlockDetectedError)
-
-
-@contextmanager
-def reaching(doing: str) -> Iterator[None]:
-    """Raise `StackUnreachable` in place of what says that the database went away while *doing* it."""
-    try:
-        yield
-    except Exception as error:
-        if not is_lost(error):
-            raise
-        raise StackUnreachable(
-            f"the database went away while {doing} ({type(error).__name__}); try again once it is up"
-        ) from error
 
 
 def _options(application: str, idle_timeout: str = IDLE_IN_TRANSACTION_TIMEOUT) -> dict[str, Any]:
@@ -147,10 +102,6 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
         )
 
 
-def store_unavailable(error: BaseException) -> StoreUnavailable:
-    return StoreUnavailable(f"the database does not answer ({type(error).__name__}); try again with the same id")
-
-
 async def check_reachable(url: str) -> str:
     """Connect once.
 
@@ -165,16 +116,18 @@ async def check_reachable(url: str) -> str:
         read_password_file()
         connection = await asyncpg.connect(dsn_of(url), **_options("prebuilds-check"))
     except PasswordFileError as error:
-        raise InvalidInput.field(PASSWORD_FILE, str(error)) from error
+        raise InvalidInput.field(PASSWORD_FILE, str(error), "name a file that has the password alone") from error
     except UnreadableUrl as error:
-        raise StackUnreachable(f"cannot read the database's address {where}: {error}; {HOW_TO_CORRECT}") from None
+        raise StackUnreachable(
+            f"cannot read the database's address {where}: {error}", remedy=f"{HOW_TO_CORRECT}"
+        ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         # Of an address that was read as meant, no error has the password. To mask it where it stands by chance, as a
         # word of the message, would tell it.
         why = mask(f"{type(error).__name__}: {error}")
         raise StackUnreachable(
-            f"cannot reach the database at {where} ({why}); "
-            "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
+            f"cannot reach the database at {where} ({why})",
+            remedy="start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later",
         ) from error
     with reaching("it was asked for its version"):
         try:

@@ -74,18 +74,20 @@ async def keep(engine: AsyncEngine, reference: str, by: str, *, undo: bool = Fal
         await connection.execute(LOCK_PRESET_OF, {"workspace_id": workspace_id})
         row = (await connection.execute(LOCK_WORKSPACE, {"workspace_id": workspace_id})).one_or_none()
         if row is None:
-            raise WorkspaceNotFound(f"no live workspace has the id {reference}; see `prebuilds workspaces list`")
+            raise WorkspaceNotFound(
+                f"no live workspace has the id {reference}", remedy="see `prebuilds workspaces list`"
+            )
         if row.owner_id != PREBUILDS_USER_ID:
             raise InvalidInput.field(
                 "workspace",
-                f"{row.owner}/{row.name} has an owner, so nothing but its owner's release deletes it; "
-                "only a prebuild that nobody has claimed can be kept",
+                f"{row.owner}/{row.name} has an owner, so nothing but its owner's release deletes it",
+                "name a prebuild that nobody has claimed: only such a one need be kept",
             )
         if row.latest_transition == Transition.DELETE and not undo:
             raise InvalidInput.field(
                 "workspace",
-                f"{row.owner}/{row.name} is being deleted already; keep one while it is failed, canceled or stopped, "
-                "or set PREBUILDS_FAILED_RETENTION higher",
+                f"{row.owner}/{row.name} is being deleted already",
+                "keep one while it is failed, canceled or stopped, or set PREBUILDS_FAILED_RETENTION higher",
             )
         changed = row.kept == undo
         if changed:

@@ -163,9 +163,8 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
     async with engine.connect() as connection:
         claim = (await connection.execute(READ_CLAIM, {"id": claim_id})).one_or_none()
         if claim is None:
-            raise InvalidInput.field(
-                "claim_id", f"no claim {claim_id} is recorded; one that was refused leaves nothing behind"
-            )
+            message = f"no claim {claim_id} is recorded; one that was refused leaves nothing behind"
+            raise InvalidInput.field("claim_id", message, "correct the id, or see the claim's workflow in Temporal")
         answer = claim.answer or {}
         build_id = UUID(answer["build_id"]) if "build_id" in answer else None
         about = {"claim_id": claim_id, "workspace_id": claim.workspace_id, "build_id": build_id}

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.store.engine import reaching
+from prebuilds.failures.database import reaching
 
 READ = text("SELECT deployment_id, epoch FROM settings")
 

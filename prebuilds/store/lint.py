@@ -63,8 +63,9 @@ async def find_candidates(engine: AsyncEngine, preset: str) -> Candidates:
         rows = (await connection.execute(LIST_READY, {"preset_id": found.id})).all()
     if not rows:
         raise NoClaimablePrebuiltWorkspaces(
-            f"{found.path} has no ready prebuild whose claim could be planned; wait until `prebuilds status` shows one",
+            f"{found.path} has no ready prebuild whose claim could be planned",
             {"preset_id": str(found.id)},
+            remedy="wait until `prebuilds status` shows one",
         )
     prebuilds = [
         Candidate(row.id, row.latest_build, provisioning_queue(row.queue, pool=False, host=row.host)) for row in rows

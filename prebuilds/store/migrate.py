@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import StackUnreachable
-from prebuilds.store.engine import reaching
+from prebuilds.failures.database import reaching
 
 if TYPE_CHECKING:  # every command checks the schema, few change it: Alembic takes 0.2 s of CPU to import
     from alembic.config import Config
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # every command checks the schema, few change it: Alembic tak
 HEAD_REVISION = "0001"
 """The schema version that this release needs: the newest file in migrations/versions."""
 MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": of all places that migrate at once, one works and the rest find it done
+UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"
 SERVER_VERSION_MIN = 140000
 CHECK_TIMEOUT_S = 10.0
 """Two connections and two reads: longer than this only over a link that is down."""
@@ -71,10 +72,10 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATE_LOCK})
         version = int(str(await connection.scalar(text("SHOW server_version_num"))))
         if version < SERVER_VERSION_MIN:
-            raise StackUnreachable(f"PostgreSQL {version // 10000} is too old; Prebuilds needs 14 or later")
+            raise StackUnreachable(f"PostgreSQL {version // 10000} is too old", remedy=UPGRADE_DATABASE)
         before = await _current_revision(connection)
         if before is not None and before not in _known_revisions():
-            raise StackUnreachable(_newer(before))
+            raise _newer(before)
         await connection.run_sync(_upgrade)
     return before, head_revision()
 
@@ -102,14 +103,16 @@ async def check_schema(engine: AsyncEngine) -> None:
     if current == head:
         return
     if current is None:
-        raise StackUnreachable("the database has no Prebuilds schema; run `prebuilds init`")
+        raise StackUnreachable("the database has no Prebuilds schema", remedy="run `prebuilds init`")
     if current in _known_revisions():
-        raise StackUnreachable(f"the database has schema {current}, this release needs {head}; run `prebuilds migrate`")
-    raise StackUnreachable(_newer(current))
+        raise StackUnreachable(
+            f"the database has schema {current}, this release needs {head}", remedy="run `prebuilds migrate`"
+        )
+    raise _newer(current)
 
 
-def _newer(revision: str) -> str:
-    return (
-        f"the database has schema {revision}, which this release does not know; "
-        "install the release of Prebuilds that migrated it, or a later one"
+def _newer(revision: str) -> StackUnreachable:
+    return StackUnreachable(
+        f"the database has schema {revision}, which this release does not know",
+        remedy="install the release of Prebuilds that migrated it, or a later one",
     )

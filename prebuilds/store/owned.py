@@ -139,15 +139,15 @@ def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
     if row.claimed_at is None:
         raise InvalidInput.field(
             "workspace",
-            f"{row.owner}/{row.name} is a prebuild that nobody has claimed, and its pool's business; claim one with "
-            "`prebuilds claim`, or clear failed and stopped ones away with `prebuilds workspaces prune`",
+            f"{row.owner}/{row.name} is a prebuild that nobody has claimed, and its pool's business",
+            "claim one with `prebuilds claim`, or clear failed and stopped ones away with `prebuilds workspaces prune`",
         )
 
 
 def refuse_deletion(row: Row[tuple[object, ...]]) -> None:
     if row.transition == Transition.DELETE:
         raise InvalidInput.field(
-            "workspace", f"{row.owner}/{row.name} is being deleted, which is never undone; claim another one"
+            "workspace", f"{row.owner}/{row.name} is being deleted, which is never undone", remedy="claim another one"
         )
 
 

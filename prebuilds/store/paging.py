@@ -38,7 +38,7 @@ def read_cursor(after: str, *kinds: type) -> list[Any]:
         values = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return [read[kind](value) for kind, value in zip(kinds, values, strict=True)]
     except (ValueError, TypeError, AttributeError):
-        raise InvalidInput.field("after", "is no cursor of this list; give what its last part had as next") from None
+        raise InvalidInput.field("after", "is no cursor of this list", "give what its last part had as next") from None
 
 
 def check_limit(limit: int) -> int:
@@ -46,7 +46,7 @@ def check_limit(limit: int) -> int:
     InvalidInput: There is no such part.
     """
     if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput.field("limit", f"must be between 1 and {LIMIT_MAX}; --all lists everything")
+        raise InvalidInput.field("limit", f"must be between 1 and {LIMIT_MAX}", "list the rest by its cursor")
     return limit
 
 

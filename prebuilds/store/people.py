@@ -237,7 +237,7 @@ async def remove_members(connection: AsyncConnection, organization_id: UUID, nam
 
 def _check_names(names: Sequence[str]) -> None:
     if not 0 < len(names) <= PEOPLE_MAX:
-        raise InvalidInput.field("users", f"name 1 to {PEOPLE_MAX} of them")
+        raise InvalidInput.field("users", f"must be 1 to {PEOPLE_MAX} names", "name them in several requests")
     for name in names:
         try:
             check_person(name)
@@ -248,7 +248,7 @@ def _check_names(names: Sequence[str]) -> None:
 async def _find_organization(connection: AsyncConnection, organization: str) -> UUID:
     found = await templates.find_organization(connection, organization)
     if found is None:
-        raise InvalidInput.field("organization", f"{organization} is not known; correct the name, or apply its file")
+        raise InvalidInput.field("organization", f"{organization} is not known", "correct the name, or apply its file")
     return found[0]
 
 
@@ -259,7 +259,9 @@ async def _known(engine: AsyncEngine, names: Sequence[str]) -> list[str]:
     async with engine.connect() as connection:
         known = set(await connection.scalars(KNOWN, {"keys": keys}))
     if unknown := [name for name in names if owner_key(name) not in known]:
-        raise OwnerNotFound(f"{', '.join(unknown)}: not known; correct the name", {"users": "are not all known"})
+        raise OwnerNotFound(
+            f"{', '.join(unknown)}: not known", {"users": "are not all known"}, remedy="correct the name"
+        )
     return keys
 
 

@@ -119,7 +119,9 @@ async def _presets(connection: AsyncConnection, reference: str, by_id: Any, by_p
         rows = await connection.execute(by_path, dict(zip(("organization", "template", "preset"), path, strict=True)))
     found = [FoundPreset(row.id, row.path) for row in rows]
     if not found:
-        raise PresetNotFound(f"no preset {reference}; see `prebuilds presets list`", {"preset": "does not exist"})
+        raise PresetNotFound(
+            f"no preset {reference}", {"preset": "does not exist"}, remedy="see `prebuilds presets list`"
+        )
     return found
 
 

@@ -16,7 +16,8 @@ from typing import Any, cast
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import ERRORS, PrebuildsError, RequestCanceled, StoreUnavailable
+from prebuilds.api import PrebuildsError, RequestCanceled, StoreUnavailable
+from prebuilds.failures.crossing import from_record, record_of
 
 BEGIN = text("""
     INSERT INTO operator_requests (run) SELECT :run WHERE now() < CAST(:expires_at AS timestamptz)
@@ -46,7 +47,8 @@ FORGET = text("""
      WHERE run IN (SELECT run FROM operator_requests WHERE began_at < now() - CAST(:life AS interval)
                     ORDER BY began_at LIMIT :limit)
 """)
-LOST = "the request was carried out, at least in part, but its answer is lost; look at what it has changed"
+LOST = "the request was carried out, at least in part, but its answer is lost"
+LOOK = "look at what it has changed before asking again"
 ROW_LIFE = timedelta(days=1)
 """Far longer than a request lives, after which an attempt writes nothing anyway."""
 FORGOTTEN_AT_ONCE = 500
@@ -80,12 +82,13 @@ class RequestFence:
             if row is None or row.answered:
                 raise AnsweredBefore
             if not row.in_time:
-                raise StoreUnavailable(LOST)
+                raise StoreUnavailable(LOST, remedy=LOOK)
             return
         if await connection.scalar(BEGIN, values) is None:
             if (await connection.execute(READ, {"run": self.run})).one_or_none() is not None:
                 raise AnsweredBefore
-            raise StoreUnavailable("the request could not be carried out in time, and has changed nothing; ask again")
+            late = "the request could not be carried out in time, and has changed nothing"
+            raise StoreUnavailable(late, remedy="ask again")
         self.begun = True
 
 
@@ -124,7 +127,7 @@ async def record_answer(engine: AsyncEngine, run: str, answer: Any) -> Any:
 async def end_request(engine: AsyncEngine, run: str) -> Any:
     """Let no attempt at a request take effect any more. Returns its answer: the recorded one; else `RequestCanceled`
     where none has taken effect, `StoreUnavailable` where one has, and did not say how that went."""
-    canceled, lost = RequestCanceled("the request was cancelled"), StoreUnavailable(LOST)
+    canceled, lost = RequestCanceled("the request was cancelled"), StoreUnavailable(LOST, remedy=LOOK)
     async with engine.begin() as connection:
         recorded = await connection.scalar(END, {"run": run, "answer": _record(canceled), "lost": _record(lost)})
     return _as_told(recorded)
@@ -139,7 +142,7 @@ async def recorded_answer(engine: AsyncEngine, run: str) -> Any:
     async with engine.connect() as connection:
         recorded = await connection.scalar(READ, {"run": run})
     if recorded is None:
-        raise StoreUnavailable(LOST)
+        raise StoreUnavailable(LOST, remedy=LOOK)
     return _as_told(recorded)
 
 
@@ -154,7 +157,7 @@ def _refuses(answer: Any) -> bool:
 
 
 def _record(answer: Any) -> str:
-    record = {"error": answer.type, "message": str(answer), "details": answer.details} if _refuses(answer) else answer
+    record = record_of(answer) if _refuses(answer) else answer
     return json.dumps({"answer": record, "refused": _refuses(answer)}, default=str)
 
 
@@ -162,6 +165,6 @@ def _as_told(recorded: dict[str, Any]) -> Any:
     answer = recorded["answer"]
     if not recorded["refused"]:
         return answer
-    error = ERRORS.get(answer["error"], StoreUnavailable)(answer["message"], answer["details"])
+    error = from_record(answer) or StoreUnavailable(answer["message"], answer["details"])
     error.retryable = False  # the request has this answer
     return error

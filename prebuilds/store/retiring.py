@@ -77,7 +77,7 @@ async def find_templates_ever(connection: AsyncConnection, reference: str) -> Se
     found = rows.all()
     if not found:
         raise TemplateNotFound(
-            f"no template {reference}; see `prebuilds templates list`", {"template": "does not exist"}
+            f"no template {reference}", {"template": "does not exist"}, remedy="see `prebuilds templates list`"
         )
     return found
 
@@ -90,7 +90,9 @@ async def find_live_template(connection: AsyncConnection, reference: str) -> Row
     """
     found = await find_template(connection, reference)
     if found.deleted_at is not None:
-        raise TemplateNotFound(f"template {found.path} was deleted; apply it anew", {"template": "was deleted"})
+        raise TemplateNotFound(
+            f"template {found.path} was deleted", {"template": "was deleted"}, remedy="apply it anew"
+        )
     return found
 
 

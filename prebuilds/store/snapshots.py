@@ -145,10 +145,10 @@ async def require_snapshot_isolation(connection: AsyncConnection) -> None:
         SnapshotIsolationError: Outside a transaction, or in one of a weaker level than REPEATABLE READ.
     """
     if not connection.in_transaction():
-        raise SnapshotIsolationError("a snapshot needs a transaction; begin one with isolation level REPEATABLE READ")
+        raise SnapshotIsolationError("a snapshot needs a transaction")
     level = str(await connection.scalar(ISOLATION))
     if level not in ("repeatable read", "serializable"):
-        raise SnapshotIsolationError(f"a snapshot needs REPEATABLE READ; this transaction is {level.upper()}")
+        raise SnapshotIsolationError(f"a snapshot needs REPEATABLE READ, and this transaction is {level.upper()}")
 
 
 async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSnapshot:

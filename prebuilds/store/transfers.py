@@ -95,7 +95,10 @@ async def transfer_workspace(
     except IntegrityError as error:
         if NAME_KEY in str(error):
             raise NameTaken(
-                f"{to} has a live workspace of this name; give it another one with --name", {"name": "is taken"}
+                f"{to} has a live workspace of this name",
+                {"name": "is taken"},
+                remedy="give it another one",
+                inputs={"name": ""},
             ) from error
         raise
 
@@ -122,16 +125,19 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
     user = (await connection.execute(USER, {"key": owner_key(to)})).one_or_none()
     if user is None:
         raise OwnerNotFound(
-            f"owner {to} is not known; `prebuilds members add` makes them known", {"to": "is not known"}
+            f"owner {to} is not known", {"to": "is not known"}, remedy="make them known with `prebuilds members add`"
         )
     given = {"id": row.id, "owner_id": user.id, "name": name}
     organization_id = await connection.scalar(GIVE, given)
     if not await connection.scalar(MAY_OWN, {"owner_id": user.id, "organization_id": organization_id}):
         if user.disabled_at is not None:
-            raise OwnerNotFound(f"owner {to} is disabled; `prebuilds users enable` first", {"to": "is disabled"})
+            raise OwnerNotFound(
+                f"owner {to} is disabled", {"to": "is disabled"}, remedy="run `prebuilds users enable` first"
+            )
         raise NotAMember(
-            f"{to} is not a member of the workspace's organization; `prebuilds members add` makes them one",
+            f"{to} is not a member of the workspace's organization",
             {"to": "is not a member of the organization"},
+            remedy="make them one with `prebuilds members add`",
         )
     stays = same_owner(row.owner, to) and name == row.name
     if not stays:

@@ -17,7 +17,7 @@ async def check_owner(connection: AsyncConnection, name: str) -> None:
     OwnerNotFound: Nobody has this name.
     """
     if not await _exists(connection, name):
-        raise OwnerNotFound(f"owner {name} is not known; correct the name", {"owner": "is not known"})
+        raise OwnerNotFound(f"owner {name} is not known", {"owner": "is not known"}, remedy="correct the name")
 
 
 async def check_initiator(connection: AsyncConnection, name: str) -> None:
@@ -25,7 +25,9 @@ async def check_initiator(connection: AsyncConnection, name: str) -> None:
     InitiatorNotFound: Nobody has this name.
     """
     if not await _exists(connection, name):
-        raise InitiatorNotFound(f"initiator {name} is not known; correct the name", {"initiator": "is not known"})
+        raise InitiatorNotFound(
+            f"initiator {name} is not known", {"initiator": "is not known"}, remedy="correct the name"
+        )
 
 
 async def _exists(connection: AsyncConnection, name: str) -> bool:

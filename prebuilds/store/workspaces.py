@@ -132,7 +132,7 @@ async def resolve_workspace(connection: AsyncConnection, reference: str) -> UUID
         owner, name = parse_workspace_path(reference)
     found = await connection.scalar(FIND, {"owner": owner_key(owner), "name": name})
     if found is None:
-        raise WorkspaceNotFound(f"{owner} has no live workspace named {name}; see `prebuilds workspaces list`")
+        raise WorkspaceNotFound(f"{owner} has no live workspace named {name}", remedy="see `prebuilds workspaces list`")
     return UUID(str(found))
 
 
@@ -145,7 +145,9 @@ async def lock_workspace(connection: AsyncConnection, reference: str) -> UUID:
     """
     workspace_id = await resolve_workspace(connection, reference)
     if await connection.scalar(LOCK_WORKSPACE, {"id": workspace_id}) is None:
-        raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}; see `prebuilds workspaces list`")
+        raise WorkspaceNotFound(
+            f"no live workspace has the id {workspace_id}", remedy="see `prebuilds workspaces list`"
+        )
     await resolve_workspace(connection, reference)  # claimed while it was waited for, it has another path
     return workspace_id
 
@@ -214,7 +216,7 @@ async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
         at = released.at.astimezone(UTC).isoformat(timespec="seconds")
         details = {"workspace_id": str(workspace_id), "released_at": at}
         raise WorkspaceNotFound(
-            f"{released.path} is gone, released at {at}; claim another with a new claim id", details
+            f"{released.path} is gone, released at {at}", details, remedy="claim another with a new claim id"
         )
 
 

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import StoreUnavailable
+from prebuilds.failures.database import is_deadlock
 from prebuilds.store import templates as store
-from prebuilds.store.engine import gave_way
 from prebuilds.store.events import record_event
 from prebuilds.store.people import members_but, remove_members
 from prebuilds.templates.applying_template import ApplyingTemplate, policy_changed
@@ -47,9 +47,11 @@ async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run:
         try:
             return await _apply(engine, file, actor, dry_run=dry_run)
         except DBAPIError as error:
-            if not gave_way(error):
+            if not is_deadlock(error):
                 raise
-    raise StoreUnavailable("the database is too busy to apply the file, and nothing was changed; apply it again")
+    raise StoreUnavailable(
+        "the database is too busy to apply the file, and nothing was changed", remedy="apply it again"
+    )
 
 
 async def _apply(engine: AsyncEngine, file: TemplateFile, actor: str, *, dry_run: bool) -> ApplyResult:

@@ -113,7 +113,9 @@ class ApplyingTemplate:
         if self.activates or self.changes:
             policy = self.entry.policy()
             if not await update_template(self.connection, self.template_id, policy, self.ids.version):
-                raise TemplateNotFound(f"template {self.path} was deleted meanwhile; apply again to make it anew")
+                raise TemplateNotFound(
+                    f"template {self.path} was deleted meanwhile", remedy="apply again to make it anew"
+                )
 
     async def set_expiry(self) -> None:
         """Carry changed expiries over to the prebuilds that can be claimed now."""

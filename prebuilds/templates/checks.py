@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 from prebuilds import provisioners
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, PrebuildsError
 from prebuilds.planning.schedule import (
     SEARCHED_FROM,
     WINDOWS_MAX,
@@ -138,7 +138,7 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]
     try:
         provisioner = load(name)
     except (InvalidSource, InvalidInput) as error:
-        return {(*path, "provisioner"): "; ".join(map(str, error.details.values())) or str(error)}
+        return {(*path, "provisioner"): "; ".join(_messages(error).values()) or str(error)}
     except ImportError as error:
         return {(*path, "provisioner"): f"cannot be loaded here ({error}); install what it needs"}
     if not isinstance(source, dict):
@@ -149,9 +149,17 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]
             provisioner.validate(source)
         except InvalidSource as error:
             # The driver's own paths begin with `source`.
-            problems = {(*path, field): message for field, message in error.details.items()}
+            problems = {(*path, field): message for field, message in _messages(error).items()}
             problems = problems or {(*path, "source"): str(error)}
     return problems
+
+
+def _messages(error: PrebuildsError) -> dict[str, str]:
+    """What is wrong with each field, with what to do where the error is about one alone."""
+    said = {field: str(message) for field, message in error.details.items()}
+    if len(said) == 1 and error.advice is not None:
+        return {field: f"{message}; {error.advice}" for field, message in said.items()}
+    return said
 
 
 def _unfit(text: str, *, keep: str = "") -> str | None:

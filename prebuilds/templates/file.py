@@ -229,11 +229,13 @@ def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
         read = load_yaml(text)
         data, problems = read.data, dict(read.problems)
         if data is None:
-            raise InvalidInput.field("organizations", "is required; the file is empty")
+            raise InvalidInput.field("organizations", "is required, and the file is empty", "begin with organizations:")
         if not isinstance(data, dict):
             raise InvalidInput.field("file", "must be a mapping with the key organizations")
     except InvalidInput as error:
-        raise error if name is None else InvalidInput(f"{name}: {error}", error.details) from error
+        if name is None:
+            raise
+        raise InvalidInput(f"{name}: {error.message}", error.details, remedy=error.advice) from error
     problems |= check_entries(data)
     file = None
     try:

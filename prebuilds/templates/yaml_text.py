@@ -72,7 +72,7 @@ def load_yaml(text: str) -> ReadYaml:
             line and column where they are known.
     """
     if len(text) > FILE_LENGTH_MAX:
-        raise InvalidInput.field("file", f"is longer than {FILE_LENGTH_MAX} characters")
+        raise InvalidInput.field("file", f"is longer than {FILE_LENGTH_MAX} characters", "apply it in several files")
     problems: dict[Path, str] = {}
     try:
         loader = _Loader(text)
@@ -117,7 +117,7 @@ def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
                 values += _count_values(part, counted)
                 if values > VALUES_MAX:
                     message = f"has aliases or merge keys that stand for more than {VALUES_MAX} values"
-                    raise InvalidInput.field("file", f"{message}, at line {node.start_mark.line + 1}; write them out")
+                    raise InvalidInput.field("file", f"{message}, at line {node.start_mark.line + 1}", "write them out")
     counted[id(node)] = values
     return values
 

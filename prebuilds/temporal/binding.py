@@ -122,12 +122,14 @@ def require_fit(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
         own = f"{database} belongs to the Temporal namespace {database.namespace} (id {database.namespace_id})"
         told = f", which belongs to {_owners(namespace, database)}" if namespace.others(database.deployment_id) else ""
         id_ = "" if namespace.id is None else f" (id {namespace.id})"
-        raise WrongDeployment(f"{own}, not to {namespace}{id_}{told}; {POINT_OR_ADOPT}", details)
+        raise WrongDeployment(f"{own}, not to {namespace}{id_}{told}", details, remedy=POINT_OR_ADOPT)
     if fit is Fit.NAMESPACE_ELSEWHERE:
         own = f"{namespace} belongs to {_owners(namespace, database)}, not to {database}"
-        raise WrongDeployment(f"{own}; {POINT_OR_ADOPT}", details)
+        raise WrongDeployment(own, details, remedy=POINT_OR_ADOPT)
     if fit is Fit.UNBOUND:
-        raise StackUnreachable(f"{database} and {namespace} are not bound to each other yet; run `prebuilds init`")
+        raise StackUnreachable(
+            f"{database} and {namespace} are not bound to each other yet", remedy="run `prebuilds init`"
+        )
     return fit
 
 
@@ -141,9 +143,9 @@ def require_expected(expected: UUID, namespace: NamespaceSide) -> None:
         return
     raise WrongDeployment(
         f"{namespace} belongs to {_owners(namespace)}, not to deployment {expected}, which PREBUILDS_DEPLOYMENT or the "
-        "running `prebuilds dev` names; point TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE at that deployment, or correct "
-        "PREBUILDS_DEPLOYMENT",
+        "running `prebuilds dev` names",
         {"namespace": namespace.name, "address": namespace.address, "expected": str(expected)},
+        remedy="point TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE at that deployment, or correct PREBUILDS_DEPLOYMENT",
     )
 
 

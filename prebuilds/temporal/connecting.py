@@ -11,7 +11,8 @@ from math import inf
 from typing import Any
 from uuid import uuid4
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowFailureError, WorkflowHandle
+from temporalio.api.common.v1 import Payload
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
 from temporalio.common import (
     Priority,
     SearchAttributeKey,
@@ -21,11 +22,10 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import ApplicationError, CancelledError
-from temporalio.exceptions import TimeoutError as WorkflowTimeout
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import ERRORS, InvalidInput, PrebuildsError, RequestCanceled, StackUnreachable
+from prebuilds.api import InvalidInput
+from prebuilds.failures.temporal import asking_temporal, no_such_workflow, unreached
 from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.converter import environment_converter
 from prebuilds.temporal.core_log import logging_runtime
@@ -49,7 +49,6 @@ PEOPLE_PRIORITY = 1
 ATTRIBUTE_LENGTH_MAX = 128
 """The longest value of a search attribute, in characters; our longest path has 98. The server refuses a start with a
 value of more than 2,048 bytes, and JSON takes up to twelve bytes for a character."""
-START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 LOOK_AGAIN_S = 60.0
 """How long search attributes are left out after a cluster did not have them, in seconds."""
 
@@ -125,9 +124,7 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         options.setdefault("runtime", logging_runtime())
         return await Client.connect(**{**config, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none
-        raise StackUnreachable(
-            f"cannot reach Temporal at {config['target_host']} ({error}); {START_TEMPORAL}"
-        ) from error
+        raise unreached(f"Temporal at {config['target_host']}", error) from error
 
 
 def _environment() -> dict[str, Any]:
@@ -136,22 +133,17 @@ def _environment() -> dict[str, Any]:
         return {**ClientConfig.load_client_connect_config()}
     except OSError as error:
         reason = (error.strerror or "it cannot be used").lower()
-        message = f"{error.filename} cannot be read ({reason}); correct the TEMPORAL_TLS_* variable or the profile"
-        raise InvalidInput.field("TEMPORAL_TLS", message) from error
+        remedy = "correct the TEMPORAL_TLS_* variable or the profile"
+        raise InvalidInput.field("TEMPORAL_TLS", f"{error.filename} cannot be read ({reason})", remedy) from error
     except (RuntimeError, ValueError) as error:
-        told = str(error).partition("\n")[0]  # its further lines quote the file, which may hold an API key
+        reason = str(error).partition("\n")[0]  # its further lines quote the file, which may hold an API key
         named = os.environ.get("TEMPORAL_PROFILE")
-        if named and "not found" in told:
-            message = f"the profile file has no profile {named}; correct or unset TEMPORAL_PROFILE"
-            raise InvalidInput.field("TEMPORAL_PROFILE", message) from error
+        if named and "not found" in reason:
+            message = f"the profile file has no profile {named}"
+            raise InvalidInput.field("TEMPORAL_PROFILE", message, "correct or unset TEMPORAL_PROFILE") from error
         where = os.environ.get("TEMPORAL_CONFIG_FILE") or "temporal.toml in the user's configuration folder"
-        message = f"{where} cannot be read ({told}); correct it, or name another one with TEMPORAL_CONFIG_FILE"
-        raise InvalidInput.field("TEMPORAL_CONFIG_FILE", message) from error
-
-
-def no_such_workflow(error: RPCError) -> bool:
-    """Whether it says that a workflow is not there. That a namespace is not comes with the same status."""
-    return error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message
+        remedy = "correct it, or name another one with TEMPORAL_CONFIG_FILE"
+        raise InvalidInput.field("TEMPORAL_CONFIG_FILE", f"{where} cannot be read ({reason})", remedy) from error
 
 
 async def described(client: Client, workflow_id: str, **options: Any) -> WorkflowExecutionDescription | None:
@@ -168,10 +160,20 @@ async def described(client: Client, workflow_id: str, **options: Any) -> Workflo
         raise
 
 
-def is_failed_connect(error: BaseException) -> bool:
-    """Whether it comes from a client that connects at its first use, as `connect(lazy=True)` gives one."""
-    told = str(error)
-    return isinstance(error, RuntimeError | ValueError) and told.startswith(("Failed client connect", "invalid target"))
+async def first_payload(client: Client, workflow_id: str) -> Payload | None:
+    """The first payload that a workflow was started with, as it is stored; None for no such workflow, or no input.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    try:
+        begun = await anext(client.get_workflow_handle(workflow_id).fetch_history_events(page_size=1))
+    except RPCError as error:
+        if no_such_workflow(error):
+            return None
+        raise
+    given = begun.workflow_execution_started_event_attributes.input.payloads
+    return given[0] if given else None
 
 
 def summary_of(*words: str | None) -> str:
@@ -241,24 +243,14 @@ async def reached(start: Awaitable[WorkflowHandle[Any, Any]]) -> WorkflowHandle[
         InvalidInput: Temporal does not take the request.
         StackUnreachable: Temporal does not answer.
     """
-    try:
+    with asking_temporal():
         return await start
-    except RPCError as error:
-        raise unanswered(error) from error
-    except (RuntimeError, ValueError) as error:
-        if not is_failed_connect(error):
-            raise
-        raise StackUnreachable(f"cannot reach Temporal ({error}); {START_TEMPORAL}") from error
 
 
 async def result_of(handle: WorkflowHandle[Any, Any]) -> Any:
     """A workflow's result, or the error that it failed with, by its own type."""
-    try:
+    with asking_temporal():
         return await handle.result()
-    except WorkflowFailureError as failure:
-        raise error_of(failure.cause) from failure
-    except RPCError as error:
-        raise unanswered(error) from error
 
 
 async def operate(client: Client, request: OperatorRequest) -> Any:
@@ -280,24 +272,3 @@ async def operate(client: Client, request: OperatorRequest) -> Any:
         )
     )
     return await result_of(handle)
-
-
-def unanswered(error: RPCError) -> PrebuildsError:
-    """The typed error that a call to Temporal stands for, which no worker has seen."""
-    if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
-        return InvalidInput(f"Temporal does not take the request: {error}")
-    if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
-        return StackUnreachable(f"{error.message.rstrip('.')}; {START_TEMPORAL}")
-    return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")
-
-
-def error_of(cause: BaseException | None) -> PrebuildsError:
-    """The typed error that a workflow's failure stands for."""
-    if isinstance(cause, ApplicationError) and cause.type in ERRORS:
-        details = cause.details[0] if cause.details and isinstance(cause.details[0], Mapping) else {}
-        return ERRORS[cause.type](cause.message, details)
-    if isinstance(cause, CancelledError):
-        return RequestCanceled("the request was cancelled before it was answered; ask again")
-    if cause is None or isinstance(cause, WorkflowTimeout):
-        return StackUnreachable("no worker has answered in time; is `prebuilds worker` running?")
-    return StackUnreachable(f"the workflow did not end well: {cause}")

@@ -33,6 +33,8 @@ MAKE = 'python -c "import base64, os; print(base64.b64encode(os.urandom(32)).dec
 class PayloadKeyUnusable(PrebuildsError):
     """A payload in Temporal is encrypted, and this process has no key that opens it."""
 
+    default_remedy = f"set {VARIABLE} as the deployment's workers have it"
+
 
 @dataclass(frozen=True)
 class EncryptingCodec(PayloadCodec):
@@ -55,7 +57,7 @@ class EncryptingCodec(PayloadCodec):
         """Raises:
         PayloadKeyUnusable: One is encrypted, and by none of our keys.
         """
-        return [self._decrypt(p) if p.metadata.get("encoding") == ENCODING else p for p in payloads]
+        return [self._decrypt(payload) if is_encrypted(payload) else payload for payload in payloads]
 
     def _decrypt(self, payload: Payload) -> Payload:
         from cryptography.exceptions import InvalidTag
@@ -64,15 +66,17 @@ class EncryptingCodec(PayloadCodec):
         key = dict(self.keys).get(key_id)
         if key is None:
             missing = f"key {key_id} is not in {VARIABLE}" if self.keys else f"{VARIABLE} is not set"
-            raise PayloadKeyUnusable(
-                f"what Temporal holds is encrypted, and {missing} of this process; "
-                "set it as the deployment's workers have it"
-            )
+            raise PayloadKeyUnusable(f"what Temporal holds is encrypted, and {missing} of this process")
         try:
             opened = key.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], None)
         except InvalidTag as error:
-            raise PayloadKeyUnusable(f"an encrypted payload is damaged; key {key_id} does not open it") from error
+            message = f"an encrypted payload is damaged: key {key_id}, which it names, does not open it"
+            raise PayloadKeyUnusable(message, remedy="start the workflow anew that has it") from error
         return Payload.FromString(opened)
+
+
+def is_encrypted(payload: Payload) -> bool:
+    return payload.metadata.get("encoding") == ENCODING
 
 
 @lru_cache(maxsize=8)

@@ -50,8 +50,8 @@ def expected_deployment(address: str) -> UUID | None:
         try:
             return UUID(named)
         except ValueError as error:
-            message = "must be a deployment's id, which `prebuilds status --json` shows as deployment_id"
-            raise InvalidInput.field(DEPLOYMENT_VARIABLE, message) from error
+            remedy = "give what `prebuilds --json status` shows as deployment_id"
+            raise InvalidInput.field(DEPLOYMENT_VARIABLE, "must be a deployment's id", remedy) from error
     found = read_stack_file(state_dir())
     if found.get("temporal_address") != address or not found.get("deployment_id"):
         return None

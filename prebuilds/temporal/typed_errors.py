@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from prebuilds.api import PrebuildsError
+from prebuilds.api import DiskFull, PrebuildsError, StackUnreachable, SystemFault
+from prebuilds.failures import as_typed
+from prebuilds.failures.crossing import application_error
 
-
-def application_error(error: PrebuildsError) -> ApplicationError:
-    # A refusal is an outcome: benign ones are neither logged as errors nor counted as failures.
-    category = ApplicationErrorCategory.UNSPECIFIED if error.repeated else ApplicationErrorCategory.BENIGN
-    return ApplicationError(
-        str(error), error.details, type=error.type, non_retryable=not error.repeated, category=category
-    )
+OF_THE_STACK = (DiskFull, StackUnreachable, SystemFault)
 
 
 class TypedErrors(Interceptor):
-    """Turns a `PrebuildsError` into an `ApplicationError` of the same type, in one place for every activity."""
+    """Turns a `PrebuildsError` into an `ApplicationError` of the same type, in one place for every activity.
+
+    What says that the database, Temporal or the worker's machine is at fault goes by our type, too. Temporal repeats it
+    like any other error that an activity does not foresee.
+    """
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         """Wrap the execution of activities."""
@@ -32,3 +31,8 @@ class _TypedErrors(ActivityInboundInterceptor):
             return await super().execute_activity(input)
         except PrebuildsError as error:
             raise application_error(error) from error
+        except Exception as error:
+            found = as_typed(error)
+            if not isinstance(found, OF_THE_STACK):
+                raise
+            raise application_error(found, repeated=True) from error

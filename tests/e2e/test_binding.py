@@ -77,7 +77,7 @@ def at(stack: DevStack, url: str, client: Client) -> dict[str, str]:
 
 def refused(said: Said) -> str:
     assert (said.code, said.json["error"]["type"]) == (1, "WrongDeployment"), said
-    return str(said.json["error"]["message"])
+    return f"{said.json['error']['message']}; {said.json['error']['remedy']}"
 
 
 async def test_what_meets_another_deployments_namespace_refuses_by_name(
@@ -161,7 +161,7 @@ async def test_a_namespace_is_adopted_on_purpose_and_not_from_who_is_at_work(
     ours, theirs = at(stack, database_url, client), at(stack, other_url, client)
     unbound = stack.cli("start", "--json", **ours)
     assert (unbound.code, unbound.json["error"]["type"]) == (3, "StackUnreachable")
-    assert "run `prebuilds init`" in unbound.json["error"]["message"]
+    assert "run `prebuilds init`" in unbound.json["error"]["remedy"]
     assert "bound now" in stack.cli("init", **ours).out
     assert "bound before" in stack.cli("init", **ours).out
     await record_start(engine, None)

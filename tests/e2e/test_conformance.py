@@ -179,7 +179,7 @@ def test_a_broken_promise_is_told_and_is_exit_code_1(installed: dict[str, str], 
     [
         (["container"], {"DOCKER_HOST": "unix:///no/such/socket"}, "error: ProvisionerUnavailable: "),
         (["terraform"], {"PREBUILDS_TERRAFORM": "/no/such/terraform"}, "error: ProvisionFailed: no tofu or terraform"),
-        (["nope"], {}, "error: InvalidSource: provisioner: no provisioner nope is installed; known are container, "),
+        (["nope"], {}, "error: InvalidSource: provisioner: no provisioner nope is installed here; "),
         (["process", "--source", "/no/such.yaml"], {}, "error: InvalidInput: --source: /no/such.yaml cannot be read"),
         (["process", "--source", "LIST"], {}, "must be a mapping"),
         (["process", "--source", "TYPO"], {}, "error: InvalidSource: source.comand: "),

@@ -29,8 +29,8 @@ from tests.workflow.conftest import binary
 
 PATIENCE_S = 60.0
 NAMES = [
-    *("settings", "isolation", "database", "schema_version", "state_key", "temporal", "deployment"),
-    "search_attributes",
+    *("settings", "isolation", "disks", "database", "schema_version", "state_key", "temporal", "deployment"),
+    *("payload_key", "search_attributes"),
     *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
@@ -116,7 +116,7 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
     url = f"postgresql://me:secret@127.0.0.1:{closed_port}/prebuilds"
     said = stack.cli("doctor", "--json", PREBUILDS_DATABASE_URL=url)
     checks = by_name(said)
-    assert well(checks) == {"settings", "isolation", "temporal", "search_attributes"}
+    assert well(checks) == {"settings", "isolation", "disks", "temporal", "search_attributes"}
     assert f"127.0.0.1:{closed_port}" in checks["database"]["detail"]
     assert "secret" not in said.out
     assert "PREBUILDS_DATABASE_URL" in checks["database"]["remedy"]
@@ -130,7 +130,7 @@ def test_a_database_that_is_away(stack: DevStack, closed_port: int) -> None:
 def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
     assert well(checks) == {
-        *("settings", "isolation", "database", "schema_version", "state_key", "clock_skew", "history"),
+        *("settings", "isolation", "disks", "database", "schema_version", "state_key", "clock_skew", "history"),
         *("presets", "notifications"),
     }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"

@@ -217,7 +217,7 @@ def test_what_needs_temporal_says_that_it_is_away(stack: DevStack, words: tuple[
     said = stack.cli("--json", *words, TEMPORAL_ADDRESS=address)
     assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
     assert "cannot reach Temporal" in said.json["error"]["message"]
-    assert "TEMPORAL_ADDRESS" in said.json["error"]["message"]
+    assert "TEMPORAL_ADDRESS" in said.json["error"]["remedy"]
 
 
 def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
@@ -226,7 +226,7 @@ def test_a_namespace_that_is_none_is_named(stack: DevStack) -> None:
         said = stack.cli("--json", word, **at)
         assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
         assert "nowhere" in said.json["error"]["message"]
-        assert "TEMPORAL_NAMESPACE" in said.json["error"]["message"]
+        assert "TEMPORAL_NAMESPACE" in said.json["error"]["remedy"]
     loop = stack.cli("--json", "status", **at).json["loop"]
     assert loop["state"] == "running", "nobody has stopped it"
     assert "Temporal does not answer" in loop["note"]

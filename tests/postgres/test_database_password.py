@@ -12,9 +12,10 @@ import pytest
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.doctor import examine
+from prebuilds.failures.database import CONNECTION_LOST
 from prebuilds.settings import Settings
 from prebuilds.stack.postgres import EmbeddedPostgres
-from prebuilds.store.engine import CONNECTION_LOST, PASSWORD_FILE, check_reachable, create_claim_pool, create_engine
+from prebuilds.store.engine import PASSWORD_FILE, check_reachable, create_claim_pool, create_engine
 from prebuilds.store.migrate import check_schema, migrate
 from tests.conftest import run_apart
 

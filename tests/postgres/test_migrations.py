@@ -141,7 +141,7 @@ async def test_too_old_server_is_refused_before_anything_is_written(
         return await real_scalar(connection, statement, *args)
 
     monkeypatch.setattr(AsyncConnection, "scalar", scalar)
-    with pytest.raises(StackUnreachable, match="PostgreSQL 13 is too old; Prebuilds needs 14 or later"):
+    with pytest.raises(StackUnreachable, match="PostgreSQL 13 is too old; upgrade it, or set"):
         await migrate(engine)
     monkeypatch.undo()
     assert await current_revision(engine) is None

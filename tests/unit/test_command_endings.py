@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from prebuilds.cli import run
-from prebuilds.cli.failures import typed
+from prebuilds.failures import as_typed
 
 MAIN = "from prebuilds.cli import main; main()"
 
@@ -31,19 +31,19 @@ def prebuilds(
 
 
 def test_a_full_disk_is_named_and_no_lost_connection(tmp_path: Path) -> None:
-    told = typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    told = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     assert told is not None
     assert (told.type, str(told)) == (
         "DiskFull",
-        "no space is left on this machine's disk; free some, then try again",
+        "no space is left on this machine's disk; free some space there, then try again",
     )
-    told = typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
+    told = as_typed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path)))
     assert told is not None
     assert (told.type, str(tmp_path) in str(told)) == ("DiskFull", True)
-    told = typed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    told = as_typed(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
     assert told is not None
     assert "too many files open" in str(told)
-    told = typed(ConnectionResetError(errno.ECONNRESET, "reset"))
+    told = as_typed(ConnectionResetError(errno.ECONNRESET, "reset"))
     assert told is not None
     assert told.type == "StackUnreachable"
 
@@ -79,7 +79,7 @@ def test_a_reader_who_has_left_is_told_nothing() -> None:
 
 
 BROKEN = {
-    "TEMPORAL_PROFILE": ("no-such", "the profile file has no profile no-such; correct or unset TEMPORAL_PROFILE"),
+    "TEMPORAL_PROFILE": ("no-such", "the profile file has no profile no-such"),
     "TEMPORAL_CONFIG_FILE": ("{file}", "cannot be read (Configuration loading error: TOML parse error at line 1"),
     "TEMPORAL_TLS_CLIENT_CERT_PATH": ("/no/such", "/no/such cannot be read (no such file or directory)"),
 }
@@ -100,6 +100,7 @@ def test_a_broken_profile_is_bad_input(
     error = json.loads(said.out)["error"]
     assert (said.err, error["type"]) == ("", "InvalidInput")
     assert expected in error["message"]
+    assert error["remedy"].startswith("correct ")
     assert "secret" not in error["message"]
 
 

@@ -6,7 +6,8 @@ import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.api import InvalidInput, PrebuildsError, StackUnreachable
-from prebuilds.temporal.connecting import SearchAttributes, unanswered
+from prebuilds.failures.temporal import unanswered
+from prebuilds.temporal.connecting import SearchAttributes
 
 INVALID = RPCStatusCode.INVALID_ARGUMENT
 

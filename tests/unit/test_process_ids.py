@@ -30,7 +30,7 @@ linux_root = pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", re
 @pytest.fixture
 def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserIds:
     """Five ids, in a folder that counts as open to others."""
-    monkeypatch.setattr(process_isolation, "_obstacle", lambda *_: None)
+    monkeypatch.setattr(process_isolation, "_obstacle", lambda *_: ("", ""))
     monkeypatch.setenv(VARIABLE, "100000-100004")
     return UserIds(tmp_path)
 

@@ -29,7 +29,7 @@ def test_the_reference_is_current(maker: ModuleType) -> None:
 
 def test_every_action_error_and_workflow_is_in_it(maker: ModuleType) -> None:
     assert maker.ACTIONS.keys() == maker.actions()
-    assert maker.WHAT_TO_DO.keys() == ERRORS.keys(), "say in docs/make_reference.py what to do"
+    assert all(f"| `{name}` |" in maker.reference() for name in ERRORS)
     files = (DOCS.parent / "workflows").glob("*.py")
     defined = sum(path.read_text().count("@workflow.defn") for path in files)
     assert len(maker.WORKFLOWS) == defined

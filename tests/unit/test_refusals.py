@@ -19,7 +19,7 @@ from prebuilds.api import (
     StoreUnavailable,
 )
 from prebuilds.cli import claims, run
-from prebuilds.cli.wording import in_options
+from prebuilds.cli.refusals import in_options
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimRequest
 from prebuilds.temporal.converter import data_converter
@@ -28,11 +28,31 @@ from workflows.refusal import refused_claim
 
 CLAIM = ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev")
 UNSENT = [
-    (("--timeout", "5m"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
-    (("--timeout", "1m"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
-    (("--timeout", "5m", "--on-empty", "create"), "--timeout: needs --on-empty wait", "wait_timeout_seconds"),
-    (("--on-timeout", "fail"), "--on-timeout: needs --on-empty wait", "on_timeout"),
-    (("--on-timeout", "create"), "--on-timeout: needs --on-empty wait", "on_timeout"),
+    (
+        ("--timeout", "5m"),
+        "--timeout: is for claims that wait; let the claim wait, or leave this out (--on-empty wait)",
+        "wait_timeout_seconds",
+    ),
+    (
+        ("--timeout", "1m"),
+        "--timeout: is for claims that wait; let the claim wait, or leave this out (--on-empty wait)",
+        "wait_timeout_seconds",
+    ),
+    (
+        ("--timeout", "5m", "--on-empty", "create"),
+        "--timeout: is for claims that wait; let the claim wait, or leave this out (--on-empty wait)",
+        "wait_timeout_seconds",
+    ),
+    (
+        ("--on-timeout", "fail"),
+        "--on-timeout: is for claims that wait; let the claim wait, or leave this out (--on-empty wait)",
+        "on_timeout",
+    ),
+    (
+        ("--on-timeout", "create"),
+        "--on-timeout: is for claims that wait; let the claim wait, or leave this out (--on-empty wait)",
+        "on_timeout",
+    ),
     (("--timeout", "0s", "--on-empty", "wait"), "--timeout: must be", "wait_timeout_seconds"),
     (("--timeout", "soon"), "--timeout: must be", "timeout"),
     (("--ttl", "-5m"), "--ttl: must be", "ttl"),
@@ -49,7 +69,7 @@ class Deaf(PrebuildsClient):
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> Any:
         self.asked = request
-        raise ClaimTimedOut("claim with on_timeout create", {"claim_id": claim_id})
+        raise ClaimTimedOut("late", {"claim_id": claim_id}, remedy="create one", inputs={"on_timeout": "create"})
 
 
 @pytest.fixture
@@ -90,25 +110,27 @@ def test_one_that_waits_says_for_how_long(
 ) -> None:
     assert run([*CLAIM, "--on-empty", "wait", *typed]) == 1
     assert (client.asked.wait_timeout_seconds, client.asked.on_timeout) == (seconds, on_timeout)
-    assert capsys.readouterr().err == "error: ClaimTimedOut: claim with --on-timeout create\n"
+    assert capsys.readouterr().err == "error: ClaimTimedOut: late; create one (--on-timeout create)\n"
 
 
 @pytest.mark.parametrize(
     ("words", "error", "told"),
     [
         (CLAIM, InvalidInput.field("autostart_schedule", "no"), "--autostart: no"),
-        (CLAIM, InvalidInput.field("next_start_at", "needs an autostart_schedule"),
-         "--next-start: needs an --autostart"),
+        (CLAIM, InvalidInput.field("next_start_at", "no", "give one", inputs={"autostart_schedule": ""}),
+         "--next-start: no; give one (--autostart)"),
         (CLAIM, InvalidInput.field("preset", "no path"), "--preset: no path"),
         (CLAIM, InvalidInput.field("claim_parameters.token", "is none"), "--claim-param token: is none"),
         (CLAIM, InvalidInput.field("claim_parameters.on_timeout", "is no parameter of acme/on_empty"),
          "--claim-param on_timeout: is no parameter of acme/on_empty"),
-        (CLAIM, InvalidInput("parameters: no; claim_parameters: no", {"parameters": "no", "claim_parameters": "no"}),
+        (CLAIM, InvalidInput.fields({"parameters": "no", "claim_parameters": "no"}),
          "--param: no; --claim-param: no"),
         (("provisioners", "check", "x"), InvalidInput.field("source.comand", "no"), "source.comand: no"),
-        (CLAIM, InvalidInput("claim is not valid: on_empty: no; owner: no", {"on_empty": "no", "owner": "no"}),
-         "claim is not valid: --on-empty: no; --owner: no"),
-        (CLAIM, PrebuiltWorkspacesNotSupported("claim with on_empty create"), "claim with --on-empty create"),
+        (CLAIM, InvalidInput.fields({"on_empty": "no", "owner": "no"}, "claim"), "--on-empty: no; --owner: no"),
+        (CLAIM, PrebuiltWorkspacesNotSupported("off", remedy="create one", inputs={"on_empty": "create"}),
+         "off; create one (--on-empty create)"),
+        (CLAIM, NameTaken("alice has a live workspace named on_empty: dev", {"name": "is taken"}, remedy="choose"),
+         "alice has a live workspace named on_empty: dev; choose"),
         (("workspaces", "set", "a/b", "--autostart", "x"), InvalidInput.field("autostart_schedule", "no"),
          "--autostart: no"),
         (("jobs", "list", "--status", "x"), InvalidInput.field("status.0", "no"), "--status: no"),
@@ -167,7 +189,7 @@ def test_an_outcome_says_whether_asking_again_can_help_and_temporal_never_does(
 def test_without_the_database_a_claims_outcome_is_not_known() -> None:
     failure = refused_claim(ApplicationError("the database does not answer", type="StoreUnavailable"), "c1")
     assert isinstance(failure, ApplicationError)
-    assert (failure.type, failure.details, failure.non_retryable) == ("StoreUnavailable", ({"claim_id": "c1"},), True)
+    assert (failure.type, failure.details[0], failure.non_retryable) == ("StoreUnavailable", {"claim_id": "c1"}, True)
     assert failure.message.startswith("claim c1: whether it has won a workspace is not known")
     refusal = refused_claim(ApplicationError("taken", type="NameTaken"), "c1")
     assert isinstance(refusal, ApplicationError)

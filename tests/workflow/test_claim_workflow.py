@@ -123,12 +123,19 @@ async def test_a_wait_is_as_long_as_asked_for_also_when_the_databases_clock_diff
 
 
 async def test_a_refusal_that_comes_while_it_waits(skipping: WorkflowEnvironment, now: datetime) -> None:
-    claims = FakeClaims({"claim": [queued(now)], "look": [NameTaken("alice has dev", {"name": "is taken"})]})
+    claims = FakeClaims(
+        {"claim": [queued(now)], "look": [NameTaken("alice has dev", {"name": "is taken"}, remedy="choose")]}
+    )
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, ASKED)
         async with replayed(handle):
             failed = await failure_of(handle)
-    assert (failed.type, failed.message, failed.details) == ("NameTaken", "alice has dev", ({"name": "is taken"},))
+    assert (failed.type, failed.message, failed.details[0]) == (
+        "NameTaken",
+        "alice has dev; choose",
+        {"name": "is taken"},
+    )
+    assert failed.details[1] == {"message": "alice has dev", "remedy": "choose"}
 
 
 async def test_a_claim_in_the_queue_outlives_the_database(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -163,7 +170,8 @@ async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: d
         async with replayed(handle):
             failed = await failure_of(handle)
         described = await handle.describe()
-    assert (failed.type, failed.details) == ("ClaimTimedOut", ({"claim_id": "c1"},))
+    assert (failed.type, failed.details[0]) == ("ClaimTimedOut", {"claim_id": "c1"})
+    assert failed.details[1]["inputs"] == {"on_timeout": "create"}
     assert described.close_time is not None
     assert timedelta(minutes=5) <= described.close_time - now < timedelta(minutes=5, seconds=20)
     assert claims.asked[-1] == "leave"

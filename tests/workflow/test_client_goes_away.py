@@ -145,12 +145,12 @@ async def test_one_whose_start_got_no_reply_is_given_up_too(
         raise RPCError("the connection is lost", RPCStatusCode.UNAVAILABLE, b"")
 
     monkeypatch.setattr(claiming, "start_short", unheard)
-    with pytest.raises(StackUnreachable, match=rf"claim {new_id}: .*; claim again$") as unanswered:
+    with pytest.raises(StackUnreachable, match=rf"claim {new_id}: .*, then claim again$") as unanswered:
         await kind(dev.client).claim(**TERMS)
     assert unanswered.value.details == {"claim_id": new_id}
     assert CANCEL_REQUESTED in await kinds(dev.client.get_workflow_handle(claim_workflow_id(new_id)))
 
-    with pytest.raises(StackUnreachable, match=r"claim mine: .*; claim again with the same id$"):
+    with pytest.raises(StackUnreachable, match=r"claim mine: .*, then claim again with the same id$"):
         await kind(dev.client).claim(**TERMS, claim_id="mine")
     assert CANCEL_REQUESTED not in await kinds(dev.client.get_workflow_handle(claim_workflow_id("mine")))
 
@@ -221,7 +221,9 @@ async def test_a_claim_whose_outcome_is_unknown_says_its_id(
         asking = asyncio.create_task(client.claim(**TERMS))
         await until_begun(handle)
         await handle.terminate()
-        with pytest.raises(StackUnreachable, match=rf"claim {new_id}: .*; claim again with the same id$") as unknown:
+        with pytest.raises(
+            StackUnreachable, match=rf"claim {new_id}: .*, then claim again with the same id$"
+        ) as unknown:
             await asking
         assert unknown.value.details == {"claim_id": new_id}
         decided.set_result(WON)

@@ -143,7 +143,7 @@ async def test_a_plan_that_fails_ends_it(skipping: WorkflowEnvironment) -> None:
 async def test_what_cannot_be_read_is_refused(skipping: WorkflowEnvironment, args: list[Any]) -> None:
     from temporalio.client import WorkflowFailureError
 
-    from prebuilds.temporal.connecting import error_of
+    from prebuilds.failures.crossing import error_of
 
     async with Prebuilds().serving(skipping.client) as client:
         with pytest.raises(WorkflowFailureError) as failed:

@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
+from activities.reconcile import Work
 from prebuilds import client as client_module
 from prebuilds.api import OrchestratorNotRunning
 from prebuilds.client import PrebuildsClient
@@ -127,3 +128,23 @@ async def test_who_waits_for_a_pass_may_give_up(dev: WorkflowEnvironment) -> Non
         pool.hold.set()
         await loop.signal("stop")
         await loop.result()
+
+
+async def test_a_child_s_summary_names_the_preset_by_its_path(dev: WorkflowEnvironment) -> None:
+    """Also when a nudge asks for it, which has its id alone."""
+    pool = FakePool(work=lambda n: Work(n, [BUSY], paths=["acme/python/small"]) if n == 1 else [])
+    async with pool.worker(dev.client):
+        loop = await start_loop(dev.client, interval_seconds=3600)
+        await until(lambda: len(pool.planned) == 1, "the pass")
+        await loop.signal("nudge", [str(BUSY), str(LATE)])
+        await until(lambda: len(pool.planned) == 3, "the nudge")
+        await loop.signal("stop")
+        await loop.result()
+        begun = [
+            event.user_metadata.summary.data.decode()
+            async for event in loop.fetch_history_events()
+            if event.HasField("start_child_workflow_execution_initiated_event_attributes")
+        ]
+    does = "create, delete and cancel as its plan says"
+    named = ("acme/python/small", "acme/python/small", str(LATE))
+    assert sorted(begun) == sorted(f'"Preset {name}: {does}"' for name in named)

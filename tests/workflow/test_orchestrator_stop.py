@@ -16,6 +16,7 @@ from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 from tests.workflow.fakes import FakePool, start_loop, until
 
 PRESET = UUID(int=1)
+SIGNALS = 300
 
 FORMS: list[tuple[list[Any], str]] = [
     (["maintenance window"], "maintenance window"),
@@ -121,6 +122,23 @@ async def test_what_is_mistyped_shows_in_the_status(skipping: WorkflowEnvironmen
             status = await loop.query("status")
             assert status["ignored"] == ["halt", "nudge not-an-id", "nudge 5", 'set_interval ["fast"]']
             assert (status["state"], pool.passes) == ("running", 1)
+            await loop.signal("stop")
+            await loop.result()
+
+
+async def test_thousands_of_mistyped_signals_cost_one_log_line(
+    skipping: WorkflowEnvironment, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = FakePool()
+    with skipping.auto_time_skipping_disabled():
+        loop = await start_loop(skipping.client, interval_seconds=3600)
+        await asyncio.gather(*[loop.signal(f"halt-{n}") for n in range(SIGNALS)])  # all in the loop's first task
+        async with pool.worker(skipping.client):
+            await until(lambda: pool.passes == 1, "the first pass")
+            status = await loop.query("status")
+            assert (status["ignored_count"], len(status["ignored"])) == (SIGNALS, 5)
+            lines = [record for record in caplog.records if "was not understood" in record.message]
+            assert len(lines) == 1
             await loop.signal("stop")
             await loop.result()
 

@@ -18,10 +18,12 @@ from temporalio.testing import WorkflowEnvironment
 from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.client import claims as claiming
+from prebuilds.doctor.examination import Examination
 from prebuilds.settings import load_settings
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.payload_key import PayloadKeyUnusable, parse_payload_keys
 from prebuilds.temporal.workers import worker_on
+from prebuilds.vocabulary import ORCHESTRATOR_ID
 from tests.workflow.claim_steps import WON
 from tests.workflow.fakes import FakeClaims
 
@@ -95,6 +97,22 @@ async def test_a_claim_whose_answer_cannot_be_read_says_its_id(
             with pytest.raises(PayloadKeyUnusable, match=f"^claim {known}: .*{VARIABLE} is not set") as told:
                 await keyless.claim(**terms, claim_id=claim_id)
         assert told.value.details == {"claim_id": known}
+
+
+async def test_the_doctor_compares_with_what_the_loop_was_started_with(
+    dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await client_with(dev, monkeypatch, NEW)
+    visit = Examination(None)
+    visit._client = ours
+    assert "no loop has been started" in await visit.payload_key()
+    await ours.start_workflow("PrebuildsOrchestrator", {}, id=ORCHESTRATOR_ID, task_queue="nobody")
+    assert await visit.payload_key() == "this environment's opens what the deployment encrypts"
+    for keys, missing in (("", "is not set"), (OLD, "is not in")):
+        monkeypatch.setenv(VARIABLE, keys)
+        with pytest.raises(PayloadKeyUnusable, match=missing) as told:
+            await visit.payload_key()
+        assert told.value.remedy == f"set {VARIABLE} as the deployment's workers have it"
 
 
 async def test_what_was_changed_on_its_way_is_not_opened() -> None:

@@ -58,8 +58,8 @@ def check_links(binds: Sequence[Bind]) -> None:
     """
     for bind in binds:
         if not Path(os.path.realpath(bind.path)).is_relative_to(os.path.realpath(bind.base)):
-            _refuse(bind, f"a link below {bind.base} leads out of it; remove the link")
+            _refuse(bind, f"a link below {bind.base} leads out of it", "remove the link")
 
 
-def _refuse(bind: Bind, message: str) -> None:
-    raise InvalidSource(f"{bind.field}: {message}", {bind.field: message})
+def _refuse(bind: Bind, message: str, remedy: str | None = None) -> None:
+    raise InvalidSource.field(bind.field, message, remedy)

@@ -72,7 +72,8 @@ class Engines:
         try:
             docker = Docker(url=self.address, timeout=timeout, api_version=self._api_version)
         except ValueError as error:
-            raise ProvisionerUnavailable(f"DOCKER_HOST {self.address}: {error}; give unix:// or tcp://") from error
+            message = f"DOCKER_HOST {self.address}: {error}"
+            raise ProvisionerUnavailable(message, remedy="give unix:// or tcp://") from error
         async with docker:
             yield Engine(docker)
             self._api_version = docker.api_version  # negotiated once, not again for each connection
@@ -226,8 +227,8 @@ class Engine:
                         last_line_at = time.monotonic()
                         yield " ".join(str(word).strip() for word in words if word)
         except ProvisionFailed as error:
-            if any(words in str(error).lower() for words in UNKNOWN_IMAGE):
-                raise InvalidSource(str(error), {"source.image": str(error)}) from error
+            if any(words in error.message.lower() for words in UNKNOWN_IMAGE):
+                raise InvalidSource(error.message, {"source.image": error.message}) from error
             raise
 
     async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ async def ensure_image(engine: Engine, source: ContainerSource, image: str, prog
         present = await engine.has_image(image)
     if not present:
         message = f"the engine does not have the image {image}, and pull is {source.pull}"
-        raise InvalidSource(f"source.image: {message}", {"source.image": message})
+        raise InvalidSource.field("source.image", message, "correct its name, or have the engine pull it")
 
 
 async def make_container(
@@ -43,13 +43,11 @@ async def make_container(
     container = await engine.make(name, spec) if present is None or old is not None else present
     if spec.needs_health_check and not container.has_health_check:  # not every engine shows an image's own check
         message = f"the image {spec.image} has no HEALTHCHECK"
-        raise InvalidSource(f"source.ready.healthcheck: {message}", {"source.ready.healthcheck": message})
+        raise InvalidSource.field("source.ready.healthcheck", message, "say in another way when it is ready")
     if spec.runtime not in (None, container.runtime):  # Podman ignores the runtime silently
-        message = (
-            f"the engine runs containers by {container.runtime} and did not take {spec.runtime}; "
-            "set the runtime in the engine's own configuration, and leave it out here"
-        )
-        raise InvalidSource(f"source.runtime: {message}", {"source.runtime": message})
+        message = f"the engine runs containers by {container.runtime} and did not take {spec.runtime}"
+        remedy = "set the runtime in the engine's own configuration, and leave it out here"
+        raise InvalidSource.field("source.runtime", message, remedy)
     if not container.running:
         await engine.start(name)
     return container

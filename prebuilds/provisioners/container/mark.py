@@ -60,8 +60,7 @@ def check_labels(what: str, labels: Mapping[str, str], ours: Mapping[str, str]) 
     check_deployment(what, labels.get(DEPLOYMENT_LABEL), UUID(ours[DEPLOYMENT_LABEL]))
     if (theirs := labels.get(WORKSPACE_LABEL)) != ours[WORKSPACE_LABEL]:
         raise OwnedByAnother(
-            f"{what} is labelled as the workspace {theirs}'s: it is left as it is. Remove or rename it if nobody needs "
-            "it",
+            f"{what} is labelled as the workspace {theirs}'s: it is left as it is",
             {"what": what, "deployment": ours[DEPLOYMENT_LABEL]},
         )
 
@@ -130,9 +129,7 @@ def mark_in(name: str, labels: Mapping[str, str]) -> Mark:
     except ValidationError as error:
         what = f"volume {name}"
         raise OwnedByAnother(
-            f"{what} stands where the mark of a claim belongs, and is none: it is left as it is. Remove or rename it "
-            "if nobody needs it",
-            {"what": what},
+            f"{what} stands where the mark of a claim belongs, and is none: it is left as it is", {"what": what}
         ) from error
 
 

@@ -27,10 +27,7 @@ def masked(effect: Effect) -> Effect:
         except PrebuildsError as error:
             if not wanted.claim_parameters:
                 raise
-            error.args = (mask(str(error)),)
-            error.details = {
-                field: mask(value) if isinstance(value, str) else value for field, value in error.details.items()
-            }
+            error.hide(mask)
             raise error from None  # its cause has the same words and would be logged with it
 
     return cast("Effect", with_mask)

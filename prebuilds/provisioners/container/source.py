@@ -275,4 +275,4 @@ def parse_source(source: Mapping[str, Any]) -> ContainerSource:
             "source" if field == "input" else f"source.{field}": message
             for field, message in field_messages(error).items()
         }
-        raise InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details) from error
+        raise InvalidSource.fields(details) from error

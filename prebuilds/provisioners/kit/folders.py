@@ -145,7 +145,7 @@ def remove_whole(folder: Path) -> None:
                     below.chmod(0o700)  # before the walk goes into it
     output = _remove_by_program(folder)
     if folder.exists():
-        raise ProvisionFailed(f"{folder} cannot be removed: {output}")
+        raise ProvisionFailed(f"{folder} cannot be removed: {output}", remedy="remove it by hand, then try again")
 
 
 def _remove_by_program(folder: Path) -> str:

@@ -68,7 +68,7 @@ def check_deployment(what: str, deployment: UUID | str | None, ours: UUID) -> No
         return
     whose = f"belongs to the deployment {deployment}" if deployment else "carries no deployment's mark"
     raise OwnedByAnother(
-        f"{what} {whose}, and this deployment is {ours}: it is left as it is. Remove or rename it if nobody needs it",
+        f"{what} {whose}, and this deployment is {ours}: it is left as it is",
         {"what": what} | ({"deployment": str(deployment)} if deployment else {}),
     )
 
@@ -97,6 +97,8 @@ def check_mark(what: str, mark: Mark | None, wanted: Provision) -> None:
             "owner": mark.owner,
             **({"claim_id": mark.claim_id} if mark.claim_id is not None else {}),
         },
+        remedy="see what the database has lost with `prebuilds restored --dry-run`, and give the workspace back with "
+        "`prebuilds workspaces transfer`",
     )
 
 
@@ -140,9 +142,9 @@ def read_mark(what: str, folder: Path) -> Mark | None:
         return None
     except (ValidationError, ValueError, OSError) as error:
         raise OwnedByAnother(
-            f"{what} carries a mark that cannot be read ({path}): it is left as it is. Mend that file, or remove it if "
-            "the workspace is nobody's",
+            f"{what} carries a mark that cannot be read ({path}): it is left as it is",
             {"what": what, "file": str(path)},
+            remedy="mend that file, or remove it if the workspace is nobody's",
         ) from error
 
 

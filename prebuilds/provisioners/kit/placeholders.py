@@ -51,10 +51,7 @@ def fill(text: str, values: Mapping[str, str], field: str) -> str:
         parts.append(literal)
         if name is not None:
             if name not in values:
-                raise InvalidSource(
-                    f"{field}: {{{name}}} has no value; give the preset that parameter",
-                    {field: f"{{{name}}} has no value"},
-                )
+                raise InvalidSource.field(field, f"{{{name}}} has no value", "give the preset that parameter")
             parts.append(values[name])
     return "".join(parts)
 

@@ -51,7 +51,8 @@ class UserIds:
         """
         found = find_isolation(self._state_dir)
         if found.required and found.ids is None:
-            raise IsolationUnavailable(f"no workspace can run as a user id of its own here: {found.why_not}")
+            message = f"no workspace can run as a user id of its own here: {found.why_not}"
+            raise IsolationUnavailable(message, remedy=found.remedy or f"correct or unset {VARIABLE}")
         return found
 
     def refuse_readable_secrets(self, wanted: Provision) -> None:
@@ -66,8 +67,8 @@ class UserIds:
         found = self.isolation()
         if found.ids is None:
             what = f"claims bring {', '.join(names)}, which other workspaces on this host can read ({found.why_not})"
-            message = f"{what}; say `isolation: none` to allow it, or give workspaces user ids of their own"
-            raise InvalidSource(f"source.isolation: {message}", {"source.isolation": message})
+            remedy = "say `isolation: none` to allow it, or give workspaces user ids of their own"
+            raise InvalidSource.field("source.isolation", what, remedy)
 
     def of(self, workspace_id: UUID) -> int | None:
         """Return the workspace's user id; None when it has none."""
@@ -107,7 +108,7 @@ class UserIds:
                 write_whole(self._folder / "last", str(user))
                 (self._folder / str(user)).symlink_to(str(workspace_id))
                 return user
-        raise ProvisionFailed(f"every user id of {ids[0]}-{ids[-1]} is taken; give {VARIABLE} a wider range")
+        raise ProvisionFailed(f"every user id of {ids[0]}-{ids[-1]} is taken", remedy=f"give {VARIABLE} a wider range")
 
     def give_back(self, workspace_id: UUID) -> None:
         """Free the id of a workspace that was removed and whose processes have ended."""
@@ -158,8 +159,8 @@ def find_program_for_others(program: str) -> str:
     where = (
         "it is not on this host's PATH" if not found else f"{closed_folder(Path(found[0]))} lets nobody else through"
     )
-    message = f"a workspace's own user id cannot run {program}: {where}; install it where every user may run it"
-    raise InvalidSource(f"source.command: {message}", {"source.command": message})
+    message = f"a workspace's own user id cannot run {program}: {where}"
+    raise InvalidSource.field("source.command", message, "install it where every user may run it")
 
 
 def hand_folder_to(user: int, folder: Path, home: Path, log: Path) -> None:

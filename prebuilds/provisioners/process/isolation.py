@@ -36,7 +36,9 @@ class Isolation:
     ids: range | None
     """User ids for the workspaces, one each; None: they run as the worker's user, and can read each other's files."""
     why_not: str = ""
-    """Why there are no ids, in plain words, with the remedy; empty when there are."""
+    """Why there are no ids, in plain words; empty when there are."""
+    remedy: str = ""
+    """What would give some; empty for nothing."""
     required: bool = False
     """True: the operator has named ids, so no workspace may run without one."""
 
@@ -54,17 +56,18 @@ def find_isolation(state_dir: Path) -> Isolation:
     if text and named is None:
         return Isolation(None, f"{VARIABLE} is none")
     if named is None and os.geteuid() != 0:
-        return Isolation(None, f"not root; run workers as root, or see {VARIABLE} in docs/operations.md")
+        return Isolation(None, "not root", f"run workers as root, or see {VARIABLE} in docs/operations.md")
     ids = named or _default_ids(state_dir)
-    obstacle = _obstacle(ids, state_dir)
-    return Isolation(None if obstacle else ids, obstacle or "", required=named is not None)
+    why_not, remedy = _obstacle(ids, state_dir)
+    return Isolation(None if why_not else ids, why_not, remedy, required=named is not None)
 
 
 def log_isolation(state_dir: Path) -> None:
     """Log a warning, with the reason, when this host does not separate `process` workspaces."""
     found = find_isolation(state_dir)
     if found.ids is None:
-        logger.warning("Workspaces of the process driver are not isolated", extra={"why": found.why_not})
+        facts = {"why": found.why_not, "remedy": found.remedy}
+        logger.warning("Workspaces of the process driver are not isolated", extra=facts)
 
 
 def closed_folder(path: Path) -> Path | None:
@@ -87,22 +90,18 @@ def _default_ids(state_dir: Path) -> range:
     return range(first, first + DEFAULT_COUNT)
 
 
-def _obstacle(ids: range, state_dir: Path) -> str | None:
-    """Return what keeps the worker from assigning *ids*, with the remedy; None for nothing."""
+def _obstacle(ids: range, state_dir: Path) -> tuple[str, str]:
+    """Return what keeps the worker from assigning *ids*, and the remedy; both empty for nothing."""
     if missing := _missing_capabilities():
-        return f"the worker lacks the capabilities {', '.join(missing)}; give it those, such as by --cap-add"
+        return f"the worker lacks the capabilities {', '.join(missing)}", "give it those, such as by --cap-add"
     for name in ("uid_map", "gid_map"):
         if not _is_mapped(ids, Path("/proc/self", name).read_text()):
-            return (
-                f"this container does not have the ids {ids[0]}-{ids[-1]} (/proc/self/{name}); "
-                f"set {VARIABLE} to a range that it has"
-            )
+            why_not = f"this container does not have the ids {ids[0]}-{ids[-1]} (/proc/self/{name})"
+            return why_not, f"set {VARIABLE} to a range that it has"
     if closed := closed_folder(state_dir.absolute() / "workspaces"):
-        return (
-            f"{closed} lets no other user through to the state folder; set PREBUILDS_STATE_DIR to a folder such as "
-            f"/var/lib/prebuilds, or run `chmod o+x {closed}`"
-        )
-    return None
+        why_not = f"{closed} lets no other user through to the state folder"
+        return why_not, f"set PREBUILDS_STATE_DIR to one such as /var/lib/prebuilds, or run `chmod o+x {closed}`"
+    return "", ""
 
 
 def _missing_capabilities() -> list[str]:

@@ -158,7 +158,7 @@ def parse_source(source: Mapping[str, Any]) -> ProcessSource:
             "source" if field == "input" else f"source.{field}": message
             for field, message in field_messages(error).items()
         }
-        raise InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details) from error
+        raise InvalidSource.fields(details) from error
 
 
 def find_program(program: str) -> str:
@@ -169,6 +169,6 @@ def find_program(program: str) -> str:
     """
     found = shutil.which(program)
     if found is None:
-        message = f"no program {program} on this host's PATH; install it, or name it by its full path"
-        raise InvalidSource(f"source.command: {message}", {"source.command": message})
+        message = f"no program {program} on this host's PATH"
+        raise InvalidSource.field("source.command", message, "install it, or name it by its full path")
     return found

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from prebuilds.api import ProvisionFailed
+from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
@@ -212,7 +212,8 @@ class TerraformProvisioner:
         try:
             await work.destroy()
         except ProvisionFailed as left:
-            raise ProvisionFailed(f"{error}; and what it had made could not be removed: {left}") from error
+            message = error.message if isinstance(error, PrebuildsError) else str(error)
+            raise ProvisionFailed(f"{message}; and what it had made could not be removed: {left.message}") from error
         await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1))
 
 

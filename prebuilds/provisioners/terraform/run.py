@@ -78,7 +78,10 @@ def environment(root: Path, passed_on: Sequence[str]) -> dict[str, str]:
     """
     missing = [name for name in passed_on if name not in os.environ]
     if missing:
-        raise ProvisionFailed(f"source.env: the worker's environment has no {', '.join(missing)}")
+        raise ProvisionFailed(
+            f"source.env: the worker's environment has no {', '.join(missing)}",
+            remedy="start every provisioner worker with it, or leave it out of the template",
+        )
     env = {name: os.environ[name] for name in ("HOME", *passed_on) if name in os.environ}
     # An operator's own file may name mirrors. A ~/.terraformrc that happens to exist must have no effect.
     config = os.environ.get("TF_CLI_CONFIG_FILE") or str(clean_config(root))

@@ -138,7 +138,7 @@ def parse_source(source: Mapping[str, Any]) -> TerraformSource:
 
 def invalid(details: Mapping[str, str]) -> InvalidSource:
     """Return the error for these faults, field -> message."""
-    return InvalidSource("; ".join(f"{field}: {message}" for field, message in details.items()), details)
+    return InvalidSource.fields(details)
 
 
 def fill_variables(source: TerraformSource, wanted: Provision) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.settings.state_key import decrypt, state_cipher
 
 PLAIN, ENCRYPTED = "zlib+base64", "zlib+fernet"
+REMOVE_BY_HAND = "remove by hand what it had made, then restore the database or release the workspace"
 VERSION = 1
 LINEAGES = uuid5(NAMESPACE_URL, "prebuilds/terraform-lineage")
 """Namespace of the lineages that we give to states."""
@@ -67,14 +68,16 @@ def unpack(state: dict[str, Any] | None) -> Saved | None:
         return None
     if state.get("v") != VERSION or state.get("encoding") not in (PLAIN, ENCRYPTED):
         how = f"version {state.get('v')}, {state.get('encoding')}"
-        raise ProvisionFailed(f"the saved Terraform state ({how}) is of another release; run this worker's successor")
+        raise ProvisionFailed(
+            f"the saved Terraform state ({how}) is of another release", remedy="run that release's worker"
+        )
     try:
         data: str = state["data"]
         packed = decrypt(data) if state["encoding"] == ENCRYPTED else base64.b64decode(data, validate=True)
         text = zlib.decompress(packed).decode()
         return Saved.model_validate({**state, "text": text})
     except (KeyError, ValueError, zlib.error) as error:
-        raise ProvisionFailed(f"the saved Terraform state is damaged: {error}") from error
+        raise ProvisionFailed(f"the saved Terraform state is damaged: {error}", remedy=REMOVE_BY_HAND) from error
 
 
 def seed(workspace_id: UUID) -> str:

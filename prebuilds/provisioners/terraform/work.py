@@ -122,7 +122,9 @@ class Work:
         binary = find_binary(source.binary)
         if binary is None:
             named = source.binary or "tofu or terraform"
-            raise ProvisionFailed(f"no {named} on this host's PATH; install OpenTofu or Terraform on every worker")
+            raise ProvisionFailed(
+                f"no {named} on this host's PATH", remedy="install OpenTofu or Terraform on every worker"
+            )
         env = environment(self._folders.root.absolute(), source.env)
         key = hashlib.sha256(f"{module.digest} {binary}".encode()).hexdigest()[:32]
         ready = self._folders.initialised(key).absolute()

@@ -1,11 +1,11 @@
-"""A refusal in the words of the command line: what every client calls `autostart_schedule` was typed `--autostart`."""
+"""An error in the words of the command line: what every client calls `autostart_schedule` was typed `--autostart`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+from functools import partial
 
-from prebuilds.api import PrebuildsError
+from prebuilds.api import InvalidInput, PrebuildsError
 
 RENAMED = {
     "autostart_schedule": "--autostart",
@@ -18,16 +18,18 @@ RENAMED = {
 """Options that are called otherwise than the fields they set; the others only have dashes."""
 MAPPINGS = ("parameters", "claim_parameters")
 """Fields that are typed as `--option key=value`."""
-IN_ADVICE = re.compile(r"\b((?:with|needs|needs an) )(on_empty|on_timeout|autostart_schedule)\b")
-"""Fields that messages name in passing; elsewhere it may be what somebody typed."""
 
 
 def in_options(argv: Sequence[str], error: PrebuildsError) -> str:
-    """What *error* says, with the options of the command that *argv* names in place of the fields they set."""
-    options = _options(argv)
-    told = IN_ADVICE.sub(lambda found: found[1] + _option(found[2], options), str(error))
-    fields = "|".join(re.escape(field) for field in sorted(error.details, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./-])({fields})(?=: )", lambda found: _option(found[1], options), told) if fields else told
+    """What happened and what to do, with the options of the command that *argv* names in place of the fields they set.
+
+    Bad input is told field by field, from the error's details, where the command has an option for one of them.
+    """
+    name = partial(_option, options=_options(argv))
+    message = error.message
+    if isinstance(error, InvalidInput) and any(name(field) != field for field in error.details):
+        message = "; ".join(f"{name(field)}: {said}" for field, said in error.details.items())
+    return error.text(message, name)
 
 
 def _option(field: str, options: set[str]) -> str:

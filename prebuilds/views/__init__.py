@@ -1,0 +1,73 @@
+"""Views: the rows and documents that operators and services read, as `--json` prints them."""
+
+from prebuilds.views.events import EventRow
+from prebuilds.views.explain import ClaimExplanation, PresetExplanation, WaitingClaim
+from prebuilds.views.installation import Binding, Initialized, Migrated
+from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
+from prebuilds.views.jobs import CancelResult, JobFilter, JobRow, LoggedBuild, LogLine
+from prebuilds.views.loop import LoopChange, Reconciled
+from prebuilds.views.paging import Page
+from prebuilds.views.people import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
+from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, WindowRow
+from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
+from prebuilds.views.templates import TemplateChange, TemplateRow
+from prebuilds.views.workspaces import (
+    KeepResult,
+    PruneResult,
+    TransferResult,
+    WorkspaceChange,
+    WorkspaceDetails,
+    WorkspacePage,
+    WorkspaceRow,
+    WorkspaceSettings,
+)
+
+__all__ = [
+    "Binding",
+    "CancelResult",
+    "ClaimExplanation",
+    "DoubtfulPrebuild",
+    "EventRow",
+    "Initialized",
+    "InvalidateResult",
+    "InventoryReport",
+    "InventoryRow",
+    "JobFilter",
+    "JobRow",
+    "KeepResult",
+    "LastError",
+    "Leaver",
+    "LeaverWorkspace",
+    "LeavingResult",
+    "LiftResult",
+    "LintReport",
+    "LogLine",
+    "LoggedBuild",
+    "LoopChange",
+    "LoopStatus",
+    "MemberRow",
+    "MembersResult",
+    "Migrated",
+    "Page",
+    "PresetExplanation",
+    "PresetInfo",
+    "PresetRow",
+    "PruneResult",
+    "Reconciled",
+    "RestoredReport",
+    "StatusPage",
+    "SystemStatus",
+    "TemplateChange",
+    "TemplateRow",
+    "TransferResult",
+    "Unavailable",
+    "UserRow",
+    "WaitingClaim",
+    "WindowRow",
+    "WorkspaceChange",
+    "WorkspaceDetails",
+    "WorkspacePage",
+    "WorkspaceRow",
+    "WorkspaceSettings",
+    "status_page",
+]

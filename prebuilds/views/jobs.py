@@ -1,0 +1,78 @@
+"""Builds as jobs: rows, filters, results of cancelling, log lines."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import Field
+
+from prebuilds.payloads import Payload
+from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
+
+
+class JobRow(Payload):
+    build_id: UUID
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
+    preset_id: UUID | None
+    preset: str | None
+    """`organization/template/preset`; None for a workspace of no preset."""
+    transition: Transition
+    stage: Stage
+    status: BuildStatus
+    initiator: str
+    queue: str
+    created_at: Timestamp
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
+    error: str | None
+
+
+class JobFilter(Payload):
+    """Which builds; every given field must match."""
+
+    initiator: str | None = None
+    status: list[BuildStatus] = Field(default_factory=list)
+    template: str | None = None
+    """`organization/template`, or an id."""
+
+    @property
+    def empty(self) -> bool:
+        return self.initiator is None and not self.status and self.template is None
+
+
+class CancelResult(Payload):
+    canceled: int
+    skipped: int
+    """Matched, but ended or begun meanwhile."""
+
+
+class LogLine(Payload):
+    """One line of a build's log; a build that ended badly has its error as the last one."""
+
+    build_id: UUID
+    at: Timestamp
+    line: str
+
+
+class LoggedBuild(Payload):
+    """A build whose log can be read."""
+
+    id: UUID
+    transition: Transition
+    stage: Stage
+    status: BuildStatus
+    error: str | None
+    created_at: Timestamp
+    completed_at: Timestamp | None
+    released_at: Timestamp | None
+    """When its workspace was gone; None while it is there."""
+    logged: bool
+    """Whether any of its lines is recorded, or its error is."""
+
+    def last_lines(self) -> list[LogLine]:
+        """What its end adds to the log: its error, if it had one."""
+        if self.completed_at is None or not self.error:
+            return []
+        return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]

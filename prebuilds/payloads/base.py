@@ -11,7 +11,7 @@ from prebuilds.payloads.messages import field_messages
 
 
 class Payload(BaseModel):
-    """A record of ours. Unknown keys are refused by name: a mistyped key must not be silently ignored."""
+    """Base of all payloads. It refuses unknown keys by name: a mistyped key must not be silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,14 +20,14 @@ P = TypeVar("P", bound=BaseModel)
 
 
 def parse_input(model: type[P], raw: object, what: str) -> P:
-    """Validate something that came from outside.
+    """Validate input that came from outside.
 
     Args:
-        model: What it should be.
-        raw: JSON as Temporal decoded it: a dict, or nothing, which stands for an empty object.
-        what: What it is, for the message: `claim`.
+        model: The payload that the input should be.
+        raw: JSON as Temporal decoded it: a dict, or None, which stands for an empty object.
+        what: The input's name in the message, such as `claim`.
     Raises:
-        InvalidInput: Its details name each wrong field.
+        InvalidInput: The input is not a valid *model*. The details name each wrong field.
     """
     try:
         return model.model_validate({} if raw is None else raw)

@@ -11,25 +11,31 @@ from prebuilds.vocabulary import BuildStatus, Escaped
 
 
 class Replacement(Payload):
-    """One resource that a claim had to rebuild, and the attributes that forced it."""
+    """A resource that a claim replaces, and the attributes that force the replacement."""
 
     resource: Escaped
+    """The resource's address in the template."""
     paths: list[Escaped] = Field(default_factory=list)
 
 
 class WorkspaceBuildInput(Payload):
+    """Input of `WorkspaceBuild`."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     build_id: UUID
     queue: str | None = None
-    """The task queue of its provisioning; None to look it up in the database, as every start from outside does."""
+    """The task queue of its provisioning; None to look it up in the database, as callers outside a worker do."""
     timeout_seconds: float | None = Field(default=None, gt=0)
-    """How long its provisioning may be at work; None to look it up likewise."""
+    """The most seconds that one provisioning attempt may take; None to look it up in the database."""
 
 
 class WorkspaceBuildResult(Payload):
+    """Result of `WorkspaceBuild`."""
+
     status: BuildStatus
     error: str | None = None
+    """Why the build failed or was canceled; None when it succeeded."""
     replacements: list[Replacement] = Field(default_factory=list)
     address: str | None = None
-    """Where the workspace is reached, after a start that has succeeded; None otherwise."""
+    """The workspace's address, after a start that has succeeded; None otherwise."""

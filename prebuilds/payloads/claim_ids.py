@@ -11,7 +11,7 @@ from prebuilds.vocabulary.plain_text import check_plain
 
 CLAIM_ID_BYTES_MAX = 200
 CLAIMS_MAX = 500
-"""In one transaction: about half a second of it."""
+"""Claims in one transaction at most; 500 take about half a second."""
 
 
 def _check_claim_id(value: str) -> str:
@@ -24,12 +24,12 @@ ClaimId = Annotated[str, AfterValidator(_check_claim_id)]
 
 
 def parse_claim_id(claim_id: str, *, members: int = 0) -> str:
-    """A claim's id, as it comes from a caller or in a workflow's id.
+    """Check a claim id that comes from a caller or from a workflow's id, and return it.
 
     Args:
-        members: Of a batch: so many claims have ids of their own, made from this one.
+        members: The number of claims in a batch, whose ids `{claim_id}/{n}` must fit, too; 0 for a single claim.
     Raises:
-        InvalidInput: It cannot be stored, or would act where it is shown.
+        InvalidInput: The id is empty or too long, or has characters that cannot be stored or that act on a terminal.
     """
     longest = CLAIM_ID_BYTES_MAX - (len(f"/{members - 1}") if members else 0)
     try:

@@ -15,37 +15,37 @@ from prebuilds.vocabulary.owners import OwnerName, owner_key
 
 
 class ClaimTerms(Payload):
-    """What a person or service asks for. One shape for every language: plain JSON."""
+    """The fields that a claim and a batch of claims have in common."""
 
     preset: Text | None = None
     """An id, or `organization/template/preset`."""
     template: Text | None = None
-    """`organization/template`, with `parameters`, in place of a preset."""
+    """`organization/template`, in place of a preset; `parameters` choose the preset."""
     parameters: Texts = Field(default_factory=dict)
-    """With `template`, they choose the preset: the one with the most parameters that all occur here. With `preset`,
-    they may repeat the preset's own values."""
+    """With `template`: they choose the preset, the one with the most parameters that all occur here. With `preset`:
+    they may only repeat the preset's own values."""
     owner: OwnerName
     """The person who gets the workspace. Never `prebuilds`."""
     initiator: OwnerName | None = None
     """The person who asks; None for the owner. Never `prebuilds`."""
     create_owner: bool = False
-    """Whether an owner who is not known, or no member of the organization, is made one in the claim's transaction.
-    Nobody who was removed or disabled comes back by it."""
+    """Whether the claim's transaction makes an unknown owner a user and a member of the organization, and a known user
+    a member. It never brings back a member who was removed, or a user who was disabled."""
     autostart_schedule: Text | None = None
-    """When the workspace starts by itself: a cron expression, with `CRON_TZ=Zone` before it unless it is in UTC. None
-    for never."""
+    """When the workspace starts by itself: a cron expression, in UTC unless `CRON_TZ=Zone` precedes it; None for
+    never."""
     next_start_at: Timestamp | None = None
     """The first automatic start; None to compute it from the schedule. Needs `autostart_schedule`."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
-    """How long a start lasts; None for the template's `default_ttl`, 0 for no end."""
+    """How long the workspace runs after a start; None for the template's `default_ttl`, 0 for no end."""
     claim_parameters: Texts = Field(default_factory=dict)
-    """Values for the parameters that the preset lists in `claim_parameters`. They are treated as secrets."""
+    """Values for parameters that the preset lists in `claim_parameters`. They are treated as secrets."""
     on_empty: OnEmpty = OnEmpty.FAIL
-    """What to do when nothing is ready: fail, create an ordinary workspace, or wait in line for a prebuild."""
+    """What to do when no prebuild is ready: fail, create an ordinary workspace, or wait in the queue for a prebuild."""
     wait_timeout_seconds: float = Field(default=300, gt=0, le=86_400)
-    """How long to wait at most. Needs `on_empty` `wait`."""
+    """The longest time in the queue. Needs `on_empty` `wait`."""
     on_timeout: Literal["fail", "create"] = "fail"
-    """What to do when the wait was in vain. Needs `on_empty` `wait`."""
+    """What to do when the wait times out. Needs `on_empty` `wait`."""
 
     @model_validator(mode="after")
     def _one_target(self) -> ClaimTerms:
@@ -55,26 +55,28 @@ class ClaimTerms(Payload):
 
     @property
     def asked_by(self) -> str:
+        """The name of the person who asks: the initiator, or else the owner."""
         return self.owner if self.initiator is None else self.initiator
 
     def same_for_all_spellings(self) -> Self:
-        """This request with its people by their keys, to be compared: `Alice` and `alice` are one owner."""
+        """Return this request with people's keys in place of their names, for comparison: `Alice` and `alice` are one
+        owner."""
         initiator = None if self.initiator is None else owner_key(self.initiator)
         return self.model_copy(update={"owner": owner_key(self.owner), "initiator": initiator})
 
 
 class ClaimRequest(ClaimTerms):
-    """One claim."""
+    """Input of `ClaimWorkspace`: one claim."""
 
     name: Name
-    """What the owner calls the workspace; unique among their live workspaces."""
+    """The workspace's name, unique among the owner's live workspaces."""
 
 
 class ClaimsRequest(ClaimTerms):
-    """Many claims in one transaction, all or nothing."""
+    """Input of `ClaimWorkspaces`: many claims in one transaction, all or nothing."""
 
     names: list[Name] = Field(min_length=1, max_length=CLAIMS_MAX)
-    """What the owner calls the workspaces, one for each name."""
+    """The workspaces' names, distinct and unique among the owner's live workspaces; one claim for each."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> ClaimsRequest:
@@ -84,69 +86,72 @@ class ClaimsRequest(ClaimTerms):
 
 
 class ClaimRun(Payload):
-    """One request for a claim, with all attempts to answer it. Asked again under its id, a claim has a new run."""
+    """One run of a claim's workflow; all its activity attempts share it. A claim that is sent again has a new run."""
 
     id: str
     """Temporal's run id of the claim's workflow."""
     began_at: Timestamp
-    """By Temporal's clock; compared only with other runs' of the same claim."""
+    """When the run began, by Temporal's clock. It is compared only with other runs of the same claim."""
 
 
 class ClaimResult(Payload):
-    """What a claim has won."""
+    """The workspace that a claim has won."""
 
     claim_id: str
     workspace_id: UUID
-    """For a prebuilt workspace, the id that it had in the pool."""
+    """The workspace's id; a prebuilt workspace keeps the one that it had in the pool."""
     name: str
     owner: str
     initiator: str
     preset_id: UUID | None
     source: Source
-    """`prebuilt`: it came out of the pool. `created`: nothing was ready, and it is being made."""
+    """`prebuilt`: the workspace came out of the pool. `created`: no prebuild was ready, and it is being made."""
     miss_reason: MissReason | None
-    """Why nothing was ready; None when it is `prebuilt`."""
+    """Why no prebuild was ready; None when `source` is `prebuilt`."""
     build_id: UUID
-    """The build that hands the workspace over, or makes it; wait for it until the workspace is ready."""
+    """The build that hands the workspace over or makes it. The workspace is ready when this build has succeeded."""
     claimed_at: Timestamp
     address: str | None
-    """Where the workspace is reached; None for a `created` one, which has an address when its build has succeeded."""
+    """The workspace's address; None for a `created` one, which gets its address when its build succeeds."""
 
 
 class ClaimsResult(Payload):
+    """Result of `ClaimWorkspaces`."""
+
     claim_id: str
     claims: list[ClaimResult]
     """In the order of the names; their claim ids are `{claim_id}/{n}`."""
 
 
 class ClaimQueued(Payload):
-    """Nothing was ready, and the claim waits."""
+    """The place of a claim that waits in the queue, because no prebuild was ready."""
 
     position: int
-    """From 1."""
+    """The place in the queue, from 1."""
     deadline: Timestamp
-    """By the database's clock, to be shown."""
+    """When the wait ends, by the database's clock. It is for display."""
     left_seconds: float | None = None
-    """Until then, by the same clock: what a timer is set by. None in answers of before there was this field."""
+    """Seconds until the deadline, by the database's clock. The workflow's timer uses it, so that clock skew between the
+    database and Temporal does not shorten the wait. None only in answers that predate this field."""
 
 
 class ClaimPlace(Payload):
-    """Where a claim that was queued stands now."""
+    """The state of a claim that was queued. When both fields are None, the claim has left the queue with nothing."""
 
     result: ClaimResult | None = None
-    """Set: it was handed a prebuild, and has left."""
+    """The workspace that the claim was given; None when it has none."""
     waiting: ClaimQueued | None = None
-    """Set: it still waits. Neither: it has left with nothing."""
+    """Its place in the queue; None when it waits no more."""
 
 
 class ClaimStatus(Payload):
-    """What the `status` query of a claim answers."""
+    """Answer of the `ClaimWorkspace` query `status`."""
 
     state: Literal["deciding", "waiting", "claimed", "failed", "canceled"]
     position: int | None = None
-    """The place in the queue, from 1, as last looked up; None unless it waits."""
+    """The place in the queue, from 1, as last read; None unless the claim waits."""
     deadline: Timestamp | None = None
-    """When the wait ends; None unless it waits."""
+    """When the wait ends; None unless the claim waits."""
 
 
 def waits_not(field: str) -> InvalidInput:

@@ -9,14 +9,14 @@ from prebuilds.vocabulary import NAME_LENGTH_MAX, Text
 
 
 class LintInput(Payload):
-    """Which preset `LintPreset` plans a claim of."""
+    """Input of `LintPreset`: the preset for which a claim is planned."""
 
     preset: Text = Field(min_length=1, max_length=3 * NAME_LENGTH_MAX + 2)
     """An id, or `organization/template/preset`."""
 
 
 class InventoryInput(Payload):
-    """How `ReconcileInventory` runs."""
+    """Input of `ReconcileInventory`."""
 
     fix: bool = False
-    """Whether it may act on what it finds a second time; otherwise it only reports."""
+    """Whether the inventory acts on findings that it sees a second time; without it, it only reports."""

@@ -12,20 +12,21 @@ from prebuilds.vocabulary import Timestamp
 
 
 class OrchestratorInput(Payload):
-    """How the loop runs. All optional; what is `carried` comes from the run before."""
+    """Input of `PrebuildsOrchestrator`. All fields are optional; `carried` comes from the previous run."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer client's option must not park the loop
+    # Unknown keys are ignored: an option of a newer client must not fail the loop.
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     loop_number: int | None = None
-    """Of the start that it came of; None for one that was started by hand."""
+    """The number that the database gave this start; None for a loop that was started without the database."""
     carried: OrchestratorCarried | None = None
 
 
 class Seen(Payload):
-    """The newest event of the database that a witness outside it has seen, and the epoch in which it saw it."""
+    """The newest database event that a witness outside the database has seen, with the epoch at that time."""
 
     epoch: UUID
     event: int
@@ -33,7 +34,7 @@ class Seen(Payload):
 
 
 class OrchestratorCarried(Payload):
-    """What survives continue-as-new."""
+    """The loop's state that survives continue-as-new."""
 
     started_at: AwareDatetime
     passes: int = 0
@@ -45,10 +46,12 @@ class OrchestratorCarried(Payload):
     next_pass_at: AwareDatetime | None = None
     ignored: list[str] = Field(default_factory=list)
     seen: Seen | None = None
-    """The newest event that the last pass has seen: what a restored database lacks."""
+    """The newest event that the last pass has seen. A restored database lacks it."""
 
 
 class OrchestratorResult(Payload):
+    """Result of `PrebuildsOrchestrator`."""
+
     status: Literal["stopped"] = "stopped"
     cause: str
     passes: int
@@ -57,11 +60,17 @@ class OrchestratorResult(Payload):
 
 
 class StopAnswer(Payload):
+    """Answer of the update `stop`."""
+
     cause: str
+    """The first cause that was given; later ones are dropped."""
     already_stopping: bool
+    """Whether another stop came first."""
 
 
 class OrchestratorStatus(Payload):
+    """Answer of the orchestrator's query `status`."""
+
     state: Literal["running", "draining"]
     cause: str | None
     passes: int
@@ -70,29 +79,36 @@ class OrchestratorStatus(Payload):
     next_pass_at: Timestamp | None
     interval_seconds: float
     reconciling: list[str]
-    """Ids of presets whose child is running now."""
+    """Ids of presets whose `ReconcilePreset` is running now."""
     waiting: list[str]
-    """Ids of presets that were nudged and wait for their turn."""
+    """Ids of presets that wait for their turn."""
     ignored: list[str]
-    """The newest signals that were not understood: a mistyped name shows up here."""
+    """The newest signals that were not understood, such as one with a mistyped name."""
     ignored_count: int = 0
-    """How many were not understood in this run."""
+    """How many signals were not understood in this run."""
 
 
 class ReconcilePresetInput(Payload):
+    """Input of `ReconcilePreset`."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     preset_id: UUID
     pending_max: int | None = None
-    """Its share of the capacity: how many creations it may have pending. None for no limit."""
+    """The most creations that the preset may have pending, its share of the capacity; None for no limit."""
 
 
 class ReconcilePresetResult(Payload):
+    """Result of `ReconcilePreset`: counts of prebuilds, by what was recorded for them."""
+
     created: int = 0
     deleted: int = 0
     canceled: int = 0
     held: str | None = None
+    """Why creation is withheld; None when it is not."""
     lost_races: int = 0
+    """Planned changes that were not made, because the pool changed after the plan or a later pass came first."""
     errors: list[str] = Field(default_factory=list)
+    """One message for each step that failed."""
     more: bool = False
-    """A bound has cut the plan short: there is more of the same to do at once."""
+    """A limit has cut the plan short: the preset needs another pass at once."""

@@ -27,26 +27,26 @@ PLAIN_MESSAGES = {
     "url_type": "must be an address such as https://host/path",
     "uuid_parsing": "must be an id such as 0b8ad3a2-91a6-4f49-9cb4-5a9fdd3f43ab",
 }
-"""What pydantic says by the names of Python's types, in a person's words."""
+"""Messages by pydantic's error types. Pydantic's own messages name Python types."""
 _SHOULD = re.compile(r"^(Input|String|Value|List|Dictionary|Data|URL) should ")
 
 
 def plain_message(kind: str, message: str) -> str:
-    """What pydantic has found, in a person's words.
+    """Return a pydantic error's message in plain words.
 
     Args:
-        kind: Its name for what is wrong, such as `int_parsing`.
-        message: Its own words, used where there are no better ones.
+        kind: Pydantic's error type, such as `int_parsing`.
+        message: Pydantic's own message, which is reworded when `PLAIN_MESSAGES` has no text for *kind*.
     """
     if kind in PLAIN_MESSAGES:
         return PLAIN_MESSAGES[kind]
     text = _SHOULD.sub("must ", message.removeprefix("Value error, "))
-    begins_with_a_word = text[1:2].islower() or not text[1:2].isalpha()  # URL stays URL
+    begins_with_a_word = text[1:2].islower() or not text[1:2].isalpha()  # URL keeps its capitals
     return text[:1].lower() + text[1:] if begins_with_a_word else text
 
 
 def field_messages(error: ValidationError) -> dict[str, str]:
-    """Each wrong field's path, and what is wrong with it in a person's words."""
+    """Return a message in plain words for each wrong field, by the field's path; `input` stands for the whole input."""
     return {
         ".".join(str(part) for part in item["loc"]) or "input": plain_message(item["type"], item["msg"])
         for item in error.errors(include_url=False, include_context=False)

@@ -10,10 +10,14 @@ from prebuilds.vocabulary.owners import check_owner_name
 
 
 def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]:
-    """Split `organization/template/preset`; each part is a name.
+    """Split a path such as `organization/template/preset` into its names.
 
+    Args:
+        parts: The number of names that the path must have.
+        field: The field that the error names.
+        example: A valid path, for the message.
     Raises:
-        InvalidInput: Naming *field*.
+        InvalidInput: *text* is no such path. The details name *field*.
     """
     names = text.split("/")
     if len(names) != parts or not all(NAME_PATTERN.fullmatch(n) and len(n) <= NAME_LENGTH_MAX for n in names):
@@ -22,10 +26,10 @@ def parse_path(text: str, parts: int, field: str, example: str) -> Sequence[str]
 
 
 def parse_workspace_path(text: str) -> tuple[str, str]:
-    """Split `owner/name` into the owner's name, which has no slash, and the workspace's.
+    """Split `owner/name` into the owner's name and the workspace's name; neither has a slash.
 
     Raises:
-        InvalidInput: Naming the field `workspace`.
+        InvalidInput: *text* is no such path. The details name the field `workspace`.
     """
     owner, slash, name = text.partition("/")
     try:

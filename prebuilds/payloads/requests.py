@@ -18,58 +18,63 @@ PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable
 
 
 class RequestRun(Payload):
-    """One operator's request, with all attempts of Temporal at it."""
+    """One run of an `OperatorRequest` workflow; all its activity attempts share it."""
 
     id: str
-    """Temporal's run id of the request's workflow."""
+    """The workflow's run id."""
     began_at: AwareDatetime
-    """By Temporal's clock."""
+    """When the run began, by Temporal's clock."""
     expires_at: AwareDatetime
-    """After it no attempt takes effect any more."""
+    """From then on no attempt takes effect."""
 
 
 class OperatorRequest(Payload):
-    """What an operator or a service asks of the deployment through Temporal."""
+    """Input of the workflow `OperatorRequest`: one action that an operator or a service asks for through Temporal."""
 
     action: Literal[DeploymentAction, WorkspaceRead, WorkspaceAction, PeopleAction]
     workspace: Text | None = None
-    """`owner/name` or an id, for every action on one workspace."""
+    """For every action on one workspace: `owner/name` or an id."""
     owner: Text | None = None
-    """For `list_workspaces`: only workspaces of this owner; None for those of everybody."""
+    """For `list_workspaces`: the owner whose workspaces are listed; None for everybody's."""
     preset: Text | None = None
-    """For `list_workspaces`: only workspaces of this preset, by id or `organization/template/preset`; None for all."""
+    """For `list_workspaces`: the preset whose workspaces are listed, an id or `organization/template/preset`; None for
+    all."""
     reason: Text | None = None
-    """Why, for `pause` and `stop`; it is kept and shown."""
+    """For `pause` and `stop`: the reason, which is kept and shown."""
     by: Text = "operator"
-    """Who asks, for the record. A user's name makes them the initiator of the build that is recorded."""
+    """Who asks, for the record. A user's name makes that user the initiator of the recorded build."""
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
-    """Seconds between passes, for `start`; None leaves them as they are."""
+    """For `start`: seconds between passes; None keeps the current interval."""
     after: str | None = None
-    """For `status` and `list_workspaces`: the `next` of the page before; None for the first page."""
+    """For `status` and `list_workspaces`: the `next` of the previous page; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
-    """For `status` and `list_workspaces`: rows of one page at most; None for as many as the deployment puts into one
-    answer."""
+    """For `status` and `list_workspaces`: the most rows of one page; None for as many as fit into one answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
-    """For `set`: how long a start lasts; 0 for no end, None leaves it as it is."""
+    """For `set`: how long the workspace runs after a start; 0 for no end, None keeps the current ttl."""
     autostart_schedule: Text | None = None
-    """For `set`: a cron expression; empty or `none` for no schedule, None leaves it as it is."""
+    """For `set`: a cron expression; empty or `none` for no schedule, None keeps the current schedule."""
     claim_ids: list[Text] = Field(default_factory=list, max_length=CLAIMS_MAX)
-    """For `release_claims`: the claims that were given up. They leave the queue, and what they have won is released."""
+    """For `release_claims`: the claims that are given up. They leave the queue, and workspaces that they have won are
+    released."""
     to: Text | None = None
     """For `transfer`: the new owner, an enabled member of the workspace's organization."""
     name: Text | None = None
-    """For `transfer`: what the new owner calls the workspace; None for the name that it has."""
+    """For `transfer`: the workspace's new name; None keeps the current one."""
     organization: Text | None = None
     """For `add_members` and `remove_members`: the organization's name."""
     users: list[Text] = Field(default_factory=list)
-    """The people who are added, removed, disabled or enabled."""
+    """For `add_members`, `remove_members`, `disable_users` and `enable_users`: the users' names."""
 
 
 class ReleaseResult(Payload):
+    """A released workspace, and the build that deletes it."""
+
     workspace_id: UUID
     build_id: UUID
 
 
 class ReleasedClaims(Payload):
+    """Result of `release_claims`."""
+
     released: list[ReleaseResult]
-    """Of the claims that had won; of the others there is nothing."""
+    """The workspaces that the claims had won; a claim that had won none has no entry."""

@@ -9,6 +9,8 @@ from prebuilds.vocabulary import Timestamp
 
 
 class EventRow(Payload):
+    """A recorded event."""
+
     at: Timestamp
     kind: str
     actor: str

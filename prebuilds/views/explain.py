@@ -10,7 +10,7 @@ from prebuilds.vocabulary import Timestamp
 
 
 class PresetExplanation(Payload):
-    """What was decided about a preset, and on what."""
+    """The decisions about a preset's pool at an instant, and the events behind them."""
 
     preset: str
     """`organization/template/preset`."""
@@ -18,14 +18,16 @@ class PresetExplanation(Payload):
     at: Timestamp
     desired: int
     window: str | None
-    """The schedule's window that `desired` comes from; None: the base count."""
+    """The schedule's window that `desired` comes from; None when it is the base count."""
     base: int | None
-    """None: no pool."""
+    """The base count of prebuilds; None for no pool."""
     settings_recorded: bool
-    """False: of so long ago they are not, and `desired`, `window` and `base` follow from the oldest that are."""
+    """False when the settings of that time are no longer recorded; then `desired`, `window` and `base` come from the
+    oldest recorded settings."""
     held: str | None
-    """Why creation is withheld now; of another time than now it is not known."""
+    """Why creation is withheld now; None when it is not, or when the explanation is of another time."""
     held_until: Timestamp | None
+    """When a backoff ends; None otherwise."""
     events: list[EventRow]
     """The newest up to `at`, oldest first."""
     next: str | None = None
@@ -33,17 +35,17 @@ class PresetExplanation(Payload):
 
 
 class ClaimExplanation(Payload):
-    """What became of a claim."""
+    """The outcome of a claim, and the events behind it."""
 
     claim_id: str
     outcome: str | None
-    """`waiting` while it stands in a queue; None: not decided."""
+    """The claim's outcome; `waiting` while it is in a queue, None while it is not decided."""
     position: int | None
-    """In its queue, from 1; None: it does not wait."""
+    """The place in the queue, from 1; None when the claim does not wait."""
     deadline: Timestamp | None
-    """Until when it waits; None: it does not."""
+    """When the wait ends; None when the claim does not wait."""
     miss_reason: str | None
-    """Of a waiting claim: why nothing was ready when it came."""
+    """Why no prebuild was ready; for a waiting claim, when it came. None when a prebuild was ready."""
     workspace_id: UUID | None
     preset_id: UUID | None
     created_at: Timestamp
@@ -53,7 +55,7 @@ class ClaimExplanation(Payload):
 
 
 class WaitingClaim(Payload):
-    """A claim that stands in the queue of its preset."""
+    """A claim that waits in the queue of its preset."""
 
     claim_id: str
     preset: str
@@ -62,6 +64,6 @@ class WaitingClaim(Payload):
     name: str
     initiator: str
     position: int
-    """In its queue, from 1."""
+    """The place in the queue, from 1."""
     queued_at: Timestamp
     deadline: Timestamp

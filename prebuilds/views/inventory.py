@@ -12,29 +12,32 @@ from prebuilds.vocabulary import Timestamp
 
 
 class InventoryRow(Payload):
-    """Something that exists and no live row knows, that should run and does not, or whose mark and row disagree."""
+    """A finding: something that exists without a live row (`orphan`), a workspace that should run and was not found
+    (`vanished`), or one whose mark names another owner than its row (`contradicted`)."""
 
     workspace_id: UUID
     provisioner: str
     host: str | None
-    """None: of what any host serves."""
+    """The host that has it; None for what any host serves."""
     finding: Literal["orphan", "vanished", "contradicted"]
     first_seen_at: Timestamp
     last_seen_at: Timestamp
     sightings: int
     action: Literal["none", "removed", "replaced", "reported", "quarantined", "told", "failed"]
-    """What this look did: none on a first sighting or without `fix`; failed when an orphan could not be removed;
-    reported for an orphan that only a person may remove."""
+    """What this inventory did. `none`: nothing, on a first sighting or without `fix`. `removed`: it removed an orphan.
+    `failed`: it could not remove the orphan. `reported`: only a person may remove the orphan. `replaced`: a vanished
+    prebuild is replaced. `told`: the owner of a vanished workspace has a warning. `quarantined`: a contradicted
+    workspace is put aside."""
     age_seconds: float
-    """Of what exists, since it was made; of what vanished, since it was started."""
+    """Seconds since an existing thing was made, or since a vanished workspace was started."""
     claimed_by: str | None = None
-    """The owner whom its mark names; null: it carries no claim's mark."""
+    """The owner that its mark names; null when it has no claim's mark."""
     claim_id: str | None = None
-    """The claim that its mark names."""
+    """The claim that its mark names; null when it has no claim's mark."""
 
 
 class Unavailable(Payload):
-    """Where nobody could tell what exists, so that nothing is concluded."""
+    """A place that did not answer. Nothing is concluded about what exists there."""
 
     provisioner: str
     host: str | None
@@ -43,16 +46,18 @@ class Unavailable(Payload):
 
 
 class InventoryReport(Payload):
+    """Result of an inventory."""
+
     findings: list[InventoryRow]
     unavailable: list[Unavailable]
     fix: bool
-    """Whether it was allowed to act."""
+    """Whether the inventory was allowed to act."""
     omitted: int = 0
-    """Findings beyond what one report holds."""
+    """Findings that are left out, since the report has as many as it can hold."""
 
 
 class DoubtfulPrebuild(Payload):
-    """A prebuild that a restored database takes for idle, and that somebody may have claimed since the backup."""
+    """A prebuild that is idle by a restored database, and that somebody may have claimed after the backup."""
 
     workspace_id: UUID
     preset: str
@@ -60,21 +65,21 @@ class DoubtfulPrebuild(Payload):
     host: str | None
     created_at: Timestamp
     decision: Literal["replaced", "quarantined"]
-    """Replaced: its driver marks what it hands over, and removes it only where there is no mark. Quarantined: its
-    driver marks nothing, so that it stays as it is until a person decides."""
+    """`replaced`: its driver marks what it hands over, so it can remove the prebuild only if that has no mark.
+    `quarantined`: its driver sets no marks, so the prebuild stays as it is until a person decides."""
 
 
 class RestoredReport(Payload):
-    """What `prebuilds restored` found and did."""
+    """Result of `prebuilds restored`."""
 
     dry_run: bool
     found: str | None
-    """What was noticed outside that this database lacks; null when nobody has noticed anything."""
+    """What is known outside the database and missing in it; null when nothing is known to be missing."""
     found_at: Timestamp | None
     epoch: UUID
-    """The database's from now on; on a dry run, the one it still has."""
+    """The database's epoch from now on; on a dry run, its current epoch."""
     prebuilds: list[DoubtfulPrebuild]
     claimed: list[InventoryRow] = Field(default_factory=list)
-    """What hosts know to be somebody's, and this database does not: whose, and since when. Asked on a dry run alone."""
+    """Things on hosts whose marks name an owner that this database does not know. Only a dry run reads them."""
     not_asked: list[Unavailable] = Field(default_factory=list)
-    """Where nobody could tell what exists."""
+    """Places that did not answer."""

@@ -11,13 +11,15 @@ from prebuilds.vocabulary import BuildStatus, Stage, Timestamp, Transition
 
 
 class JobRow(Payload):
+    """A build, as a job."""
+
     build_id: UUID
     workspace_id: UUID
     workspace: str
     """`owner/name`."""
     preset_id: UUID | None
     preset: str | None
-    """`organization/template/preset`; None for a workspace of no preset."""
+    """`organization/template/preset`; None for a workspace without a preset."""
     transition: Transition
     stage: Stage
     status: BuildStatus
@@ -30,26 +32,31 @@ class JobRow(Payload):
 
 
 class JobFilter(Payload):
-    """Which builds; every given field must match."""
+    """A filter for builds. A build must match every field that is given."""
 
     initiator: str | None = None
+    """A user's name; None for everybody."""
     status: list[BuildStatus] = Field(default_factory=list)
+    """The builds' statuses; empty for every status."""
     template: str | None = None
-    """`organization/template`, or an id."""
+    """`organization/template`, or an id; None for every template."""
 
     @property
     def empty(self) -> bool:
+        """Whether the filter matches every build."""
         return self.initiator is None and not self.status and self.template is None
 
 
 class CancelResult(Payload):
+    """Result of `jobs cancel`, as counts of builds."""
+
     canceled: int
     skipped: int
-    """Matched, but ended or begun meanwhile."""
+    """Builds that matched and were not canceled, because they had ended or begun meanwhile."""
 
 
 class LogLine(Payload):
-    """One line of a build's log; a build that ended badly has its error as the last one."""
+    """One line of a build's log. The last line of a build that failed is its error."""
 
     build_id: UUID
     at: Timestamp

@@ -9,48 +9,56 @@ from prebuilds.vocabulary import Timestamp
 
 
 class MembersResult(Payload):
+    """Result of adding members to an organization."""
+
     organization: str
     added: list[str]
-    """Those of the names asked for that were no members before."""
+    """The users of the request who were not members before."""
 
 
 class LeaverWorkspace(Payload):
-    """A workspace of somebody who can claim nothing more: to be kept, transferred or released."""
+    """A workspace of a leaver. An operator decides whether it is kept, transferred or released."""
 
     workspace_id: UUID
     workspace: str
     """`owner/name`."""
     organization: str
     status: str
-    """As `WorkspaceRow` has it."""
+    """The workspace's status, as in `WorkspaceRow`."""
 
 
 class Leaver(Payload):
+    """A user who was removed, disabled or enabled."""
+
     user: str
     changed: bool
-    """False: it was so already."""
+    """False when nothing had to change."""
     workspaces: list[LeaverWorkspace]
-    """Live ones; nothing is done to them."""
+    """The user's live workspaces. Nothing is done to them."""
     waiting_claims: list[str]
-    """Ids of claims that waited for them, and end refused."""
+    """Ids of claims that waited for a workspace of the user. They end refused."""
 
 
 class LeavingResult(Payload):
-    """What a removal from an organization, or a disabling, concerns."""
+    """Result of removing users from an organization, or of disabling or enabling users."""
 
     organization: str | None
-    """None: all of them."""
+    """The organization; None for all of them."""
     users: list[Leaver]
 
 
 class MemberRow(Payload):
+    """A member of an organization."""
+
     user: str
     disabled: bool
     workspaces: int
-    """Live ones in this organization; of `prebuilds`, those that wait in its pools."""
+    """Live workspaces in this organization; for the user `prebuilds`, the prebuilds of its pools."""
 
 
 class UserRow(Payload):
+    """A user of the deployment."""
+
     user: str
     disabled: bool
     disabled_at: Timestamp | None

@@ -11,12 +11,14 @@ from prebuilds.vocabulary import Timestamp
 
 
 class WindowRow(Payload):
+    """A window of a preset's schedule."""
+
     cron: str
     instances: int
 
 
 class PresetInfo(Payload):
-    """A preset as it is defined; how its pool stands is `PresetRow`."""
+    """A preset as it is defined; `PresetRow` describes its pool."""
 
     preset_id: UUID
     organization: str
@@ -25,7 +27,7 @@ class PresetInfo(Payload):
     preset: str
     active: bool
     instances: int | None
-    """None: no pool."""
+    """The base count of prebuilds; None for no pool."""
     expire_after_seconds: float | None
     default: bool
     parameters: dict[str, str]
@@ -37,24 +39,28 @@ class PresetInfo(Payload):
 
 
 class InvalidateResult(Payload):
+    """Result of `presets invalidate`, as counts."""
+
     presets: int
     prebuilds: int
-    """Ready or being made, and to be replaced."""
+    """Prebuilds, ready or being made, that will be replaced."""
 
 
 class LiftResult(Payload):
+    """Result of `presets resume`."""
+
     preset_id: UUID
     preset: str
     """`organization/template/preset`."""
     lifted: str | None
-    """None: no failed creation held it, and nothing was changed."""
+    """The hold that was lifted; None when no failed creation held the preset and nothing was changed."""
 
 
 class LintReport(Payload):
-    """A claim of one ready prebuild, planned with made-up inputs and not applied."""
+    """Result of `LintPreset`: a claim of one ready prebuild, planned with made-up inputs and not applied."""
 
     preset: str
     preset_id: UUID
     workspace_id: UUID
-    """The prebuild that was looked at."""
+    """The prebuild for which the claim was planned."""
     replacements: list[Replacement] = Field(default_factory=list)

@@ -13,6 +13,8 @@ from prebuilds.vocabulary import Timestamp
 
 
 class LoopStatus(Payload):
+    """The loop's state, as `status` shows it."""
+
     state: Literal["never_started", "running", "draining", "stopped"]
     cause: str | None
     last_pass_at: Timestamp | None
@@ -21,81 +23,91 @@ class LoopStatus(Payload):
     paused_reason: str | None
     paused_by: str | None = None
     note: str | None = None
-    """What the operator should know: Temporal does not answer, a signal was not understood."""
+    """A message for the operator, such as that Temporal does not answer or that a signal was not understood; None
+    without one."""
 
 
 class LastError(Payload):
+    """The error of a failed build."""
+
     build_id: UUID
     message: str
     at: Timestamp
 
 
 class PresetRow(Payload):
+    """A preset's pool: what is desired of it, and what there is."""
+
     preset_id: UUID
     organization: str
     template: str
     version: int
     preset: str
     active: bool
-    """Whether a pool is kept: the version is active, the template is live, the feature is on, and it has instances."""
+    """Whether a pool is kept: the version is active, the template is live, the feature is on, and the preset has
+    instances."""
     desired: int
-    """How many prebuilds should be ready now, by the schedule or else the base count."""
+    """Prebuilds that should be ready now, by the schedule or else the base count."""
     actual: int
-    """How many run, expired ones included."""
+    """Prebuilds that run, including expired ones."""
     eligible: int
-    """How many can be claimed now."""
+    """Prebuilds that can be claimed now."""
     expired: int
     extraneous: int
-    """How many run beyond what is desired and waited for; the oldest are deleted."""
+    """Prebuilds that run beyond those that are desired or that claims wait for; the oldest are deleted."""
     starting: int
     stopping: int
     deleting: int
     held: str | None
-    """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff`, `capacity`; None if not."""
+    """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff` or `capacity`; None when it is
+    not."""
     held_until: Timestamp | None
-    """When a backoff ends."""
+    """When a backoff ends; None when creation is not held, or for another reason."""
     waiting: int
-    """How many claims stand in line."""
+    """Claims that wait in the queue."""
     pending_builds: int
-    """How many builds of its workspaces nobody has begun, people's included."""
+    """Builds that no worker has begun, of all workspaces of the preset, claimed ones included."""
     failed: int
-    """How many unclaimed prebuilds have failed and are still there, as evidence."""
+    """Unclaimed prebuilds that have failed and are kept as evidence."""
     last_error: LastError | None
-    """The error of its newest failed build."""
+    """The error of its newest failed build; None without one."""
     warnings: list[str] = Field(default_factory=list)
-    """Such as `no_pollers:QUEUE`: no worker serves its provisioner queue."""
+    """Warnings such as `no_pollers:QUEUE`: no worker serves its provisioner queue."""
 
 
 class SystemStatus(Payload):
+    """The status of a deployment."""
+
     deployment_id: UUID | None = None
-    """Who this deployment is; None only from a worker of an earlier release."""
+    """The deployment's id; None only from a worker of an earlier release."""
     loop: LoopStatus
     presets: list[PresetRow]
 
 
 class StatusPage(SystemStatus):
-    """A part of the status that fits into one Temporal payload."""
+    """A page of the status that fits into one Temporal payload."""
 
     next: str | None
-    """To be given as `after` for what follows; None: this was the last page."""
+    """The cursor to send as `after` for the next page; None when this is the last page."""
 
 
 def status_page(status: SystemStatus, after: str | None, limit: int, bytes_max: int) -> StatusPage:
-    """The rows of *status* that follow *after*, ordered by path, version and id.
+    """Return the page of *status* that follows *after*, ordered by path, version and id.
 
-    The order is of what rows are named and not of when they were read, so pages of different moments join up: a preset
-    that is there all the time comes exactly once.
+    Rows are ordered by their names, not by the time of reading. So pages that are read at different times join: a
+    preset that exists all the time comes exactly once.
 
     Args:
-        after: A page's `next`; None for the first page.
-        bytes_max: Of the rows as JSON, unless a single one is longer.
+        after: The `next` of the previous page; None for the first page.
+        limit: The most rows of a page.
+        bytes_max: The most bytes of the rows as JSON; a single row may be longer.
     Raises:
-        InvalidInput: *after* is nothing that a page said.
+        InvalidInput: *after* is not the `next` of a page.
     """
-    rows = sorted(status.presets, key=_place)
+    rows = sorted(status.presets, key=_sort_key)
     if after is not None:
-        passed = _read_place(after)
-        rows = [row for row in rows if _place(row) > passed]
+        last = _parse_sort_key(after)
+        rows = [row for row in rows if _sort_key(row) > last]
     page: list[PresetRow] = []
     size = 0
     for row in rows[:limit]:
@@ -104,17 +116,17 @@ def status_page(status: SystemStatus, after: str | None, limit: int, bytes_max: 
             break
         page.append(row)
     more = len(page) < len(rows)
-    next_ = "/".join(map(str, _place(page[-1]))) if more else None
+    next_ = "/".join(map(str, _sort_key(page[-1]))) if more else None
     return StatusPage(deployment_id=status.deployment_id, loop=status.loop, presets=page, next=next_)
 
 
-def _place(row: PresetRow) -> tuple[str, str, str, int, str]:
+def _sort_key(row: PresetRow) -> tuple[str, str, str, int, str]:
     return row.organization, row.template, row.preset, row.version, str(row.preset_id)
 
 
-def _read_place(after: str) -> tuple[str, str, str, int, str]:
+def _parse_sort_key(after: str) -> tuple[str, str, str, int, str]:
     try:
         organization, template, preset, version, preset_id = after.split("/")
         return organization, template, preset, int(version), preset_id
     except ValueError as error:
-        raise InvalidInput.field("after", "must be the `next` of the page before") from error
+        raise InvalidInput.field("after", "must be the `next` of the previous page") from error

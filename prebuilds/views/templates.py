@@ -8,6 +8,8 @@ from prebuilds.payloads import Payload
 
 
 class TemplateRow(Payload):
+    """A template and its active version."""
+
     id: UUID
     organization: str
     template: str
@@ -16,16 +18,18 @@ class TemplateRow(Payload):
     version: int
     deprecated: bool
     presets: int
-    """Of the active version."""
+    """Presets of the active version."""
     workspaces: int
-    """Live ones of any version, claimed or not."""
+    """Live workspaces of any version, claimed or not."""
 
 
 class TemplateChange(Payload):
+    """Result of `templates deprecate` or `templates delete`."""
+
     id: UUID
     template: str
     """`organization/template`."""
     deprecated: bool
     deleted: bool
     changed: bool
-    """False: it was so already."""
+    """False when the template was deprecated or deleted before."""

@@ -14,6 +14,8 @@ from prebuilds.vocabulary import Timestamp, Transition
 
 
 class WorkspaceRow(Payload):
+    """A workspace."""
+
     id: UUID
     name: str
     owner: str
@@ -22,13 +24,14 @@ class WorkspaceRow(Payload):
     preset_id: UUID | None
     preset: str | None
     version: int
-    """The template version that it was made with. Its preset may be a part of later versions, too."""
+    """The template version with which it was made. Its preset may belong to later versions, too."""
     status: str
-    """Of the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed` or `canceled`."""
+    """The status that follows from the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed`
+    or `canceled`."""
     prebuilt: bool
-    """Made by the pool, claimed or not."""
+    """Whether the pool made it; it may be claimed by now."""
     ready: bool
-    """Its owner can work in it now; for a prebuild: it can be claimed now."""
+    """Whether its owner can work in it now; for a prebuild, whether it can be claimed now."""
     address: str | None
     created_at: Timestamp
     claimed_at: Timestamp | None
@@ -36,44 +39,52 @@ class WorkspaceRow(Payload):
 
 
 class WorkspaceDetails(WorkspaceRow):
+    """A workspace with its resources, builds and newest events."""
+
     resources: dict[str, Any]
     host: str | None
     autostart_schedule: str | None
     next_start_at: Timestamp | None
-    """The schedule's next moment."""
+    """When the schedule starts it next; None without a schedule."""
     next_action_at: Timestamp | None
-    """When it is looked at next: its ttl ends, it starts, something failed is tried again."""
+    """When it is examined next: its ttl ends, its schedule starts it, or something that failed is tried again. None
+    when nothing is planned."""
     builds: list[JobRow]
     events: list[EventRow]
     warnings: list[str] = Field(default_factory=list)
-    """`vanished`: it should run, and nothing of it was found. `quarantined`: it may be somebody else's."""
+    """`vanished`: it should run, and the inventory found nothing of it. `quarantined`: it may be somebody else's."""
     quarantine_reason: str | None = None
+    """Why it is quarantined; None when it is not."""
 
 
 class WorkspaceChange(Payload):
-    """What became of a request to start or stop a workspace, or to try its failed build again."""
+    """Result of a request to start or stop a workspace, or to retry its failed build."""
 
     workspace_id: UUID
     workspace: str
     """`owner/name`."""
     transition: Transition
     status: str
-    """As `WorkspaceRow` has it."""
+    """The workspace's status, as in `WorkspaceRow`."""
     build_id: UUID
-    """The latest build: recorded for this request, or what made it needless."""
+    """The workspace's latest build: the one recorded for this request, or the one that made the request unnecessary."""
     changed: bool
+    """Whether the request recorded a build."""
     canceled_build_ids: list[UUID] = Field(default_factory=list, exclude=True)
-    """Builds that had to make way for the new one. For who starts that one, not for who asked: never in the JSON."""
+    """Builds that were canceled for the new one. Only the code that starts the new build needs them, so they are not in
+    the JSON."""
 
 
 class TransferResult(WorkspaceChange):
-    """What became of handing a workspace to another owner; `workspace` is its path from now on."""
+    """Result of a transfer to another owner; `workspace` is the path after it."""
 
     from_workspace: str
-    """Its path before; the same when nothing changed."""
+    """The path before the transfer; equal to `workspace` when nothing changed."""
 
 
 class WorkspaceSettings(Payload):
+    """A workspace's ttl and schedule after `workspaces set`."""
+
     workspace_id: UUID
     workspace: str
     """`owner/name`."""
@@ -85,20 +96,24 @@ class WorkspaceSettings(Payload):
 
 
 class WorkspacePage(Payload):
-    """A part of the list of workspaces, in the order of their ids, that fits into one Temporal payload."""
+    """A page of the list of workspaces, ordered by id, that fits into one Temporal payload."""
 
     workspaces: list[WorkspaceRow]
     next: str | None
-    """To be given as `after` for what follows; None: this was the last page."""
+    """The cursor to send as `after` for the next page; None when this is the last page."""
 
 
 class KeepResult(Payload):
+    """Result of `workspaces keep`."""
+
     workspace_id: UUID
     kept: bool
     changed: bool
 
 
 class PruneResult(Payload):
+    """Result of `workspaces prune`, as counts of workspaces."""
+
     pruned: int
     kept: int
-    """Would have been pruned, were they not kept."""
+    """Workspaces that matched and stay, because somebody keeps them as evidence."""

@@ -204,7 +204,7 @@ def _provisioner_workers(
         worker_on(
             client,
             provisioning_queue(queue, pool=pool, host=at),
-            activities=[provisioning.run_build, inventory.look, lint.plan_claim],
+            activities=[provisioning.run_build, inventory.inspect_place, lint.plan_claim],
             max_concurrent_activities=POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS,
         )
         for queue in queues

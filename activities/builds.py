@@ -1,4 +1,4 @@
-"""The control side of a build: where it runs, and its end when no provisioner could tell."""
+"""The control worker's activities of a build: finding its queue, and ending it when its provisioner could not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prebuilds.payloads import Replacement
 from prebuilds.store import builds
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.builds import BuildFacts
-from prebuilds.store.replacements import Recorded, read_replacements
+from prebuilds.store.replacements import RecordedReplacements, read_replacements
 from prebuilds.store.workspaces import check_not_released, show_workspace
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.temporal.queues import polled_within
@@ -24,28 +24,31 @@ from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """How a build ended; or, with `moved_to`, that another queue must take it."""
+    """The outcome of a build, or the queue that it has to move to."""
 
     status: BuildStatus
     error: str | None = None
     replacements: list[Replacement] = field(default_factory=list)
     moved_to: str | None = None
+    """The queue of the host that has the workspace; None unless the build must run there."""
     address: str | None = None
-    """Of the workspace, after a start that has succeeded."""
+    """The workspace's address, after a start that has succeeded; None otherwise."""
 
 
 @dataclass(frozen=True)
 class BuildPlace:
-    """Where a build's provisioning runs, and for how long at most."""
+    """The queue on which a build's provisioning runs, and the most seconds that an attempt may take."""
 
     queue: str
     timeout_seconds: float
     ended: BuildOutcome | None = None
-    """Set: it has ended before, so nothing is left to provision."""
+    """The outcome of a build that has ended already; None when it has to be provisioned."""
 
 
 @dataclass(frozen=True)
 class CloseBuild:
+    """Input of `close_build`: the end of a build, unless it has ended by itself."""
+
     build_id: UUID
     status: BuildStatus
     error: str
@@ -53,20 +56,23 @@ class CloseBuild:
 
 
 POLL_WITHIN = timedelta(seconds=65)
-"""A worker that has a slot polls each minute."""
+"""A worker that has polled a queue within this time lives: one with a free slot polls every minute."""
 
 
 class BuildActivities:
+    """Activities of `WorkspaceBuild` on control workers."""
+
     def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
 
     @activity.defn
     async def locate_build(self, build_id: UUID) -> BuildPlace:
-        """Look up what the start did not say, as for who waits for a build of another's.
+        """Read a build's queue and timeout, for a start of the workflow that did not give them.
 
         Raises:
-            WorkspaceNotFound: There is no such build; or it is a start that succeeded, of a workspace released since.
+            WorkspaceNotFound: There is no such build, or it is a successful start of a workspace that was released
+                since.
         """
         found = await builds.read_builds(self._engine, [build_id])
         if not found:
@@ -77,21 +83,24 @@ class BuildActivities:
             )
         facts = found[0]
         if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
-            await check_not_released(self._engine, facts.workspace_id)  # its address may be somebody else's by now
-        ended = await ended_outcome(self._engine, facts) if facts.status.ended else None
+            await check_not_released(self._engine, facts.workspace_id)  # its address may belong to somebody else now
+        ended = await read_outcome(self._engine, facts) if facts.status.ended else None
         return BuildPlace(facts.queue, facts.build_timeout.total_seconds(), ended)
 
     @activity.defn
     async def host_is_there(self, queue: str) -> bool:
-        """Whether the worker of a host's queue lives: it asks for the pool's builds or for people's, though it has no
-        slot for more of the other kind."""
+        """Return whether the worker of a host's queue lives.
+
+        A worker polls one queue for the pool's builds and one for people's builds. While all slots of one kind are in
+        use, it polls only the other queue, so either poll shows that it lives.
+        """
         base, host = queue.split("@")
         base = base.removesuffix(PEOPLE_SUFFIX)
         return await polled_within(activity.client(), [f"{base}@{host}", f"{base}{PEOPLE_SUFFIX}@{host}"], POLL_WITHIN)
 
     @activity.defn
     async def close_build(self, input: CloseBuild) -> BuildOutcome:
-        """End a build that ran out of time or was cancelled; one that has ended by itself stays as it ended."""
+        """End a build that timed out or was cancelled. A build that has ended by itself keeps its outcome."""
         end = await end_build(
             self._engine,
             input.build_id,
@@ -100,31 +109,38 @@ class BuildActivities:
             error_type=input.error_type,
             unless_canceling=True,
         )
-        return await ended_badly(self._engine, self._dispatcher, end)
+        return await follow_up_failed_build(self._engine, self._dispatcher, end)
 
 
-async def ended_badly(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
-    """Follow up a build that has not succeeded. The pool lacks one now, and its preset may have to back off: that is
-    decided at once, not at the next pass. One that had ended before is told as it ended then."""
+async def follow_up_failed_build(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
+    """Nudge the preset of a build that failed or was canceled, and return the build's outcome.
+
+    The pool now lacks a prebuild, and the preset may have to back off. The nudge has this decided at once, not at the
+    next pass. A build that had ended before keeps the outcome of that time.
+    """
     dispatcher.cancel_builds(end.canceled)
     if end.facts.pool and end.facts.preset_id is not None:
         dispatcher.nudge([end.facts.preset_id])
     if not end.ended_now:
-        return await ended_outcome(engine, end.facts)
-    replaced = await read_replaced(engine, end.facts)
-    measure(end, replaced=replaced.first)
-    return BuildOutcome(end.status, end.error, replaced.replacements)
+        return await read_outcome(engine, end.facts)
+    recorded = await read_recorded_replacements(engine, end.facts)
+    measure_build(end, replaced=recorded.first)
+    return BuildOutcome(end.status, end.error, recorded.replacements)
 
 
-async def read_replaced(engine: AsyncEngine, facts: BuildFacts) -> Recorded:
-    """What a claim's build has replaced so far; other builds replace nothing."""
+async def read_recorded_replacements(engine: AsyncEngine, facts: BuildFacts) -> RecordedReplacements:
+    """Read the replacements that were recorded for a claim's build; other builds replace nothing."""
     if facts.stage is not Stage.CLAIM:
-        return Recorded([], first=False)
+        return RecordedReplacements([], first=False)
     return await read_replacements(engine, facts.id)
 
 
-def measure(end: BuildEnd, *, replaced: bool) -> None:
-    """Count a build's end, unless it had ended before."""
+def measure_build(end: BuildEnd, *, replaced: bool) -> None:
+    """Count the end of a build in the metrics, unless it had ended before.
+
+    Args:
+        replaced: Whether the build is the first of its prebuild's claims to replace a resource.
+    """
     if end.took is None:
         return
     facts = end.facts
@@ -142,10 +158,10 @@ def measure(end: BuildEnd, *, replaced: bool) -> None:
     )
 
 
-async def ended_outcome(engine: AsyncEngine, facts: BuildFacts) -> BuildOutcome:
-    """How a build has ended that somebody asks for again."""
+async def read_outcome(engine: AsyncEngine, facts: BuildFacts) -> BuildOutcome:
+    """Read the outcome of a build that has ended already."""
     address = None
     if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
         address = (await show_workspace(engine, str(facts.workspace_id))).address
-    replaced = await read_replaced(engine, facts)
-    return BuildOutcome(facts.status, facts.error, replaced.replacements, address=address)
+    recorded = await read_recorded_replacements(engine, facts)
+    return BuildOutcome(facts.status, facts.error, recorded.replacements, address=address)

@@ -1,4 +1,4 @@
-"""Heartbeats beside a long call: a worker that dies is noticed, and a cancellation arrives, within two seconds."""
+"""Heartbeats during a long call: the server notices a dead worker, and the call a cancellation, within two seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from temporalio import activity
 
 HEARTBEAT_INTERVAL_S = 0.5
-"""A quarter of the timeout: two may be lost on the way."""
+"""Seconds between heartbeats: a quarter of the timeout, so that two may be lost on the way."""
 
 
 @asynccontextmanager
@@ -18,12 +18,12 @@ async def heartbeating(*details: Any) -> AsyncIterator[None]:
     """Heartbeat until the block ends.
 
     Args:
-        details: What a next attempt finds in its `activity.info().heartbeat_details`.
+        details: Facts for the next attempt, which finds them in its `activity.info().heartbeat_details`.
     """
 
     async def beat() -> None:
         while True:
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)  # first: a short build or pass is over by then, and spares a call
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)  # before the first one, which saves a call of a short block
             activity.heartbeat(*details)
 
     task = asyncio.create_task(beat())

@@ -1,4 +1,4 @@
-"""The slow comparison of what exists with what is recorded: made where the driver is, with all its SQL inside."""
+"""The inventory's activities: compare what exists at a place with what is recorded, on a worker beside the driver."""
 
 from __future__ import annotations
 
@@ -33,46 +33,48 @@ logger = logging.getLogger(__name__)
 Action = Literal["none", "removed", "replaced", "reported", "quarantined", "told", "failed"]
 
 ROWS_MAX = 500
-"""Of one look's findings that are told; all are remembered, and acted on."""
+"""The most findings in one place's report. All findings are remembered and acted on."""
 REMOVALS_MAX = 50
-"""Orphans that one look removes, one after the other; the rest has waited for ten minutes and can wait ten more."""
+"""The most orphans that one inspection removes, one after the other. The others wait ten minutes for the next one."""
 REMOVAL_TIMEOUT_S = 60.0
 REMOVALS_BEGIN_WITHIN_S = 90.0
-"""None is begun later, so that all have ended after 150 s: a look that ran out of its five minutes would tell nothing.
-"""
+"""No removal begins later, so that all have ended after 150 s. An inspection that exceeded its timeout of five minutes
+would report nothing."""
 PROBES_AT_ONCE = 16
 PROBE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Look:
-    """One place, to be looked at."""
+class InspectPlace:
+    """Input of `inspect_place`."""
 
     place: Place
     fix: bool
+    """Whether to act on confirmed findings."""
 
 
-class Looked(Payload):
-    """What was found at one place."""
+class PlaceReport(Payload):
+    """The findings at one place."""
 
     findings: list[InventoryRow] = Field(default_factory=list)
     omitted: int = 0
+    """The number of findings that are left out."""
 
 
 class PlaceActivities:
-    """The control side."""
+    """The inventory's activity on control workers."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     @activity.defn
     async def list_places(self) -> list[Place]:
-        """Every host and queue where something of ours should be, or may have stayed."""
+        """List every host and queue where something of ours should be or may be left."""
         return await inventory.list_places(self._engine)
 
 
 class InventoryActivities:
-    """The provisioner side."""
+    """The inventory's activity on provisioner workers."""
 
     def __init__(
         self,
@@ -87,11 +89,11 @@ class InventoryActivities:
         apart: timedelta = APART,
     ) -> None:
         """Args:
-        driver: Gives the driver of a name, the same one each time.
-        host: Names this host.
-        orphans: Whether orphans are removed, or only reported.
-        young: Younger things are nobody's orphans yet.
-        apart: Two sightings must be, before something is done.
+        driver: Returns the driver with a name, the same one each time.
+        host: The name of this host.
+        orphans: Whether orphans are removed or only reported.
+        young: A thing that is younger is not taken for an orphan yet.
+        apart: The least time between two sightings before the inventory acts.
         """
         self._engine = engine
         self._dispatcher = dispatcher
@@ -102,9 +104,9 @@ class InventoryActivities:
         self._young = young
         self._apart = apart
 
-    @activity.defn
-    async def look(self, input: Look) -> Looked:
-        """Compare what exists at a place with what is recorded; with `fix`, act on what was seen before.
+    @activity.defn(name="look")
+    async def inspect_place(self, input: InspectPlace) -> PlaceReport:
+        """Compare what exists at a place with what is recorded; with `fix`, act on findings that were seen before.
 
         Raises:
             InvalidSource: The driver is not installed here.
@@ -113,37 +115,39 @@ class InventoryActivities:
             place = input.place
             driver = self._driver(place.provisioner)
             if place.host != (self._host if driver.locality is Locality.HOST else None):
-                return Looked()  # nothing was begun yet, so that no host is recorded: nothing to be found here
+                return PlaceReport()  # no host is recorded, so no build has begun and nothing can be here
             await self._witness.contact()
-            looked_at = await inventory.read_clock(self._engine)
+            inspected_at = await inventory.read_clock(self._engine)
             items = await driver.inventory()
             epoch = (await read_identity(self._engine)).epoch
             existing = [_existing(item, epoch) for item in items]
             recorded = await inventory.read_recorded(self._engine, place, [item.workspace_id for item in items])
-            existing += await _not_gone(driver, find_vanished(existing, recorded, looked_at), looked_at)
+            existing += await _probe_missing(driver, find_vanished(existing, recorded, inspected_at), inspected_at)
             comparison = compare(
                 existing,
                 recorded,
                 await inventory.read_sightings(self._engine, place),
-                looked_at,
+                inspected_at,
                 young=self._young,
                 apart=self._apart,
             )
             await inventory.keep_sightings(self._engine, place, comparison)
             fix = input.fix and (await read_control(self._engine)).restore_found is None
-            actions = await self._act(driver, place, comparison.found, epoch) if fix else {}
+            actions = await self._act_on_confirmed(driver, place, comparison.found, epoch) if fix else {}
             rows = [
-                _row(place, found, actions.get(found.sighting.workspace_id, "none"), looked_at)
+                _row(place, found, actions.get(found.sighting.workspace_id, "none"), inspected_at)
                 for found in comparison.found
             ]
-            return Looked(findings=rows[:ROWS_MAX], omitted=max(len(rows) - ROWS_MAX, 0))
+            return PlaceReport(findings=rows[:ROWS_MAX], omitted=max(len(rows) - ROWS_MAX, 0))
 
-    async def _act(self, driver: Provisioner, place: Place, found: list[Found], epoch: UUID) -> dict[UUID, Action]:
-        """Act on what is confirmed. Returns what was done, by workspace id."""
+    async def _act_on_confirmed(
+        self, driver: Provisioner, place: Place, found: list[Found], epoch: UUID
+    ) -> dict[UUID, Action]:
+        """Act on confirmed findings, and return the actions by workspace id."""
         actions: dict[UUID, Action] = {}
         confirmed = [one for one in found if one.confirmed]
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
-            actions[one.sighting.workspace_id] = await self._follow_up(place, one)
+            actions[one.sighting.workspace_id] = await self._follow_up_vanished(place, one)
         for one in [one for one in confirmed if one.sighting.finding is Finding.CONTRADICTED]:
             if await inventory.quarantine_contradicted(self._engine, place, one, epoch):
                 actions[one.sighting.workspace_id] = "quarantined"
@@ -154,18 +158,21 @@ class InventoryActivities:
             else:
                 await inventory.report_orphan(self._engine, place, one)
                 actions[one.sighting.workspace_id] = "reported"
-        random.shuffle(orphans)  # else those that cannot be removed would be before the others every time
+        random.shuffle(
+            orphans
+        )  # in a fixed order, orphans that cannot be removed could keep the others from their turn
         clock = asyncio.get_running_loop().time
         begin_until = clock() + REMOVALS_BEGIN_WITHIN_S
         for workspace_id in orphans[:REMOVALS_MAX]:
             if clock() > begin_until:
                 break
-            actions[workspace_id] = await self._remove(driver, place, workspace_id)
+            actions[workspace_id] = await self._remove_orphan(driver, place, workspace_id)
         return actions
 
-    async def _follow_up(self, place: Place, found: Found) -> Action:
+    async def _follow_up_vanished(self, place: Place, found: Found) -> Action:
+        """Warn the owner of a vanished workspace, or have a vanished prebuild replaced."""
         if found.owned:
-            return "told" if await inventory.tell_vanished(self._engine, place, found) else "none"
+            return "told" if await inventory.report_vanished(self._engine, place, found) else "none"
         preset_id = await inventory.give_up_vanished(self._engine, place, found)
         if preset_id is None:
             return "none"
@@ -175,44 +182,45 @@ class InventoryActivities:
         self._dispatcher.nudge([preset_id])
         return "replaced"
 
-    async def _remove(self, driver: Provisioner, place: Place, workspace_id: UUID) -> Action:
-        """Remove an orphan. It has no row to record a build for, so its driver is called right here."""
+    async def _remove_orphan(self, driver: Provisioner, place: Place, workspace_id: UUID) -> Action:
+        """Remove an orphan. No row exists to record a build for, so this calls the driver directly."""
         removal = await inventory.read_removal(self._engine, workspace_id)
         if removal is None:
             return "none"
-        told = {"workspace_id": str(workspace_id), "provisioner": place.provisioner}
+        facts = {"workspace_id": str(workspace_id), "provisioner": place.provisioner}
         try:
             async with asyncio.timeout(REMOVAL_TIMEOUT_S):
-                await driver.destroy(removal, _Logged(told))
-        except Exception as error:  # one that stays must not keep the others
-            logger.warning("An orphan could not be removed", extra=told | {"error": repr(error)})
+                await driver.destroy(removal, _LoggedProgress(facts))
+        except Exception as error:  # the other orphans are removed all the same
+            logger.warning("An orphan could not be removed", extra=facts | {"error": repr(error)})
             return "failed"
         await inventory.record_removed(self._engine, place, workspace_id)
-        logger.warning("An orphan was removed", extra=told)
+        logger.warning("An orphan was removed", extra=facts)
         return "removed"
 
 
-async def _not_gone(driver: Provisioner, ids: list[UUID], looked_at: datetime) -> list[Existing]:
-    """Those of *ids* that the driver does not itself say are gone: what it did not list, another worker may hold."""
+async def _probe_missing(driver: Provisioner, ids: list[UUID], inspected_at: datetime) -> list[Existing]:
+    """Return those of *ids* that the driver's probe does not report as gone.
+
+    The driver has not listed them, but another worker may hold them.
+    """
     at_once = asyncio.Semaphore(PROBES_AT_ONCE)
 
-    async def gone(workspace_id: UUID) -> bool:
+    async def is_gone(workspace_id: UUID) -> bool:
         async with at_once:
             try:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     return not await driver.probe(workspace_id)
-            except Exception as error:  # it cannot tell, so nothing is concluded
+            except Exception as error:  # the driver cannot say, so nothing is concluded
                 logger.info(
-                    "A workspace that was not found could not be probed",
+                    "A missing workspace could not be probed",
                     extra={"workspace_id": str(workspace_id), "error": repr(error)},
                 )
                 return False
 
-    answers = await asyncio.gather(*[gone(workspace_id) for workspace_id in ids])
+    answers = await asyncio.gather(*[is_gone(workspace_id) for workspace_id in ids])
     return [
-        Existing(id, running=True, created_at=looked_at)
-        for id, is_gone in zip(ids, answers, strict=True)
-        if not is_gone
+        Existing(id, running=True, created_at=inspected_at) for id, gone in zip(ids, answers, strict=True) if not gone
     ]
 
 
@@ -227,20 +235,21 @@ def _existing(item: InventoryItem, epoch: UUID) -> Existing:
     )
 
 
-class _Logged:
-    """The `Progress` of a removal: there is no build to tell it to."""
+class _LoggedProgress:
+    """The `Progress` of a removal. It goes to the worker's log, since a removal has no build."""
 
-    def __init__(self, told: dict[str, str]) -> None:
-        self._told = told
+    def __init__(self, facts: dict[str, str]) -> None:
+        self._facts = facts
 
     def __call__(self, line: str) -> None:
-        logger.info(line, extra=self._told)
+        """Log a line."""
+        logger.info(line, extra=self._facts)
 
     async def save_state(self, state: dict[str, Any]) -> None:
-        """Nothing comes after a removal that could be given it."""
+        """Drop the state: no call of the driver follows a removal."""
 
 
-def _row(place: Place, found: Found, action: Action, looked_at: datetime) -> InventoryRow:
+def _row(place: Place, found: Found, action: Action, inspected_at: datetime) -> InventoryRow:
     sighting = found.sighting
     return InventoryRow(
         workspace_id=sighting.workspace_id,
@@ -251,7 +260,7 @@ def _row(place: Place, found: Found, action: Action, looked_at: datetime) -> Inv
         last_seen_at=sighting.last_seen_at,
         sightings=sighting.sightings,
         action=action,
-        age_seconds=(looked_at - found.since).total_seconds(),
+        age_seconds=(inspected_at - found.since).total_seconds(),
         claimed_by=found.claimed_by,
         claim_id=found.claim_id,
     )

@@ -1,4 +1,4 @@
-"""A claim planned without being made: found on the control side, planned where the driver is."""
+"""The activities of `LintPreset`: find ready prebuilds, and plan a claim on a worker beside the driver."""
 
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from prebuilds.store.lint import Candidate, Candidates
 
 
 class Linted(Payload):
-    """What a claim would replace."""
+    """The replacements that a claim of a prebuild would cause."""
 
     gone: bool = False
-    """It was claimed meanwhile, so that nothing is known."""
+    """Whether the prebuild was claimed meanwhile; then the replacements are not known."""
     replacements: list[Replacement] = Field(default_factory=list)
 
 
 class CandidateActivities:
-    """The control side."""
+    """The lint's activity on control workers."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     @activity.defn
     async def find_candidates(self, preset: str) -> Candidates:
-        """Ready prebuilds to plan a claim of."""
+        """Find ready prebuilds for which a claim can be planned.
+
+        Raises:
+            PresetNotFound: No live template has the preset.
+            NoClaimablePrebuiltWorkspaces: It has no ready prebuild.
+        """
         return await lint.find_candidates(self._engine, preset)
 
 
 class LintActivities:
-    """The provisioner side."""
+    """The lint's activity on provisioner workers."""
 
     def __init__(self, engine: AsyncEngine, driver: Callable[[str], Provisioner]) -> None:
-        """*driver* gives the driver of a name, the same one each time."""
+        """Args:
+        driver: Returns the driver with a name, the same one each time.
+        """
         self._engine = engine
         self._driver = driver
 
@@ -49,7 +56,7 @@ class LintActivities:
         """Plan a claim with made-up inputs.
 
         Raises:
-            ProvisionFailed: It cannot be planned; says why.
+            ProvisionFailed: The claim cannot be planned; the message has the reason.
         """
         async with heartbeating():
             found = await lint.read_claim(self._engine, candidate)
@@ -64,5 +71,5 @@ class LintActivities:
                 message = f"a claim with made-up inputs cannot be planned: {error.message}"
                 raise ProvisionFailed(message, error.details, remedy=error.remedy) from error
             if not await lint.is_ready(self._engine, candidate):
-                return Linted(gone=True)  # the plan may have seen a part of the claim's effect
+                return Linted(gone=True)  # the plan may have seen part of the claim's effect
             return Linted(replacements=replacements)

@@ -1,4 +1,4 @@
-"""What a service or an operator asks of the deployment through Temporal."""
+"""The activities of `OperatorRequest`: carry a request out at most once, and close it when nobody waits any more."""
 
 from __future__ import annotations
 
@@ -17,19 +17,28 @@ READS = ("status", "list_workspaces", "show_workspace")
 
 
 class OperatorActivities:
+    """Activities of `OperatorRequest` on control workers."""
+
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
 
     @activity.defn
     async def operate(self, raw: Any, run: RequestRun) -> Any:
-        """Carry out one request. Asked again by its run, also late, it has been done once and has the same answer."""
+        """Carry out one request, and return the action's result.
+
+        Every attempt of one run returns the same answer, and the action takes effect at most once, also when an attempt
+        is late.
+
+        Raises:
+            PrebuildsError: The action was refused.
+        """
         request = parse_input(OperatorRequest, raw, "request")
         async with heartbeating():
             if request.action in READS:
                 return await carry_out(self._operations, request)
-            return await self._carry_out(request, run)
+            return await self._carry_out_once(request, run)
 
-    async def _carry_out(self, request: OperatorRequest, run: RequestRun) -> Any:
+    async def _carry_out_once(self, request: OperatorRequest, run: RequestRun) -> Any:
         engine = self._operations.context.engine
         operations = self._operations.on(fenced(engine, RequestFence(run.id, run.expires_at)))
         answer: Any
@@ -49,13 +58,13 @@ class OperatorActivities:
 
     @activity.defn
     async def end_request(self, run: RequestRun) -> Any:
-        """Make sure that no attempt at a request that nobody waits for takes effect any more.
+        """Close a request for which nobody waits any more, so that no attempt takes effect from now on.
 
         Returns:
-            What an attempt has answered before.
+            The answer of an attempt that has ended.
         Raises:
-            PrebuildsError: As an attempt was refused; `RequestCanceled`: nothing was done; `StoreUnavailable`: an
-                attempt has done something, and died before its answer.
+            PrebuildsError: The refusal of an attempt. `RequestCanceled`: nothing was done. `StoreUnavailable`: an
+                attempt has taken effect and died before it recorded its answer.
         """
         answer = await end_request(self._operations.context.engine, run.id)
         if isinstance(answer, PrebuildsError):

@@ -1,4 +1,4 @@
-"""A pass's activities: find the presets that have work, plan one, carry the plan out. Each bears repeating."""
+"""The activities of a pass: find presets that have work, plan one, carry the plan out. Each may safely run twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
 from prebuilds.store import control, pool
-from prebuilds.store.events import note
+from prebuilds.store.events import record_notes
 from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
@@ -26,46 +26,53 @@ from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapsho
 from prebuilds.telemetry.metrics import METRICS, PoolGauges
 
 PRESETS_PER_PASS_MAX = 500
-"""A pass bounds its own history; what is left over is found again by the next."""
+"""The most presets of one pass, which bounds its history. The next pass finds the others again."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a pass has found."""
+    """The result of `find_work`."""
 
     pass_number: int
     preset_ids: list[UUID] = field(default_factory=list)
+    """The presets that have work."""
     pending_max: int | None = None
-    """How many pending creations a preset may have until the next pass; None for no limit."""
+    """The most pending creations that a preset may have until the next pass; None for no limit."""
     favored: list[UUID] = field(default_factory=list)
-    """Of *preset_ids*: these may have one more."""
+    """Those of *preset_ids* that may have one more pending creation."""
     short: bool = False
-    """Somebody waits for capacity: worth another look soon."""
+    """Whether presets wait for capacity, so that the next pass should come soon."""
     paused: bool = False
-    """Nothing is to be reconciled until a pass finds otherwise."""
+    """Whether reconciliation is paused, until a pass finds otherwise."""
     seen: Seen | None = None
-    """The newest event of the database, for the next pass to be told; None for no news."""
+    """The newest event of the database, for the next pass; None when it is the one that was given."""
     paths: list[str] = field(default_factory=list)
-    """What people call *preset_ids*, in the same order; empty from a worker of an earlier release."""
+    """The paths of *preset_ids*, in the same order; empty from a worker of an earlier release."""
 
 
 @dataclass(frozen=True)
 class CarryOut:
-    """One kind of a plan's writes."""
+    """Input of one step of a plan: the prebuilds to create, delete or cancel."""
 
     preset_id: UUID
     pass_number: int
     ids: list[UUID]
     pending_max: int | None = None
+    """The most pending creations that the preset may have; None for no limit."""
 
 
 @dataclass(frozen=True)
 class CarriedOut:
+    """Result of one step of a plan, as counts of prebuilds."""
+
     done: int
     lost: int
+    """Prebuilds for which the plan no longer held, so that nothing was done."""
 
 
 class ReconcileActivities:
+    """Activities of `PrebuildsOrchestrator` and `ReconcilePreset` on control workers."""
+
     def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher, gauges: PoolGauges, rules: Rules) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
@@ -74,12 +81,12 @@ class ReconcileActivities:
 
     @activity.defn
     async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
-        """Take the global snapshot, and return the presets that have work: ids and paths, not rows.
+        """Begin a pass: read the global snapshot, and return the ids and paths of presets that have work.
 
         Args:
-            seen: The newest event that the pass before has seen. A database that lacks it was restored: this pass
-                says so there, and finds everything paused.
-            interval_seconds: The loop's, for the gauges; None when it does not say.
+            seen: The newest event that the previous pass has seen; None when there is none. If the database lacks it,
+                the database was restored: this pass records that, and finds everything paused.
+            interval_seconds: Seconds between the loop's passes, for the gauges; None when they are not known.
         """
         async with heartbeating():
             newest = await check_history(self._engine, seen, "the loop")
@@ -88,7 +95,7 @@ class ReconcileActivities:
             barred = await join_organizations(self._engine, snapshot)
             plan = plan_pass(snapshot, barred)
             self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
-            await note(self._engine, plan.notes())
+            await record_notes(self._engine, plan.notes())
             working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
             number = await control.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
@@ -109,47 +116,63 @@ class ReconcileActivities:
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:
+        """Record the end of a pass, and count it in the metrics unless it was recorded before."""
         took = await control.end_pass(self._engine, pass_number)
         if took is not None:
             METRICS.record_pass(took)
 
     @activity.defn
     async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
-        """Write down that the loop was stopped on purpose, so that no control worker brings it back."""
+        """Record that the loop was stopped on purpose, so that no control worker restarts it."""
         await control.record_stop(self._engine, cause, loop_number, by)
 
     @activity.defn
     async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:
-        """Read one preset's pool at one instant and decide; the plan, with every id in it, stands in the history."""
-        # The number first: a pass that reads later has a higher one, and the fence lets it win.
+        """Plan one preset from a snapshot of its pool. The workflow's history keeps the plan with every id in it."""
+        # The pass number is taken before the read: a pass that reads later has a higher number, and wins at the fence.
         number = await next_pass_number(self._engine)
         async with snapshot_transaction(self._engine) as connection:
             snapshot = await snapshot_preset(connection, preset_id, self._rules)
         plan = plan_preset(snapshot, number, pending_max)
         if plan.held is not None and plan.held != Hold.PAUSED:
-            await note(self._engine, [hold_note(preset_id, Held(Hold(plan.held), plan.held_until))])
+            await record_notes(self._engine, [hold_note(preset_id, Held(Hold(plan.held), plan.held_until))])
         return plan
 
     @activity.defn
     async def create_prebuilds(self, input: CarryOut) -> CarriedOut:
+        """Record planned creations, and start their builds.
+
+        Raises:
+            SupersededPass: A later pass of the preset has written already.
+        """
         written = await pool.create_prebuilds(
             self._engine, input.preset_id, input.pass_number, input.ids, self._rules, pending_max=input.pending_max
         )
-        return self._started(written)
+        return self._start_builds(written)
 
     @activity.defn
     async def delete_prebuilds(self, input: CarryOut) -> CarriedOut:
-        return self._started(await pool.delete_prebuilds(*self._asked(input)))
+        """Record planned deletions, and start their builds.
+
+        Raises:
+            SupersededPass: A later pass of the preset has written already.
+        """
+        return self._start_builds(await pool.delete_prebuilds(*self._pool_arguments(input)))
 
     @activity.defn
     async def cancel_builds(self, input: CarryOut) -> CarriedOut:
-        written = await pool.cancel_creations(*self._asked(input))
+        """Cancel planned creations that no worker has begun, and their builds' workflows.
+
+        Raises:
+            SupersededPass: A later pass of the preset has written already.
+        """
+        written = await pool.cancel_creations(*self._pool_arguments(input))
         self._dispatcher.cancel_builds(written.build_ids)
         return CarriedOut(done=len(written.workspace_ids), lost=written.lost)
 
-    def _asked(self, input: CarryOut) -> tuple[AsyncEngine, UUID, int, Sequence[UUID], Rules]:
+    def _pool_arguments(self, input: CarryOut) -> tuple[AsyncEngine, UUID, int, Sequence[UUID], Rules]:
         return self._engine, input.preset_id, input.pass_number, input.ids, self._rules
 
-    def _started(self, written: Written) -> CarriedOut:
+    def _start_builds(self, written: Written) -> CarriedOut:
         self._dispatcher.start_builds(written.build_ids)
         return CarriedOut(done=len(written.workspace_ids), lost=written.lost)

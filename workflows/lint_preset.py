@@ -1,4 +1,7 @@
-"""LintPreset: what a claim of a preset would replace. Operators start it; it plans, writes nothing and ends."""
+"""LintPreset: plans a claim of a preset, and reports the resources that it would replace.
+
+Operators start it. It writes nothing, and ends with the report.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.refusal import cause_of, refused
 
 TAKE_UP_TIMEOUT = timedelta(seconds=20)
-"""A queue whose workers take nothing up in this time is not served."""
+"""A queue is not served when no worker picks up a task within this time."""
 
 FIND = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30),
@@ -28,6 +31,7 @@ FIND = workflow.ActivityConfig(
 
 
 def plan_on(queue: str) -> workflow.ActivityConfig:
+    """Return the timeouts of a plan on *queue*."""
     return workflow.ActivityConfig(
         task_queue=queue,
         schedule_to_start_timeout=TAKE_UP_TIMEOUT,
@@ -39,8 +43,17 @@ def plan_on(queue: str) -> workflow.ActivityConfig:
 
 @workflow.defn
 class LintPreset:
+    """A planned claim of a preset."""
+
     @workflow.run
     async def run(self, *raw: Any) -> LintReport:
+        """Plan a claim of the first ready prebuild that can be planned.
+
+        Raises:
+            ApplicationError: `InvalidInput`, `PresetNotFound`, `ProvisionFailed`: the claim cannot be planned,
+                `NoClaimablePrebuiltWorkspaces`: there is no ready prebuild, or `ProvisionerUnavailable`: no worker
+                serves the queue.
+        """
         try:
             input = parse_input(LintInput, only_input(raw), "input")
             found = await workflow.execute_activity_method(CandidateActivities.find_candidates, input.preset, **FIND)
@@ -59,7 +72,7 @@ class LintPreset:
             except ApplicationError as error:
                 if error.type != ProvisionerUnavailable.__name__:
                     raise
-                failure = error  # another one may be on a host that is there
+                failure = error  # another prebuild may be on a host that has a worker
                 continue
             if not linted.gone:
                 return LintReport(

@@ -1,4 +1,7 @@
-"""One operation that a service asks for without a database of its own: status, start, stop, pause, resume, release."""
+"""OperatorRequest: one operation, such as status, stop or release, for services that have no access to the database.
+
+It ends with the operation's result, or with the refusal. It keeps true that an operation takes effect at most once.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,16 @@ with workflow.unsafe.imports_passed_through():
     from workflows.refusal import cause_of, refused
     from workflows.steps import to_its_end
 
-# All of it, with END, is less than the 60 s after which a caller leaves, who then hears the true reason.
+# Together with END this takes less than 60 s. A caller gives up after 60 s, and so gets the true reason before.
 OPERATE = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=40),
     schedule_to_close_timeout=timedelta(seconds=45),
-    heartbeat_timeout=timedelta(seconds=2),  # a killed worker costs the caller this long, not all of the time
+    heartbeat_timeout=timedelta(seconds=2),  # a killed worker delays the caller by 2 s, not by 40 s
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
 )
 LIFE = timedelta(seconds=30)
-"""No attempt takes effect later. Less than the time until it is told that none has: clocks may differ by the rest."""
+"""Attempts take effect only within this time. It is shorter than OPERATE's timeout, after which the caller is told that
+nothing was done; the difference allows for clock skew."""
 ASK_AGAIN = "see that `prebuilds worker --role control` runs, then ask again"
 END = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
@@ -37,8 +41,15 @@ END = workflow.ActivityConfig(
 
 @workflow.defn
 class OperatorRequest:
+    """One request of an operator or a service."""
+
     @workflow.run
     async def run(self, *raw: Any) -> Any:
+        """Carry out the request, and return the action's result.
+
+        Raises:
+            ApplicationError: The action's refusal; or `StoreUnavailable`: no worker has carried it out in time.
+        """
         began_at = workflow.now()
         run = RequestRun(id=workflow.info().run_id, began_at=began_at, expires_at=began_at + LIFE)
         try:
@@ -52,8 +63,8 @@ class OperatorRequest:
         except (FailureError, asyncio.CancelledError) as error:
             cause = cause_of(error) if isinstance(error, FailureError) else error
             if isinstance(cause, ApplicationError) and cause.non_retryable:
-                raise  # a refusal, which is recorded
-        # An attempt may still be under way. What it has done counts; else it does nothing any more.
+                raise  # a refusal, which is recorded as the answer
+        # An attempt may still be under way. If it has taken effect, its answer counts; if not, it never will.
         try:
             ending = workflow.start_activity_method(OperatorActivities.end_request, run, **END)
             return (await to_its_end(ending))[0]

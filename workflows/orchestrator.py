@@ -1,8 +1,9 @@
-"""The reconciliation loop: one for a deployment, running until a signal with a cause stops it.
+"""PrebuildsOrchestrator: the reconciliation loop. A deployment has one; it runs until a signal with a cause stops it.
 
-It keeps true that every preset with work is reconciled again and again, each by one child at a time. Control workers
-start it and bring it back when it was terminated. It ends by `stop`, with a result that carries the first cause;
-cancelled, it stops with the cause `cancelled`. It decides nothing: a pass asks which presets have work, children do it.
+The loop reconciles every preset that has work, again and again, each with one child workflow at a time. Control workers
+start it, and restart it after a termination. The signal `stop` ends it with a result that has the first cause; a
+cancellation ends it with the cause `cancelled`. The loop decides nothing itself: each pass reads which presets have
+work, and a `ReconcilePreset` child does the work of each.
 """
 
 from __future__ import annotations
@@ -30,28 +31,32 @@ with workflow.unsafe.imports_passed_through():
     )
     from prebuilds.vocabulary import reconcile_preset_id, rfc3339
     from prebuilds.vocabulary.plain_text import escape
-    from workflows.raw import as_text, asked_at, only_input, preset_ids, seconds, stop_cause, stopped_by
+    from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause, stop_requested_at, stopped_by
     from workflows.refusal import cause_of, refused
 
 INTERVAL_S = 15.0
 PASS_WAIT = timedelta(seconds=30)
-"""How long a pass waits for its presets; the rest stay busy, and stop nobody."""
+"""The longest time that a pass waits for its presets. Those that take longer go on, and the next pass may begin."""
 CHILD_TIMEOUT = timedelta(seconds=60)
 BUSY_PAUSE = timedelta(seconds=1)
-"""Before asking again for a preset that a child of an earlier run is still at."""
+"""The pause before the next try at a preset whose child from an earlier run of the loop is still running."""
 HISTORY_EVENTS = 4000
-"""Then the loop continues as new at its next idle moment: replay after a worker's death stays within a second."""
+"""From this length on, the loop continues as new at its next idle moment. A replay of such a history after a worker's
+death takes less than a second."""
 HISTORY_EVENTS_MAX = 10_000
-"""Then it does not wait for an idle moment: the server warns at 10,240 and ends the workflow at 51,200."""
+"""From this length on, the loop does not wait for an idle moment. The server warns at 10,240 events and ends the
+workflow at 51,200."""
 IGNORED_KEPT, IGNORED_CHARS = 5, 200
-"""Signals that were not understood: how many the status has, and how much of each."""
+"""How many signals that were not understood the status shows, and how many characters of each."""
 SEE_PRESETS = "give ids as `prebuilds --json presets list` has them"
 WANTED_MAX = 1000
-"""Presets that wait by name; beyond that a pass finds them again, and no payload grows with the deployment."""
+"""Presets that may wait by id. Beyond that the loop runs a full pass, which finds them again; so no payload grows with
+the deployment."""
 SHOWN_MAX = 100
-"""Ids of each kind that the status has."""
+"""The most ids of each kind in the status."""
 CAPACITY_PAUSE_S = 2.0
-"""Until the next pass when somebody waits for capacity: it frees up as builds begin, which nudges nobody."""
+"""Seconds until the next pass while presets wait for capacity. Capacity frees up when builds begin, and no nudge
+reports that."""
 TASK_TIMEOUT = timedelta(seconds=2)
 
 READ_STATE = workflow.ActivityConfig(
@@ -60,8 +65,9 @@ READ_STATE = workflow.ActivityConfig(
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)),
     schedule_to_close_timeout=timedelta(minutes=5),
 )
-# Normal activities, though short: this loop acts on timers, and a local activity's end may be replayed at another time.
-NOTE = workflow.ActivityConfig(
+# These are normal activities although they are short: the loop acts on timers, and a replay may put the end of a local
+# activity at another time.
+RECORD = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
 )
@@ -69,12 +75,14 @@ NOTE = workflow.ActivityConfig(
 
 @workflow.defn
 class PrebuildsOrchestrator:
+    """The reconciliation loop of a deployment."""
+
     @workflow.init
     def __init__(self, *raw: Any) -> None:
         self._refusal: InvalidInput | None = None
         try:
             self._input = parse_input(OrchestratorInput, only_input(raw), "input")
-        except InvalidInput as refusal:  # refused by `run`: whatever raises here would park the workflow
+        except InvalidInput as refusal:  # `run` raises it: an exception in `__init__` would park the workflow
             self._refusal, self._input = refusal, OrchestratorInput()
         carried = self._input.carried or OrchestratorCarried(started_at=workflow.now())
         self._started_at = carried.started_at
@@ -82,17 +90,17 @@ class PrebuildsOrchestrator:
         self._stop = carried.stop_cause
         self._stopped_by = carried.stopped_by
         self._wanted_all = carried.wanted_all
-        self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order they were asked for
+        self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order of the requests
         self._next_pass_at = carried.next_pass_at or workflow.now()
         self._ignored = list(carried.ignored)
-        self._pending_max = carried.pending_max  # the last pass's shares of the capacity
+        self._pending_max = carried.pending_max  # each preset's share of the capacity, from the last pass
         self._favored: set[str] = set()
-        self._paused = False  # as the last pass has found it
+        self._paused = False  # as the last pass found it
         self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._reconciling: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
-        self._alarm: asyncio.Task[None] | None = None
+        self._pass_timer: asyncio.Task[None] | None = None
         self._due = False
         self._passes_begun = 0
         self._passes_ended = 0
@@ -103,16 +111,21 @@ class PrebuildsOrchestrator:
 
     @workflow.run
     async def run(self, *raw: Any) -> OrchestratorResult:
+        """Run passes until a stop, then drain.
+
+        Raises:
+            ApplicationError: `InvalidInput`, with a message for each wrong field in its details.
+        """
         if self._refusal is not None:
             raise refused(self._refusal)
-        self._wake_at(self._next_pass_at)
+        self._schedule_next_pass(self._next_pass_at)
         try:
             while self._stop is None:
                 if self._should_continue_as_new():
                     await self._continue_as_new()
                 self._begin_due_pass()
                 self._begin_wanted_children()
-                self._tell()
+                self._show_details()
                 await self._wait_for_something_to_do()
         except asyncio.CancelledError:
             self._request_stop("cancelled")
@@ -121,66 +134,79 @@ class PrebuildsOrchestrator:
     # --- What operators and our own processes send ---
 
     @workflow.signal(description='Stop reconciling. Input: a cause, or {"cause": TEXT}, or nothing')
-    def stop(self, *raw: Any) -> None:  # typed parameters would drop or park what an operator mistypes
-        asked = asked_at(raw)
-        if asked is not None and asked < self._started_at:
-            # By an attempt of a worker that was frozen since: the loop that it was to stop has ended before this one.
-            self._ignore(f"stop asked for at {rfc3339(asked)}, before this loop began")
+    def stop(self, *raw: Any) -> None:  # with typed parameters, a mistyped input would be dropped or park the workflow
+        """Stop the loop, unless the request is older than the loop."""
+        requested_at = stop_requested_at(raw)
+        if requested_at is not None and requested_at < self._started_at:
+            # The worker that sends it was frozen since then. It meant an earlier loop, which has ended.
+            self._ignore(f"stop asked for at {rfc3339(requested_at)}, before this loop began")
             return
         self._request_stop(stop_cause(raw), stopped_by(raw))
 
     @workflow.update(name="stop", description="Stop reconciling, and answer with the cause that counts")
     def stop_with_answer(self, *raw: Any) -> StopAnswer:
+        """Stop the loop, and return the cause that counts: the first one."""
         already = self._stop is not None
         self._request_stop(stop_cause(raw), stopped_by(raw))
         return StopAnswer(cause=self._stop or "", already_stopping=already)
 
     @workflow.signal(description="Ask for a pass now. Input: nothing, or a list of preset ids for those alone")
     def nudge(self, *raw: Any) -> None:
+        """Reconcile the named presets now, or run a full pass when none is named or too many wait."""
         wanted, unknown = preset_ids(raw)
         for item in unknown:
             self._ignore(f"nudge {item}")
         if len(self._wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
             self._wanted_all = True
-        elif not self._paused:  # each claim sends one, and would plan its pool for nothing; `resume` asks for a pass
+        elif not self._paused:
+            # While paused, nudges that name presets are dropped: each claim sends one, and would have its pool planned
+            # for nothing. `resume` asks for a full pass.
             self._wanted.update(dict.fromkeys(wanted))
 
     @workflow.signal(description="Set the seconds between passes")
     def set_interval(self, *raw: Any) -> None:
+        """Set the seconds between passes, also for the pass that is awaited now."""
         interval = seconds(raw)
         if interval is None:
             self._ignore(f"set_interval {as_text(list(raw))}")
             return
         self._interval_s = interval
         if not self._due:
-            self._wake_at(min(self._next_pass_at, workflow.now() + timedelta(seconds=interval)))
+            self._schedule_next_pass(min(self._next_pass_at, workflow.now() + timedelta(seconds=interval)))
 
     @workflow.signal(dynamic=True)
     def unknown(self, name: str, args: Sequence[RawValue]) -> None:
-        """Catch a mistyped name, so that it shows in the status; the caller was told `succeeded`."""
+        """Show a signal with a mistyped name in the status. Temporal has told its sender that it succeeded."""
         self._ignore(name)
 
     @workflow.update(
         description="Run a pass, of all presets or of those given, and answer when it has ended; LoopRenewed: ask again"
     )
     async def reconcile(self, *raw: Any) -> None:
+        """Reconcile the named presets, or all, and return when that has ended.
+
+        Raises:
+            ApplicationError: `InvalidInput`: an id is none. `OrchestratorNotRunning`: the loop was stopped meanwhile.
+                `LoopRenewed`: the loop continues as new; the caller sends the update again.
+        """
         wanted, unknown = preset_ids(raw)
         if unknown:
             raise refused(InvalidInput.field("presets", f"no preset ids: {', '.join(unknown)}", SEE_PRESETS))
         if wanted:
             self._wanted.update(dict.fromkeys(wanted))
-            await self._until_ended(lambda: not self._busy_with(wanted))
+            await self._wait_until_ended(lambda: not self._busy_with(wanted))
         else:
             self._wanted_all = True
-            mine = self._passes_begun + 1
-            await self._until_ended(lambda: self._passes_ended >= mine)
+            requested_pass = self._passes_begun + 1
+            await self._wait_until_ended(lambda: self._passes_ended >= requested_pass)
         if self._stop is not None:
             raise refused(OrchestratorNotRunning("the loop was stopped"))
-        if self._leaving:  # it carries what is wanted along, begins none of it, and cannot end before this answer
+        if self._leaving:  # the next run begins what is wanted here; this run cannot end before this answer
             raise refused(LoopRenewed("the loop goes over to a new run"))
 
     @workflow.query(description="What the loop is doing")
     def status(self, *raw: Any) -> OrchestratorStatus:
+        """Return what the loop is doing."""
         return OrchestratorStatus(
             state="running" if self._stop is None else "draining",
             cause=self._stop,
@@ -189,7 +215,7 @@ class PrebuildsOrchestrator:
             last_pass_at=self._last_pass_at,
             next_pass_at=self._next_pass_at if self._stop is None else None,
             interval_seconds=self._interval_s,
-            reconciling=list(self._running)[:SHOWN_MAX],
+            reconciling=list(self._reconciling)[:SHOWN_MAX],
             waiting=list(self._wanted)[:SHOWN_MAX],
             ignored=self._ignored,
             ignored_count=self._ignored_count,
@@ -198,26 +224,26 @@ class PrebuildsOrchestrator:
     # --- The loop's steps ---
 
     async def _wait_for_something_to_do(self) -> None:
-        seen = self._doing()
+        before = self._observed_state()
         await workflow.wait_condition(
-            lambda: self._pass_is_due() or self._startable() is not None or self._doing() != seen
+            lambda: self._pass_is_due() or self._next_startable() is not None or self._observed_state() != before
         )
 
-    def _doing(self) -> tuple[object, ...]:
-        """What a turn of the loop tells, and acts on beside what is due and wanted."""
-        return self._stop, self._pass, self._next_pass_at, len(self._running)
+    def _observed_state(self) -> tuple[object, ...]:
+        """The state that the loop acts on or shows, apart from due passes and wanted presets."""
+        return self._stop, self._pass, self._next_pass_at, len(self._reconciling)
 
-    def _wake_at(self, moment: datetime) -> None:
-        """Have the next pass fall due at *moment*.
+    def _schedule_next_pass(self, at: datetime) -> None:
+        """Make the next pass due at *at*, and only then.
 
-        By a timer's firing and not by asking the clock: the clock may read differently in a replay.
+        A timer makes it due, not a look at the clock: the clock may read differently in a replay.
         """
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._next_pass_at = moment
-        self._alarm = asyncio.create_task(self._ring((moment - workflow.now()).total_seconds()))
+        if self._pass_timer is not None:
+            self._pass_timer.cancel()
+        self._next_pass_at = at
+        self._pass_timer = asyncio.create_task(self._make_pass_due((at - workflow.now()).total_seconds()))
 
-    async def _ring(self, after_s: float) -> None:
+    async def _make_pass_due(self, after_s: float) -> None:
         if after_s > 0:
             await workflow.sleep(after_s, summary="until the next pass")
         self._due = True
@@ -227,15 +253,16 @@ class PrebuildsOrchestrator:
 
     def _begin_due_pass(self) -> None:
         if self._pass_is_due():
-            self._wanted_all = self._due = False  # before the read, so that a nudge during this pass earns another
-            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))
+            self._wanted_all = self._due = False  # before the read, so that a nudge during this pass causes another
+            self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))
             self._passes_begun += 1
             self._pass = asyncio.create_task(self._run_pass())
 
     async def _run_pass(self) -> None:
         try:
-            known = [self._seen, self._interval_s]
-            work: Work = await workflow.execute_activity_method(ReconcileActivities.find_work, args=known, **READ_STATE)
+            work: Work = await workflow.execute_activity_method(
+                ReconcileActivities.find_work, args=[self._seen, self._interval_s], **READ_STATE
+            )
             self._last_pass_at = workflow.now()
             found = [str(preset) for preset in work.preset_ids]
             self._paths = dict([*self._paths.items(), *zip(found, work.paths, strict=False)][-WANTED_MAX:])
@@ -243,45 +270,47 @@ class PrebuildsOrchestrator:
             self._paused = work.paused
             self._seen = work.seen or self._seen
             if work.short and self._interval_s > CAPACITY_PAUSE_S:
-                self._wake_at(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
+                self._schedule_next_pass(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
             self._wanted.update(dict.fromkeys(found))
             if found:
                 try:
                     await workflow.wait_condition(lambda: not self._busy_with(found), timeout=PASS_WAIT)
                 except TimeoutError:
-                    workflow.logger.warning("A pass leaves presets busy", extra={"presets": list(self._running)})
-                await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)
+                    workflow.logger.warning(
+                        "A pass ends while presets are still reconciled", extra={"presets": list(self._reconciling)}
+                    )
+                await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **RECORD)
             self._passes += 1
         except FailureError as error:
-            workflow.logger.error("A pass failed; the next is the retry", extra={"error": repr(cause_of(error))})
+            workflow.logger.error("A pass failed; the next pass retries", extra={"error": repr(cause_of(error))})
         finally:
             self._passes_ended += 1
             self._pass = None
 
-    async def _until_ended(self, ended: Callable[[], bool]) -> None:
-        """Wait for what somebody asked for, or for this run to begin none of it any more."""
+    async def _wait_until_ended(self, ended: Callable[[], bool]) -> None:
+        """Wait until *ended* is true, or until this run of the loop begins nothing more."""
         await workflow.wait_condition(lambda: self._stop is not None or self._leaving or ended())
 
     def _busy_with(self, presets: Sequence[str]) -> bool:
-        return any(preset in self._wanted or preset in self._running for preset in presets)
+        return any(preset in self._wanted or preset in self._reconciling for preset in presets)
 
-    def _startable(self) -> str | None:
-        """The next preset to begin: one that is being reconciled keeps its turn until that has ended."""
-        # They contend for this workflow's tasks: 500 children take 10 s at 50 at a time, and 23 s unbounded.
-        if self._leaving or len(self._running) >= self._input.max_parallel_presets:
+    def _next_startable(self) -> str | None:
+        """The next preset to begin; None for none now. A preset that is being reconciled keeps its place until then."""
+        # Children contend for this workflow's tasks: 500 children take 10 s at 50 at a time, and 23 s unbounded.
+        if self._leaving or len(self._reconciling) >= self._input.max_parallel_presets:
             return None
-        return next((preset for preset in self._wanted if preset not in self._running), None)
+        return next((preset for preset in self._wanted if preset not in self._reconciling), None)
 
     def _begin_wanted_children(self) -> None:
-        while (preset := self._startable()) is not None:
+        while (preset := self._next_startable()) is not None:
             del self._wanted[preset]
-            self._running[preset] = asyncio.create_task(self._reconcile_preset(preset))
+            self._reconciling[preset] = asyncio.create_task(self._reconcile_preset(preset))
 
     async def _reconcile_preset(self, preset: str) -> None:
         try:
             done = await workflow.execute_child_workflow(
                 "ReconcilePreset",
-                {"preset_id": preset, "pending_max": self._share_of(preset)},
+                {"preset_id": preset, "pending_max": self._take_share(preset)},
                 id=reconcile_preset_id(preset),
                 static_summary=f"Preset {self._paths.get(preset, preset)}: create, delete and cancel as its plan says",
                 parent_close_policy=ParentClosePolicy.ABANDON,
@@ -297,24 +326,25 @@ class PrebuildsOrchestrator:
         except FailureError as error:
             workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(cause_of(error))})
         finally:
-            del self._running[preset]
+            del self._reconciling[preset]
 
-    def _share_of(self, preset: str) -> int | None:
+    def _take_share(self, preset: str) -> int | None:
+        """Return the most creations that *preset* may have pending; None for no limit."""
         if self._pending_max is None or preset not in self._favored:
             return self._pending_max
-        self._favored.remove(preset)  # once: until the next pass it is a preset like any other
+        self._favored.remove(preset)  # its extra creation counts once in a pass
         return self._pending_max + 1
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
         events = info.get_current_history_length()
-        idle = self._pass is None and not self._running and not self._wanted and not self._wanted_all
+        idle = self._pass is None and not self._reconciling and not self._wanted and not self._wanted_all
         return events >= HISTORY_EVENTS_MAX or (
             idle and (events >= HISTORY_EVENTS or info.is_continue_as_new_suggested())
         )
 
     async def _continue_as_new(self) -> None:
-        """Go on in a new run, once nothing of this one is in the air; a stop that comes meanwhile is carried along."""
+        """Go on in a new run when this one has nothing under way. A stop that comes meanwhile is carried over."""
         left = self._begin_leaving()
         await self._wait_for_children(PASS_WAIT)
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -324,7 +354,7 @@ class PrebuildsOrchestrator:
             stop_cause=self._stop,
             stopped_by=self._stopped_by,
             wanted_all=self._wanted_all,
-            wanted_presets=[*left, *self._wanted, *self._running],
+            wanted_presets=[*left, *self._wanted, *self._reconciling],
             next_pass_at=self._next_pass_at,
             ignored=self._ignored,
             pending_max=self._pending_max,
@@ -335,19 +365,19 @@ class PrebuildsOrchestrator:
         )
 
     def _begin_leaving(self) -> list[str]:
-        """Start nothing more. Returns the presets that were still waiting, for whoever comes after."""
+        """Begin no more children. Returns the presets that still waited, for the next run."""
         self._leaving = True
         left, self._wanted = list(self._wanted), {}
         return left
 
     async def _drain(self) -> OrchestratorResult:
-        """End: what runs is awaited, recorded builds go on by themselves, and the cause is written down."""
-        assert self._stop is not None  # noqa: S101 - `run` comes here for no other reason
+        """End the loop: record the cause, and wait for running children. Recorded builds go on by themselves."""
+        assert self._stop is not None  # noqa: S101 - `run` calls this only after a stop
         self._begin_leaving()
-        self._tell()
-        note = asyncio.create_task(self._record_stop(self._stop))
+        self._show_details()
+        recording = asyncio.create_task(self._record_stop(self._stop))
         await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))
-        await note
+        await recording
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.set_current_details(f"Stopped: {self._stop}")
         return OrchestratorResult(
@@ -356,24 +386,27 @@ class PrebuildsOrchestrator:
 
     async def _wait_for_children(self, timeout: timedelta) -> None:
         try:
-            await workflow.wait_condition(lambda: not self._running and self._pass is None, timeout=timeout)
+            await workflow.wait_condition(lambda: not self._reconciling and self._pass is None, timeout=timeout)
         except TimeoutError:
-            workflow.logger.warning("Presets are left to their children", extra={"presets": list(self._running)})
+            workflow.logger.warning(
+                "The loop goes on without waiting for its children", extra={"presets": list(self._reconciling)}
+            )
 
     async def _record_stop(self, cause: str) -> None:
         try:
             stopped = [cause, self._input.loop_number, self._stopped_by]
-            await workflow.execute_activity_method(ReconcileActivities.record_stop, args=stopped, **NOTE)
-        except FailureError as error:  # our completion says the same to whoever would bring us back
-            workflow.logger.error("The stop could not be written down", extra={"error": repr(cause_of(error))})
+            await workflow.execute_activity_method(ReconcileActivities.record_stop, args=stopped, **RECORD)
+        except FailureError as error:  # a worker that would restart the loop reads the cause from its result, too
+            workflow.logger.error("The stop could not be recorded", extra={"error": repr(cause_of(error))})
 
     def _request_stop(self, cause: str, by: str | None = None) -> None:
         if self._stop is None:
             self._stop, self._stopped_by = cause, by
             workflow.logger.info("Stopping", extra={"cause": cause})
 
-    def _ignore(self, what: str) -> None:
-        shown = escape(what[:IGNORED_CHARS])[:IGNORED_CHARS]
+    def _ignore(self, signal: str) -> None:
+        """Show a signal that was not understood in the status, and the first one of a run in the log."""
+        shown = escape(signal[:IGNORED_CHARS])[:IGNORED_CHARS]
         self._ignored = [*self._ignored, shown][-IGNORED_KEPT:]
         self._ignored_count += 1
         if self._ignored_count == 1:  # thousands of lines in one task would take longer than a task may
@@ -382,8 +415,9 @@ class PrebuildsOrchestrator:
                 extra={"signal": shown},
             )
 
-    def _tell(self) -> None:
-        busy = f"reconciling {len(self._running)} presets, {len(self._wanted)} waiting"
+    def _show_details(self) -> None:
+        """Set the workflow's current details in the Temporal UI."""
+        busy = f"reconciling {len(self._reconciling)} presets, {len(self._wanted)} waiting"
         if self._stop is not None:
             text = f"Draining: {self._stop}; {busy}"
         else:

@@ -1,4 +1,7 @@
-"""What an operator types, made sense of. Nothing that handlers use raises: that would park or fail their workflow."""
+"""Parsing of raw workflow and signal inputs, as operators type them.
+
+The functions for handlers never raise: an exception in a handler would park or fail its workflow.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ NO_CAUSE = "no cause given"
 
 
 def only_input(raw: Sequence[Any]) -> Any:
-    """A workflow's one input; None when there is none. A `run` that names its parameter is parked by a second one.
+    """Return a workflow's one input; None when there is none.
+
+    A `run` with a named parameter would be parked by a second input, so `run` takes `*raw` and calls this.
 
     Raises:
-        InvalidInput: There is more than one.
+        InvalidInput: There is more than one input.
     """
     if len(raw) > 1:
         raise InvalidInput.field("input", f"must be one JSON object, and {len(raw)} were given")
@@ -26,7 +31,7 @@ def only_input(raw: Sequence[Any]) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Any decoded payload as text that a person can read again, on one line: nobody is there to be refused."""
+    """Return any decoded payload as one line of readable text. Nothing is refused, since a signal has no answer."""
     if isinstance(value, bytes):
         value = value.decode(errors="replace")
     try:
@@ -37,7 +42,7 @@ def as_text(value: Any) -> str:
 
 
 def stop_cause(raw: Sequence[Any]) -> str:
-    """The cause of a stop: a string, `{"cause": TEXT}`, or nothing; anything else is kept as its JSON text."""
+    """Return the cause of a stop from a string, `{"cause": TEXT}` or nothing; anything else becomes its JSON text."""
     given = [item for item in raw if item is not None]
     if not given:
         return NO_CAUSE
@@ -49,22 +54,22 @@ def stop_cause(raw: Sequence[Any]) -> str:
 
 
 def stopped_by(raw: Sequence[Any]) -> str | None:
-    """Who asked for a stop, as `{"by": NAME}` says; None when it does not."""
+    """Return who asked for a stop, from `{"by": NAME}`; None when it is not given."""
     by = raw[0].get("by") if raw and isinstance(raw[0], dict) else None
     return as_text(by) if isinstance(by, str) and by.strip() else None
 
 
-def asked_at(raw: Sequence[Any]) -> datetime | None:
-    """When a stop was asked for, as `{"asked_at": TIME}` says; None when it does not."""
+def stop_requested_at(raw: Sequence[Any]) -> datetime | None:
+    """Return when a stop was asked for, from `{"asked_at": TIME}`; None when it is not given or has no time zone."""
     try:
-        asked = datetime.fromisoformat(raw[0]["asked_at"])
+        requested_at = datetime.fromisoformat(raw[0]["asked_at"])
     except (IndexError, KeyError, TypeError, ValueError):
         return None
-    return asked if asked.tzinfo is not None else None
+    return requested_at if requested_at.tzinfo is not None else None
 
 
 def preset_ids(raw: Sequence[Any]) -> tuple[list[str], list[str]]:
-    """The preset ids of a nudge, given as one list, one string or several: what is an id, and what is not."""
+    """Split the items of a nudge, given as one list, one string or several, into preset ids and other texts."""
     items: list[Any] = []
     for item in raw:
         items.extend(item if isinstance(item, list) else [] if item is None else [item])
@@ -78,7 +83,7 @@ def preset_ids(raw: Sequence[Any]) -> tuple[list[str], list[str]]:
 
 
 def seconds(raw: Sequence[Any]) -> float | None:
-    """A positive number of seconds, at most a day; None when it is none."""
+    """Return an input that is one positive number of seconds, at most a day; None for any other input."""
     if len(raw) == 1 and isinstance(raw[0], int | float) and not isinstance(raw[0], bool) and 0 < raw[0] <= 86_400:
         return float(raw[0])
     return None

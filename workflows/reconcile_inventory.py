@@ -1,7 +1,7 @@
-"""ReconcileInventory: what exists, against what is recorded, at every place where a driver has made something.
+"""ReconcileInventory: compares what exists with what is recorded, at every place where a driver has made something.
 
-The relay starts it every ten minutes, to act; operators start it to look. One runs at a time. It ends with a report; a
-place that does not answer is told, and nothing is concluded of it.
+The relay starts it every ten minutes with `fix`, so that it acts; operators start it for a report. One runs at a time.
+It ends with a report. The report lists the places that did not answer; nothing is concluded about them.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import FailureError, TimeoutError, TimeoutType
 
 with workflow.unsafe.imports_passed_through():
-    from activities.inventory import InventoryActivities, Look, Looked, PlaceActivities
+    from activities.inventory import InspectPlace, InventoryActivities, PlaceActivities, PlaceReport
     from prebuilds.api import InvalidInput
     from prebuilds.payloads import InventoryInput, parse_input
     from prebuilds.store.builds import provisioning_queue
     from prebuilds.store.inventory import Place
-    from prebuilds.views import InventoryReport, InventoryRow, Unavailable
+    from prebuilds.views import InventoryReport, Unavailable
     from prebuilds.vocabulary.plain_text import escape
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
 
 HOST_TIMEOUT = timedelta(seconds=60)
-"""A place that takes nothing up in this time is away."""
+"""A place is away when no worker picks up its task within this time."""
 PLACES_AT_ONCE = 20
 ROWS_MAX = 2000
-"""Of a report: about 700 kB, of the 2 MiB that one result may have."""
+"""The most findings in a report: about 700 kB of the 2 MiB that one result may have."""
 
 LIST = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30),
@@ -37,7 +37,8 @@ LIST = workflow.ActivityConfig(
 )
 
 
-def look_on(queue: str) -> workflow.ActivityConfig:
+def inspect_on(queue: str) -> workflow.ActivityConfig:
+    """Return the timeouts of an inspection on *queue*."""
     return workflow.ActivityConfig(
         task_queue=queue,
         schedule_to_start_timeout=HOST_TIMEOUT,
@@ -49,46 +50,50 @@ def look_on(queue: str) -> workflow.ActivityConfig:
 
 @workflow.defn
 class ReconcileInventory:
+    """An inventory of all places."""
+
     @workflow.run
     async def run(self, *raw: Any) -> InventoryReport:
+        """Inspect every place, and report what was found and done.
+
+        Raises:
+            ApplicationError: `InvalidInput`; or `StoreUnavailable`: the places could not be read.
+        """
         try:
             self._input = parse_input(InventoryInput, only_input(raw), "input")
             places = await workflow.execute_activity_method(PlaceActivities.list_places, **LIST)
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         at_once = asyncio.Semaphore(PLACES_AT_ONCE)
-        looks = await asyncio.gather(*[self._look(place, at_once) for place in places])
-        rows = [row for look in looks if isinstance(look, Looked) for row in look.findings]
+        reports = await asyncio.gather(*[self._inspect_place(place, at_once) for place in places])
+        rows = [row for report in reports if isinstance(report, PlaceReport) for row in report.findings]
         rows.sort(key=lambda row: (row.finding, str(row.workspace_id)))
         return InventoryReport(
             findings=rows[:ROWS_MAX],
-            unavailable=[look for look in looks if isinstance(look, Unavailable)],
+            unavailable=[report for report in reports if isinstance(report, Unavailable)],
             fix=self._input.fix,
-            omitted=sum(look.omitted for look in looks if isinstance(look, Looked)) + _beyond(rows),
+            omitted=sum(report.omitted for report in reports if isinstance(report, PlaceReport))
+            + max(len(rows) - ROWS_MAX, 0),
         )
 
-    async def _look(self, place: Place, at_once: asyncio.Semaphore) -> Looked | Unavailable:
-        """Look at a place through the first of its queues that somebody serves."""
+    async def _inspect_place(self, place: Place, at_once: asyncio.Semaphore) -> PlaceReport | Unavailable:
+        """Inspect a place through the first of its queues that a worker serves."""
         async with at_once:
             for queue in place.queues:
                 served = provisioning_queue(queue, pool=True, host=place.host)
                 try:
                     return await workflow.execute_activity_method(
-                        InventoryActivities.look, Look(place, self._input.fix), **look_on(served)
+                        InventoryActivities.inspect_place, InspectPlace(place, self._input.fix), **inspect_on(served)
                     )
                 except FailureError as error:
                     failure = Unavailable(
-                        provisioner=place.provisioner, host=place.host, queue=served, error=_told(error, served)
+                        provisioner=place.provisioner, host=place.host, queue=served, error=_failure_text(error, served)
                     )
-                    workflow.logger.warning("A place could not be looked at", extra=failure.model_dump(mode="json"))
+                    workflow.logger.warning("A place could not be inspected", extra=failure.model_dump(mode="json"))
             return failure
 
 
-def _beyond(rows: list[InventoryRow]) -> int:
-    return max(len(rows) - ROWS_MAX, 0)
-
-
-def _told(error: FailureError, queue: str) -> str:
+def _failure_text(error: FailureError, queue: str) -> str:
     cause = cause_of(error)
     if isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
         return f"no worker serves {queue}"

@@ -1,7 +1,7 @@
-"""One preset, once: plan it from a fresh snapshot, then carry the plan out.
+"""ReconcilePreset: reconciles one preset once. It plans from a fresh snapshot, then carries the plan out.
 
-It keeps true that at most one pass of a preset runs at a time (its id is the lock), and the fence in the database that
-a late one writes nothing. The orchestrator starts it; it ends when the plan is carried out, with errors in its result.
+Its workflow id is a lock: at most one pass of a preset runs at a time. A fence in the database makes sure that a late
+pass writes nothing. The orchestrator starts it. It ends when the plan is carried out; its result has the errors.
 """
 
 from __future__ import annotations
@@ -25,15 +25,22 @@ with workflow.unsafe.imports_passed_through():
 
 STEP = workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),
-    # For a lost connection; a longer outage, and a bug, are the next pass's.
+    # Enough for a lost connection. After a longer outage, or with a bug, the next pass tries again.
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_attempts=5),
 )
 
 
 @workflow.defn
 class ReconcilePreset:
+    """One pass over one preset."""
+
     @workflow.run
     async def run(self, *raw: Any) -> ReconcilePresetResult:
+        """Plan the preset and carry the plan out. A step that fails is an error in the result.
+
+        Raises:
+            ApplicationError: The input is invalid, or the preset could not be planned.
+        """
         try:
             input = parse_input(ReconcilePresetInput, only_input(raw), "input")
             plan = await workflow.execute_local_activity_method(
@@ -45,12 +52,13 @@ class ReconcilePreset:
         return await self._carry_out(plan)
 
     async def _carry_out(self, plan: ReconcilePlan) -> ReconcilePresetResult:
-        """Deletions first, since they free what creations need; one step's failure leaves the others alone."""
+        """Delete, cancel and create, in this order: deletions free what creations need. Each step runs although
+        another one has failed."""
         self._lost = 0
         self._errors: list[str] = []
-        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)
-        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)
-        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)
+        deleted = await self._run_step(plan, ReconcileActivities.delete_prebuilds, plan.delete)
+        canceled = await self._run_step(plan, ReconcileActivities.cancel_builds, plan.cancel)
+        created = await self._run_step(plan, ReconcileActivities.create_prebuilds, plan.create)
         return ReconcilePresetResult(
             created=created,
             deleted=deleted,
@@ -61,12 +69,13 @@ class ReconcilePreset:
             more=plan.more and created + deleted + canceled > 0,
         )
 
-    async def _step(
+    async def _run_step(
         self,
         plan: ReconcilePlan,
         write: Callable[[ReconcileActivities, CarryOut], Awaitable[CarriedOut]],
         ids: list[UUID],
     ) -> int:
+        """Run *write* for *ids*, and return for how many it took effect."""
         if not ids:
             return 0
         try:

@@ -1,4 +1,4 @@
-"""How a short workflow fails: as one application error with our type, not wrapped in the activity that raised it."""
+"""How short workflows fail: with one application error of our type, not wrapped in the activity's error."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ with workflow.unsafe.imports_passed_through():
 
 
 def cause_of(error: FailureError) -> BaseException:
-    """What an activity or child failed with. A local activity's failure arrives bare, the others' in a wrapper."""
+    """Return the failure inside an activity's or a child's error. A local activity's failure has no wrapper."""
     wrapped = isinstance(error, ActivityError | ChildWorkflowError)
     return error.cause if wrapped and error.cause is not None else error
 
 
 def refused(error: PrebuildsError | FailureError) -> FailureError:
-    """The error to raise from `run`. What is no refusal of ours, and was not cancelled, could not reach the database in
-    time."""
+    """Return the error to raise from `run`.
+
+    A refusal keeps its type, and a cancellation stays one. Anything else becomes `StoreUnavailable`: the activity could
+    not reach the database in time.
+    """
     if isinstance(error, PrebuildsError):
         return application_error(error, repeated=False)
     cause = cause_of(error)
     if isinstance(cause, CancelledError):
-        return cause  # so that the workflow ends as cancelled, too
+        return cause  # the workflow, too, ends as cancelled
     if isinstance(cause, ApplicationError) and cause.type:
         return ApplicationError(cause.message, *cause.details, type=cause.type, non_retryable=True)
     return refused(StoreUnavailable("the database did not answer in time"))
 
 
 def refused_claim(error: PrebuildsError | FailureError, claim_id: str) -> FailureError:
-    """The same for a claim. Without the database nobody knows whether it was won: it says so, and how to find out."""
+    """Return the error to raise from `run` of a claim.
+
+    When the database was not reached, it is not known whether the claim has won; the message says so, and that the
+    caller can find out by the same id.
+    """
     failure = refused(error)
     if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:
         return failure

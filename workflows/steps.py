@@ -1,4 +1,4 @@
-"""A step that a cancellation does not cut: its transaction may have committed, and then it counts."""
+"""Steps that a cancellation of the workflow does not interrupt, since a transaction that has committed counts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 async def to_its_end(step: asyncio.Task[T]) -> tuple[T, bool]:
-    """Await an activity that was started, to its end.
+    """Wait for a started activity to end, also when the workflow is cancelled.
 
     Returns:
-        Its result, and whether the workflow was cancelled meanwhile.
+        The activity's result, and whether the workflow was cancelled meanwhile.
     """
     try:
         return await asyncio.shield(step), False

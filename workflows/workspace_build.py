@@ -1,7 +1,8 @@
-"""One recorded build, through its provisioner: pending, running, then succeeded, failed or canceled.
+"""WorkspaceBuild: takes one recorded build from pending to succeeded, failed or canceled, through its provisioner.
 
-It keeps true that a build ends: by its provisioner, by its timeout, or by a cancellation that reaches the provisioner.
-Who recorded the build starts it, and the relay again if that was lost; a build already closed ends it at once.
+It keeps true that every build ends: by its provisioner, by its timeout, or by a cancellation that reaches the
+provisioner. The process that records a build starts it; if that start is lost, the relay starts it again. For a build
+that has ended already, the workflow ends at once.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ with workflow.unsafe.imports_passed_through():
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
 OVERDUE = "TemporalTimeout:StartToClose"
-"""Temporal's name for it among the errors that are not tried again: an attempt was at work for the whole timeout."""
+"""Temporal's error type for an attempt that has worked for its whole timeout. Such an attempt is not retried."""
 QUEUE_TIMEOUTS = 4
-"""How many times its own timeout a build may take with its time in the queue, and with attempts whose worker died."""
+"""A build may take this multiple of its own timeout, including its time in the queue and attempts whose worker died."""
 HOST_TIMEOUT = timedelta(seconds=60)
-"""A host that takes nothing up in this time is away, unless its worker still asks for work of the other kind."""
+"""A host is away when it picks up no task within this time, unless its worker still polls for builds of the other kind.
+"""
 MOVES_MAX = 3
+"""How often a build may move to another host's queue."""
 
 CONTROL = workflow.LocalActivityConfig(
     start_to_close_timeout=timedelta(seconds=10),
@@ -47,8 +50,16 @@ RETRY = RetryPolicy(
 
 @workflow.defn
 class WorkspaceBuild:
+    """One build of a workspace."""
+
     @workflow.run
     async def run(self, *raw: Any) -> WorkspaceBuildResult:
+        """Take the build to its end. A build that fails or is canceled is a result, not an error.
+
+        Raises:
+            ApplicationError: `InvalidInput`; `WorkspaceNotFound`: there is no such build, or its workspace was released
+                since; or `StoreUnavailable`.
+        """
         try:
             self._input = parse_input(WorkspaceBuildInput, only_input(raw), "input")
             place = await self._locate()
@@ -75,16 +86,16 @@ class WorkspaceBuild:
         try:
             while True:
                 try:
-                    return await self._try(place)
+                    return await self._run_on_queue(place)
                 except FailureError as error:
                     waits_left -= 1
-                    # A host whose slots are all taken has not taken it up either.
-                    if not (_not_taken_up(error) and waits_left > 0 and await self._host_is_there(place)):
+                    # A host with all slots in use picks up nothing either, and is not away.
+                    if not (_not_picked_up(error) and waits_left > 0 and await self._host_is_there(place)):
                         raise
         except (FailureError, asyncio.CancelledError) as error:
             return await self._close(error, place)
 
-    async def _try(self, place: BuildPlace) -> BuildOutcome:
+    async def _run_on_queue(self, place: BuildPlace) -> BuildOutcome:
         timeout = timedelta(seconds=place.timeout_seconds)
         return await workflow.execute_activity_method(
             ProvisioningActivities.run_build,
@@ -103,13 +114,13 @@ class WorkspaceBuild:
         return await workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)
 
     async def _close(self, error: BaseException, place: BuildPlace) -> BuildOutcome:
-        """End the build when its provisioner could not."""
+        """Record the end of a build whose provisioner could not record it."""
         cause = cause_of(error) if isinstance(error, FailureError) else error
         if isinstance(cause, ApplicationError) and cause.type == WorkspaceNotFound.__name__:
             raise error
         if is_cancelled_exception(error):
             status, kind, message = BuildStatus.CANCELED, "Canceled", "canceled"
-        elif _not_taken_up(error):
+        elif _not_picked_up(error):
             status, kind = BuildStatus.FAILED, ProvisionerUnavailable.__name__
             message = f"no worker serves {place.queue}; start one on that host"
         elif isinstance(cause, TimeoutError):
@@ -122,6 +133,6 @@ class WorkspaceBuild:
         )
 
 
-def _not_taken_up(error: BaseException) -> bool:
+def _not_picked_up(error: BaseException) -> bool:
     cause = cause_of(error) if isinstance(error, FailureError) else error
     return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START

@@ -184,7 +184,7 @@ class Relay:
         if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
             return False
         # Written before the start, and only if the row is still as it was read: a stop in between is not undone.
-        wanted = await control.keep_wanted(self._engine, seen)
+        wanted = await control.record_restart(self._engine, seen)
         if wanted is None:
             return False
         started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))

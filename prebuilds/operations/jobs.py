@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prebuilds.api import InvalidInput
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.store import jobs
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cut
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.views import CancelResult, JobFilter, JobRow, Page
 from prebuilds.vocabulary.actors import Actor
 
@@ -20,7 +20,7 @@ class JobOperations:
     async def list(self, wanted: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[JobRow]:
         """A part of the builds that match, newest first; *after* is the `next` of the part before."""
         rows = await jobs.list_jobs(self.context.engine, wanted, limit=check_limit(limit) + 1, after=after)
-        return cut(rows, limit, jobs.job_cursor)
+        return make_page(rows, limit, jobs.job_cursor)
 
     async def cancel(
         self,

@@ -34,7 +34,7 @@ class LogOperations:
     async def latest(self, reference: str) -> LoggedBuild:
         """The latest of those builds; of a released workspace, the latest one that told anything, if one did. Raises
         as `builds` does."""
-        return build_logs.latest_told(await self.builds(reference))
+        return build_logs.choose_logged_build(await self.builds(reference))
 
     async def lines(self, build: LoggedBuild, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """A build's lines in order; one that ended badly has its error as the last line.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prebuilds.api import InvalidInput
 from prebuilds.operations.context import Context
 from prebuilds.store import presets
-from prebuilds.store.paging import LIMIT_DEFAULT, part_of
+from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
 from prebuilds.views import InvalidateResult, LiftResult, Page, PresetInfo
 from prebuilds.vocabulary.actors import Actor
 
@@ -28,7 +28,7 @@ class PresetOperations:
             TemplateNotFound: There never was such a template.
         """
         rows = await presets.list_presets(self.context.engine, await self.context.rules(), template)
-        return part_of(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
+        return page_by_path(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
 
     async def invalidate(
         self, actor: Actor, *, preset: str | None = None, template: str | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prebuilds import templates
 from prebuilds.operations.context import Context
 from prebuilds.store import retiring
-from prebuilds.store.paging import LIMIT_DEFAULT, part_of
+from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
 from prebuilds.store.retiring import ChangedTemplate
 from prebuilds.templates import ApplyResult, TemplateFile
 from prebuilds.views import Page, TemplateChange, TemplateRow
@@ -32,7 +32,7 @@ class TemplateOperations:
     async def list(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[TemplateRow]:
         """A part of the live templates, by path; *after* is the `next` of the part before."""
         rows = await retiring.list_templates(self.context.engine)
-        return part_of(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
+        return page_by_path(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
 
     async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:
         """Let nobody claim from a template any more, and empty its pools; claimed workspaces go on.

@@ -15,7 +15,7 @@ from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResu
 from prebuilds.store import evidence, owned, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cut
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.views import (
     KeepResult,
     Page,
@@ -103,7 +103,7 @@ class WorkspaceOperations:
         rows = await workspaces.list_workspaces(
             self.context.engine, owner=owner, preset=preset, prebuilt=prebuilt, limit=one_more, after=after
         )
-        return cut(rows, limit, workspaces.workspace_cursor)
+        return make_page(rows, limit, workspaces.workspace_cursor)
 
     async def page(
         self, *, owner: str | None, preset: str | None, after: str | None, limit: int | None

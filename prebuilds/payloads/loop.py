@@ -21,7 +21,7 @@ class OrchestratorInput(Payload):
     drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
     max_parallel_presets: int = Field(default=20, ge=1, le=500)
     loop_number: int | None = None
-    """The number that the database gave this start; None for a loop that was started without the database."""
+    """The number that the database gave this start; None for a loop that somebody started by the `temporal` command."""
     carried: OrchestratorCarried | None = None
 
 

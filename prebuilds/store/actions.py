@@ -1,8 +1,8 @@
-"""What workspaces do by themselves: `next_action_at`, kept by whatever changes a workspace, and served by the relay.
+"""Actions that workspaces take by themselves, by ttl, schedule or retry. The relay takes those that are due.
 
-Whoever changes what it follows from calls `plan_next_action` in the same transaction, with the workspace's row locked.
-What is joined is read by a statement of its own after the lock: a row that was waited for comes with the other tables'
-rows as they were before.
+`next_action_at` is the time of the next one. Code that changes anything it depends on calls `plan_next_action` in the
+same transaction, with the workspace's row locked. Lock first, read in a second statement: after a lock wait, READ
+COMMITTED re-reads only the locked row, and joined rows are as old as the statement.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 RELAY = "relay"
 ACTIONS_AT_ONCE = 100
-"""Of one transaction, which holds that many workspaces' rows."""
+"""Due actions in one transaction, which locks as many workspaces."""
 BATCHES_MAX = 10
-"""Of one sweep: so many that a thousand schedules of the same minute are served by it."""
+"""Transactions in one sweep: enough for a thousand schedules of the same minute."""
 
 TAKE_DUE = text("""
     SELECT id FROM workspaces WHERE next_action_at <= now() AND deleted_at IS NULL AND quarantined_at IS NULL
@@ -58,8 +58,8 @@ READ_LIVES = text("""
 SET_OUTLOOK = text("""
     UPDATE workspaces SET next_start_at = :next_start_at, next_action_at = :next_action_at WHERE id = :id
 """)
-# Its use begins when it is asked for: so the ttl of a start that hands it over, too, does not count from the claim.
-SET_ASKED = text("""
+# A start sets last_used_at at the request, so that the ttl counts from the start, not from the claim.
+SET_REQUESTED = text("""
     UPDATE workspaces
        SET next_start_at = :next_start_at, last_used_at = CASE WHEN :is_start THEN now() ELSE last_used_at END
      WHERE id = :id
@@ -67,13 +67,13 @@ SET_ASKED = text("""
 
 
 async def take_due_actions(engine: AsyncEngine) -> list[UUID]:
-    """Do what workspaces do by themselves and is due now; returns the builds that were recorded, to start them."""
+    """Record the builds of all actions that are due now. Returns the ids of these builds, which the caller starts."""
     recorded: list[UUID] = []
     for _ in range(BATCHES_MAX):
         async with engine.begin() as connection:
             due = list(await connection.scalars(TAKE_DUE, {"limit": ACTIONS_AT_ONCE}))
             for row in await read_lives(connection, due):
-                if (build_id := await _act(connection, row)) is not None:
+                if (build_id := await _record_due_action(connection, row)) is not None:
                     recorded.append(build_id)
         if len(due) < ACTIONS_AT_ONCE:
             break
@@ -81,14 +81,14 @@ async def take_due_actions(engine: AsyncEngine) -> list[UUID]:
 
 
 async def plan_next_action(connection: AsyncConnection, workspace_id: UUID) -> Outlook:
-    """Write down when the workspace is to be looked at again, from all that is true of it in this transaction."""
+    """Set the time of a workspace's next action from its state in this transaction. Its row must be locked."""
     [row] = await read_lives(connection, [workspace_id])
     outlook = find_outlook(life_of(row), row.now)
     await _set_outlook(connection, row, outlook)
     return outlook
 
 
-async def record_asked_build(
+async def record_requested_build(
     connection: AsyncConnection,
     row: Row[tuple[object, ...]],
     transition: Transition,
@@ -97,29 +97,30 @@ async def record_asked_build(
     initiator_id: UUID | None = None,
     anew: bool = False,
 ) -> RecordedBuild:
-    """Record a build that somebody, or its schedule, asks for now; moments of the schedule up to now are used up.
+    """Record a build that a person or the schedule asks for now. Scheduled starts up to now count as done.
 
     Args:
-        row: Of `read_lives`, its workspace locked before.
-        initiator_id: None for the workspace's owner.
-        anew: As `record_build` has it.
+        row: A row of `read_lives`, read after its workspace was locked.
+        initiator_id: The user who asks; None for the workspace's owner.
+        anew: The argument of `record_build`.
     """
     recorded = await record_build(connection, row.id, transition, initiator_id=initiator_id, stage=stage, anew=anew)
-    asked = {
+    requested = {
         "id": row.id,
         "next_start_at": next_start_after_request(life_of(row), transition, row.now),
         "is_start": transition is Transition.START,
     }
-    await connection.execute(SET_ASKED, asked)
+    await connection.execute(SET_REQUESTED, requested)
     return recorded
 
 
 async def read_lives(connection: AsyncConnection, ids: Sequence[UUID]) -> Sequence[Row[tuple[object, ...]]]:
-    """All that decides what these workspaces do next, in the order of their next actions."""
+    """Read the facts that decide on the next actions of some workspaces, ordered by these actions' times."""
     return (await connection.execute(READ_LIVES, {"ids": list(ids)})).all() if ids else []
 
 
 def life_of(row: Row[tuple[object, ...]]) -> Life:
+    """Convert a row of `read_lives` for planning."""
     return Life(
         latest=LatestBuild(
             Transition(row.transition),
@@ -138,15 +139,18 @@ def life_of(row: Row[tuple[object, ...]]) -> Life:
     )
 
 
-async def _act(connection: AsyncConnection, row: Row[tuple[object, ...]]) -> UUID | None:
-    """Record what is due for the workspace; else only when to look at it again.
+async def _record_due_action(connection: AsyncConnection, row: Row[tuple[object, ...]]) -> UUID | None:
+    """Record the build of a workspace's action, or only the action's new time when it is not due.
 
-    Its latest build has ended, so no build that waits is superseded.
+    The workspace's latest build has ended, so no waiting build is superseded.
+
+    Returns:
+        The build's id; None when none was recorded.
     """
     outlook = find_outlook(life_of(row), row.now)
     action = outlook.action
     if action is not None and action.at <= row.now and action.reason == AUTOSTART:
-        recorded = await record_asked_build(connection, row, action.transition, stage=action.stage)
+        recorded = await record_requested_build(connection, row, action.transition, stage=action.stage)
     else:
         await _set_outlook(connection, row, outlook)
         if action is None or action.at > row.now:

@@ -1,4 +1,4 @@
-"""Which Temporal namespace this database belongs to."""
+"""The database's side of its binding to a Temporal namespace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prebuilds.store.events import record_event
 from prebuilds.temporal.binding import DatabaseSide, NamespaceSide
 
 READ = text("SELECT deployment_id, temporal_namespace_id, temporal_namespace FROM settings")
-# Only over what was read before, so that of two `init`s that bind this database at once one finds itself late.
+# The update requires the binding that was read before, so that one of two concurrent `init`s fails.
 BIND = text("""
     UPDATE settings SET temporal_namespace_id = :id, temporal_namespace = :name
      WHERE temporal_namespace_id IS NOT DISTINCT FROM CAST(:before AS text)
@@ -25,27 +25,28 @@ BINDING_LOCK = 0x7072656275696C62
 
 @asynccontextmanager
 async def binding_turn(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Only one process at a time binds this database: two would set and withdraw the same mark of the namespace."""
+    """Let one process at a time bind this database. Two at once would set and remove the same mark of the namespace."""
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": BINDING_LOCK})
         yield
 
 
 async def read_binding(engine: AsyncEngine, where: str) -> DatabaseSide:
-    """What the database has recorded; *where* is how messages name it."""
+    """Read the recorded binding. *where* is the database's name in messages."""
     async with engine.connect() as connection:
         row = (await connection.execute(READ)).one()
     return DatabaseSide(where, row.deployment_id, row.temporal_namespace_id, row.temporal_namespace)
 
 
 async def record_binding(engine: AsyncEngine, database: DatabaseSide, namespace: NamespaceSide, actor: str) -> bool:
-    """Bind the database to *namespace*, with an event.
+    """Bind the database to *namespace*, and record an event.
 
     Args:
-        database: As it was read; what it is bound to is replaced.
-        namespace: One whose id is known.
+        database: The binding that was read before; it is replaced.
+        namespace: The namespace, with its id.
+        actor: Who binds it, for the event.
     Returns:
-        Whether this call did; False when the database was bound by somebody else meanwhile.
+        Whether this call bound it; False when another process did meanwhile.
     """
     before = {"id": namespace.id, "name": namespace.name, "before": database.namespace_id}
     adopted_from = [str(other) for other in namespace.others(database.deployment_id)]

@@ -1,4 +1,4 @@
-"""How a build ends: its outcome carried to the workspace, in one transaction, by whoever ends it first."""
+"""The end of a build: one transaction records the outcome and applies it to the workspace. The first end counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 from prebuilds.vocabulary.plain_text import LINES, escape
 
-# Preset before workspace, as `apply` and the passes lock them; so the expiry that a start records is not an old one.
+# The preset is locked before the workspace, as by `apply` and the passes. So the expiry that a start records follows
+# the preset's current policy.
 LOCK_PRESET = text("""
     SELECT FROM presets WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
 """)
@@ -56,8 +57,8 @@ DELETED = text("""
            expires_at = NULL
      WHERE id = :workspace_id
 """)
-# States may hold secrets. The latest one stays, since the inventory removes by it what exists all the same; a deletion
-# that saves its state leaves an empty one.
+# A provisioner's state may hold secrets, so a deletion forgets all states but the latest. The inventory needs that one
+# to remove what a deletion has left; a deletion that saves its state has left an empty one.
 FORGET_EARLIER_STATES = text("""
     UPDATE workspace_builds SET provisioner_state = NULL
      WHERE workspace_id = :workspace_id AND provisioner_state IS NOT NULL
@@ -68,28 +69,29 @@ FORGET_EARLIER_STATES = text("""
 
 @dataclass(frozen=True, slots=True)
 class BuildEnd:
-    """How a build ended, by whoever ended it first."""
+    """The end of a build, as its first end has recorded it."""
 
     facts: BuildFacts
     status: BuildStatus
     error: str | None
     ended_now: bool
-    """False when somebody had ended it before."""
+    """Whether this call ended it; False when it had ended before."""
     took: timedelta | None = None
-    """From its record to its end, by the database's clock; None unless it has ended now."""
+    """The time from its record to its end, by the database's clock; None unless it has ended now."""
     served: Served = field(default_factory=Served)
-    """Who had waited for the prebuild that it made ready."""
+    """The waiting claims that got the prebuild which this build made ready."""
     canceled: list[UUID] = field(default_factory=list)
-    """Other builds that it has ended, since they cannot work either."""
+    """Other builds that were canceled, because their input is the same and cannot work either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What a build has found that proves that the database was restored."""
+    """Proof, found by a build, that the database was restored and has lost something."""
 
     what: str
+    """What the database lacks, for people."""
     epoch: UUID
-    """The life of the database that asked for the build."""
+    """The database's epoch in which the build was asked for."""
 
 
 async def end_build(
@@ -105,22 +107,24 @@ async def end_build(
     left: str | None = None,
     lost: Lost | None = None,
 ) -> BuildEnd:
-    """End a build and carry its outcome to the workspace, in one transaction. Ended before: nothing changes.
+    """End a build and apply its outcome to the workspace, in one transaction. A build that has ended stays as it is.
 
     Args:
-        status: succeeded, failed or canceled.
-        provisioned: Of a successful start.
-        attempt: Which one ends it, by the number that `begin_build` gave it; None for who does not provision.
-        unless_canceling: What is being cancelled ends canceled instead, also when its worker died or its time was over
-            before it had heard of it: a pool must not back off for what somebody has released.
+        status: `succeeded`, `failed` or `canceled`.
+        error: Why it did not succeed; None when it did.
+        error_type: The error's type; None when it succeeded.
+        provisioned: The result of a successful start; None otherwise.
+        attempt: The attempt that ends it, by its number from `begin_build`; None when the caller does not provision.
+        unless_canceling: Whether a build that is being canceled ends as canceled instead. Its worker may have died, or
+            its time may have run out, before it learned of the cancellation; the pool must not back off for that.
         left: Why a deletion has left what exists as it is; None when it has removed all of it.
-        lost: Reported with the end, so that an attempt which comes late, and meets the mark of a claim that came after
-            its build, reports nothing.
+        lost: Proof that the database was restored; None without one. It is recorded in the same transaction as the end,
+            so that a late attempt that meets the mark of a later claim, and ends nothing, does not report it.
     Raises:
-        AttemptOvertaken: A later attempt of this build has begun; nothing changes.
+        AttemptOvertaken: A later attempt of this build has begun; nothing was changed.
     """
     made = provisioned or Provisioned()
-    error = None if error is None else escape(error, keep=LINES)  # a driver's, or of whatever it has called
+    error = None if error is None else escape(error, keep=LINES)  # the text comes from a driver or from what it called
     async with engine.begin() as connection:
         await connection.execute(LOCK_PRESET, {"build_id": build_id})
         row = await lock_build(connection, build_id)
@@ -139,12 +143,12 @@ async def end_build(
             },
         )
         if completed_at is None and not facts.status.ended:
-            raise AttemptOvertaken(f"a later attempt of build {build_id} is at work, and will end it")
+            raise AttemptOvertaken(f"a later attempt of build {build_id} is running, and will end it")
         if completed_at is None:
             return BuildEnd(facts, facts.status, facts.error, ended_now=False)
         await set_latest(connection, facts.workspace_id, facts.number, status)
         if status is BuildStatus.SUCCEEDED:
-            await _carry_over(connection, row, facts, made)
+            await _apply_success(connection, row, facts, made)
         canceled: list[UUID] = []
         if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
             canceled = await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
@@ -171,10 +175,10 @@ async def end_build(
         return BuildEnd(facts, status, error, ended_now=True, took=took, served=served, canceled=canceled)
 
 
-async def _carry_over(
+async def _apply_success(
     connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned
 ) -> None:
-    """What a success means for the workspace."""
+    """Apply a successful build to its workspace's row."""
     target: dict[str, Any] = {"workspace_id": facts.workspace_id}
     if facts.transition is Transition.DELETE:
         await connection.execute(DELETED, target)
@@ -186,7 +190,7 @@ async def _carry_over(
         started = {
             "address": made.address,
             "resources": json.dumps(made.resources),
-            "counts_as_use": facts.stage is Stage.NONE,  # a claim counted when it was made
+            "counts_as_use": facts.stage is Stage.NONE,  # a claim has set last_used_at already
         }
         await connection.execute(STARTED, target | started)
         unclaimed = row.owner_id == PREBUILDS_USER_ID

@@ -1,4 +1,4 @@
-"""What drivers tell while they build: kept line by line, read in order, removed when it is old."""
+"""Logs of builds: written line by line, read in order, removed when they are old."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from prebuilds.vocabulary import BuildStatus, Stage, Transition
 from prebuilds.vocabulary.owners import owner_key
 
 LOG_LIFE = timedelta(days=14)
-"""After a build's end: longer than anybody asks why, and what a busy deployment can store."""
+"""How long a log is kept after its build's end: long enough to ask why, short enough for a busy deployment's disk."""
 BUILDS_PER_SWEEP_MAX = 10
-"""Whose logs one sweep removes: at most 50,000 short rows, and five builds a second are more than pools make."""
+"""Builds whose logs one sweep removes: at most 50,000 short rows, and five builds a second, more than pools make."""
 
 COUNT_BEFORE = text("SELECT count(*) FROM build_logs WHERE build_id = :id AND attempt < :attempt")
-# Sent again after a lost reply, it is there already.
-APPEND = text("""
+# A line that is sent again, after a lost reply, exists already.
+APPEND_LINES = text("""
     INSERT INTO build_logs (build_id, attempt, number, at, line)
     SELECT :id, :attempt, n.number, n.at, n.line
       FROM unnest(CAST(:numbers AS int[]), CAST(:times AS timestamptz[]), CAST(:lines AS text[]))
@@ -66,23 +66,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a log was read."""
+    """A position in a log: after the line with this number of this attempt."""
 
     attempt: int = 0
     number: int = 0
 
 
 async def count_lines_before(engine: AsyncEngine, build_id: UUID, attempt: int) -> int:
-    """How many lines the attempts before this one have left."""
+    """Count the lines of a build's earlier attempts."""
     async with engine.connect() as connection:
         return int(str(await connection.scalar(COUNT_BEFORE, {"id": build_id, "attempt": attempt})))
 
 
-async def append(engine: AsyncEngine, build_id: UUID, attempt: int, lines: Sequence[Line]) -> None:
-    """Keep lines of an attempt. Sent twice, they are kept once."""
+async def append_lines(engine: AsyncEngine, build_id: UUID, attempt: int, lines: Sequence[Line]) -> None:
+    """Add lines of an attempt to a build's log. Lines that are sent twice are kept once."""
     async with engine.begin() as connection:
         await connection.execute(
-            APPEND,
+            APPEND_LINES,
             {
                 "id": build_id,
                 "attempt": attempt,
@@ -94,28 +94,30 @@ async def append(engine: AsyncEngine, build_id: UUID, attempt: int, lines: Seque
 
 
 async def read_log(engine: AsyncEngine, build_id: UUID, after: Position = Position()) -> tuple[list[LogLine], Position]:
-    """What was told since *after*, in order, and how far that is."""
+    """Read the lines that follow *after*, in order, and return them with the position of the last one."""
     async with engine.connect() as connection:
-        found = {"id": build_id, "attempt": after.attempt, "number": after.number}
-        rows = (await connection.execute(READ, found)).all()
+        position = {"id": build_id, "attempt": after.attempt, "number": after.number}
+        rows = (await connection.execute(READ, position)).all()
     lines = [LogLine(build_id=build_id, at=row.at, line=row.line) for row in rows]
     return lines, Position(rows[-1].attempt, rows[-1].number) if rows else after
 
 
 async def read_logged_build(engine: AsyncEngine, build_id: UUID) -> LoggedBuild:
+    """Read the facts about a build that exists."""
     async with engine.connect() as connection:
         row = (await connection.execute(READ_BUILD, {"id": build_id})).one()
         return _logged(row)
 
 
 async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[LoggedBuild]:
-    """The one build of that id; or all of a workspace (`owner/name` or id, also a deleted one's), oldest first.
+    """Find one build by its id, or all builds of a workspace, oldest first.
 
     Args:
-        reference: A name that no live workspace has is that of the last one released that had it.
+        reference: The id of a build or workspace, or `owner/name`. If no live workspace has that name, it means the one
+            that was released last.
     Raises:
-        InvalidInput: Neither an id nor a path.
-        WorkspaceNotFound: No build and no workspace of that id, and never a workspace of that name.
+        InvalidInput: *reference* is neither an id nor a path.
+        WorkspaceNotFound: No build and no workspace has the id, or no workspace ever had the name.
     """
     async with engine.connect() as connection:
         try:
@@ -132,11 +134,13 @@ async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[Logged
     raise WorkspaceNotFound(f"no build and no workspace has the id {id}", {"id": str(id)})
 
 
-def latest_told(builds: Sequence[LoggedBuild]) -> LoggedBuild:
-    """The latest of a workspace's builds; of a released one, the latest that told anything, if one did: its deletion
-    seldom does."""
-    telling = [build for build in builds if build.logged] if builds[-1].released_at is not None else []
-    return (telling or builds)[-1]
+def choose_logged_build(builds: Sequence[LoggedBuild]) -> LoggedBuild:
+    """Choose the build whose log is shown for a workspace: the latest one.
+
+    For a released workspace it is the latest one with a log, if there is one: a deletion seldom logs anything.
+    """
+    logged = [build for build in builds if build.logged] if builds[-1].released_at is not None else []
+    return (logged or builds)[-1]
 
 
 def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
@@ -154,6 +158,6 @@ def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
 
 
 async def forget_old_logs(engine: AsyncEngine) -> int:
-    """Remove the logs of a few builds that ended long ago. Returns how many lines."""
+    """Remove the logs of a few builds that ended long ago. Returns the number of lines removed."""
     async with engine.begin() as connection:
         return (await connection.execute(FORGET, {"life": LOG_LIFE, "limit": BUILDS_PER_SWEEP_MAX})).rowcount

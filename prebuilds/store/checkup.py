@@ -1,4 +1,4 @@
-"""What a check of the installation asks the database."""
+"""The database's facts for `doctor`."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ QUEUES_IN_USE = text("""
 """)
 
 FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
-"""Holds that no time lifts."""
+"""Holds that stay until a person acts."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
+    """The database server's version and clock."""
+
     version: str
-    """Such as `16.4`."""
+    """The version, such as `16.4`."""
     version_num: int
-    """Such as 160004."""
+    """The version as a number, such as 160004."""
     clock: tuple[datetime, datetime, datetime]
-    """Ours before we asked, the server's, ours after."""
+    """Three times in UTC: this machine's before the query, the server's, and this machine's after it."""
 
 
 async def read_server(engine: AsyncEngine) -> ServerFacts:
-    """Works on a database without our schema, too."""
+    """Read the server's version and clock. This works without our schema."""
     async with engine.connect() as connection:
         before = datetime.now(UTC)
         row = (await connection.execute(READ_SERVER)).one()
@@ -47,21 +49,24 @@ async def read_server(engine: AsyncEngine) -> ServerFacts:
 
 
 async def provisioner_queues_in_use(engine: AsyncEngine) -> set[str]:
-    """The queues that the active versions of living templates name, as the templates write them."""
+    """Return the provisioner queues of live templates' active versions, by the names that the templates give."""
     async with engine.connect() as connection:
         return set((await connection.execute(QUEUES_IN_USE)).scalars())
 
 
 @dataclass(frozen=True, slots=True)
 class HeldPreset:
+    """A preset that creates nothing, and the reason."""
+
     path: str
+    """`organization/template/preset`."""
     reason: Hold
 
 
 async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldPreset]:
-    """Presets that create nothing until somebody acts, by path; one that never wants a prebuild lacks none."""
+    """Return the presets that create nothing until a person acts, by path. Presets that never want one are left out."""
     async with snapshot_transaction(engine) as connection:
-        # A pause is told before the other holds, and outlives none of them.
+        # A pause would hide the other holds, which outlast it.
         snapshot = replace(await snapshot_state(connection, rules), paused=False)
     held = [
         (item.preset, pool_state(item.preset, item.counts, item.history, snapshot).held) for item in snapshot.presets

@@ -1,8 +1,8 @@
-"""The answer of one run of a claim: recorded before anybody hears it, and the same for every later attempt at the run.
+"""Answers to runs of a claim. Each is recorded before it is sent, so that every later attempt at the run repeats it.
 
-A run is one request for a claim, with all attempts at it. Two workers can work for one run, when the first was frozen
-for a while. `claim_workspace` and `answer_claim_run` see to it that a late attempt takes nothing once its run was
-answered.
+A run is one run of the claim's workflow, with all its activity attempts. Two workers may work on one run when the first
+one was frozen. The SQL functions `claim_workspace` and `answer_claim_run` keep the late one from taking a workspace
+after its run was told that it gets none.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ async def record_answer(
     run: ClaimRun,
     error: PrebuildsError | None,
 ) -> dict[str, Any]:
-    """Answer *run* with *error*, unless it has another answer already.
+    """Record *error* as the answer to *run*, unless it has an answer already.
 
     Args:
-        error: None records no answer, and only makes *run* the one that the claim works for.
+        request_hash: The hash of the claim's request.
+        error: The refusal; None to take the claim over for the run without an answer.
     Returns:
-        The run's answer: that of a won claim, whose `source` is set; a miss; or `{"error": ...}`. Empty when *error* is
+        The run's answer: with `source` when the claim is won, a miss, or `{"error": ...}`. It is empty when *error* is
         None and the run has no answer yet.
     """
     record = None
@@ -42,6 +43,5 @@ async def record_answer(
 
 
 def recorded_refusal(answer: dict[str, Any]) -> PrebuildsError | None:
-    """The error that an answer stands for; None for any other answer, and for an error that this release does not
-    know."""
+    """Return the error of a recorded answer; None for an answer that is none, or an error that this release lacks."""
     return from_record(answer)

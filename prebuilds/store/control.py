@@ -1,4 +1,4 @@
-"""What operators set for the whole system, and what the loop reports: pause, stop, passes."""
+"""The deployment's one row of settings (pause, start and stop of the loop), and the record of passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prebuilds.vocabulary import PREBUILDS_USER
 from prebuilds.vocabulary.plain_text import escape
 
 PASSES_KEPT = 10_000
-"""About two days at the usual interval: enough to answer what happened last night."""
+"""The newest passes that are kept: about two days at the default interval, so that last night can be examined."""
 
 _RULES = TypeAdapter(Rules)
 
@@ -35,7 +35,7 @@ RECORD_STOP = text("""
      WHERE loop <> 'stopped' AND loop_number = coalesce(CAST(:loop_number AS bigint), loop_number)
  RETURNING loop
 """)
-# Joined with the row as it was before: whether it was wanted already.
+# The join with the row before the update tells whether the loop was wanted already.
 RECORD_START = text("""
     UPDATE settings
        SET loop = 'running', stop_cause = NULL, loop_since = now(),
@@ -44,8 +44,8 @@ RECORD_START = text("""
       FROM (SELECT loop, loop_interval, loop_number FROM settings FOR UPDATE) AS s
  RETURNING s.loop <> 'running' AS begun
 """)
-# A stop, or another start, that came since the caller has looked counts.
-KEEP_WANTED = text("""
+# The update fails when a stop or another start came after the caller's read: that one counts.
+RECORD_RESTART = text("""
     UPDATE settings
        SET loop = 'running', loop_since = now(),
            loop_number = loop_number + CASE WHEN loop = 'running' THEN 0 ELSE 1 END
@@ -71,31 +71,34 @@ FORGET_PASSES = text("""
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The one row of settings."""
+    """The deployment's row of settings."""
 
     paused: bool
     paused_by: str | None
     paused_reason: str | None
     loop: Literal["never_started", "running", "stopped"]
-    """What is wanted of the loop; whether it lives, Temporal knows."""
+    """The loop's desired state. Only Temporal knows whether it runs."""
     loop_since: datetime
+    """When `loop` was last set."""
     loop_interval: timedelta | None
-    """None: the deployment's."""
+    """The time between passes; None for the deployment's default."""
     loop_number: int
-    """How often it was started after a stop: what tells a late stop of one loop from one of the next."""
+    """The number of starts after a stop. It distinguishes a late stop of one loop from a stop of the next loop."""
     stop_cause: str | None
     passes: int
-    """Of every loop that this deployment ever ran."""
+    """The passes of every loop that this deployment ever ran."""
     last_pass_at: datetime | None
     quiet_for: timedelta
-    """Since the last pass began, or the loop was last started or stopped, by the database's clock."""
+    """The time since the last pass began, or since the loop was last started or stopped, by the database's clock."""
     rules: Rules | None
-    """Of the control worker that ran the last pass."""
+    """The rules of the control worker that ran the last pass; None before the first pass."""
     restore_found: str | None
-    """What this database lacks of what is known outside: claims and passes stop. None: nothing is known to be lost."""
+    """What the database lacks although it is known outside; then claims and passes stop. None when nothing is known to
+    be lost."""
 
 
 async def read_control(engine: AsyncEngine) -> Control:
+    """Read the deployment's row of settings."""
     async with engine.connect() as connection:
         row = (await connection.execute(READ)).one()
     return Control(
@@ -116,7 +119,7 @@ async def read_control(engine: AsyncEngine) -> Control:
 
 
 async def pause(engine: AsyncEngine, actor: str, reason: str) -> bool:
-    """Hold every pool as it is. Returns whether that changed anything."""
+    """Pause reconciliation: every pool stays as it is. Returns whether it was running before."""
     async with engine.begin() as connection:
         changed = await connection.scalar(PAUSE, {"actor": escape(actor), "reason": escape(reason)}) is not None
         if changed:
@@ -125,7 +128,7 @@ async def pause(engine: AsyncEngine, actor: str, reason: str) -> bool:
 
 
 async def resume(engine: AsyncEngine, actor: str) -> bool:
-    """Let passes write again. Returns whether that changed anything."""
+    """End a pause of reconciliation. Returns whether it was paused before."""
     async with engine.begin() as connection:
         changed = await connection.scalar(RESUME) is not None
         if changed:
@@ -134,11 +137,12 @@ async def resume(engine: AsyncEngine, actor: str) -> bool:
 
 
 async def record_stop(engine: AsyncEngine, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
-    """Note that the loop is stopped on purpose, so that nothing brings it back; the first cause stays.
+    """Record that the loop is stopped on purpose, so that no control worker restarts it. The first cause stays.
 
     Args:
-        loop_number: Of the loop that was stopped: one that was started since goes on. None: whichever is wanted now.
-        by: Who stopped it; None when that was not said, as by a signal through the `temporal` command.
+        loop_number: The number of the loop that was stopped; one that was started since goes on. None for the current
+            one.
+        by: Who stopped it; None when it is not known, as for a signal sent by the `temporal` command.
     """
     async with engine.begin() as connection:
         if await connection.scalar(RECORD_STOP, {"cause": escape(cause), "loop_number": loop_number}) is not None:
@@ -146,11 +150,11 @@ async def record_stop(engine: AsyncEngine, cause: str, loop_number: int | None =
 
 
 async def record_start(engine: AsyncEngine, interval: timedelta | None, by: str = "operator") -> None:
-    """Note that the loop is wanted, so that control workers keep it alive.
+    """Record that the loop should run, so that control workers keep it running.
 
     Args:
-        interval: Between passes; None keeps the one it had.
-        by: Who starts it.
+        interval: The time between passes; None keeps the current one.
+        by: Who starts it, for the event.
     """
     async with engine.begin() as connection:
         if await connection.scalar(RECORD_START, {"interval": interval}):
@@ -158,23 +162,28 @@ async def record_start(engine: AsyncEngine, interval: timedelta | None, by: str 
             await record_event(connection, "loop_started", by, data={"interval_seconds": seconds})
 
 
-async def keep_wanted(engine: AsyncEngine, seen: Control) -> Control | None:
-    """Note that the loop, gone though it was wanted, is about to be started again.
+async def record_restart(engine: AsyncEngine, seen: Control) -> Control | None:
+    """Record that a control worker is about to restart the loop, which should run and does not.
 
     Args:
-        seen: As the caller has read it before it found the loop gone.
+        seen: The settings that the caller read before it found the loop gone.
     Returns:
-        What is wanted now. None, with nothing written, when somebody has stopped or started the loop since.
+        The settings now. None, with nothing written, when somebody has stopped or started the loop since.
     """
     async with engine.begin() as connection:
-        if await connection.scalar(KEEP_WANTED, {"loop_number": seen.loop_number}) is None:
+        if await connection.scalar(RECORD_RESTART, {"loop_number": seen.loop_number}) is None:
             return None
         await record_event(connection, "loop_started", PREBUILDS_USER, data={"was": seen.loop})
     return await read_control(engine)
 
 
 async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work: int) -> int:
-    """Record that a pass has read *snapshot*, and by which rules it decides; returns the pass's number."""
+    """Record the begin of a pass with the rules that it decides by. Returns the pass's number.
+
+    Args:
+        snapshot: The snapshot that the pass has read.
+        with_work: The number of presets that have work.
+    """
     counted = {
         "started_at": snapshot.taken_at,
         "presets": len(snapshot.presets),
@@ -189,7 +198,7 @@ async def begin_pass(engine: AsyncEngine, snapshot: GlobalSnapshot, *, with_work
 
 
 async def end_pass(engine: AsyncEngine, number: int) -> timedelta | None:
-    """Record that a pass has ended. Returns how long it took; None when that was recorded before."""
+    """Record the end of a pass. Returns how long it took; None when its end was recorded before."""
     async with engine.begin() as connection:
         took: timedelta | None = await connection.scalar(END_PASS, {"number": number})
         return took

@@ -1,4 +1,4 @@
-"""Connections: one SQLAlchemy engine for statements, one asyncpg pool for the claim, both from one URL."""
+"""Connections to the database: a SQLAlchemy engine for statements and an asyncpg pool for claims, from one URL."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password,
 CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
-"""A forgotten transaction keeps dead index entries alive, and claims slow down to a fifth within seconds."""
+"""The server ends idle transactions after this time. A forgotten one keeps dead index entries alive, and claims slow
+down to a fifth within seconds."""
 CLAIM_IDLE_TIMEOUT = "5s"
-"""A claims worker that freezes in the middle of a transaction holds a preset's row, for which builds' ends wait."""
+"""The same for claims. A claims worker that freezes within a transaction locks a preset's row, for which the ends of
+builds wait."""
 
 HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
 
 
 class PasswordFileError(OSError):
-    """The file with the password cannot be used now. As an `OSError` it is a lost connection to whoever reconnects."""
+    """The password file cannot be used now. It is an `OSError`, so that code that reconnects takes it for a lost
+    connection."""
 
 
 def read_password_file() -> str | None:
-    """The password that stands in for the URL's. Read anew for each connection, so that it may be changed.
+    """Read the password that replaces the URL's. It is read for each connection, so that it may change.
 
     Returns:
-        None when no file is named.
+        The password; None when the environment names no file.
     Raises:
-        PasswordFileError: Names the variable, and what to do.
+        PasswordFileError: The file cannot be read or is empty; the message names it and the remedy.
     """
     name = os.environ.get(PASSWORD_FILE)
     if not name:
@@ -52,7 +55,7 @@ def read_password_file() -> str | None:
 
 def _options(application: str, idle_timeout: str = IDLE_IN_TRANSACTION_TIMEOUT) -> dict[str, Any]:
     return {
-        # A function is asked for each connection, before it is made.
+        # asyncpg calls the function before each connection.
         **({"password": read_password_file} if os.environ.get(PASSWORD_FILE) else {}),
         "timeout": CONNECT_TIMEOUT_S,
         "server_settings": {
@@ -64,7 +67,7 @@ def _options(application: str, idle_timeout: str = IDLE_IN_TRANSACTION_TIMEOUT) 
 
 
 def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 10) -> AsyncEngine:
-    """An engine over asyncpg; asyncpg itself reads the URL, so that every libpq option works for both pools."""
+    """Make an engine on asyncpg. asyncpg itself reads the URL, so that every libpq option works for both pools."""
 
     async def connect() -> Any:
         return await asyncpg.connect(dsn_of(url), **_options(application))
@@ -76,40 +79,42 @@ def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 
         max_overflow=pool_size,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
-        hide_parameters=True,  # else an error tells a statement's values, a claim's parameters among them
+        hide_parameters=True,  # errors would show a statement's values, such as a claim's parameters
     )
 
 
 async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
-    """The claim's own pool, which prepares its statement once a connection. *size* fits the claim worker's slots.
+    """Make the pool of connections for claims. Each connection prepares the claim's statement once.
 
+    Args:
+        size: The most connections: one for each slot of the claims worker.
     Raises:
         StackUnreachable: The database is away.
     """
 
-    async def leave_as_it_is(_: Any) -> None:
-        """Claims change nothing of their session, and the driver ends an open transaction by itself; the usual reset
-        would be every claim's second round trip."""
+    async def skip_reset(_: Any) -> None:
+        """Skip asyncpg's reset, which would be a second round trip for every claim. Claims change nothing in their
+        session, and asyncpg itself ends an open transaction."""
 
     with reaching("the claims' connections were opened"):
         return await asyncpg.create_pool(
             dsn_of(url),
             min_size=min(2, size),
             max_size=size,
-            reset=leave_as_it_is,
+            reset=skip_reset,
             command_timeout=10,
             **_options("prebuilds-claims", CLAIM_IDLE_TIMEOUT),
         )
 
 
 async def check_reachable(url: str) -> str:
-    """Connect once.
+    """Connect to the database once.
 
     Returns:
         The server's version, such as `16.4`.
     Raises:
-        StackUnreachable: Says where it tried, and what to do; nothing of a password.
-        InvalidInput: The file that should have the password cannot be used.
+        StackUnreachable: The database is away. The message has its address and the remedy, and never a password.
+        InvalidInput: The password file cannot be used.
     """
     where = hide_password(url)
     try:
@@ -122,8 +127,8 @@ async def check_reachable(url: str) -> str:
             f"cannot read the database's address {where}: {error}", remedy=f"{HOW_TO_CORRECT}"
         ) from None
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        # Of an address that was read as meant, no error has the password. To mask it where it stands by chance, as a
-        # word of the message, would tell it.
+        # When the address was read as meant, no error contains the password. Masking every occurrence of the password
+        # would give it away where it happens to be a word of the message.
         why = mask(f"{type(error).__name__}: {error}")
         raise StackUnreachable(
             f"cannot reach the database at {where} ({why})",
@@ -137,7 +142,7 @@ async def check_reachable(url: str) -> str:
 
 
 def database_named(url: str) -> str:
-    """How messages name a database that was connected to: `host:port/name`, never with a user or a password."""
+    """Return the name of a database for messages: `host:port/name`, without user and password."""
     parts = urlsplit(dsn_of(url))
     options = parse_qs(parts.query)
     host = parts.netloc.rpartition("@")[2] or options.get("host", ["localhost"])[0]

@@ -1,4 +1,4 @@
-"""Events: who did what to which, and why. Written in the transaction of what they tell about, never changed."""
+"""Events: who did what to what, and why. Each is written in the transaction of its change, and never changed itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOOKED_UP = """
 """
 """The kinds in the index `events_preset_kind_idx`. A statement that names them reads one row of it for each kind, not
 every event of the preset."""
-# A hold lasts for many passes and is told once: unless the newest news of its kind is the same already.
+# A hold lasts for many passes and is recorded once: a note is skipped when the newest note of its kind is the same.
 RECORD_NOTES = text(f"""
     INSERT INTO events (kind, actor, preset_id, data)
     SELECT n.kind, :actor, n.preset_id, CAST(n.data AS jsonb)
@@ -47,8 +47,8 @@ RECORD_NOTES = text(f"""
                          ORDER BY newest.id DESC LIMIT 1) AS last
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
-# By number, since the oldest come first by it, too: a sweep that finds nothing reads the first few and no more.
-# The newest event stays whatever its age: whoever has seen it can tell by it that this database has lost nothing.
+# The oldest events have the lowest ids, so a sweep that finds nothing old reads only the first few.
+# The newest event stays whatever its age: a witness that has seen it knows by it that the database has lost nothing.
 FORGET = text("""
     DELETE FROM events WHERE at < now() - CAST(:life AS interval)
                          AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
@@ -70,7 +70,13 @@ async def record_event(
     claim_id: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Append one event. *kind* is a verb in the past (`prebuild_deleted`); *actor* is a user's name or a cause."""
+    """Record an event in the caller's transaction.
+
+    Args:
+        kind: A verb in the past tense with its object, such as `prebuilds_deleted`.
+        actor: A user's name, or the part of the system that acts.
+        data: Facts as JSON.
+    """
     await connection.execute(
         RECORD_EVENT,
         {
@@ -88,7 +94,7 @@ async def record_event(
 async def record_for_each(
     connection: AsyncConnection, kind: str, actor: str, preset_ids: Sequence[UUID], data: Mapping[str, Any]
 ) -> None:
-    """Append the same event for each of some presets, so that a preset's own history has it."""
+    """Record the same event for each of some presets, so that each preset's history has it."""
     if preset_ids:
         same = {"kind": kind, "actor": escape(actor), "data": json.dumps(escape_all(data, keep=LINES), default=str)}
         await connection.execute(RECORD_FOR_EACH, same | {"presets": list(preset_ids)})
@@ -111,8 +117,8 @@ async def record_for_builds(
         await connection.execute(RECORD_EVENT, rows)
 
 
-async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
-    """Append what passes found out about presets, as far as it is news."""
+async def record_notes(engine: AsyncEngine, notes: Sequence[Note]) -> None:
+    """Record what a pass found out about presets. A note that only repeats the newest one of its kind is skipped."""
     if not notes:
         return
     async with engine.begin() as connection:
@@ -130,6 +136,6 @@ async def note(engine: AsyncEngine, notes: Sequence[Note]) -> None:
 
 
 async def forget_old_events(engine: AsyncEngine) -> int:
-    """Remove a few of the oldest. Returns how many."""
+    """Remove a few events that are older than `EVENT_LIFE`. Returns their number."""
     async with engine.begin() as connection:
         return (await connection.execute(FORGET, {"life": EVENT_LIFE, "limit": EVENTS_PER_SWEEP_MAX})).rowcount

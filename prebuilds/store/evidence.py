@@ -1,7 +1,7 @@
-"""Evidence: prebuilds that failed, were cancelled or stopped, kept or cleared away because a person says so.
+"""Evidence: prebuilds that failed, were cancelled or stopped. People keep them for good or prune them.
 
-Both hold the preset before the workspace, as a pass does, so that what a pass decides to clear away was not kept
-meanwhile, and what is kept here is not on its way out already.
+Both lock the preset before the workspace, as passes do. So no pass deletes evidence that is being kept, and none is
+kept whose deletion has begun.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from prebuilds.views import KeepResult, PruneResult
 from prebuilds.vocabulary import PREBUILDS_USER_ID, Transition, build_id_of
 
 PRUNED_AT_ONCE_MAX = 200
-"""Of one transaction, which holds the preset's passes up."""
+"""Deletions in one transaction, which blocks the preset's passes."""
 
 _EVIDENCE = f"""
     owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
@@ -47,7 +47,7 @@ LOCK_EVIDENCE = text(f"""
 LOCK_PRESET_OF = text("""
     SELECT FROM presets WHERE id = (SELECT preset_id FROM workspaces WHERE id = :workspace_id) FOR SHARE
 """)
-# The name by a subquery: a joined row would be the one from before a claim that this has waited for.
+# The owner's name comes from a subquery: after a lock wait, a joined row could be that of the owner before a claim.
 LOCK_WORKSPACE = text("""
     SELECT owner_id, (SELECT name FROM users WHERE id = owner_id) AS owner, name, preset_id, latest_transition, kept
       FROM workspaces WHERE id = :workspace_id AND deleted_at IS NULL FOR NO KEY UPDATE
@@ -57,17 +57,23 @@ SET_KEPT = text("UPDATE workspaces SET kept = :kept WHERE id = :workspace_id")
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
+    """The result of a pruning."""
+
     result: PruneResult
     build_ids: list[UUID]
-    """Their deletions, to be started."""
+    """The recorded deletions, which the caller starts."""
 
 
 async def keep(engine: AsyncEngine, reference: str, by: str, *, undo: bool = False) -> KeepResult:
-    """Keep a prebuild as evidence for good, or let it go again in its time.
+    """Keep a prebuild as evidence until it is let go.
 
+    Args:
+        reference: `owner/name` or an id.
+        by: Who asks, for the event.
+        undo: Let the prebuild go: it is deleted when its retention ends.
     Raises:
-        WorkspaceNotFound: No live workspace of this name or id.
-        InvalidInput: It is a person's, or is being deleted.
+        WorkspaceNotFound: No live workspace has this name or id.
+        InvalidInput: The workspace has an owner, or is being deleted.
     """
     async with engine.begin() as connection:
         workspace_id = await resolve_workspace(connection, reference)
@@ -113,17 +119,18 @@ async def prune(
     dry_run: bool = False,
     on_batch: Callable[[Sequence[UUID]], None] | None = None,
 ) -> Pruned:
-    """Record the deletion of evidence now, however long it was to stay; kept ones stay.
+    """Record the deletion of evidence now, before its retention ends. Evidence that is kept stays.
 
-    A person asked, so it is done while reconciliation is paused, too. The deletions are the pool's own: should their
-    start be lost during a pause, the relay makes up for it when that ends.
+    A person asks for it, so it is done also while reconciliation is paused. The deletions belong to the pool: if their
+    start is lost during a pause, the relay starts them after it.
 
     Args:
-        failed: Prebuilds whose latest build failed or was cancelled, deletions apart.
-        stopped: Prebuilds that were stopped.
-        preset: Only those of this id, or of this path in any version.
+        by: Who asks, for the events.
+        failed: Include prebuilds whose latest build failed or was cancelled, other than a deletion.
+        stopped: Include prebuilds that were stopped.
+        preset: An id, or a path that means every version's preset; None for all presets.
         dry_run: Count, and change nothing.
-        on_batch: Is told the deletions of each batch once they are recorded.
+        on_batch: Called with the builds of each batch after its commit; None for no call.
     Raises:
         PresetNotFound: There never was such a preset.
     """
@@ -137,9 +144,9 @@ async def prune(
     builds: list[UUID] = []
     for row in found:
         more = row.prunable > 0
-        while more:  # one short transaction each: a sweep must not hold a preset's passes up
+        while more:  # in short transactions, since each blocks the preset's passes
             async with engine.begin() as connection:
-                recorded = await _prune_some(connection, row.preset_id, kinds, by)
+                recorded = await _prune_batch(connection, row.preset_id, kinds, by)
             builds += recorded
             if on_batch is not None and recorded:
                 on_batch(recorded)
@@ -147,7 +154,8 @@ async def prune(
     return Pruned(PruneResult(pruned=len(builds), kept=kept), builds)
 
 
-async def _prune_some(connection: AsyncConnection, preset_id: UUID, kinds: dict[str, bool], by: str) -> Sequence[UUID]:
+async def _prune_batch(connection: AsyncConnection, preset_id: UUID, kinds: dict[str, bool], by: str) -> Sequence[UUID]:
+    """Record up to `PRUNED_AT_ONCE_MAX` deletions of a preset's evidence, and return their builds' ids."""
     version_id = await connection.scalar(LOCK_PRESET, {"preset_id": preset_id})
     wanted: dict[str, Any] = {**kinds, "preset_id": preset_id, "limit": PRUNED_AT_ONCE_MAX}
     rows = (await connection.execute(LOCK_EVIDENCE, wanted)).all()

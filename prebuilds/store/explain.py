@@ -1,4 +1,4 @@
-"""The recorded decisions behind a pool's size and a claim's outcome."""
+"""The recorded decisions behind a pool's size and a claim's outcome, for `explain`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, desired_at, undo_changes
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, cut, read_cursor
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
 from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation, WaitingClaim
@@ -24,11 +24,11 @@ from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation,
 ID_MAX = 2**63 - 1
 """Above every event's id."""
 CONCERN_ALL = "('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
-"""Kinds of events that have no preset and may explain any; an `applied` one only those of its organizations. They are
-those of the index `events_of_all_idx`."""
+"""Kinds of events that have no preset and may explain any preset; an `applied` event explains those of its
+organizations. They are the kinds of the index `events_of_all_idx`."""
 
 PRESET_EVENTS = text(f"""
-    WITH told AS (
+    WITH candidates AS (
         SELECT e.id, e.at, e.kind, e.actor, e.data
           FROM unnest(CAST(:presets AS uuid[])) AS p (id),
                LATERAL (SELECT * FROM events WHERE preset_id = p.id AND at <= :at AND id < :before
@@ -39,7 +39,7 @@ PRESET_EVENTS = text(f"""
             AND (kind <> 'applied' OR coalesce(data -> 'organizations' @> to_jsonb(CAST(:organization AS text)), true))
           ORDER BY id DESC LIMIT :limit)
     ), newest AS (
-        SELECT * FROM told ORDER BY id DESC LIMIT :limit
+        SELECT * FROM candidates ORDER BY id DESC LIMIT :limit
     )
     SELECT id, at, kind, actor, data FROM newest ORDER BY id DESC
 """)
@@ -50,8 +50,10 @@ CHANGES_SINCE = text("""
        AND jsonb_typeof(data -> 'changes') = 'object'
      ORDER BY id
 """)
-# Old events are forgotten, so changes since then may be forgotten too. Before the first of a path's presets there were
-# no settings. A preset that a version has added, for the first time or again, was compared with nothing.
+# The settings at :at follow from the current ones and the recorded changes since then. They are not known when
+#  - events of that time may be forgotten;
+#  - no preset of the path existed then;
+#  - a version has added the preset later, for the first time or again: then nothing recorded how it differs.
 SETTINGS_RECORDED = text("""
     SELECT (:at >= now() - CAST(:life AS interval) OR (SELECT at FROM events ORDER BY id LIMIT 1) <= :at)
        AND EXISTS (SELECT FROM presets WHERE id = ANY(CAST(:presets AS uuid[])) AND created_at <= :at)
@@ -99,16 +101,17 @@ async def explain_preset(
     limit: int = LIMIT_DEFAULT,
     after: str | None = None,
 ) -> PresetExplanation:
-    """What was desired of a preset at an instant, and what was recorded about it until then.
+    """Explain what was desired of a preset's pool at an instant, with the newest events up to that instant.
 
     Args:
-        reference: An id, or a path, of a deleted template too; the events are those of every preset of that path.
-        at: Desired is what the preset's settings of then say, as far as changes since are recorded, were it active
-            then. None for now, with the hold there is.
-        limit: Events at most, the newest of them.
-        after: The `next` of an explanation, for the events before its own; None for the newest ones.
+        reference: An id or a path, also of a deleted template. The events are those of every preset of that path.
+        rules: The deployment's rules.
+        at: The instant. `desired` then follows from the settings of that time, as far as the changes since are
+            recorded, as if the preset was active. None for now, with the current hold.
+        limit: The most events, of which the newest are returned.
+        after: The `next` of an explanation, for the events before its own; None for the newest events.
     Raises:
-        InvalidInput: Neither an id nor a path; or *after* is no `next` of an explanation.
+        InvalidInput: *reference* is neither an id nor a path, or *after* is not the `next` of an explanation.
         PresetNotFound: There never was such a preset.
     """
     before = read_cursor(after, int)[0] if after is not None else ID_MAX
@@ -118,7 +121,7 @@ async def explain_preset(
         everywhere = [p.id for p in await find_presets_ever(connection, found.path)]
         preset, until, recorded = snapshot.preset, at or snapshot.taken_at, True
         if at is not None:
-            preset, recorded = await _as_set(connection, preset, everywhere, at)
+            preset, recorded = await _with_settings_at(connection, preset, everywhere, at)
         wanted, held = desired_at(preset, until), None
         if at is None:
             decisions = plan_pass(await snapshot_state(connection, rules)).decisions
@@ -126,9 +129,9 @@ async def explain_preset(
             wanted = Desired(decision.state.desired, decision.state.window) if decision is not None else Desired(0)
             held = decision.held if decision is not None else None
         organization = found.path.partition("/")[0]
-        about = {"presets": everywhere, "at": until, "before": before, "organization": organization}
-        rows = (await connection.execute(PRESET_EVENTS, about | {"limit": check_limit(limit) + 1})).all()
-    page = cut(rows, limit, lambda row: cursor(row.id))
+        values = {"presets": everywhere, "at": until, "before": before, "organization": organization}
+        rows = (await connection.execute(PRESET_EVENTS, values | {"limit": check_limit(limit) + 1})).all()
+    page = make_page(rows, limit, lambda row: cursor(row.id))
     return PresetExplanation(
         preset=found.path,
         preset_id=found.id,
@@ -144,21 +147,21 @@ async def explain_preset(
     )
 
 
-async def _as_set(
+async def _with_settings_at(
     connection: AsyncConnection, preset: Preset, everywhere: Sequence[UUID], at: datetime
 ) -> tuple[Preset, bool]:
-    """The preset by its settings of an instant, or by the oldest known; and whether those of then are."""
-    about = {"presets": everywhere, "at": at}
-    changes = await connection.scalars(CHANGES_SINCE, about)
-    recorded = await connection.scalar(SETTINGS_RECORDED, about | {"life": EVENT_LIFE})
+    """Return the preset with its settings at an instant, and True; with the oldest known ones, and False."""
+    values = {"presets": everywhere, "at": at}
+    changes = await connection.scalars(CHANGES_SINCE, values)
+    recorded = await connection.scalar(SETTINGS_RECORDED, values | {"life": EVENT_LIFE})
     return undo_changes(preset, changes), bool(recorded)
 
 
 async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
-    """What became of a claim, with the end of its build.
+    """Explain the outcome of a claim, with its events and those of its build.
 
     Raises:
-        InvalidInput: No such claim is recorded.
+        InvalidInput: No claim with this id is recorded.
     """
     async with engine.connect() as connection:
         claim = (await connection.execute(READ_CLAIM, {"id": claim_id})).one_or_none()
@@ -167,8 +170,8 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
             raise InvalidInput.field("claim_id", message, "correct the id, or see the claim's workflow in Temporal")
         answer = claim.answer or {}
         build_id = UUID(answer["build_id"]) if "build_id" in answer else None
-        about = {"claim_id": claim_id, "workspace_id": claim.workspace_id, "build_id": build_id}
-        events = _events(await connection.execute(CLAIM_EVENTS, about))
+        values = {"claim_id": claim_id, "workspace_id": claim.workspace_id, "build_id": build_id}
+        events = _events(await connection.execute(CLAIM_EVENTS, values))
     waits = claim.deadline is not None and claim.decided_at is None and claim.workspace_id is None
     refused = claim.refusal is not None and claim.workspace_id is None
     return ClaimExplanation(
@@ -188,21 +191,22 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
 async def list_waiting(
     engine: AsyncEngine, preset: str | None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
 ) -> Page[WaitingClaim]:
-    """A part of the claims that wait for a prebuild, by preset and then first come, first served.
+    """List a page of the claims that wait for a prebuild, ordered by preset and then by place in the queue.
 
     Args:
-        preset: Only those for it: an id, or a path of a live template. None for all.
-        after: The `next` of the part before; None for the first part. A claim that has left since does not matter.
+        preset: An id, or a path in a live template; None for all presets.
+        limit: The most claims of the page.
+        after: The `next` of the previous page; None for the first page. It stays valid after its claim has left.
     Raises:
-        InvalidInput: Neither an id nor a path; or *after* is no cursor of this list.
-        PresetNotFound: No live template has it.
+        InvalidInput: *preset* is neither an id nor a path, or *after* is no cursor of this list.
+        PresetNotFound: No live template has the preset.
     """
     passed: list[Any] = read_cursor(after, str, int) if after is not None else [None, None]
     async with engine.connect() as connection:
         path = (await find_preset(connection, preset)).path if preset is not None else None
         values = {"preset": path, "after_preset": passed[0], "after_place": passed[1], "limit": check_limit(limit) + 1}
         rows = (await connection.execute(LIST_WAITING, values)).all()
-    page = cut(rows, limit, lambda row: cursor(row.preset, row.place))
+    page = make_page(rows, limit, lambda row: cursor(row.preset, row.place))
     waiting = [
         WaitingClaim(
             claim_id=row.claim_id,

@@ -1,4 +1,4 @@
-"""The database's memory of itself, and what follows when a witness outside proves that it has lost some of it."""
+"""Detection of a restored database: a witness outside the database proves that events are missing in it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MARK_RESTORED = text("""
 
 
 async def check_history(engine: AsyncEngine, seen: Seen | None, witness: str) -> Seen | None:
-    """Compare what a witness has seen with what the database has; a loss stops claims and passes.
+    """Compare the newest event that a witness has seen with the database. A loss stops claims and passes.
 
     Args:
-        seen: What the witness remembers; None when it has seen nothing yet.
-        witness: Who that is, for people: `host 3f2a`, `the loop`.
+        seen: The event that the witness remembers; None when it has seen nothing yet.
+        witness: The witness's name for people, such as `host 3f2a` or `the loop`.
     Returns:
-        What the witness is to remember from now on: None to go on remembering *seen*, as long as an operator has not
-        said `prebuilds restored`, and while there is no event yet.
+        The event that the witness remembers from now on. None to keep *seen*: the database was restored and
+        `prebuilds restored` has not run yet, or there is no event.
     """
     async with engine.connect() as connection:
         row = (await connection.execute(READ, {"event": seen.event if seen is not None else None})).one()
@@ -49,18 +49,19 @@ async def check_history(engine: AsyncEngine, seen: Seen | None, witness: str) ->
 
 
 async def report_restored(engine: AsyncEngine, what: str, epoch: UUID) -> None:
-    """Note that this database is older than what is known outside; the first report stays until it is answered.
+    """Record that the database was restored, and so stop claims and passes until `prebuilds restored` runs.
 
     Args:
-        epoch: The life of the database that was found to lack something. A report that comes after `prebuilds restored`
-            has begun another one is answered already.
+        what: What the database lacks, for people. The first report stays.
+        epoch: The database's epoch when something was found missing. A report of an earlier epoch is ignored:
+            `prebuilds restored` has begun a new epoch since.
     """
     async with engine.begin() as connection:
         await mark_restored(connection, what, epoch)
 
 
 async def mark_restored(connection: AsyncConnection, what: str, epoch: UUID) -> None:
-    """The same inside a transaction of the caller's."""
+    """Do what `report_restored` does, in the caller's transaction."""
     if await connection.scalar(MARK_RESTORED, {"what": what, "epoch": epoch}) is not None:
         await record_event(connection, "restore_found", "prebuilds", data={"what": what})
         logger.error(

@@ -1,4 +1,4 @@
-"""Who this deployment is: the random ids that its schema was made with."""
+"""The identity of a deployment: random ids that `prebuilds init` writes into its database."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ READ = text("SELECT deployment_id, epoch FROM settings")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
+    """The ids of a deployment and of its database's epoch."""
+
     deployment_id: UUID
-    """Marks everything that this deployment makes outside the database. It stays the same for good, also in a dump."""
+    """Marks everything that this deployment makes outside the database. It never changes, also not in a dump."""
     epoch: UUID
-    """Which life of the database this is: `prebuilds restored` begins a new one. Ids of new prebuilds contain it."""
+    """The database's epoch. `prebuilds restored` begins a new one. The ids of new prebuilds are derived from it."""
 
 
 async def read_identity(on: AsyncEngine | AsyncConnection) -> Identity:
-    """Read the identity.
+    """Read the deployment's identity.
 
     Args:
-        on: A connection of the caller's, to read it inside that transaction; or an engine.
+        on: An engine, or a connection to read within the caller's transaction.
     Raises:
-        StackUnreachable: The database is away; of an engine only.
+        StackUnreachable: The database is away. It is raised only for an engine.
     """
     if isinstance(on, AsyncEngine):
         with reaching("its identity was read"):

@@ -1,4 +1,4 @@
-"""What the inventory asks and writes: where things may be, which rows they have, what was sighted, what follows."""
+"""The inventory's rows: places to inspect, recorded workspaces, sightings, and the consequences of findings."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 INTERVAL = timedelta(minutes=10)
 RECENTLY_DELETED = timedelta(days=7)
-"""So long a host is asked after its last workspace was deleted: something of it may have stayed."""
+"""How long a host is inspected after its last workspace was deleted: something of the workspace may be left there."""
 QUEUES_MAX = 3
-"""Of one host, to be tried in turn; any one serves it."""
+"""The queues of one host that are tried in turn. Any of them reaches the host."""
 REMOVAL_NUMBER = 2**31 - 1
-"""The build number of a removal: the highest that a build can have. An orphan's workspace gets no other build."""
+"""The build number of a removal: the highest possible one, since an orphan gets no other build."""
 
 TAKE_TURN = text("""
     UPDATE settings SET inventory_at = now() WHERE inventory_at <= now() - CAST(:interval AS interval) RETURNING 1
 """)
-# A driver that acts on one host has the host recorded before it makes anything. So what has none although a build of it
-# was begun is anybody's to serve: it is asked for on the plain queue, which may mean an account of its own.
-# The subselect is no EXISTS, which the planner may answer for all workspaces at once, by reading every build ever.
+# For a driver that acts on one host, the host is recorded before it makes anything. So a workspace without a host whose
+# build has begun can be served by any host: it is inspected through the plain queue, which may have its own account.
+# The subselect is no EXISTS: for that, the planner may read every build that ever was, to answer for all workspaces.
 PLACES = text("""
     SELECT v.provisioner, w.host, CASE WHEN w.host IS NULL THEN v.queue END AS shared,
            array_agg(v.queue ORDER BY w.created_at DESC) AS queues
@@ -71,7 +71,7 @@ READ_SIGHTINGS = text("""
     SELECT workspace_id, finding, first_seen_at, last_seen_at, sightings FROM inventory_sightings
      WHERE provisioner = :provisioner AND place = :place
 """)
-# `told_at` stays with its finding: another one of the same workspace is told anew.
+# `told_at` belongs to a finding: another finding about the same workspace is reported again.
 KEEP = text("""
     INSERT INTO inventory_sightings AS s
            (workspace_id, provisioner, place, finding, first_seen_at, last_seen_at, sightings)
@@ -85,7 +85,7 @@ FORGET = text("""
     DELETE FROM inventory_sightings
      WHERE provisioner = :provisioner AND place = :place AND workspace_id = ANY(CAST(:ids AS uuid[]))
 """)
-# Of a place that nobody asks any more, since it has no workspace left.
+# Old sightings are of places that are not inspected any more, since they have no workspaces left.
 FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - CAST(:recently AS interval)")
 
 READ_REMOVAL = text("""
@@ -106,7 +106,7 @@ _STILL_STARTED = """
     id = :id AND deleted_at IS NULL AND latest_transition = 'start' AND latest_status = 'succeeded'
              AND latest_ended_at = :started_at
 """
-# A claim in the air wins: the row then has an owner, and the next look tells that one.
+# A claim that is under way wins: the row then has an owner, and the next inspection warns the owner.
 GIVE_UP = text(f"""
     UPDATE workspaces
        SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
@@ -123,7 +123,7 @@ LOCK_SETTLED = text("""
      WHERE id = :id AND deleted_at IS NULL AND quarantined_at IS NULL
        AND latest_status NOT IN ('pending', 'running', 'canceling') FOR NO KEY UPDATE
 """)
-TELL = text("""
+MARK_TOLD = text("""
     UPDATE inventory_sightings SET told_at = now()
      WHERE workspace_id = :id AND provisioner = :provisioner AND place = :place AND told_at IS NULL
  RETURNING 1
@@ -132,27 +132,28 @@ TELL = text("""
 
 @dataclass(frozen=True)
 class Place:
-    """Where a driver has to be asked: on one host, or, with no host, wherever its queue is served."""
+    """A place that an inventory inspects: one host of a driver, or all of a driver's workers on one queue."""
 
     provisioner: str
     host: str | None
+    """The host; None for a driver that any host can serve."""
     queues: list[str] = field(default_factory=list)
-    """Provisioner queues without their host, the most recently used first; of a shared driver exactly one."""
+    """Provisioner queues without the host's suffix, the most recently used first. Without a host, exactly one."""
 
     @property
     def key(self) -> str:
-        """Names the place among those of its driver, the same at every look."""
+        """The place's key among the places of its driver, the same in every inventory."""
         return self.queues[0] if self.host is None else f"@{self.host}"
 
 
 async def take_inventory_turn(engine: AsyncEngine) -> bool:
-    """Whether it is time to compare again; of all who ask, one is told so."""
+    """Return whether an inventory is due. When several processes ask, only one gets True."""
     async with engine.begin() as connection:
         return await connection.scalar(TAKE_TURN, {"interval": INTERVAL}) is not None
 
 
 async def list_places(engine: AsyncEngine) -> list[Place]:
-    """Every place where something of ours should be, or may have stayed."""
+    """List every place where something of ours should be or may be left."""
     async with engine.begin() as connection:
         await connection.execute(FORGET_OLD, {"recently": RECENTLY_DELETED})
         rows = await connection.execute(PLACES, {"recently": RECENTLY_DELETED})
@@ -160,15 +161,16 @@ async def list_places(engine: AsyncEngine) -> list[Place]:
 
 
 async def read_clock(engine: AsyncEngine) -> datetime:
+    """Read the database's clock."""
     async with engine.connect() as connection:
         now: datetime = (await connection.execute(CLOCK)).scalar_one()
         return now
 
 
 async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) -> list[Recorded]:
-    """The rows of *ids*, deleted ones too, and of all that should run at *place*."""
+    """Read the rows of *ids*, including deleted ones, and of all workspaces that should run at *place*."""
     async with engine.connect() as connection:
-        rows = await connection.execute(READ_RECORDED, _at(place) | {"ids": list(ids)})
+        rows = await connection.execute(READ_RECORDED, _location_of(place) | {"ids": list(ids)})
         return [
             Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at, r.owner, r.previous_owners, r.claim_id)
             for r in rows
@@ -176,44 +178,48 @@ async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) 
 
 
 async def read_sightings(engine: AsyncEngine, place: Place) -> list[Sighting]:
+    """Read the findings of earlier inspections of *place*."""
     async with engine.connect() as connection:
-        rows = await connection.execute(READ_SIGHTINGS, _named(place))
+        rows = await connection.execute(READ_SIGHTINGS, _key_of(place))
         return [
             Sighting(r.workspace_id, Finding(r.finding), r.first_seen_at, r.last_seen_at, r.sightings) for r in rows
         ]
 
 
 async def keep_sightings(engine: AsyncEngine, place: Place, comparison: Comparison) -> None:
-    """Remember what was found, and forget what is settled."""
+    """Record the findings of an inspection, and forget those that are settled."""
     async with engine.begin() as connection:
         if comparison.found:
-            await connection.execute(KEEP, [_named(place) | _columns(one.sighting) for one in comparison.found])
+            await connection.execute(KEEP, [_key_of(place) | _columns(one.sighting) for one in comparison.found])
         if comparison.settled:
-            await connection.execute(FORGET, _named(place) | {"ids": comparison.settled})
+            await connection.execute(FORGET, _key_of(place) | {"ids": comparison.settled})
 
 
 async def record_removed(engine: AsyncEngine, place: Place, workspace_id: UUID) -> None:
-    """Forget an orphan that is gone now; what was done stays as an event."""
+    """Forget the sightings of an orphan that was removed, and record an event of the removal."""
     async with engine.begin() as connection:
-        await connection.execute(FORGET, _named(place) | {"ids": [workspace_id]})
-        await record_event(connection, "orphan_removed", PREBUILDS_USER, workspace_id=workspace_id, data=_where(place))
+        await connection.execute(FORGET, _key_of(place) | {"ids": [workspace_id]})
+        await record_event(
+            connection, "orphan_removed", PREBUILDS_USER, workspace_id=workspace_id, data=_event_data(place)
+        )
 
 
 async def report_orphan(engine: AsyncEngine, place: Place, found: Found) -> None:
-    """Tell, once, of an orphan that nothing removes by itself: an event that says whose it is."""
+    """Record an event about an orphan that only a person may remove, with its owner. It is recorded once."""
     workspace_id = found.sighting.workspace_id
     async with engine.begin() as connection:
-        if await connection.scalar(TELL, _named(place) | {"id": workspace_id}) is not None:
+        if await connection.scalar(MARK_TOLD, _key_of(place) | {"id": workspace_id}) is not None:
             mark = {"claimed_by": found.claimed_by, "claim_id": found.claim_id}
             await record_event(
-                connection, "orphan_reported", PREBUILDS_USER, workspace_id=workspace_id, data=_where(place) | mark
+                connection, "orphan_reported", PREBUILDS_USER, workspace_id=workspace_id, data=_event_data(place) | mark
             )
 
 
 async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | None:
-    """What to call a driver's `destroy` with, as far as it is still known; None: it has a live row after all.
+    """Read the argument of a driver's `destroy` for an orphan, as far as it is known.
 
-    An orphan that no row knows has nothing but its tag.
+    Returns:
+        The argument; with only the workspace's id when no row knows the orphan. None when it has a live row after all.
     """
     async with engine.connect() as connection:
         identity = await read_identity(connection)
@@ -238,10 +244,10 @@ async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | N
 
 
 async def give_up_vanished(engine: AsyncEngine, place: Place, found: Found) -> UUID | None:
-    """Have a prebuild that is gone replaced: nobody can claim it any more, and the next pass counts it as unhealthy.
+    """Give up a prebuild that vanished: it cannot be claimed any more, and the next pass replaces it as unhealthy.
 
     Returns:
-        Its preset, to be nudged; None when it was given up before, or is no longer what was found.
+        Its preset's id, for a nudge; None when it was given up before, or has changed since it was found.
     """
     async with engine.begin() as connection:
         row = (await connection.execute(GIVE_UP, _started(found))).one_or_none()
@@ -253,39 +259,39 @@ async def give_up_vanished(engine: AsyncEngine, place: Place, found: Found) -> U
             PREBUILDS_USER,
             preset_id=row.preset_id,
             workspace_id=found.sighting.workspace_id,
-            data=_where(place),
+            data=_event_data(place),
         )
         preset_id: UUID | None = row.preset_id
         return preset_id
 
 
-async def tell_vanished(engine: AsyncEngine, place: Place, found: Found) -> bool:
-    """Tell a workspace's owner, once, that it is gone: an event, and a warning where it is shown. Nothing else changes.
+async def report_vanished(engine: AsyncEngine, place: Place, found: Found) -> bool:
+    """Warn the owner of a workspace that vanished: by an event, once, and by a warning in its details.
 
     Returns:
-        Whether it is told, now or before; False when it is no longer what was found.
+        Whether the owner is warned, now or before; False when the workspace has changed since it was found.
     """
     workspace_id = found.sighting.workspace_id
     async with engine.begin() as connection:
         row = (await connection.execute(LOCK_OWNED, _started(found))).one_or_none()
         if row is None:
             return False
-        if await connection.scalar(TELL, _named(place) | {"id": workspace_id}) is not None:
+        if await connection.scalar(MARK_TOLD, _key_of(place) | {"id": workspace_id}) is not None:
             await record_event(
-                connection, "workspace_vanished", PREBUILDS_USER, workspace_id=workspace_id, data=_where(place)
+                connection, "workspace_vanished", PREBUILDS_USER, workspace_id=workspace_id, data=_event_data(place)
             )
         return True
 
 
-def _named(place: Place) -> dict[str, Any]:
+def _key_of(place: Place) -> dict[str, Any]:
     return {"provisioner": place.provisioner, "place": place.key}
 
 
-def _at(place: Place) -> dict[str, Any]:
+def _location_of(place: Place) -> dict[str, Any]:
     return {"provisioner": place.provisioner, "host": place.host, "queue": place.queues[0]}
 
 
-def _where(place: Place) -> dict[str, Any]:
+def _event_data(place: Place) -> dict[str, Any]:
     return {"provisioner": place.provisioner, "host": place.host}
 
 
@@ -304,21 +310,23 @@ def _columns(sighting: Sighting) -> dict[str, Any]:
 
 
 async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Found, epoch: UUID) -> bool:
-    """Put a workspace aside whose mark names another owner than its row. What this life of the database had made it
-    should know: then it was restored.
+    """Quarantine a workspace whose mark names another owner than its row.
+
+    If the mark was made in the current epoch, the database should know that owner: then it was restored.
 
     Args:
-        epoch: The life of the database that the finding was compared with.
-
+        epoch: The database's epoch when the place was inspected.
     Returns:
-        Whether that changed anything; False when it was quarantined before, or a build of it runs.
+        Whether it was quarantined now; False when it was before, or when a build of it is under way.
     """
     workspace_id = found.sighting.workspace_id
-    what = f"{place.provisioner} {place.key}: workspace {workspace_id} tells that {found.claimed_by} claimed it"
+    what = (
+        f"{place.provisioner} {place.key}: the mark of workspace {workspace_id} says that {found.claimed_by} claimed it"
+    )
     async with engine.begin() as connection:
         if await connection.scalar(LOCK_SETTLED, {"id": workspace_id}) is None:
             return False
         await quarantine(connection, workspace_id, f"{what} by claim {found.claim_id}")
-        if found.epoch_agrees and found.claimed_by != UNREADABLE:  # which proves nothing
+        if found.epoch_agrees and found.claimed_by != UNREADABLE:  # an unreadable mark proves nothing
             await mark_restored(connection, what, epoch)
         return True

@@ -1,4 +1,4 @@
-"""Builds as jobs: listed, and cancelled by operators."""
+"""Builds as jobs: operators list them and cancel them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from prebuilds.vocabulary.owners import owner_key
 CREATIONS_AT_ONCE = 100
 """Pending creations that end in one transaction. Claims do not wait for their rows, since none can be claimed yet."""
 LIST_MAX = 10_000
-"""Rows that one listing returns at most."""
+"""The most rows that one call returns."""
 CANCELED_AT_ONCE = 500
-"""Builds of one batch of a cancellation."""
+"""The builds in one batch of a cancellation."""
 
 _JOBS = """
     SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
@@ -51,7 +51,7 @@ CANCEL_PENDING = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
      WHERE id = :id AND status = 'pending' RETURNING id
 """)
-# Due again at once: the relay makes up for a cancellation that never reached the workflow.
+# The build is due for a dispatch soon, so that the relay repeats a cancellation that did not reach the workflow.
 CANCEL_RUNNING = text("""
     UPDATE workspace_builds SET status = 'canceling', dispatches = 0, next_dispatch_at = now() + interval '1 second'
      WHERE id = :id AND status = 'running' RETURNING id
@@ -61,7 +61,7 @@ LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id FOR NO KEY UPDAT
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """What a cancellation changed, and the builds whose workflows still have to be told."""
+    """The result of a cancellation, and the builds whose workflows the caller has to cancel."""
 
     result: CancelResult
     build_ids: list[UUID]
@@ -70,20 +70,21 @@ class Cancellation:
 async def list_jobs(
     engine: AsyncEngine, wanted: JobFilter, *, limit: int = LIST_MAX, after: str | None = None
 ) -> list[JobRow]:
-    """Builds as jobs, newest first.
+    """List builds as jobs, newest first.
 
     Args:
-        limit: How many at most.
-        after: A cursor of `job_cursor`; None begins with the newest.
+        limit: The most jobs that are returned.
+        after: A cursor from `job_cursor`; None to begin with the newest job.
     Raises:
-        InitiatorNotFound, TemplateNotFound: The filter names one that never was.
-        InvalidInput: *after* is no such cursor.
+        InitiatorNotFound, TemplateNotFound: The filter names one that never existed.
+        InvalidInput: *after* is not such a cursor.
     """
     async with engine.connect() as connection:
         return [_job(row) for row in await _find(connection, wanted, limit, after)]
 
 
 def job_cursor(job: JobRow | Row[tuple[object, ...]]) -> str:
+    """Return the cursor of the jobs that follow *job*."""
     return cursor(job.created_at.isoformat(), job.build_id)
 
 
@@ -95,21 +96,23 @@ async def cancel_jobs(
     dry_run: bool = False,
     on_batch: Callable[[Sequence[UUID]], None] | None = None,
 ) -> Cancellation:
-    """Cancel builds, however many: pending ones unless the filter's status says otherwise.
+    """Cancel all builds that match a filter: pending ones, unless the filter has other statuses.
 
-    A pending one ends here and now, with its workspace when that was never made; a running one is marked. Their
-    workflows are the caller's to cancel.
+    A pending build ends at once, together with its workspace when that was never made. A running build is marked as
+    canceling. The caller cancels their workflows.
 
     Args:
-        on_batch: Is told the builds of each batch once they are canceled.
+        by: Who cancels them, for the events.
+        dry_run: Count, and change nothing.
+        on_batch: Called with the builds of each batch after their commits; None for no call.
     Raises:
-        InitiatorNotFound, TemplateNotFound: The filter names one that never was; nothing was changed.
+        InitiatorNotFound, TemplateNotFound: The filter names one that never existed; nothing was changed.
     """
     chosen = wanted if wanted.status else wanted.model_copy(update={"status": [BuildStatus.PENDING]})
     canceled: list[UUID] = []
     found = possible = 0
     after: str | None = None
-    while True:  # what is canceled leaves the list, and the cursor does not mind
+    while True:  # canceled builds leave the list; the cursor still holds, since it is a position in the order
         async with engine.connect() as connection:
             jobs = await _find(connection, chosen, CANCELED_AT_ONCE, after)
         found += len(jobs)
@@ -120,7 +123,7 @@ async def cancel_jobs(
             for start in range(0, len(creations), CREATIONS_AT_ONCE):
                 async with engine.begin() as connection:
                     batch += await _cancel_creations(connection, creations[start : start + CREATIONS_AT_ONCE], by)
-            for job in jobs:  # one short transaction each: an operator's sweep must not hold claims up
+            for job in jobs:  # one short transaction each, so that claims are not blocked for long
                 if not _is_pending_creation(job):
                     async with engine.begin() as connection:
                         if await _cancel(connection, job, by):
@@ -136,7 +139,7 @@ async def cancel_jobs(
 
 
 async def jobs_of(connection: AsyncConnection, workspace_id: UUID) -> list[JobRow]:
-    """A workspace's builds, in their order."""
+    """List the builds of a workspace, oldest first."""
     return [_job(row) for row in await connection.execute(JOBS_OF, {"id": workspace_id})]
 
 
@@ -171,7 +174,7 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by:
         return False
     if done:
         await set_latest(connection, job.workspace_id, job.number, status)
-        await plan_next_action(connection, job.workspace_id)  # a deletion and a hand-over are tried again
+        await plan_next_action(connection, job.workspace_id)  # a canceled deletion or hand-over is retried
         await record_event(
             connection,
             "job_canceled",
@@ -194,11 +197,11 @@ async def _find(
     status = [status.value for status in wanted.status]
     initiator = None if wanted.initiator is None else owner_key(wanted.initiator)
     after_at, after_id = read_cursor(after, datetime, UUID) if after is not None else (None, None)
-    asked = {
+    values = {
         **{"initiator": initiator, "status": status, "templates": templates},
         **{"limit": limit, "after_at": after_at, "after_id": after_id},
     }
-    return (await connection.execute(LIST_JOBS, asked)).all()
+    return (await connection.execute(LIST_JOBS, values)).all()
 
 
 def _job(row: Row[tuple[object, ...]]) -> JobRow:

@@ -1,4 +1,4 @@
-"""Ready prebuilds whose claim is planned and not made. Nothing here writes."""
+"""Ready prebuilds for `LintPreset`, and the made-up claims that are planned for them. Nothing here writes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from prebuilds.store.presets import find_preset
 from prebuilds.vocabulary import build_id_of
 
 CANDIDATES_MAX = 3
-"""One of them is planned; the others are for when it is claimed meanwhile, or its host is away."""
+"""Prebuilds that are read. One claim is planned; the others are for when the first is claimed or its host is away."""
 OWNER = NAME = "prebuilds-lint"
 MADE_UP = "1029384756"
-"""For every claim parameter: a text that is a number, too, for modules that want one."""
+"""The value for every claim parameter: a text that is also a number, for modules that expect one."""
 
-# The newest first: a claim takes the oldest, which need not wait for our plan then.
+# The newest first: claims take the oldest, and so seldom wait for the plan.
 LIST_READY = text(f"""
     SELECT w.id, w.latest_build, w.host, v.queue
       FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
@@ -36,27 +36,31 @@ CLAIM_PARAMETERS = text("SELECT claim_parameters FROM presets WHERE id = :preset
 
 @dataclass(frozen=True)
 class Candidate:
-    """A prebuild that can be claimed."""
+    """A ready prebuild for which a claim can be planned."""
 
     workspace_id: UUID
     build_number: int
     queue: str
-    """Where somebody can act on it, beside the pool's builds, since a person waits."""
+    """The task queue of people's builds that reaches it, since a person waits for the plan."""
 
 
 @dataclass(frozen=True)
 class Candidates:
+    """Ready prebuilds of one preset."""
+
     preset_id: UUID
     path: str
     prebuilds: list[Candidate]
 
 
 async def find_candidates(engine: AsyncEngine, preset: str) -> Candidates:
-    """Some ready prebuilds of a preset, given as an id or a path.
+    """Find some ready prebuilds of a preset.
 
+    Args:
+        preset: An id, or a path in a live template.
     Raises:
-        PresetNotFound: No live template has it.
-        NoClaimablePrebuiltWorkspaces: It has no ready prebuild.
+        PresetNotFound: No live template has the preset.
+        NoClaimablePrebuiltWorkspaces: The preset has no ready prebuild.
     """
     async with engine.connect() as connection:
         found = await find_preset(connection, preset)
@@ -74,16 +78,17 @@ async def find_candidates(engine: AsyncEngine, preset: str) -> Candidates:
 
 
 async def is_ready(engine: AsyncEngine, candidate: Candidate) -> bool:
-    """Whether it can still be claimed."""
+    """Return whether the prebuild can still be claimed."""
     async with engine.connect() as connection:
         values = {"id": candidate.workspace_id, "number": candidate.build_number}
         return bool(await connection.scalar(IS_READY, values))
 
 
 async def read_claim(engine: AsyncEngine, candidate: Candidate) -> tuple[str, Provision] | None:
-    """The driver's name, and the prebuild as a claim with made-up inputs wants it; None when it is claimed by now.
+    """Read the driver's name and the driver's input for a claim with made-up values; None when it was claimed.
 
-    It has the number of the build that made it: a real claim's is higher, so that a driver refuses ours after it.
+    The input has the number of the build that made the prebuild. A real claim has a higher number, so a driver refuses
+    the made-up claim after a real one.
     """
     if not await is_ready(engine, candidate):
         return None

@@ -1,4 +1,4 @@
-"""The prebuilds user is a member of every organization with pools: who owns a workspace is one of its members."""
+"""Membership of the prebuilds user in every organization with pools: an owner of workspaces has to be a member."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ JOIN = text(f"""
 
 
 async def join_organizations(engine: AsyncEngine, snapshot: GlobalSnapshot) -> set[UUID]:
-    """Make the prebuilds user a member wherever a preset is active and it is none yet.
+    """Make the prebuilds user a member of each organization with an active preset.
 
     Returns:
-        The organizations where that failed: their presets are left alone until it works, and nobody else's.
+        The organizations where that failed. Only their presets are left alone, until it succeeds.
     """
     missing = {
         item.preset.organization_id: item.preset.organization

@@ -1,4 +1,4 @@
-"""Create or upgrade the schema, and refuse to run on another one."""
+"""Creates and upgrades the schema, and refuses to work with a schema of another version."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # every command checks the schema, few change it: Alembic tak
 
 HEAD_REVISION = "0001"
 """The schema version that this release needs: the newest file in migrations/versions."""
-MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": of all places that migrate at once, one works and the rest find it done
+MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": one of several concurrent migrations works, the others find it done
 UPGRADE_DATABASE = "upgrade it, or set PREBUILDS_DATABASE_URL to a PostgreSQL 14 or later"
 SERVER_VERSION_MIN = 140000
 CHECK_TIMEOUT_S = 10.0
-"""Two connections and two reads: longer than this only over a link that is down."""
+"""The check's timeout. It is two connections and two reads, which take longer only over a broken link."""
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -42,12 +42,12 @@ def scripts() -> ScriptDirectory:
 
 
 def head_revision() -> str:
-    """The schema version that this release needs."""
+    """Return the schema version that this release needs."""
     return HEAD_REVISION
 
 
 async def current_revision(engine: AsyncEngine) -> str | None:
-    """The schema version that the database has; None when it has none."""
+    """Read the database's schema version; None when it has no schema."""
     async with engine.connect() as connection:
         return await _current_revision(connection)
 
@@ -61,10 +61,12 @@ async def _current_revision(connection: AsyncConnection) -> str | None:
 
 
 async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
-    """Bring the schema to this release's version, in one transaction; safe to repeat and to run at once.
+    """Create the schema, or upgrade it to this release's version, in one transaction.
+
+    It is safe to repeat, and to run at the same time from several places.
 
     Returns:
-        The version before (None for an empty database) and the version now.
+        The version before, None for an empty database, and the version now.
     Raises:
         StackUnreachable: The server is too old, or its schema is newer than this release.
     """
@@ -91,10 +93,12 @@ def _known_revisions() -> set[str]:
 
 
 async def check_schema(engine: AsyncEngine) -> None:
-    """Refuse to work on a schema of another version.
+    """Check that the database has this release's schema.
 
     Raises:
-        StackUnreachable: Says which version is there, and what to do; or that the database went away.
+        StackUnreachable: It has another schema or none; the message has the version and the remedy. Or the database
+        went
+            away.
     """
     with reaching("its schema was checked"):
         async with asyncio.timeout(CHECK_TIMEOUT_S):

@@ -1,4 +1,4 @@
-"""Notifications as an outbox: recorded with what they tell of, leased by one sender at a time, told at least once."""
+"""An outbox of notifications: each is recorded with its cause, leased by one sender at a time, sent at least once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prebuilds.vocabulary import PREBUILDS_USER
 NOTIFIERS = ("log", "webhook")
 BATCH_MAX = 10
 LEASE = timedelta(seconds=30)
-"""Of a batch, which is sent at once and given up after five seconds; then another worker may send it."""
+"""The lease of a batch, after which another worker may send it. A batch is sent at once, with a timeout of 5 s."""
 KEPT = timedelta(days=14)
 NOTIFICATIONS = uuid5(NAMESPACE_URL, "prebuilds/notifications")
 
@@ -46,7 +46,8 @@ TAKE_DUE = text("""
      WHERE n.id = due.id AND n.notifier = due.notifier
  RETURNING n.id, n.notifier, n.kind, n.body, n.attempts, now() - n.created_at AS age
 """)
-# Whoever was answered knows that it was told; of what went wrong only the holder of the lease may tell.
+# A sender that got an answer marks the notification as sent, also when its lease has ended. Only the holder of the
+# lease may record a failure.
 MARK_SENT = text("""
     UPDATE notifications SET status = 'sent', ended_at = now(), error = NULL
      WHERE id = :id AND notifier = :notifier AND status <> 'sent'
@@ -60,7 +61,7 @@ GIVE_UP = text("""
      WHERE id = :id AND notifier = :notifier AND status = 'due' AND attempts = :attempts
  RETURNING build_id
 """)
-# What nobody here serves (no webhook is set) was never tried, and is forgotten without a word.
+# A notification that no notifier of this deployment sends (no webhook is set) is forgotten without an event.
 FORGET = text("""
     DELETE FROM notifications
      WHERE ended_at < now() - CAST(:kept AS interval)
@@ -78,35 +79,43 @@ COUNT_FAILING = text("""
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """One telling of one thing, held by a lease."""
+    """A notification that this process has leased, for one notifier."""
 
     id: UUID
-    """Of the thing told: the same at every attempt, and for every notifier."""
+    """The notification's id, the same at every attempt and for every notifier."""
     notifier: str
     kind: str
     body: dict[str, Any]
     attempts: int
-    """This one included."""
+    """The attempts at sending it, including this one."""
     age: timedelta
+    """The time since it was recorded."""
 
     @property
     def key(self) -> dict[str, Any]:
+        """The values that identify this attempt in the statements."""
         return {"id": self.id, "notifier": self.notifier, "attempts": self.attempts}
 
 
 @dataclass(frozen=True, slots=True)
 class Failing:
+    """Counts of notifications that could not be sent."""
+
     failing: int
-    """Failed, and to be tried again."""
+    """Notifications that failed and will be retried."""
     given_up: int
-    """Within a day."""
+    """Notifications that were given up in the last day."""
     error: str | None
+    """The newest error; None without one."""
 
 
 async def record_notification(
     connection: AsyncConnection, kind: str, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
 ) -> None:
-    """Have every notifier tell of replacements, in the transaction that records them; told twice, recorded once."""
+    """Record a notification of replacements for every notifier, in the caller's transaction.
+
+    Its id is derived from the build and the replacements, so a second record of the same ones changes nothing.
+    """
     facts = (await connection.execute(READ_FACTS, {"workspace_id": workspace_id})).one()._asdict()
     id = uuid5(NOTIFICATIONS, f"{build_id}/{kind}/{min(replacement.resource for replacement in replacements)}")
     body = {
@@ -130,24 +139,26 @@ async def record_notification(
 
 
 async def take_due(engine: AsyncEngine, notifiers: Sequence[str]) -> list[Notification]:
-    """What is due, leased to the caller; unmarked, it is due again when the lease has ended."""
+    """Lease notifications that are due. One that is not marked is due again when its lease ends."""
     async with engine.begin() as connection:
         values = {"lease": LEASE, "limit": BATCH_MAX, "notifiers": list(notifiers)}
         return [Notification(**row._mapping) for row in await connection.execute(TAKE_DUE, values)]
 
 
 async def mark_sent(engine: AsyncEngine, one: Notification) -> None:
+    """Record that a notification was sent."""
     async with engine.begin() as connection:
         await connection.execute(MARK_SENT, {"id": one.id, "notifier": one.notifier})
 
 
 async def put_off(engine: AsyncEngine, one: Notification, wait: timedelta, error: str) -> None:
+    """Record a failed attempt, and make the notification due again after *wait*."""
     async with engine.begin() as connection:
         await connection.execute(PUT_OFF, {**one.key, "wait": wait, "error": error})
 
 
 async def give_up(engine: AsyncEngine, one: Notification, error: str) -> bool:
-    """Try it no more, with an event. Returns whether this call did it."""
+    """End the attempts at a notification, with an event. Returns whether this call ended them."""
     async with engine.begin() as connection:
         build_id = await connection.scalar(GIVE_UP, {**one.key, "error": error})
         if build_id is None:
@@ -164,12 +175,13 @@ async def give_up(engine: AsyncEngine, one: Notification, error: str) -> bool:
 
 
 async def forget_old(engine: AsyncEngine, notifiers: Sequence[str]) -> int:
-    """Remove what has ended long ago, and what none of *notifiers* was there to tell. Returns how many."""
+    """Remove notifications that ended long ago, and old ones that none of *notifiers* sends. Returns their number."""
     async with engine.begin() as connection:
         values = {"kept": KEPT, "life": LIFE, "notifiers": list(notifiers)}
         return (await connection.execute(FORGET, values)).rowcount
 
 
 async def count_failing(engine: AsyncEngine) -> Failing:
+    """Count notifications that could not be sent, for `doctor`."""
     async with engine.connect() as connection:
         return Failing(**(await connection.execute(COUNT_FAILING)).one()._mapping)

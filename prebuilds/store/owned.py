@@ -1,6 +1,7 @@
-"""A claimed workspace, because somebody asks: started, stopped, its failed build tried again, its schedule set.
+"""What people do with claimed workspaces: start, stop, retry a failed build, set ttl and schedule.
 
-What is so already is told, and nothing is recorded for it; so each of them asked twice is done once.
+A request for a state that the workspace has already is answered and records nothing. So a request that is sent twice
+takes effect once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
 from prebuilds.planning.autostart import parse_autostart
-from prebuilds.store.actions import life_of, plan_next_action, read_lives, record_asked_build
+from prebuilds.store.actions import life_of, plan_next_action, read_lives, record_requested_build
 from prebuilds.store.events import record_event
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import WorkspaceChange, WorkspaceSettings
@@ -30,24 +31,43 @@ SET = text("""
 
 
 async def start_workspace(engine: AsyncEngine, reference: str, by: str) -> WorkspaceChange:
-    """Record a start by the owner's name; it hands the workspace over too, if no claim build ever succeeded."""
-    return await _ask(engine, reference, Transition.START, by)
+    """Record a start in the owner's name. It also hands the workspace over when no claim build has ever succeeded.
+
+    Args:
+        reference: `owner/name` or an id.
+        by: Who asks, for the event.
+    Raises:
+        InvalidInput: The workspace is a prebuild or is being deleted.
+        WorkspaceNotFound: No live workspace has this name or id.
+    """
+    return await _request_transition(engine, reference, Transition.START, by)
 
 
 async def stop_workspace(engine: AsyncEngine, reference: str, by: str) -> WorkspaceChange:
-    """Record a stop by the owner's name."""
-    return await _ask(engine, reference, Transition.STOP, by)
+    """Record a stop in the owner's name.
+
+    Args:
+        reference: `owner/name` or an id.
+        by: Who asks, for the event.
+    Raises:
+        InvalidInput: The workspace is a prebuild or is being deleted.
+        WorkspaceNotFound: No live workspace has this name or id.
+    """
+    return await _request_transition(engine, reference, Transition.STOP, by)
 
 
 async def retry_workspace(engine: AsyncEngine, reference: str, by: str) -> WorkspaceChange:
-    """Record the latest build again, as it was, if it has failed or was cancelled; a prebuild's only to be deleted.
+    """Record the latest build again if it has failed or was cancelled. Only a deletion is retried for a prebuild.
 
+    Args:
+        reference: `owner/name` or an id.
+        by: Who asks, for the event.
     Raises:
-        InvalidInput: It is a prebuild.
-        WorkspaceNotFound: No live workspace of this name or id.
+        InvalidInput: The workspace is a prebuild, and the build is no deletion.
+        WorkspaceNotFound: No live workspace has this name or id.
     """
     async with engine.begin() as connection:
-        row = await _lock(connection, reference)
+        row = await _lock_and_read(connection, reference)
         life = life_of(row)
         if not life.latest.bad:
             return _change(row, changed=False)
@@ -55,27 +75,29 @@ async def retry_workspace(engine: AsyncEngine, reference: str, by: str) -> Works
         if transition is not Transition.DELETE:
             refuse_prebuild(row)
         stage = life.latest.stage
-        return await _record(connection, row, transition, stage, ("retried", by), initiator_id=row.initiator_id)
+        return await _record_build(connection, row, transition, stage, ("retried", by), initiator_id=row.initiator_id)
 
 
 async def set_workspace(
     engine: AsyncEngine, reference: str, by: str, *, ttl: timedelta | None = None, autostart: str | None = None
 ) -> WorkspaceSettings:
-    """Change what a workspace does by itself, from now on: what has become due is done at the relay's next sweep.
+    """Set a workspace's ttl or schedule. An action that is due by the new values is taken at the relay's next sweep.
 
     Args:
-        ttl: How long a start lasts; zero for no end, None to leave it as it is.
-        autostart: A cron expression as `next_start` reads it; empty or `none` for none, None to leave it as it is.
+        reference: `owner/name` or an id.
+        by: Who asks, for the event.
+        ttl: How long the workspace runs after a start; zero for no end, None to keep the current ttl.
+        autostart: A cron expression for `next_start`; empty or `none` for no schedule, None to keep the current one.
     Raises:
-        InvalidInput: Neither is given, one cannot be, or it is a prebuild or being deleted.
-        WorkspaceNotFound: No live workspace of this name or id.
+        InvalidInput: Neither is given, one is invalid, or the workspace is a prebuild or is being deleted.
+        WorkspaceNotFound: No live workspace has this name or id.
     """
     if ttl is None and autostart is None:
         raise InvalidInput.field("ttl", "give at least one of ttl and autostart_schedule")
     if ttl is not None and not timedelta(0) <= ttl <= TTL_MAX:
         raise InvalidInput.field("ttl", f"must be between 0 and {TTL_MAX.days}d")
     async with engine.begin() as connection:
-        row = await _lock(connection, reference)
+        row = await _lock_and_read(connection, reference)
         refuse_prebuild(row)
         refuse_deletion(row)
         new_ttl = row.ttl if ttl is None else ttl or None
@@ -98,22 +120,19 @@ async def set_workspace(
         )
 
 
-async def _ask(engine: AsyncEngine, reference: str, transition: Transition, by: str) -> WorkspaceChange:
-    """Raises:
-    InvalidInput: It is a prebuild or being deleted.
-    WorkspaceNotFound: No live workspace of this name or id.
-    """
+async def _request_transition(engine: AsyncEngine, reference: str, transition: Transition, by: str) -> WorkspaceChange:
+    """Record a build for *transition*, unless the workspace's latest build is such a build and has not failed."""
     async with engine.begin() as connection:
-        row = await _lock(connection, reference)
+        row = await _lock_and_read(connection, reference)
         refuse_prebuild(row)
         refuse_deletion(row)
         if row.transition == transition and row.status in ONGOING:
             return _change(row, changed=False)
         stage = life_of(row).start_stage if transition is Transition.START else Stage.NONE
-        return await _record(connection, row, transition, stage, (f"{transition}_requested", by))
+        return await _record_build(connection, row, transition, stage, (f"{transition}_requested", by))
 
 
-async def _record(
+async def _record_build(
     connection: AsyncConnection,
     row: Row[tuple[object, ...]],
     transition: Transition,
@@ -121,7 +140,7 @@ async def _record(
     event: tuple[str, str],
     initiator_id: UUID | None = None,
 ) -> WorkspaceChange:
-    recorded = await record_asked_build(connection, row, transition, stage=stage, initiator_id=initiator_id)
+    recorded = await record_requested_build(connection, row, transition, stage=stage, initiator_id=initiator_id)
     kind, by = event
     data = {"transition": transition, "stage": stage}
     await record_event(connection, kind, by, workspace_id=row.id, build_id=recorded.id, data=data)
@@ -129,25 +148,35 @@ async def _record(
     return _change(now, changed=True, canceled=recorded.canceled)
 
 
-async def _lock(connection: AsyncConnection, reference: str) -> Row[tuple[object, ...]]:
+async def _lock_and_read(connection: AsyncConnection, reference: str) -> Row[tuple[object, ...]]:
     workspace_id = await lock_workspace(connection, reference)
     [row] = await read_lives(connection, [workspace_id])
     return row
 
 
 def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
+    """Raise unless the workspace is claimed.
+
+    Raises:
+        InvalidInput: It is a prebuild.
+    """
     if row.claimed_at is None:
         raise InvalidInput.field(
             "workspace",
-            f"{row.owner}/{row.name} is a prebuild that nobody has claimed, and its pool's business",
-            "claim one with `prebuilds claim`, or clear failed and stopped ones away with `prebuilds workspaces prune`",
+            f"{row.owner}/{row.name} is a prebuild that nobody has claimed, and its pool manages it",
+            "claim one with `prebuilds claim`, or delete failed and stopped ones with `prebuilds workspaces prune`",
         )
 
 
 def refuse_deletion(row: Row[tuple[object, ...]]) -> None:
+    """Raise when the workspace is being deleted.
+
+    Raises:
+        InvalidInput: It is being deleted.
+    """
     if row.transition == Transition.DELETE:
         raise InvalidInput.field(
-            "workspace", f"{row.owner}/{row.name} is being deleted, which is never undone", remedy="claim another one"
+            "workspace", f"{row.owner}/{row.name} is being deleted, which cannot be undone", remedy="claim another one"
         )
 
 

@@ -1,4 +1,4 @@
-"""Lists in parts: a cursor holds what its row is ordered by, so that it is good also when the row is gone."""
+"""Pages of lists. A cursor has the values by which its row is ordered, so it stays valid after the row is gone."""
 
 from __future__ import annotations
 
@@ -14,51 +14,64 @@ from prebuilds.views import Page
 
 LIMIT_DEFAULT = 100
 LIMIT_MAX = 10_000
-"""Rows of one part at most."""
+"""The most rows of one page."""
 
 T = TypeVar("T")
 
 
 def cursor(*values: object) -> str:
-    """The cursor after a row whose order these values are."""
+    """Return the cursor of the rows that follow the row with these values, by which the list is ordered."""
     text = json.dumps([value if value is None else str(value) for value in values], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(after: str, *kinds: type) -> list[Any]:
-    """The values of a cursor.
+    """Return the values of a cursor.
 
     Args:
-        kinds: What each is: `str`, `int`, `UUID` or `datetime`.
+        kinds: The values' types, each `str`, `int`, `UUID` or `datetime`.
     Raises:
-        InvalidInput: It is no cursor of this list.
+        InvalidInput: *after* is no cursor of this list.
     """
     read: dict[type, Callable[[str], Any]] = {str: str, int: int, UUID: UUID, datetime: datetime.fromisoformat}
     try:
         values = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return [read[kind](value) for kind, value in zip(kinds, values, strict=True)]
     except (ValueError, TypeError, AttributeError):
-        raise InvalidInput.field("after", "is no cursor of this list", "give what its last part had as next") from None
+        raise InvalidInput.field("after", "is no cursor of this list", "give the `next` of the previous page") from None
 
 
 def check_limit(limit: int) -> int:
-    """Raises:
-    InvalidInput: There is no such part.
+    """Check the number of rows of a page, and return it.
+
+    Raises:
+        InvalidInput: It is not between 1 and `LIMIT_MAX`.
     """
     if not 1 <= limit <= LIMIT_MAX:
         raise InvalidInput.field("limit", f"must be between 1 and {LIMIT_MAX}", "list the rest by its cursor")
     return limit
 
 
-def part_of(rows: Sequence[T], path: Callable[[T], str], limit: int, after: str | None) -> Page[T]:
-    """A part, by path, of rows that were all read: a list of what is defined, and not of what has ever been."""
+def page_by_path(rows: Sequence[T], path: Callable[[T], str], limit: int, after: str | None) -> Page[T]:
+    """Return a page, ordered by path, of rows that were all read. It is for lists that do not grow with time.
+
+    Args:
+        path: Returns a row's path.
+        after: The cursor of the page; None for the first page.
+    Raises:
+        InvalidInput: *limit* is out of bounds, or *after* is no cursor of this list.
+    """
     last = read_cursor(after, str)[0] if after is not None else ""
     rest = sorted((row for row in rows if path(row) > last), key=path)
-    return cut(rest, check_limit(limit), lambda row: cursor(path(row)))
+    return make_page(rest, check_limit(limit), lambda row: cursor(path(row)))
 
 
-def cut(rows: Sequence[T], limit: int, cursors: Callable[[T], str]) -> Page[T]:
-    """A page of rows of which one more than *limit* was asked for; *cursors* makes the cursor of a row."""
+def make_page(rows: Sequence[T], limit: int, cursor_of: Callable[[T], str]) -> Page[T]:
+    """Return the first *limit* rows as a page; if *rows* has more, there is a next page.
+
+    Args:
+        cursor_of: Returns the cursor of the rows that follow a row.
+    """
     more = len(rows) > limit
     kept = list(rows[:limit])
-    return Page(kept, cursors(kept[-1]) if more else None)
+    return Page(kept, cursor_of(kept[-1]) if more else None)

@@ -1,7 +1,8 @@
-"""People and services come and go: members of organizations, and users who may do nothing for a while.
+"""People: members of organizations, and users who are disabled or enabled.
 
-A removal holds the person's row of `users` until it is committed. A claim's hand-over waits for that row by its foreign
-keys and checks again behind it (`check_people`), so that what is listed as the person's own is complete.
+A removal locks the person's row of `users` until its commit. A claim's hand-over waits for that row by its foreign keys
+and then checks the person again (`check_people`). So the list of the person's workspaces in a removal's result is
+complete.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.api import InvalidInput, OwnerNotFound
 from prebuilds.store import templates
 from prebuilds.store.events import record_event
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, cut, read_cursor
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
 from prebuilds.store.workspaces import status_word
 from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, Page, UserRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.vocabulary.owners import check_person, owner_key
 
 PEOPLE_MAX = 1000
-"""Of one request."""
+"""The most people in one request."""
 WAITING_MAX = 500
-"""Waiting claims that are refused in one transaction; the relay does the rest."""
+"""Waiting claims that are refused in one transaction. The relay refuses the others."""
 
 KNOWN = text("SELECT key FROM users WHERE key = ANY(CAST(:keys AS text[]))")
 LOCK_USERS = text("""
     SELECT id, name FROM users WHERE key = ANY(CAST(:keys AS text[])) ORDER BY id FOR UPDATE
 """)
-MEMBERS_BUT = text(f"""
+MEMBERS_EXCEPT = text(f"""
     SELECT u.name FROM organization_members m JOIN users u ON u.id = m.user_id
      WHERE m.organization_id = :organization_id AND u.id <> '{PREBUILDS_USER_ID}'
        AND u.key <> ALL(CAST(:keys AS text[])) ORDER BY u.key
@@ -78,7 +79,7 @@ LIST_USERS = text("""
       FROM users u
      WHERE (NOT :disabled OR u.disabled_at IS NOT NULL) AND u.key > :after ORDER BY u.key LIMIT :limit
 """)
-# Whoever holds rows of the queue may wait for another one, so this never waits.
+# Locked rows are skipped, never waited for: their holder may wait for a row that this statement has locked.
 REFUSE_WAITING = text("""
     WITH barred AS (
         SELECT q.claim_id, CASE WHEN o.disabled_at IS NOT NULL THEN 'OwnerDisabled'
@@ -94,7 +95,7 @@ REFUSE_WAITING = text("""
         UPDATE claim_queue q SET decided_at = now(), refusal = b.refusal, secrets = NULL
           FROM barred b WHERE q.claim_id = b.claim_id
      RETURNING q.claim_id, q.workflow_id, q.refusal
-    ), told AS (
+    ), recorded AS (
         INSERT INTO events (kind, actor, claim_id, data)
         SELECT 'claim_refused', 'queue', claim_id, jsonb_build_object('error', refusal) FROM refused
     )
@@ -103,10 +104,12 @@ REFUSE_WAITING = text("""
 
 
 async def add_members(engine: AsyncEngine, organization: str, names: Sequence[str], by: str) -> MembersResult:
-    """Make people members, also those who are not known yet or were removed. Who is one already: nothing changes.
+    """Make people members of an organization, including unknown ones and removed ones.
 
+    Args:
+        by: Who asks, for the events.
     Raises:
-        InvalidInput: No such organization, or a name that nobody may have; nothing was changed.
+        InvalidInput: The organization does not exist, or a name is invalid; nothing was changed.
     """
     _check_names(names)
     async with engine.begin() as connection:
@@ -115,46 +118,53 @@ async def add_members(engine: AsyncEngine, organization: str, names: Sequence[st
         added = await templates.add_members(connection, organization_id, names)
         for name in names:
             if name in added:
-                await _tell(connection, "member_added", by, name, organization)
+                await _record_event_about(connection, "member_added", by, name, organization)
     return MembersResult(organization=organization, added=[name for name in names if name in added])
 
 
 async def remove_all_members(engine: AsyncEngine, organization: str, names: Sequence[str], by: str) -> LeavingResult:
-    """Make people members no more. They can claim nothing then; what they have stays, and is listed.
+    """Remove people from an organization. They can claim nothing there; their workspaces stay and are listed.
 
-    Each of them goes in a transaction of their own, which so waits for claims while it holds nobody else's row.
+    Each person is removed in a transaction of its own, which waits for claims while it locks nobody else's row.
 
+    Args:
+        by: Who asks, for the events.
     Raises:
-        InvalidInput: No such organization, or a name that nobody may have; nothing was changed.
-        OwnerNotFound: Somebody is not known; nothing was changed.
+        InvalidInput: The organization does not exist, or a name is invalid; nothing was changed.
+        OwnerNotFound: A person is not known; nothing was changed.
     """
     leavers = []
-    for key in await _known(engine, names):
+    for key in await _find_keys(engine, names):
         async with engine.begin() as connection:
             organization_id = await _find_organization(connection, organization)
-            person = await _lock(connection, key)
+            person = await _lock_user(connection, key)
             changed = bool(await remove_members(connection, organization_id, [person.name]))
             if changed:
-                await _tell(connection, "member_removed", by, person.name, organization)
-            # After the removal, in statements of their own: it has waited for the claims that were under way.
+                await _record_event_about(connection, "member_removed", by, person.name, organization)
+            # Read after the removal in new statements: the removal has waited for claims that were under way.
             leavers.append(await _leaver(connection, person, organization_id, changed=changed))
     return LeavingResult(organization=organization, users=leavers)
 
 
 async def switch_users(engine: AsyncEngine, names: Sequence[str], by: str, *, disabled: bool) -> LeavingResult:
-    """Let people claim nothing, in no organization and for nobody; or let them again. Each in a transaction, as above.
+    """Disable or enable users. A disabled user can claim nothing, in any organization and for anybody.
 
+    Each user is switched in a transaction of its own, as in `remove_all_members`.
+
+    Args:
+        by: Who asks, for the events.
+        disabled: Whether the users are disabled or enabled.
     Raises:
-        InvalidInput: A name that nobody may have; nothing was changed.
-        OwnerNotFound: Somebody is not known; nothing was changed.
+        InvalidInput: A name is invalid; nothing was changed.
+        OwnerNotFound: A user is not known; nothing was changed.
     """
     leavers = []
-    for key in await _known(engine, names):
+    for key in await _find_keys(engine, names):
         async with engine.begin() as connection:
-            person = await _lock(connection, key)
+            person = await _lock_user(connection, key)
             changed = await connection.scalar(SWITCH, {"user": person.id, "disabled": disabled}) is not None
             if changed:
-                await _tell(connection, "user_disabled" if disabled else "user_enabled", by, person.name)
+                await _record_event_about(connection, "user_disabled" if disabled else "user_enabled", by, person.name)
             leavers.append(await _leaver(connection, person, None, changed=changed))
     return LeavingResult(organization=None, users=leavers)
 
@@ -162,18 +172,19 @@ async def switch_users(engine: AsyncEngine, names: Sequence[str], by: str, *, di
 async def list_members(
     engine: AsyncEngine, organization: str, *, limit: int = LIMIT_DEFAULT, after: str | None = None
 ) -> Page[MemberRow]:
-    """A part of an organization's members, the prebuilds user included, by name without case.
+    """List a page of an organization's members, including the prebuilds user, ordered by name without case.
+
 
     Args:
         after: The `next` of the part before; None for the first part.
     Raises:
-        InvalidInput: No such organization; or *after* is no cursor of this list.
+        InvalidInput: The organization does not exist, or *after* is no cursor of this list.
     """
     values = _part(limit, after)
     async with engine.connect() as connection:
         organization_id = await _find_organization(connection, organization)
         rows = (await connection.execute(LIST_MEMBERS, values | {"organization_id": organization_id})).all()
-    page = cut(rows, limit, lambda row: cursor(row.key))
+    page = make_page(rows, limit, lambda row: cursor(row.key))
     members = [
         MemberRow(user=row.name, disabled=row.disabled_at is not None, workspaces=row.workspaces) for row in page.rows
     ]
@@ -183,18 +194,19 @@ async def list_members(
 async def list_users(
     engine: AsyncEngine, *, disabled: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
 ) -> Page[UserRow]:
-    """A part of everybody who is known, by name without case.
+    """List a page of the users, ordered by name without case.
 
     Args:
-        disabled: Only those who are.
-        after: The `next` of the part before; None for the first part.
+        disabled: List only disabled users.
+        limit: The most users of the page.
+        after: The `next` of the previous page; None for the first page.
     Raises:
         InvalidInput: *after* is no cursor of this list.
     """
     values = _part(limit, after)
     async with engine.connect() as connection:
         rows = (await connection.execute(LIST_USERS, values | {"disabled": disabled})).all()
-    page = cut(rows, limit, lambda row: cursor(row.key))
+    page = make_page(rows, limit, lambda row: cursor(row.key))
     users = [
         UserRow(
             user=row.name,
@@ -214,22 +226,25 @@ def _part(limit: int, after: str | None) -> dict[str, Any]:
 
 
 async def refuse_waiting(engine: AsyncEngine) -> list[str]:
-    """End the waiting claims of those who can claim nothing any more; returns the workflows that are to be woken.
+    """Refuse the waiting claims of people who were removed or disabled.
 
-    A claim whose place somebody holds at this moment is left to the next call.
+    A claim whose row in the queue is locked is left to the next call.
+
+    Returns:
+        The ids of the claims' workflows, which the caller wakes.
     """
     async with engine.begin() as connection:
         return list(await connection.scalars(REFUSE_WAITING, {"limit": WAITING_MAX}))
 
 
-async def members_but(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
-    """The members whom *names* leaves out, without the prebuilds user."""
+async def members_except(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
+    """List the members who are not among *names*, without the prebuilds user."""
     others = {"organization_id": organization_id, "keys": [owner_key(name) for name in names]}
-    return list(await connection.scalars(MEMBERS_BUT, others))
+    return list(await connection.scalars(MEMBERS_EXCEPT, others))
 
 
 async def remove_members(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
-    """Remove those of *names* who are members; returns who those were."""
+    """Remove those of *names* who are members, and return their names, sorted."""
     people = {row.id: row.name for row in await connection.execute(LOCK_USERS, {"keys": [owner_key(n) for n in names]})}
     removal = {"organization_id": organization_id, "users": list(people)}
     return sorted(people[user] for user in await connection.scalars(REMOVE, removal))
@@ -237,7 +252,7 @@ async def remove_members(connection: AsyncConnection, organization_id: UUID, nam
 
 def _check_names(names: Sequence[str]) -> None:
     if not 0 < len(names) <= PEOPLE_MAX:
-        raise InvalidInput.field("users", f"must be 1 to {PEOPLE_MAX} names", "name them in several requests")
+        raise InvalidInput.field("users", f"must have 1 to {PEOPLE_MAX} names", "name them in several requests")
     for name in names:
         try:
             check_person(name)
@@ -252,8 +267,13 @@ async def _find_organization(connection: AsyncConnection, organization: str) -> 
     return found[0]
 
 
-async def _known(engine: AsyncEngine, names: Sequence[str]) -> list[str]:
-    """The keys of *names*, each once."""
+async def _find_keys(engine: AsyncEngine, names: Sequence[str]) -> list[str]:
+    """Return the keys of *names*, each once.
+
+    Raises:
+        InvalidInput: A name is invalid.
+        OwnerNotFound: A user is not known.
+    """
     _check_names(names)
     keys = list(dict.fromkeys(owner_key(name) for name in names))
     async with engine.connect() as connection:
@@ -265,14 +285,14 @@ async def _known(engine: AsyncEngine, names: Sequence[str]) -> list[str]:
     return keys
 
 
-async def _lock(connection: AsyncConnection, key: str) -> Row[Any]:
+async def _lock_user(connection: AsyncConnection, key: str) -> Row[Any]:
     return (await connection.execute(LOCK_USERS, {"keys": [key]})).one()
 
 
 async def _leaver(
     connection: AsyncConnection, person: Row[Any], organization_id: UUID | None, *, changed: bool
 ) -> Leaver:
-    of = {"user": person.id, "organization_id": organization_id}
+    values = {"user": person.id, "organization_id": organization_id}
     return Leaver(
         user=person.name,
         changed=changed,
@@ -283,12 +303,14 @@ async def _leaver(
                 organization=w.organization,
                 status=status_word(Transition(w.transition), BuildStatus(w.status)),
             )
-            for w in await connection.execute(WORKSPACES_OF, of)
+            for w in await connection.execute(WORKSPACES_OF, values)
         ],
-        waiting_claims=list(await connection.scalars(WAITING_OF, of)),
+        waiting_claims=list(await connection.scalars(WAITING_OF, values)),
     )
 
 
-async def _tell(connection: AsyncConnection, kind: str, by: str, user: str, organization: str | None = None) -> None:
+async def _record_event_about(
+    connection: AsyncConnection, kind: str, by: str, user: str, organization: str | None = None
+) -> None:
     data = {"user": user} if organization is None else {"organization": organization, "user": user}
     await record_event(connection, kind, by, data=data)

@@ -1,8 +1,9 @@
-"""Carrying out a plan: create, delete and cancel prebuilds, each in one transaction behind the fence.
+"""Carries out plans: creates, deletes and cancels prebuilds, each in one transaction behind a fence.
 
-The fence is the preset's row: it takes a pass's writes only when no later pass was there, so a frozen activity that
-wakes up late can change nothing. Behind it the pool is read and planned again, and what both plans have is done: while
-the row is held nothing can raise the pool or change the policy, so no pass ever creates or deletes too much.
+The fence is the preset's row. It accepts a pass's writes only if no later pass has written, so a frozen activity that
+wakes up late changes nothing. Behind the fence the pool is read and planned again, and only changes that both plans
+have are made. While the row is locked, nothing can enlarge the pool or change the policy, so no pass creates or deletes
+too much.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from prebuilds.store.events import record_event
 from prebuilds.store.snapshots import read_preset
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 
-# Preset, then template: nobody activates another version, deprecates or deletes while a pass writes.
+# The preset is locked before the template, so that no version is activated and no template is deprecated or deleted
+# while a pass writes.
 FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
@@ -33,7 +35,7 @@ LOCK_TEMPLATE = text("""
      WHERE p.id = :preset_id FOR SHARE OF t
 """)
 
-CAPACITY_LOCK = 0x7072656275696C63  # "prebuilc": where pending builds are limited, one pass at a time adds to them
+CAPACITY_LOCK = 0x7072656275696C63  # "prebuilc": with a limit on pending builds, one pass at a time adds to them
 LOCK_CAPACITY = text("SELECT pg_advisory_xact_lock(:key)")
 COUNT_PENDING = text(f"""
     SELECT count(*) FROM workspace_builds WHERE status = 'pending' AND initiator_id = '{PREBUILDS_USER_ID}'
@@ -58,7 +60,8 @@ _RECORD_BUILDS = f"""
 RECORD_CREATIONS = text(_RECORD_BUILDS.format(transition="start", stage="create"))
 RECORD_DELETIONS = text(_RECORD_BUILDS.format(transition="delete", stage="none"))
 
-# Claimed meanwhile: another owner, no row. A claim in the air holds the row; this waits for it, and then sees that.
+# A prebuild that was claimed meanwhile has another owner, and is skipped. A claim under way has locked the row; the
+# statement waits for it and then sees the new owner.
 LOCK_DELETABLE = text(f"""
     SELECT id, latest_build FROM workspaces
      WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}'
@@ -78,7 +81,7 @@ FIND_PENDING_CREATIONS = text(f"""
      WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL
        AND latest_build = 1 AND latest_transition = 'start' AND latest_status = 'pending'
 """)
-# Workspace and build end together: no infrastructure exists, and neither may be counted without the other.
+# The workspace and its build end together: no infrastructure exists, and both or neither must count.
 CANCEL_CREATIONS = text(f"""
     WITH pending AS (
         SELECT w.id, b.id AS build_id
@@ -98,17 +101,17 @@ CANCEL_CREATIONS = text(f"""
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a transaction really changed."""
+    """The changes that a transaction has made."""
 
     workspace_ids: list[UUID]
     build_ids: list[UUID]
     lost: int = 0
-    """How many of the planned ids were no longer to be touched."""
+    """The number of planned ids for which the plan no longer held."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Fenced:
-    """The preset's row, held for one pass, with what is true now."""
+class _FencedPreset:
+    """A preset whose row is locked for one pass, with its current snapshot."""
 
     connection: AsyncConnection
     pass_number: int
@@ -117,37 +120,41 @@ class _Fenced:
     template_id: UUID
     organization_id: UUID
 
-    async def tell(self, kind: str, data: dict[str, Any]) -> None:
-        """Record the event of what was done, with the figures that it was decided on."""
+    async def record_event(self, kind: str, data: dict[str, Any]) -> None:
+        """Record an event about the changes, with the figures that they follow from."""
         figures = asdict(state_of(self.snapshot))
-        told = {name: figures[name] for name in ("desired", "window", "actual", "expired", "starting")}
+        shown = {name: figures[name] for name in ("desired", "window", "actual", "expired", "starting")}
         await record_event(
             self.connection,
             kind,
             PREBUILDS_USER,
             preset_id=self.snapshot.preset.id,
-            data={"pass": self.pass_number, **told, **data},
+            data={"pass": self.pass_number, **shown, **data},
         )
 
 
 @asynccontextmanager
-async def _fenced(
-    engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, counts_pending: bool = False
-) -> AsyncIterator[_Fenced]:
-    """Args:
-        counts_pending: Also hold what pending builds are counted under.
+async def _enter_fence(
+    engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, lock_capacity: bool = False
+) -> AsyncIterator[_FencedPreset]:
+    """Begin a transaction that locks a preset for the writes of a pass.
+
+    Args:
+        lock_capacity: Also lock the count of pending builds.
     Raises:
-        SupersededPass: A later pass was here.
+        SupersededPass: A later pass of the preset has written already.
     """
     async with engine.begin() as connection:
-        if counts_pending:
+        if lock_capacity:
             await connection.execute(LOCK_CAPACITY, {"key": CAPACITY_LOCK})
         version_id = await connection.scalar(FENCE, {"preset_id": preset_id, "pass": pass_number})
         if version_id is None:
             raise SupersededPass(f"a pass after {pass_number} has reconciled preset {preset_id}")
         template = (await connection.execute(LOCK_TEMPLATE, {"preset_id": preset_id})).one()
         snapshot = await read_preset(connection, preset_id, rules)
-        yield _Fenced(connection, pass_number, snapshot, version_id, template.template_id, template.organization_id)
+        yield _FencedPreset(
+            connection, pass_number, snapshot, version_id, template.template_id, template.organization_id
+        )
 
 
 async def create_prebuilds(
@@ -159,17 +166,17 @@ async def create_prebuilds(
     *,
     pending_max: int | None = None,
 ) -> Written:
-    """Record the workspaces *ids* and their first builds; those that exist are left alone, so twice makes one.
+    """Record the workspaces *ids* and their first builds, as many as the pool still lacks and none while it is held.
 
-    Only as many as the pool still lacks, and none while creation is held.
+    Workspaces that exist already are left alone, so a repetition makes no second one.
 
     Args:
-        pending_max: As it was planned with.
+        pending_max: The most pending creations of the preset, as in the plan; None for no limit.
     Raises:
-        SupersededPass: A later pass was here.
+        SupersededPass: A later pass of the preset has written already.
     """
     limit = rules.max_pending_builds
-    async with _fenced(engine, preset_id, pass_number, rules, counts_pending=limit is not None) as now:
+    async with _enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as now:
         made = set(await now.connection.scalars(EXISTING, {"ids": list(ids)}))
         allowed = len(plan_preset(now.snapshot, pass_number, pending_max).create)
         if limit is not None:
@@ -188,7 +195,7 @@ async def create_prebuilds(
             }
             await now.connection.execute(CREATE_WORKSPACES, values)
             await now.connection.execute(RECORD_CREATIONS, values)
-            await now.tell("prebuilds_created", {"workspaces": new})
+            await now.record_event("prebuilds_created", {"workspaces": new})
     done = [i for i in ids if i in made or i in new]
     return Written(done, [build_id_of(i, 1) for i in done], lost=len(ids) - len(done))
 
@@ -196,12 +203,12 @@ async def create_prebuilds(
 async def delete_prebuilds(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
 ) -> Written:
-    """Record a delete build for each of *ids* that nobody has claimed and that still is to go.
+    """Record a deletion for each of *ids* that is still unclaimed and due for deletion.
 
     Raises:
-        SupersededPass: A later pass was here.
+        SupersededPass: A later pass of the preset has written already.
     """
-    async with _fenced(engine, preset_id, pass_number, rules) as now:
+    async with _enter_fence(engine, preset_id, pass_number, rules) as now:
         if now.snapshot.paused:
             return Written([], [], lost=len(ids))
         due = deletions(now.snapshot)
@@ -219,35 +226,43 @@ async def delete_prebuilds(
             by_reason: dict[str, list[UUID]] = {}
             for workspace_id in deleted:
                 by_reason.setdefault(due[workspace_id], []).append(workspace_id)
-            await now.tell("prebuilds_deleted", {"reasons": by_reason})
+            await now.record_event("prebuilds_deleted", {"reasons": by_reason})
     return Written(deleted, builds, lost=len(ids) - len(deleted))
 
 
 async def cancel_creations(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
 ) -> Written:
-    """End each of *ids* whose creation was not begun, row and build in one transaction.
+    """End each of *ids* whose creation has not begun, if the preset is inactive. Workspace and build end together.
 
     Raises:
-        SupersededPass: A later pass was here.
+        SupersededPass: A later pass of the preset has written already.
     """
-    async with _fenced(engine, preset_id, pass_number, rules) as now:
+    async with _enter_fence(engine, preset_id, pass_number, rules) as now:
         if now.snapshot.paused or now.snapshot.preset.active:
             return Written([], [], lost=len(ids))
         canceled = await cancel_pending_creations(now.connection, ids, cause="its preset is no longer active")
         if canceled:
-            await now.tell("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
+            await now.record_event("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
     return Written(canceled, [build_id_of(i, 1) for i in canceled], lost=len(ids) - len(canceled))
 
 
 async def cancel_pending_creations(connection: AsyncConnection, ids: Sequence[UUID], *, cause: str) -> list[UUID]:
-    """End those of the workspaces *ids* that are prebuilds whose creation was not begun; returns which those were."""
+    """End those of *ids* that are prebuilds whose creation has not begun, and return their ids, sorted.
+
+    Args:
+        cause: The error that their builds get.
+    """
     rows = await connection.scalars(CANCEL_CREATIONS, {"ids": list(ids), "cause": cause})
     return sorted(rows)
 
 
 async def cancel_creations_of_invalid(connection: AsyncConnection, preset_id: UUID, build_id: UUID) -> list[UUID]:
-    """The build has shown that this preset's input can never work: one try is enough. Returns the builds it ended."""
+    """Cancel a preset's pending creations after a build has shown that their input can never work.
+
+    Returns:
+        The builds that were canceled.
+    """
     pending = list(await connection.scalars(FIND_PENDING_CREATIONS, {"preset_id": preset_id}))
     canceled = await cancel_pending_creations(connection, pending, cause=f"build {build_id} says it can never work")
     if canceled:

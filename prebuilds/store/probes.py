@@ -1,4 +1,4 @@
-"""Idle prebuilds that are asked whether they are still ready, and what becomes of those that are not."""
+"""Probes of idle prebuilds: which prebuilds a host probes, and the consequences of failures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.store.events import record_event
 from prebuilds.vocabulary import PREBUILDS_USER
 
-# What lives on one host has that host's name; the rest can be asked from anywhere.
+# A prebuild without a host can be probed from any host.
 LIST_IDLE = text("""
     SELECT w.id, w.preset_id, v.provisioner, w.probe_failures > 0 AS failing
       FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
@@ -22,7 +22,8 @@ LIST_IDLE = text("""
        AND (w.host IS NULL OR w.host = :host)
      ORDER BY w.id
 """)
-# A claim in the air wins: the row then has an owner. Workers that share a host count one round once, by `apart`.
+# A claim under way wins: the row then has an owner. Workers that share a host probe in the same round; by :apart their
+# failures count once.
 COUNT_FAILURE = text(f"""
     UPDATE workspaces
        SET probe_failures = probe_failures + 1, probe_failed_at = now(),
@@ -41,29 +42,29 @@ FORGET_FAILURES = text("""
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A prebuild that can be claimed."""
+    """A prebuild that can be claimed, to be probed."""
 
     workspace_id: UUID
     preset_id: UUID
     provisioner: str
     failing: bool
-    """Its last probe failed."""
+    """Whether its last probe failed."""
 
 
 async def list_idle(engine: AsyncEngine, queues: Sequence[str], host: str) -> list[Idle]:
-    """Prebuilds of these queues that this host can ask."""
+    """List the idle prebuilds of these provisioner queues that *host* can probe."""
     async with engine.connect() as connection:
         rows = await connection.execute(LIST_IDLE, {"queues": list(queues), "host": host})
         return [Idle(row.id, row.preset_id, row.provisioner, row.failing) for row in rows]
 
 
 async def count_probe_failure(engine: AsyncEngine, workspace_id: UUID, *, apart: timedelta) -> bool:
-    """Count one more failure; at the second in a row the prebuild can no longer be claimed.
+    """Count a failed probe. After two in a row the prebuild cannot be claimed any more.
 
     Args:
-        apart: Failures closer together than this are of the same round, and count once.
+        apart: Failures with less time between them belong to the same round and count once.
     Returns:
-        Whether it is given up now, so that a pass replaces it.
+        Whether the prebuild was given up now, so that a pass replaces it.
     """
     async with engine.begin() as connection:
         row = (await connection.execute(COUNT_FAILURE, {"id": workspace_id, "apart": apart})).one_or_none()
@@ -81,5 +82,6 @@ async def count_probe_failure(engine: AsyncEngine, workspace_id: UUID, *, apart:
 
 
 async def forget_probe_failures(engine: AsyncEngine, workspace_ids: Sequence[UUID]) -> None:
+    """Reset the failures of prebuilds whose probe has succeeded."""
     async with engine.begin() as connection:
         await connection.execute(FORGET_FAILURES, {"ids": list(workspace_ids)})

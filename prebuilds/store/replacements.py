@@ -1,4 +1,4 @@
-"""Resources that a claim had to rebuild: told twice, recorded once."""
+"""Resources that a claim had to replace. A replacement that is reported twice is recorded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECORD_REPLACEMENT = text("""
     INSERT INTO resource_replacements (build_id, resource, workspace_id, paths)
     VALUES (:build_id, :resource, :workspace_id, :paths) ON CONFLICT DO NOTHING RETURNING resource
 """)
-# A claim has one build, and more when that failed: the first of them that replaced anything is the one to count.
+# A claim has several builds when the first one failed. Only the first build that replaced anything is counted.
 READ_REPLACEMENTS = text("""
     SELECT r.resource, r.paths,
            NOT EXISTS (SELECT FROM resource_replacements e JOIN workspace_builds b ON b.id = e.build_id
@@ -28,23 +28,26 @@ READ_REPLACEMENTS = text("""
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What a build has replaced, in all its attempts."""
+class RecordedReplacements:
+    """The replacements of a build, in all its attempts."""
 
     replacements: list[Replacement]
     first: bool
-    """No earlier build of the same claim has replaced anything, so that this one counts."""
+    """Whether this is the first of the claim's builds that replaced anything, and so is counted."""
 
 
-async def read_replacements(engine: AsyncEngine, build_id: UUID) -> Recorded:
+async def read_replacements(engine: AsyncEngine, build_id: UUID) -> RecordedReplacements:
+    """Read the recorded replacements of a build."""
     async with engine.connect() as connection:
         rows = (await connection.execute(READ_REPLACEMENTS, {"build_id": build_id})).all()
-    return Recorded([Replacement(resource=r.resource, paths=r.paths) for r in rows], first=any(r.first for r in rows))
+    replacements = [Replacement(resource=row.resource, paths=row.paths) for row in rows]
+    return RecordedReplacements(replacements, first=any(row.first for row in rows))
 
 
 async def record_replacements(
     engine: AsyncEngine, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
 ) -> None:
+    """Record replacements, with one event and one notification for those that are new."""
     async with engine.begin() as connection:
         await add_replacements(connection, workspace_id, build_id, replacements)
 
@@ -52,7 +55,7 @@ async def record_replacements(
 async def add_replacements(
     connection: AsyncConnection, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
 ) -> None:
-    """Record within the caller's transaction, with one event and one notification for what is new."""
+    """Do what `record_replacements` does, in the caller's transaction."""
     new = [
         replacement
         for replacement in replacements

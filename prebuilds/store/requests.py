@@ -1,7 +1,8 @@
-"""Operators' requests through Temporal: each takes effect once, however late an attempt at it comes.
+"""Operators' requests through Temporal: each takes effect at most once, however late an attempt comes.
 
-The row of a request's run is written in the transaction of its effect. A later attempt finds it, writes nothing, and
-returns the answer that was recorded. A first attempt that comes after the request's life writes nothing either.
+The row of a request's run is written in the same transaction as the effect. A later attempt finds the row, writes
+nothing, and returns the recorded answer. A first attempt that comes after the request has expired writes nothing
+either.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ BEGIN = text("""
  RETURNING run
 """)
 READ = text("SELECT answer FROM operator_requests WHERE run = :run")
-# A further transaction of an attempt, which may have been frozen since the one before.
+# An attempt may be frozen between two of its transactions, so each one checks the row again.
 GO_ON = text("""
     SELECT now() < CAST(:expires_at AS timestamptz) AS in_time, answer IS NOT NULL AS answered
       FROM operator_requests WHERE run = :run FOR UPDATE
 """)
-# The first answer stays: an attempt that was told something else first is the one that counts.
+# The first recorded answer counts.
 ANSWER = text("""
     INSERT INTO operator_requests AS r (run, answer) VALUES (:run, CAST(:answer AS jsonb))
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, excluded.answer)
  RETURNING answer
 """)
-# The same, of a request that nobody waits for any longer. A row without an answer says that something was done.
+# The same for a request for which nobody waits any more. A row without an answer means that an attempt has taken
+# effect.
 END = text("""
     INSERT INTO operator_requests AS r (run, answer) VALUES (:run, CAST(:answer AS jsonb))
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, CAST(:lost AS jsonb))
@@ -50,31 +52,31 @@ FORGET = text("""
 LOST = "the request was carried out, at least in part, but its answer is lost"
 LOOK = "look at what it has changed before asking again"
 ROW_LIFE = timedelta(days=1)
-"""Far longer than a request lives, after which an attempt writes nothing anyway."""
+"""How long a row is kept: far longer than the life of a request, after which an attempt writes nothing anyway."""
 FORGOTTEN_AT_ONCE = 500
 
 
 class AnsweredBefore(Exception):
-    """Another attempt has carried the request out. Its answer is in the request's row, unless that attempt died."""
+    """Another attempt has carried the request out. Its row has the answer, unless that attempt died before."""
 
 
 @dataclass(slots=True)
 class RequestFence:
-    """One attempt at a request."""
+    """The fence before every transaction of one attempt at a request."""
 
     run: str
-    """Temporal's run id of the request's workflow."""
+    """The run id of the request's workflow."""
     expires_at: datetime
     """From then on, by the database's clock, no attempt writes anything."""
     begun: bool = False
-    """This attempt has written the row; a second transaction of it goes on, until the request is answered."""
+    """Whether this attempt has written the row. Then its next transactions may write until the request is answered."""
 
     async def enter(self, connection: AsyncConnection) -> None:
-        """Begin a transaction of the request's.
+        """Check at the begin of a transaction that this attempt may write.
 
         Raises:
-            AnsweredBefore: Another attempt has begun one before, or the request was answered.
-            StoreUnavailable: The attempt comes too late.
+            AnsweredBefore: Another attempt has written the row, or the request was answered.
+            StoreUnavailable: The request has expired.
         """
         values = {"run": self.run, "expires_at": self.expires_at}
         if self.begun:
@@ -93,7 +95,7 @@ class RequestFence:
 
 
 class FencedEngine:
-    """An engine whose every transaction that may write begins with the fence; what only reads uses `connect`."""
+    """An engine whose transactions by `begin` start with the fence. Code that only reads uses `connect`, without it."""
 
     def __init__(self, engine: AsyncEngine, fence: RequestFence) -> None:
         self._engine, self._fence = engine, fence
@@ -103,51 +105,57 @@ class FencedEngine:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """Begin a transaction behind the fence; see `RequestFence.enter` for its errors."""
         begun = self._fence.begun
         try:
             async with self._engine.begin() as connection:
                 await self._fence.enter(connection)
                 yield connection
         except BaseException:
-            self._fence.begun = begun  # rolled back with the rest
+            self._fence.begun = begun  # the row was rolled back, too
             raise
 
 
 def fenced(engine: AsyncEngine, fence: RequestFence) -> AsyncEngine:
+    """Return *engine* with *fence* before every transaction that may write."""
     return cast("AsyncEngine", FencedEngine(engine, fence))
 
 
 async def record_answer(engine: AsyncEngine, run: str, answer: Any) -> Any:
-    """Record what a request is answered, unless it has an answer. Returns the one that counts."""
+    """Record the answer to a request, a result or an error, unless it has one. Returns the answer that counts."""
     async with engine.begin() as connection:
         recorded = await connection.scalar(ANSWER, {"run": run, "answer": _record(answer)})
-    return _as_told(recorded)
+    return _answer_from(recorded)
 
 
 async def end_request(engine: AsyncEngine, run: str) -> Any:
-    """Let no attempt at a request take effect any more. Returns its answer: the recorded one; else `RequestCanceled`
-    where none has taken effect, `StoreUnavailable` where one has, and did not say how that went."""
+    """Close a request, so that no attempt takes effect from now on.
+
+    Returns:
+        The recorded answer. Without one: a `RequestCanceled` when no attempt has taken effect, and a `StoreUnavailable`
+        when an attempt has taken effect and its answer is lost.
+    """
     canceled, lost = RequestCanceled("the request was cancelled"), StoreUnavailable(LOST, remedy=LOOK)
     async with engine.begin() as connection:
         recorded = await connection.scalar(END, {"run": run, "answer": _record(canceled), "lost": _record(lost)})
-    return _as_told(recorded)
+    return _answer_from(recorded)
 
 
 async def recorded_answer(engine: AsyncEngine, run: str) -> Any:
-    """What another attempt was told.
+    """Return the answer that another attempt has recorded, a result or an error.
 
     Raises:
-        StoreUnavailable: It has carried the request out, and died before it could say how that went.
+        StoreUnavailable: That attempt has carried the request out, and died before it recorded its answer.
     """
     async with engine.connect() as connection:
         recorded = await connection.scalar(READ, {"run": run})
     if recorded is None:
         raise StoreUnavailable(LOST, remedy=LOOK)
-    return _as_told(recorded)
+    return _answer_from(recorded)
 
 
 async def forget_old_requests(engine: AsyncEngine) -> int:
-    """Remove some rows that no attempt can meet any more. Returns how many."""
+    """Remove some rows that no attempt can need any more. Returns their number."""
     async with engine.begin() as connection:
         return (await connection.execute(FORGET, {"life": ROW_LIFE, "limit": FORGOTTEN_AT_ONCE})).rowcount
 
@@ -161,7 +169,7 @@ def _record(answer: Any) -> str:
     return json.dumps({"answer": record, "refused": _refuses(answer)}, default=str)
 
 
-def _as_told(recorded: dict[str, Any]) -> Any:
+def _answer_from(recorded: dict[str, Any]) -> Any:
     answer = recorded["answer"]
     if not recorded["refused"]:
         return answer

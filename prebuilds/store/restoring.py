@@ -1,8 +1,9 @@
-"""After a restore: what the database may be wrong about, and how it goes on from there.
+"""What `prebuilds restored` does after a restore of the database.
 
-A restored database may take for idle what was claimed since its backup. A driver that acts at a hand-over has marked
-what it handed over, and refuses to give or remove that; so those prebuilds are replaced. Where a hand-over does
-nothing, no mark exists: those prebuilds are quarantined, and only a person's word removes them.
+In a restored database, a prebuild may seem idle that was claimed after the backup. A driver that acts at a hand-over
+has marked what it handed over, and refuses to hand over or remove it again. So the prebuilds of such drivers are
+replaced. Where a driver does nothing at a hand-over, there are no marks. So its prebuilds are quarantined, and only a
+person decides about them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ LOCK_PRESETS = text(f"""
     SELECT id FROM presets WHERE id IN (SELECT w.preset_id FROM workspaces w WHERE {_POOL})
      ORDER BY id FOR NO KEY UPDATE
 """)
-# A pass from before the restore may have written after it, under a number that passes reach again only much later: they
-# would all count as superseded until then.
+# A pass from before the restore may have written after it, with a pass number that the restored sequence reaches only
+# much later. Until then, all passes would count as superseded.
 FORGET_LATER_PASSES = text("""
     UPDATE presets SET last_pass = (SELECT last_value FROM pass_numbers)
      WHERE last_pass > (SELECT last_value FROM pass_numbers)
@@ -67,25 +68,27 @@ UNMARKED = (
 
 @dataclass(frozen=True, slots=True)
 class Restored:
+    """The result of `restored`."""
+
     report: RestoredReport
     preset_ids: list[UUID]
-    """Their pools are to be reconciled now."""
+    """The presets that the caller nudges."""
 
 
 async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
-    """Doubt every prebuild that was there at the backup, begin a new epoch, and let claims and passes go on.
+    """Replace or quarantine the prebuilds of the backup, begin a new epoch, and let claims and passes go on.
 
     Args:
-        by: Who says that the database was restored, for the record.
+        by: Who says that the database was restored, for the event.
         dry_run: Report, and change nothing.
     """
     async with engine.begin() as connection:
-        await lock_apply(connection)  # who locks several presets takes this first
+        await lock_apply(connection)  # every transaction that locks several presets takes this lock first
         await connection.execute(LOCK_PRESETS)
         if not dry_run:
             await connection.execute(FORGET_LATER_PASSES)
-        await connection.execute(LOCK_POOLS)  # a claim in the air has the row, and is waited for
-        settings = (await connection.execute(LOCK_SETTINGS)).one()  # last: who reports one has a row
+        await connection.execute(LOCK_POOLS)  # this waits for claims that are under way
+        settings = (await connection.execute(LOCK_SETTINGS)).one()  # last: transactions that report a restore hold rows
         rows = (await connection.execute(READ_POOLS)).all()
         doubtful = [
             DoubtfulPrebuild(
@@ -104,7 +107,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
         if not dry_run:
             replaced = [one.workspace_id for one in doubtful if one.decision == "replaced"]
             quarantined = [one.workspace_id for one in doubtful if one.decision == "quarantined"]
-            # Their ids are of the old epoch: after the backup, they may have been carried out and claimed.
+            # Their ids were made before the restore: after the backup, they may have been built and claimed.
             not_begun = [row.id for row in rows if row.not_begun]
             await cancel_pending_creations(connection, not_begun, cause="the database was restored")
             await connection.execute(INVALIDATE, {"ids": preset_ids})
@@ -126,6 +129,6 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
 
 
 async def quarantine(connection: AsyncConnection, workspace_id: UUID, reason: str) -> None:
-    """Let nothing happen to a workspace by itself any more: what exists under its id is somebody else's."""
+    """Quarantine a workspace: what exists under its id may be somebody else's, so nothing acts on it by itself."""
     await connection.execute(QUARANTINE, {"ids": [workspace_id], "reason": reason})
     await record_event(connection, "quarantined", "prebuilds", workspace_id=workspace_id, data={"reason": reason})

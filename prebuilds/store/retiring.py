@@ -1,7 +1,7 @@
-"""Templates taken out of use and back: deprecated, restored, deleted; what makes them is `apply`.
+"""Templates in use: they are listed, deprecated, restored and deleted here. `apply` makes them.
 
-Each change holds `lock_apply`, then the template's presets by id, then the template: the order of a pass. So no pass is
-in the middle of filling a pool when its template goes.
+Each change takes `lock_apply`, then locks the template's presets by id, then the template, in the order of a pass. So
+no pass is filling a pool while its template is retired.
 """
 
 from __future__ import annotations
@@ -47,27 +47,29 @@ DELETE_TEMPLATE = text("UPDATE templates SET deleted_at = now() WHERE id = :id")
 
 @dataclass(frozen=True, slots=True)
 class ChangedTemplate:
+    """A change of a template."""
+
     change: TemplateChange
     preset_ids: list[UUID]
-    """Of the active version; empty when nothing was changed."""
+    """The presets of the active version, which the caller nudges; empty when nothing was changed."""
 
 
 async def find_template(connection: AsyncConnection, reference: str) -> Row[Any]:
-    """By id or path: the live one of that name, else the one that was deleted last.
+    """Find a template by id or path. A path means the live template, or else the one that was deleted last.
 
     Raises:
-        InvalidInput: Neither an id nor a path.
-        TemplateNotFound: There never was one.
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There never was such a template.
     """
     return (await find_templates_ever(connection, reference))[0]
 
 
 async def find_templates_ever(connection: AsyncConnection, reference: str) -> Sequence[Row[Any]]:
-    """Every template that a path has ever named, the one that counts now first; or the one with an id.
+    """Find every template that a path has ever named, or the one with an id. The live template comes first.
 
     Raises:
-        InvalidInput: Neither an id nor a path.
-        TemplateNotFound: There never was one.
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There never was such a template.
     """
     try:
         rows = await connection.execute(TEMPLATE_BY_ID, {"id": UUID(reference)})
@@ -83,30 +85,35 @@ async def find_templates_ever(connection: AsyncConnection, reference: str) -> Se
 
 
 async def find_live_template(connection: AsyncConnection, reference: str) -> Row[Any]:
-    """The same for one that is not deleted.
+    """Find a template that is not deleted, by id or path.
 
     Raises:
-        TemplateNotFound: There is none.
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There is no such template, or it was deleted.
     """
     found = await find_template(connection, reference)
     if found.deleted_at is not None:
         raise TemplateNotFound(
-            f"template {found.path} was deleted", {"template": "was deleted"}, remedy="apply it anew"
+            f"template {found.path} was deleted", {"template": "was deleted"}, remedy="apply it again"
         )
     return found
 
 
 async def list_templates(engine: AsyncEngine) -> list[TemplateRow]:
-    """Live templates, by path."""
+    """List the live templates, by path."""
     async with engine.connect() as connection:
         return [TemplateRow(**row._mapping) for row in await connection.execute(LIST_TEMPLATES)]
 
 
 async def deprecate_template(engine: AsyncEngine, reference: str, by: str, *, undo: bool = False) -> ChangedTemplate:
-    """Make a template's presets not claimable and their pools empty, until it is restored.
+    """Deprecate a template: its presets cannot be claimed and their pools are emptied, until it is restored.
 
+    Args:
+        by: Who asks, for the events.
+        undo: Restore the template instead.
     Raises:
-        TemplateNotFound: No such template, or it was deleted.
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There is no such template, or it was deleted.
     """
     async with engine.begin() as connection:
         await lock_apply(connection)
@@ -115,7 +122,7 @@ async def deprecate_template(engine: AsyncEngine, reference: str, by: str, *, un
         if found.deprecated == undo:
             presets = await _lock_presets_of(connection, found)
             await connection.execute(DEPRECATE, {"id": found.id, "deprecated": not undo})
-            await _tell(connection, "template_restored" if undo else "template_deprecated", by, found, presets)
+            await _record_change(connection, "template_restored" if undo else "template_deprecated", by, found, presets)
     change = TemplateChange(
         id=found.id, template=found.path, deprecated=not undo, deleted=False, changed=found.deprecated == undo
     )
@@ -123,9 +130,12 @@ async def deprecate_template(engine: AsyncEngine, reference: str, by: str, *, un
 
 
 async def delete_template(engine: AsyncEngine, reference: str, by: str) -> ChangedTemplate:
-    """Delete a template: its pools are emptied, claimed workspaces stay with their owners, its name is free again.
+    """Delete a template. Its pools are emptied, claimed workspaces stay with their owners, and its name is free again.
 
+    Args:
+        by: Who asks, for the events.
     Raises:
+        InvalidInput: *reference* is neither an id nor a path.
         TemplateNotFound: There never was such a template.
     """
     async with engine.begin() as connection:
@@ -135,7 +145,7 @@ async def delete_template(engine: AsyncEngine, reference: str, by: str) -> Chang
         if found.deleted_at is None:
             presets = await _lock_presets_of(connection, found)
             await connection.execute(DELETE_TEMPLATE, {"id": found.id})
-            await _tell(connection, "template_deleted", by, found, presets)
+            await _record_change(connection, "template_deleted", by, found, presets)
     change = TemplateChange(
         id=found.id,
         template=found.path,
@@ -147,12 +157,15 @@ async def delete_template(engine: AsyncEngine, reference: str, by: str) -> Chang
 
 
 async def _lock_presets_of(connection: AsyncConnection, template: Row[Any]) -> list[UUID]:
-    """Hold off the passes of every version; returns the presets of the active one."""
+    """Lock the presets of every version against passes, and return those of the active version."""
     rows = await connection.execute(LOCK_PRESETS_OF, {"template_id": template.id})
     return [row.id for row in rows if row.template_version_id == template.active_version_id]
 
 
-async def _tell(connection: AsyncConnection, kind: str, by: str, template: Row[Any], presets: Sequence[UUID]) -> None:
-    each: Sequence[UUID | None] = presets or [None]  # one for each, so that a preset's own history has it
+async def _record_change(
+    connection: AsyncConnection, kind: str, by: str, template: Row[Any], presets: Sequence[UUID]
+) -> None:
+    """Record an event for each preset, so that each one's history has it; or one event when there are no presets."""
+    each: Sequence[UUID | None] = presets or [None]
     for preset in each:
         await record_event(connection, kind, by, preset_id=preset, data={"template": template.path})

@@ -1,4 +1,4 @@
-"""Reading the state at one instant, for planning and for people."""
+"""Snapshots: the state of pools at one instant, for planning and for people."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PRESETS = f"""
     LEFT JOIN organization_members m ON m.organization_id = o.id AND m.user_id = '{PREBUILDS_USER_ID}'
 """
 
-# One scan of the pools' own partial index, counted for each preset; an idle deployment returns no rows of workspaces.
+# One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
 COUNT_POOLS = text(f"""
     WITH pools AS (
         SELECT w.preset_id,
@@ -88,13 +88,14 @@ COUNT_WAITING = text("""
      WHERE decided_at IS NULL AND deadline > now() GROUP BY template_id, preset_name
 """)
 
-# Only presets with a failed creation since their holds were last lifted; of those, the newest that any rule looks at.
-# Ties come from one pass's creations: what ended later is the newer news.
+# Only presets with a failed creation since their holds were last lifted have a history: the newest creations, as many
+# as any rule examines. Creations of one pass have the same created_at; of these, the one that ended later is the newer
+# one.
 _HISTORIES = """
     WITH failing AS (
         SELECT b.preset_id, p.limit_reset_at,
                greatest(1, :hard_limit, p.desired_instances,
-                        (SELECT max(s.instances) FROM preset_schedules s WHERE s.preset_id = b.preset_id)) AS looked_at,
+                        (SELECT max(s.instances) FROM preset_schedules s WHERE s.preset_id = b.preset_id)) AS examined,
                count(*) FILTER (WHERE b.created_at >= now() - CAST(:lookback AS interval)) AS failures,
                max(b.created_at) FILTER (WHERE b.error_type = 'InvalidSource' AND b.stage = 'create') AS invalid_at
           FROM workspace_builds b JOIN presets p ON p.id = b.preset_id
@@ -112,7 +113,7 @@ _HISTORIES = """
                       FROM (SELECT c.created_at, c.status FROM workspace_builds c
                              WHERE c.preset_id = f.preset_id AND c.number = 1 AND c.status IN ('succeeded', 'failed')
                                AND (f.limit_reset_at IS NULL OR c.created_at > f.limit_reset_at)
-                             ORDER BY c.created_at DESC, c.completed_at DESC, c.id DESC LIMIT f.looked_at) AS b) AS n
+                             ORDER BY c.created_at DESC, c.completed_at DESC, c.id DESC LIMIT f.examined) AS b) AS n
      GROUP BY f.preset_id, f.failures, f.invalid_at
 """
 READ_HISTORIES = text(_HISTORIES.format(f"IN ({_ACTIVE})"))
@@ -131,7 +132,7 @@ NEXT_PASS_NUMBER = text("SELECT nextval('pass_numbers')")
 
 @asynccontextmanager
 async def snapshot_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection inside a REPEATABLE READ, READ ONLY transaction. Keep it short: a long one slows every claim."""
+    """Open a connection with a REPEATABLE READ, READ ONLY transaction. Keep it short: a long one slows every claim."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         async with connection.begin():
@@ -139,10 +140,10 @@ async def snapshot_transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnec
 
 
 async def require_snapshot_isolation(connection: AsyncConnection) -> None:
-    """Refuse a connection whose statements could each see another instant.
+    """Check that all statements on a connection see the same instant.
 
     Raises:
-        SnapshotIsolationError: Outside a transaction, or in one of a weaker level than REPEATABLE READ.
+        SnapshotIsolationError: It is outside a transaction, or its isolation level is below REPEATABLE READ.
     """
     if not connection.in_transaction():
         raise SnapshotIsolationError("a snapshot needs a transaction")
@@ -152,11 +153,11 @@ async def require_snapshot_isolation(connection: AsyncConnection) -> None:
 
 
 async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSnapshot:
-    """Read every preset's pool, counted, at one instant.
+    """Count every preset's pool at one instant.
 
     Args:
-        connection: Inside a REPEATABLE READ transaction.
-        rules: The deployment's; switched off, no preset is active.
+        connection: A connection inside a REPEATABLE READ transaction.
+        rules: The deployment's rules. While these switch prebuilds off, no preset is active.
     Raises:
         SnapshotIsolationError: *connection* is not inside such a transaction.
     """
@@ -164,7 +165,7 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
     instant = (await connection.execute(INSTANT)).one()
     windows = _windows(await connection.execute(READ_WINDOWS))
     waiting = await _count_waiting(connection)
-    histories = await connection.execute(READ_HISTORIES, _looked_at(rules))
+    histories = await connection.execute(READ_HISTORIES, _history_values(rules))
     history = {row.preset_id: _history(row) for row in histories}
     found = await connection.execute(COUNT_POOLS, {"enabled": rules.enabled, "retention": rules.failed_retention})
     none = CreationHistory()
@@ -181,8 +182,10 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
 
 
 async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
-    """Read one pool's rows at one instant.
+    """Read the rows of one preset's pool at one instant.
 
+    Args:
+        connection: A connection inside a REPEATABLE READ transaction.
     Raises:
         SnapshotIsolationError: *connection* is not inside a REPEATABLE READ transaction.
         PresetNotFound: No preset has this id.
@@ -192,7 +195,7 @@ async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, rules: R
 
 
 async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
-    """The same for a transaction that holds the preset's row: what it must rely on cannot change under it.
+    """Read the rows of one preset's pool in a transaction that has locked the preset, so that it cannot grow meanwhile.
 
     Raises:
         PresetNotFound: No preset has this id.
@@ -203,7 +206,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     instant = (await connection.execute(INSTANT)).one()
     windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": preset_id}))
     waiting = await _count_waiting(connection)
-    history = await connection.execute(READ_HISTORY_OF, {"preset_id": preset_id, **_looked_at(rules)})
+    history = await connection.execute(READ_HISTORY_OF, {"preset_id": preset_id, **_history_values(rules)})
     prebuilds = await connection.execute(READ_POOL, {"preset_id": preset_id})
     return PresetSnapshot(
         taken_at=instant.taken_at,
@@ -217,16 +220,16 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
 
 
 async def next_pass_number(engine: AsyncEngine) -> int:
-    """A number that no pass had before, also not before a restart."""
+    """Take a pass number, which no pass has had before, also not before a restart."""
     async with engine.begin() as connection:
         return int(str(await connection.scalar(NEXT_PASS_NUMBER)))
 
 
 Waiting: TypeAlias = dict[tuple[UUID, str], int]
-"""Claims that wait, by template and preset name: the version that is active serves them."""
+"""The number of waiting claims by template and preset name. The template's active version serves them."""
 
 
-def _looked_at(rules: Rules) -> dict[str, Any]:
+def _history_values(rules: Rules) -> dict[str, Any]:
     return {"hard_limit": rules.failure_hard_limit, "lookback": rules.backoff_lookback}
 
 

@@ -1,4 +1,4 @@
-"""What `status` shows of the pools: the global snapshot's figures, and what went wrong last."""
+"""The pools' part of `status`: the figures of the global snapshot, and each preset's last error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
 
-# By preset and unfinished, so that the builds' own partial indexes answer, however many have ended.
+# The partial indexes on unfinished and on failed builds answer these, however many builds have ended.
 PENDING_BUILDS = text("SELECT preset_id, count(*) FROM workspace_builds WHERE status = 'pending' GROUP BY preset_id")
 LAST_ERRORS = text("""
     SELECT p.id AS preset_id, e.id AS build_id, e.error, e.completed_at
@@ -25,12 +25,13 @@ LAST_ERRORS = text("""
 
 
 async def read_snapshot(engine: AsyncEngine, rules: Rules) -> GlobalSnapshot:
+    """Read the global snapshot in a transaction of its own."""
     async with snapshot_transaction(engine) as connection:
         return await snapshot_state(connection, rules)
 
 
 async def read_status(engine: AsyncEngine, rules: Rules) -> list[PresetRow]:
-    """One row a preset, as at one instant."""
+    """Return one row for each preset, all read at one instant."""
     async with snapshot_transaction(engine) as connection:
         snapshot = await snapshot_state(connection, rules)
         pending: dict[UUID, int] = {row[0]: row[1] for row in await connection.execute(PENDING_BUILDS)}
@@ -74,6 +75,6 @@ def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -
 
 
 async def creation_is_held(engine: AsyncEngine, preset_id: UUID, rules: Rules) -> bool:
-    """Whether an empty pool stays so for a reason, which whoever misses should be told."""
+    """Return whether creation is held, so that a claim which finds the pool empty can say so."""
     async with snapshot_transaction(engine) as connection:
         return state_of(await snapshot_preset(connection, preset_id, rules)).held is not None

@@ -1,7 +1,7 @@
-"""The schema: what PostgreSQL itself keeps true.
+"""The schema, with the constraints that PostgreSQL itself keeps.
 
-Migrations build it step by step; `tests/postgres/test_migrations.py` holds that they end exactly here. Constraints and
-unique indexes are named, since code matches refusals by name.
+The migrations must produce exactly this schema; `tests/postgres/test_migrations.py` checks that. Constraints and unique
+indexes have names, since code recognizes violations by name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ metadata = MetaData(
     }
 )
 pass_numbers = Sequence("pass_numbers", metadata=metadata)
-"""Of every pass and every preset's turn: a restarted loop never takes a number again."""
+"""Numbers of passes, and of each preset's passes. A sequence never repeats, also not after the loop is restarted."""
 
 UNFINISHED = "status IN ('pending', 'running', 'canceling')"
 NAME_CHECK = f"name ~ '^{NAME_PATTERN.pattern}$' AND length(name) <= {NAME_LENGTH_MAX}"
@@ -74,9 +74,7 @@ users = Table(
     metadata,
     _uuid("id", pk=True),
     Column("name", Text, nullable=False),
-    Column(
-        "key", Text, nullable=False
-    ),  # the name without case (`prebuilds/vocabulary/owners.py`): by it a user is found
+    Column("key", Text, nullable=False),  # the name without case, for lookups (`prebuilds/vocabulary/owners.py`)
     _time("disabled_at"),
     _time("created_at", null=False),
     UniqueConstraint("key"),
@@ -91,7 +89,7 @@ organization_members = Table(
     _uuid("user_id", "users.id", pk=True),
 )
 
-# Who was removed, so that no claim with `create_owner` brings them back.
+# Members who were removed, so that no claim with `create_owner` brings them back.
 former_members = Table(
     "former_members",
     metadata,
@@ -128,7 +126,7 @@ template_versions = Table(
     Column("provisioner", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("source", JSONB, nullable=False),
-    Column("hands_over", Boolean, nullable=False, server_default=text("true")),  # its provisioner acts on a claim
+    Column("hands_over", Boolean, nullable=False, server_default=text("true")),  # whether its driver acts at a claim
     _time("created_at", null=False),
     UniqueConstraint("template_id", "number"),
 )
@@ -194,22 +192,22 @@ workspaces = Table(
     _time("claimed_at"),
     _time("deleted_at"),
     _uuid("claimable_preset_id", null=True),  # null: cannot be claimed
-    _uuid("claim_build_id", null=True),  # of the build that a claim will record: uuid5 is not to be had in SQL
-    _time("expires_at"),  # null: as a prebuild it never expires
+    _uuid("claim_build_id", null=True),  # id of the build that a claim will record; SQL has no uuid5
+    _time("expires_at"),  # when it expires as a prebuild; null: never
     _time("next_action_at"),
     Column("host", Text),
     Column("address", Text),
     Column("resources", JSONB, nullable=False, server_default=text("'{}'")),
-    # The latest build, repeated here so that a snapshot reads one table. Kept by every statement that changes a build.
+    # A copy of the latest build, so that a snapshot reads one table. Every statement that changes a build updates it.
     Column("latest_build", Integer, nullable=False, server_default=text("0")),
     Column("latest_transition", Text),
     Column("latest_status", Text),
     _time("latest_ended_at"),  # null: unfinished
-    Column("previous_owners", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # the latest last
-    Column("kept", Boolean, nullable=False, server_default=text("false")),  # as evidence for good, by an operator
-    Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # in a row
+    Column("previous_owners", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # the most recent one last
+    Column("kept", Boolean, nullable=False, server_default=text("false")),  # an operator keeps it as evidence
+    Column("probe_failures", Integer, nullable=False, server_default=text("0")),  # failed probes in a row
     _time("probe_failed_at"),
-    # Set: what exists under this id is somebody else's, or may be. Nothing of it is claimed, counted or removed.
+    # Set when what exists under this id is or may be somebody else's. Then it is not claimed, counted or removed.
     _time("quarantined_at"),
     Column("quarantine_reason", Text),
     Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
@@ -241,7 +239,7 @@ workspaces = Table(
     CheckConstraint(
         f"(claimed_at IS NULL) OR (owner_id <> '{PREBUILDS_USER_ID}')", name="workspaces_claimed_has_owner_check"
     ),
-    # Claims and pool deletions rewrite a row within its page, without touching the indexes that did not change.
+    # Free space in each page lets claims and deletions update a row without new entries in unchanged indexes.
     postgresql_with={"fillfactor": "80"},
 )
 
@@ -299,19 +297,19 @@ workspace_builds = Table(
         name="workspace_builds_status_check",
     ),
     CheckConstraint(f"(completed_at IS NULL) = ({UNFINISHED})", name="workspace_builds_completed_when_finished_check"),
-    # The headline promise: a claim is initiated by a person, never by the prebuilds system.
+    # A claim is initiated by a person, never by the prebuilds user. This is the project's main promise.
     CheckConstraint(
         f"stage <> 'claim' OR initiator_id <> '{PREBUILDS_USER_ID}'", name="workspace_builds_claim_has_person_check"
     ),
 )
 
-# What a claim brought, for each later build of its workspace; gone when the workspace is deleted. No row: it brought
-# nothing.
+# The claim parameters of a workspace, which every later build of it gets. The row is deleted with the workspace. There
+# is no row when the claim had none.
 claim_secrets = Table(
     "claim_secrets",
     metadata,
     _uuid("workspace_id", "workspaces.id", pk=True),
-    Column("sealed", JSONB, nullable=False),  # as `prebuilds/settings/sealing.py` has it
+    Column("sealed", JSONB, nullable=False),  # encrypted by `prebuilds/settings/sealing.py`
 )
 
 claims = Table(
@@ -319,13 +317,14 @@ claims = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
-    Column("outcome", Text),  # null: being decided
+    Column("outcome", Text),  # null: not decided yet
     Column("miss_reason", Text),
     _uuid("workspace_id", "workspaces.id", null=True),
     Column("answer", JSONB),
-    _time("transferred_at"),  # its workspace went on to another owner, so that its answer is nobody's any more
-    # A run is one request with all attempts at it. The row keeps the run that it last worked for, and whether that was
-    # answered; another run may take the claim over unless it began before `other_runs_after` (Temporal's clock).
+    _time("transferred_at"),  # when its workspace was transferred; from then on the answer is not given any more
+    # A run is one run of the claim's workflow, with all its attempts. The row has the run for which the claim was last
+    # decided, and whether that run was answered. Another run may take the claim over, unless it began before
+    # `other_runs_after`, by Temporal's clock.
     Column("run", Text, nullable=False),
     Column("other_runs_after", DateTime(timezone=True), nullable=False),
     Column("run_answered", Boolean, nullable=False, server_default=text("false")),
@@ -339,7 +338,7 @@ claims = Table(
     ),
 )
 
-# Claims that wait. A row stays, decided, until its workflow has taken the answer.
+# Claims that wait. A decided row stays until its workflow has read the answer.
 claim_queue = Table(
     "claim_queue",
     metadata,
@@ -347,17 +346,17 @@ claim_queue = Table(
     Column("position", BigInteger, Identity(), nullable=False),  # first come, first served
     Column("workflow_id", Text, nullable=False),
     _uuid("template_id", "templates.id"),
-    Column("preset_name", Text, nullable=False),  # and not its id: a new version takes its waiters along
+    Column("preset_name", Text, nullable=False),  # not the preset's id: a new version takes over the waiting claims
     _uuid("owner_id", "users.id"),
     _uuid("initiator_id", "users.id"),
-    Column("request", JSONB, nullable=False),  # without its parameters, of any kind
-    Column("secrets", JSONB),  # its claim parameters, sealed; null: none, or decided
+    Column("request", JSONB, nullable=False),  # without parameters and claim parameters
+    Column("secrets", JSONB),  # its claim parameters, encrypted; null: none, or decided
     Column("request_hash", LargeBinary, nullable=False),
     _time("queued_at", null=False),
     Column("deadline", DateTime(timezone=True), nullable=False),
     _time("decided_at"),  # null: waiting
-    Column("refusal", Text),  # an error's type: it can no longer be served
-    _time("looked_after_at", null=False),  # when the relay last made sure of its workflow
+    Column("refusal", Text),  # the type of the error that ended the wait; null: none did
+    _time("looked_after_at", null=False),  # when the relay last checked its workflow
     Index(
         "claim_queue_waiting_idx",
         "template_id",
@@ -369,12 +368,13 @@ claim_queue = Table(
     CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
 )
 
-# What operators asked for through Temporal: a row is written with the effect, so that a late attempt finds it.
+# Operators' requests through Temporal. A row is written in the transaction of the effect, so that a late attempt finds
+# it.
 operator_requests = Table(
     "operator_requests",
     metadata,
     Column("run", Text, primary_key=True),
-    Column("answer", JSONB),  # null: carried out, and not answered yet
+    Column("answer", JSONB),  # null: carried out, at least in part, and not answered yet
     _time("began_at", null=False),
     Index("operator_requests_began_idx", "began_at"),
 )
@@ -383,12 +383,12 @@ build_logs = Table(
     "build_logs",
     metadata,
     _uuid("build_id", "workspace_builds.id", pk=True),
-    # One attempt writes its own numbers only: a frozen one that wakes up takes no line from the one after it.
+    # Each attempt has numbers of its own, so that a frozen attempt that wakes up overwrites no line of a later one.
     Column("attempt", Integer, primary_key=True, autoincrement=False),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("at", DateTime(timezone=True), nullable=False),
     Column("line", Text, nullable=False),
-    Index("build_logs_begun_idx", "at", postgresql_where=text("number = 1")),  # finds old logs by their first lines
+    Index("build_logs_begun_idx", "at", postgresql_where=text("number = 1")),  # old logs are found by their first lines
 )
 
 resource_replacements = Table(
@@ -401,7 +401,7 @@ resource_replacements = Table(
     _time("created_at", null=False),
 )
 
-# What operators are to be told: a row for each notifier.
+# Notifications for operators, with a row for each notifier.
 notifications = Table(
     "notifications",
     metadata,
@@ -412,9 +412,9 @@ notifications = Table(
     Column("body", JSONB, nullable=False),
     _time("created_at", null=False),
     Column("status", Text, nullable=False, server_default=text("'due'")),
-    _time("due_at", null=False),  # and the end of a lease, while somebody is telling it
+    _time("due_at", null=False),  # while a sender holds the lease, the lease's end
     Column("attempts", Integer, nullable=False, server_default=text("0")),
-    Column("error", Text),  # of the last attempt
+    Column("error", Text),  # the last attempt's error
     _time("ended_at"),
     Index("notifications_due_idx", "due_at", postgresql_where=text("status = 'due'")),
     CheckConstraint("notifier IN ('log', 'webhook')", name="notifications_notifier_check"),
@@ -427,15 +427,16 @@ settings = Table(
     metadata,
     Column("id", Boolean, primary_key=True, server_default=text("true")),
     Column("deployment_id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
-    # A part of every new prebuild's id: after a restore, no number of a pass makes an id a second time.
+    # Every new prebuild's id is derived from the epoch, so that after a restore a repeated pass number makes no id
+    # twice.
     Column("epoch", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("earlier_epochs", ARRAY(Uuid), nullable=False, server_default=text("'{}'")),
-    _time("restore_found_at"),  # set: this database is older than what is known outside; claims and passes stop
+    _time("restore_found_at"),  # when a restore was noticed; from then on claims and passes stop
     Column("restore_found", Text),
-    # The one Temporal namespace that this database is used with: its own id, and its name for messages.
+    # The Temporal namespace that this database is bound to: its id, and its name for messages.
     Column("temporal_namespace_id", Text),
     Column("temporal_namespace", Text),
-    # Keys the hashes of requests, sealed as claims' secrets are; made by the first worker.
+    # The key of the requests' hashes, encrypted like claims' secrets. The first worker makes it.
     Column("request_key", JSONB),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("paused_by", Text),
@@ -443,13 +444,13 @@ settings = Table(
     _time("paused_at"),
     Column("loop", Text, nullable=False, server_default=text("'never_started'")),
     Column("loop_interval", Interval),
-    Column("loop_number", BigInteger, nullable=False, server_default=text("0")),  # of the start that is wanted now
+    Column("loop_number", BigInteger, nullable=False, server_default=text("0")),  # counts starts after a stop
     Column("stop_cause", Text),
     _time("loop_since", null=False),  # when `loop` was last set
     Column("passes", BigInteger, nullable=False, server_default=text("0")),
     _time("last_pass_at"),
-    Column("rules", JSONB),  # of the control workers, as the last pass had them
-    _time("inventory_at", null=False),  # when a control worker last started the slow comparison
+    Column("rules", JSONB),  # the control worker's rules at the last pass
+    _time("inventory_at", null=False),  # when a control worker last started an inventory
     CheckConstraint("id", name="settings_one_row_check"),
     CheckConstraint("loop IN ('never_started', 'running', 'stopped')", name="settings_loop_check"),
 )
@@ -479,7 +480,7 @@ events = Table(
     Index("events_preset_idx", "preset_id", "id", postgresql_where=text("preset_id IS NOT NULL")),
     Index("events_workspace_idx", "workspace_id", "id", postgresql_where=text("workspace_id IS NOT NULL")),
     Index("events_claim_idx", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
-    # What passes and `explain` look up by kind; a claim's events are of other kinds, and write nothing here.
+    # For kinds that passes and `explain` look up. A claim's events have other kinds and write nothing here.
     Index(
         "events_preset_kind_idx",
         "preset_id",
@@ -499,17 +500,17 @@ events = Table(
     ),
 )
 
-# What was found to exist unknown, or to be gone; a row goes when a later look finds it no more.
+# The inventory's findings. A row is deleted when a later inspection does not find it again.
 inventory_sightings = Table(
     "inventory_sightings",
     metadata,
-    _uuid("workspace_id", pk=True),  # of an orphan there may be no row
+    _uuid("workspace_id", pk=True),  # no foreign key, since an orphan may have no row
     Column("provisioner", Text, primary_key=True),
-    Column("place", Text, primary_key=True),  # `@HOST`, or the queue of what any host serves
+    Column("place", Text, primary_key=True),  # `@HOST`, or the queue of a driver that any host serves
     Column("finding", Text, nullable=False),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     Column("last_seen_at", DateTime(timezone=True), nullable=False),
     Column("sightings", Integer, nullable=False),
-    _time("told_at"),  # its owner, that it vanished
+    _time("told_at"),  # when an event about it was recorded
     CheckConstraint("finding IN ('orphan', 'vanished', 'contradicted')", name="inventory_sightings_finding_check"),
 )

@@ -1,7 +1,8 @@
-"""A claimed workspace handed to another owner: the row's owner and name, and a build that tells the workspace.
+"""Transfers of claimed workspaces to another owner.
 
-The build is of stage `claim`, as a prebuild's hand-over is, and has none of the claim parameters of before. The claim
-that had won the workspace gives it to nobody any more.
+A transfer changes the row's owner and name, and records a build of stage `claim` that hands the workspace over as for a
+prebuild. That build has no claim parameters of the owner before. The claim that had won the workspace answers with it
+no more.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
-from prebuilds.store.actions import read_lives, record_asked_build
+from prebuilds.store.actions import read_lives, record_requested_build
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
@@ -28,8 +29,9 @@ from prebuilds.vocabulary.plain_text import check_plain
 
 USER = text("SELECT id, name, disabled_at FROM users WHERE key = :key")
 ENABLED = text(f"SELECT id FROM users WHERE key = :key AND disabled_at IS NULL AND id <> '{PREBUILDS_USER_ID}'")
-# By its foreign key this waits for a removal of the new owner that is under way; so it comes before the check.
-# All owners before, and not the last one alone: nobody knows whom a hand-over that was cut off has told.
+# The foreign key makes this wait for a removal of the new owner that is under way, so it comes before the check of the
+# owner. previous_owners has all earlier owners, not just the last one: after an interrupted hand-over nobody knows
+# which owner the workspace's mark names.
 GIVE = text("""
     UPDATE workspaces w
        SET owner_id = :owner_id, name = :name, claimed_at = coalesce(w.claimed_at, now()), quarantined_at = NULL,
@@ -46,7 +48,7 @@ MAY_OWN = text("""
 END_CLAIM = text("""
     UPDATE claims SET transferred_at = now() WHERE workspace_id = :id AND transferred_at IS NULL
 """)
-# The same request again, by a path that is no longer: what it has done before.
+# Finds the result of the same request when it is sent again with the path of before.
 DONE_BEFORE = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
      WHERE u.key = :key AND w.name = :name AND w.deleted_at IS NULL
@@ -58,36 +60,38 @@ DONE_BEFORE = text("""
 async def transfer_workspace(
     engine: AsyncEngine, reference: str, to: str, by: str, *, name: str | None = None
 ) -> TransferResult:
-    """Hand a claimed workspace to another owner. It starts if it was stopped. It is theirs already: nothing changes.
+    """Transfer a claimed workspace to another owner. A stopped one starts. If it is theirs already, nothing changes.
 
-    A quarantined one is given back to whom it was claimed by before a restore; and to whom it is by its row, once what
-    its driver had refused is mended: then claim and secrets stay theirs.
+    A quarantined workspace can be transferred to the person who had claimed it before a restore. It can also be
+    transferred to the owner of its row, after the reason for the driver's refusal is removed; then it keeps its claim
+    and secrets.
 
     Args:
-        reference: `owner/name`, or an id.
-        to: Who gets it: an enabled member of its organization.
-        by: Who asks, for the events; the build's initiator where this is an enabled user, else the new owner is.
-        name: What they call it; None for the name it has.
+        reference: `owner/name` or an id.
+        to: The new owner, an enabled member of the workspace's organization.
+        by: Who asks, for the events. The build's initiator is this person if it is an enabled user, or else the new
+            owner.
+        name: The workspace's new name; None keeps the current one.
     Raises:
-        InvalidInput: It is a prebuild or being deleted, or a name cannot be one.
-        OwnerNotFound: The new owner is not known, or disabled.
+        InvalidInput: The workspace is a prebuild or is being deleted, or a name is invalid.
+        OwnerNotFound: The new owner is not known or is disabled.
         NotAMember: The new owner is no member of the workspace's organization.
-        NameTaken: The new owner has a live workspace of this name.
-        WorkspaceNotFound: No live workspace of this name or id.
+        NameTaken: The new owner has a live workspace with this name.
+        WorkspaceNotFound: No live workspace has this name or id.
     """
-    _check("to", check_person, to)
-    _check("by", check_plain, by)
+    _check_field("to", check_person, to)
+    _check_field("by", check_plain, by)
     if name is not None:
-        _check("name", check_name, name)
+        _check_field("name", check_name, name)
     try:
         async with engine.begin() as connection:
-            workspace_id, before = await _find(connection, reference, to, name)
+            workspace_id, before = await _lock_or_find_transferred(connection, reference, to, name)
             [row] = await read_lives(connection, [workspace_id])
             quarantined = await connection.scalar(QUARANTINED, {"id": workspace_id})
-            if not quarantined:  # else it may be a person's after all
+            if not quarantined:  # a quarantined prebuild may belong to a person
                 refuse_prebuild(row)
             if not (quarantined and row.status in (BuildStatus.FAILED, BuildStatus.CANCELED)):
-                refuse_deletion(row)  # one that the driver has refused, for its mark, has removed nothing
+                refuse_deletion(row)  # a deletion that the driver refused, because of a mark, has removed nothing
             wanted = name or str(row.name)
             if same_owner(row.owner, to) and wanted == row.name and not quarantined:
                 return _result(row, before or f"{row.owner}/{row.name}")
@@ -103,8 +107,10 @@ async def transfer_workspace(
         raise
 
 
-async def _find(connection: AsyncConnection, reference: str, to: str, name: str | None) -> tuple[UUID, str | None]:
-    """The workspace, its row held; and its path of before, when this very request has been carried out already."""
+async def _lock_or_find_transferred(
+    connection: AsyncConnection, reference: str, to: str, name: str | None
+) -> tuple[UUID, str | None]:
+    """Lock the workspace. Returns its id, and its path before the transfer if this request was carried out already."""
     try:
         return await lock_workspace(connection, reference), None
     except WorkspaceNotFound:
@@ -125,7 +131,7 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
     user = (await connection.execute(USER, {"key": owner_key(to)})).one_or_none()
     if user is None:
         raise OwnerNotFound(
-            f"owner {to} is not known", {"to": "is not known"}, remedy="make them known with `prebuilds members add`"
+            f"owner {to} is not known", {"to": "is not known"}, remedy="add them with `prebuilds members add`"
         )
     given = {"id": row.id, "owner_id": user.id, "name": name}
     organization_id = await connection.scalar(GIVE, given)
@@ -139,16 +145,16 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
             {"to": "is not a member of the organization"},
             remedy="make them one with `prebuilds members add`",
         )
-    stays = same_owner(row.owner, to) and name == row.name
-    if not stays:
+    unchanged = same_owner(row.owner, to) and name == row.name
+    if not unchanged:
         await connection.execute(END_CLAIM, {"id": row.id})
-    asker = None
+    initiator_id = None
     if (key := owner_key(by)) != owner_key(to):
-        asker = await connection.scalar(ENABLED, {"key": key})
-    recorded = await record_asked_build(
-        connection, row, Transition.START, stage=Stage.CLAIM, initiator_id=asker or user.id, anew=True
+        initiator_id = await connection.scalar(ENABLED, {"key": key})
+    recorded = await record_requested_build(
+        connection, row, Transition.START, stage=Stage.CLAIM, initiator_id=initiator_id or user.id, anew=True
     )
-    if not stays:
+    if not unchanged:
         await forget_claim_secrets(connection, row.id)
     data = {"from": f"{owner_key(row.owner)}/{row.name}", "to": f"{user.name}/{name}"}
     await record_event(connection, "transferred", by, workspace_id=row.id, build_id=recorded.id, data=data)
@@ -170,7 +176,7 @@ def _result(row: Row[Any], before: str, *, changed: bool = False, canceled: list
     )
 
 
-def _check(field: str, check: Any, value: str) -> None:
+def _check_field(field: str, check: Any, value: str) -> None:
     try:
         check(value)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""People and services by name: whether there is one, before something is looked up or cancelled by it."""
+"""Checks that a user exists, before something is listed or cancelled by the user's name."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE key = :key)")
 
 
 async def check_owner(connection: AsyncConnection, name: str) -> None:
-    """Raises:
-    OwnerNotFound: Nobody has this name.
+    """Check that an owner's name is a user's.
+
+    Raises:
+        OwnerNotFound: No user has this name.
     """
     if not await _exists(connection, name):
         raise OwnerNotFound(f"owner {name} is not known", {"owner": "is not known"}, remedy="correct the name")
 
 
 async def check_initiator(connection: AsyncConnection, name: str) -> None:
-    """Raises:
-    InitiatorNotFound: Nobody has this name.
+    """Check that an initiator's name is a user's.
+
+    Raises:
+        InitiatorNotFound: No user has this name.
     """
     if not await _exists(connection, name):
         raise InitiatorNotFound(

@@ -1,4 +1,4 @@
-"""Workspaces as people list, show and release them."""
+"""Workspaces: listed, shown, locked and released."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FIND = text("""
 EVENTS_OF = text("""
     SELECT at, kind, actor, data FROM events WHERE workspace_id = :id ORDER BY id DESC LIMIT :limit
 """)
-# Told by the inventory since its latest start, and still so when it last looked.
+# The inventory has warned the owner since the latest start, and the last inspection still did not find it.
 VANISHED = text("""
     SELECT EXISTS (SELECT FROM inventory_sightings s JOIN workspaces w ON w.id = s.workspace_id
                     WHERE w.id = :id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at
@@ -66,7 +66,7 @@ RELEASED = text("""
      WHERE w.id = :id AND w.latest_transition = 'delete'
 """)
 USER_NAME = text("SELECT name FROM users WHERE id = :id")
-# Before the build is looked at: what was waited for comes with the builds as they were before.
+# Lock first, read the builds in a second statement: after a lock wait, joined rows are as old as the statement.
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
 QUARANTINED = "quarantined"
@@ -81,6 +81,7 @@ _ORDER = ("after_organization", "after_template", "after_preset", "after_at", "a
 
 
 def workspace_cursor(row: WorkspaceRow) -> str:
+    """Return the cursor of the workspaces that follow *row*."""
     return cursor(row.organization, row.template, row.preset or "", row.created_at.isoformat(), row.id)
 
 
@@ -93,15 +94,17 @@ async def list_workspaces(
     limit: int = LIST_MAX,
     after: str | None = None,
 ) -> list[WorkspaceRow]:
-    """Live workspaces, by path and age.
+    """List live workspaces, ordered by their preset's path and by age.
 
     Args:
-        limit: How many at most.
-        after: A cursor of `workspace_cursor`; None begins with the first.
-        preset: Only those of this id, or of this path in any version.
-        prebuilt: Only unclaimed ones.
+        owner: The owner's name; None for every owner.
+        preset: An id, or a path that means every version's preset; None for every preset.
+        prebuilt: List only unclaimed workspaces.
+        limit: The most workspaces that are returned.
+        after: A cursor from `workspace_cursor`; None to begin with the first workspace.
     Raises:
-        OwnerNotFound, PresetNotFound: There never was such a one.
+        OwnerNotFound, PresetNotFound: There never was such an owner or preset.
+        InvalidInput: *after* is not such a cursor.
     """
     values = read_cursor(after, str, str, str, datetime, UUID) if after is not None else [None] * len(_ORDER)
     async with engine.connect() as connection:
@@ -120,11 +123,11 @@ async def list_workspaces(
 
 
 async def resolve_workspace(connection: AsyncConnection, reference: str) -> UUID:
-    """The id of `owner/name` or of an id given as text.
+    """Return the id of a workspace that is given as `owner/name` or as an id. An id is not looked up.
 
     Raises:
-        InvalidInput: Neither an id nor a path.
-        WorkspaceNotFound: No live workspace of that name.
+        InvalidInput: *reference* is neither an id nor a path.
+        WorkspaceNotFound: No live workspace has that name.
     """
     try:
         return UUID(reference)
@@ -137,29 +140,35 @@ async def resolve_workspace(connection: AsyncConnection, reference: str) -> UUID
 
 
 async def lock_workspace(connection: AsyncConnection, reference: str) -> UUID:
-    """Hold a live workspace's row until the transaction ends.
+    """Lock a live workspace's row until the transaction ends, and return its id.
 
     Raises:
-        InvalidInput: Neither an id nor a path.
-        WorkspaceNotFound: No live workspace of that name or id.
+        InvalidInput: *reference* is neither an id nor a path.
+        WorkspaceNotFound: No live workspace has that name or id.
     """
     workspace_id = await resolve_workspace(connection, reference)
     if await connection.scalar(LOCK_WORKSPACE, {"id": workspace_id}) is None:
         raise WorkspaceNotFound(
             f"no live workspace has the id {workspace_id}", remedy="see `prebuilds workspaces list`"
         )
-    await resolve_workspace(connection, reference)  # claimed while it was waited for, it has another path
+    await resolve_workspace(connection, reference)  # a claim during the lock wait has given it another path
     return workspace_id
 
 
 async def user_name(engine: AsyncEngine, user_id: UUID) -> str | None:
+    """Return a user's name; None when no user has the id."""
     async with engine.connect() as connection:
         name: str | None = await connection.scalar(USER_NAME, {"id": user_id})
         return name
 
 
 async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetails:
-    """One workspace, also a deleted one by its id, with its builds and newest events."""
+    """Return a workspace with its builds and newest events. A deleted one is found by its id.
+
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        WorkspaceNotFound: No workspace has the id, or no live workspace has the name.
+    """
     async with engine.connect() as connection:
         workspace_id = await resolve_workspace(connection, reference)
         row = (await connection.execute(SHOW, {"id": workspace_id})).one_or_none()
@@ -185,10 +194,15 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
 
 
 async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tuple[UUID, RecordedBuild]:
-    """Record the deletion of a workspace; asked again, it is the same build. A start of it that runs is canceled.
+    """Record the deletion of a workspace. A repeated request gets the same build. A running start is canceled.
 
+    Args:
+        by: Who asks, for the event.
     Returns:
-        The workspace's id, and its deletion.
+        The workspace's id, and the recorded deletion.
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        WorkspaceNotFound: No live workspace has that name or id.
     """
     async with engine.begin() as connection:
         workspace_id = await lock_workspace(connection, reference)
@@ -197,7 +211,7 @@ async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tup
 
 
 async def record_release(connection: AsyncConnection, workspace_id: UUID, by: str) -> RecordedBuild:
-    """The same of a workspace whose row the transaction holds."""
+    """Record the deletion of a workspace whose row is locked by the caller's transaction."""
     recorded = await record_build(connection, workspace_id, Transition.DELETE)
     if recorded.fresh:
         await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
@@ -205,10 +219,10 @@ async def record_release(connection: AsyncConnection, workspace_id: UUID, by: st
 
 
 async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
-    """Refuse a workspace whose deletion is recorded, for who comes for it late.
+    """Check that a workspace's deletion is not recorded, before its address is given out late.
 
     Raises:
-        WorkspaceNotFound: Says when it was released, and how to get another.
+        WorkspaceNotFound: It was released; the message has the time and the remedy.
     """
     async with engine.connect() as connection:
         released = (await connection.execute(RELEASED, {"id": workspace_id})).one_or_none()
@@ -221,7 +235,7 @@ async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
 
 
 def status_word(transition: Transition, status: BuildStatus) -> str:
-    """How a workspace stands, by its latest build."""
+    """Return the status of a workspace by its latest build's transition and status."""
     busy, done = STATUS_WORDS[transition]
     words = {BuildStatus.SUCCEEDED: done, BuildStatus.FAILED: "failed", BuildStatus.CANCELED: "canceled"}
     return words.get(status, busy)

@@ -14,7 +14,7 @@ from prebuilds.api import StoreUnavailable
 from prebuilds.failures.database import is_deadlock
 from prebuilds.store import templates as store
 from prebuilds.store.events import record_event
-from prebuilds.store.people import members_but, remove_members
+from prebuilds.store.people import members_except, remove_members
 from prebuilds.templates.applying_template import ApplyingTemplate, policy_changed
 from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
 from prebuilds.templates.result import ApplyResult
@@ -145,7 +145,7 @@ class _Applying:
                 self.result.unchanged.remove(label)
                 self.result.updated.append(label)
         if exact:
-            others = await members_but(self.connection, organization_id, entry.members)
+            others = await members_except(self.connection, organization_id, entry.members)
             removed = await remove_members(self.connection, organization_id, others)
             for user in removed:
                 await record_event(

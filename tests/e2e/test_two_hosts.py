@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.inventory import InventoryActivities, Look
+from activities.inventory import InspectPlace, InventoryActivities
 from prebuilds import provisioners
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.probing import Prober
@@ -198,7 +198,9 @@ async def probe_and_look(stack: DevStack, engine: AsyncEngine, host: Host, queue
     looking = InventoryActivities(engine, dispatcher, driver, host.id)
     places = [place for place in await inventory.list_places(engine) if queue in place.queues]
     assert {place.host for place in places} >= {host.id}
-    looked = [await ActivityEnvironment().run(looking.look, Look(place, fix=False)) for place in places]
+    looked = [
+        await ActivityEnvironment().run(looking.inspect_place, InspectPlace(place, fix=False)) for place in places
+    ]
     await dispatcher.drain()
     return {str(row.workspace_id) for one in looked for row in one.findings}
 

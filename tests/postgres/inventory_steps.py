@@ -15,7 +15,7 @@ from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from activities.builds import BuildOutcome
-from activities.inventory import InventoryActivities, Look
+from activities.inventory import InspectPlace, InventoryActivities
 from activities.provisioning import ProvisioningActivities
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.provisioners.base import Provision
@@ -78,10 +78,10 @@ class Host:
             young=young,
             apart=NOW,
         )
-        looked = await ActivityEnvironment().run(activities.look, Look(place or self.place, fix))
+        report = await ActivityEnvironment().run(activities.inspect_place, InspectPlace(place or self.place, fix))
         await self.dispatcher.drain()
-        assert looked.omitted == 0
-        return list(looked.findings)
+        assert report.omitted == 0
+        return list(report.findings)
 
     async def runs(self, workspace_id: UUID) -> bool:
         return {item.workspace_id: item.running for item in await self.driver.inventory()}.get(workspace_id, False)

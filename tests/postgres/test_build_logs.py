@@ -243,6 +243,6 @@ async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, mon
     builds = [build_id_of(w, 1) for w in await make_ready(engine, preset, 3)]
     for build_id in builds:
         async with BuildLog(engine, build_id, 1) as log:
-            log.tell("a\nb")
+            log.add("a\nb")
         await age(engine, build_id, timedelta(days=15))
     assert [await build_logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]

@@ -23,7 +23,7 @@ from prebuilds.operations.facade import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import keep_wanted, read_control, record_start, record_stop
+from prebuilds.store.control import read_control, record_restart, record_start, record_stop
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.people import list_members, remove_all_members
 from prebuilds.store.requests import (
@@ -197,14 +197,14 @@ async def test_a_stop_that_crosses_the_relays_restart_counts(engine: AsyncEngine
     """The relay finds the loop gone; before it starts it again, an operator stops it, or stops and starts it."""
     await record_start(engine, None, "ops")
     seen = await read_control(engine)
-    assert await keep_wanted(engine, seen) == replace(seen, loop_since=ANY, quiet_for=ANY), (
+    assert await record_restart(engine, seen) == replace(seen, loop_since=ANY, quiet_for=ANY), (
         "nothing came between: it is wanted"
     )
     await record_stop(engine, "tonight", by="ops")
-    assert await keep_wanted(engine, seen) is None
+    assert await record_restart(engine, seen) is None
     assert (await read_control(engine)).loop == "stopped"
     await record_start(engine, None, "ops")
-    assert await keep_wanted(engine, seen) is None, "that start starts it"
+    assert await record_restart(engine, seen) is None, "that start starts it"
 
 
 async def test_who_starts_and_stops_the_loop_is_recorded(engine: AsyncEngine) -> None:

@@ -55,7 +55,7 @@ async def test_logs_of_a_workspace_are_its_latest_builds(engine: AsyncEngine, st
     workspace_id = await claimed(engine, store, handed_over=False)
     first, second = build_id_of(workspace_id, 1), build_id_of(workspace_id, 2)
     async with BuildLog(engine, first, 1) as log:
-        log.tell("made")
+        log.add("made")
     await run(engine, telling("handing over", error=ProvisionFailed("no owner")), second)
 
     async def lines(*words: str) -> list[tuple[str, str]]:
@@ -111,7 +111,7 @@ async def test_a_build_that_told_nothing_is_said_so(engine: AsyncEngine, logs: L
 async def test_an_older_days_lines_say_which_day(engine: AsyncEngine, logs: Logs) -> None:
     build_id = await recorded(engine)
     async with BuildLog(engine, build_id, 1) as log:
-        log.tell("made")
+        log.add("made")
     for table in ("workspace_builds SET created_at = :at WHERE id", "build_logs SET at = :at WHERE build_id"):
         await do(engine, f"UPDATE {table} = :id", at=datetime(2026, 3, 2, 12, 0, tzinfo=UTC), id=build_id)
     _, out = await logs(str(build_id))

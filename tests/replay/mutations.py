@@ -42,27 +42,29 @@ MUTATIONS = [
     # --- The loop ---
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "the snapshot becomes a local activity"),
-        "workflow.execute_activity_method(ReconcileActivities.find_work, args=known, **READ_STATE)",
-        "workflow.execute_local_activity_method(ReconcileActivities.find_work, args=known, **NOTE)",
+        "workflow.execute_activity_method(\n                ReconcileActivities.find_work, "
+        "args=[self._seen, self._interval_s], **READ_STATE\n",
+        "workflow.execute_local_activity_method(\n                ReconcileActivities.find_work, "
+        "args=[self._seen, self._interval_s], **RECORD\n",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "a pass is not ended"),
-        "await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)",
+        "await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **RECORD)",
         "pass",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "an activity is renamed"),
-        "workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **NOTE)",
-        'workflow.execute_activity("close_pass", work.pass_number, **NOTE)',
+        "workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **RECORD)",
+        'workflow.execute_activity("close_pass", work.pass_number, **RECORD)',
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "the interval's timer begins after the pass"),
-        "            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))\n"
+        "            self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))\n"
         "            self._passes_begun += 1\n"
         "            self._pass = asyncio.create_task(self._run_pass())\n",
         "            self._passes_begun += 1\n"
         "            self._pass = asyncio.create_task(self._run_pass())\n"
-        "            self._wake_at(workflow.now() + timedelta(seconds=self._interval_s))\n",
+        "            self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))\n",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "a child is of another type"),
@@ -80,22 +82,22 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        *("PrebuildsOrchestrator", "asked", "a new interval does not move the alarm"),
-        "if not self._due:\n            self._wake_at(min(",
-        "if self._leaving:\n            self._wake_at(min(",
+        *("PrebuildsOrchestrator", "asked", "a new interval does not move the next pass"),
+        "if not self._due:\n            self._schedule_next_pass(min(",
+        "if self._leaving:\n            self._schedule_next_pass(min(",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the stop is recorded after the children"),
-        "        note = asyncio.create_task(self._record_stop(self._stop))\n"
+        "        recording = asyncio.create_task(self._record_stop(self._stop))\n"
         "        await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))\n"
-        "        await note\n",
+        "        await recording\n",
         "        await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))\n"
         "        await self._record_stop(self._stop)\n",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the drain has no timeout"),
-        "lambda: not self._running and self._pass is None, timeout=timeout",
-        "lambda: not self._running and self._pass is None",
+        "lambda: not self._reconciling and self._pass is None, timeout=timeout",
+        "lambda: not self._reconciling and self._pass is None",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "canceled", "a cancellation cancels it"),
@@ -125,16 +127,16 @@ MUTATIONS = [
     # --- One preset ---
     Mutation(
         *("ReconcilePreset", "replaces", "creations come before deletions"),
-        "        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
-        "        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n"
-        "        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)\n",
-        "        created = await self._step(plan, ReconcileActivities.create_prebuilds, plan.create)\n"
-        "        deleted = await self._step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
-        "        canceled = await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n",
+        "        deleted = await self._run_step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
+        "        canceled = await self._run_step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n"
+        "        created = await self._run_step(plan, ReconcileActivities.create_prebuilds, plan.create)\n",
+        "        created = await self._run_step(plan, ReconcileActivities.create_prebuilds, plan.create)\n"
+        "        deleted = await self._run_step(plan, ReconcileActivities.delete_prebuilds, plan.delete)\n"
+        "        canceled = await self._run_step(plan, ReconcileActivities.cancel_builds, plan.cancel)\n",
     ),
     Mutation(
         *("ReconcilePreset", "cancels", "cancellations are dropped"),
-        "await self._step(plan, ReconcileActivities.cancel_builds, plan.cancel)",
+        "await self._run_step(plan, ReconcileActivities.cancel_builds, plan.cancel)",
         "0",
     ),
     Mutation(

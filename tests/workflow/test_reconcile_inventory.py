@@ -16,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from activities.inventory import Look, Looked
+from activities.inventory import InspectPlace, PlaceReport
 from prebuilds.background.relay import start_inventory
 from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryReport, InventoryRow
@@ -47,9 +47,9 @@ class Places:
 
     def __init__(self, *places: Place) -> None:
         self.places = list(places)
-        self.answers: dict[str, Looked] = {}
+        self.answers: dict[str, PlaceReport] = {}
         self.failing: set[str] = set()
-        self.asked: list[tuple[str, Look]] = []
+        self.asked: list[tuple[str, InspectPlace]] = []
         self.list_failures = 0
 
     @activity.defn
@@ -59,12 +59,12 @@ class Places:
             raise ApplicationError("the database is away", type="Injected")
         return self.places
 
-    @activity.defn
-    async def look(self, input: Look) -> Looked:
+    @activity.defn(name="look")
+    async def inspect_place(self, input: InspectPlace) -> PlaceReport:
         self.asked.append((activity.info().task_queue, input))
         if input.place.key in self.failing:
             raise ApplicationError("the engine does not answer", type="Injected", non_retryable=True)
-        return self.answers.get(input.place.key, Looked())
+        return self.answers.get(input.place.key, PlaceReport())
 
     @asynccontextmanager
     async def serving(self, client: Client, *queues: str, sandboxed: bool = True) -> AsyncIterator[None]:
@@ -79,7 +79,7 @@ class Places:
             )
             await stack.enter_async_context(control)
             for queue in queues:
-                await stack.enter_async_context(Worker(client, task_queue=queue, activities=[self.look]))
+                await stack.enter_async_context(Worker(client, task_queue=queue, activities=[self.inspect_place]))
             yield
 
 
@@ -93,8 +93,8 @@ async def test_each_place_is_asked_on_its_own_queue(skipping: WorkflowEnvironmen
     places = Places(Place("process", "h1", [QUEUE]), Place("terraform", None, [GPU]))
     first, second, third = sorted(uuid4() for _ in range(3))
     places.answers = {
-        "@h1": Looked(findings=[row(third), row(first, "vanished")], omitted=4),
-        GPU: Looked(findings=[row(second, host=None)]),
+        "@h1": PlaceReport(findings=[row(third), row(first, "vanished")], omitted=4),
+        GPU: PlaceReport(findings=[row(second, host=None)]),
     }
     async with places.serving(skipping.client, f"{QUEUE}@h1", GPU):
         report = await run(skipping.client, {"fix": True})
@@ -124,7 +124,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 async def test_a_host_that_does_not_answer_is_told(skipping: WorkflowEnvironment) -> None:
     places = Places(Place("process", "gone", [QUEUE]), Place("process", "h1", [QUEUE]))
-    places.answers = {"@h1": Looked(findings=[row(uuid4())])}
+    places.answers = {"@h1": PlaceReport(findings=[row(uuid4())])}
     async with places.serving(skipping.client, f"{QUEUE}@h1", sandboxed=False):
         report = await run(skipping.client)
     assert len(report.findings) == 1
@@ -136,7 +136,7 @@ async def test_a_host_that_does_not_answer_is_told(skipping: WorkflowEnvironment
 @pytest.mark.usefixtures("impatient")
 async def test_a_host_is_asked_through_another_of_its_queues(skipping: WorkflowEnvironment) -> None:
     places = Places(Place("process", "h1", ["retired", QUEUE]))
-    places.answers = {"@h1": Looked(findings=[row(uuid4())])}
+    places.answers = {"@h1": PlaceReport(findings=[row(uuid4())])}
     async with places.serving(skipping.client, f"{QUEUE}@h1", sandboxed=False):
         report = await run(skipping.client)
     assert (len(report.findings), report.unavailable) == (1, [])
@@ -145,7 +145,7 @@ async def test_a_host_is_asked_through_another_of_its_queues(skipping: WorkflowE
 async def test_a_driver_that_fails_is_told_and_harms_no_other_place(skipping: WorkflowEnvironment) -> None:
     places = Places(Place("container", "h1", [QUEUE]), Place("process", None, [GPU]))
     places.failing = {"@h1"}
-    places.answers = {GPU: Looked(findings=[row(uuid4(), host=None)])}
+    places.answers = {GPU: PlaceReport(findings=[row(uuid4(), host=None)])}
     async with places.serving(skipping.client, f"{QUEUE}@h1", GPU):
         report = await run(skipping.client)
     assert len(report.findings) == 1
@@ -164,7 +164,7 @@ async def test_a_database_that_is_away_for_a_moment_is_asked_again(skipping: Wor
 async def test_a_report_is_bounded(skipping: WorkflowEnvironment) -> None:
     hosts = [f"h{n}" for n in range(5)]
     places = Places(*[Place("process", host, [QUEUE]) for host in hosts])
-    places.answers = {f"@{host}": Looked(findings=[row(uuid4(), host=host) for _ in range(500)]) for host in hosts}
+    places.answers = {f"@{host}": PlaceReport(findings=[row(uuid4(), host=host) for _ in range(500)]) for host in hosts}
     async with places.serving(skipping.client, *[f"{QUEUE}@{host}" for host in hosts]):
         report = await run(skipping.client)
     assert (len(report.findings), report.omitted) == (2000, 500)

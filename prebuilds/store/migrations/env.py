@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `prebuilds.store.migrate` hands over."""
+"""Alembic's entry point: runs the migrations on the connection that `prebuilds.store.migrate` provides."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""The first schema: every table, and the functions that claims are made of."""
+"""The first schema: all tables, and the SQL functions of claims."""
 
 from __future__ import annotations
 

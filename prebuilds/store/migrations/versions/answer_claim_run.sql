@@ -1,14 +1,14 @@
--- Record how one run of a claim is answered when nothing is given: refused, timed out, cancelled. From then on no attempt
--- of that run, and of no earlier run, takes anything (`claim_workspace` checks it). Source: docs/decisions/0015.
+-- Records the answer to one run of a claim that wins nothing: refused, timed out or cancelled. From then on no attempt of
+-- that run or of an earlier run takes a workspace (`claim_workspace` checks it). Source: docs/decisions/0015.
 --
--- p_answer null only takes the claim over for the run. Returns what the run is answered: what the claim has won, or what
--- the run was told before, or p_answer; and {"error": "Superseded"}, having written nothing, when a later run has begun.
+-- With p_answer null it only takes the claim over for the run. It returns the run's answer: what the claim has won, or the
+-- answer recorded before, or p_answer. When a later run has begun, it writes nothing and returns {"error": "Superseded"}.
 CREATE FUNCTION answer_claim_run(
     p_claim_id text, p_request_hash bytea, p_run text, p_run_began timestamptz, p_answer jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
-    -- A run that began in the future, by a wrong clock of Temporal's, keeps later ones away for a minute and not for good.
+    -- If Temporal's clock is wrong and a run began in the future, it keeps later runs away for a minute and not for ever.
     v_began timestamptz := least(p_run_began, now() + interval '1 minute');
 BEGIN
     INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
@@ -22,7 +22,7 @@ BEGIN
     ELSIF v_claim.run <> p_run AND v_claim.other_runs_after > p_run_began THEN
         RETURN jsonb_build_object('error', 'Superseded');
     ELSIF v_claim.run <> p_run AND p_answer ->> 'error' = 'ClaimIdReused' THEN
-        -- The claim is another run's, which waits and goes on. Only the refused run may not come back.
+        -- Another run of the claim waits, and goes on. Only the refused run must not take the claim later.
         UPDATE claims SET other_runs_after = greatest(other_runs_after, v_began + interval '1 microsecond')
          WHERE id = p_claim_id;
         RETURN p_answer;

@@ -1,6 +1,6 @@
--- Refuse what a removal, or a disabling, that came meanwhile forbids. Called after a workspace was given to its owner:
--- its foreign keys have waited for the owner's and the initiator's rows, which a removal holds until it is committed. So
--- either this sees the removal, or the removal sees the workspace.
+-- Refuses an owner or initiator who was removed or disabled meanwhile. It is called after a workspace was given to its
+-- owner: the foreign keys have waited for the people's rows, which a removal locks until its commit. So either this sees
+-- the removal, or the removal sees the workspace.
 CREATE FUNCTION check_people(p_organization_id uuid, p_owner_id uuid, p_initiator_id uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -1,13 +1,14 @@
--- One person's claim, whole, in one round trip. Source of the order of its steps: docs/decisions/0004.
+-- Decides one claim in one round trip. The order of its steps comes from docs/decisions/0004.
 --
--- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim leaves nothing behind.
--- `fresh` is false when an earlier attempt had decided already and this is its answer again. An empty pool with p_held null
--- decides nothing yet: the caller finds out whether creation is held there, and asks again with the answer.
--- p_owner and p_initiator are keys of names; p_new_owner is the name to make an unknown owner under, null for none.
+-- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim writes nothing.
+-- `fresh` is false when an earlier attempt has decided and this is its answer again. For an empty pool, p_held null decides
+-- nothing yet: the caller reads whether creation is held there, and calls again with that in p_held.
+-- p_owner and p_initiator are keys of names. p_new_owner is the name under which an unknown owner is made a user; null: an
+-- unknown owner is refused.
 --
--- The claim's row keeps the run (one request, with all attempts at it) that it last worked for. A win is final for every
--- run, any other answer for its own: so an attempt that comes late, after its run was answered or after a later run has
--- begun, takes nothing. Source: docs/decisions/0015.
+-- The claim's row has the run (one run of the claim's workflow, with all its attempts) for which it was last decided. A won
+-- workspace is the final answer to every run, any other answer only to its own run. So a late attempt, after its run was
+-- answered or after a later run has begun, takes no workspace. Source: docs/decisions/0015.
 CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
@@ -19,7 +20,7 @@ CREATE FUNCTION claim_workspace(
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_claim claims%ROWTYPE;
-    -- A run that began in the future, by a wrong clock of Temporal's, keeps later ones away for a minute and not for good.
+    -- If Temporal's clock is wrong and a run began in the future, it keeps later runs away for a minute and not for ever.
     v_began timestamptz := least(p_run_began, now() + interval '1 minute');
     v_owner uuid;
     v_initiator uuid;
@@ -32,8 +33,8 @@ DECLARE
     v_ttl interval;
     v_final boolean;
 BEGIN
-    -- The claim's own row first: attempts of one claim queue here, else the later one could skip the last prebuild,
-    -- locked by the earlier, and report an empty pool.
+    -- Lock the claim's own row first, so that attempts of one claim queue here. Without it, the later attempt could skip the
+    -- last prebuild, which the earlier one has locked, and report an empty pool.
     INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
         ON CONFLICT (id) DO NOTHING;
     fresh := FOUND;
@@ -60,7 +61,8 @@ BEGIN
         fresh := true;
     END IF;
 
-    -- What was won before stays answered; nothing new is given by a database that may not know who has what.
+    -- Claims that have won are answered above. After a restore, the database may not know who has what, so nothing new is
+    -- given.
     IF EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL) THEN
         RAISE EXCEPTION 'DatabaseRestored' USING ERRCODE = 'PB001';
     END IF;
@@ -117,7 +119,7 @@ BEGIN
         RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
     ELSIF NOT EXISTS (SELECT FROM organization_members m
                        WHERE m.organization_id = v_preset.organization_id AND m.user_id = v_owner) THEN
-        -- Nobody who was removed comes back by a claim, and no one comes where a file lists exactly who is there.
+        -- A claim brings back no member who was removed, and adds nobody where a file lists the members exactly.
         IF p_new_owner IS NULL
            OR EXISTS (SELECT FROM organizations o WHERE o.id = v_preset.organization_id AND o.members_exact)
            OR EXISTS (SELECT FROM former_members f
@@ -153,7 +155,7 @@ BEGIN
          ORDER BY w.created_at, w.id
          LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
-            -- A second look that waits: whoever holds the last one may still roll back.
+            -- Try again and wait for locks: the transaction that has locked the last prebuild may roll back.
             SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
               FROM workspaces w
              WHERE w.claimable_preset_id = v_preset.id
@@ -168,7 +170,8 @@ BEGIN
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             RETURN;
         END IF;
-        -- A hand-over and a creation meet the unique name by themselves; nobody is to miss, or to wait, for a taken one.
+        -- A hand-over or a creation would violate the unique name. Without either, check the name here, so that no claim
+        -- misses or waits with a name that is taken.
         IF EXISTS (SELECT FROM workspaces w
                     WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN
             RAISE EXCEPTION 'NameTaken' USING ERRCODE = 'PB001';
@@ -218,7 +221,7 @@ BEGIN
                run_answered = v_final AND p_on_empty = 'fail'
          WHERE id = p_claim_id;
     END IF;
-    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- others go on to wait
+    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- other claims join the queue next
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
         VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, v_preset.id,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,

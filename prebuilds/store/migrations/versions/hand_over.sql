@@ -1,7 +1,7 @@
--- A prebuild becomes a person's: the row's new owner, the claim's build, the answer. In the caller's transaction, which
--- holds the workspace's row. Both ways to win end here: a claim that finds a prebuild, and one that waited for it.
+-- Gives a prebuild to a person: it writes the row's new owner, the claim's build and the claim's answer. The caller's
+-- transaction has locked the workspace's row. Claims that find a prebuild and claims that waited for one both end here.
 --
--- Where the provisioner has nothing to do at the hand-over, its build has succeeded by this alone.
+-- If the driver has nothing to do at a hand-over (p_hands_over false), the build is recorded as succeeded.
 CREATE FUNCTION hand_over(
     p_claim_id text, p_request_hash bytea, p_workspace_id uuid, p_build_id uuid, p_number int, p_address text,
     p_preset_id uuid, p_version_id uuid, p_hands_over boolean, p_owner_id uuid, p_owner text, p_initiator_id uuid,
@@ -17,12 +17,12 @@ BEGIN
        SET owner_id = p_owner_id, name = p_name, autostart_schedule = p_autostart, next_start_at = p_next_start,
            ttl = p_ttl, last_used_at = now(), claimed_at = now(), claimable_preset_id = NULL, claim_build_id = NULL,
            expires_at = NULL, latest_build = p_number, latest_transition = 'start',
-           -- What its build's end would plan: the end of its ttl, or its schedule's next moment.
+           -- The time that the build's end would set: the end of the ttl, or the schedule's next start.
            next_action_at = CASE WHEN p_hands_over THEN now() + p_ttl ELSE least(now() + p_ttl, p_next_start) END,
            latest_status = CASE WHEN p_hands_over THEN 'pending' ELSE 'succeeded' END,
            latest_ended_at = CASE WHEN p_hands_over THEN NULL ELSE now() END
      WHERE id = p_workspace_id;
-    -- Initiated by the person, never by the prebuilds user: a constraint of the table says so too.
+    -- The initiator is a person, never the prebuilds user; a constraint of the table checks this, too.
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                   template_version_id, status, started_at, completed_at, next_dispatch_at)
     VALUES (p_build_id, p_workspace_id, p_number, 'start', 'claim', p_initiator_id, p_preset_id, p_version_id,

@@ -282,7 +282,7 @@ MUTATIONS = [
     ),
     Mutation(
         *("OperatorRequest", "refused", "a refusal is recorded once more"),
-        "                raise  # a refusal, which is recorded\n",
+        "                raise  # a refusal, which is recorded as the answer\n",
         "                pass\n",
     ),
     Mutation(
@@ -310,7 +310,7 @@ MUTATIONS = [
     ),
     Mutation(
         *("LintPreset", "host-away", "a host that is away is tried again"),
-        "                failure = error  # another one may be on a host that is there\n",
+        "                failure = error  # another prebuild may be on a host that has a worker\n",
         "                await self._plan(prebuild)\n",
     ),
 ]

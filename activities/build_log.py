@@ -19,7 +19,7 @@ BATCH_LINES = 100
 BATCH_INTERVAL_S = 0.5
 """Seconds between writes. People who follow a build see lines within a second; a long log costs two writes a second."""
 LINES_MAX = 5000
-"""The most lines of one build, over all its attempts. Nobody reads more."""
+"""The most lines of one build, over all its attempts. A tool that writes more is not writing for a person."""
 LINE_CHARS_MAX = 2000
 LAST_FLUSH_S = 5.0
 """How long the end of a build waits for its last lines. Recording the end needs the database as well, so waiting longer

@@ -12,7 +12,7 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeating
 from prebuilds.background.dispatch import Dispatcher
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
@@ -44,7 +44,7 @@ class Work:
     """Whether presets wait for capacity, so that the next pass should come soon."""
     paused: bool = False
     """Whether reconciliation is paused, until a pass finds otherwise."""
-    seen: Seen | None = None
+    seen: SeenEvent | None = None
     """The newest event of the database, for the next pass; None when it is the one that was given."""
     paths: list[str] = field(default_factory=list)
     """The paths of *preset_ids*, in the same order; empty from a worker of an earlier release."""
@@ -80,7 +80,7 @@ class ReconcileActivities:
         self._rules = rules
 
     @activity.defn
-    async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
+    async def find_work(self, seen: SeenEvent | None = None, interval_seconds: float | None = None) -> Work:
         """Begin a pass: read the global snapshot, and return the ids and paths of presets that have work.
 
         Args:

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.store.history import check_history
 
@@ -49,12 +49,12 @@ class HostWitness:
             if seen is not None and seen != before:
                 await asyncio.to_thread(self._write, seen)
 
-    def _read(self) -> Seen | None:
+    def _read(self) -> SeenEvent | None:
         try:
-            return Seen.model_validate_json(self._path.read_bytes())
+            return SeenEvent.model_validate_json(self._path.read_bytes())
         except (FileNotFoundError, ValidationError):  # a file that somebody has edited proves nothing
             return None
 
-    def _write(self, seen: Seen) -> None:
+    def _write(self, seen: SeenEvent) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._path, seen.model_dump_json())

@@ -28,7 +28,7 @@ from prebuilds.payloads.loop import (
     OrchestratorStatus,
     ReconcilePresetInput,
     ReconcilePresetResult,
-    Seen,
+    SeenEvent,
     StopAnswer,
 )
 from prebuilds.payloads.messages import PLAIN_MESSAGES, field_messages, plain_message
@@ -74,7 +74,7 @@ __all__ = [
     "ReleasedClaims",
     "Replacement",
     "RequestRun",
-    "Seen",
+    "SeenEvent",
     "StopAnswer",
     "WorkspaceAction",
     "WorkspaceBuildInput",

@@ -25,7 +25,7 @@ class OrchestratorInput(Payload):
     carried: OrchestratorCarried | None = None
 
 
-class Seen(Payload):
+class SeenEvent(Payload):
     """The newest database event that a witness outside the database has seen, with the epoch at that time."""
 
     epoch: UUID
@@ -45,7 +45,7 @@ class OrchestratorCarried(Payload):
     pending_max: int | None = None
     next_pass_at: AwareDatetime | None = None
     ignored: list[str] = Field(default_factory=list)
-    seen: Seen | None = None
+    seen: SeenEvent | None = None
     """The newest event that the last pass has seen. A restored database lacks it."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 
 EVENT_LIFE = timedelta(days=90)
 """How long events are kept. A claim's answer is not an event: its claim id gets the same answer for ever."""
@@ -35,7 +35,7 @@ class History:
     """The database's time."""
 
 
-def lost_history(seen: Seen, history: History) -> str | None:
+def lost_history(seen: SeenEvent, history: History) -> str | None:
     """Return a sentence that says what the database has lost; None when nothing shows a loss.
 
     A witness whose epoch was ended by `prebuilds restored` proves nothing any more: an operator knows of that restore.

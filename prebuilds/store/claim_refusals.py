@@ -90,7 +90,7 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             remedy="correct it; `prebuilds presets list` has them all",
         ),
         "TemplateNotFound": TemplateNotFound(
-            f"the template of preset {target.label} was deleted", {"template": "was deleted"}, remedy="apply it anew"
+            f"the template of preset {target.label} was deleted", {"template": "was deleted"}, remedy="apply it again"
         ),
         "TemplateUnavailable": TemplateUnavailable(
             f"the template of preset {target.label} is deprecated, or the preset is not of its active version",

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 from prebuilds.planning.history import History, lost_history
 from prebuilds.store.events import record_event
 
@@ -26,7 +26,7 @@ MARK_RESTORED = text("""
 """)
 
 
-async def check_history(engine: AsyncEngine, seen: Seen | None, witness: str) -> Seen | None:
+async def check_history(engine: AsyncEngine, seen: SeenEvent | None, witness: str) -> SeenEvent | None:
     """Compare the newest event that a witness has seen with the database. A loss stops claims and passes.
 
     Args:
@@ -45,7 +45,7 @@ async def check_history(engine: AsyncEngine, seen: Seen | None, witness: str) ->
             return None
     if row.found or row.newest is None:
         return None
-    return Seen(epoch=row.epoch, event=row.newest, at=row.newest_at)
+    return SeenEvent(epoch=row.epoch, event=row.newest, at=row.newest_at)
 
 
 async def report_restored(engine: AsyncEngine, what: str, epoch: UUID) -> None:

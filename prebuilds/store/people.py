@@ -174,13 +174,13 @@ async def list_members(
 ) -> Page[MemberRow]:
     """List a page of an organization's members, including the prebuilds user, ordered by name without case.
 
-
     Args:
-        after: The `next` of the part before; None for the first part.
+        limit: The most members of the page.
+        after: The `next` of the previous page; None for the first page.
     Raises:
         InvalidInput: The organization does not exist, or *after* is no cursor of this list.
     """
-    values = _part(limit, after)
+    values = _page_values(limit, after)
     async with engine.connect() as connection:
         organization_id = await _find_organization(connection, organization)
         rows = (await connection.execute(LIST_MEMBERS, values | {"organization_id": organization_id})).all()
@@ -203,7 +203,7 @@ async def list_users(
     Raises:
         InvalidInput: *after* is no cursor of this list.
     """
-    values = _part(limit, after)
+    values = _page_values(limit, after)
     async with engine.connect() as connection:
         rows = (await connection.execute(LIST_USERS, values | {"disabled": disabled})).all()
     page = make_page(rows, limit, lambda row: cursor(row.key))
@@ -221,7 +221,7 @@ async def list_users(
     return Page(users, page.next)
 
 
-def _part(limit: int, after: str | None) -> dict[str, Any]:
+def _page_values(limit: int, after: str | None) -> dict[str, Any]:
     return {"limit": check_limit(limit) + 1, "after": "" if after is None else read_cursor(after, str)[0]}
 
 

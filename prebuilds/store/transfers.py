@@ -143,7 +143,7 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
         raise NotAMember(
             f"{to} is not a member of the workspace's organization",
             {"to": "is not a member of the organization"},
-            remedy="make them one with `prebuilds members add`",
+            remedy="add them with `prebuilds members add`",
         )
     unchanged = same_owner(row.owner, to) and name == row.name
     if not unchanged:

@@ -29,9 +29,9 @@ class PresetExplanation(Payload):
     held_until: Timestamp | None
     """When a backoff ends; None otherwise."""
     events: list[EventRow]
-    """The newest up to `at`, oldest first."""
+    """The newest events up to `at`, oldest first."""
     next: str | None = None
-    """To be given as `after` for the events before these; None: there are none."""
+    """The cursor to send as `after` for the events before these; None when there are none."""
 
 
 class ClaimExplanation(Payload):

@@ -14,27 +14,29 @@ class Migrated(Payload):
     """The schema's version before and after a migration."""
 
     schema_before: str | None
-    """None: the database was empty."""
+    """The version before; None when the database was empty."""
     schema_now: str = Field(serialization_alias="schema")  # pydantic has a `schema` of its own
 
 
 class Binding(Payload):
-    """A database and a Temporal namespace, as they are bound to each other now."""
+    """The binding of a database and a Temporal namespace."""
 
     deployment_id: UUID
     namespace: str
     fit: Literal["bound", "database_alone", "unknown"]
-    """`database_alone`: these credentials cannot mark the namespace, so that others are not refused in it. `unknown`:
-    nothing was bound, since these credentials may not describe the namespace."""
+    """`bound`: each records the other. `database_alone`: the credentials cannot mark the namespace, so another
+    deployment is not refused in it. `unknown`: nothing was bound, since the credentials cannot describe the
+    namespace."""
     changed: bool
+    """Whether the binding was made or changed now."""
     replaced: list[str]
-    """What either of them belonged to before, in words."""
+    """The earlier bindings of both, in words."""
 
 
 class Initialized(Migrated):
-    """What `prebuilds init` did."""
+    """Result of `prebuilds init`."""
 
     search_attributes: str
-    """`registered`, or why not."""
+    """`registered`, or the reason why they are not."""
     binding: Binding | None
-    """None: Temporal cannot be reached, so that this and the search attributes are still to be done."""
+    """The binding; None when Temporal cannot be reached. Then the search attributes are missing, too."""

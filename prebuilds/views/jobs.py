@@ -74,12 +74,12 @@ class LoggedBuild(Payload):
     created_at: Timestamp
     completed_at: Timestamp | None
     released_at: Timestamp | None
-    """When its workspace was gone; None while it is there."""
+    """When its workspace was deleted; None while the workspace exists."""
     logged: bool
-    """Whether any of its lines is recorded, or its error is."""
+    """Whether it has log lines or an error."""
 
     def last_lines(self) -> list[LogLine]:
-        """What its end adds to the log: its error, if it had one."""
+        """Return the lines that its end adds to the log: its error, if it has one."""
         if self.completed_at is None or not self.error:
             return []
         return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]

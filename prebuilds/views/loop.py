@@ -7,16 +7,16 @@ from prebuilds.views.status import LoopStatus
 
 
 class LoopChange(LoopStatus):
-    """What became of a request to start, stop, pause or resume the loop: the loop afterwards."""
+    """Result of a request to start, stop, pause or resume the loop: the loop's state after it."""
 
     changed: bool
-    """False: it was so already. Of a stop, true once the loop has the signal."""
+    """Whether the request changed anything. For a stop, it is true as soon as the loop has the signal."""
     interval_applied: bool = False
-    """Whether the loop runs by an interval that was given with the request."""
+    """Whether the request gave an interval and the loop runs by it."""
 
 
 class Reconciled(Payload):
-    """What became of a request for a pass."""
+    """Result of a request for a pass."""
 
     reconciled: bool
-    """Whether the pass has ended. False: it was asked for, and nobody waited."""
+    """Whether the pass has ended. False when the request did not wait for it."""

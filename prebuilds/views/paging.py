@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A part of a list."""
+    """A page of a list."""
 
     rows: list[T] = field(default_factory=list)
     next: str | None = None
-    """The cursor of the part after it, to be given as `after`; None at the end."""
+    """The cursor to send as `after` for the next page; None when this is the last page."""

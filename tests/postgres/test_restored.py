@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import DatabaseRestored, SupersededPass
 from prebuilds.background.witness import HostWitness
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store import history as store_history
 from prebuilds.store.build_record import take_due_builds
@@ -79,7 +79,8 @@ async def test_a_host_keeps_what_proves_the_loss_until_it_is_answered(
         "what is remembered from before the answer proves nothing"
     )
     assert (
-        Seen.model_validate_json((tmp_path / "witness.json").read_text()).epoch == (await read_identity(engine)).epoch
+        SeenEvent.model_validate_json((tmp_path / "witness.json").read_text()).epoch
+        == (await read_identity(engine)).epoch
     )
 
 

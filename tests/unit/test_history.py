@@ -8,12 +8,12 @@ from uuid import UUID
 
 import pytest
 
-from prebuilds.payloads import Seen
+from prebuilds.payloads import SeenEvent
 from prebuilds.planning.history import EVENT_LIFE, History, lost_history
 
 EPOCH, EARLIER, LATER = UUID(int=2), UUID(int=1), UUID(int=3)
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
-SEEN = Seen(epoch=EPOCH, event=100, at=AT)
+SEEN = SeenEvent(epoch=EPOCH, event=100, at=AT)
 WHOLE = History(EPOCH, [EARLIER], newest=120, seen_at=AT, now=AT + timedelta(hours=1))
 
 
@@ -33,6 +33,6 @@ WHOLE = History(EPOCH, [EARLIER], newest=120, seen_at=AT, now=AT + timedelta(hou
         ),
     ],
 )
-def test_a_loss_is_proved_by_what_is_missing(seen: Seen, history: History, lost: str | None) -> None:
+def test_a_loss_is_proved_by_what_is_missing(seen: SeenEvent, history: History, lost: str | None) -> None:
     told = lost_history(seen, history)
     assert (told is None) if lost is None else (told is not None and lost in told)

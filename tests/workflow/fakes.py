@@ -16,7 +16,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.reconcile import CarriedOut, CarryOut, Work
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimsResult, Seen
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimsResult, SeenEvent
 from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
@@ -53,7 +53,7 @@ class FakePool:
             raise ApplicationError(f"{name} fails on purpose", type="Injected")
 
     @activity.defn
-    async def find_work(self, seen: Seen | None = None, interval_seconds: float | None = None) -> Work:
+    async def find_work(self, seen: SeenEvent | None = None, interval_seconds: float | None = None) -> Work:
         self._fail_if_told("find_work")
         self.passes += 1
         found = self.work(self.passes)

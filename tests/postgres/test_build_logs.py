@@ -146,7 +146,7 @@ async def test_a_database_that_was_away_for_a_moment_loses_no_line(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_id, away, tries = await recorded(engine), True, 0
-    real = build_logs.append
+    real = build_logs.append_lines
 
     async def append(*args: Any) -> None:
         nonlocal tries
@@ -165,7 +165,7 @@ async def test_a_database_that_was_away_for_a_moment_loses_no_line(
         await until(lambda: tries == 3, "tries after that")
         away = False
 
-    monkeypatch.setattr(build_log, "append", append)
+    monkeypatch.setattr(build_log, "append_lines", append)
     assert (await run(engine, Telling(act), build_id)).status is BuildStatus.SUCCEEDED
     assert await log_of(engine, build_id) == ["one", "two"]
 
@@ -176,7 +176,7 @@ async def test_a_log_that_cannot_be_written_fails_no_build(
     async def append(*_: Any) -> None:
         raise OSError("the log's table is away")
 
-    monkeypatch.setattr(build_log, "append", append)
+    monkeypatch.setattr(build_log, "append_lines", append)
     monkeypatch.setattr(build_log, "LAST_FLUSH_S", 0.1)
     build_id = await recorded(engine)
     assert (await run(engine, telling("lost"), build_id)).status is BuildStatus.SUCCEEDED

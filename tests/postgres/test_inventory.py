@@ -185,7 +185,8 @@ async def test_a_claim_that_comes_between_wins(
     async with await create_claim_pool(database_url, size=2) as pool:
         await claim(ClaimStore(pool, enabled=True), preset, name="dev")
     assert await inventory.give_up_vanished(engine, host.place, found) is None
-    assert not await inventory.report_vanished(engine, host.place, replace(found, owned=True)), "it is being handed over"
+    owned = replace(found, owned=True)
+    assert not await inventory.report_vanished(engine, host.place, owned), "it is being handed over"
     await host.build(prebuild)
     assert (await show_workspace(engine, "alice/dev")).status == "running"
 

@@ -84,20 +84,20 @@ async def test_an_attempt_appends_after_the_one_before(engine: AsyncEngine) -> N
 async def test_an_attempt_that_wakes_up_late_takes_no_line_from_the_next(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     async with BuildLog(engine, build_id, 1) as frozen:
-        frozen.tell("before")
+        frozen.add("before")
         while await log_of(engine, build_id) != ["before"]:
             await asyncio.sleep(0.02)
         async with BuildLog(engine, build_id, 2) as live:
-            live.tell("live")
-        frozen.tell("late")
+            live.add("live")
+        frozen.add("late")
     assert sorted(await log_of(engine, build_id)) == ["before", "late", "live"]
 
 
 async def test_attempts_that_begin_to_tell_at_once_keep_all_their_lines(engine: AsyncEngine) -> None:
     build_id = await recorded(engine)
     async with BuildLog(engine, build_id, 1) as frozen, BuildLog(engine, build_id, 2) as live:
-        frozen.tell("frozen")
-        live.tell("live")
+        frozen.add("frozen")
+        live.add("live")
     assert await log_of(engine, build_id) == ["frozen", "live"]
 
 

@@ -22,7 +22,7 @@ from prebuilds.store.inventory import Place
 from prebuilds.views import InventoryReport, InventoryRow
 from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID
 from workflows import reconcile_inventory
-from workflows.reconcile_inventory import ReconcileInventory, look_on
+from workflows.reconcile_inventory import ReconcileInventory, inspect_on
 
 AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 QUEUE, GPU = "prebuilds-provisioner", "gpu"
@@ -117,7 +117,7 @@ async def test_nothing_is_fixed_unless_it_is_asked_for(skipping: WorkflowEnviron
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server skips no time while an activity waits for its worker."""
-    assert look_on(QUEUE)["schedule_to_start_timeout"] == timedelta(seconds=60)
+    assert inspect_on(QUEUE)["schedule_to_start_timeout"] == timedelta(seconds=60)
     monkeypatch.setattr(reconcile_inventory, "HOST_TIMEOUT", timedelta(milliseconds=500))
 
 

@@ -11,20 +11,6 @@ from prebuilds.payloads.base import Payload
 from prebuilds.vocabulary import Timestamp
 
 
-class OrchestratorInput(Payload):
-    """Input of `PrebuildsOrchestrator`. All fields are optional; `carried` comes from the previous run."""
-
-    # Unknown keys are ignored: an option of a newer client must not fail the loop.
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
-    drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
-    max_parallel_presets: int = Field(default=20, ge=1, le=500)
-    loop_number: int | None = None
-    """The number that the database gave this start; None for a loop that somebody started by the `temporal` command."""
-    carried: OrchestratorCarried | None = None
-
-
 class SeenEvent(Payload):
     """The newest database event that a witness outside the database has seen, with the epoch at that time."""
 
@@ -47,6 +33,20 @@ class OrchestratorCarried(Payload):
     ignored: list[str] = Field(default_factory=list)
     seen: SeenEvent | None = None
     """The newest event that the last pass has seen. A restored database lacks it."""
+
+
+class OrchestratorInput(Payload):
+    """Input of `PrebuildsOrchestrator`. All fields are optional; `carried` comes from the previous run."""
+
+    # Unknown keys are ignored: an option of a newer client must not fail the loop.
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    drain_timeout_seconds: float = Field(default=60, ge=0, le=3600)
+    max_parallel_presets: int = Field(default=20, ge=1, le=500)
+    loop_number: int | None = None
+    """The number that the database gave this start; None for a loop that somebody started by the `temporal` command."""
+    carried: OrchestratorCarried | None = None
 
 
 class OrchestratorResult(Payload):

@@ -73,7 +73,7 @@ def starts_until_it_fails(stack: Stack, worker: WorkerProcess, starts_max: int) 
             while not stack._restart_worker(worker):
                 pass
         except WorkerKeepsFailing as error:
-            return starts, str(error)
+            return starts, error.message
     assert worker.child is not None
     worker.child.wait(10)
     return starts_max + 1, ""

@@ -21,7 +21,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
-from prebuilds.store.events import note
+from prebuilds.store.events import record_notes
 from prebuilds.store.explain import explain_preset
 from prebuilds.store.history import mark_restored
 from prebuilds.store.identity import read_identity
@@ -180,7 +180,7 @@ async def test_a_kept_preset_keeps_holds_and_invalidation(engine: AsyncEngine, s
 
     async def told() -> int:
         async with snapshot_transaction(engine) as connection:
-            await note(engine, plan_pass(await snapshot_state(connection, rules)).notes())
+            await record_notes(engine, plan_pass(await snapshot_state(connection, rules)).notes())
         return len(await events(engine, "creation_held"))
 
     assert (await held(), await told()) == ("hard_limited", 1)

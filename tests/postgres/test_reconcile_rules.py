@@ -16,7 +16,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.control import begin_pass, end_pass, read_control
-from prebuilds.store.events import note
+from prebuilds.store.events import record_notes
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.probes import count_probe_failure, forget_probe_failures, list_idle
@@ -157,13 +157,13 @@ async def test_a_hold_is_told_once_and_again_when_it_is_news(engine: AsyncEngine
     preset = await make_preset(engine)
     await fail(engine, preset, 1)
     for _ in range(3):
-        await note(engine, (await pass_plan(engine)).notes())
+        await record_notes(engine, (await pass_plan(engine)).notes())
     [(told_of, told)] = await events(engine, "creation_held")
     assert told_of == preset.id
     assert told["reason"] == "backoff"
     assert told["until"] is not None
     await fail(engine, preset, 1)
-    await note(engine, (await pass_plan(engine)).notes())
+    await record_notes(engine, (await pass_plan(engine)).notes())
     assert len(await events(engine, "creation_held")) == 2, "until another time"
 
 
@@ -178,7 +178,7 @@ async def test_a_stored_schedule_that_cannot_be_read_falls_back_to_the_base(engi
     assert [turn.state.desired for turn in plan.decisions] == [1, 2]
     assert len(plan.presets_to_reconcile(10)) == 2, "it never stops the pass"
     for _ in range(2):
-        await note(engine, (await pass_plan(engine)).notes())
+        await record_notes(engine, (await pass_plan(engine)).notes())
     [(told_of, told)] = await events(engine, "schedule_unreadable")
     assert (told_of, told["base"]) == (preset.id, 2)
     assert "Mars/Olympus" in told["why"]

@@ -258,6 +258,25 @@ class WrongDeployment(PrebuildsError):
     default_remedy = "correct the database's URL, or Temporal's address and namespace"
 
 
+class Unauthenticated(PrebuildsError):
+    """No token that is good came with the request. Whether it is unknown, expired or revoked is not told."""
+
+    default_remedy = "send a good token as `Authorization: Bearer TOKEN`; `prebuilds tokens create` makes one"
+
+
+class Forbidden(PrebuildsError):
+    """The token does not allow this. Details: `action`, and `scope`, which would be enough."""
+
+    default_remedy = "use a token that has the scope which the details name"
+
+
+class RateLimited(PrebuildsError):
+    """The token has asked too often. Details: `limit`, `retry_after_seconds`."""
+
+    default_remedy = "ask again after `retry_after_seconds`"
+    retryable = True
+
+
 class ClaimWouldReplace(PrebuildsError):
     """A claim would rebuild resources. Details: the report."""
 

@@ -12,6 +12,7 @@ from prebuilds.operations.loop import NO_CAUSE, LoopOperations
 from prebuilds.operations.people import PeopleOperations
 from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.payloads import DeploymentAction, OperatorRequest, Payload, PeopleAction
+from prebuilds.planning.policy import DEPLOYMENT, Action, Resource, check
 from prebuilds.views import LoopChange, WorkspaceChange
 from prebuilds.vocabulary.actors import Actor
 
@@ -19,33 +20,69 @@ DRAIN_WAIT_S = 20.0
 """Seconds that a `start` waits for a loop that drains: it is answered while its caller still waits."""
 CHANGED_AS = {"start": "started", "stop": "stopping"}
 """What answers to these actions call `changed`, beside that name."""
+POLICY: dict[str, Action] = {
+    "status": Action.SEE_STATUS,
+    "start": Action.START_LOOP,
+    "stop": Action.STOP_LOOP,
+    "pause": Action.PAUSE,
+    "resume": Action.RESUME,
+    "list_workspaces": Action.SEE_WORKSPACE,
+    "show_workspace": Action.SEE_WORKSPACE,
+    "release": Action.RELEASE_WORKSPACE,
+    "release_claims": Action.RELEASE_WORKSPACE,
+    "start_workspace": Action.START_WORKSPACE,
+    "stop_workspace": Action.STOP_WORKSPACE,
+    "retry": Action.RETRY_WORKSPACE,
+    "set": Action.SET_WORKSPACE,
+    "transfer": Action.TRANSFER_WORKSPACE,
+    "add_members": Action.CHANGE_MEMBERS,
+    "remove_members": Action.CHANGE_MEMBERS,
+    "disable_users": Action.SWITCH_USERS,
+    "enable_users": Action.SWITCH_USERS,
+}
+"""What each action of a request is by the policy."""
 
 
-async def carry_out(operations: Operations, request: OperatorRequest, *, asked_at: datetime | None = None) -> Any:
+async def carry_out(
+    operations: Operations,
+    request: OperatorRequest,
+    *,
+    asked_at: datetime | None = None,
+    actor: Actor | None = None,
+) -> Any:
     """Carry out a request.
 
     Args:
         asked_at: When the request was made, by Temporal's clock; None for now.
+        actor: Who asks. None: whoever started the workflow, under the name that the request gives. Who may start
+            workflows in the namespace is a matter of Temporal's, so that actor has all rights.
     Returns:
         What crosses back as JSON.
+    Raises:
+        Forbidden: The actor may not do this in all organizations; nothing was changed.
     """
+    actor = actor or Actor(request.by)
+    # Only these actions are held to the organization that the request names. Of the others it says nothing.
+    in_organization = request.action in ("add_members", "remove_members")
+    check(actor, POLICY[request.action], Resource(request.organization) if in_organization else DEPLOYMENT)
     answer: Payload
     if request.action == "status":
         answer = await operations.status.page(request.after, request.limit)
     elif request.action in get_args(DeploymentAction):
-        answer = await _of_loop(operations.loop, request, asked_at)
+        answer = await _of_loop(operations.loop, actor, request, asked_at)
     elif request.action in get_args(PeopleAction):
-        answer = await _of_people(operations.people, request)
+        answer = await _of_people(operations.people, actor, request)
     else:
-        answer = await _of_workspaces(operations.workspaces, request)
+        answer = await _of_workspaces(operations.workspaces, actor, request)
     told = answer.model_dump(mode="json")
     if isinstance(answer, LoopChange) and request.action in CHANGED_AS:
         told[CHANGED_AS[request.action]] = answer.changed
     return told
 
 
-async def _of_loop(loop: LoopOperations, request: OperatorRequest, asked_at: datetime | None) -> LoopChange:
-    actor = Actor(request.by)
+async def _of_loop(
+    loop: LoopOperations, actor: Actor, request: OperatorRequest, asked_at: datetime | None
+) -> LoopChange:
     match request.action:
         case "start":
             seconds = request.interval_seconds
@@ -59,8 +96,7 @@ async def _of_loop(loop: LoopOperations, request: OperatorRequest, asked_at: dat
             return await loop.resume(actor)
 
 
-async def _of_people(people: PeopleOperations, request: OperatorRequest) -> Payload:
-    actor = Actor(request.by)
+async def _of_people(people: PeopleOperations, actor: Actor, request: OperatorRequest) -> Payload:
     match request.action:
         case "disable_users":
             return await people.disable_users(actor, request.users)
@@ -73,9 +109,9 @@ async def _of_people(people: PeopleOperations, request: OperatorRequest) -> Payl
     return await people.remove_members(actor, request.organization, request.users)
 
 
-async def _of_workspaces(workspaces: WorkspaceOperations, request: OperatorRequest) -> Payload:
+async def _of_workspaces(workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest) -> Payload:
     if request.action == "release_claims":
-        return await workspaces.release_claims(Actor(request.by), request.claim_ids)
+        return await workspaces.release_claims(actor, request.claim_ids)
     if request.action == "list_workspaces":
         return await workspaces.page(
             owner=request.owner, preset=request.preset, after=request.after, limit=request.limit
@@ -84,11 +120,12 @@ async def _of_workspaces(workspaces: WorkspaceOperations, request: OperatorReque
         raise InvalidInput.field("workspace", "is required, as owner/name or id")
     if request.action == "show_workspace":
         return await workspaces.show(request.workspace)
-    return await _of_one_workspace(workspaces, request, request.workspace)
+    return await _of_one_workspace(workspaces, actor, request, request.workspace)
 
 
-async def _of_one_workspace(workspaces: WorkspaceOperations, request: OperatorRequest, workspace: str) -> Payload:
-    actor = Actor(request.by)
+async def _of_one_workspace(
+    workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest, workspace: str
+) -> Payload:
     changes: dict[str, Callable[[Actor, str], Awaitable[WorkspaceChange]]] = {
         "start_workspace": workspaces.start,
         "stop_workspace": workspaces.stop,

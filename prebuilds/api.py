@@ -270,6 +270,12 @@ class Forbidden(PrebuildsError):
     default_remedy = "use a token that has the scope which the details name"
 
 
+class TokenNotFound(PrebuildsError):
+    """No token has this name."""
+
+    default_remedy = "correct the name; `prebuilds tokens list` has them all"
+
+
 class RateLimited(PrebuildsError):
     """The token has asked too often. Details: `limit`, `retry_after_seconds`."""
 

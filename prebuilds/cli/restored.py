@@ -60,6 +60,12 @@ def _show(report: RestoredReport) -> None:
         )
     for place in report.not_asked:
         say_line(f"could not ask {place.provisioner} at {place.host or place.queue}: {place.error}")
+    if report.tokens:
+        refused = "will be refused" if report.dry_run else "are refused"
+        say_line(
+            f"{report.tokens} tokens {refused} until `prebuilds tokens confirm NAME ...`, or `--all`: this database "
+            "may have forgotten that one was revoked; see `prebuilds tokens list`, and revoke what you do not trust"
+        )
     if report.dry_run:
         say_line("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes go on")
     else:

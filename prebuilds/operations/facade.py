@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.status import StatusOperations
     from prebuilds.operations.system import SystemOperations
     from prebuilds.operations.templates import TemplateOperations
+    from prebuilds.operations.tokens import TokenOperations
     from prebuilds.operations.workspaces import WorkspaceOperations
 
 
@@ -109,6 +110,12 @@ class Operations:
         from prebuilds.operations.templates import TemplateOperations
 
         return TemplateOperations(self.context)
+
+    @property
+    def tokens(self) -> TokenOperations:
+        from prebuilds.operations.tokens import TokenOperations
+
+        return TokenOperations(self.context.engine)
 
     @property
     def workspaces(self) -> WorkspaceOperations:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.store.templates import lock_apply
+from prebuilds.store.tokens import count_live_tokens
 from prebuilds.views import DoubtfulPrebuild, RestoredReport
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
@@ -104,6 +105,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
         ]
         preset_ids = sorted({row.preset_id for row in rows})
         epoch = settings.epoch
+        tokens = await count_live_tokens(connection)  # all of them: each was made or confirmed before the new epoch
         if not dry_run:
             replaced = [one.workspace_id for one in doubtful if one.decision == "replaced"]
             quarantined = [one.workspace_id for one in doubtful if one.decision == "quarantined"]
@@ -114,7 +116,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
             await connection.execute(NO_LONGER_CLAIMABLE, {"ids": replaced})
             await connection.execute(QUARANTINE, {"ids": quarantined, "reason": UNMARKED})
             epoch = await connection.scalar(BEGIN_EPOCH)
-            counts = {"replaced": len(replaced), "quarantined": len(quarantined)}
+            counts = {"replaced": len(replaced), "quarantined": len(quarantined), "tokens": tokens}
             await record_event(
                 connection, "restored", by, data={"what": settings.restore_found, "epoch": str(epoch), **counts}
             )
@@ -124,6 +126,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
         found_at=settings.restore_found_at,
         epoch=epoch,
         prebuilds=doubtful,
+        tokens=tokens,
     )
     return Restored(report, preset_ids)
 

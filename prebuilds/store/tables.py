@@ -98,6 +98,29 @@ former_members = Table(
     _time("removed_at", null=False),
 )
 
+# Bearer tokens. The secret itself stands nowhere: `digest` is its SHA-256 (decision 0024).
+tokens = Table(
+    "tokens",
+    metadata,
+    _uuid("id", pk=True),
+    Column("name", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    _uuid("user_id", "users.id", null=True),  # whose claims it makes
+    Column("epoch", Uuid, nullable=False),  # when it was made or last confirmed; in another epoch it is refused
+    _time("created_at", null=False),
+    Column("created_by", Text, nullable=False),
+    _time("expires_at"),
+    _time("last_used_at"),
+    _time("revoked_at"),
+    Column("revoked_by", Text),
+    Index("tokens_live_name_key", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+    CheckConstraint(NAME_CHECK, name="tokens_name_check"),
+    CheckConstraint("octet_length(digest) = 32", name="tokens_digest_check"),
+    CheckConstraint("cardinality(scopes) > 0", name="tokens_scopes_check"),
+    CheckConstraint("(revoked_at IS NULL) = (revoked_by IS NULL)", name="tokens_revoked_check"),
+)
+
 templates = Table(
     "templates",
     metadata,

@@ -11,6 +11,7 @@ from prebuilds.views.people import Leaver, LeaverWorkspace, LeavingResult, Membe
 from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, WindowRow
 from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
 from prebuilds.views.templates import TemplateChange, TemplateRow
+from prebuilds.views.tokens import TokenCreated, TokenRevoked, TokenRow, TokensConfirmed
 from prebuilds.views.workspaces import (
     KeepResult,
     PruneResult,
@@ -59,6 +60,10 @@ __all__ = [
     "SystemStatus",
     "TemplateChange",
     "TemplateRow",
+    "TokenCreated",
+    "TokenRevoked",
+    "TokenRow",
+    "TokensConfirmed",
     "TransferResult",
     "Unavailable",
     "UserRow",

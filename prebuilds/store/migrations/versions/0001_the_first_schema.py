@@ -139,42 +139,7 @@ def upgrade() -> None:
         sa.CheckConstraint("id", name="settings_one_row_check"),
         sa.PrimaryKeyConstraint("id", name=op.f("settings_pkey")),
     )
-    op.create_table(
-        "users",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint(
-            "name ~ '^[^/[:space:][:cntrl:]]+$' AND length(name) <= 128 AND name NOT IN ('.', '..')",
-            name="users_name_check",
-        ),
-        sa.CheckConstraint(f"(key = 'prebuilds') = (id = '{PREBUILDS_USER_ID}')", name="users_system_user_check"),
-        sa.PrimaryKeyConstraint("id", name=op.f("users_pkey")),
-        sa.UniqueConstraint("key", name=op.f("users_key_key")),
-    )
-    op.create_table(
-        "former_members",
-        sa.Column("organization_id", sa.Uuid(), nullable=False),
-        sa.Column("user_id", sa.Uuid(), nullable=False),
-        sa.Column("removed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["organization_id"], ["organizations.id"], name=op.f("former_members_organization_id_fkey")
-        ),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("former_members_user_id_fkey")),
-        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("former_members_pkey")),
-    )
-    op.create_table(
-        "organization_members",
-        sa.Column("organization_id", sa.Uuid(), nullable=False),
-        sa.Column("user_id", sa.Uuid(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["organization_id"], ["organizations.id"], name=op.f("organization_members_organization_id_fkey")
-        ),
-        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("organization_members_user_id_fkey")),
-        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("organization_members_pkey")),
-    )
+    _create_people()
     op.create_table(
         "templates",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -570,3 +535,67 @@ def upgrade() -> None:
         op.execute(Path(__file__).with_name(f"{function}.sql").read_text())
     op.execute("INSERT INTO settings DEFAULT VALUES")
     op.execute(f"INSERT INTO users (id, name, key) VALUES ('{PREBUILDS_USER_ID}', 'prebuilds', 'prebuilds')")
+
+
+def _create_people() -> None:
+    """Users, members and tokens."""
+    op.create_table(
+        "users",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "name ~ '^[^/[:space:][:cntrl:]]+$' AND length(name) <= 128 AND name NOT IN ('.', '..')",
+            name="users_name_check",
+        ),
+        sa.CheckConstraint(f"(key = 'prebuilds') = (id = '{PREBUILDS_USER_ID}')", name="users_system_user_check"),
+        sa.PrimaryKeyConstraint("id", name=op.f("users_pkey")),
+        sa.UniqueConstraint("key", name=op.f("users_key_key")),
+    )
+    op.create_table(
+        "former_members",
+        sa.Column("organization_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name=op.f("former_members_organization_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("former_members_user_id_fkey")),
+        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("former_members_pkey")),
+    )
+    op.create_table(
+        "organization_members",
+        sa.Column("organization_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name=op.f("organization_members_organization_id_fkey")
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("organization_members_user_id_fkey")),
+        sa.PrimaryKeyConstraint("organization_id", "user_id", name=op.f("organization_members_pkey")),
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=True),
+        sa.Column("epoch", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_by", sa.Text(), nullable=True),
+        sa.CheckConstraint("(revoked_at IS NULL) = (revoked_by IS NULL)", name="tokens_revoked_check"),
+        sa.CheckConstraint("cardinality(scopes) > 0", name="tokens_scopes_check"),
+        sa.CheckConstraint("name ~ '^[a-z0-9](-?[a-z0-9])*$' AND length(name) <= 32", name="tokens_name_check"),
+        sa.CheckConstraint("octet_length(digest) = 32", name="tokens_digest_check"),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("tokens_user_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("tokens_pkey")),
+    )
+    op.create_index(
+        "tokens_live_name_key", "tokens", ["name"], unique=True, postgresql_where=sa.text("revoked_at IS NULL")
+    )

@@ -1,0 +1,218 @@
+"""The gate in front of the operations: who presents a token, and whether the policy lets them.
+
+A server has one `Gate`. `authenticate` makes a token an actor, `check` holds the actor to the policy. Neither waits for
+anything that is only recorded: last uses and refusals are written in the background.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import DatabaseRestored, Forbidden, Unauthenticated
+from prebuilds.failures.database import is_lost, store_unavailable
+from prebuilds.planning import policy
+from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
+from prebuilds.store.events import record_event
+from prebuilds.store.tokens import FoundToken, find_token, note_use
+from prebuilds.vocabulary.actors import Actor
+from prebuilds.vocabulary.tokens import TokenProof, read_token
+
+logger = logging.getLogger(__name__)
+
+CACHE_S = 5.0
+"""How long an answer about a token is used again, in seconds. A revocation takes effect everywhere within this time;
+without it, each claim would read the token's row first."""
+CACHED_MAX = 10_000
+"""Presented tokens remembered per process, also bad ones, so that neither many tokens nor a guesser fill the memory."""
+USE_WRITTEN_EVERY_S = 60.0
+REFUSAL_WRITTEN_EVERY_S = 60.0
+"""The shortest time between two events about one token and one action, so that a loop of refusals fills no table."""
+REFUSED = "the request has no good token: it is missing, unknown, expired or revoked"
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What was found out about a presented token."""
+
+    actor: Actor | None
+    """None: it is refused."""
+    good_until: float
+    """By the gate's clock."""
+    why: str = "unknown"
+    """Why it is refused, for the event."""
+    token: str | None = None
+    """The token's name, where its holder has proved to hold it."""
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """The refusals of one token and action since the last event about them."""
+
+    written_at: float
+    repeats: int = 0
+
+
+class Gate:
+    """Makes presented tokens actors and holds these to the policy, for one server process."""
+
+    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
+        """Args:
+        clock: Seconds, never going back.
+        """
+        self._engine = engine
+        self._clock = clock
+        self._answers: dict[TokenProof, _Answer] = {}
+        self._reading: dict[TokenProof, asyncio.Task[_Answer]] = {}
+        self._used: dict[UUID, float] = {}
+        """When the last use of each token was written."""
+        self._refusals: dict[tuple[UUID | None, str], _Refusals] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def authenticate(self, token: str | None) -> Actor:
+        """The actor whose token this is, with the token's scopes.
+
+        An actor of a user's token has the user's name; of another one `token/NAME`, which no user can have.
+
+        Args:
+            token: As presented, without `Bearer`; None when the request had none.
+        Raises:
+            Unauthenticated: The token is missing, unknown, expired, revoked, or its user is disabled. Which of these is
+                told to operators by an event, and not to the holder.
+            DatabaseRestored: The database may have forgotten revocations; an operator has to look first.
+            StoreUnavailable: The database is away.
+        """
+        proof = None if token is None else read_token(token)
+        if proof is None:
+            self._note_refusal(None, "authenticate", "token_refused", "unknown", {"why": "missing or malformed"})
+            raise Unauthenticated(REFUSED)
+        answer = self._answers.get(proof)
+        if answer is None or answer.good_until <= self._clock():
+            answer = await self._read(proof)
+        if answer.actor is None:
+            known = answer.token is not None
+            actor, data = f"token/{answer.token}" if known else "unknown", {"why": answer.why}
+            self._note_refusal(proof.id if known else None, "authenticate", "token_refused", actor, data)
+            raise Unauthenticated(REFUSED)
+        self._note_use(proof.id)
+        return answer.actor
+
+    def check(self, actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None:
+        """Refuse what the policy denies.
+
+        Raises:
+            Forbidden: Names the scope that would be enough. It is an event, too.
+        """
+        try:
+            policy.check(actor, action, resource)
+        except Forbidden as error:
+            data = {"action": action.word, "scope": error.details["scope"], "token_id": actor.token_id}
+            self._note_refusal(actor.token_id, action.word, "access_refused", actor.name, data)
+            raise
+
+    async def drain(self) -> None:
+        """Wait until all that is recorded in the background is written."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks)
+
+    # --- Reading ---
+
+    async def _read(self, proof: TokenProof) -> _Answer:
+        """Ask the database, once for all who wait for the same token. A caller that leaves ends nobody else's wait."""
+        task = self._reading.get(proof)
+        if task is None:
+            task = self._reading[proof] = asyncio.create_task(self._ask(proof))
+            task.add_done_callback(lambda done: self._keep(proof, done))
+        return await asyncio.shield(task)
+
+    async def _ask(self, proof: TokenProof) -> _Answer:
+        asked_at = self._clock()  # before the statement, so that no answer is used longer than it may be
+        try:
+            found = await find_token(self._engine, proof.id)
+        except Exception as error:
+            if is_lost(error):
+                raise store_unavailable(error) from error
+            raise
+        return _judge(proof, found, asked_at)
+
+    def _keep(self, proof: TokenProof, done: asyncio.Task[_Answer]) -> None:
+        self._reading.pop(proof, None)
+        if done.cancelled() or done.exception() is not None:
+            return  # whoever waits for it gets the error, and the next one asks again
+        self._answers.pop(proof, None)
+        self._answers[proof] = done.result()
+        _forget_oldest(self._answers)
+
+    # --- Recording ---
+
+    def _note_use(self, token_id: UUID) -> None:
+        now = self._clock()
+        written = self._used.get(token_id)
+        if written is not None and now - written < USE_WRITTEN_EVERY_S:
+            return
+        self._used.pop(token_id, None)
+        self._used[token_id] = now
+        _forget_oldest(self._used)
+        self._spawn(note_use(self._engine, token_id))
+
+    def _note_refusal(self, token_id: UUID | None, action: str, kind: str, actor: str, data: dict[str, Any]) -> None:
+        now = self._clock()
+        before = self._refusals.get((token_id, action))
+        if before is not None and now - before.written_at < REFUSAL_WRITTEN_EVERY_S:
+            before.repeats += 1
+            return
+        more = 0 if before is None else before.repeats
+        self._refusals.pop((token_id, action), None)
+        self._refusals[token_id, action] = _Refusals(now)
+        _forget_oldest(self._refusals)
+        self._spawn(self._record(kind, actor, data | {"repeats": more}))
+
+    async def _record(self, kind: str, actor: str, data: dict[str, Any]) -> None:
+        async with self._engine.begin() as connection:
+            await record_event(connection, kind, actor, data=data)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def carefully() -> None:
+            try:
+                await work
+            except Exception as error:
+                logger.warning("A token's use or refusal was not recorded", extra={"error": repr(error)})
+
+        task = asyncio.create_task(carefully())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _judge(proof: TokenProof, found: FoundToken | None, asked_at: float) -> _Answer:
+    """What is to be answered to who presents *proof*.
+
+    Raises:
+        DatabaseRestored: See `Gate.authenticate`. It is not remembered, so that it ends with the restore's answer.
+    """
+    good_until = asked_at + CACHE_S
+    # An unknown id is compared, too, so that the time tells nobody which ids exist.
+    if not proof.matches(found.digest if found is not None else bytes(32)) or found is None:
+        return _Answer(None, good_until)
+    if found.restore_found:
+        raise DatabaseRestored(
+            "the database was restored and may not know which tokens were revoked, so none is taken",
+            remedy="have an operator run `prebuilds restored`, then `prebuilds tokens confirm`",
+        )
+    if found.state != "good":
+        return _Answer(None, good_until, found.state, found.name)
+    if found.expires_in is not None:
+        good_until = min(good_until, asked_at + found.expires_in.total_seconds())
+    name = found.user or f"token/{found.name}"
+    return _Answer(Actor(name, found.scopes, found.user, proof.id), good_until, token=found.name)
+
+
+def _forget_oldest(remembered: dict[Any, Any]) -> None:
+    if len(remembered) > CACHED_MAX:
+        del remembered[next(iter(remembered))]

@@ -35,6 +35,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "workspaces": ("workspaces", "app"),
     "members": ("people", "members"),
     "users": ("people", "users"),
+    "tokens": ("tokens", "app"),
     "jobs": ("jobs", "app"),
     "explain": ("explain", "app"),
     "provisioners": ("provisioners", "app"),

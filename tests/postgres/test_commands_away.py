@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.cli import run
-from tests.builders import find_preset
+from prebuilds.vocabulary.tokens import read_token
+from tests.builders import find_preset, make_preset
 from tests.rows import add_prebuild
 from tests.template_files import CONTRACT
 
@@ -97,3 +98,34 @@ async def test_a_dry_run_says_old_and_new_and_what_is_replaced(
     file.write_text(CONTRACT[: CONTRACT.index("          - name: small")] + other)
     _, out, _ = await command("apply", "-f", str(file))
     assert "removed: 2 prebuilds of acme/python/small are being removed" in out.splitlines()
+
+
+async def test_tokens_are_made_shown_once_and_revoked(command: Command, engine: AsyncEngine) -> None:
+    await make_preset(engine)
+    code, token, said = await command("tokens", "create", "ci", "--scope", "read:acme", "--scope", "claim:others")
+    assert (code, read_token(token.strip()) is not None) == (0, True), "stdout is the token alone, for $(...)"
+    assert "token ci: claim:others, read:acme; it never expires, and is not shown again" in said
+    words = ("tokens", "create", "bob", "--scope", "claim", "--user", "bob", "--expires", "90d", "--json")
+    code, out, _ = await command(*words)
+    made = json.loads(out)
+    assert code == 0
+    assert made.keys() == {"token", "id", "name", "scopes", "user", "expires_at"}
+    code, out, err = await command(*words[:-1])
+    assert (code, out) == (1, "")
+    assert err.startswith("error: InvalidInput: name: a token bob exists")
+    code, out, err = await command("tokens", "create", "x", "--scope", "read", "--expires", "8")
+    assert (code, err.startswith("error: InvalidInput: --expires: 8 has no unit")) == (1, True)
+    code, out, _ = await command("tokens", "list", "--json")
+    assert [(t["name"], t["state"], t["scopes"]) for t in json.loads(out)["tokens"]] == [
+        ("bob", "good", ["claim"]),
+        ("ci", "good", ["claim:others", "read:acme"]),
+    ]
+    assert made["token"] not in out
+    assert await command("tokens", "revoke", "ci") == (0, "revoked ci\n", "")
+    assert await command("tokens", "revoke", "ci") == (0, "nothing to do: ci is revoked already\n", "")
+    code, _, err = await command("tokens", "revoke", "nobodys")
+    assert (code, err.startswith("error: TokenNotFound: no token is called nobodys")) == (1, True)
+    code, out, _ = await command("tokens", "list")
+    assert (code, "ci" in out, "bob" in out) == (0, False, True)
+    assert await command("tokens", "confirm", "--all") == (0, "nothing to do: they are confirmed already\n", "")
+    assert (await command("tokens", "confirm"))[0] == 1

@@ -76,6 +76,7 @@ async def _dev() -> None:
         _say(f"database   {stack.database_url}")
         _say(f"temporal   {stack.temporal_address}   (export TEMPORAL_ADDRESS={stack.temporal_address})")
         _say(f"ui         {stack.temporal_ui}")
+        _say(f"token      {stack.token_file}   (of every right; its owner alone can read it)")
         for role, url in (metrics or {}).items():
             _say(f"metrics    {url}   ({role})")
         broken = asyncio.ensure_future(stack.until_broken())

@@ -26,6 +26,7 @@ from prebuilds.failures.database import is_lost
 from prebuilds.provisioners.kit.host import make_state_dir
 from prebuilds.provisioners.kit.processes import start_of
 from prebuilds.stack.child import dying_with_parent, end_child, end_recorded, start_child
+from prebuilds.stack.local_token import keep_local_token
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.temporal_server import TemporalDevServer
 from prebuilds.stack.workers import WorkerProcess, role_worker
@@ -78,6 +79,8 @@ class Stack:
         self.temporal_ui = ""
         self.deployment_id: UUID | None = None
         """None: `prepare` has not returned yet."""
+        self.token_file: Path | None = None
+        """The file with the stack's own token; None without `prepare`, which makes the schema."""
 
     async def __aenter__(self) -> Self:
         """Start everything.
@@ -143,6 +146,7 @@ class Stack:
             "temporal_ui": self.temporal_ui,
             "database_url": self.database_url,
             "deployment_id": None if self.deployment_id is None else str(self.deployment_id),
+            "token_file": None if self.token_file is None else str(self.token_file),
             "metrics": self._metrics,
             "pids": self.pids(),
         }
@@ -174,6 +178,7 @@ class Stack:
                 self._write_stack_file()
                 if self._prepare is not None:
                     self.deployment_id = await self._prepare(self.database_url, self.temporal_address)
+                    self.token_file = await keep_local_token(self.database_url, self._dir)
                 return
             except Exception as error:
                 await asyncio.sleep(RETRY_PAUSE_S)  # a connection breaks a moment before its server is seen to be dead

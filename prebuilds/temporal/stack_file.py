@@ -11,6 +11,9 @@ from uuid import UUID
 from prebuilds.api import InvalidInput
 
 STACK_FILE = "stack.json"
+TOKEN_FILE = "token"  # noqa: S105 - a file's name
+"""The file with the token of a running `prebuilds dev`, in the same folder; only its owner can read it."""
+TOKEN_VARIABLE = "PREBUILDS_TOKEN"  # noqa: S105 - a variable's name
 STATE_DIR_VARIABLE, STATE_DIR = "PREBUILDS_STATE_DIR", ".prebuilds"
 DEPLOYMENT_VARIABLE = "PREBUILDS_DEPLOYMENT"
 
@@ -35,6 +38,26 @@ def embedded_temporal(state_dir: Path) -> str | None:
         return None
     address = read_stack_file(state_dir).get("temporal_address")
     return str(address) if address else None
+
+
+def bearer_token(state_dir: Path, url: str) -> str | None:
+    """Return the token to present to the HTTP server at *url*.
+
+    PREBUILDS_TOKEN is, if it is set. Else it is that of the `prebuilds dev` that runs in this state folder, and for its
+    own address alone: no other server may learn it.
+
+    Returns:
+        None: there is no token for this server.
+    """
+    if named := os.environ.get(TOKEN_VARIABLE, "").strip():
+        return named
+    found = read_stack_file(state_dir)
+    if not found.get("token_file") or found.get("http") != url.rstrip("/"):
+        return None
+    try:
+        return Path(str(found["token_file"])).read_text().strip() or None
+    except OSError:
+        return None  # another user's
 
 
 def expected_deployment(address: str) -> UUID | None:

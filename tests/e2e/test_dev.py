@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
@@ -20,7 +21,7 @@ import pytest
 from tests import host_driver
 from tests.e2e.dev_stack import START_S, DevStack, until
 
-FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "metrics", "pids"}
+FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "token_file", "metrics", "pids"}
 SERVE_ONCE_THEN_WHEN_TOLD = (
     'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
     'exec python3 -m http.server "$1" --bind 127.0.0.1'
@@ -68,6 +69,14 @@ def test_what_holds_secrets_is_closed_to_others_and_the_servers_are_given_none(o
     assert {path.stat().st_mode & 0o066 for path in own.state_dir.iterdir() if path.name != "lock"} == {0}
 
 
+def test_the_stack_has_a_token_of_its_own(own: DevStack) -> None:
+    file = Path(own.facts["token_file"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    [listed] = own.ask("tokens", "list")["tokens"]
+    assert (listed["name"], listed["state"], listed["scopes"]) == ("local", "good", ["admin"])
+    assert file.read_text().startswith(f"pbt_{UUID(listed['id']).hex}_")
+
+
 def test_a_refusal_is_json_where_that_is_asked_for(own: DevStack) -> None:
     said = own.typed("dev", "--json")
     assert (said.code, said.json["error"]["type"]) == (3, "StackUnreachable"), said
@@ -84,6 +93,7 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     own.wait_whole("back")
     own.wait_whole("thirds")
     before = {w["id"]: w["address"] for w in own.workspaces("back")}
+    token = Path(own.facts["token_file"]).read_text()
     [third] = own.state_dir.glob("folders/*/*/running")
     assert own.stop() == 0
     assert {path.name for path in third.parent.iterdir()} >= {"suspended"}
@@ -102,6 +112,7 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     [line] = printed.read_text().splitlines()
     assert json.loads(line).keys() == FACTS
     assert json.loads(line) == {key: own.facts[key] for key in FACTS}
+    assert Path(own.facts["token_file"]).read_text() == token
     assert "brought back 3 workspaces" in own.log.read_text()
     assert re.search("A driver cannot be loaded.*broken", own.log.read_text()), "and harms nobody"
     for [pid] in own.processes().values():

@@ -135,7 +135,9 @@ class Gate:
     async def _ask(self, proof: TokenProof) -> _Answer:
         asked_at = self._clock()  # before the statement, so that no answer is used longer than it may be
         try:
-            found = await find_token(self._engine, proof.id)
+            # Who joins the wait late gets an answer from before their request; so it must not be long before.
+            async with asyncio.timeout(CACHE_S):
+                found = await find_token(self._engine, proof.id)
         except Exception as error:
             if is_lost(error):
                 raise store_unavailable(error) from error

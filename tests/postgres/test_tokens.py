@@ -10,9 +10,11 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import DatabaseRestored, Forbidden, InvalidInput, StoreUnavailable, TokenNotFound, Unauthenticated
+from prebuilds.operations import access
 from prebuilds.operations.access import CACHE_S, Gate
 from prebuilds.operations.tokens import TokenOperations
 from prebuilds.planning.policy import Action, Resource
@@ -244,6 +246,19 @@ async def test_after_a_restore_tokens_are_refused_until_somebody_confirms_them(
     await refused(gate, revoked.token)
     await tokens.revoke(OPS, "leaked")
     assert (await tokens.confirm(OPS, None)).confirmed == ["other"], "never what is revoked"
+
+
+async def test_an_answer_that_comes_too_late_is_not_used(
+    engine: AsyncEngine, tokens: TokenOperations, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await tokens.create(OPS, "ci", ["read"])
+    monkeypatch.setattr(access, "CACHE_S", 0.05)
+    async with engine.begin() as connection:
+        await connection.execute(text("LOCK TABLE tokens"))
+        with pytest.raises(StoreUnavailable):
+            await gate.authenticate(made.token)
+    monkeypatch.undo()
+    assert (await gate.authenticate(made.token)).token_id == made.id
 
 
 async def test_a_database_that_is_away_is_no_refusal(tmp_path: Path, clock: Clock) -> None:

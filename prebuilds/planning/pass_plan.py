@@ -69,8 +69,8 @@ class PassPlan:
     def presets_to_reconcile(self, limit: int) -> list[UUID]:
         """Return the ids of at most *limit* presets with work.
 
-        Presets that a claim waits for, and presets with deletions, come first. The order within each of the two groups
-        rotates from pass to pass, so that the limit starves no preset.
+        Urgent presets (with deletions or waiting claims) come first, then the others. Each of these two groups rotates
+        from pass to pass, so that the limit starves no preset.
         """
         due = [one for one in self.decisions if one.has_work and one.item.preset.organization_id not in self.excluded]
         urgent = [one.item.preset.id for one in due if one.deletes or one.item.preset.waiting]
@@ -95,10 +95,11 @@ class PassPlan:
                 notes.append(Note(one.item.preset.id, "schedule_unreadable", why))
         return notes
 
-    def _rotate(self, ids: Sequence[UUID], served: int) -> list[UUID]:
-        """Return the *served* ids of this pass; the next pass continues where this one ends."""
-        start = self.passes * served % len(ids) if ids else 0
-        return [*ids[start:], *ids[:start]][:served]
+    def _rotate(self, ids: Sequence[UUID], count: int) -> list[UUID]:
+        """Return *count* ids, or all if there are fewer. While *count* and *ids* stay the same, the next pass continues
+        where this one ends."""
+        start = self.passes * count % len(ids) if ids else 0
+        return [*ids[start:], *ids[:start]][:count]
 
 
 def hold_note(preset_id: UUID, held: Held) -> Note:

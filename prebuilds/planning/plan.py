@@ -41,8 +41,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReconcilePlan:
-    """What to do about one preset: ids in the order in which to act. Existing prebuilds come oldest first, new ones by
-    ordinal."""
+    """What to do about one preset: ids in the order in which to act.
+
+    Deletions come as `deletions` orders them, cancellations oldest first, creations by ordinal.
+    """
 
     pass_number: int
     preset_id: UUID

@@ -6,8 +6,8 @@ refuses a build number that is lower than one it has seen for the workspace (`St
 frozen and wakes up late cannot bring back what a later delete removed.
 
 The database may be restored to an earlier time, and two deployments may share an engine or an account. So everything
-carries the deployment's id, and a claimed workspace carries the mark of its claim. The driver refuses a call that fits
-neither with `OwnedByAnother`, and changes nothing.
+carries the deployment's id, and a claimed workspace carries the mark of its claim. The driver refuses a
+call whose deployment id or claim mark does not match with `OwnedByAnother`, and changes nothing.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ class HostProvisioner(Protocol):
 
     async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
         """Return when each unclaimed workspace of *workspace_ids* is ready, has ended, or has used up its
-        `ready_timeout`. The caller may cancel the wait."""
+        `ready_timeout_s`. The caller may cancel the wait."""
         ...
 
 

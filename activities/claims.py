@@ -59,8 +59,8 @@ class ClaimActivities:
 
     @activity.defn
     async def look_in_queue(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
-        """Look up where a waiting claim stands, and take its answer once there is one."""
-        return await self._claims.find_place(claim_id, run)
+        """Take a waiting claim's answer, or look up its place; see `Claims.take_answer_or_place`."""
+        return await self._claims.take_answer_or_place(claim_id, run)
 
     @activity.defn
     async def leave_queue(self, raw: Any, claim_id: str, run: ClaimRun, outcome: UnservedOutcome | None) -> ClaimPlace:

@@ -89,11 +89,11 @@ class ClaimWorkspace:
 
     async def _answer(self, raw: Sequence[Any]) -> ClaimResult:
         try:
-            await asyncio.sleep(
-                0
-            )  # a claim that was cancelled before its first task hears of it here, and takes nothing
+            # A claim that was cancelled before its first task gets the cancellation here, and takes nothing.
+            await asyncio.sleep(0)
         except asyncio.CancelledError:
-            self._canceled = True  # recorded: an earlier worker may have frozen in the middle of the first step
+            # Leave through the database: a frozen earlier worker may still commit the first step.
+            self._canceled = True
             return await self._leave(only_input(raw))
         return await self._claim(only_input(raw))
 
@@ -129,7 +129,7 @@ class ClaimWorkspace:
             if not await self._woken_within(pause):
                 pause = min(pause * 2, LOOK_MAX)
             if not self._late and not self._canceled:
-                place = await self._find_place() or place
+                place = await self._take_answer_or_place() or place
         deadline.cancel()
         return place.result
 
@@ -164,10 +164,10 @@ class ClaimWorkspace:
         await workflow.sleep(seconds, summary="the claim's deadline")
         self._late = True
 
-    async def _find_place(self) -> ClaimPlace | None:
-        """Look up the claim's place. None while the database is away: the place is kept there, so the claim waits
-        on."""
-        self._woken = False  # before the read, so that a signal during it earns another
+    async def _take_answer_or_place(self) -> ClaimPlace | None:
+        """Take the claim's answer, or look up its place. None while the database is away: the place is kept there, so
+        the claim waits on."""
+        self._woken = False  # before the read, so that a signal during it causes another
         try:
             return await self._step(ClaimActivities.look_in_queue, self._claim_id, self._run)
         except FailureError as error:

@@ -54,7 +54,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_batches import ClaimBatches, member_ids
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore
+from prebuilds.store.claims import ClaimOutcome, ClaimStore
 from prebuilds.store.status import creation_is_held
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import MissReason, OnEmpty
@@ -63,9 +63,9 @@ T = TypeVar("T")
 
 VERSION_TRIES_MAX = 3
 """Tries of a claim by template; each further one is for a version that became active after the preset was chosen."""
-BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
-"""Refusals that can come before the claim's statement, which would have found an answer that the claim id already
-has."""
+RAISED_BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
+"""Refusals raised before the claim's statement runs. The claim id may already have won, so look before recording them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,14 @@ class Claims:
         Returns:
             What the claim has won, now or by an earlier attempt; or its place in the queue.
         Raises:
-            InvalidInput: Naming the wrong field; nothing was written.
+            InvalidInput: Naming the wrong field. When the request itself is malformed, nothing was written. When it
+                fits no preset, that is recorded like any other refusal.
             NoClaimablePrebuiltWorkspaces: Nothing is ready; with the miss reason in its details.
-            PrebuildsError: Another of the contract's refusals. Every refusal is the answer of *run* from then on.
+            PrebuildsError: Another of the contract's refusals. It is recorded as the answer of *run*, unless it is an
+                error that Temporal retries (`repeated`).
             StoreUnavailable: The database is away. Whether the claim has won is known to its next attempt.
         """
-        attempt = self._attempt(request, claim_id, run, workflow_id)
+        attempt = self._new_attempt(request, claim_id, run, workflow_id)
         return await self._decide(with_next_start(request, now), attempt)
 
     async def create_instead(
@@ -127,7 +129,7 @@ class Claims:
     ) -> ClaimResult:
         """Decide a claim that has waited in vain and asks for `on_timeout` `create`: an ordinary workspace is created
         unless a prebuild is ready after all. Arguments and errors are those of `decide`."""
-        attempt = self._attempt(request, claim_id, run)
+        attempt = self._new_attempt(request, claim_id, run)
         create = with_next_start(request.model_copy(update={"on_empty": OnEmpty.CREATE}), now)
         decided = await self._decide(create, attempt)
         assert isinstance(decided, ClaimResult)  # noqa: S101 - only `wait` joins the queue
@@ -135,7 +137,7 @@ class Claims:
 
     async def decide_all(self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime) -> ClaimsResult:
         """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
-        attempt = self._attempt(request, claim_id, run)
+        attempt = self._new_attempt(request, claim_id, run)
         if request.on_empty is OnEmpty.WAIT:
             raise InvalidInput.field(
                 "on_empty", "wait is for single claims", remedy="use fail or create for many at once"
@@ -147,13 +149,13 @@ class Claims:
             won = await self._record_refusal(error, attempt)
         return ClaimsResult(claim_id=claim_id, claims=won)
 
-    async def find_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
-        """Look up where a waiting claim stands. An answer, once there is one, is taken, and the place given up for it.
+    async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
+        """Take a waiting claim's answer, which gives up its place; without an answer, look up where the claim stands.
 
         Raises:
             PrebuildsError: The claim can no longer be served; this is the answer of *run* from then on.
         """
-        return await self._queue.find_place(claim_id, run)
+        return await self._queue.take_answer_or_place(claim_id, run)
 
     async def leave_queue(
         self,
@@ -173,7 +175,7 @@ class Claims:
         Raises:
             PrebuildsError: The claim was refused while it waited, such as by `NameTaken`.
         """
-        attempt = self._attempt(request, claim_id, run, workflow_id)
+        attempt = self._new_attempt(request, claim_id, run, workflow_id)
         answer = None if outcome is None else UNSERVED[outcome](claim_id)
         return await self._queue.leave(claim_id, workflow_id, attempt.request_hash, run, answer)
 
@@ -183,7 +185,7 @@ class Claims:
         Returns:
             What an attempt has won before the cancellation; None when nothing was won, and nothing will be.
         """
-        attempt = self._attempt(request, claim_id, run)
+        attempt = self._new_attempt(request, claim_id, run)
         try:
             won = await self._record_refusal(UNSERVED["canceled"](claim_id), attempt)
         except RequestCanceled:
@@ -203,9 +205,9 @@ class Claims:
     async def _decide_once(self, request: ClaimRequest, attempt: _Attempt) -> ClaimResult | ClaimQueued:
         with METRICS.time_claim() as timed:
             checked, target = await find_target(self._store.pool, request)
-            claimed = await self._claim(checked, target, attempt)
+            claimed = await self._run_statement(checked, target, attempt)
             if claimed.result is None and _waits(request, attempt):
-                joined = await self._wait(checked, target, attempt, claimed)
+                joined = await self._join_queue(checked, target, attempt, claimed)
                 if isinstance(joined, ClaimQueued):
                     return joined
                 claimed = joined
@@ -219,9 +221,9 @@ class Claims:
             raise nothing_ready(target, claimed.miss_reason)
         return claimed.result
 
-    async def _claim(self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt) -> Claimed:
-        """Run the claim's statement. An empty pool is worth a second one, which knows whether creation is held; but not
-        to a claim that joins the queue next."""
+    async def _run_statement(self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt) -> ClaimOutcome:
+        """Run the claim's statement. When the pool is empty, run it again with whether creation is held there, for the
+        miss reason. A claim that joins the queue next needs no reason."""
         claim = (attempt.claim_id, request, target, attempt.request_hash, attempt.run)
         claimed = await self._store.claim(*claim)
         if _is_empty(claimed) and not _waits(request, attempt):
@@ -229,10 +231,10 @@ class Claims:
             claimed = await self._store.claim(*claim, held=held)
         return claimed
 
-    async def _wait(
-        self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt, missed: Claimed
-    ) -> Claimed | ClaimQueued:
-        """Join the queue; or take what became ready meanwhile; or miss again, when there is no pool."""
+    async def _join_queue(
+        self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt, missed: ClaimOutcome
+    ) -> ClaimOutcome | ClaimQueued:
+        """Join the queue; if a prebuild became ready meanwhile, take it instead; without a pool, miss again."""
         assert attempt.workflow_id is not None  # noqa: S101 - `_waits` says so
         joined = await self._queue.join(
             attempt.claim_id, attempt.workflow_id, request, target, missed, attempt.request_hash, attempt.run
@@ -263,7 +265,9 @@ class Claims:
 
     # --- Both --------------------------------------------------------------------------------------------------------
 
-    def _attempt(self, request: ClaimTerms, claim_id: str, run: ClaimRun, workflow_id: str | None = None) -> _Attempt:
+    def _new_attempt(
+        self, request: ClaimTerms, claim_id: str, run: ClaimRun, workflow_id: str | None = None
+    ) -> _Attempt:
         """Check what came from outside, and note what identifies it."""
         check_request(request)
         members = len(request.names) if isinstance(request, ClaimsRequest) else 0
@@ -282,7 +286,7 @@ class Claims:
         """
         if error.repeated:  # it decides nothing, and the next attempt may succeed
             raise error
-        if isinstance(error, BEFORE_THE_STATEMENT):
+        if isinstance(error, RAISED_BEFORE_THE_STATEMENT):
             won = await self._store.won(attempt.row_ids, attempt.request_hash)
             if won:
                 return won
@@ -291,9 +295,9 @@ class Claims:
             raise answer from error
         return await self._store.won(attempt.row_ids, attempt.request_hash)
 
-    def _start_what_follows(self, claimed: Claimed) -> None:
-        """Count a fresh decision, start its build, and have the pool refilled: all in the background."""
-        if not claimed.fresh:
+    def _start_what_follows(self, claimed: ClaimOutcome) -> None:
+        """Count a decision that was made now, start its build, and have the pool refilled: all in the background."""
+        if not claimed.decided_now:
             return
         METRICS.count_claim(claimed.labels, claimed.miss_reason)
         if claimed.result is not None:
@@ -318,6 +322,6 @@ def _waits(request: ClaimRequest, attempt: _Attempt) -> bool:
     return request.on_empty is OnEmpty.WAIT and attempt.workflow_id is not None
 
 
-def _is_empty(claimed: Claimed) -> bool:
+def _is_empty(claimed: ClaimOutcome) -> bool:
     """Whether nothing was ready for a reason that is not known yet."""
     return claimed.result is None and claimed.miss_reason is MissReason.EMPTY

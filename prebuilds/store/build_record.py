@@ -70,7 +70,7 @@ class RecordedBuild:
     id: UUID
     canceled: list[UUID] = field(default_factory=list)
     """Builds that make way for it. The caller cancels their workflows after the commit."""
-    fresh: bool = True
+    recorded_now: bool = True
     """False when the same build was recorded before."""
 
 
@@ -100,7 +100,7 @@ async def record_build(
         raise WorkspaceNotFound(f"no live workspace has the id {workspace_id}")
     unfinished = row.build_status in (BuildStatus.PENDING, BuildStatus.RUNNING)
     if unfinished and row.latest_transition == transition and not anew:
-        return RecordedBuild(UUID(str(row.build_id)), fresh=False)
+        return RecordedBuild(UUID(str(row.build_id)), recorded_now=False)
     superseded = {"workspace_id": workspace_id, "cause": f"superseded by a {transition}"}
     canceled = list(await connection.scalars(SUPERSEDE, superseded))
     if transition is Transition.DELETE:

@@ -9,7 +9,7 @@ from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_transactions import RetryTransaction, run_transaction
-from prebuilds.store.claims import Claimed, ClaimStore, Connection
+from prebuilds.store.claims import ClaimOutcome, ClaimStore, Connection
 
 # A batch holds rows while it waits for others, which a single claim never does. So it first locks its preset's row, as
 # passes, `apply` and other batches do: they take turns. The template's row is locked too, so that its active version
@@ -46,7 +46,7 @@ class ClaimBatches:
         run: ClaimRun,
         *,
         held: bool | None,
-    ) -> list[Claimed]:
+    ) -> list[ClaimOutcome]:
         """Decide one claim for each of *requests*, of one preset, in one transaction.
 
         Args:
@@ -70,7 +70,7 @@ class ClaimBatches:
         request_hash: bytes,
         run: ClaimRun,
         held: bool | None,
-    ) -> list[Claimed]:
+    ) -> list[ClaimOutcome]:
         async with self._store.locking, self._store.pool.acquire() as connection:
             transaction = connection.transaction()
             await transaction.start()
@@ -94,7 +94,7 @@ class ClaimBatches:
         request_hash: bytes,
         run: ClaimRun,
         held: bool | None,
-    ) -> list[Claimed]:
+    ) -> list[ClaimOutcome]:
         """In the requests' order; ends with the first miss, if there is one."""
         if target.preset_id is not None:
             locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
@@ -106,12 +106,12 @@ class ClaimBatches:
             raise refusal(SUPERSEDED, requests[0], target, claim_id)
         if refused := recorded_refusal(answered):
             raise refused
-        claims: dict[int, Claimed] = {}
+        claims: dict[int, ClaimOutcome] = {}
         # In the order of names, so that two batches of one owner, from whatever pools, lock the same names in one
         # order.
         for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
-            claimed = await self._store.decide(connection, ids[n], request, target, request_hash, run, held=held)
-            if claimed.fresh and claimed.preset_id != locked:
+            claimed = await self._store.claim_on(connection, ids[n], request, target, request_hash, run, held=held)
+            if claimed.decided_now and claimed.preset_id != locked:
                 raise RetryTransaction  # a version became active before its template was locked
             if claimed.result is None:
                 return [*claims.values(), claimed]

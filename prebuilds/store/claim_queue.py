@@ -22,7 +22,7 @@ from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResul
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claim_transactions import run_transaction
-from prebuilds.store.claims import Claimed, ClaimStore
+from prebuilds.store.claims import ClaimOutcome, ClaimStore
 from prebuilds.vocabulary import MissReason
 from prebuilds.vocabulary.owners import owner_key
 
@@ -32,8 +32,8 @@ LOCK_PRESET = """
     SELECT p.name, p.template_id FROM presets p JOIN templates t ON t.id = p.template_id
      WHERE p.id = $1 FOR NO KEY UPDATE OF p FOR SHARE OF t
 """
-# The rest of an earlier wait under this claim id, which nobody came back for: the claim starts again at the end.
-FORGET_PLACE = """
+# A leftover place of an earlier wait. The claim joins again at the end of the queue. Records no event.
+DELETE_LEFTOVER_PLACE = """
     DELETE FROM claim_queue
      WHERE claim_id = $1 AND (refusal IS NOT NULL OR deadline <= now() OR (template_id, preset_name) <> ($2, $3))
 """
@@ -65,10 +65,12 @@ ANSWER = """
     SELECT answer, request_hash, transferred_at IS NOT NULL AS transferred FROM claims
      WHERE id = $1 AND workspace_id IS NOT NULL
 """
-GIVE_UP_PLACE = "DELETE FROM claim_queue WHERE claim_id = $1"
+# For a claim that has its answer, whose event is recorded already. Records no event.
+DELETE_PLACE = "DELETE FROM claim_queue WHERE claim_id = $1"
 OWNER_AND_NAME = "jsonb_build_object('owner', request ->> 'owner', 'name', request ->> 'name')"
-"""What an event says of a request."""
-LEAVE = f"""
+"""The fields of a request that an event shows."""
+# For a claim that leaves without an answer. Records the event.
+DELETE_PLACE_AND_RECORD = f"""
     WITH gone AS (DELETE FROM claim_queue WHERE claim_id = $1 RETURNING request)
     INSERT INTO events (kind, actor, claim_id, data)
     SELECT 'claim_left', coalesce(request ->> 'initiator', request ->> 'owner'), $1, {OWNER_AND_NAME} FROM gone
@@ -101,13 +103,13 @@ class ClaimQueue:
         workflow_id: str,
         request: ClaimRequest,
         target: ClaimTarget,
-        missed: Claimed,
+        missed: ClaimOutcome,
         request_hash: bytes,
         run: ClaimRun,
-    ) -> Claimed | ClaimQueued:
-        """Wait for a prebuild of the preset that *missed* names; take one that became ready meanwhile at once.
+    ) -> ClaimOutcome | ClaimQueued:
+        """Join the queue of the preset that *missed* names; if a prebuild became ready meanwhile, take it instead.
 
-        A claim that waits already keeps its place and deadline.
+        Returns at once. A claim that waits already keeps its place and deadline.
 
         Args:
             workflow_id: The workflow to wake when the claim has its answer.
@@ -141,17 +143,17 @@ class ClaimQueue:
         preset_id: UUID,
         request_hash: bytes,
         run: ClaimRun,
-    ) -> Claimed | ClaimQueued:
+    ) -> ClaimOutcome | ClaimQueued:
         """Returns a miss, and joins nothing, when another preset is the one to wait for, or there is no pool."""
         async with self._store.locking, self._store.pool.acquire() as connection, connection.transaction():
             preset = await connection.fetchrow(LOCK_PRESET, preset_id)
-            again = await self._store.decide(connection, claim_id, request, target, request_hash, run, held=None)
+            again = await self._store.claim_on(connection, claim_id, request, target, request_hash, run, held=None)
             if again.result is not None or again.miss_reason is MissReason.NO_POOL:
                 return again
             if preset is None or again.preset_id != preset_id:  # a version became active before its template was locked
                 return again
             queue = (preset["template_id"], preset["name"])
-            await connection.execute(FORGET_PLACE, claim_id, *queue)
+            await connection.execute(DELETE_LEFTOVER_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
             clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request)
             people = (owner_key(request.owner), owner_key(request.asked_by))
@@ -165,13 +167,13 @@ class ClaimQueue:
                 await connection.execute(RECORD_QUEUED, *facts)
             return _queued(await connection.fetchrow(POSITION, claim_id))
 
-    async def find_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
-        """Look up where the claim stands. An answer is taken, and the place given up for it.
+    async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
+        """Take the claim's answer and delete its place; without an answer, look up where the claim stands.
 
         Raises:
             PrebuildsError: The claim can no longer be served, such as NameTaken: that is the run's answer then.
         """
-        place, refused = await run_transaction(partial(self._find_place, claim_id))
+        place, refused = await run_transaction(partial(self._take_answer_or_place, claim_id))
         if refused is None:
             return place
         # Not in the same transaction: an attempt to claim holds the claim's row while it waits for the place's.
@@ -180,12 +182,12 @@ class ClaimQueue:
             return ClaimPlace(result=answer)
         raise answer
 
-    async def _find_place(self, claim_id: str) -> tuple[ClaimPlace, _RefusedPlace | None]:
+    async def _take_answer_or_place(self, claim_id: str) -> tuple[ClaimPlace, _RefusedPlace | None]:
         async with self._store.pool.acquire() as connection, connection.transaction():
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
             won = await connection.fetchrow(ANSWER, claim_id)
             if won is not None:
-                await connection.execute(GIVE_UP_PLACE, claim_id)
+                await connection.execute(DELETE_PLACE, claim_id)
                 if won["transferred"]:  # before its claim's workflow was woken
                     return ClaimPlace(), _RefusedPlace(transferred(claim_id), won["request_hash"])
                 return ClaimPlace(result=ClaimResult.model_validate(json.loads(won["answer"]))), None
@@ -221,7 +223,7 @@ class ClaimQueue:
             known = await record_answer(connection, claim_id, request_hash, run, None)
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
             if known.get("source") is not None:
-                await connection.execute(GIVE_UP_PLACE, claim_id)
+                await connection.execute(DELETE_PLACE, claim_id)
                 return ClaimPlace(result=ClaimResult.model_validate(known))
             if known.get("error") == SUPERSEDED:
                 return ClaimPlace()
@@ -229,7 +231,7 @@ class ClaimQueue:
             if not known and (refused is not None or answer is not None):
                 await record_answer(connection, claim_id, request_hash, run, refused or answer)
             if place is not None and place["workflow_id"] == workflow_id:
-                await connection.execute(GIVE_UP_PLACE if refused else LEAVE, claim_id)
+                await connection.execute(DELETE_PLACE if refused else DELETE_PLACE_AND_RECORD, claim_id)
             return refused or ClaimPlace()
 
 

@@ -46,8 +46,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
-    """What the claim's statement decided."""
+class ClaimOutcome:
+    """What the claim's statement decided: a workspace that was won, or a miss."""
 
     result: ClaimResult | None
     """None when nothing was ready."""
@@ -55,7 +55,7 @@ class Claimed:
     """Why nothing was ready; None when a prebuild was. A created workspace has a result and a reason."""
     preset_id: UUID
     """The preset that was claimed, also by a claim that missed."""
-    fresh: bool
+    decided_now: bool
     """False when an earlier attempt had decided, and this is its answer again."""
     build_open: bool
     """Whether the workspace's build has to be started. A hand-over that needs no build has recorded it as ended."""
@@ -67,8 +67,8 @@ def hash_request(request: ClaimTerms, key: bytes = b"") -> bytes:
     """Hash a request, so that a different one under a used claim id is noticed. Every release computes the same hash.
 
     Args:
-        key: The deployment's own (`load_request_key`). Without it, nobody who reads a hash can test guesses of the
-            request's secrets against it.
+        key: The deployment's own (`load_request_key`). Nobody who reads a hash but lacks this key can test guesses of
+            the request's secrets against it.
     """
     text = json.dumps(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True), sort_keys=True)
     return hmac.new(key, text.encode(), hashlib.sha256).digest()
@@ -88,7 +88,7 @@ class ClaimStore:
     ) -> None:
         """Args:
         enabled: Whether the deployment hands out prebuilds at all.
-        create_owners: Whether a claim may make its owner known (`create_owner`).
+        create_owners: Whether a claim may create its owner as a user (`create_owner`).
         ring: Seals what claims bring; None stores it readable.
         request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
         """
@@ -140,7 +140,7 @@ class ClaimStore:
         run: ClaimRun,
         *,
         held: bool | None = None,
-    ) -> Claimed:
+    ) -> ClaimOutcome:
         """Decide a claim in one transaction and one round trip. What a claim has won is its answer for good; a miss is
         the answer of its run.
 
@@ -155,7 +155,7 @@ class ClaimStore:
             StoreUnavailable: The database is away; whether the claim was decided is known to its next attempt.
         """
         return await run_transaction(
-            partial(self.decide, self.pool, claim_id, request, target, request_hash, run, held=held)
+            partial(self.claim_on, self.pool, claim_id, request, target, request_hash, run, held=held)
         )
 
     async def answer_run(
@@ -173,7 +173,7 @@ class ClaimStore:
             return ClaimResult.model_validate(answer)
         return recorded_refusal(answer) or error
 
-    async def decide(
+    async def claim_on(
         self,
         connection: asyncpg.Pool[Any] | Connection,
         claim_id: str,
@@ -183,8 +183,18 @@ class ClaimStore:
         run: ClaimRun,
         *,
         held: bool | None,
-    ) -> Claimed:
-        """`claim` on a connection of the caller's, inside its transaction."""
+    ) -> ClaimOutcome:
+        """Decide a claim as `claim` does, on a connection of the caller's and inside its transaction.
+
+        Calls the database function `claim_workspace`. Arguments are those of `claim`.
+
+        Args:
+            connection: In a transaction; or the pool, for a transaction of its own.
+        Raises:
+            PrebuildsError: One of the contract's refusals. The caller's transaction must be rolled back.
+            asyncpg.PostgresError: Anything else; `run_transaction` retries a deadlock and turns a lost connection into
+                `StoreUnavailable`.
+        """
         # The id of a workspace that this attempt may create. A random one will do: the claim's row keeps the answer, so
         # that no other attempt creates a second workspace.
         workspace_id = uuid4()
@@ -230,11 +240,11 @@ class ClaimStore:
         if refused := recorded_refusal(answer):
             raise refused
         won = answer["source"] is not None
-        return Claimed(
+        return ClaimOutcome(
             result=ClaimResult.model_validate(answer) if won else None,
             miss_reason=MissReason(answer["miss_reason"]) if answer["miss_reason"] else None,
             preset_id=UUID(answer["preset_id"]),
-            fresh=row["fresh"],
+            decided_now=row["fresh"],
             build_open=row["build_open"],
             labels={
                 "organization_name": row["organization"] or "",

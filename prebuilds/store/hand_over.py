@@ -75,7 +75,7 @@ SHARE_PRESET = text("SELECT FROM presets WHERE id = :preset_id FOR SHARE")
 
 @dataclass(slots=True)
 class Served:
-    """What a hand-over leaves to be done after its commit (`Dispatcher.follow`)."""
+    """What a hand-over leaves to be done after its commit (`Dispatcher.follow_up`)."""
 
     workflow_ids: list[str] = field(default_factory=list)
     """Workflows of waiters that have their answer, to be woken."""

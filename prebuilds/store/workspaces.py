@@ -213,7 +213,7 @@ async def release_workspace(engine: AsyncEngine, reference: str, by: str) -> tup
 async def record_release(connection: AsyncConnection, workspace_id: UUID, by: str) -> RecordedBuild:
     """Record the deletion of a workspace whose row is locked by the caller's transaction."""
     recorded = await record_build(connection, workspace_id, Transition.DELETE)
-    if recorded.fresh:
+    if recorded.recorded_now:
         await record_event(connection, "released", by, workspace_id=workspace_id, build_id=recorded.id)
     return recorded
 

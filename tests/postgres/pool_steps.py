@@ -29,7 +29,7 @@ from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, hash_request
+from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
 from prebuilds.store.identity import read_identity
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_transaction
@@ -112,7 +112,9 @@ async def finish(engine: AsyncEngine, workspace_id: UUID) -> BuildEnd:
     return await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.SUCCEEDED, provisioned=made)
 
 
-async def claim(store: ClaimStore, target: ClaimTarget | MadePreset, claim_id: str = "", **changes: object) -> Claimed:
+async def claim(
+    store: ClaimStore, target: ClaimTarget | MadePreset, claim_id: str = "", **changes: object
+) -> ClaimOutcome:
     """One claim by alice under a name of its own."""
     if isinstance(target, MadePreset):
         target = ClaimTarget("acme/python/small", preset_id=target.id)
@@ -128,7 +130,7 @@ def new_run() -> ClaimRun:
     return ClaimRun(id=f"run-{number}", began_at=FIRST_RUN + timedelta(milliseconds=number))
 
 
-def workspace_ids(claims: Sequence[Claimed]) -> list[UUID]:
+def workspace_ids(claims: Sequence[ClaimOutcome]) -> list[UUID]:
     return [c.result.workspace_id for c in claims if c.result is not None]
 
 

@@ -22,7 +22,7 @@ from prebuilds.api import (
     PresetNotFound,
 )
 from prebuilds.payloads import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimResult, ClaimsResult
-from prebuilds.store.claims import Claimed, ClaimStore
+from prebuilds.store.claims import ClaimOutcome, ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.vocabulary import MissReason
 from tests.builders import apply_file, find_preset, make_preset
@@ -35,9 +35,9 @@ class WatchedStore(ClaimStore):
 
     deadlocks = 0
 
-    async def decide(self, *args: Any, **kwargs: Any) -> Claimed:
+    async def claim_on(self, *args: Any, **kwargs: Any) -> ClaimOutcome:
         try:
-            return await super().decide(*args, **kwargs)
+            return await super().claim_on(*args, **kwargs)
         except asyncpg.DeadlockDetectedError:
             self.deadlocks += 1
             raise
@@ -217,8 +217,8 @@ async def test_batches_and_single_claims_at_once_count_exactly(
         singles = [claim(store, preset, name=f"s{n}-{m}") for m in range(30)]
         answers = await asyncio.gather(*batches, *singles, return_exceptions=True)
         batch_ids = [i for a in answers if isinstance(a, ClaimsResult) for i in ids(a)]
-        single_ids = workspace_ids([a for a in answers if isinstance(a, Claimed)])
-        others = [a for a in answers if not isinstance(a, ClaimsResult | Claimed)]
+        single_ids = workspace_ids([a for a in answers if isinstance(a, ClaimOutcome)])
+        others = [a for a in answers if not isinstance(a, ClaimsResult | ClaimOutcome)]
         assert all(isinstance(a, NoClaimablePrebuiltWorkspaces) for a in others), others
         won = [*batch_ids, *single_ids]
         assert len(set(won)) == len(won)

@@ -17,7 +17,7 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_transactions import LOCKING_MAX
-from prebuilds.store.claims import Claimed, ClaimStore, hash_request
+from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
 from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.pool import create_prebuilds
@@ -104,7 +104,7 @@ async def test_a_pool_that_went_meanwhile_is_not_waited_for(engine: AsyncEngine,
     missed = await store.claim("c1", request, target, asked, run)
     await do(engine, "UPDATE presets SET desired_instances = NULL")
     found = await ClaimQueue(store).join("c1", "c1", request, target, missed, asked, run)
-    assert isinstance(found, Claimed)
+    assert isinstance(found, ClaimOutcome)
     assert (found.result, found.miss_reason) == (None, MissReason.NO_POOL)
 
 

@@ -193,8 +193,8 @@ async def test_releasing_what_is_being_claimed(engine: AsyncEngine, store: Claim
         again, twice = await asyncio.gather(
             claim(store, preset, f"c{n}", name=f"w{n}"), release_workspace(engine, f"alice/w{n}", "ops")
         )
-        assert (again.result, again.fresh) == (claimed.result, False), "a claim's answer lasts"
-        assert twice == (made, RecordedBuild(build_id_of(made, 3), fresh=False))
+        assert (again.result, again.decided_now) == (claimed.result, False), "a claim's answer lasts"
+        assert twice == (made, RecordedBuild(build_id_of(made, 3), recorded_now=False))
         assert await builds_of(engine, made) == [MADE, CLAIMED, "delete/none/alice"]
     assert min(found[True], found[False]) > 0, found
 

@@ -83,7 +83,7 @@ async def test_one_claim_sent_twice_at_once_gets_one_workspace(engine: AsyncEngi
         await make_ready(engine, preset, 2)
         twice = await asyncio.gather(*[claim(store, preset, f"twice-{n}", name=f"same-{n}") for _ in range(2)])
         assert twice[0].result == twice[1].result
-        assert sorted(c.fresh for c in twice) == [False, True]
+        assert sorted(c.decided_now for c in twice) == [False, True]
         await claim(store, preset, name=f"rest-{n}")
 
 
@@ -98,7 +98,7 @@ async def test_a_won_claim_has_its_answer_for_ever(engine: AsyncEngine, store: C
     await end_build(engine, deletion.id, BuildStatus.SUCCEEDED)
     await do(engine, "DELETE FROM organization_members m USING users u WHERE u.id = m.user_id AND u.name = 'alice'")
     again = await claim(store, preset, "mine", name="dev")
-    assert (again.result, again.fresh) == (first.result, False)
+    assert (again.result, again.decided_now) == (first.result, False)
     with pytest.raises(api.ClaimIdReused):
         await claim(store, preset, "mine", name="other")
 

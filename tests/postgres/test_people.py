@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import InitiatorNotFound, InvalidInput, NotAMember, OwnerNotFound, PrebuildsError
 from prebuilds.payloads import ClaimRequest, ClaimResult
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, hash_request
+from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.people import (
     add_members,
@@ -184,7 +184,7 @@ async def test_a_removal_waits_for_a_claim_that_comes_first_and_lists_its_worksp
     [ready] = await make_ready(engine, preset, 1)
     target, request = ClaimTarget("", preset_id=preset.id), ClaimRequest(preset="a/b/c", owner="alice", name="dev")
     async with store.pool.acquire() as connection, connection.transaction():
-        await store.decide(connection, "c1", request, target, hash_request(request), new_run(), held=False)
+        await store.claim_on(connection, "c1", request, target, hash_request(request), new_run(), held=False)
         removing = asyncio.create_task(remove_all_members(engine, "acme", ["alice"], "ops"))
         await until_blocked(connection)
     assert [w.workspace_id for w in (await removing).users[0].workspaces] == [ready]
@@ -200,7 +200,7 @@ async def test_of_a_claim_and_a_removal_at_once_nothing_is_left_unlisted(
         n, 6, outcome(claim(store, preset)), remove_all_members(engine, "acme", ["alice"], "ops")
     )
     listed = [w.workspace_id for w in removed.users[0].workspaces]
-    if isinstance(claimed, Claimed):
+    if isinstance(claimed, ClaimOutcome):
         assert claimed.result is not None
         assert listed == [claimed.result.workspace_id]
     else:

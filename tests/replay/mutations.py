@@ -239,8 +239,9 @@ MUTATIONS = [
     ),
     Mutation(
         *("ClaimWorkspace", "waits-and-wins", "who is woken looks twice"),
-        "                place = await self._find_place() or place\n",
-        "                await self._find_place()\n                place = await self._find_place() or place\n",
+        "                place = await self._take_answer_or_place() or place\n",
+        "                await self._take_answer_or_place()\n"
+        "                place = await self._take_answer_or_place() or place\n",
     ),
     Mutation(
         *("ClaimWorkspace", "still-waits", "a waiting claim looks only when woken"),

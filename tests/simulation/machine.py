@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, initialize, multiple, precondition, rule
 from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.planning.rules import Rules
 from prebuilds.store import control
-from prebuilds.store.claims import Claimed
+from prebuilds.store.claims import ClaimOutcome
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.probes import count_probe_failure
 from prebuilds.store.workspaces import release_workspace
@@ -206,7 +206,7 @@ class PoolMachine(Checked):
         claim_id = f"claim-{n}"
         answers = self.world.claim(preset, owner, f"w{n}", claim_id, times)
         for answer in answers:
-            if isinstance(answer, Claimed) and answer.result is not None:
+            if isinstance(answer, ClaimOutcome) and answer.result is not None:
                 self._won(answer.result)
         self._count("claim")
 

@@ -26,7 +26,7 @@ from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import Claimed, ClaimStore, hash_request
+from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
 from prebuilds.store.control import begin_pass, end_pass
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.hand_over import serve_all_waiters
@@ -218,13 +218,13 @@ class World:
 
     def claim(
         self, preset: str, owner: str, name: str, claim_id: str, times: int = 1
-    ) -> list[Claimed | PrebuildsError]:
+    ) -> list[ClaimOutcome | PrebuildsError]:
         """One claim, *times* at once under the same id."""
         path = f"acme/python/{preset}"
         request = ClaimRequest(preset=path, owner=owner, name=name)
         run = self._new_run()
 
-        async def once() -> Claimed | PrebuildsError:
+        async def once() -> ClaimOutcome | PrebuildsError:
             assert self._claims is not None
             try:
                 target = ClaimTarget(path, path=path.split("/"))
@@ -232,7 +232,7 @@ class World:
             except PrebuildsError as refusal:
                 return refusal
 
-        async def at_once() -> list[Claimed | PrebuildsError]:
+        async def at_once() -> list[ClaimOutcome | PrebuildsError]:
             return await asyncio.gather(*[once() for _ in range(times)])
 
         return self.run(at_once())
@@ -270,7 +270,7 @@ class World:
             queue = ClaimQueue(self._claims)
             try:
                 if look:
-                    return (await queue.find_place(claim_id, run)).result
+                    return (await queue.take_answer_or_place(claim_id, run)).result
                 return (await queue.leave(claim_id, claim_id, asked, run, ClaimTimedOut("late"))).result
             except PrebuildsError:
                 return None

@@ -36,7 +36,7 @@ class BuildOutcome:
 
 
 @dataclass(frozen=True)
-class BuildPlace:
+class BuildRoute:
     """The queue on which a build's provisioning runs, and the most seconds that an attempt may take."""
 
     queue: str
@@ -67,7 +67,7 @@ class BuildActivities:
         self._dispatcher = dispatcher
 
     @activity.defn
-    async def locate_build(self, build_id: UUID) -> BuildPlace:
+    async def locate_build(self, build_id: UUID) -> BuildRoute:
         """Read a build's queue and timeout, for a start of the workflow that did not give them.
 
         Raises:
@@ -85,7 +85,7 @@ class BuildActivities:
         if facts.transition is Transition.START and facts.status is BuildStatus.SUCCEEDED:
             await check_not_released(self._engine, facts.workspace_id)  # its address may belong to somebody else now
         ended = await read_outcome(self._engine, facts) if facts.status.ended else None
-        return BuildPlace(facts.queue, facts.build_timeout.total_seconds(), ended)
+        return BuildRoute(facts.queue, facts.build_timeout.total_seconds(), ended)
 
     @activity.defn
     async def host_is_there(self, queue: str) -> bool:
@@ -109,14 +109,15 @@ class BuildActivities:
             error_type=input.error_type,
             unless_canceling=True,
         )
-        return await follow_up_failed_build(self._engine, self._dispatcher, end)
+        return await follow_up_end(self._engine, self._dispatcher, end)
 
 
-async def follow_up_failed_build(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
-    """Nudge the preset of a build that failed or was canceled, and return the build's outcome.
+async def follow_up_end(engine: AsyncEngine, dispatcher: Dispatcher, end: BuildEnd) -> BuildOutcome:
+    """Nudge the preset of a build that ended other than by its driver's success, and return the build's outcome.
 
-    The pool now lacks a prebuild, and the preset may have to back off. The nudge has this decided at once, not at the
-    next pass. A build that had ended before keeps the outcome of that time.
+    That is a build that failed or was canceled, or a deletion that ended without removing what belongs to another.
+    After a failure the pool lacks a prebuild, and the preset may have to back off: the nudge has this decided at once,
+    not at the next pass. A build that had ended before keeps the outcome of that time.
     """
     dispatcher.cancel_builds(end.canceled)
     if end.facts.pool and end.facts.preset_id is not None:

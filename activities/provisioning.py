@@ -14,7 +14,7 @@ from temporalio import activity
 from activities.build_log import BuildLog
 from activities.builds import (
     BuildOutcome,
-    follow_up_failed_build,
+    follow_up_end,
     measure_build,
     read_outcome,
     read_recorded_replacements,
@@ -77,9 +77,9 @@ class ProvisioningActivities:
                 facts, wanted = await build_begin.begin_build(self._engine, build_id, scheduled_at)
             except SecretsUnreadable as unreadable:
                 end = await self._end_failed(unreadable.facts, unreadable.error)
-                return await follow_up_failed_build(self._engine, self._dispatcher, end)
+                return await follow_up_end(self._engine, self._dispatcher, end)
             if wanted is None:
-                return await self._outcome_of_closed(facts)
+                return await self._finish_without_driver(facts)
             if facts.stage is Stage.CLAIM:
                 # This host is about to learn of the claim. The witness remembers how new the database was then, and so
                 # notices when the database is restored from an earlier backup.
@@ -98,7 +98,7 @@ class ProvisioningActivities:
             except AttemptOvertaken:
                 raise  # the build belongs to the later attempt; nobody receives this error
             except (ProvisionFailed, InvalidSource, StaleBuild, OwnedByAnother) as error:
-                end = await self._end_refused(facts, wanted, error)
+                end = await self._end_after_driver_error(facts, wanted, error)
             except Exception as error:
                 if isinstance(error, PrebuildsError):
                     raise
@@ -113,7 +113,7 @@ class ProvisioningActivities:
                 measure_build(end, replaced=recorded.first)
                 self._dispatcher.follow_up(end.served)
                 return _outcome(end, recorded, provisioned)
-            return await follow_up_failed_build(self._engine, self._dispatcher, end)
+            return await follow_up_end(self._engine, self._dispatcher, end)
 
     async def _call_driver(
         self, driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
@@ -141,13 +141,13 @@ class ProvisioningActivities:
             case Transition.START:
                 return await driver.apply(wanted, progress)
 
-    async def _outcome_of_closed(self, facts: BuildFacts) -> BuildOutcome:
-        """Return the outcome of a build that has ended; one that is being canceled ends here."""
+    async def _finish_without_driver(self, facts: BuildFacts) -> BuildOutcome:
+        """Return the outcome of a build that has ended; a build that is being canceled ends here."""
         if facts.status is BuildStatus.CANCELING:
             # The build was canceled before this attempt. An earlier attempt may be frozen in a driver call. When it
             # wakes up, the driver refuses its work if a later build of the workspace has reached the driver.
             end = await end_build(self._engine, facts.id, BuildStatus.CANCELED, error="canceled")
-            return await follow_up_failed_build(self._engine, self._dispatcher, end)
+            return await follow_up_end(self._engine, self._dispatcher, end)
         return await read_outcome(self._engine, facts)
 
     async def _queue_of_other_host(self, facts: BuildFacts) -> str | None:
@@ -161,8 +161,11 @@ class ProvisioningActivities:
         base = facts.queue.partition("@")[0].removesuffix(PEOPLE_SUFFIX)
         return provisioning_queue(base, pool=facts.pool, host=host)
 
-    async def _end_refused(self, facts: BuildFacts, wanted: Provision, error: PrebuildsError) -> BuildEnd:
-        """End a build that its driver could not carry out, or refused because what exists belongs to somebody else."""
+    async def _end_after_driver_error(self, facts: BuildFacts, wanted: Provision, error: PrebuildsError) -> BuildEnd:
+        """End a build whose driver could not carry it out, or refused it because what exists belongs to somebody else.
+
+        It ends as failed; only the deletion of a claimed workspace that was refused like that succeeds.
+        """
         if not isinstance(error, OwnedByAnother):
             return await self._end_failed(facts, error)
         lost = None

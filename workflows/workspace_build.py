@@ -1,6 +1,6 @@
 """WorkspaceBuild: takes one recorded build from pending to succeeded, failed or canceled, through its provisioner.
 
-It keeps true that every build ends: by its provisioner, by its timeout, or by a cancellation that reaches the
+It ensures that every build ends: by its provisioner, by its timeout, or by a cancellation that reaches the
 provisioner. The process that records a build starts it; if that start is lost, the relay starts it again. For a build
 that has ended already, the workflow ends at once.
 """
@@ -18,7 +18,7 @@ from temporalio.exceptions import ApplicationError, FailureError, TimeoutError, 
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
-    from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
+    from activities.builds import BuildActivities, BuildOutcome, BuildRoute, CloseBuild
     from activities.provisioning import ProvisioningActivities
     from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
     from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult, parse_input
@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
 OVERDUE = "TemporalTimeout:StartToClose"
 """Temporal's error type for an attempt that has worked for its whole timeout. Such an attempt is not retried."""
-QUEUE_TIMEOUTS = 4
+TIMEOUT_FACTOR = 4
 """A build may take this multiple of its own timeout, including its time in the queue and attempts whose worker died."""
 HOST_TIMEOUT = timedelta(seconds=60)
 """A host is away when it picks up no task within this time, unless its worker still polls for builds of the other kind.
@@ -67,22 +67,22 @@ class WorkspaceBuild:
             for _ in range(MOVES_MAX):
                 if outcome.moved_to is None:
                     break
-                outcome = await self._provision(BuildPlace(outcome.moved_to, place.timeout_seconds))
+                outcome = await self._provision(BuildRoute(outcome.moved_to, place.timeout_seconds))
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         return WorkspaceBuildResult(
             status=outcome.status, error=outcome.error, replacements=outcome.replacements, address=outcome.address
         )
 
-    async def _locate(self) -> BuildPlace:
+    async def _locate(self) -> BuildRoute:
         if self._input.queue is not None and self._input.timeout_seconds is not None:
-            return BuildPlace(self._input.queue, self._input.timeout_seconds)
+            return BuildRoute(self._input.queue, self._input.timeout_seconds)
         return await workflow.execute_local_activity_method(
             BuildActivities.locate_build, self._input.build_id, **CONTROL
         )
 
-    async def _provision(self, place: BuildPlace) -> BuildOutcome:
-        waits_left = math.ceil(place.timeout_seconds * QUEUE_TIMEOUTS / HOST_TIMEOUT.total_seconds())
+    async def _provision(self, place: BuildRoute) -> BuildOutcome:
+        waits_left = math.ceil(place.timeout_seconds * TIMEOUT_FACTOR / HOST_TIMEOUT.total_seconds())
         try:
             while True:
                 try:
@@ -95,14 +95,14 @@ class WorkspaceBuild:
         except (FailureError, asyncio.CancelledError) as error:
             return await self._close(error, place)
 
-    async def _run_on_queue(self, place: BuildPlace) -> BuildOutcome:
+    async def _run_on_queue(self, place: BuildRoute) -> BuildOutcome:
         timeout = timedelta(seconds=place.timeout_seconds)
         return await workflow.execute_activity_method(
             ProvisioningActivities.run_build,
             self._input.build_id,
             task_queue=place.queue,
             start_to_close_timeout=timeout,
-            schedule_to_close_timeout=timeout * QUEUE_TIMEOUTS,
+            schedule_to_close_timeout=timeout * TIMEOUT_FACTOR,
             schedule_to_start_timeout=HOST_TIMEOUT if "@" in place.queue else None,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRY,
@@ -110,10 +110,10 @@ class WorkspaceBuild:
             priority=workflow.info().priority or Priority.default,
         )
 
-    async def _host_is_there(self, place: BuildPlace) -> bool:
+    async def _host_is_there(self, place: BuildRoute) -> bool:
         return await workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)
 
-    async def _close(self, error: BaseException, place: BuildPlace) -> BuildOutcome:
+    async def _close(self, error: BaseException, place: BuildRoute) -> BuildOutcome:
         """Record the end of a build whose provisioner could not record it."""
         cause = cause_of(error) if isinstance(error, FailureError) else error
         if isinstance(cause, ApplicationError) and cause.type == WorkspaceNotFound.__name__:

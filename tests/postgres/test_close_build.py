@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
-from activities.builds import BuildActivities, BuildOutcome, BuildPlace, CloseBuild
+from activities.builds import BuildActivities, BuildOutcome, BuildRoute, CloseBuild
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_begin import begin_build
@@ -125,5 +125,5 @@ async def test_how_one_has_ended_is_told_in_full(
     if status is BuildStatus.SUCCEEDED:
         expected = BuildOutcome(status, None, replaced, address="http://here")
     assert await close(engine, dispatcher, build_id) == expected
-    place: BuildPlace = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).locate_build, build_id)
+    place: BuildRoute = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).locate_build, build_id)
     assert place.ended == expected

@@ -210,8 +210,8 @@ MUTATIONS = [
     Mutation(*("WorkspaceBuild", "moves", "no build moves to another host"), "MOVES_MAX = 3", "MOVES_MAX = 0"),
     Mutation(
         *("WorkspaceBuild", "moves", "a timer before it moves"),
-        "                outcome = await self._provision(BuildPlace(",
-        "                await workflow.sleep(1)\n                outcome = await self._provision(BuildPlace(",
+        "                outcome = await self._provision(BuildRoute(",
+        "                await workflow.sleep(1)\n                outcome = await self._provision(BuildRoute(",
     ),
     Mutation(
         *("WorkspaceBuild", "host-away", "a host is looked for by a normal activity"),

@@ -1,9 +1,9 @@
 """PrebuildsOrchestrator: the reconciliation loop. A deployment has one; it runs until a signal with a cause stops it.
 
-The loop reconciles every preset that has work, again and again, each with one child workflow at a time. Control workers
-start it, and restart it after a termination. The signal `stop` ends it with a result that has the first cause; a
-cancellation ends it with the cause `cancelled`. The loop decides nothing itself: each pass reads which presets have
-work, and a `ReconcilePreset` child does the work of each.
+The loop reconciles every preset that has work, again and again. A preset never has more than one child workflow at a
+time. Control workers start the loop, and restart it after a termination. The signal `stop` ends it with a result that
+has the first cause; a cancellation ends it with the cause `cancelled`. The loop decides nothing itself: each pass reads
+which presets have work, and a `ReconcilePreset` child does the work of each.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
-from temporalio.workflow import ParentClosePolicy
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from activities.reconcile import ReconcileActivities, Work
@@ -29,44 +28,36 @@ with workflow.unsafe.imports_passed_through():
         StopAnswer,
         parse_input,
     )
-    from prebuilds.vocabulary import reconcile_preset_id, rfc3339
-    from prebuilds.vocabulary.plain_text import escape
+    from prebuilds.vocabulary import rfc3339
+    from workflows.ignored_signals import IgnoredSignals
+    from workflows.preset_children import WANTED_MAX, PresetChildren
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause, stop_requested_at, stopped_by
     from workflows.refusal import cause_of, refused
 
 INTERVAL_S = 15.0
 PASS_WAIT = timedelta(seconds=30)
 """The longest time that a pass waits for its presets. Those that take longer go on, and the next pass may begin."""
-CHILD_TIMEOUT = timedelta(seconds=60)
-BUSY_PAUSE = timedelta(seconds=1)
-"""The pause before the next try at a preset whose child from an earlier run of the loop is still running."""
 HISTORY_EVENTS = 4000
 """From this length on, the loop continues as new at its next idle moment. A replay of such a history after a worker's
 death takes less than a second."""
 HISTORY_EVENTS_MAX = 10_000
 """From this length on, the loop does not wait for an idle moment. The server warns at 10,240 events and ends the
 workflow at 51,200."""
-IGNORED_KEPT, IGNORED_CHARS = 5, 200
-"""How many signals that were not understood the status shows, and how many characters of each."""
 SEE_PRESETS = "give ids as `prebuilds --json presets list` has them"
-WANTED_MAX = 1000
-"""Presets that may wait by id. Beyond that the loop runs a full pass, which finds them again; so no payload grows with
-the deployment."""
 SHOWN_MAX = 100
 """The most ids of each kind in the status."""
 CAPACITY_PAUSE_S = 2.0
 """Seconds until the next pass while presets wait for capacity. Capacity frees up when builds begin, and no nudge
 reports that."""
-TASK_TIMEOUT = timedelta(seconds=2)
 
+# READ_STATE and RECORD are for normal activities, although these are short: the loop acts on timers, and a replay may
+# put the end of a local activity at another time.
 READ_STATE = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30),
     heartbeat_timeout=timedelta(seconds=2),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10)),
     schedule_to_close_timeout=timedelta(minutes=5),
 )
-# These are normal activities although they are short: the loop acts on timers, and a replay may put the end of a local
-# activity at another time.
 RECORD = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=5),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=5),
@@ -86,28 +77,24 @@ class PrebuildsOrchestrator:
             self._refusal, self._input = refusal, OrchestratorInput()
         carried = self._input.carried or OrchestratorCarried(started_at=workflow.now())
         self._started_at = carried.started_at
-        self._passes = carried.passes
+        self._passes_succeeded = carried.passes  # over all runs of the loop; the two counts below are of this run
         self._stop = carried.stop_cause
         self._stopped_by = carried.stopped_by
         self._wanted_all = carried.wanted_all
-        self._wanted = dict.fromkeys(carried.wanted_presets)  # in the order of the requests
         self._next_pass_at = carried.next_pass_at or workflow.now()
-        self._ignored = list(carried.ignored)
-        self._pending_max = carried.pending_max  # each preset's share of the capacity, from the last pass
-        self._favored: set[str] = set()
+        self._ignored = IgnoredSignals(carried.ignored)
+        self._children = PresetChildren(
+            carried.wanted_presets, carried.pending_max, max_parallel=self._input.max_parallel_presets
+        )
         self._paused = False  # as the last pass found it
         self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
-        self._reconciling: dict[str, asyncio.Task[None]] = {}
         self._pass: asyncio.Task[None] | None = None
         self._pass_timer: asyncio.Task[None] | None = None
         self._due = False
         self._passes_begun = 0
         self._passes_ended = 0
         self._last_pass_at: datetime | None = None
-        self._leaving = False
-        self._paths: dict[str, str] = {}  # of presets that passes have found, for the UI
-        self._ignored_count = 0
 
     @workflow.run
     async def run(self, *raw: Any) -> OrchestratorResult:
@@ -124,7 +111,7 @@ class PrebuildsOrchestrator:
                 if self._should_continue_as_new():
                     await self._continue_as_new()
                 self._begin_due_pass()
-                self._begin_wanted_children()
+                self._children.begin_wanted()
                 self._show_details()
                 await self._wait_for_something_to_do()
         except asyncio.CancelledError:
@@ -139,7 +126,7 @@ class PrebuildsOrchestrator:
         requested_at = stop_requested_at(raw)
         if requested_at is not None and requested_at < self._started_at:
             # The worker that sends it was frozen since then. It meant an earlier loop, which has ended.
-            self._ignore(f"stop asked for at {rfc3339(requested_at)}, before this loop began")
+            self._ignored.add(f"stop asked for at {rfc3339(requested_at)}, before this loop began")
             return
         self._request_stop(stop_cause(raw), stopped_by(raw))
 
@@ -155,20 +142,20 @@ class PrebuildsOrchestrator:
         """Reconcile the named presets now, or run a full pass when none is named or too many wait."""
         wanted, unknown = preset_ids(raw)
         for item in unknown:
-            self._ignore(f"nudge {item}")
-        if len(self._wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
+            self._ignored.add(f"nudge {item}")
+        if len(self._children.wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
             self._wanted_all = True
         elif not self._paused:
             # While paused, nudges that name presets are dropped: each claim sends one, and would have its pool planned
             # for nothing. `resume` asks for a full pass.
-            self._wanted.update(dict.fromkeys(wanted))
+            self._children.want(wanted)
 
     @workflow.signal(description="Set the seconds between passes")
     def set_interval(self, *raw: Any) -> None:
         """Set the seconds between passes, also for the pass that is awaited now."""
         interval = seconds(raw)
         if interval is None:
-            self._ignore(f"set_interval {as_text(list(raw))}")
+            self._ignored.add(f"set_interval {as_text(list(raw))}")
             return
         self._interval_s = interval
         if not self._due:
@@ -177,7 +164,7 @@ class PrebuildsOrchestrator:
     @workflow.signal(dynamic=True)
     def unknown(self, name: str, args: Sequence[RawValue]) -> None:
         """Show a signal with a mistyped name in the status. Temporal has told its sender that it succeeded."""
-        self._ignore(name)
+        self._ignored.add(name)
 
     @workflow.update(
         description="Run a pass, of all presets or of those given, and answer when it has ended; LoopRenewed: ask again"
@@ -193,15 +180,15 @@ class PrebuildsOrchestrator:
         if unknown:
             raise refused(InvalidInput.field("presets", f"no preset ids: {', '.join(unknown)}", SEE_PRESETS))
         if wanted:
-            self._wanted.update(dict.fromkeys(wanted))
-            await self._wait_until_ended(lambda: not self._busy_with(wanted))
+            self._children.want(wanted)
+            await self._wait_until_ended(lambda: not self._children.busy_with(wanted))
         else:
             self._wanted_all = True
             requested_pass = self._passes_begun + 1
             await self._wait_until_ended(lambda: self._passes_ended >= requested_pass)
         if self._stop is not None:
             raise refused(OrchestratorNotRunning("the loop was stopped"))
-        if self._leaving:  # the next run begins what is wanted here; this run cannot end before this answer
+        if self._children.closed:  # the next run begins what is wanted here; this run cannot end before this answer
             raise refused(LoopRenewed("the loop goes over to a new run"))
 
     @workflow.query(description="What the loop is doing")
@@ -210,15 +197,15 @@ class PrebuildsOrchestrator:
         return OrchestratorStatus(
             state="running" if self._stop is None else "draining",
             cause=self._stop,
-            passes=self._passes,
+            passes=self._passes_succeeded,
             started_at=self._started_at,
             last_pass_at=self._last_pass_at,
             next_pass_at=self._next_pass_at if self._stop is None else None,
             interval_seconds=self._interval_s,
-            reconciling=list(self._reconciling)[:SHOWN_MAX],
-            waiting=list(self._wanted)[:SHOWN_MAX],
-            ignored=self._ignored,
-            ignored_count=self._ignored_count,
+            reconciling=list(self._children.reconciling)[:SHOWN_MAX],
+            waiting=list(self._children.wanted)[:SHOWN_MAX],
+            ignored=self._ignored.newest,
+            ignored_count=self._ignored.count,
         )
 
     # --- The loop's steps ---
@@ -226,12 +213,14 @@ class PrebuildsOrchestrator:
     async def _wait_for_something_to_do(self) -> None:
         before = self._observed_state()
         await workflow.wait_condition(
-            lambda: self._pass_is_due() or self._next_startable() is not None or self._observed_state() != before
+            lambda: (
+                self._pass_is_due() or self._children.next_startable() is not None or self._observed_state() != before
+            )
         )
 
     def _observed_state(self) -> tuple[object, ...]:
         """The state that the loop acts on or shows, apart from due passes and wanted presets."""
-        return self._stop, self._pass, self._next_pass_at, len(self._reconciling)
+        return self._stop, self._pass, self._next_pass_at, len(self._children.reconciling)
 
     def _schedule_next_pass(self, at: datetime) -> None:
         """Make the next pass due at *at*, and only then.
@@ -264,23 +253,22 @@ class PrebuildsOrchestrator:
                 ReconcileActivities.find_work, args=[self._seen, self._interval_s], **READ_STATE
             )
             self._last_pass_at = workflow.now()
-            found = [str(preset) for preset in work.preset_ids]
-            self._paths = dict([*self._paths.items(), *zip(found, work.paths, strict=False)][-WANTED_MAX:])
-            self._pending_max, self._favored = work.pending_max, {str(preset) for preset in work.favored}
+            found = self._children.note_work(work)
             self._paused = work.paused
             self._seen = work.seen or self._seen
             if work.short and self._interval_s > CAPACITY_PAUSE_S:
                 self._schedule_next_pass(workflow.now() + timedelta(seconds=CAPACITY_PAUSE_S))
-            self._wanted.update(dict.fromkeys(found))
+            self._children.want(found)
             if found:
                 try:
-                    await workflow.wait_condition(lambda: not self._busy_with(found), timeout=PASS_WAIT)
+                    await workflow.wait_condition(lambda: not self._children.busy_with(found), timeout=PASS_WAIT)
                 except TimeoutError:
                     workflow.logger.warning(
-                        "A pass ends while presets are still reconciled", extra={"presets": list(self._reconciling)}
+                        "A pass ends while presets are still reconciled",
+                        extra={"presets": list(self._children.reconciling)},
                     )
                 await workflow.execute_activity_method(ReconcileActivities.end_pass, work.pass_number, **RECORD)
-            self._passes += 1
+            self._passes_succeeded += 1
         except FailureError as error:
             workflow.logger.error("A pass failed; the next pass retries", extra={"error": repr(cause_of(error))})
         finally:
@@ -289,91 +277,41 @@ class PrebuildsOrchestrator:
 
     async def _wait_until_ended(self, ended: Callable[[], bool]) -> None:
         """Wait until *ended* is true, or until this run of the loop begins nothing more."""
-        await workflow.wait_condition(lambda: self._stop is not None or self._leaving or ended())
-
-    def _busy_with(self, presets: Sequence[str]) -> bool:
-        return any(preset in self._wanted or preset in self._reconciling for preset in presets)
-
-    def _next_startable(self) -> str | None:
-        """The next preset to begin; None for none now. A preset that is being reconciled keeps its place until then."""
-        # Children contend for this workflow's tasks: 500 children take 10 s at 50 at a time, and 23 s unbounded.
-        if self._leaving or len(self._reconciling) >= self._input.max_parallel_presets:
-            return None
-        return next((preset for preset in self._wanted if preset not in self._reconciling), None)
-
-    def _begin_wanted_children(self) -> None:
-        while (preset := self._next_startable()) is not None:
-            del self._wanted[preset]
-            self._reconciling[preset] = asyncio.create_task(self._reconcile_preset(preset))
-
-    async def _reconcile_preset(self, preset: str) -> None:
-        try:
-            done = await workflow.execute_child_workflow(
-                "ReconcilePreset",
-                {"preset_id": preset, "pending_max": self._take_share(preset)},
-                id=reconcile_preset_id(preset),
-                static_summary=f"Preset {self._paths.get(preset, preset)}: create, delete and cancel as its plan says",
-                parent_close_policy=ParentClosePolicy.ABANDON,
-                execution_timeout=CHILD_TIMEOUT,
-                task_timeout=TASK_TIMEOUT,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            )
-            if done.get("more") and not self._leaving:
-                self._wanted[preset] = None
-        except WorkflowAlreadyStartedError:
-            await workflow.sleep(BUSY_PAUSE)
-            self._wanted[preset] = None
-        except FailureError as error:
-            workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(cause_of(error))})
-        finally:
-            del self._reconciling[preset]
-
-    def _take_share(self, preset: str) -> int | None:
-        """Return the most creations that *preset* may have pending; None for no limit."""
-        if self._pending_max is None or preset not in self._favored:
-            return self._pending_max
-        self._favored.remove(preset)  # its extra creation counts once in a pass
-        return self._pending_max + 1
+        await workflow.wait_condition(lambda: self._stop is not None or self._children.closed or ended())
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()
         events = info.get_current_history_length()
-        idle = self._pass is None and not self._reconciling and not self._wanted and not self._wanted_all
+        idle = self._pass is None and not self._children.any_left and not self._wanted_all
         return events >= HISTORY_EVENTS_MAX or (
             idle and (events >= HISTORY_EVENTS or info.is_continue_as_new_suggested())
         )
 
     async def _continue_as_new(self) -> None:
         """Go on in a new run when this one has nothing under way. A stop that comes meanwhile is carried over."""
-        left = self._begin_leaving()
+        left = self._children.close()
         await self._wait_for_children(PASS_WAIT)
         await workflow.wait_condition(workflow.all_handlers_finished)
         carried = OrchestratorCarried(
             started_at=self._started_at,
-            passes=self._passes,
+            passes=self._passes_succeeded,
             stop_cause=self._stop,
             stopped_by=self._stopped_by,
             wanted_all=self._wanted_all,
-            wanted_presets=[*left, *self._wanted, *self._reconciling],
+            wanted_presets=[*left, *self._children.wanted, *self._children.reconciling],
             next_pass_at=self._next_pass_at,
-            ignored=self._ignored,
-            pending_max=self._pending_max,
+            ignored=self._ignored.newest,
+            pending_max=self._children.pending_max,
             seen=self._seen,
         )
         workflow.continue_as_new(
             self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})
         )
 
-    def _begin_leaving(self) -> list[str]:
-        """Begin no more children. Returns the presets that still waited, for the next run."""
-        self._leaving = True
-        left, self._wanted = list(self._wanted), {}
-        return left
-
     async def _drain(self) -> OrchestratorResult:
         """End the loop: record the cause, and wait for running children. Recorded builds go on by themselves."""
         assert self._stop is not None  # noqa: S101 - `run` calls this only after a stop
-        self._begin_leaving()
+        self._children.close()
         self._show_details()
         recording = asyncio.create_task(self._record_stop(self._stop))
         await self._wait_for_children(timedelta(seconds=self._input.drain_timeout_seconds))
@@ -381,15 +319,17 @@ class PrebuildsOrchestrator:
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.set_current_details(f"Stopped: {self._stop}")
         return OrchestratorResult(
-            cause=self._stop, passes=self._passes, started_at=self._started_at, stopped_at=workflow.now()
+            cause=self._stop, passes=self._passes_succeeded, started_at=self._started_at, stopped_at=workflow.now()
         )
 
     async def _wait_for_children(self, timeout: timedelta) -> None:
         try:
-            await workflow.wait_condition(lambda: not self._reconciling and self._pass is None, timeout=timeout)
+            await workflow.wait_condition(
+                lambda: not self._children.reconciling and self._pass is None, timeout=timeout
+            )
         except TimeoutError:
             workflow.logger.warning(
-                "The loop goes on without waiting for its children", extra={"presets": list(self._reconciling)}
+                "The loop goes on without waiting for its children", extra={"presets": list(self._children.reconciling)}
             )
 
     async def _record_stop(self, cause: str) -> None:
@@ -404,22 +344,11 @@ class PrebuildsOrchestrator:
             self._stop, self._stopped_by = cause, by
             workflow.logger.info("Stopping", extra={"cause": cause})
 
-    def _ignore(self, signal: str) -> None:
-        """Show a signal that was not understood in the status, and the first one of a run in the log."""
-        shown = escape(signal[:IGNORED_CHARS])[:IGNORED_CHARS]
-        self._ignored = [*self._ignored, shown][-IGNORED_KEPT:]
-        self._ignored_count += 1
-        if self._ignored_count == 1:  # thousands of lines in one task would take longer than a task may
-            workflow.logger.warning(
-                "A signal was not understood; the status has the newest ones and their number",
-                extra={"signal": shown},
-            )
-
     def _show_details(self) -> None:
         """Set the workflow's current details in the Temporal UI."""
-        busy = f"reconciling {len(self._reconciling)} presets, {len(self._wanted)} waiting"
+        busy = f"reconciling {len(self._children.reconciling)} presets, {len(self._children.wanted)} waiting"
         if self._stop is not None:
             text = f"Draining: {self._stop}; {busy}"
         else:
-            text = f"Running: {self._passes} passes, {busy}; next pass at {rfc3339(self._next_pass_at)}"
+            text = f"Running: {self._passes_succeeded} passes, {busy}; next pass at {rfc3339(self._next_pass_at)}"
         workflow.set_current_details(text)

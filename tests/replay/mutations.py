@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -31,8 +31,10 @@ class Mutation:
     """The stored history that goes through the changed branch."""
     change: str
     old: str
-    """The one place in the workflow's file with this text is replaced by `new`."""
+    """The one place in the file with this text is replaced by `new`."""
     new: str
+    module: str = ""
+    """The module of `workflows/` whose file it is; empty for the workflow's own."""
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.change} ({self.case})"
@@ -70,21 +72,24 @@ MUTATIONS = [
         *("PrebuildsOrchestrator", "stopped", "a child is of another type"),
         '"ReconcilePreset",',
         '"ReconcilePool",',
+        module="preset_children",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped", "a child has another id"),
         "id=reconcile_preset_id(preset),",
         'id=f"preset/{preset}",',
+        module="preset_children",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "preset-busy", "a busy preset is wanted again without a pause"),
         "            await workflow.sleep(BUSY_PAUSE)\n",
         "",
+        module="preset_children",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "asked", "a new interval does not move the next pass"),
         "if not self._due:\n            self._schedule_next_pass(min(",
-        "if self._leaving:\n            self._schedule_next_pass(min(",
+        "if self._children.closed:\n            self._schedule_next_pass(min(",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the stop is recorded after the children"),
@@ -96,8 +101,8 @@ MUTATIONS = [
     ),
     Mutation(
         *("PrebuildsOrchestrator", "stopped-in-mid-pass", "the drain has no timeout"),
-        "lambda: not self._reconciling and self._pass is None, timeout=timeout",
-        "lambda: not self._reconciling and self._pass is None",
+        "lambda: not self._children.reconciling and self._pass is None, timeout=timeout",
+        "lambda: not self._children.reconciling and self._pass is None",
     ),
     Mutation(
         *("PrebuildsOrchestrator", "canceled", "a cancellation cancels it"),
@@ -337,21 +342,45 @@ UNNOTICED = [
 
 
 @contextmanager
-def mutated(kind: str, old: str = "", new: str = "") -> Iterator[type[Any]]:
-    """Compile a workflow's file with one text replaced, as a module of its own; yields the workflow's class.
+def mutated(mutation: Mutation) -> Iterator[type[Any]]:
+    """Compile a workflow's file, and the file that the mutation names, with one text replaced; yields the workflow's
+    class.
 
     Raises:
         ValueError: The text is not exactly once in the file; the table is out of date.
     """
-    original = importlib.import_module(f"workflows.{MODULES[kind]}")
-    source = Path(str(original.__file__)).read_text()
-    if old and source.count(old) != 1:
-        raise ValueError(f"{source.count(old)} times in {original.__file__}: {old}")
-    module = ModuleType(f"workflows_mutated_{MODULES[kind]}")
-    sys.modules[module.__name__] = module  # where the SDK looks up what the annotations name
-    try:
-        code = compile(source.replace(old, new) if old else source, f"<{module.__name__}>", "exec")
-        exec(code, vars(module))  # noqa: S102 - our own file
+    own = MODULES[mutation.kind]
+    changed = mutation.module or own
+    with ExitStack() as stack:
+        if changed != own:  # the workflow's file, compiled next, imports the changed module under its usual name
+            stack.enter_context(_compiled(changed, f"workflows.{changed}", mutation))
+        module = stack.enter_context(_compiled(own, f"workflows_mutated_{own}", mutation if changed == own else None))
+        yield getattr(module, mutation.kind)
+
+
+@contextmanager
+def unchanged(kind: str) -> Iterator[type[Any]]:
+    """Compile a workflow's file as it is; yields the workflow's class."""
+    with _compiled(MODULES[kind], f"workflows_mutated_{MODULES[kind]}", None) as module:
         yield getattr(module, kind)
+
+
+@contextmanager
+def _compiled(name: str, under: str, mutation: Mutation | None) -> Iterator[ModuleType]:
+    """Compile a file of `workflows/`, with a mutation's text replaced if one is given, as a module named *under*."""
+    original = importlib.import_module(f"workflows.{name}")
+    source = Path(str(original.__file__)).read_text()
+    if mutation is not None:
+        if source.count(mutation.old) != 1:
+            raise ValueError(f"{source.count(mutation.old)} times in {original.__file__}: {mutation.old}")
+        source = source.replace(mutation.old, mutation.new)
+    module, before = ModuleType(under), sys.modules.get(under)
+    sys.modules[under] = module  # where the SDK looks up what the annotations name
+    try:
+        exec(compile(source, f"<{under}>", "exec"), vars(module))  # noqa: S102 - our own file
+        yield module
     finally:
-        del sys.modules[module.__name__]
+        if before is None:
+            del sys.modules[under]
+        else:
+            sys.modules[under] = before

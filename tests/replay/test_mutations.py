@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from temporalio.workflow import NondeterminismError
 
-from tests.replay.mutations import MODULES, MUTATIONS, UNNOTICED, Mutation, mutated
+from tests.replay.mutations import MODULES, MUTATIONS, UNNOTICED, Mutation, mutated, unchanged
 from tests.replay.stored import HISTORIES, case_of, load, replay
 
 MUTATIONS_MIN = 15
@@ -17,7 +17,7 @@ LONG = "renewed-amid-work"
 async def test_replay_notices_a_change(mutation: Mutation) -> None:
     paths = [path for path in HISTORIES if case_of(path) == (mutation.kind, mutation.case)]
     assert paths, "no stored history goes there"
-    with mutated(mutation.kind, mutation.old, mutation.new) as workflow:
+    with mutated(mutation) as workflow:
         for path in paths:
             assert isinstance(await replay(load(path), workflow), NondeterminismError), path.name
 
@@ -25,7 +25,7 @@ async def test_replay_notices_a_change(mutation: Mutation) -> None:
 @pytest.mark.parametrize("change", UNNOTICED, ids=str)
 async def test_replay_does_not_see_what_a_command_carries(change: Mutation) -> None:
     """So no patch is needed for it, and no replay finds a mistake in it."""
-    with mutated(change.kind, change.old, change.new) as workflow:
+    with mutated(change) as workflow:
         for path in HISTORIES:
             if case_of(path) == (change.kind, change.case):
                 assert await replay(load(path), workflow) is None, path.name
@@ -35,7 +35,7 @@ async def test_replay_does_not_see_what_a_command_carries(change: Mutation) -> N
 async def test_what_is_compiled_without_a_change_replays(kind: str) -> None:
     """Else it would be the compiling that replay notices."""
     cases = {mutation.case for mutation in MUTATIONS if mutation.kind == kind} - {LONG}
-    with mutated(kind) as workflow:
+    with unchanged(kind) as workflow:
         for path in HISTORIES:
             if case_of(path)[0] == kind and case_of(path)[1] in cases:
                 assert await replay(load(path), workflow) is None, path.name
@@ -58,6 +58,6 @@ WRITES = "self._lost = 0\n        self._errors"
 async def test_a_change_behind_a_patch_replays(new: str, is_noticed: bool) -> None:
     paths = [path for path in HISTORIES if case_of(path) == ("ReconcilePreset", "deletes")]
     assert paths
-    with mutated("ReconcilePreset", WRITES, new + WRITES) as workflow:
+    with mutated(Mutation("ReconcilePreset", "deletes", "a patch", WRITES, new + WRITES)) as workflow:
         for path in paths:
             assert (await replay(load(path), workflow) is not None) is is_noticed

@@ -13,7 +13,7 @@ from temporalio.testing import WorkflowEnvironment
 from activities.reconcile import Work
 from prebuilds.planning.plan import ReconcilePlan
 from tests.workflow.fakes import FakePool, start_loop, until
-from workflows.orchestrator import WANTED_MAX
+from workflows.preset_children import WANTED_MAX
 
 PRESET = UUID(int=1)
 

@@ -77,7 +77,7 @@ class PrebuildsOrchestrator:
             self._refusal, self._input = refusal, OrchestratorInput()
         carried = self._input.carried or OrchestratorCarried(started_at=workflow.now())
         self._started_at = carried.started_at
-        self._passes_succeeded = carried.passes  # over all runs of the loop; the two counts below are of this run
+        self._passes_succeeded = carried.passes  # over all runs of the loop
         self._stop = carried.stop_cause
         self._stopped_by = carried.stopped_by
         self._wanted_all = carried.wanted_all
@@ -92,7 +92,7 @@ class PrebuildsOrchestrator:
         self._pass: asyncio.Task[None] | None = None
         self._pass_timer: asyncio.Task[None] | None = None
         self._due = False
-        self._passes_begun = 0
+        self._passes_begun = 0  # in this run of the loop; so is the next count, which includes passes that failed
         self._passes_ended = 0
         self._last_pass_at: datetime | None = None
 

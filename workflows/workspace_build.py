@@ -62,12 +62,12 @@ class WorkspaceBuild:
         """
         try:
             self._input = parse_input(WorkspaceBuildInput, only_input(raw), "input")
-            place = await self._locate()
-            outcome = place.ended or await self._provision(place)
+            route = await self._locate()
+            outcome = route.ended or await self._provision(route)
             for _ in range(MOVES_MAX):
                 if outcome.moved_to is None:
                     break
-                outcome = await self._provision(BuildRoute(outcome.moved_to, place.timeout_seconds))
+                outcome = await self._provision(BuildRoute(outcome.moved_to, route.timeout_seconds))
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         return WorkspaceBuildResult(
@@ -81,39 +81,39 @@ class WorkspaceBuild:
             BuildActivities.locate_build, self._input.build_id, **CONTROL
         )
 
-    async def _provision(self, place: BuildRoute) -> BuildOutcome:
-        waits_left = math.ceil(place.timeout_seconds * TIMEOUT_FACTOR / HOST_TIMEOUT.total_seconds())
+    async def _provision(self, route: BuildRoute) -> BuildOutcome:
+        waits_left = math.ceil(route.timeout_seconds * TIMEOUT_FACTOR / HOST_TIMEOUT.total_seconds())
         try:
             while True:
                 try:
-                    return await self._run_on_queue(place)
+                    return await self._run_on_queue(route)
                 except FailureError as error:
                     waits_left -= 1
                     # A host with all slots in use picks up nothing either, and is not away.
-                    if not (_not_picked_up(error) and waits_left > 0 and await self._host_is_there(place)):
+                    if not (_not_picked_up(error) and waits_left > 0 and await self._host_is_there(route)):
                         raise
         except (FailureError, asyncio.CancelledError) as error:
-            return await self._close(error, place)
+            return await self._close(error, route)
 
-    async def _run_on_queue(self, place: BuildRoute) -> BuildOutcome:
-        timeout = timedelta(seconds=place.timeout_seconds)
+    async def _run_on_queue(self, route: BuildRoute) -> BuildOutcome:
+        timeout = timedelta(seconds=route.timeout_seconds)
         return await workflow.execute_activity_method(
             ProvisioningActivities.run_build,
             self._input.build_id,
-            task_queue=place.queue,
+            task_queue=route.queue,
             start_to_close_timeout=timeout,
             schedule_to_close_timeout=timeout * TIMEOUT_FACTOR,
-            schedule_to_start_timeout=HOST_TIMEOUT if "@" in place.queue else None,
+            schedule_to_start_timeout=HOST_TIMEOUT if "@" in route.queue else None,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRY,
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             priority=workflow.info().priority or Priority.default,
         )
 
-    async def _host_is_there(self, place: BuildRoute) -> bool:
-        return await workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)
+    async def _host_is_there(self, route: BuildRoute) -> bool:
+        return await workflow.execute_local_activity_method(BuildActivities.host_is_there, route.queue, **CONTROL)
 
-    async def _close(self, error: BaseException, place: BuildRoute) -> BuildOutcome:
+    async def _close(self, error: BaseException, route: BuildRoute) -> BuildOutcome:
         """Record the end of a build whose provisioner could not record it."""
         cause = cause_of(error) if isinstance(error, FailureError) else error
         if isinstance(cause, ApplicationError) and cause.type == WorkspaceNotFound.__name__:
@@ -122,10 +122,10 @@ class WorkspaceBuild:
             status, kind, message = BuildStatus.CANCELED, "Canceled", "canceled"
         elif _not_picked_up(error):
             status, kind = BuildStatus.FAILED, ProvisionerUnavailable.__name__
-            message = f"no worker serves {place.queue}; start one on that host"
+            message = f"no worker serves {route.queue}; start one on that host"
         elif isinstance(cause, TimeoutError):
             status, kind = BuildStatus.FAILED, ProvisionFailed.__name__
-            message = f"not done within its timeout of {place.timeout_seconds:g} s"
+            message = f"not done within its timeout of {route.timeout_seconds:g} s"
         else:
             status, kind, message = BuildStatus.FAILED, ProvisionFailed.__name__, str(cause)
         return await workflow.execute_local_activity_method(

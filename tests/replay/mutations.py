@@ -174,14 +174,14 @@ MUTATIONS = [
     ),
     # --- A build ---
     Mutation(
-        *("WorkspaceBuild", "succeeds", "the place is always looked up"),
+        *("WorkspaceBuild", "succeeds", "the route is always looked up"),
         "if self._input.queue is not None and self._input.timeout_seconds is not None:",
         "if self._input.queue is None and self._input.timeout_seconds is not None:",
     ),
     Mutation(
         *("WorkspaceBuild", "ended-before", "a build that has ended is provisioned again"),
-        "place.ended or await self._provision(place)",
-        "await self._provision(place)",
+        "route.ended or await self._provision(route)",
+        "await self._provision(route)",
     ),
     Mutation(
         *("WorkspaceBuild", "repeats", "the provisioning is renamed"),
@@ -192,12 +192,12 @@ MUTATIONS = [
         *("WorkspaceBuild", "fails", "a failed build is closed once more"),
         "        return WorkspaceBuildResult(\n",
         "        if outcome.status is BuildStatus.FAILED:\n"
-        '            await self._close(ApplicationError("failed"), place)\n'
+        '            await self._close(ApplicationError("failed"), route)\n'
         "        return WorkspaceBuildResult(\n",
     ),
     Mutation(
         *("WorkspaceBuild", "times-out", "a build that is late is not closed"),
-        "return await self._close(error, place)",
+        "return await self._close(error, route)",
         "return BuildOutcome(BuildStatus.FAILED, str(error))",
     ),
     Mutation(
@@ -220,9 +220,9 @@ MUTATIONS = [
     ),
     Mutation(
         *("WorkspaceBuild", "host-away", "a host is looked for by a normal activity"),
-        "workflow.execute_local_activity_method(BuildActivities.host_is_there, place.queue, **CONTROL)",
+        "workflow.execute_local_activity_method(BuildActivities.host_is_there, route.queue, **CONTROL)",
         "workflow.execute_activity_method(\n"
-        "            BuildActivities.host_is_there, place.queue, start_to_close_timeout=HOST_TIMEOUT\n"
+        "            BuildActivities.host_is_there, route.queue, start_to_close_timeout=HOST_TIMEOUT\n"
         "        )",
     ),
     # --- Claims ---

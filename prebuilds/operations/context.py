@@ -1,4 +1,4 @@
-"""What every operation works with, and what several of them do after a commit."""
+"""The context that every operation gets, and the steps that several operations take after a commit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from prebuilds.store import control
 logger = logging.getLogger(__name__)
 
 NUDGE_TIMEOUT_S = 3.0
-"""The change is committed before the nudge, so nobody should wait long for a Temporal that is away."""
+"""Limit of a nudge. The change is committed before it, so the caller should not wait long when Temporal is away."""
 NOT_CONNECTED = (PrebuildsError, TimeoutError, RuntimeError, ValueError)
-"""How a nudge fails while Temporal is away: a lazy client that cannot connect raises the last two."""
+"""Errors of a nudge while Temporal is away. A lazy client that cannot connect raises the last two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A deployment: its database, its Temporal, the starting of what is recorded, and this process's settings."""
+    """One deployment as operations use it: database, Temporal client, dispatcher and this process's settings."""
 
     engine: AsyncEngine
     client: Client
@@ -36,18 +36,22 @@ class Context:
     settings: Settings
 
     async def rules(self) -> Rules:
-        """The rules by which the control workers decide, as they last recorded them; before their first pass, those of
-        this process's environment."""
+        """The rules by which control workers decide.
+
+        They are what the workers recorded last, or this process's own rules when no worker has run a pass yet.
+        """
         return (await control.read_control(self.engine)).rules or self.settings.rules
 
     async def nudge(self, preset_ids: Sequence[UUID] = ()) -> None:
-        """Let a committed change take effect now, for these presets or for all. Never fails: a lost nudge delays the
-        change by one interval of the loop."""
+        """Ask the loop for a pass over these presets, or over all, so that a committed change takes effect now.
+
+        Never fails: a lost nudge delays the change by one interval of the loop.
+        """
         try:
             async with asyncio.timeout(NUDGE_TIMEOUT_S):
                 await PrebuildsClient(self.client).nudge(preset_ids if len(preset_ids) <= NUDGED_MAX else [])
         except OrchestratorNotRunning:
-            return  # the loop is stopped, and stays so
+            return  # a nudge does not start a stopped loop
         except NOT_CONNECTED as error:
             logger.debug("A nudge was lost: %s", error)
         except Exception as error:
@@ -57,11 +61,11 @@ class Context:
 def report_batches(
     act: Callable[[Sequence[UUID]], None], on_progress: Callable[[int], None] | None
 ) -> Callable[[Sequence[UUID]], None]:
-    """A callback for each batch of a bulk action.
+    """Make the callback that a bulk action calls after each batch.
 
     Args:
-        act: Gets the build ids of the batch.
-        on_progress: Gets the number of builds so far; None if nobody watches.
+        act: Called with the build ids of the batch.
+        on_progress: Called with the number of builds so far; None to report nothing.
     """
     done = 0
 

@@ -1,4 +1,4 @@
-"""Checks of an installation. They open what they need themselves, since it may be what is broken."""
+"""Checks of an installation. They open their own connections, because a connection may be what is broken."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from prebuilds.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class DoctorOperations:
+    """The operation behind `prebuilds doctor`."""
+
     settings: Settings | None = None
-    """None reads the environment, and reports it when it cannot be read."""
+    """None reads the environment; a setting that cannot be read then is a finding of the report."""
 
     async def examine(self) -> DoctorReport:
-        """Make every check; takes about ten seconds at most, and whatever goes wrong is in the report."""
+        """Run every check. Takes about ten seconds at most; all failures are in the report."""
         return await examine(self.settings)

@@ -1,6 +1,6 @@
 """All operations of a deployment in one object.
 
-Each part is imported when it is first asked for, so that a command loads only what it needs.
+Each part is imported at its first use, so that a command loads only what it needs.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """What a person or a service can ask of a deployment. Bad input raises a typed error before anything is written."""
+    """All operations of one deployment. Bad input raises a typed error before anything is written."""
 
     context: Context
 
     def on(self, engine: AsyncEngine) -> Operations:
-        """The same operations, with their statements sent through *engine*."""
+        """Return the same operations on another engine; all their statements go through *engine*."""
         return Operations(replace(self.context, engine=engine))
 
     @property

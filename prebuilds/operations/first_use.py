@@ -1,4 +1,4 @@
-"""Checks the deployment before the first request to Temporal, however late in a command that comes."""
+"""A Temporal client that checks its deployment before its first request, whenever that request comes."""
 
 from __future__ import annotations
 
@@ -21,39 +21,41 @@ from temporalio.client import (
 from temporalio.service import RPCError
 
 Check = Callable[[], Awaitable[object]]
-AT_ONCE_S = 2.0
-"""A command that needs only the database must not wait long for a Temporal that is away."""
+EARLY_CHECK_TIMEOUT_S = 2.0
+"""Limit of the check at a command's start: commands that need only the database must not wait for Temporal."""
 
 
 class CheckedAtFirstUse(Interceptor):
-    """An interceptor for a lazy client; set `check` before the client is used."""
+    """An interceptor for a lazy client that runs `check` before the first request. Set `check` before using it."""
 
     check: Check
+    """Raises when the client must not be used."""
 
     def __init__(self) -> None:
-        self._passed = False
-        self._turn = asyncio.Lock()
+        self._check_passed = False
+        self._lock = asyncio.Lock()
 
     def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
-        return _Checked(super().intercept_client(next), self.require)
+        """Put the check before every request of the client (the SDK calls this)."""
+        return _CheckingOutbound(super().intercept_client(next), self.require)
 
     async def require(self) -> None:
-        """Check, unless that has passed before. A check that found nobody is made again at the next use."""
-        async with self._turn:
-            if not self._passed:
+        """Run the check unless it has passed before; a failed check runs again at the next request."""
+        async with self._lock:
+            if not self._check_passed:
                 await self.check()
-                self._passed = True
+                self._check_passed = True
 
-    async def try_at_once(self) -> None:
-        """Check now, before the command writes anything. A Temporal that is away is left to the first use."""
+    async def check_early(self) -> None:
+        """Run the check before the command writes anything. If Temporal is away, the first request runs it instead."""
         try:
-            async with asyncio.timeout(AT_ONCE_S):
+            async with asyncio.timeout(EARLY_CHECK_TIMEOUT_S):
                 await self.require()
-        except (RPCError, RuntimeError, ValueError, TimeoutError):  # as a client fails that cannot connect
+        except (RPCError, RuntimeError, ValueError, TimeoutError):  # errors of a client that cannot connect
             return
 
 
-class _Checked(OutboundInterceptor):
+class _CheckingOutbound(OutboundInterceptor):
     def __init__(self, next: OutboundInterceptor, require: Check) -> None:
         super().__init__(next)
         self._require = require

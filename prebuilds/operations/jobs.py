@@ -15,31 +15,39 @@ from prebuilds.vocabulary.actors import Actor
 
 @dataclass(frozen=True, slots=True)
 class JobOperations:
+    """Operations on builds, which the command line calls jobs."""
+
     context: Context
 
-    async def list(self, wanted: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[JobRow]:
-        """A part of the builds that match, newest first; *after* is the `next` of the part before."""
-        rows = await jobs.list_jobs(self.context.engine, wanted, limit=check_limit(limit) + 1, after=after)
+    async def list(
+        self, job_filter: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[JobRow]:
+        """List one page of the builds that match, newest first.
+
+        Args:
+            after: The `next` of the previous page; None for the first page.
+        """
+        rows = await jobs.list_jobs(self.context.engine, job_filter, limit=check_limit(limit) + 1, after=after)
         return make_page(rows, limit, jobs.job_cursor)
 
     async def cancel(
         self,
         actor: Actor,
-        wanted: JobFilter,
+        job_filter: JobFilter,
         *,
         dry_run: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> CancelResult:
-        """Cancel all builds that match, in batches: pending ones, unless the filter names other states.
+        """Cancel all builds that match, in batches. Only pending builds match unless the filter names other states.
 
         Args:
-            dry_run: Count them, and cancel none.
-            on_progress: Called after each batch with the number that is canceled so far.
+            dry_run: Count the builds without canceling them.
+            on_progress: Called after each batch with the number of builds canceled so far.
         Raises:
-            InvalidInput: The filter is empty, so that nobody cancels everything by a slip.
+            InvalidInput: The filter is empty. It is refused so that a typing error cannot cancel every build.
         """
-        if wanted.empty:
+        if job_filter.empty:
             raise InvalidInput.field("filter", "give at least one of initiator, status and template")
         on_batch = report_batches(self.context.dispatcher.cancel_builds, on_progress)
-        done = await jobs.cancel_jobs(self.context.engine, wanted, actor.name, dry_run=dry_run, on_batch=on_batch)
+        done = await jobs.cancel_jobs(self.context.engine, job_filter, actor.name, dry_run=dry_run, on_batch=on_batch)
         return done.result

@@ -1,4 +1,4 @@
-"""Builds' logs: what their drivers told. They need the database alone."""
+"""Build logs: the lines that provisioners write. Needs only the database."""
 
 from __future__ import annotations
 
@@ -14,42 +14,49 @@ from prebuilds.views import LoggedBuild, LogLine
 
 POLL_INTERVAL_S = 0.5
 LOG_DAYS = LOG_LIFE.days
-"""How long a build's lines are kept after its end."""
+"""Days for which a build's lines are kept after its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogOperations:
+    """Access to build logs."""
+
     engine: AsyncEngine
 
     async def builds(self, reference: str) -> list[LoggedBuild]:
-        """The builds that *reference* names, oldest first: one by its id, or all of a workspace, by its id or
-        `owner/name`. Of a name that no live workspace has, those of the latest released one that had it.
+        """Find the builds that *reference* names, oldest first.
 
+        Args:
+            reference: A build's id, for that build; or a workspace's id or `owner/name`, for all its builds. If no live
+                workspace has the name, it means the most recently released workspace that had it.
         Raises:
-            InvalidInput: Neither an id nor a path.
-            WorkspaceNotFound: No build and no workspace of that id, and never a workspace of that name.
+            InvalidInput: *reference* is neither an id nor a path.
+            WorkspaceNotFound: No build and no workspace has this id, or no workspace has ever had this name.
         """
         return await build_logs.find_logged_builds(self.engine, reference)
 
     async def latest(self, reference: str) -> LoggedBuild:
-        """The latest of those builds; of a released workspace, the latest one that told anything, if one did. Raises
-        as `builds` does."""
+        """Find the latest build that *reference* names; raises as `builds` does.
+
+        For a released workspace it is the latest build that has log lines, if any build has some.
+        """
         return build_logs.choose_logged_build(await self.builds(reference))
 
     async def lines(self, build: LoggedBuild, *, follow: bool = False) -> AsyncIterator[LogLine]:
-        """A build's lines in order; one that ended badly has its error as the last line.
+        """Yield a build's lines in order. The last line of a failed build is its error.
 
         Args:
-            follow: Go on until the build has ended.
+            follow: Wait for further lines until the build has ended.
         """
         position = Position()
         while True:
-            now = await build_logs.read_logged_build(self.engine, build.id)  # before its lines: if ended, they are all
+            # The build is read before its lines: if it has ended by then, no line can follow those read next.
+            current = await build_logs.read_logged_build(self.engine, build.id)
             lines, position = await build_logs.read_log(self.engine, build.id, position)
             for line in lines:
                 yield line
-            if now.status.ended or not follow:
+            if current.status.ended or not follow:
                 break
             await asyncio.sleep(POLL_INTERVAL_S)
-        for line in now.last_lines():
+        for line in current.last_lines():
             yield line

@@ -1,4 +1,4 @@
-"""The reconciliation loop: start, stop, pause, resume, and asking it for a pass."""
+"""The reconciliation loop: start, stop, pause and resume it, and ask it for a pass."""
 
 from __future__ import annotations
 
@@ -30,27 +30,26 @@ NO_CAUSE = "no cause given"
 
 @dataclass(frozen=True, slots=True)
 class LoopOperations:
-    """Start, stop, pause and resume each answer with a `LoopChange`: the loop afterwards, and whether it changed."""
+    """Operations on the loop. Start, stop, pause and resume return the state afterwards and whether it changed."""
 
     context: Context
 
     async def status(self) -> LoopStatus:
-        """The loop's state. Where Temporal does not answer within three seconds, the state that is wanted, with a
-        note."""
+        """Read the loop's state; if Temporal does not answer within three seconds, the recorded state with a note."""
         return await loop_status(self.context.engine, self.context.client)
 
     async def start(
         self, actor: Actor, interval: timedelta | None = None, *, within_s: float | None = None
     ) -> LoopChange:
-        """Start the loop, or apply *interval* to the one that runs. A loop that drains is awaited first.
+        """Start the loop, or apply *interval* to a running loop. A draining loop is awaited first.
 
         Args:
-            interval: Between passes, kept for later starts; None leaves it as it is.
-            within_s: Seconds to wait for a loop that drains; None waits until it has ended.
+            interval: Time between passes, kept for later starts; None leaves it unchanged.
+            within_s: Seconds to wait for a draining loop; None waits until it has ended.
         Raises:
-            InvalidInput: The loop cannot keep *interval*.
-            OrchestratorNotRunning: The loop drained for longer than *within_s*.
-            StackUnreachable: It drains, and no control worker is there to end it.
+            InvalidInput: *interval* is outside the loop's bounds.
+            OrchestratorNotRunning: The loop is still draining after *within_s*.
+            StackUnreachable: The loop is draining, and no control worker runs that could end it.
         """
         if interval is not None:
             try:
@@ -62,40 +61,41 @@ class LoopOperations:
         if (loop := await self.status()).state == "draining":
             try:
                 async with asyncio.timeout(within_s):
-                    with suppress(WorkflowFailureError):  # somebody has terminated it: it has ended, too
-                        await self._end(handle)
+                    with suppress(WorkflowFailureError):  # a terminated loop has ended, too
+                        await self._await_end(handle)
             except TimeoutError:
                 raise OrchestratorNotRunning(
-                    f"the loop is still ending what it was at ({loop.cause})",
+                    f"the loop is still draining after a stop ({loop.cause})",
                     {"cause": loop.cause},
-                    remedy="start it again when it has stopped",
+                    remedy="start it again once `prebuilds status` shows it as stopped",
                 ) from None
-        with suppress(AnsweredBefore):  # by another attempt, which may have died before it started the loop
-            await record_unwritten_stop(engine, client)  # so that the new loop has a number of its own
+        # An earlier attempt of this request may have recorded the start and died before it started the loop.
+        with suppress(AnsweredBefore):
+            await record_unwritten_stop(engine, client)  # so that the new loop gets a new number
             await control.record_start(engine, interval, actor.name)
-        wanted = await control.read_control(engine)
-        if wanted.loop == "stopped":  # since that attempt
-            return await self._change(False)
-        started = await start_orchestrator(client, orchestrator_input(wanted, self.context.settings))
+        recorded = await control.read_control(engine)
+        if recorded.loop == "stopped":  # by a stop that came after the earlier attempt
+            return await self._describe_change(False)
+        started = await start_orchestrator(client, orchestrator_input(recorded, self.context.settings))
         if not started and interval is not None:
             await handle.signal("set_interval", interval.total_seconds())
-        return await self._change(started, interval_applied=interval is not None)
+        return await self._describe_change(started, interval_applied=interval is not None)
 
     async def stop(
         self, actor: Actor, cause: str = NO_CAUSE, *, wait: bool = False, asked_at: datetime | None = None
     ) -> LoopChange:
-        """Signal the loop to stop. Nothing changes if none runs.
+        """Signal the loop to stop. Nothing changes if no loop runs.
 
         Args:
-            cause: Kept for logs, the result and the operator.
+            cause: The reason, kept for logs, the loop's result and operators.
             wait: Return only when the loop has ended.
-            asked_at: When the request was made, by Temporal's clock: a loop that began later goes on. None for now.
+            asked_at: Time of the request by Temporal's clock; a loop that started later goes on. None for now.
         Raises:
-            InvalidInput: The cause has control characters. A signal sent past this method is not refused: its cause
-                is escaped.
-            StackUnreachable: With *wait*: no control worker is there to end the loop. The signal stays with it.
+            InvalidInput: *cause* has control characters. (The loop itself accepts any cause and escapes it.)
+            StackUnreachable: With *wait*: no control worker runs that could end the loop. The signal stays with the
+                loop.
         """
-        _check_words("cause", cause)
+        _check_text("cause", cause)
         handle = self.context.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             stop = {"cause": cause, "by": actor.name}
@@ -105,70 +105,72 @@ class LoopOperations:
         except RPCError as error:
             if not no_such_workflow(error):
                 raise
-            # Nothing runs, but control workers would bring a terminated loop back: record that it is not wanted.
+            # No loop runs, but control workers restart a terminated loop unless a stop is recorded.
             await control.record_stop(self.context.engine, cause, by=actor.name)
-            return await self._change(False)
+            return await self._describe_change(False)
         if wait:
             try:
-                await self._end(handle)
+                await self._await_end(handle)
             except WorkflowFailureError:
-                # Somebody terminated it, perhaps before it recorded the stop: then it would come back.
+                # Somebody terminated the loop, perhaps before it recorded the stop. Without the record it is restarted.
                 await control.record_stop(self.context.engine, cause, by=actor.name)
-        return await self._change(True)
+        return await self._describe_change(True)
 
-    async def _end(self, handle: WorkflowHandle[Any, Any]) -> None:
+    async def _await_end(self, handle: WorkflowHandle[Any, Any]) -> None:
         await while_served(self.context.client, handle.result(), "the loop to end")
 
     async def pause(self, actor: Actor, reason: str) -> LoopChange:
-        """Hold every pool as it is: passes create and delete nothing. Claims go on. Paused already: nothing changes.
+        """Pause the loop: passes create and delete nothing, claims go on. Nothing changes if it is paused.
 
         Raises:
             InvalidInput: The reason is empty, or has control characters.
         """
         if not reason.strip():
-            raise InvalidInput.field("reason", "is required", "say why, for whoever finds the pools held")
-        _check_words("reason", reason)
-        return await self._told(await control.pause(self.context.engine, actor.name, reason))
+            raise InvalidInput.field("reason", "is required", "say why, for whoever finds the pools paused")
+        _check_text("reason", reason)
+        return await self._apply_pause_change(await control.pause(self.context.engine, actor.name, reason))
 
     async def resume(self, actor: Actor) -> LoopChange:
-        """Let passes create and delete again. Not paused: nothing changes."""
-        return await self._told(await control.resume(self.context.engine, actor.name))
+        """Let passes create and delete again. Nothing changes if the loop is not paused."""
+        return await self._apply_pause_change(await control.resume(self.context.engine, actor.name))
 
-    async def _told(self, changed: bool) -> LoopChange:
-        """Tell the loop of a pause or a resume, and read its state meanwhile: both wait for a Temporal that is away."""
+    async def _apply_pause_change(self, changed: bool) -> LoopChange:
+        """Nudge the loop after a pause or resume and read its state. Both run at once: each may wait for Temporal."""
         if not changed:
-            return await self._change(False)
-        change, _ = await asyncio.gather(self._change(True), self.context.nudge())
+            return await self._describe_change(False)
+        change, _ = await asyncio.gather(self._describe_change(True), self.context.nudge())
         return change
 
-    async def _change(self, changed: bool, *, interval_applied: bool = False) -> LoopChange:
+    async def _describe_change(self, changed: bool, *, interval_applied: bool = False) -> LoopChange:
         try:
             loop = await self.status()
-        except PrebuildsError as error:  # the change is committed: what only looks after it must not fail it
-            loop = await recorded_loop(self.context.engine, f"Temporal could not be asked ({error})")
+        except PrebuildsError as error:  # the change is committed, so a failed status must not fail the request
+            loop = await recorded_loop(self.context.engine, f"could not ask Temporal ({error})")
         return LoopChange(**loop.model_dump(), changed=changed, interval_applied=interval_applied)
 
     async def reconcile(self, preset: str | None = None, *, wait: bool = False) -> Reconciled:
-        """Ask the loop for a pass now, over one preset (an id or a path of the active version) or over all.
+        """Ask the loop for a pass now.
 
         Args:
+            preset: Id or path of a preset of an active version; None for all presets.
             wait: Return only when that pass has ended.
         Raises:
             OrchestratorNotRunning: The loop is stopped.
-            PresetNotFound: No such preset.
-            StackUnreachable: With *wait*: no control worker is there to run the pass.
+            PresetNotFound: The preset does not exist.
+            StackUnreachable: With *wait*: no control worker runs that could make the pass.
         """
-        wanted = []
+        preset_ids = []
         if preset is not None:
             async with self.context.engine.connect() as connection:
-                wanted = [(await presets.find_preset(connection, preset)).id]
+                preset_ids = [(await presets.find_preset(connection, preset)).id]
         client = PrebuildsClient(self.context.client)
-        await (client.reconcile(wanted) if wait else client.nudge(wanted))
+        await (client.reconcile(preset_ids) if wait else client.nudge(preset_ids))
         return Reconciled(reconciled=wait)
 
 
-def _check_words(field: str, words: str) -> None:
+def _check_text(field: str, text: str) -> None:
+    """Raise `InvalidInput` about *field* if *text* has control characters."""
     try:
-        check_plain(words)
+        check_plain(text)
     except ValueError as error:
         raise InvalidInput.field(field, str(error)) from error

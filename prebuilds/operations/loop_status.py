@@ -1,4 +1,4 @@
-"""The loop's state: Temporal knows whether it runs, the database why it does not."""
+"""The loop's state: Temporal knows whether the loop runs, and the database knows why it does not."""
 
 from __future__ import annotations
 
@@ -18,66 +18,66 @@ from prebuilds.views import LoopStatus
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 ASK_TIMEOUT = timedelta(seconds=3)
-"""Limit of each call to Temporal: `status` must answer at 3 a.m., also while no worker does."""
+"""Limit of each call to Temporal: `status` must answer while Temporal is away or no worker runs."""
 
 
 async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
-    """The loop's state, from Temporal and from the loop itself.
+    """Read the loop's state from Temporal and from the loop itself.
 
-    Where Temporal does not answer, it is the state that is wanted, and a note says so.
+    If Temporal does not answer, the result is the recorded state, and a note says so.
     """
-    wanted = await control.read_control(engine)
+    recorded = await control.read_control(engine)
     try:
-        async with asyncio.timeout(ASK_TIMEOUT.total_seconds()):  # the call's own does not cover the connecting
+        async with asyncio.timeout(ASK_TIMEOUT.total_seconds()):  # rpc_timeout does not cover the connect
             found = await described(client, ORCHESTRATOR_ID, rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
-        return _loop(wanted, wanted.loop, f"Temporal does not answer ({error.status.name})")
-    except (TimeoutError, RuntimeError, ValueError):  # a client that cannot connect, or has no such address
-        return _loop(wanted, wanted.loop, "Temporal does not answer (it cannot be reached)")
+        return _make_status(recorded, recorded.loop, f"Temporal does not answer ({error.status.name})")
+    except (TimeoutError, RuntimeError, ValueError):  # a client that cannot connect, or whose address is invalid
+        return _make_status(recorded, recorded.loop, "Temporal does not answer (it cannot be reached)")
     if found is None or found.status is not WorkflowExecutionStatus.RUNNING:
-        return _loop(wanted, None, _gone(wanted))
+        return _make_status(recorded, None, _describe_missing_loop(recorded))
     try:
         raw = await client.get_workflow_handle(ORCHESTRATOR_ID).query("status", rpc_timeout=ASK_TIMEOUT)
     except RPCError as error:
-        return _loop(wanted, "running", f"the loop does not answer ({error.status.name}); is a worker running?")
-    said = OrchestratorStatus.model_validate(raw)
-    note = _ignored(said)
-    return _loop(wanted, said.state, note, said)
+        note = f"the loop does not answer ({error.status.name}); is a control worker running?"
+        return _make_status(recorded, "running", note)
+    reported = OrchestratorStatus.model_validate(raw)
+    return _make_status(recorded, reported.state, _describe_ignored_signals(reported), reported)
 
 
 async def recorded_loop(engine: AsyncEngine, note: str) -> LoopStatus:
-    """The loop's state by the database alone: the one that is wanted. *note* says why nobody else was asked."""
-    wanted = await control.read_control(engine)
-    return _loop(wanted, wanted.loop, note)
+    """Read the loop's recorded state from the database alone; *note* says why Temporal was not asked."""
+    recorded = await control.read_control(engine)
+    return _make_status(recorded, recorded.loop, note)
 
 
-def _ignored(said: OrchestratorStatus) -> str | None:
-    """What to say of signals that the loop has not understood; None for nothing."""
-    if not said.ignored:
+def _describe_ignored_signals(reported: OrchestratorStatus) -> str | None:
+    if not reported.ignored:
         return None
-    more = said.ignored_count - len(said.ignored)
-    return f"signals not understood: {'; '.join(said.ignored)}" + (f"; and {more} before" if more > 0 else "")
+    more = reported.ignored_count - len(reported.ignored)
+    return f"signals not understood: {'; '.join(reported.ignored)}" + (f"; and {more} before" if more > 0 else "")
 
 
-def _gone(wanted: Control) -> str | None:
-    if wanted.loop != "running":
+def _describe_missing_loop(recorded: Control) -> str | None:
+    if recorded.loop != "running":
         return None
-    return (
-        "it is wanted, and does not run: `prebuilds start` starts it, as an enabled control worker does within minutes"
-    )
+    return "it should be running but is not: run `prebuilds start`, or wait: a control worker restarts it in minutes"
 
 
-def _loop(wanted: Control, state: Any, note: str | None, said: OrchestratorStatus | None = None) -> LoopStatus:
-    if wanted.restore_found is not None:
+def _make_status(
+    recorded: Control, state: Any, note: str | None, reported: OrchestratorStatus | None = None
+) -> LoopStatus:
+    """Put a status together. *state* None means that no loop runs; *reported* None, that the loop was not asked."""
+    if recorded.restore_found is not None:
         restored = "the database was restored; claims and passes stop until `prebuilds restored`"
         note = f"{restored}; {note}" if note else restored
     return LoopStatus(
-        state=state or ("stopped" if wanted.loop != "never_started" else "never_started"),
-        cause=said.cause if said else wanted.stop_cause,
-        last_pass_at=wanted.last_pass_at,
-        passes=wanted.passes,
-        paused=wanted.paused,
-        paused_reason=wanted.paused_reason,
-        paused_by=wanted.paused_by,
+        state=state or ("stopped" if recorded.loop != "never_started" else "never_started"),
+        cause=reported.cause if reported else recorded.stop_cause,
+        last_pass_at=recorded.last_pass_at,
+        passes=recorded.passes,
+        paused=recorded.paused,
+        paused_reason=recorded.paused_reason,
+        paused_by=recorded.paused_by,
         note=note,
     )

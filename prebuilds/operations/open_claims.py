@@ -1,4 +1,4 @@
-"""Putting `Claims` together for a process that decides claims: a claims worker, a service with one inside, a server."""
+"""Sets up `Claims` for a process that decides claims: a claims worker, a service that embeds one, or a server."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 
 CLAIM_CONNECTIONS = 16
-"""PostgreSQL is at its best with a few connections a core; claims beyond that queue in this process for a
-millisecond."""
+"""PostgreSQL works best with a few connections per core. Further claims queue in this process for a millisecond."""
 
 
 @asynccontextmanager
 async def open_claims(
     engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings
 ) -> AsyncIterator[Claims]:
-    """Claims of the deployment of *settings*, on database connections that are open inside the block.
+    """Open a connection pool for claims and yield the `Claims` on it; the pool is closed when the block ends.
 
     Raises:
-        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
-        StackUnreachable: The database is away.
+        StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
+        StackUnreachable: The database does not answer.
     """
     request_key = await load_request_key(engine, settings.ring)
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:

@@ -1,4 +1,5 @@
-"""Opening a deployment for one command or program: its database, its Temporal, or both, checked and closed after it."""
+"""Opens a deployment for one command or program: its database, its Temporal, or both; checks them first, and closes
+them at the end."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def open_operations() -> AsyncIterator[Operations]:
-    """Every operation, on the environment's database and Temporal, which belong together.
+    """Open every operation on the environment's database and Temporal.
 
-    Temporal is connected to at once if it answers, so that nothing is written beside the wrong one; where it is away,
-    operations that need only the database work, and the others check before they first use it.
+    If Temporal answers, it is checked before anything is written, so that the database and the namespace belong
+    together. If Temporal is away, operations that need only the database work, and the others check at their first
+    request.
 
     Raises:
         StackUnreachable: The database does not answer, or is not bound to the namespace yet.
@@ -41,7 +43,7 @@ async def open_operations() -> AsyncIterator[Operations]:
         checked = CheckedAtFirstUse()
         client = await connect(temporal_address(settings), lazy=True, interceptors=[checked])
         checked.check = partial(check_deployment, engine, client, database_url(settings), settings.deployment)
-        await checked.try_at_once()
+        await checked.check_early()
         dispatcher = Dispatcher(engine, client)
         try:
             yield Operations(Context(engine, client, dispatcher, settings))
@@ -51,7 +53,7 @@ async def open_operations() -> AsyncIterator[Operations]:
 
 @asynccontextmanager
 async def open_logs() -> AsyncIterator[LogOperations]:
-    """Builds' logs, which need the database alone. Raises as `open_database` does."""
+    """Open the build logs, which need only the database. Raises as `open_database` does."""
     from prebuilds.operations.logs import LogOperations
 
     async with open_database() as engine:
@@ -60,13 +62,14 @@ async def open_logs() -> AsyncIterator[LogOperations]:
 
 @asynccontextmanager
 async def open_database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngine]:
-    """An engine on the environment's database, which answers and has our schema.
+    """Open an engine on the environment's database, after checking that it answers and has this release's schema.
 
     Args:
-        any_schema: Also with another schema than this release's, or none, and of whichever deployment.
+        any_schema: Accept any schema, none included, and any deployment.
     Raises:
-        StackUnreachable: It does not; says where it looked and what to do.
-        WrongDeployment: It is of another deployment than PREBUILDS_DEPLOYMENT names.
+        StackUnreachable: The database does not answer, or its schema is another one. The error says which database and
+            what to do.
+        WrongDeployment: The database belongs to another deployment than PREBUILDS_DEPLOYMENT names.
     """
     settings = load_settings()
     url = database_url(settings)
@@ -84,11 +87,11 @@ async def open_database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngin
 
 @asynccontextmanager
 async def open_stack() -> AsyncIterator[AsyncEngine]:
-    """An engine on the database, when it belongs together with a Temporal that answers.
+    """Open an engine on the database, after checking that Temporal answers and belongs to the same deployment.
 
     Raises:
-        StackUnreachable: One of them does not answer, or they are not bound to each other yet.
-        WrongDeployment: They do not belong together.
+        StackUnreachable: One of the two does not answer, or they are not bound to each other yet.
+        WrongDeployment: The database and the namespace do not belong together.
     """
     from prebuilds.temporal.connecting import connect
 

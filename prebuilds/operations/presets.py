@@ -1,4 +1,4 @@
-"""Presets: list them, have their prebuilds replaced, lift what holds them."""
+"""Presets: list them, replace their prebuilds, and lift holds on their creations."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from prebuilds.vocabulary.actors import Actor
 
 @dataclass(frozen=True, slots=True)
 class PresetOperations:
+    """Operations on presets."""
+
     context: Context
 
     async def list(
         self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> Page[PresetInfo]:
-        """A part of the active versions' presets, by path.
+        """List one page of the active versions' presets, by path.
 
         Args:
-            template: Only those of this template, by `organization/template` or id; None for all.
-            after: The `next` of the part before; None for the first part.
+            template: Only presets of this template, by `organization/template` or id; None for all.
+            after: The `next` of the previous page; None for the first page.
         Raises:
-            TemplateNotFound: There never was such a template.
+            TemplateNotFound: No such template has ever existed.
         """
         rows = await presets.list_presets(self.context.engine, await self.context.rules(), template)
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
@@ -33,10 +35,11 @@ class PresetOperations:
     async def invalidate(
         self, actor: Actor, *, preset: str | None = None, template: str | None = None
     ) -> InvalidateResult:
-        """Have the prebuilds of a preset, or of a template's active presets, replaced; none of them is claimed again.
+        """Replace the prebuilds of one preset, or of all active presets of a template. From the commit on, nobody can
+        claim one of the old prebuilds.
 
         Raises:
-            InvalidInput: Not exactly one of the two is given.
+            InvalidInput: Both or neither of *preset* and *template* are given.
         """
         if (preset is None) == (template is None):
             raise InvalidInput.field("preset", "give exactly one of preset and template")
@@ -46,7 +49,7 @@ class PresetOperations:
         return InvalidateResult(presets=len(done.preset_ids), prebuilds=done.prebuilds)
 
     async def lift_holds(self, actor: Actor, preset: str) -> LiftResult:
-        """Try a preset's creation again at once, whatever has failed before."""
+        """Lift the hold that failed creations put on a preset, so that the next pass creates again."""
         done = await presets.lift_holds(self.context.engine, preset, await self.context.rules(), actor.name)
         if done.hold is not None:
             await self.context.nudge([done.preset.id])

@@ -1,7 +1,7 @@
 """The protocols of `prebuilds/api.py`, implemented on Temporal and PostgreSQL.
 
-The loop, the passes and the claims run as workflows in the deployment's workers; these objects are how another program
-speaks to them through the protocols.
+The loop, the passes and the claims run as workflows on the deployment's workers. Another program uses these classes to
+reach them through the protocols.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 
 class TemporalSnapshotter:
-    """A `StateSnapshotter` over the database."""
+    """A `StateSnapshotter` that reads the database."""
 
     def __init__(self, rules: Rules | None = None) -> None:
-        """*rules* are the deployment's; None for the defaults."""
+        """*rules* are the deployment's rules; None for the defaults."""
         self._rules = rules or Rules()
 
     async def snapshot_state(self, connection: AsyncConnection) -> GlobalSnapshot:
+        """Implement `StateSnapshotter.snapshot_state`."""
         return await snapshot_state(connection, self._rules)
 
 
 class TemporalOrchestrator(TemporalSnapshotter):
-    """A `ReconciliationOrchestrator`: the loop's workflow, seen from another program."""
+    """A `ReconciliationOrchestrator` that controls the loop's workflow from another program."""
 
     def __init__(self, client: PrebuildsClient, engine: AsyncEngine, rules: Rules | None = None) -> None:
         super().__init__(rules)
@@ -45,6 +46,7 @@ class TemporalOrchestrator(TemporalSnapshotter):
         self._engine = engine
 
     async def reconcile_all(self) -> None:
+        """Ask the loop for a pass over all presets, and return when the pass has ended."""
         await self._client.reconcile()
 
     async def run(self) -> None:
@@ -53,16 +55,18 @@ class TemporalOrchestrator(TemporalSnapshotter):
         await self._client.temporal.get_workflow_handle(ORCHESTRATOR_ID).result()
 
     async def stop(self, cause: str) -> None:
+        """Ask the loop to end gracefully; *cause* is recorded."""
         await self._client.stop(cause)
 
     async def track_resource_replacement(
         self, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
     ) -> None:
+        """Record the resources that a claim's build replaced. Repeated reports of one build count once."""
         await record_replacements(self._engine, workspace_id, build_id, replacements)
 
 
 class TemporalClaimer:
-    """A `Claimer`: each call is one `ClaimWorkspace` workflow."""
+    """A `Claimer` that runs one `ClaimWorkspace` workflow per call."""
 
     def __init__(self, client: PrebuildsClient, engine: AsyncEngine) -> None:
         self._client = client
@@ -78,6 +82,12 @@ class TemporalClaimer:
         next_start_at: datetime | None,
         ttl: timedelta | None,
     ) -> UUID:
+        """Implement `Claimer.claim`.
+
+        Raises:
+            OwnerNotFound: No user has the id *user_id*.
+            PrebuildsError: The errors of `PrebuildsClient.claim`.
+        """
         owner = await user_name(self._engine, user_id)
         if owner is None:
             raise OwnerNotFound(f"no user has the id {user_id}", {"user_id": "is not known"})
@@ -91,13 +101,13 @@ class TemporalClaimer:
             "next_start_at": next_start_at,
             "ttl_seconds": None if ttl is None else ttl.total_seconds(),
         }
-        asked = parse_input(ClaimRequest, request, "claim")
-        result = await self._client.claim_request(asked, str(uuid4()), abandon=True)
+        parsed = parse_input(ClaimRequest, request, "claim")
+        result = await self._client.claim_request(parsed, str(uuid4()), abandon=True)
         return result.workspace_id
 
 
 class DisabledClaimer:
-    """The `Claimer` of a deployment that has the feature switched off: it always says so."""
+    """The `Claimer` of a deployment with prebuilds switched off: it refuses every claim."""
 
     async def claim(
         self,
@@ -109,11 +119,12 @@ class DisabledClaimer:
         next_start_at: datetime | None,
         ttl: timedelta | None,
     ) -> UUID:
+        """Raise `PrebuiltWorkspacesNotSupported`."""
         raise PrebuiltWorkspacesNotSupported(
             "prebuilds are switched off here", remedy="set PREBUILDS_ENABLED=true on the workers"
         )
 
 
-# The type checker holds the classes to their protocols.
+# These assignments make the type checker compare the classes with their protocols.
 _orchestrator: type[ReconciliationOrchestrator] = TemporalOrchestrator
 _claimers: tuple[type[Claimer], ...] = (TemporalClaimer, DisabledClaimer)

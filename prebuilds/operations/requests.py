@@ -1,4 +1,4 @@
-"""What a service asks for through Temporal: each action of `OperatorRequest`, carried out by an operation."""
+"""Carries out `OperatorRequest`, by which a service uses the operations through Temporal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from prebuilds.views import LoopChange, WorkspaceChange
 from prebuilds.vocabulary.actors import Actor
 
 DRAIN_WAIT_S = 20.0
-"""Seconds that a `start` waits for a loop that drains: it is answered while its caller still waits."""
+"""Seconds for which `start` waits for a draining loop, so that it answers before its caller's own timeout."""
 CHANGED_AS = {"start": "started", "stop": "stopping"}
-"""What answers to these actions call `changed`, beside that name."""
+"""Action -> a second name under which its answer carries `changed`."""
 POLICY: dict[str, Action] = {
     "status": Action.SEE_STATUS,
     "start": Action.START_LOOP,
@@ -40,7 +40,7 @@ POLICY: dict[str, Action] = {
     "disable_users": Action.SWITCH_USERS,
     "enable_users": Action.SWITCH_USERS,
 }
-"""What each action of a request is by the policy."""
+"""Action of a request -> action of the policy."""
 
 
 async def carry_out(
@@ -53,34 +53,35 @@ async def carry_out(
     """Carry out a request.
 
     Args:
-        asked_at: When the request was made, by Temporal's clock; None for now.
-        actor: Who asks. None: whoever started the workflow, under the name that the request gives. Who may start
-            workflows in the namespace is a matter of Temporal's, so that actor has all rights.
+        asked_at: Time of the request by Temporal's clock; None for now.
+        actor: Who asks. None means the caller who started the workflow, under the name that the request gives. That
+            actor has all rights, since Temporal decides who may start workflows in the namespace.
     Returns:
-        What crosses back as JSON.
+        The answer as JSON values.
     Raises:
         Forbidden: The actor may not do this in all organizations; nothing was changed.
+        PrebuildsError: The errors of the operation that the request names.
     """
     actor = actor or Actor(request.by)
-    # Only these actions are held to the organization that the request names. Of the others it says nothing.
+    # Only these two actions are checked against the request's organization; the others do not use that field.
     in_organization = request.action in ("add_members", "remove_members")
     check(actor, POLICY[request.action], Resource(request.organization) if in_organization else DEPLOYMENT)
     answer: Payload
     if request.action == "status":
         answer = await operations.status.page(request.after, request.limit)
     elif request.action in get_args(DeploymentAction):
-        answer = await _of_loop(operations.loop, actor, request, asked_at)
+        answer = await _change_loop(operations.loop, actor, request, asked_at)
     elif request.action in get_args(PeopleAction):
-        answer = await _of_people(operations.people, actor, request)
+        answer = await _change_people(operations.people, actor, request)
     else:
-        answer = await _of_workspaces(operations.workspaces, actor, request)
-    told = answer.model_dump(mode="json")
+        answer = await _act_on_workspaces(operations.workspaces, actor, request)
+    fields = answer.model_dump(mode="json")
     if isinstance(answer, LoopChange) and request.action in CHANGED_AS:
-        told[CHANGED_AS[request.action]] = answer.changed
-    return told
+        fields[CHANGED_AS[request.action]] = answer.changed
+    return fields
 
 
-async def _of_loop(
+async def _change_loop(
     loop: LoopOperations, actor: Actor, request: OperatorRequest, asked_at: datetime | None
 ) -> LoopChange:
     match request.action:
@@ -96,20 +97,20 @@ async def _of_loop(
             return await loop.resume(actor)
 
 
-async def _of_people(people: PeopleOperations, actor: Actor, request: OperatorRequest) -> Payload:
+async def _change_people(people: PeopleOperations, actor: Actor, request: OperatorRequest) -> Payload:
     match request.action:
         case "disable_users":
             return await people.disable_users(actor, request.users)
         case "enable_users":
             return await people.enable_users(actor, request.users)
     if request.organization is None:
-        raise InvalidInput.field("organization", "is required: whose members they are")
+        raise InvalidInput.field("organization", "is required: the organization whose members change")
     if request.action == "add_members":
         return await people.add_members(actor, request.organization, request.users)
     return await people.remove_members(actor, request.organization, request.users)
 
 
-async def _of_workspaces(workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest) -> Payload:
+async def _act_on_workspaces(workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest) -> Payload:
     if request.action == "release_claims":
         return await workspaces.release_claims(actor, request.claim_ids)
     if request.action == "list_workspaces":
@@ -120,10 +121,10 @@ async def _of_workspaces(workspaces: WorkspaceOperations, actor: Actor, request:
         raise InvalidInput.field("workspace", "is required, as owner/name or id")
     if request.action == "show_workspace":
         return await workspaces.show(request.workspace)
-    return await _of_one_workspace(workspaces, actor, request, request.workspace)
+    return await _change_workspace(workspaces, actor, request, request.workspace)
 
 
-async def _of_one_workspace(
+async def _change_workspace(
     workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest, workspace: str
 ) -> Payload:
     changes: dict[str, Callable[[Actor, str], Awaitable[WorkspaceChange]]] = {
@@ -136,7 +137,7 @@ async def _of_one_workspace(
             return await workspaces.release(actor, workspace)
         case "transfer":
             if request.to is None:
-                raise InvalidInput.field("to", "is required: who gets the workspace")
+                raise InvalidInput.field("to", "is required: the new owner of the workspace")
             return await workspaces.transfer(actor, workspace, request.to, name=request.name)
         case "set":
             seconds = request.ttl_seconds

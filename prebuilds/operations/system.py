@@ -1,4 +1,4 @@
-"""Setting a deployment up, and going on after its database was restored."""
+"""Sets up a deployment, and lets it continue after its database was restored."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from prebuilds.vocabulary.actors import Actor
 
 @dataclass(frozen=True, slots=True)
 class SystemOperations:
+    """Operations on a deployment as a whole."""
+
     context: Context
 
     async def restored(self, actor: Actor, *, dry_run: bool = False) -> RestoredReport:
-        """After a restore: doubt what the database may be wrong about, and let claims and passes go on.
+        """Confirm that the database was restored: mark every prebuild that it may be wrong about as in doubt, and let
+        claims and passes continue.
 
         Args:
-            dry_run: Change nothing, and ask the hosts what they know to be somebody's.
+            dry_run: Change nothing; also ask every host which workspaces it knows to be claimed.
         """
         done = await restoring.restored(self.context.engine, actor.name, dry_run=dry_run)
         if not dry_run:
@@ -40,11 +43,11 @@ class SystemOperations:
 
 
 async def migrate() -> Migrated:
-    """Create or upgrade the schema of the environment's database; safe to repeat, and to run at the same time from
-    several places.
+    """Create or upgrade the schema of the environment's database. It is safe to repeat and to run concurrently.
 
     Raises:
-        StackUnreachable: The database does not answer, is too old, or its schema is newer than this release.
+        StackUnreachable: The database does not answer, its version is too old, or its schema is newer than this
+            release.
     """
     async with open_database(any_schema=True) as engine:
         before, now = await migrate_schema(engine)
@@ -52,17 +55,17 @@ async def migrate() -> Migrated:
 
 
 async def init(actor: Actor, *, adopt: bool = False, forget_state_key: bool = False) -> Initialized:
-    """Migrate, then register Temporal's search attributes, and bind the database and the namespace to each other. Safe
-    to repeat.
+    """Set up a deployment: migrate the database, register Temporal's search attributes, and bind the database and the
+    namespace to each other. It is safe to repeat.
 
     Args:
-        adopt: Bind them also when one of them belongs to something else.
-        forget_state_key: Go on without a state key that is lost, and without what it encrypted.
+        adopt: Bind the two also when one of them is bound to something else.
+        forget_state_key: Continue without a lost state key, and delete what was encrypted with it.
     Returns:
-        What was done. When Temporal does not answer, its part is still to be done: `binding` is None.
+        What was done. If Temporal does not answer, its part is missing: `binding` is None.
     Raises:
-        StackUnreachable: As `migrate` does.
-        WrongDeployment: One of the two belongs to something else, or what *adopt* would replace is at work.
+        StackUnreachable: As for `migrate`.
+        WrongDeployment: One of the two is bound to something else, or *adopt* would replace a binding that is in use.
     """
     schema = await migrate()
     if forget_state_key:
@@ -87,5 +90,5 @@ async def _bind(actor: Actor, adopt: bool) -> tuple[str, Binding]:
         client = await connect(temporal_address(settings))
         with asking_temporal():
             bound = await bind_deployment(engine, client, database_url(settings), actor=actor.name, adopt=adopt)
-    registered = "registered" if await register(client) else "refused by the cluster; all works without them"
+    registered = "registered" if await register(client) else "refused by the cluster; everything works without them"
     return registered, Binding.model_validate(asdict(bound) | {"fit": bound.fit.value})

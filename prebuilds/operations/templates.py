@@ -1,4 +1,4 @@
-"""Templates: apply template files, list templates, take them out of use."""
+"""Templates: apply template files, list templates, deprecate and delete them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from prebuilds.vocabulary.actors import Actor
 
 @dataclass(frozen=True, slots=True)
 class TemplateOperations:
+    """Operations on templates. A template is given as `organization/template` or by id."""
+
     context: Context
 
     async def apply(self, actor: Actor, file: TemplateFile, *, dry_run: bool = False) -> ApplyResult:
-        """Make what is stored as *file* says, then have the loop act on it now.
+        """Change the stored organizations and templates to match *file*, then nudge the loop.
 
         Args:
-            dry_run: Find out what would change, and change nothing.
+            dry_run: Report what would change without changing it.
         """
         done = await templates.apply(self.context.engine, file, actor=actor.name, dry_run=dry_run)
         if done.changed and not dry_run:
@@ -30,25 +32,29 @@ class TemplateOperations:
         return done
 
     async def list(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[TemplateRow]:
-        """A part of the live templates, by path; *after* is the `next` of the part before."""
+        """List one page of the live templates, by path.
+
+        Args:
+            after: The `next` of the previous page; None for the first page.
+        """
         rows = await retiring.list_templates(self.context.engine)
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
 
     async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:
-        """Let nobody claim from a template any more, and empty its pools; claimed workspaces go on.
+        """Take a template out of use: nobody can claim from it and its pools are emptied; claimed workspaces go on.
 
         Args:
-            undo: Put it back into use instead.
+            undo: Put the template back into use instead.
         """
-        return await self._changed(
-            await retiring.deprecate_template(self.context.engine, template, actor.name, undo=undo)
-        )
+        done = await retiring.deprecate_template(self.context.engine, template, actor.name, undo=undo)
+        return await self._nudge_after(done)
 
     async def delete(self, actor: Actor, template: str) -> TemplateChange:
         """Delete a template and empty its pools; claimed workspaces stay with their owners."""
-        return await self._changed(await retiring.delete_template(self.context.engine, template, actor.name))
+        return await self._nudge_after(await retiring.delete_template(self.context.engine, template, actor.name))
 
-    async def _changed(self, done: ChangedTemplate) -> TemplateChange:
+    async def _nudge_after(self, done: ChangedTemplate) -> TemplateChange:
+        """Nudge the loop for the presets whose pools must be emptied or filled."""
         if done.preset_ids:
             await self.context.nudge(done.preset_ids)
         return done.change

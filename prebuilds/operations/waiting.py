@@ -1,4 +1,4 @@
-"""Waiting for what only a control worker can end."""
+"""Waits for work that only a control worker can complete."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from prebuilds.temporal.queues import control_is_unserved
 T = TypeVar("T")
 
 FIRST_CHECK_S = 0.5
-"""What has ended already is answered before this, also without a worker."""
+"""Seconds before the first check for a worker. Work that has already ended is returned before it, without a worker."""
 CHECK_INTERVAL_S = 10.0
+"""Seconds between further checks."""
 
 
 async def while_served(client: Client, work: Awaitable[T], what: str) -> T:
-    """The result of *work*, awaited as long as a control worker is there to bring it about.
+    """Await *work* as long as a control worker runs that can complete it, and return its result.
 
     Args:
-        what: What is waited for, for the message: `the loop to end`.
+        what: Name of the work for the error message, such as `the loop to end`.
     Raises:
-        StackUnreachable: No control worker is there, or none any more. What was asked for stays asked for.
+        StackUnreachable: No control worker runs. The request stays recorded, and a worker carries it out later.
     """
     task = asyncio.ensure_future(work)
     pause = FIRST_CHECK_S

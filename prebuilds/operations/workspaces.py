@@ -1,4 +1,5 @@
-"""Workspaces: release, start, stop, retry, set and transfer them; list and show them; keep or clear away evidence."""
+"""Workspaces: release, start, stop, retry, set and transfer them; list and show them; keep or prune failed and stopped
+prebuilds."""
 
 from __future__ import annotations
 
@@ -30,60 +31,67 @@ from prebuilds.views import (
 from prebuilds.vocabulary.actors import Actor
 
 WORKSPACES_PAGE_MAX = 500
-"""Workspaces in one answer through Temporal: about 300 KiB, below the 512 KiB at which Temporal warns."""
+"""Maximum workspaces in one answer through Temporal: about 300 KiB, below the 512 KiB at which Temporal warns."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceOperations:
-    """A workspace is given as `owner/name` or by id. Bad input raises a typed error before anything is written."""
+    """Operations on workspaces. A workspace is given as `owner/name` or by id. Bad input raises a typed error before
+    anything is written."""
 
     context: Context
 
     async def release(self, actor: Actor, workspace: str) -> ReleaseResult:
-        """Delete a workspace. A start of it that runs is cancelled, and awaited by the deletion."""
-        return self._released(*await workspaces.release_workspace(self.context.engine, workspace, actor.name))
+        """Record the deletion of a workspace and start it. A running start of the workspace is cancelled first."""
+        return self._dispatch_release(*await workspaces.release_workspace(self.context.engine, workspace, actor.name))
 
-    def _released(self, workspace_id: UUID, recorded: RecordedBuild) -> ReleaseResult:
+    def _dispatch_release(self, workspace_id: UUID, recorded: RecordedBuild) -> ReleaseResult:
         self.context.dispatcher.cancel_builds(recorded.canceled)
         self.context.dispatcher.start_builds([recorded.id])
         return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
 
     async def release_claims(self, actor: Actor, claim_ids: Sequence[str]) -> ReleasedClaims:
-        """Take these claims out of the queue, and delete what they have won: nobody can come back for it."""
+        """Remove abandoned claims from the queue, and delete the workspaces that they have won."""
         given_up = await give_up_claims(self.context.engine, claim_ids, actor.name)
-        return ReleasedClaims(released=[self._released(*one) for one in given_up])
+        return ReleasedClaims(released=[self._dispatch_release(*one) for one in given_up])
 
     async def start(self, actor: Actor, workspace: str) -> WorkspaceChange:
-        """Start a claimed workspace. It runs or is starting already: nothing changes."""
-        return self._recorded(await owned.start_workspace(self.context.engine, workspace, actor.name))
+        """Start a claimed workspace. Nothing changes if it is running or starting."""
+        return self._dispatch_change(await owned.start_workspace(self.context.engine, workspace, actor.name))
 
     async def stop(self, actor: Actor, workspace: str) -> WorkspaceChange:
-        """Stop a claimed workspace, and keep what it has stored. Stopped or stopping already: nothing changes."""
-        return self._recorded(await owned.stop_workspace(self.context.engine, workspace, actor.name))
+        """Stop a claimed workspace and keep its data. Nothing changes if it is stopped or stopping."""
+        return self._dispatch_change(await owned.stop_workspace(self.context.engine, workspace, actor.name))
 
     async def retry(self, actor: Actor, workspace: str) -> WorkspaceChange:
-        """Try a workspace's failed or cancelled build again, as it was. None has: nothing changes."""
-        return self._recorded(await owned.retry_workspace(self.context.engine, workspace, actor.name))
+        """Repeat a workspace's failed or cancelled build with the same inputs. Nothing changes if the latest build has
+        neither failed nor been cancelled."""
+        return self._dispatch_change(await owned.retry_workspace(self.context.engine, workspace, actor.name))
 
     async def set(
         self, actor: Actor, workspace: str, *, ttl: timedelta | None = None, autostart: str | None = None
     ) -> WorkspaceSettings:
-        """Change a claimed workspace's ttl (zero removes it) or autostart schedule (empty or `none` removes it)."""
+        """Change the settings of a claimed workspace.
+
+        Args:
+            ttl: How long a start lasts; zero removes the limit, None leaves it unchanged.
+            autostart: Cron expression; empty or `none` removes the schedule, None leaves it unchanged.
+        """
         return await owned.set_workspace(self.context.engine, workspace, actor.name, ttl=ttl, autostart=autostart)
 
     async def transfer(self, actor: Actor, workspace: str, to: str, *, name: str | None = None) -> TransferResult:
-        """Hand a claimed workspace to another owner, who is told as by a claim; it starts if it was stopped. It is
-        theirs already: nothing changes.
+        """Transfer a claimed workspace to another owner. The provisioner hands it over as after a claim, and a stopped
+        workspace is started. Nothing changes if it belongs to *to* already.
 
         Args:
-            to: An enabled member of the workspace's organization.
-            name: What the new owner calls it; None for the name that it has.
+            to: The new owner, an enabled member of the workspace's organization.
+            name: The workspace's new name; None keeps its name.
         """
         done = await transfers.transfer_workspace(self.context.engine, workspace, to, actor.name, name=name)
-        self._recorded(done)
+        self._dispatch_change(done)
         return done
 
-    def _recorded(self, done: WorkspaceChange) -> WorkspaceChange:
+    def _dispatch_change(self, done: WorkspaceChange) -> WorkspaceChange:
         if done.changed:
             self.context.dispatcher.cancel_builds(done.canceled_build_ids)
             self.context.dispatcher.start_builds([done.build_id])
@@ -98,7 +106,14 @@ class WorkspaceOperations:
         limit: int = LIMIT_DEFAULT,
         after: str | None = None,
     ) -> Page[WorkspaceRow]:
-        """A part of the live workspaces, by path and age; *after* is the `next` of the part before."""
+        """List one page of the live workspaces, by path and age.
+
+        Args:
+            owner: Only workspaces of this owner; None for all.
+            preset: Only workspaces of this preset, by id or path; None for all.
+            prebuilt: Only unclaimed workspaces.
+            after: The `next` of the previous page; None for the first page.
+        """
         one_more = check_limit(limit) + 1
         rows = await workspaces.list_workspaces(
             self.context.engine, owner=owner, preset=preset, prebuilt=prebuilt, limit=one_more, after=after
@@ -108,27 +123,27 @@ class WorkspaceOperations:
     async def page(
         self, *, owner: str | None, preset: str | None, after: str | None, limit: int | None
     ) -> WorkspacePage:
-        """A part of the list of workspaces, by path and age, that one Temporal payload can carry.
+        """List one page of the live workspaces that fits into one Temporal payload, by path and age.
 
         Args:
-            after: The `next` of the page before; None for the first page.
-            limit: Rows at most; None for `WORKSPACES_PAGE_MAX`, which is also the most.
+            after: The `next` of the previous page; None for the first page.
+            limit: Maximum number of rows; None or a larger number means `WORKSPACES_PAGE_MAX`.
         Raises:
-            OwnerNotFound, PresetNotFound: There never was such a one.
+            OwnerNotFound, PresetNotFound: No such owner or preset has ever existed.
         """
         rows_max = min(limit or WORKSPACES_PAGE_MAX, WORKSPACES_PAGE_MAX)
         page = await self.list(owner=owner, preset=preset, limit=rows_max, after=after)
         return WorkspacePage(workspaces=page.rows, next=page.next)
 
     async def show(self, workspace: str) -> WorkspaceDetails:
-        """One workspace, with its resources, builds and events."""
+        """Read one workspace with its resources, builds and events."""
         return await workspaces.show_workspace(self.context.engine, workspace)
 
     async def keep(self, actor: Actor, workspace: str, *, undo: bool = False) -> KeepResult:
-        """Keep a prebuild that failed or stopped, however long it takes until somebody has looked at it.
+        """Exempt a failed or stopped prebuild from its automatic deletion, so that somebody can examine it.
 
         Args:
-            undo: Let it go in its time again.
+            undo: End the exemption.
         """
         return await evidence.keep(self.context.engine, workspace, actor.name, undo=undo)
 
@@ -142,12 +157,14 @@ class WorkspaceOperations:
         dry_run: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> PruneResult:
-        """Delete evidence now, in batches, while paused too, since a person asks; at least one kind must be named.
+        """Delete failed or stopped prebuilds now, in batches, also while the loop is paused.
 
         Args:
-            preset: Only of this one, by id or path; None for all.
-            dry_run: Count them, and delete none.
-            on_progress: Called after each batch with the number that is on its way out so far.
+            preset: Only prebuilds of this preset, by id or path; None for all.
+            dry_run: Count the prebuilds without deleting them.
+            on_progress: Called after each batch with the number of deletions recorded so far.
+        Raises:
+            InvalidInput: Neither *failed* nor *stopped* is true.
         """
         if not (failed or stopped):
             raise InvalidInput.field("filter", "give at least one of failed and stopped")
@@ -158,13 +175,13 @@ class WorkspaceOperations:
         return done.result
 
     async def wait(self, build_id: UUID, timeout: timedelta | None = None) -> WorkspaceBuildResult:
-        """Wait until a build that an operation recorded has succeeded.
+        """Wait until a recorded build has succeeded.
 
         Args:
-            timeout: None waits as long as the build may take.
+            timeout: How long to wait; None for as long as the build may take.
         Raises:
-            StackUnreachable: No control worker is there to carry the build out. It stays recorded.
-            WorkspaceBuildFailed, WorkspaceNotFound, TimeoutError: As `PrebuildsClient.wait_until_ready` raises them.
+            StackUnreachable: No control worker runs that could carry out the build. The build stays recorded.
+            WorkspaceBuildFailed, WorkspaceNotFound, TimeoutError: As for `PrebuildsClient.wait_until_ready`.
         """
         await self.context.dispatcher.drain()
         ready = PrebuildsClient(self.context.client).wait_until_ready(build_id, timeout)

@@ -1,4 +1,4 @@
-"""`prebuilds doctor`: whether everything that Prebuilds stands on is there, and what to type where it is not."""
+"""`prebuilds doctor`: checks everything that Prebuilds depends on, and says what to do where a check fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from prebuilds.api import StackUnreachable
-from prebuilds.doctor.examination import STEPS, Examination, NotWell, Step
+from prebuilds.doctor.examination import STEPS, CheckFailed, Examination, Step
 from prebuilds.failures import as_typed
 from prebuilds.payloads import Payload
 from prebuilds.settings import Settings
@@ -17,88 +17,96 @@ from prebuilds.settings import Settings
 T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 1.0
+"""Limit of closing the database connections at the end."""
 
 
 class Check(Payload):
+    """The result of one check."""
+
     name: str
     ok: bool
     remedy: str | None = None
-    """What to type, in a person's words; null when ok."""
+    """What to do about it, as a sentence for a person; null when ok."""
     detail: str | None = None
-    """What was found."""
+    """What the check found."""
 
 
 class DoctorReport(Payload):
+    """The results of all checks; `ok` when every check is."""
+
     ok: bool
     deployment_id: UUID | None = None
-    """Who this deployment is; null when its database does not tell."""
+    """The deployment's id; null when it cannot be read from the database."""
     checks: list[Check]
 
 
 async def examine(settings: Settings | None = None) -> DoctorReport:
-    """Make every check, side by side; takes about ten seconds at most, and whatever goes wrong is in the report.
+    """Run every check concurrently. Takes about ten seconds at most; all failures are in the report.
 
-    A check that needs an earlier one which failed is not made: it is not ok either, with the earlier one's remedy.
+    A check that depends on a failed one is not run. It is reported as not ok, with the failed check's remedy.
 
     Args:
-        settings: None reads the environment, and reports it when it cannot be read.
+        settings: The settings to check with; None reads the environment, and a setting that cannot be read is a
+            finding of the report.
     """
     examination = Examination(settings)
-    made: dict[str, asyncio.Task[Check]] = {}
-    for step in STEPS:  # none begins before all are there
-        made[step.name] = asyncio.create_task(_make(step, examination, made))
-    checks = [await task for task in made.values()]
+    tasks: dict[str, asyncio.Task[Check]] = {}
+    for step in STEPS:  # a task first runs at the await below, when all of them are in `tasks`
+        tasks[step.name] = asyncio.create_task(_run_step(step, examination, tasks))
+    checks = [await task for task in tasks.values()]
     if examination.engine is not None:
         with suppress(TimeoutError):
-            await _in_time(examination.engine.dispose(), CLOSE_TIMEOUT_S)
+            await _run_within(examination.engine.dispose(), CLOSE_TIMEOUT_S)
     ok = all(check.ok for check in checks)
     return DoctorReport(ok=ok, deployment_id=examination.deployment_id, checks=checks)
 
 
-async def _make(step: Step, examination: Examination, made: dict[str, asyncio.Task[Check]]) -> Check:
+async def _run_step(step: Step, examination: Examination, tasks: dict[str, asyncio.Task[Check]]) -> Check:
     for name in step.needs:
-        earlier = await made[name]
-        if not earlier.ok:
-            return Check(name=step.name, ok=False, remedy=earlier.remedy, detail=f"not checked: it needs {name}")
+        needed = await tasks[name]
+        if not needed.ok:
+            return Check(name=step.name, ok=False, remedy=needed.remedy, detail=f"not checked: it needs {name}")
     for name in step.after:
-        await made[name]
+        await tasks[name]
     try:
-        return Check(name=step.name, ok=True, detail=await _in_time(step.check(examination), step.timeout_s))
-    except Exception as error:  # whatever it is, it is what this command is asked to tell
-        detail, remedy = _finding(error, step, examination.asked.get(step.name))
+        return Check(name=step.name, ok=True, detail=await _run_within(step.check(examination), step.timeout_s))
+    except Exception as error:  # any error is a finding: reporting it is this command's purpose
+        detail, remedy = _describe_failure(error, step, examination.addresses.get(step.name))
         return Check(name=step.name, ok=False, remedy=remedy, detail=detail)
 
 
-async def _in_time(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
-    """The result of *work*. Late work is left behind, since a driver may wait for ever to part from a dead peer.
+async def _run_within(work: Coroutine[Any, Any, T], timeout_s: float) -> T:
+    """Run *work* and return its result. Work that is late is cancelled but not awaited, since a driver may wait for
+    ever when it closes a connection to a dead peer.
 
     Raises:
-        TimeoutError: There is no result in time.
+        TimeoutError: *work* has not ended after *timeout_s*.
     """
     task = asyncio.create_task(work)
     done, _ = await asyncio.wait({task}, timeout=timeout_s)
     if not done:
-        task.add_done_callback(_forget)
+        task.add_done_callback(_retrieve_exception)
         task.cancel()
         raise TimeoutError
     return task.result()
 
 
-def _forget(late: asyncio.Task[Any]) -> None:
-    """Take what late work ends with, else asyncio prints it as an exception that nobody has retrieved."""
+def _retrieve_exception(late: asyncio.Task[Any]) -> None:
+    """Retrieve the exception of a late task; asyncio prints a warning about one that is never retrieved."""
     if not late.cancelled():
         late.exception()
 
 
-def _finding(error: Exception, step: Step, asked: str | None) -> tuple[str, str]:
-    """What was found wrong, and what to do."""
+def _describe_failure(error: Exception, step: Step, address: str | None) -> tuple[str, str]:
+    """Return what is wrong and what to do about it."""
     match error:
-        case NotWell():
+        case CheckFailed():
             return error.detail, error.remedy
         case TimeoutError():
-            return "no answer in time" + (f" from {asked}" if asked else ""), step.remedy
-    found = as_typed(error)
-    if found is None:
+            return "no answer in time" + (f" from {address}" if address else ""), step.remedy
+    typed = as_typed(error)
+    if typed is None:
         return f"{type(error).__name__}: {error}", step.remedy
-    unreached = isinstance(found, StackUnreachable) and found.advice is None  # which says to ask the doctor
-    return found.message, step.remedy if unreached else found.remedy
+    # The default remedy of StackUnreachable is to run this command, so the step's own remedy is better.
+    has_no_advice = isinstance(typed, StackUnreachable) and typed.advice is None
+    return typed.message, step.remedy if has_no_advice else typed.remedy

@@ -1,4 +1,4 @@
-"""The checks of `prebuilds doctor`, each of which says what it found, or what is wrong and what to type."""
+"""The checks of `prebuilds doctor`. Each returns what it found, or raises what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -41,17 +41,24 @@ from prebuilds.vocabulary.passwords import hide_password
 
 CHECK_TIMEOUT_S = 3.0
 CLOCK_GAP_MAX_S = 2.0
-"""Pools age by the database's clock, tasks time out by Temporal's, next starts are computed by ours."""
+"""Tolerated clock difference. Prebuilds age by the database's clock, tasks time out by Temporal's, and next starts are
+computed with this machine's."""
 OVERDUE_AFTER_INTERVALS = 3
 OVERDUE_SLACK = timedelta(seconds=60)
-"""A pass may take half a minute, and one may have failed."""
+"""Added to the intervals before a pass counts as overdue: a pass may take half a minute, and one may have failed."""
 
 HELD_NAMED_MAX = 5
+"""Maximum number of held presets that a finding names."""
 MIB = 1024**2
 
 
-class NotWell(Exception):
-    """A check has failed."""
+class CheckFailed(Exception):
+    """A check has failed.
+
+    Attributes:
+        detail: What is wrong.
+        remedy: What to do about it.
+    """
 
     def __init__(self, detail: str, remedy: str) -> None:
         super().__init__(detail)
@@ -60,114 +67,131 @@ class NotWell(Exception):
 
 
 class Examination:
-    """One visit: each check is a method, and keeps here what later ones use."""
+    """One run of `prebuilds doctor`. Each check is a method; attributes pass connections and facts to later checks.
+
+    A check returns its finding as text and raises `CheckFailed`, or any other error, if something is wrong.
+    """
 
     engine: AsyncEngine | None = None
+    """Set by the database check; None while the database does not answer."""
     deployment_id: UUID | None = None
-    asked: dict[str, str]
-    """Check -> where it asked, for when nobody answers there."""
+    """Set by the schema check; None while it cannot be read."""
+    addresses: dict[str, str]
+    """Check -> the address that it connects to, for the finding when nothing answers there."""
     _client: Client
     _server: ServerFacts
     _fairness: Fairness | None = None
 
     def __init__(self, settings: Settings | None) -> None:
-        self._given = settings
-        self.asked = {}
+        self._initial_settings = settings
+        self.addresses = {}
 
     async def settings(self) -> str:
+        """Check that the environment's settings can be read."""
         try:
-            self._settings = self._given or load_settings()
+            self._settings = self._initial_settings or load_settings()
         except InvalidInput as error:
-            raise NotWell(error.message, f"correct or unset {' and '.join(error.details)}") from error
+            raise CheckFailed(error.message, f"correct or unset {' and '.join(error.details)}") from error
         return f"readable; state in {self._settings.state_dir}"
 
     async def isolation(self) -> str:
-        found = find_isolation(self._settings.state_dir)
-        if found.ids is not None:
-            ids = f"{found.ids[0]}-{found.ids[-1]}"
+        """Check whether `process` workspaces run under user ids of their own."""
+        isolation = find_isolation(self._settings.state_dir)
+        if isolation.ids is not None:
+            ids = f"{isolation.ids[0]}-{isolation.ids[-1]}"
             return f"a worker of this user gives each `process` workspace a user id of its own ({ids})"
-        if found.required:
-            raise NotWell(f"no `process` workspace can start: {found.why_not}", found.remedy or remedies.SEE_ISOLATION)
-        return f"`process` workspaces share a user and can read each other's files: {found.why_not}"
+        if isolation.required:
+            detail = f"no `process` workspace can start: {isolation.why_not}"
+            raise CheckFailed(detail, isolation.remedy or remedies.SEE_ISOLATION)
+        return f"`process` workspaces share a user and can read each other's files: {isolation.why_not}"
 
     async def disks(self) -> str:
-        found = read_disks(self._settings.state_dir)
-        if low := [disk for disk in found if disk.is_full or disk.is_low]:
-            said = [f"the disk of {disk.serves} is {'full' if disk.is_full else 'nearly full'}" for disk in low]
-            left = [f"{disk.free_bytes // MIB} MiB" for disk in low]
-            raise NotWell(f"{', '.join(said)}: {', '.join(left)} left", remedies.FREE_SPACE)
-        return ", ".join(f"{disk.free_bytes // MIB} MiB left for {disk.serves}" for disk in found)
+        """Check the free space of this machine's disks that Prebuilds writes to."""
+        disks = read_disks(self._settings.state_dir)
+        if low := [disk for disk in disks if disk.is_full or disk.is_low]:
+            states = [f"the disk of {disk.serves} is {'full' if disk.is_full else 'nearly full'}" for disk in low]
+            free = [f"{disk.free_bytes // MIB} MiB" for disk in low]
+            raise CheckFailed(f"{', '.join(states)}: {', '.join(free)} left", remedies.FREE_SPACE)
+        return ", ".join(f"{disk.free_bytes // MIB} MiB left for {disk.serves}" for disk in disks)
 
     async def database(self) -> str:
+        """Check that the database answers, and its version."""
         url = database_url(self._settings)
-        where = self.asked["database"] = hide_password(url)
+        address = self.addresses["database"] = hide_password(url)
         await check_reachable(url)
         self.engine = create_engine(url, application="prebuilds-doctor", pool_size=3)
         self._server = await read_server(self.engine)
-        found = f"PostgreSQL {self._server.version} at {where}"
+        server = f"PostgreSQL {self._server.version} at {address}"
         if self._server.version_num < SERVER_VERSION_MIN:
-            raise NotWell(f"{found} is too old", UPGRADE_DATABASE)
-        return found
+            raise CheckFailed(f"{server} is too old", UPGRADE_DATABASE)
+        return server
 
     async def schema_version(self) -> str:
+        """Check that the database has this release's schema."""
         await check_schema(self._engine)
         self.deployment_id = (await read_identity(self._engine)).deployment_id
         return head_revision()
 
     async def state_key(self) -> str:
+        """Check that the environment's state key opens what the deployment has encrypted."""
         return await check_request_key(self._engine, self._settings.ring)
 
     async def temporal(self) -> str:
+        """Check that Temporal answers and has the namespace."""
         self._client = await connect(temporal_address(self._settings), lazy=True)
         namespace = self._client.namespace
-        where = self.asked["temporal"] = self._client.service_client.config.target_host
+        address = self.addresses["temporal"] = self._client.service_client.config.target_host
         try:
             await self._client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=namespace))
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
-            raise NotWell(
-                f"the server at {where} has no namespace {namespace}",
+            raise CheckFailed(
+                f"the server at {address} has no namespace {namespace}",
                 f"create it with `temporal operator namespace create -n {namespace}`, or set TEMPORAL_NAMESPACE",
             ) from error
-        except RuntimeError as error:  # as a first connection fails
-            raise unreached(f"Temporal at {where}", error) from error
-        return f"namespace {namespace} at {where}"
+        except RuntimeError as error:  # the SDK's error when the first connection fails
+            raise unreached(f"Temporal at {address}", error) from error
+        return f"namespace {namespace} at {address}"
 
     async def deployment(self) -> str:
+        """Check that the database and the namespace belong to the same deployment."""
         url, expected = database_url(self._settings), self._settings.deployment
         database, namespace, fit = await check_deployment(self._engine, self._client, url, expected)
         where = f"{database.deployment_id} at namespace {namespace.name}"
         match fit:
             case Fit.UNKNOWN:
-                return f"{where}; not checked whose that is: these credentials may not describe it"
+                return f"{where}; the namespace's owner is not checked: these credentials may not describe it"
             case Fit.DATABASE_ALONE:
-                return f"{where}; recorded in the database alone, so that others are not refused there"
+                return f"{where}; recorded in the database alone, so other deployments are not refused there"
             case _:
                 return where
 
     async def payload_key(self) -> str:
-        """Compare with the loop's start, which a worker has encrypted if the deployment does so. It is only opened."""
-        if (given := await first_payload(self._client, ORCHESTRATOR_ID)) is None:
+        """Check that the environment's payload key decrypts the loop's input, which a worker encrypts if the deployment
+        encrypts its payloads. The input is not changed."""
+        if (payload := await first_payload(self._client, ORCHESTRATOR_ID)) is None:
             return "nothing to compare with: no loop has been started"
         codec = payload_codec()
-        await codec.decode([given])
-        if is_encrypted(given):
-            return "this environment's opens what the deployment encrypts"
-        return "the loop was started without one" + (", this environment has one" if codec.keys else "")
+        await codec.decode([payload])
+        if is_encrypted(payload):
+            return "this environment's key decrypts what the deployment encrypts"
+        return "the loop was started without a key" + (", this environment has one" if codec.keys else "")
 
     async def search_attributes(self) -> str:
+        """Check that Temporal has our search attributes with the right type."""
         answer = await self._client.operator_service.list_search_attributes(
             ListSearchAttributesRequest(namespace=self._client.namespace)
         )
         known = answer.custom_attributes
         if missing := [name for name in KEYWORDS if name not in known]:
-            raise NotWell(f"not registered: {', '.join(missing)}", remedies.REGISTER_ATTRIBUTES)
+            raise CheckFailed(f"not registered: {', '.join(missing)}", remedies.REGISTER_ATTRIBUTES)
         if other := [name for name in KEYWORDS if known[name] != IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD]:
-            raise NotWell(f"not of type Keyword: {', '.join(other)}", remedies.REPLACE_ATTRIBUTES)
+            raise CheckFailed(f"not of type Keyword: {', '.join(other)}", remedies.REPLACE_ATTRIBUTES)
         return f"{len(KEYWORDS)} registered"
 
     async def task_queues(self) -> str:
+        """Check that a worker polls every task queue that the deployment uses."""
         workflows = {CONTROL_QUEUE: "--role control", CLAIMS_QUEUE: "--role claims"}
         activities = {
             provisioning_queue(queue, pool=pool, host=None): "--role provisioner"
@@ -180,10 +204,11 @@ class Examination:
         workers = workflows | activities
         if unserved:
             commands = dict.fromkeys(f"`prebuilds worker {workers[name]}`" for name in workers if name in unserved)
-            raise NotWell(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
+            raise CheckFailed(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
         return f"served: {', '.join(workers)}"
 
     async def clock_skew(self) -> str:
+        """Compare this machine's clock with the database's and, if the fairness check could read it, Temporal's."""
         gaps = {"the database": gap_s(*self._server.clock)}
         if self._fairness is not None:
             gaps["Temporal"] = gap_s(*self._fairness.clock)
@@ -193,39 +218,43 @@ class Examination:
             if abs(gap) > CLOCK_GAP_MAX_S
         ]
         if wrong:
-            raise NotWell(", ".join(wrong), remedies.CORRECT_CLOCKS)
+            raise CheckFailed(", ".join(wrong), remedies.CORRECT_CLOCKS)
         return f"this machine agrees with {' and '.join(gaps)}"
 
     async def loop(self) -> str:
-        wanted = await read_control(self._engine)
-        if not await self._loop_runs():
-            if wanted.loop == "running":
-                raise NotWell("the loop is wanted, and does not run", "start it with `prebuilds start`")
-            found = f"stopped on purpose: {wanted.stop_cause}" if wanted.loop == "stopped" else "never started"
-            return f"{found}; `prebuilds start` starts it"
-        interval = wanted.loop_interval or self._settings.reconcile_interval
-        if wanted.quiet_for > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
-            quiet_s = wanted.quiet_for.total_seconds()
-            raise NotWell(f"the loop runs, but no pass has begun for {quiet_s:.0f} s", remedies.SEE_WHY_NO_PASS)
-        return "running" + (f"; paused: {wanted.paused_reason}" if wanted.paused else "")
+        """Check that the loop runs unless it was stopped, and that its passes are not overdue."""
+        recorded = await read_control(self._engine)
+        if not await self._is_loop_running():
+            if recorded.loop == "running":
+                raise CheckFailed("the loop should be running but is not", "start it with `prebuilds start`")
+            state = f"stopped on purpose: {recorded.stop_cause}" if recorded.loop == "stopped" else "never started"
+            return f"{state}; `prebuilds start` starts it"
+        interval = recorded.loop_interval or self._settings.reconcile_interval
+        if recorded.quiet_for > OVERDUE_AFTER_INTERVALS * interval + OVERDUE_SLACK:
+            quiet_s = recorded.quiet_for.total_seconds()
+            raise CheckFailed(f"the loop runs, but no pass has begun for {quiet_s:.0f} s", remedies.SEE_WHY_NO_PASS)
+        return "running" + (f"; paused: {recorded.paused_reason}" if recorded.paused else "")
 
-    async def _loop_runs(self) -> bool:
-        found = await described(self._client, ORCHESTRATOR_ID)
-        return found is not None and found.status is WorkflowExecutionStatus.RUNNING
+    async def _is_loop_running(self) -> bool:
+        execution = await described(self._client, ORCHESTRATOR_ID)
+        return execution is not None and execution.status is WorkflowExecutionStatus.RUNNING
 
     async def history(self) -> str:
-        lost = (await read_control(self._engine)).restore_found
-        if lost is not None:
-            raise NotWell(f"the database was restored, and claims and passes stop: {lost}", remedies.SAY_RESTORED)
-        return "nothing is known that this database lacks"
+        """Check that the database is not known to be restored from an older state."""
+        evidence = (await read_control(self._engine)).restore_found
+        if evidence is not None:
+            detail = f"the database was restored, and claims and passes stop: {evidence}"
+            raise CheckFailed(detail, remedies.CONFIRM_RESTORE)
+        return "no sign that the database was restored"
 
     async def presets(self) -> str:
+        """Check that no preset's creations are held until an operator acts."""
         rules = (await read_control(self._engine)).rules or self._settings.rules
         held = await presets_held_for_good(self._engine, rules)
         if held:
             named = [f"{preset.path} ({preset.reason})" for preset in held[:HELD_NAMED_MAX]]
             more = [f"{len(held) - len(named)} more"] if len(held) > len(named) else []
-            raise NotWell(
+            raise CheckFailed(
                 f"creations are held until somebody acts: {', '.join(named + more)}",
                 remedies.RESUME_PRESET.format(held[0].path)
                 if len(held) == 1
@@ -234,30 +263,33 @@ class Examination:
         return "none is held until somebody acts"
 
     async def notifications(self) -> str:
-        found = await count_failing(self._engine)
-        if found.failing or found.given_up:
-            told = f"{found.failing} failed and will be tried again, {found.given_up} were given up within a day"
-            raise NotWell(f"{told} ({found.error})", remedies.MEND_WEBHOOK)
+        """Check that no webhook notification fails or was given up within a day."""
+        counts = await count_failing(self._engine)
+        if counts.failing or counts.given_up:
+            detail = f"{counts.failing} failed and will be retried, {counts.given_up} were given up within a day"
+            raise CheckFailed(f"{detail} ({counts.error})", remedies.REPAIR_WEBHOOK)
         return "none has failed"
 
     async def fairness(self) -> str:
+        """Check that Temporal shares task queues fairly between fairness keys."""
         self._fairness = await fairness.try_fairness(self._client)
         if not self._fairness.fair:
-            raise NotWell("off: builds of a big pool are served before all others'", remedies.TURN_FAIRNESS_ON)
+            raise CheckFailed("off: builds of a big pool are served before all others'", remedies.TURN_FAIRNESS_ON)
         return "on"
 
     @property
     def _engine(self) -> AsyncEngine:
-        assert self.engine is not None  # noqa: S101 - whoever uses it needs the database's check
+        assert self.engine is not None  # noqa: S101 - only steps that need the database check use it
         return self.engine
 
 
 def gap_s(before: datetime, theirs: datetime, after: datetime) -> float:
-    """How far their clock is ahead of ours for sure, in seconds; negative when behind, 0 when it may be right.
+    """Return the seconds by which their clock is certainly ahead of ours; negative if behind, 0 if it may be right.
 
     Args:
-        before: Ours when they were asked.
-        after: Ours when their answer was there.
+        before: Our clock before the request.
+        theirs: Their clock as they answered.
+        after: Our clock after the answer arrived.
     """
     if theirs > after:
         return (theirs - after).total_seconds()
@@ -266,14 +298,17 @@ def gap_s(before: datetime, theirs: datetime, after: datetime) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """A check with its name, its dependencies and its fallback remedy."""
+
     name: str
     check: Callable[[Examination], Coroutine[Any, Any, str]]
-    """Returns what it found, or raises."""
+    """Returns its finding, or raises."""
     remedy: str
-    """When there is no answer, or an error that nobody foresaw."""
+    """Printed after a timeout or an unexpected error."""
     needs: tuple[str, ...] = ()
+    """Checks that must be ok before this one runs."""
     after: tuple[str, ...] = ()
-    """Wait for these, whether they are ok or not."""
+    """Checks that must have ended before this one runs, ok or not."""
     timeout_s: float = CHECK_TIMEOUT_S
 
 
@@ -296,4 +331,4 @@ STEPS = (
     Step("notifications", Examination.notifications, remedies.START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),
 )
-"""In the report's order."""
+"""All checks, in the order of the report."""

@@ -1,9 +1,9 @@
-"""What others raise, as our typed errors: Temporal and gRPC, the database's drivers, the operating system.
+"""Converts the errors of Temporal and gRPC, of the database's drivers and of the operating system to our typed errors.
 
-This is the one place that does so. It stands below the client and the store, which both use it, so there is one module
-for each of the three: who has no database imports neither SQLAlchemy nor asyncpg. `as_typed` asks those modules in turn
-whose libraries this process has loaded; an error cannot come from any other. `crossing` carries our own errors over
-Temporal and through the database's records.
+This is the only place that does so. The client and the store both use it, and each source has a module of its own, so
+that a process without a database imports neither SQLAlchemy nor asyncpg. `as_typed` tries the modules whose libraries
+this process has loaded; an error cannot come from any other library. `crossing` carries our own errors through Temporal
+and through database records.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from prebuilds.vocabulary.error import PrebuildsError
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
-    """The typed error that *error* stands for, itself when it is one; None for a bug, whose traceback is needed."""
+    """Convert *error* to a typed error; a typed error is returned as it is.
+
+    Returns:
+        None for an unknown error: it is a bug, and its traceback is needed.
+    """
     if isinstance(error, PrebuildsError):
         return error
-    found = machine.as_typed(error)
-    if found is None and "temporalio.service" in sys.modules:
+    typed = machine.as_typed(error)
+    if typed is None and "temporalio.service" in sys.modules:
         from prebuilds.failures import temporal
 
-        found = temporal.as_typed(error)
-    if found is None and "asyncpg" in sys.modules:
+        typed = temporal.as_typed(error)
+    if typed is None and "asyncpg" in sys.modules:
         from prebuilds.failures import database
 
-        found = database.as_typed(error)
-    return found or machine.as_lost_connection(error)
+        typed = database.as_typed(error)
+    return typed or machine.as_lost_connection(error)

@@ -1,4 +1,4 @@
-"""What asyncpg and SQLAlchemy raise: a database that is away, busy or full."""
+"""Converts errors of asyncpg and SQLAlchemy: a database that is away, busy or full."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # told of its end while it was idle, and used before that end
+    asyncpg.InternalClientError,  # a connection that is used after its idle end was announced and before it is closed
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
     asyncpg.exceptions.TooManyConnectionsError,
 )
-"""What asyncpg raises when the database is away; the same statement may succeed later."""
+"""Errors of asyncpg while the database is away; the same statement may succeed later."""
 DISK_FULL = "53100"
-"""PostgreSQL's code for it."""
+"""PostgreSQL's SQLSTATE for a full disk."""
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
-    """The typed error of a database that is full or away; None for anything else, which is a bug."""
+    """Convert the error of a database that is full or away; None for any other error, which is a bug."""
     if is_full(error):
         return DiskFull("no space is left on the disk of the database's server")
     if is_lost(error):
@@ -38,35 +38,39 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether it says that the database's server cannot write any more."""
+    """True if *error* means that the database's server has no disk space left."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlstate", None) == DISK_FULL
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether it says that the database is away, in asyncpg's words or in SQLAlchemy's."""
-    if isinstance(error, DBAPIError):  # its cause is the dialect's error, whose cause is asyncpg's
+    """True if *error*, of asyncpg or of SQLAlchemy, means that the database is away."""
+    if isinstance(error, DBAPIError):  # error.orig is the dialect's error, and its cause is asyncpg's
         cause = error.orig.__cause__ if error.orig is not None else None
-        known = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-        return known or isinstance(cause, CONNECTION_LOST)
-    of_a_file = isinstance(error, OSError) and (error.filename is not None or error.errno in machine.FULL)
-    return isinstance(error, CONNECTION_LOST) and not of_a_file
+        lost = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return lost or isinstance(cause, CONNECTION_LOST)
+    is_about_a_file = isinstance(error, OSError) and (error.filename is not None or error.errno in machine.FULL)
+    return isinstance(error, CONNECTION_LOST) and not is_about_a_file
 
 
 def is_deadlock(error: DBAPIError) -> bool:
-    """Whether the transaction was ended to break a circle of waits; the same may succeed at once."""
+    """True if PostgreSQL ended the transaction to break a deadlock; the same transaction may succeed at once."""
     cause = error.orig.__cause__ if error.orig is not None else None
     return isinstance(cause, asyncpg.DeadlockDetectedError)
 
 
 def store_unavailable(error: BaseException) -> StoreUnavailable:
-    """The error of a request that found the database away."""
+    """Make the error of a request during which the database did not answer."""
     return StoreUnavailable(f"the database does not answer ({type(error).__name__})")
 
 
 @contextmanager
 def reaching(doing: str) -> Iterator[None]:
-    """Raise `StackUnreachable` in place of what says that the database went away while *doing* it."""
+    """Convert a lost database connection inside the block to `StackUnreachable`.
+
+    Args:
+        doing: What the block does, to follow "while": `its schema was checked`.
+    """
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What the operating system raises: a full disk, a limit of this machine, a file, a lost connection."""
+"""Converts errors of the operating system: a full disk, a machine limit, an unusable file, a lost connection."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from prebuilds.api import DiskFull, InvalidInput, StackUnreachable, SystemFault
 from prebuilds.vocabulary.error import PrebuildsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers of a full disk or an exhausted quota."""
 OWN_LIMITS = {
     errno.EMFILE: ("this process has too many files open", "raise its limit with `ulimit -n`"),
-    errno.ENFILE: ("this machine has too many files open", "end something, or raise fs.file-max"),
-    errno.ENOMEM: ("this machine has no memory left", "end something, or add some"),
+    errno.ENFILE: ("this machine has too many files open", "end some programs, or raise fs.file-max"),
+    errno.ENOMEM: ("this machine has no memory left", "end some programs, or add memory"),
 }
-"""Faults of this machine that a lost connection must not be blamed for."""
+"""Error number -> message and remedy. These are limits of this machine and must not be reported as lost connections."""
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
-    """The typed error of a fault of this machine or of a file; None for anything else, also for a lost connection."""
+    """Convert a fault of this machine or of a file; None for any other error, lost connections included."""
     match error:
         case OSError(errno=number) if number in FULL:
             where = f" at {error.filename}" if error.filename is not None else ""
@@ -34,7 +35,7 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 
 
 def as_lost_connection(error: BaseException) -> PrebuildsError | None:
-    """The typed error of a connection that was lost or took too long; None for anything else."""
+    """Convert the error of a connection that was lost or timed out; None for any other error."""
     if not isinstance(error, OSError) or as_typed(error) is not None:
         return None
     return StackUnreachable(f"the connection was lost ({type(error).__name__}: {error})")

@@ -1,4 +1,4 @@
-"""What Temporal's client and gRPC raise: a server that is away or refuses, a workflow that has failed."""
+"""Converts errors of Temporal's client and of gRPC: a server that is away or refuses, a workflow that has failed."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from prebuilds.vocabulary.error import PrebuildsError
 START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 SEND_CREDENTIALS = "set TEMPORAL_API_KEY or TEMPORAL_TLS_* to credentials that may do this in the namespace"
 INNERMOST = re.compile(r'(?:message|error): "([^"]+)"')
-"""Where the SDK's core says why a first connection has failed: the last one in its text."""
+"""Finds the reason in the SDK core's text about a failed first connection; the last match is the innermost cause."""
 
 RAISED = (
     RPCError,
     WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
-    RuntimeError,  # a client that connects at its first use, and cannot
-    ValueError,  # the same with an address that is none
+    RuntimeError,  # a lazy client cannot connect
+    ValueError,  # a lazy client has an invalid address
 )
-"""What a call to Temporal may raise; of the last two only what `is_failed_connect` tells."""
+"""Errors that a call to Temporal may raise. The last two count only if `is_failed_connect` is true for them."""
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
-    """The typed error that a call to Temporal stands for; None for anything else, which is a bug."""
+    """Convert the error of a call to Temporal; None for any other error, which is a bug."""
     match error:
         case RPCError():
             return unanswered(error)
@@ -51,28 +51,28 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 
 @contextmanager
 def asking_temporal() -> Iterator[None]:
-    """Raise the typed error in place of what a call to Temporal raises.
+    """Convert errors of calls to Temporal inside the block to typed errors.
 
     Raises:
-        InvalidInput: Temporal does not take the request.
+        InvalidInput: Temporal does not accept the request.
         StackUnreachable: Temporal does not answer.
-        PrebuildsError: A workflow has failed with it.
+        PrebuildsError: The awaited workflow has failed with this error.
     """
     try:
         yield
     except RAISED as error:
-        if (found := as_typed(error)) is None:
+        if (typed := as_typed(error)) is None:
             raise
-        raise found from error
+        raise typed from error
 
 
 @contextmanager
 def asking_loop() -> Iterator[None]:
-    """The same for a call to the reconciliation loop.
+    """Convert errors of calls to the reconciliation loop inside the block, as `asking_temporal` does.
 
     Raises:
-        OrchestratorNotRunning: The loop is not there.
-        StackUnreachable: Also when no control worker is there to answer for the loop.
+        OrchestratorNotRunning: The loop does not run.
+        StackUnreachable: Temporal does not answer, or no control worker runs the loop.
     """
     with asking_temporal():
         try:
@@ -80,20 +80,20 @@ def asking_loop() -> Iterator[None]:
         except RPCError as error:
             if no_such_workflow(error):
                 raise OrchestratorNotRunning("the reconciliation loop is not running") from error
-            if error.status is RPCStatusCode.FAILED_PRECONDITION:  # the server gives up after half a minute
+            if error.status is RPCStatusCode.FAILED_PRECONDITION:  # no worker took the task within half a minute
                 raise no_control_worker() from error
             raise
 
 
 def no_control_worker(message: str = "no control worker has taken up the request") -> StackUnreachable:
-    """The error of a loop for which nobody answers."""
+    """Make the error of a request that no control worker answers."""
     return StackUnreachable(message, remedy="start `prebuilds worker --role control`, or see its log if it runs")
 
 
 def unanswered(error: RPCError) -> PrebuildsError:
-    """The typed error that a call to Temporal stands for, which no worker has seen."""
-    if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own bound: 4 MB
-        return InvalidInput(f"Temporal does not take the request: {error}", remedy="make the request smaller")
+    """Convert an RPC error. It comes from the Temporal server or the connection to it; no worker was involved."""
+    if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own limit is 4 MB
+        return InvalidInput(f"Temporal does not accept the request: {error}", remedy="make the request smaller")
     if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
         return StackUnreachable(error.message.rstrip("."), remedy=START_TEMPORAL)
     if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):
@@ -102,17 +102,17 @@ def unanswered(error: RPCError) -> PrebuildsError:
 
 
 def unreached(where: str, error: BaseException) -> StackUnreachable:
-    """The error of a connection that cannot be opened to *where*."""
+    """Make the error of a failed connection to *where*, with the innermost reason in *error*."""
     reasons = INNERMOST.findall(str(error))
     return StackUnreachable(f"cannot reach {where} ({reasons[-1] if reasons else error})", remedy=START_TEMPORAL)
 
 
 def is_failed_connect(error: BaseException) -> bool:
-    """Whether it comes from a client that connects at its first use, as `connect(lazy=True)` gives one."""
+    """True if *error* comes from a lazy client, as `connect(lazy=True)` returns it, that could not connect."""
     text = str(error)
     return isinstance(error, RuntimeError | ValueError) and text.startswith(("Failed client connect", "invalid target"))
 
 
 def no_such_workflow(error: RPCError) -> bool:
-    """Whether it says that a workflow is not there. That a namespace is not comes with the same status."""
+    """True if *error* means that a workflow does not exist. A missing namespace has the same status and is excluded."""
     return error.status is RPCStatusCode.NOT_FOUND and "Namespace" not in error.message

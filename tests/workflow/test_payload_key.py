@@ -107,7 +107,7 @@ async def test_the_doctor_compares_with_what_the_loop_was_started_with(
     visit._client = ours
     assert "no loop has been started" in await visit.payload_key()
     await ours.start_workflow("PrebuildsOrchestrator", {}, id=ORCHESTRATOR_ID, task_queue="nobody")
-    assert await visit.payload_key() == "this environment's opens what the deployment encrypts"
+    assert await visit.payload_key() == "this environment's key decrypts what the deployment encrypts"
     for keys, missing in (("", "is not set"), (OLD, "is not in")):
         monkeypatch.setenv(VARIABLE, keys)
         with pytest.raises(PayloadKeyUnusable, match=missing) as told:

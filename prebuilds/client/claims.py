@@ -1,4 +1,5 @@
-"""Claims by a client of Temporal: started, or attached to when they are under way; waited for; given up."""
+"""Claims by a client of Temporal: starts a claim's workflow or attaches to it, waits for the answer, and gives the
+claim up when the caller leaves."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 from uuid import uuid4
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from prebuilds.api import (
@@ -22,6 +23,7 @@ from prebuilds.api import (
     StackUnreachable,
     StoreUnavailable,
 )
+from prebuilds.client.base import TemporalPart
 from prebuilds.client.durations import seconds_of
 from prebuilds.client.leaving import give_up
 from prebuilds.payloads import (
@@ -42,23 +44,19 @@ from prebuilds.vocabulary.owners import same_owner
 logger = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_S = 60.0
-"""How long a claim's answer may take, beside the time that the claim may wait. A worker decides it in milliseconds, or
-says within 10 s that the database is away; so only a claim without a worker takes longer. The client keeps this time
-itself, since an execution timeout would cost each claim a timer in Temporal."""
+"""Limit of a claim's answer, in addition to the claim's own wait timeout. A worker answers in milliseconds, or says
+within 10 s that the database is away; only a claim without a worker takes longer. The client enforces this limit,
+because an execution timeout would cost each claim a timer in Temporal."""
 GIVE_UP_TIMEOUT_S = 5.0
-"""How long a caller waits for a claim to be given up. After that it goes on in the background, so that a caller who
-wants to leave is not kept by a server that is away."""
-SEE_WHAT_IS_AWAY = "see what is away with `prebuilds doctor`"
+"""Limit of a caller's wait until its claim is given up. Afterwards giving up goes on in the background, so that a
+server that is away does not hold back a caller who wants to leave."""
+RUN_DOCTOR = "see what is away with `prebuilds doctor`"
 _GIVING_UP: set[asyncio.Task[bool]] = set()
-"""Keeps these tasks alive: the event loop has only weak references to them."""
+"""Keeps the background tasks alive: the event loop has only weak references to them."""
 
 
-class ClaimsClient:
-    """The claims of `PrebuildsClient`."""
-
-    def __init__(self, client: Client) -> None:
-        """*client* uses pydantic's data converter, as a client of `connect` does."""
-        self.temporal = client
+class ClaimsClient(TemporalPart):
+    """The part of `PrebuildsClient` that claims workspaces."""
 
     async def claim(
         self,
@@ -87,23 +85,23 @@ class ClaimsClient:
             preset: An id, or `organization/template/preset`.
             template: `organization/template`, with *parameters*, in place of *preset*.
             initiator: Who asks; None for the owner. Never `prebuilds`.
-            autostart_schedule: When the workspace starts by itself: a cron expression, `CRON_TZ=Zone ` before it unless
-                it is in UTC. None for never.
+            autostart_schedule: When the workspace starts by itself: a cron expression, in UTC unless `CRON_TZ=Zone `
+                precedes it. None for never.
             next_start_at: The first automatic start; None to compute it from the schedule.
-            ttl: How long a start lasts; None for the template's, zero for no end.
+            ttl: How long a start lasts; None for the template's default, zero for no end.
             claim_parameters: Values of the parameters that the preset lets a claim set. They are treated as secrets.
             on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
-            wait_timeout: How long to wait at most; None for five minutes.
-            on_timeout: What to do when the wait was in vain.
-            create_owner: Whether an owner who is unknown, or no member, is made a member in the claim's own
-                transaction. Nobody who was removed or disabled comes back by it.
-            claim_id: A claim that is repeated under its id gets the same answer. None makes a new id; then a caller who
-                is cancelled, by a timeout for instance, or who gets no answer, gives the claim up: it is cancelled, and
-                a workspace that it has won all the same is released.
+            wait_timeout: Maximum time to wait for a prebuild; None for five minutes.
+            on_timeout: What to do when no prebuild became ready in this time: fail, or create an ordinary workspace.
+            create_owner: True to make an unknown owner, or one who is not a member, a member in the claim's own
+                transaction. It does not bring back people who were removed or disabled.
+            claim_id: A claim repeated under its id gets the same answer. None makes a new id and ties the claim to
+                this call: if the caller is cancelled, for instance by a timeout, or gets no answer, the claim is
+                cancelled, and a workspace that it has won nevertheless is released.
         Raises:
-            StackUnreachable: Temporal does not answer, or no worker does. The claim may be repeated with the same id,
-                which the message and the details' `claim_id` say.
-            asyncio.CancelledError: It has a note with the claim's id when the claim may go on, or have won.
+            StackUnreachable: Temporal or the workers do not answer. The claim may be repeated with the same id, which
+                is in the message and in the details' `claim_id`.
+            asyncio.CancelledError: It has a note with the claim's id when the claim may go on or may have won.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
         """
         fields = {
@@ -127,11 +125,11 @@ class ClaimsClient:
         return await self.claim_request(request, _new_id_unless(claim_id), abandon=claim_id is None)
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> ClaimResult:
-        """Claim what *request* says, under *claim_id*. Errors are those of `claim`.
+        """Claim as *request* says, under *claim_id*. Errors are those of `claim`.
 
         Args:
-            abandon: Whether to give the claim up, and release what it has won, when the caller goes away or nothing
-                answers: for a claim whose id nobody will come back with.
+            abandon: True to give the claim up, and release what it has won, when the caller is cancelled or gets no
+                answer. It is for a claim that nobody will repeat under its id.
         """
         workflow_id = claim_workflow_id(parse_claim_id(claim_id))
         claiming = self._run_claim("ClaimWorkspace", request, workflow_id, claim_id, abandon)
@@ -143,11 +141,11 @@ class ClaimsClient:
         """Claim a workspace for each of the request's names, in one transaction.
 
         Args:
-            claim_id: Of them together; None as in `claim`.
+            claim_id: One id for all of them together; None as in `claim`.
         Returns:
             The claims in the order of the names.
         Raises:
-            PrebuildsError: The errors of `claim`; then nothing was claimed.
+            PrebuildsError: The errors of `claim`. Nothing was claimed then.
         """
         id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
         claiming = self._run_claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
@@ -158,7 +156,7 @@ class ClaimsClient:
 
     async def _run_claim(self, workflow: str, request: ClaimTerms, id: str, claim_id: str, abandon: bool) -> Any:
         """Start the workflow *id*, or attach to it, and return its answer."""
-        # A task of its own, which a cancellation of the caller does not end: giving up needs to know what was started.
+        # A separate task survives a cancellation of the caller: giving up needs to know whether the workflow started.
         starting = asyncio.create_task(reached(self._start_claim(workflow, request, id)))
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
@@ -175,26 +173,26 @@ class ClaimsClient:
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s",
                 known,
-                remedy=f"start `prebuilds worker --role claims`, and {_again(given_up=await leave())}",
+                remedy=f"start `prebuilds worker --role claims`, and {_advise_retry(given_up=await leave())}",
             ) from error
         except asyncio.CancelledError as error:
             if not await leave():
-                error.add_note(f"claim {claim_id} may go on, or have won: its answer is there under this id")
+                error.add_note(f"claim {claim_id} may go on or may have won: claim with this id to get its answer")
             raise
-        except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost, and the claim goes on
-            remedy = f"{error.advice or SEE_WHAT_IS_AWAY}, then {_again(given_up=await leave())}"
+        except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost and the claim goes on
+            remedy = f"{error.advice or RUN_DOCTOR}, then {_advise_retry(given_up=await leave())}"
             message = f"claim {claim_id}: {error.message}"
             raise type(error)(message, {**error.details, **known}, remedy=remedy) from error
-        # The caller needs the claim's id to find out what is recorded; or, without the key, what was answered.
+        # The caller needs the claim's id to read what is recorded or, with the right key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
             message = f"claim {claim_id}: {error.message}"
             raise type(error)(message, {**error.details, **known}, remedy=error.advice) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
-        """Start a claim; or attach to the one that is under way, if that has the same request.
+        """Start a claim's workflow, or attach to the running workflow of the same request.
 
         Raises:
-            ClaimIdReused: The one under way has another request. Of claims that have ended, the database knows that.
+            ClaimIdReused: The running workflow has another request. (For ended claims the database detects this.)
         """
         try:
             return await start_short(
@@ -203,16 +201,16 @@ class ClaimsClient:
                 request.model_dump(mode="json", exclude_defaults=True),
                 id=id,
                 task_queue=CLAIMS_QUEUE,
-                search=_attributes(request),
-                summary=f"{request.owner} claims {_names(request)} of {request.preset or request.template}",
+                search=_search_attributes(request),
+                summary=f"{request.owner} claims {_describe_names(request)} of {request.preset or request.template}",
                 eager=True,
                 attach=False,
             )
         except WorkflowAlreadyStartedError as error:
             handle = self.temporal.get_workflow_handle(id, run_id=error.run_id)
-            begun = await anext(handle.fetch_history_events(page_size=1))
-            given = begun.workflow_execution_started_event_attributes.input.payloads
-            if not _asks_for(request, await self.temporal.data_converter.decode(given)):
+            started = await anext(handle.fetch_history_events(page_size=1))
+            payloads = started.workflow_execution_started_event_attributes.input.payloads
+            if not _is_same_request(request, await self.temporal.data_converter.decode(payloads)):
                 raise ClaimIdReused(
                     "this claim id is in use for a different request", remedy="claim with another one"
                 ) from None
@@ -225,13 +223,14 @@ class ClaimsClient:
     async def _stop_waiting(
         self, starting: asyncio.Task[WorkflowHandle[Any, Any]], id: str, claim_ids: Sequence[str], by: str | None
     ) -> bool:
-        """Stop waiting for a claim.
+        """Stop waiting for a claim, and give it up if *by* is set.
+
+        Giving up goes on in the background when it takes long, or when the caller is cancelled once more.
 
         Args:
-            by: Who gives the claim up; None leaves it as it is, for somebody who comes back with its id.
+            by: Who gives the claim up; None leaves the claim alone, for a caller who will repeat it under its id.
         Returns:
-            Whether it is certain that nothing is left of the claim. Giving it up goes on in the background when that
-            takes long, or when the caller is cancelled once more.
+            True if it is certain that nothing is left of the claim.
         """
         if by is None:
             starting.cancel()
@@ -249,16 +248,16 @@ class ClaimsClient:
 
 def _warn_unless_given_up(claim_ids: Sequence[str], giving_up: asyncio.Task[bool]) -> None:
     if not giving_up.cancelled() and not giving_up.result():
-        logger.warning("A claim that its caller has given up may have won", extra={"claim_ids": claim_ids})
+        logger.warning("A claim may have won after its caller gave it up", extra={"claim_ids": claim_ids})
 
 
 def _member_ids(request: ClaimTerms, claim_id: str) -> Sequence[str]:
-    """The ids under which the database keeps the claims of *request*."""
+    """Return the ids under which the database keeps the claims of *request*."""
     return [f"{claim_id}/{n}" for n in range(len(request.names))] if isinstance(request, ClaimsRequest) else [claim_id]
 
 
-def _again(*, given_up: bool) -> str:
-    # The same id finds the answer, if there is one.
+def _advise_retry(*, given_up: bool) -> str:
+    # With the same id, a claim that goes on returns its answer.
     return "claim again" if given_up else "claim again with the same id"
 
 
@@ -267,30 +266,32 @@ def _new_id_unless(claim_id: str | None) -> str:
 
 
 def _check_is_ours(claimed: ClaimResult | None, owner: str, name: str | None) -> None:
-    """Refuse another request's workspace. A client beside a worker may hear of one that was committed under this id
-    while the start of its own request was under way."""
+    """Refuse a workspace that another request has claimed under the same id.
+
+    The client of an embedded worker can receive one: it was committed while the start of the client's own request was
+    in flight.
+    """
     if claimed is None or claimed.name != name or not same_owner(claimed.owner, owner):
         raise ClaimIdReused("this claim id is in use for a different request", remedy="claim with another one")
 
 
-def _asks_for(request: ClaimTerms, given: Sequence[Any]) -> bool:
-    """Whether *given* are the inputs of a workflow that has the same request."""
+def _is_same_request(request: ClaimTerms, inputs: Sequence[Any]) -> bool:
+    """True if *inputs*, those of a running workflow, mean the same as *request*."""
     try:
         ours = request.same_for_all_spellings()
-        return len(given) == 1 and parse_input(type(request), given[0], "claim").same_for_all_spellings() == ours
+        return len(inputs) == 1 and parse_input(type(request), inputs[0], "claim").same_for_all_spellings() == ours
     except InvalidInput:
         return False
 
 
-def _names(request: ClaimTerms) -> str:
-    """What the claimed workspace is called, or how many are claimed."""
+def _describe_names(request: ClaimTerms) -> str:
+    """Return the claimed workspace's name, or the number of workspaces, for the workflow's summary."""
     if isinstance(request, ClaimsRequest):
         return f"{len(request.names)} workspaces"
     return request.name if isinstance(request, ClaimRequest) else "a workspace"
 
 
-def _attributes(request: ClaimTerms) -> dict[str, str | None]:
-    """The search attributes of a claim's workflow."""
+def _search_attributes(request: ClaimTerms) -> dict[str, str | None]:
     return {
         "preset": request.preset,
         "template": request.template,

@@ -1,5 +1,5 @@
-"""Giving up a claim whose caller has left and whose id nobody else has: it takes nothing, or what it has won is
-released."""
+"""Gives up a claim whose caller has left and whose id nobody else has: the claim is cancelled, and what it has won
+nevertheless is released."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.connecting import operate
 
 GIVE_UP_FOR_S = 60.0
-"""How long giving up may take, in the background when the caller no longer waits: the claim ends, and its workspaces
-are released."""
+"""Limit of giving up, from the cancellation until the workspaces are released. It may run in the background, when the
+caller no longer waits."""
 
 
 async def give_up(
     client: Client, workflow_id: str, starting: asyncio.Task[Any], claim_ids: Sequence[str], by: str
 ) -> bool:
-    """Cancel a claim, wait until it has ended, and release what it has won all the same.
+    """Cancel a claim, wait until it has ended, and release what it has won nevertheless.
 
-    The end of its workflow does not say whether it has won: when a cancellation comes between a step and the step's
-    record, the workflow begins again and ends as cancelled, though the step's transaction has won. So a worker asks the
-    database.
+    The result of its workflow does not say whether the claim has won. If the cancellation arrives between a step and
+    the record of that step, the workflow starts again and ends as cancelled although the step's transaction has
+    committed. Therefore a worker asks the database.
 
     Args:
-        starting: The start of the workflow. It is awaited, since perhaps only the reply to it was lost.
+        starting: The start of the workflow. It is awaited, because the start may have arrived and only its reply may be
+            lost.
         claim_ids: The claim's id, or the ids of a batch's members.
-        by: Who asked for the claim, and now releases it.
+        by: Who asked for the claim and now releases it.
     Returns:
-        Whether it is certain that nothing is left of the claim. If not, the caller must be told its id, since it may
-        have won.
+        True if it is certain that nothing is left of the claim. If False, the claim may have won, and the caller needs
+        its id.
     """
     try:
         async with asyncio.timeout(GIVE_UP_FOR_S):
             with suppress(StackUnreachable):
                 await starting
             handle = client.get_workflow_handle(workflow_id)
-            if await _is_canceled_unbegun(handle):
+            if await _cancel_before_begin(handle):
                 return True
             with suppress(WorkflowFailureError):
                 await handle.result()
@@ -58,12 +59,12 @@ async def give_up(
         return False
 
 
-async def _is_canceled_unbegun(handle: WorkflowHandle[Any, Any]) -> bool:
-    """Cancel a claim. Returns whether no worker had begun it: then it takes nothing, whenever a worker comes."""
+async def _cancel_before_begin(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Cancel a claim. Returns True if no worker had begun it: a worker that takes it up later then claims nothing."""
     try:
         await handle.cancel()
     except RPCError as error:
-        if no_such_workflow(error):  # it has ended
+        if no_such_workflow(error):  # the claim has ended
             return False
         raise
     async for event in handle.fetch_history_events():

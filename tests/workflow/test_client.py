@@ -19,6 +19,7 @@ from temporalio.worker import Worker
 from prebuilds import client as client_module
 from prebuilds.api import ClaimIdReused, InvalidInput, PresetNotFound, RequestCanceled, StackUnreachable
 from prebuilds.client import PrebuildsClient
+from prebuilds.client import builds as builds_client
 from prebuilds.payloads import RequestRun
 from prebuilds.temporal.connecting import SearchAttributes, reached, start_short, summary_of
 from prebuilds.temporal.search_attributes import register
@@ -73,7 +74,7 @@ async def test_a_build_that_is_recorded_is_started_by_who_recorded_it(
         finally:
             asked.set()
 
-    monkeypatch.setattr(client_module, "ATTACH_PAUSES_S", [0.05] * 200)
+    monkeypatch.setattr(builds_client, "ATTACH_PAUSES_S", [0.05] * 200)
     monkeypatch.setattr(WorkflowHandle, "describe", described)
     build_id = uuid4()
     waiting = asyncio.create_task(builds.wait_until_ready(build_id))
@@ -92,7 +93,7 @@ async def test_a_build_that_had_ended_is_asked_for_anew(builds: PrebuildsClient)
 async def test_a_build_that_had_ended_is_not_asked_for_for_ever(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "OPERATION_TIMEOUT", timedelta(milliseconds=200))
+    monkeypatch.setattr(builds_client, "OPERATION_TIMEOUT", timedelta(milliseconds=200))
     client, build_id = PrebuildsClient(dev.client), uuid4()
     async with Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[TellsWhoStartedIt]):
         await start(dev.client, build_id)

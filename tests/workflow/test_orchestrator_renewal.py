@@ -12,9 +12,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from activities.reconcile import Work
-from prebuilds import client as client_module
 from prebuilds.api import OrchestratorNotRunning
 from prebuilds.client import PrebuildsClient
+from prebuilds.client import loop as loop_client
 from tests.workflow.fakes import FakePool, start_loop, until
 from workflows import orchestrator
 
@@ -69,7 +69,7 @@ async def test_a_pass_asked_for_as_the_history_gets_long_is_run(
 async def test_presets_asked_for_as_the_history_gets_too_long_are_reconciled_by_the_next_run(
     dev: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "RENEWAL_PAUSE_S", 0.05)
+    monkeypatch.setattr(loop_client, "RENEWAL_PAUSE_S", 0.05)
     pool = FakePool(work=lambda n: [BUSY] if n == 1 else [], hold=asyncio.Event())
     async with pool.worker(dev.client, sandboxed=False), asyncio.timeout(DEADLINE_S):
         loop = await start_loop(dev.client, interval_seconds=3600, max_parallel_presets=1)

@@ -1,4 +1,4 @@
-"""The command line's tree. What a command needs is imported when it runs, so that `--help` answers at once."""
+"""The tree of commands. A command's modules are imported when it runs, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "snapshot": "system",
     "doctor": "doctor",
 }
-"""Each command, in the order of the help, and the module of this package that has the function of its name."""
+"""Command -> module of this package that has the function of the same name; in the order of the help."""
 GROUPS: Mapping[str, tuple[str, str]] = {
     "presets": ("presets", "app"),
     "templates": ("templates", "app"),
@@ -42,25 +42,26 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "schema": ("schema", "app"),
     "bench": ("bench", "app"),
 }
-"""Each group of commands, and the module and the name there that has it."""
+"""Group of commands -> module of this package, and the variable there that holds the group."""
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The base of every usage error; typer gives it no public name."""
 
 
 def is_missing_command(error: Exception) -> bool:
-    """Whether a usage error says that only a group was named; its message is then the group's help."""
+    """True if a usage error means that only a group was named; its message is then the group's help."""
     return type(error).__name__ == "NoArgsIsHelpError"  # typer gives it no public name either
 
 
-def show_version(asked: bool) -> None:
-    if asked:
+def show_version(requested: bool) -> None:
+    """Print the version and exit, if *requested*."""
+    if requested:
         from importlib import metadata
 
         from prebuilds.cli import output
 
-        found = metadata.version("prebuilds")
-        output.document({"version": found}, human=f"prebuilds {found}")
+        version = metadata.version("prebuilds")
+        output.document({"version": version}, human=f"prebuilds {version}")
         raise typer.Exit
 
 
@@ -69,15 +70,15 @@ def prebuilds(
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Take the options that stand before the command."""
 
 
 def command_tree(words: Sequence[str] = ()) -> typer.Typer:
-    """The tree of commands that a command line needs.
+    """Build the tree of commands that a command line needs.
 
     Args:
-        words: The command line. Where it begins with a command or a group, the tree has that one alone: to import and
-            inspect all of them takes 0.1 s of CPU. Else, as for `--help` and a word that is misspelt, it has all.
+        words: The command line. If it begins with a command or a group, the tree has only that one, because importing
+            and inspecting all of them takes 0.1 s of CPU. Otherwise, as for `--help` or a misspelt word, it has all.
     """
     tree = typer.Typer(
         name="prebuilds",
@@ -102,5 +103,5 @@ def command_tree(words: Sequence[str] = ()) -> typer.Typer:
 
 
 def app(words: Sequence[str], **options: Any) -> Any:
-    """Run one command line. *options* are typer's; returns what the command ends with."""
+    """Run one command line. *options* are those of typer's app; returns what that returns."""
     return command_tree(words)(words, **options)

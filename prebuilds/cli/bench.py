@@ -1,4 +1,4 @@
-"""`prebuilds bench`: what a claim costs on the stack in use."""
+"""`prebuilds bench`: measures claims and passes on the stack in use."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Measure the stack in use, in an organization that is removed afterwards. It takes its share of the stack.",
+    help="Measure the stack in use, with an organization that is removed afterwards. It adds load to the stack.",
 )
 
 
 @app.command()
 def claim(
-    pairs: Annotated[int, typer.Option(min=1, max=10_000, help="How many claims, each beside a no-op workflow")] = 100,
+    pairs: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many claims, each compared with a no-op workflow")
+    ] = 100,
 ) -> None:
-    """Claims one after the other: through the claims workers, and through one embedded in this process."""
+    """Measure single claims, through the claims workers and through a worker embedded in this process."""
     from prebuilds.bench.deployment import bench_claims
 
     with progress("claiming"):
-        _told(run_command(bench_claims(pairs)))
+        _print_reports(run_command(bench_claims(pairs)))
 
 
 @app.command()
@@ -36,23 +38,23 @@ def burst(
     number: Annotated[int, typer.Option(min=1, max=2000, help="How many claims at once")] = 100,
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
 ) -> None:
-    """Many claims at once on a pool of just as many, beside as many no-op workflows."""
+    """Measure many simultaneous claims on a pool of the same size, compared with as many no-op workflows."""
     from prebuilds.bench.deployment import bench_bursts
 
     with progress("claiming"):
-        _told(run_command(bench_bursts(number, rounds)))
+        _print_reports(run_command(bench_bursts(number, rounds)))
 
 
 @app.command()
 def reconcile(
     passes: Annotated[int, typer.Option(min=1, max=1000, help="How many passes")] = 7,
 ) -> None:
-    """Passes over this deployment as it is, beside the bare statement that counts its pools."""
+    """Measure passes over this deployment as it is, compared with the bare statement that counts its pools."""
     from prebuilds.bench.deployment import bench_passes
 
     with progress("reconciling"):
-        _told(run_command(bench_passes(passes)))
+        _print_reports(run_command(bench_passes(passes)))
 
 
-def _told(reports: Sequence[Report]) -> None:
+def _print_reports(reports: Sequence[Report]) -> None:
     document({"reports": reports}, human="\n\n".join(report.text() for report in reports))

@@ -1,4 +1,4 @@
-"""A claim's parameters, typed or from a file or stdin. No error repeats a value: it may be a secret."""
+"""Reads a claim's parameters from options, files or stdin. No error repeats a value, since it may be a secret."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from pathlib import Path
 from prebuilds.api import InvalidInput
 
 BYTES_MAX = 1_000_000
-"""Temporal takes no larger request than 2 MB."""
+"""Maximum size of one parameter or file. Temporal accepts requests of up to 2 MB."""
 FIELD = "claim_parameters"
 FILE_FIELD = "param_file"
 OTHER_FILE = "name a file that can be read"
 STDIN = "-"
 
 
-def pairs(given: Sequence[str] | None, field: str) -> dict[str, str]:
-    """Read `k=v` texts.
+def pairs(options: Sequence[str] | None, field: str) -> dict[str, str]:
+    """Parse options of the form `k=v`.
 
     Raises:
-        InvalidInput: One is not written so.
+        InvalidInput: An option has another form. The error names *field* and the option's number, not its text.
     """
-    found = {}
-    for number, item in enumerate(given or [], 1):
+    parsed = {}
+    for number, item in enumerate(options or [], 1):
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise InvalidInput.field(field, f"number {number} must be written k=v")
-        found[key] = value
-    return found
+        parsed[key] = value
+    return parsed
 
 
-def claim_parameters(given: Sequence[str] | None, file: str | None) -> dict[str, str]:
-    """Claim parameters from options and from a file.
+def claim_parameters(options: Sequence[str] | None, file: str | None) -> dict[str, str]:
+    """Read claim parameters from options and from a file.
 
     Args:
-        given: `k=v`; `k=@FILE` and `k=@-` read a file or stdin, and `k=@@v` stands for a value that begins with `@`.
-        file: A YAML or JSON mapping of names to texts; `-` reads stdin.
+        options: `k=v`; `k=@FILE` and `k=@-` read a file or stdin, and `k=@@v` means a value that begins with `@`.
+        file: Path of a YAML or JSON mapping of names to texts; `-` reads stdin, None reads no file.
     Raises:
-        InvalidInput: One cannot be read, is given twice, or stdin is to be read twice.
+        InvalidInput: A parameter cannot be read or is given twice, or stdin would be read twice.
     """
-    typed = pairs(given, FIELD)
+    typed = pairs(options, FIELD)
     from_stdin = [name for name, value in typed.items() if value == f"@{STDIN}"]
     if len(from_stdin) + (file == STDIN) > 1:
-        raise InvalidInput.field(FIELD, "stdin can be read once only", "give the others by files")
-    found = {name: _value(name, value) for name, value in typed.items()}
+        raise InvalidInput.field(FIELD, "stdin can be read only once", "give the others as files")
+    values = {name: _read_value(name, value) for name, value in typed.items()}
     if file is None:
-        return found
-    read = _mapping(_read(file, FILE_FIELD))
-    for name in found:
-        if name in read:
-            raise InvalidInput.field(f"{FIELD}.{name}", "is given in --param-file, too", "leave one out")
-    return read | found
+        return values
+    from_file = _parse_mapping(_read(file, FILE_FIELD))
+    for name in values:
+        if name in from_file:
+            raise InvalidInput.field(f"{FIELD}.{name}", "is also given in --param-file", "leave one out")
+    return from_file | values
 
 
-def _value(name: str, typed: str) -> str:
+def _read_value(name: str, typed: str) -> str:
     if not typed.startswith("@"):
         return typed
     if typed.startswith("@@"):
         return typed[1:]
     text = _read(typed[1:], f"{FIELD}.{name}", name, f"{OTHER_FILE}; a value that begins with @ is written @@")
     line = text.removesuffix("\n").removesuffix("\r")
-    return text if "\n" in line else line  # what `echo` writes has a line end, and a key of many lines needs its own
+    return text if "\n" in line else line  # drop the line end that `echo` writes; a key of several lines keeps its own
 
 
 def _read(path: str, field: str, prompt: str | None = None, advice: str = OTHER_FILE) -> str:
@@ -76,7 +76,7 @@ def _read(path: str, field: str, prompt: str | None = None, advice: str = OTHER_
         else:
             data = sys.stdin.buffer.read(BYTES_MAX + 1)
         text = data.decode()
-    except OSError as error:  # the path is not repeated: it may be a secret that begins with @
+    except OSError as error:  # the path is not printed: it may be a secret that begins with @
         raise InvalidInput.field(field, f"the file cannot be read ({error.strerror})", advice) from None
     except UnicodeDecodeError:
         raise InvalidInput.field(field, "must be UTF-8 text", "encode other bytes, such as by base64") from None
@@ -85,7 +85,7 @@ def _read(path: str, field: str, prompt: str | None = None, advice: str = OTHER_
     return text
 
 
-def _mapping(text: str) -> dict[str, str]:
+def _parse_mapping(text: str) -> dict[str, str]:
     import yaml
 
     shape = "must be a mapping of names to texts, in YAML or JSON"
@@ -99,12 +99,12 @@ def _mapping(text: str) -> dict[str, str]:
         raise InvalidInput.field(FILE_FIELD, f"{shape}, and has a character that YAML does not allow") from None
     if not isinstance(node, yaml.MappingNode):
         raise InvalidInput.field(FILE_FIELD, shape)
-    found: dict[str, str] = {}
-    for key, value in node.value:  # scalars as they are written: 3.10 stays 3.10
+    parsed: dict[str, str] = {}
+    for key, value in node.value:  # scalars keep their text: 3.10 stays 3.10
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
             raise InvalidInput.field(FILE_FIELD, f"{shape}, and line {line} has something else")
-        if key.value in found:
+        if key.value in parsed:
             raise InvalidInput.field(FILE_FIELD, f"line {line} repeats a name", "leave one out")
-        found[key.value] = value.value
-    return found
+        parsed[key.value] = value.value
+    return parsed

@@ -1,4 +1,4 @@
-"""Claim a workspace, and let it go."""
+"""`prebuilds claim` and `prebuilds release`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def claim(
-    owner: Annotated[str, typer.Option(help="Who gets it")],
-    name: Annotated[str, typer.Option(help="What they call it")],
+    owner: Annotated[str, typer.Option(help="The workspace's new owner")],
+    name: Annotated[str, typer.Option(help="The workspace's new name")],
     preset: Annotated[str | None, typer.Option(help="organization/template/preset, or an id")] = None,
     template: Annotated[
-        str | None, typer.Option(help="organization/template, with --param, in place of --preset")
+        str | None, typer.Option(help="organization/template, with --param, instead of --preset")
     ] = None,
     param: Annotated[list[str] | None, typer.Option(help="A parameter, k=v; repeat for more")] = None,
     claim_param: Annotated[
@@ -34,25 +34,26 @@ def claim(
         typer.Option(help="A claim parameter, k=v, k=@FILE or k=@- (stdin; @@ for a literal @); repeat for more"),
     ] = None,
     param_file: Annotated[
-        str | None, typer.Option(help="A YAML or JSON file of claim parameters, - for stdin: not in the process list")
+        str | None,
+        typer.Option(help="A YAML or JSON file of claim parameters, - for stdin; keeps them out of the process list"),
     ] = None,
-    initiator: Annotated[str | None, typer.Option(help="Who asks; the owner unless said")] = None,
+    initiator: Annotated[str | None, typer.Option(help="Who asks; by default the owner")] = None,
     claim_id: Annotated[str | None, typer.Option(help="Repeat a claim under its id to get the same answer")] = None,
     ttl: Annotated[str | None, typer.Option(help="How long a start lasts, such as 8h; 0 for no end")] = None,
     autostart: Annotated[str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'")] = None,
     next_start: Annotated[str | None, typer.Option(help="The first automatic start, RFC 3339")] = None,
     on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail, create or wait")] = "fail",
-    timeout: Annotated[str | None, typer.Option(help="With --on-empty wait: for how long at most, such as 5m")] = None,
+    timeout: Annotated[str | None, typer.Option(help="With --on-empty wait: the longest wait, such as 5m")] = None,
     on_timeout: Annotated[
-        str | None, typer.Option(help="With --on-empty wait, in vain: fail (unless said) or create")
+        str | None, typer.Option(help="With --on-empty wait, after the timeout: fail (the default) or create")
     ] = None,
     create_owner: Annotated[
-        bool, typer.Option("--create-owner", help="Make the owner a member if they are not known yet")
+        bool, typer.Option("--create-owner", help="Make the owner a member of the organization if needed")
     ] = False,
-    wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when it is handed over")] = False,
+    wait_ready: Annotated[bool, typer.Option("--wait-ready", help="Return when the owner can use it")] = False,
 ) -> None:
     """Claim a workspace for a person."""
-    secrets = claim_parameters(claim_param, param_file)  # reads stdin, which would hold the loop and its signals
+    secrets = claim_parameters(claim_param, param_file)  # reads stdin; in the event loop that would block signals
 
     async def go() -> None:
         from prebuilds.payloads import ClaimRequest, parse_input, waits_not
@@ -77,16 +78,16 @@ def claim(
             waiting["wait_timeout_seconds"] = duration(timeout, "timeout").total_seconds()
         if on_timeout is not None:
             waiting["on_timeout"] = on_timeout
-        asked = parse_input(ClaimRequest, request | waiting, "claim")
-        if waiting and on_empty != "wait":  # once sent, a default that was typed looks as if it was not
+        parsed = parse_input(ClaimRequest, request | waiting, "claim")
+        if waiting and on_empty != "wait":  # only here is a typed default value distinguishable from an omitted option
             raise waits_not(next(iter(waiting)))
         client = await prebuilds_client()
         id_ = str(uuid4()) if claim_id is None else claim_id
         with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
             try:
-                result = await client.claim_request(asked, id_, abandon=claim_id is None)
+                result = await client.claim_request(parsed, id_, abandon=claim_id is None)
             except asyncio.CancelledError as error:
-                if hasattr(error, "__notes__"):  # else it is withdrawn
+                if hasattr(error, "__notes__"):  # without a note the claim is certainly given up
                     withdraw = f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(id_))}"
                     again = "the same command" if claim_id is not None else f"the same command with --claim-id {id_}"
                     note(f"claim {id_} may go on: {again} gets its answer, `{withdraw}` withdraws it")
@@ -96,16 +97,16 @@ def claim(
                 with progress("waiting for the hand-over"):
                     result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
             except (asyncio.CancelledError, PrebuildsError):
-                note(_told(result))  # it is theirs, ready or not
+                note(_describe_claim(result))  # the workspace is claimed, ready or not
                 raise
-        document(result, human=_told(result))
+        document(result, human=_describe_claim(result))
 
     run_command(go())
 
 
 def release(
     workspace: Annotated[str, typer.Argument(help="owner/name, or an id")],
-    wait: Annotated[bool, typer.Option("--wait", help="Return when it is gone")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the workspace is deleted")] = False,
 ) -> None:
     """Delete a workspace."""
 
@@ -120,7 +121,7 @@ def release(
     run_command(go())
 
 
-def _told(result: ClaimResult) -> str:
+def _describe_claim(result: ClaimResult) -> str:
     where = f" at {result.address}" if result.address else ""
     how = "was ready" if result.miss_reason is None else f"is being created, since the pool is {result.miss_reason}"
     return (

@@ -1,4 +1,4 @@
-"""What a command works with, opened when it needs it and closed after it. Little is imported before."""
+"""Opens what a command works with. Each function imports its modules when it is called, to keep commands quick."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 def operations() -> AbstractAsyncContextManager[Operations]:
-    """Every operation, on a database and a Temporal that belong together; see `open_operations`."""
+    """Open every operation, on a database and a Temporal that belong together; see `open_operations`."""
     from prebuilds.operations.opening import open_operations
 
     return open_operations()
 
 
 def build_logs() -> AbstractAsyncContextManager[LogOperations]:
-    """Builds' logs, on the database alone; see `open_logs`."""
+    """Open the build logs, which need only the database; see `open_logs`."""
     from prebuilds.operations.opening import open_logs
 
     return open_logs()
 
 
 async def prebuilds_client() -> PrebuildsClient:
-    """The client that services use: Temporal alone, as a claim needs no database here."""
+    """Connect the client that services use. It needs only Temporal: a claim needs no database in this process."""
     from prebuilds.client import PrebuildsClient
     from prebuilds.settings import load_settings, temporal_address
 

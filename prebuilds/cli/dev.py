@@ -1,4 +1,4 @@
-"""`prebuilds dev`: the whole system in the foreground, on real parts, until Ctrl-C."""
+"""`prebuilds dev`: runs the whole system in the foreground, with real servers, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 60.0
 BACK_TIMEOUT_S = 30.0
-"""For a pool's workspaces after a restart; one that answers later is found dead by the probes, unless it is claimed."""
+"""How long `dev` waits for unclaimed workspaces after a restart. The probes find one that is still down afterwards."""
 NOT_READY = f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
 ROLES = ("claims", "control", "provisioner")
-"""A process each: planning must not hold the interpreter against claims."""
+"""Roles with a worker process each: planning must not occupy the interpreter that serves claims."""
 
 
 def dev() -> None:
-    """Run everything here: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit code 0).
+    """Run everything on this machine: PostgreSQL, Temporal with its UI, the workers and the loop, until Ctrl-C (exit
+    code 0).
 
-    SIGTERM, and the terminal's end unless `nohup` is used, end it in the same way.
+    SIGTERM ends it in the same way, and so does closing the terminal unless `nohup` is used.
 
-    The workspaces' processes end with it, and come back at the next start with the same ids and folders; a pool's have
-    half a minute to answer before anybody can claim one. With --json it prints one line once all is up: where
-    everything is, as in stack.json.
+    The workspaces' processes end with it and are started again at the next start, with the same ids and folders;
+    unclaimed ones have half a minute to answer before anybody can claim one. With --json it prints one line once
+    everything is up: all addresses, as in stack.json.
     """
     run_command(_dev())
 
@@ -53,7 +54,7 @@ async def _dev() -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, *ending_signals()):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Workspaces that are restored here are children of this process, and may end before it does.
+    # Restored workspaces are children of this process and must be reaped when they end.
     asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
     state_dir = settings.state_dir.absolute()
     host_drivers = HostDrivers({})  # loaded once the deployment is known
@@ -66,7 +67,7 @@ async def _dev() -> None:
         enter_state_dir(state_dir, bound.deployment_id)
         host_drivers = HostDrivers.installed(lambda name: provisioners.load(name, state_dir, bound.deployment_id))
         with only_worker(state_dir):
-            # No worker runs yet, so no claim can get a workspace before it answers.
+            # No worker runs yet, so no claim can get a workspace that does not answer.
             await _until_first(_restore(host_drivers), stop)
         return bound.deployment_id
 
@@ -101,7 +102,7 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
     workers, metrics = [], {}
     for n, role in enumerate(ROLES):
         env = {}
-        if metrics_port is not None:  # one port each: the one that was asked for is the first worker's
+        if metrics_port is not None:  # one port per worker; the first worker gets the configured one
             port = free_port(metrics_port if n == 0 else 0)
             env["PREBUILDS_METRICS_PORT"] = str(port)
             metrics[role] = f"http://127.0.0.1:{port}/metrics"
@@ -110,21 +111,21 @@ def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, s
 
 
 async def _restore(host_drivers: HostDrivers) -> None:
-    """Start the workspaces that ended with the last stack, and wait until those of the pools answer."""
+    """Start the workspaces that ended with the last stack, and wait until the unclaimed ones answer."""
     restored = await host_drivers.restore()
     if not restored:
         return
     count = sum(map(len, restored.values()))
-    _say(f"brought back {count} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until a pool's answer")
+    _say(f"restored {count} workspaces; waiting up to {BACK_TIMEOUT_S:g} s until the unclaimed ones answer")
     try:
         async with asyncio.timeout(BACK_TIMEOUT_S):
             await host_drivers.wait_restored(restored)
     except TimeoutError:
-        _say("some do not answer yet; going on without them")
+        _say("some workspaces do not answer yet; starting without them")
 
 
 async def _everything_answers(stack: Stack) -> None:
-    """Return once the whole stack answers; says when that takes long."""
+    """Return once the whole stack answers; print a hint if that takes long."""
     from prebuilds.stack.answering import until_everything_answers
 
     late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
@@ -135,7 +136,7 @@ async def _everything_answers(stack: Stack) -> None:
 
 
 async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Event) -> bool:
-    """Whether *work* was done before *stop*."""
+    """Run *work* until it is done or *stop* is set. Returns True if it was done first."""
     task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -156,7 +157,7 @@ def _say_ready(stack: Stack) -> None:
 
 
 def _say(text: str) -> None:
-    """To a person, if there is one: with --json stdout is the script's; the terminal may have been closed."""
+    """Print *text* for a person; with --json on stderr. A closed terminal is ignored."""
     try:
         output.say(text, err=output.AS_JSON)
     except (OSError, output.OutputFailed):

@@ -1,4 +1,4 @@
-"""`prebuilds doctor`: what is wrong with this installation, and what to do."""
+"""`prebuilds doctor`: prints what is wrong with this installation, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prebuilds.cli.output import document, progress, say, say_line, table
 
 
 def doctor() -> None:
-    """Check everything that Prebuilds stands on, and say what to do where something is wrong (exit code 1)."""
+    """Check everything that Prebuilds depends on, and say what to do where a check fails (exit code 1)."""
     from prebuilds.cli import output
     from prebuilds.operations.doctor import DoctorOperations
 
@@ -18,7 +18,7 @@ def doctor() -> None:
     document(report)
     if not output.AS_JSON:
         table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")
-        remedies: dict[str, str] = {}  # one that several checks wait for is said once, at the first
+        remedies: dict[str, str] = {}  # remedy -> check; a remedy of several checks is printed once, at the first
         for check in report.checks:
             if check.remedy is not None:
                 remedies.setdefault(check.remedy, check.name)

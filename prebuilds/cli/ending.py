@@ -1,4 +1,4 @@
-"""How a command ends before its time: by Ctrl-C, by SIGTERM as from `timeout`, or with its terminal, by SIGHUP."""
+"""Ends commands early: on Ctrl-C, on SIGTERM (for instance from `timeout`), and on SIGHUP when the terminal closes."""
 
 from __future__ import annotations
 
@@ -15,39 +15,40 @@ from typing import Any, TextIO, TypeVar
 T = TypeVar("T")
 
 INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after a Ctrl-C."""
 READER_GONE = 128 + signal.SIGPIPE
-"""As a shell gives it for a command whose output nobody reads any longer."""
+"""Exit code of a command whose output is no longer read, as shells report it."""
 
-_told: list[signal.Signals] = []
-"""The signal that ended this command, if one did."""
+_received: list[signal.Signals] = []
+"""The signals beside SIGINT that this command has received; the first one ended it."""
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those beside Ctrl-C's that end a command; what it was started to ignore, as by `nohup`, it goes on to ignore."""
+    """Return the signals beside SIGINT that end a command: SIGTERM and SIGHUP, unless ignored (as by `nohup`)."""
     both = (signal.SIGTERM, signal.SIGHUP)
     return [number for number in both if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def run_command(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's work to its end; SIGTERM and SIGHUP cancel it, as Ctrl-C does, so that it can clean up.
+    """Run a command's work to its end. SIGTERM and SIGHUP cancel it, as Ctrl-C does, so that it can clean up.
 
     Raises:
-        asyncio.CancelledError: One of them came; `exit_code` says what to end with.
+        asyncio.CancelledError: One of the two signals arrived; `exit_code` returns the exit code.
     """
-    _told.clear()
+    _received.clear()
     if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # which asyncio turns into a cancellation
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio turns its KeyboardInterrupt into a cancel
 
     async def cancellable() -> T:
-        gc.enable()  # off since `main`, for the imports
+        gc.enable()  # `main` has disabled it during the imports
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine that runs
 
         def end(number: signal.Signals) -> None:
-            _told.append(number)
+            _received.append(number)
             task.cancel()
 
-        if threading.current_thread() is threading.main_thread():  # no other one may hear of signals
+        if threading.current_thread() is threading.main_thread():  # other threads may not set signal handlers
             for number in ending_signals():
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
         return await work
@@ -56,12 +57,12 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
 
 
 def exit_code() -> int:
-    """Of a command that was interrupted: 128 and the signal's number."""
-    return 128 + _told[0] if _told else INTERRUPTED
+    """Return the exit code of an interrupted command: 128 plus the signal's number."""
+    return 128 + _received[0] if _received else INTERRUPTED
 
 
 def leave_quiet(stream: TextIO) -> None:
-    """Let *stream*, whose reader or terminal is gone, take what is still said."""
+    """Redirect *stream*, whose reader or terminal is gone, to /dev/null, so that further writes do not fail."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -69,7 +70,7 @@ def leave_quiet(stream: TextIO) -> None:
 
 
 def flush_all() -> None:
-    """Print what is still to be printed, unless nobody is there to read it."""
+    """Flush stdout and stderr; a reader that is gone is ignored."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

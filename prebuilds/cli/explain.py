@@ -1,4 +1,4 @@
-"""`prebuilds explain`: why a pool is as large as it is, and why a claim got what it got."""
+"""`prebuilds explain`: explains the size of a pool and the outcome of a claim, and lists waiting claims."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import PART, After, All, Limit, print_list, tell_of_more
+from prebuilds.cli.lists import PART, After, All, Limit, note_more, print_list
 from prebuilds.cli.output import document, one_line
 from prebuilds.cli.system import clock, held_in_words
 
@@ -21,42 +21,45 @@ if TYPE_CHECKING:
 
     from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, WaitingClaim
 
-app = typer.Typer(help="The recorded decisions behind an outcome, in order.", no_args_is_help=True)
+app = typer.Typer(help="Show the recorded decisions behind an outcome, in order.", no_args_is_help=True)
 
 
 @app.command("preset")
 def explain_preset(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")],
-    at: Annotated[str | None, typer.Option(help="Up to then, such as 2026-03-02T09:14:00Z")] = None,
-    limit: Annotated[int, typer.Option(help="How many events at most, the newest ones")] = 100,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on with the events before those")] = None,
+    at: Annotated[str | None, typer.Option(help="The time to explain, such as 2026-03-02T09:14:00Z")] = None,
+    limit: Annotated[int, typer.Option(help="Maximum number of events; the newest are shown")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="Show the events before those of an earlier call")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every event, however many")] = False,
 ) -> None:
-    """Why a pool is as large as it is, or was at a time. Its newest events are told, oldest first."""
+    """Explain the size of a preset's pool, now or at a past time, with its newest events, oldest first."""
 
     async def go() -> None:
         moment = None if at is None else _moment(at)
         async with operations() as system:
             read = partial(system.explain.preset, preset, moment)
-            found = await read(limit=PART if all_ else limit, after=after)
-            while all_ and found.next is not None:
-                older = await read(limit=PART, after=found.next)
-                found = found.model_copy(update={"events": [*older.events, *found.events], "next": older.next})
-        document(found, human=_preset_told(found))
+            explanation = await read(limit=PART if all_ else limit, after=after)
+            while all_ and explanation.next is not None:
+                older = await read(limit=PART, after=explanation.next)
+                events = [*older.events, *explanation.events]
+                explanation = explanation.model_copy(update={"events": events, "next": older.next})
+        document(explanation, human=_describe_preset(explanation))
         if not output.AS_JSON:
-            tell_of_more(found.next)
+            note_more(explanation.next)
 
     run_command(go())
 
 
 @app.command("claim")
 def explain_claim(claim_id: Annotated[str, typer.Argument(metavar="ID", help="The claim's id")]) -> None:
-    """What became of a claim, and why."""
+    """Explain the outcome of a claim."""
 
     async def go() -> None:
         async with operations() as system:
-            found = await system.explain.claim(claim_id)
-        document(found, human=_claim_told(found))
+            explanation = await system.explain.claim(claim_id)
+        document(explanation, human=_describe_claim(explanation))
 
     run_command(go())
 
@@ -70,7 +73,7 @@ def explain_waiting(
     after: After = None,
     all_: All = False,
 ) -> None:
-    """Which claims wait for a prebuild, in the order in which they are served."""
+    """List the claims that wait for a prebuild, in the order in which they are served."""
 
     async def go() -> None:
         async with operations() as system:
@@ -107,49 +110,52 @@ def _moment(text: str) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _preset_told(found: PresetExplanation) -> str:
+def _describe_preset(found: PresetExplanation) -> str:
     by = f" by the window {found.window}" if found.window else ""
     base = "it has no pool" if found.base is None else f"base {found.base}"
     held = f"; creation held: {held_in_words(found.held, found.held_until)}" if found.held else ""
-    unsure = "" if found.settings_recorded else "; its settings of then are not recorded, these are the oldest known"
+    unsure = "" if found.settings_recorded else "; the settings of that time are not recorded, these are the oldest"
     head = f"{found.preset} at {clock(found.at, None)}: desired {found.desired}{by}, {base}{held}{unsure}"
-    return "\n".join([head, f"preset {found.preset_id}", *_lines(found.events, found.at)])
+    return "\n".join([head, f"preset {found.preset_id}", *_describe_events(found.events, found.at)])
 
 
-def _claim_told(found: ClaimExplanation) -> str:
+def _describe_claim(found: ClaimExplanation) -> str:
     outcome = (found.outcome or "undecided") + (f": {found.miss_reason}" if found.miss_reason else "")
     if found.position is not None and found.deadline is not None:
         outcome = f"waiting at position {found.position} until {clock(found.deadline, found.created_at)}"
     facts = [f"workspace {found.workspace_id}" if found.workspace_id else "no workspace"]
     facts += [f"preset {found.preset_id}"] if found.preset_id else []
     head = f"claim {found.claim_id}, asked at {clock(found.created_at, None)}: {outcome}"
-    return "\n".join([head, ", ".join(facts), *_lines(found.events, found.created_at)])
+    return "\n".join([head, ", ".join(facts), *_describe_events(found.events, found.created_at)])
 
 
-def _lines(events: Sequence[EventRow], near: datetime) -> list[str]:
+def _describe_events(events: Sequence[EventRow], near: datetime) -> list[str]:
     return [f"{clock(event.at, near)} {in_words(event)}" for event in events] or ["nothing is recorded"]
 
 
 def in_words(event: EventRow, zone: tzinfo | None = None) -> str:
-    """What an event tells, on one line, without its own time.
+    """Describe an event on one line, without the event's own time.
 
     Args:
-        zone: In which to tell times; None for the terminal's.
+        zone: The time zone of times in the text; None for the terminal's.
     """
     try:
-        told = _told(event.kind, event.data, event.actor, event.at, zone)
-    except (KeyError, TypeError, AttributeError, ValueError):  # of a release that recorded other data
-        told = None
-    if told is None:
+        text = _describe_known_event(event.kind, event.data, event.actor, event.at, zone)
+    except (KeyError, TypeError, AttributeError, ValueError):  # another release recorded other data
+        text = None
+    if text is None:
         facts = ", ".join(f"{key} {value}" for key, value in event.data.items())
-        told = f"{event.kind.replace('_', ' ')} by {event.actor}" + (f": {facts}" if facts else "")
-    return " ".join(told.split())
+        text = f"{event.kind.replace('_', ' ')} by {event.actor}" + (f": {facts}" if facts else "")
+    return " ".join(text.split())
 
 
-def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinfo | None) -> str | None:  # noqa: PLR0911, PLR0912
+def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
+    kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinfo | None
+) -> str | None:
+    """Describe an event of a known kind; None for an unknown kind."""
     match kind:
         case "prebuilds_created":
-            return f"created {len(data['workspaces'])}: {_figures(data)}"
+            return f"created {len(data['workspaces'])}: {_describe_counts(data)}"
         case "prebuilds_deleted":
             reasons = {reason: len(ids) for reason, ids in data["reasons"].items()}
             each = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
@@ -179,7 +185,7 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             changes = ", ".join(f"{field} from {old} to {new}" for field, (old, new) in data["changes"].items())
             return f"{data['what']} changed by {actor}: {changes}"
         case "applied":
-            done = [f"{what} {_few(data[what])}" for what in ("created", "updated") if data[what]]
+            done = [f"{what} {_list_few(data[what])}" for what in ("created", "updated") if data[what]]
             return f"applied by {actor}: {'; '.join(done)}"
         case "template_deprecated" | "template_restored" | "template_deleted":
             return f"template {kind.removeprefix('template_')} by {actor}"
@@ -211,11 +217,11 @@ def _told(kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinf
             return None
 
 
-def _few(items: Sequence[str]) -> str:
+def _list_few(items: Sequence[str]) -> str:
     return ", ".join(items) if len(items) <= 3 else f"{len(items)}, such as {items[-1]}"
 
 
-def _figures(data: dict[str, Any]) -> str:
+def _describe_counts(data: dict[str, Any]) -> str:
     window = f" (window {data['window']})" if data["window"] else ""
     expired = f", expired {data['expired']}" if data["expired"] else ""
     return f"desired {data['desired']}{window}, actual {data['actual']}{expired}, starting {data['starting']}"

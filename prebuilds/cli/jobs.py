@@ -1,4 +1,4 @@
-"""`prebuilds jobs`: builds as jobs. A claim is initiated by a person: the pool's jobs never contain one."""
+"""`prebuilds jobs`: lists and cancels builds. A claim's initiator is a person, so no claim is among the pools' jobs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from prebuilds.cli.system import actor
 if TYPE_CHECKING:
     from prebuilds.views import JobFilter, JobRow
 
-app = typer.Typer(help="Builds as jobs.", no_args_is_help=True)
+app = typer.Typer(help="List and cancel builds.", no_args_is_help=True)
 
-Initiator = Annotated[str | None, typer.Option(help="Who asked for them; `prebuilds` for the pools' own")]
+Initiator = Annotated[str | None, typer.Option(help="Who requested the build; `prebuilds` for the pools' own builds")]
 Status = Annotated[list[str] | None, typer.Option(help="pending, running, succeeded, ...; repeat for more")]
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
@@ -38,13 +38,13 @@ def list_(
     after: After = None,
     all_: All = False,
 ) -> None:
-    """Builds, newest first."""
+    """List builds, newest first."""
 
     async def go() -> None:
-        wanted = _filter(initiator, status, template)
+        job_filter = _parse_filter(initiator, status, template)
         async with operations() as system:
             await print_list(
-                *("jobs", lambda n, at: system.jobs.list(wanted, limit=n, after=at), COLUMNS, _row),
+                *("jobs", lambda n, at: system.jobs.list(job_filter, limit=n, after=at), COLUMNS, _row),
                 limit=limit,
                 after=after,
                 all_=all_,
@@ -66,18 +66,18 @@ def cancel(
     initiator: Initiator = None,
     status: Status = None,
     template: Template = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, and cancel none")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the builds without canceling them")] = False,
 ) -> None:
-    """Cancel builds: pending ones, unless --status says otherwise."""
+    """Cancel all builds that match: pending ones, unless --status names other states."""
 
     async def go() -> None:
-        wanted = _filter(initiator, status, template)
-        if wanted.empty:
+        job_filter = _parse_filter(initiator, status, template)
+        if job_filter.empty:
             raise typer.BadParameter("give at least one of --initiator, --status and --template")
         async with operations() as system:
-            with progress("canceling") as tell:
+            with progress("canceling") as report:
                 done = await system.jobs.cancel(
-                    actor(), wanted, dry_run=dry_run, on_progress=lambda n: tell(f"canceled {n}")
+                    actor(), job_filter, dry_run=dry_run, on_progress=lambda n: report(f"canceled {n}")
                 )
         would = "would be canceled" if dry_run else "canceled"
         document(done, human=f"{done.canceled} {would}, {done.skipped} skipped")
@@ -85,7 +85,7 @@ def cancel(
     run_command(go())
 
 
-def _filter(initiator: str | None, status: list[str] | None, template: str | None) -> JobFilter:
+def _parse_filter(initiator: str | None, status: list[str] | None, template: str | None) -> JobFilter:
     from prebuilds.payloads import parse_input
     from prebuilds.views import JobFilter
 

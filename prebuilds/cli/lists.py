@@ -1,4 +1,4 @@
-"""Lists on the command line: --limit, --after and --all, and how people are told that there is more."""
+"""Lists on the command line: --limit, --after and --all, and the note that there are more rows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Limit = Annotated[int, typer.Option(help="How many rows at most")]
-After = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the row where a list has ended")]
+Limit = Annotated[int, typer.Option(help="Maximum number of rows")]
+After = Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue after the last row of an earlier list")]
 All = Annotated[bool, typer.Option("--all", help="Every row, however many")]
 PART = 1000
-"""Rows of one query of --all."""
+"""Number of rows that each query of --all reads."""
 
 
 async def print_list(
@@ -37,34 +37,36 @@ async def print_list(
     empty: str,
     drop: Sequence[str] = (),
 ) -> None:
-    """Print a list as a document with its `next`, or as a table.
+    """Print a list as a table, or as a document with the cursor `next`.
 
-    With *all_* a table is printed part by part, so that a long list takes no memory and its first rows come at once.
-    JSON is one document, and so is printed when all is read.
+    With *all_* a table is printed page by page, so that a long list takes little memory and its first rows appear at
+    once. JSON is one document and is printed after all rows are read.
 
     Args:
-        name: The document's key of the rows.
-        read: Takes a limit and a cursor, None for the first part.
-        cells: A row's texts, one for each of *columns*.
+        name: The document's key for the rows.
+        read: Reads a page; takes a limit and a cursor, which is None for the first page.
+        cells: Returns a row's values, one for each of *columns*.
         empty: Printed instead of a table without rows.
-        drop: Columns that a narrow terminal does without, the first one first.
+        drop: Columns to leave out on a narrow terminal, in this order.
     """
     if not all_:
         page = await read(limit, after)
         document({name: page.rows, "next": page.next})
         if not output.AS_JSON:
             table(columns, [cells(row) for row in page.rows], empty=empty, drop=drop)
-            tell_of_more(page.next)
+            note_more(page.next)
     elif output.AS_JSON:
-        document({name: [row async for rows in _parts(read, after) for row in rows], "next": None})
+        document({name: [row async for rows in _read_pages(read, after) for row in rows], "next": None})
     else:
         header = True
-        async for rows in _parts(read, after):
+        async for rows in _read_pages(read, after):
             table(columns, [cells(row) for row in rows], empty=empty, drop=drop, header=header)
             header = False
 
 
-async def _parts(read: Callable[[int, str | None], Awaitable[Page[T]]], after: str | None) -> AsyncIterator[list[T]]:
+async def _read_pages(
+    read: Callable[[int, str | None], Awaitable[Page[T]]], after: str | None
+) -> AsyncIterator[list[T]]:
     while True:
         page = await read(PART, after)
         yield page.rows
@@ -73,7 +75,7 @@ async def _parts(read: Callable[[int, str | None], Awaitable[Page[T]]], after: s
         after = page.next
 
 
-def tell_of_more(cursor: str | None) -> None:
-    """Tell a person how to see what comes after this part of a list; None when there is nothing."""
+def note_more(cursor: str | None) -> None:
+    """Print on stderr how to see the rows after this page. *cursor* is its `next`; None prints nothing."""
     if cursor is not None:
         note(f"there is more: --after {cursor} goes on, --limit N shows more at a time, --all shows everything")

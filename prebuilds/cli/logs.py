@@ -1,4 +1,4 @@
-"""`prebuilds logs`: what a build's driver told, and how it ended."""
+"""`prebuilds logs`: prints a build's log and how the build ended."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ INDENT = "    "
 
 
 def logs(
-    of: Annotated[str, typer.Argument(metavar="BUILD|WORKSPACE", help="A build's id; a workspace's, or owner/name")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the build has ended")] = False,
+    of: Annotated[str, typer.Argument(metavar="BUILD|WORKSPACE", help="A build's id, a workspace's id, or owner/name")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the build has ended")] = False,
     all_: Annotated[
-        bool, typer.Option("--all", help="Of a workspace: every build's, not only the latest one's")
+        bool, typer.Option("--all", help="For a workspace: the logs of all builds, not only of the latest")
     ] = False,
 ) -> None:
-    """The log of a build, or of a workspace's latest build. Its error is the last line.
+    """Print the log of a build, or of a workspace's latest build. A failed build's error is the last line.
 
-    Of a released workspace it is that of the latest build that told anything.
+    For a released workspace it is the log of the latest build that has lines.
     """
 
     async def go() -> None:
-        told: list[LogLine] = []
+        printed: list[LogLine] = []
         async with build_logs() as system:
             builds = await system.builds(of) if all_ else [await system.latest(of)]
             released_at = builds[-1].released_at
             for build in builds:
-                headed = all_ or released_at is not None
-                if headed and not output.AS_JSON:
+                has_heading = all_ or released_at is not None
+                if has_heading and not output.AS_JSON:
                     _print_heading(build)
                 async for line in system.lines(build, follow=follow):
                     if not output.AS_JSON:
-                        _print(line, build.created_at if headed else datetime.now(UTC))
-                    told.append(line)
-        document({"released_at": released_at, "lines": told})
+                        _print(line, build.created_at if has_heading else datetime.now(UTC))
+                    printed.append(line)
+        document({"released_at": released_at, "lines": printed})
         if not output.AS_JSON:
-            _print_end(bool(told), released_at)
+            _print_end(bool(printed), released_at)
 
     run_command(go())
 
@@ -57,17 +57,16 @@ def _print_heading(build: LoggedBuild) -> None:
 
 
 def _print(line: LogLine, near: datetime) -> None:
-    say(
-        f"{clock(line.at, near)} {line.line}".replace("\n", f"\n{INDENT}")
-    )  # an error's further lines look like none of ours
+    # The indent keeps an error's further lines apart from our lines, which begin with a time.
+    say(f"{clock(line.at, near)} {line.line}".replace("\n", f"\n{INDENT}"))
 
 
-def _print_end(told: bool, released_at: datetime | None) -> None:
-    """What the lines do not say: that there are none, and whether the workspace is there."""
+def _print_end(has_lines: bool, released_at: datetime | None) -> None:
+    """Print what the lines do not show: that the workspace was released, and that there are no lines."""
     from prebuilds.operations.logs import LOG_DAYS
 
     if released_at is not None:
-        say_line(f"its workspace is gone, since {clock(released_at, None)}")
-    if not told:
+        say_line(f"its workspace was deleted at {clock(released_at, None)}")
+    if not has_lines:
         kept = f"; lines are kept for {LOG_DAYS} days after a build's end" if released_at is not None else ""
         say_line(f"nothing is logged{kept}")

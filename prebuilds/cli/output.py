@@ -1,6 +1,7 @@
-"""What a command prints: tables for people, or one JSON document and nothing else on stdout.
+"""Prints a command's output: tables for people, or exactly one JSON document on stdout.
 
-All that commands print goes through here, so that no text of others acts on a terminal or is read as markup.
+Commands print only through this module, so that text from other sources (errors, logs) can neither control a terminal
+nor be read as markup.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from prebuilds.vocabulary.plain_text import LINES, escape
 
 FORMATS = ("wide", "json", "yaml", "name")
 AS_JSON = False
-"""Whether a command prints one document and nothing else. Set once by `run`, from `--json` or `-o json|yaml`."""
+"""True if the command prints one document and nothing else. Set once by `begin`, from `--json` or `-o json|yaml`."""
 FORMAT: str | None = None
-"""As `-o` said; None when it was not given."""
+"""The format given with `-o`; None without `-o`."""
 _documents: list[object] = []
-"""The one document of this command, once it is printed; what goes wrong after it is told on stderr."""
+"""The command's document, once it is printed. A failure after it is printed on stderr."""
 
 
 class OutputFailed(Exception):
@@ -32,38 +33,45 @@ class OutputFailed(Exception):
 
     def __init__(self, error: OSError) -> None:
         self.reader_gone = isinstance(error, BrokenPipeError)
-        """As by `| head`, which has read all that it wants."""
+        """True if the reader has closed the pipe, as `head` does when it has enough lines."""
         reason = (error.strerror or "no reason given").lower()
-        super().__init__(f"standard output cannot be written ({reason}); what was asked for may be done all the same")
+        super().__init__(
+            f"standard output cannot be written ({reason}); the command may have done its work all the same"
+        )
 
 
 def begin(words: Sequence[str]) -> list[str]:
-    """Begin a command's output, as `--json` and `-o` anywhere on the command line say; returns the other words.
+    """Read the output options, which may stand anywhere on the command line, and return the other words.
 
     Raises:
-        InvalidInput: `-o` names no format.
+        InvalidInput: `-o` names an unknown format.
     """
     global AS_JSON, FORMAT  # noqa: PLW0603 - a process runs one command at a time
     AS_JSON, FORMAT = "--json" in words, None
     _documents.clear()
     others: list[str] = []
-    given = iter(words)
-    for word in given:
+    remaining = iter(words)
+    for word in remaining:
         if word in ("-o", "--output"):
-            FORMAT = next(given, "")
+            FORMAT = next(remaining, "")
         elif word.startswith("--output="):
             FORMAT = word.partition("=")[2]
         elif word != "--json":
             others.append(word)
     if FORMAT is not None and FORMAT not in FORMATS:
-        told, FORMAT = FORMAT, None
-        raise InvalidInput.field("-o", f"{told or 'nothing'} is no format", remedy=f"give one of {', '.join(FORMATS)}")
+        unknown, FORMAT = FORMAT, None
+        message = f"{unknown} is not a format" if unknown else "no format is given"
+        raise InvalidInput.field("-o", message, remedy=f"give one of {', '.join(FORMATS)}")
     AS_JSON = AS_JSON or FORMAT in ("json", "yaml")
     return others
 
 
 def document(value: Any, *, human: str | None = None) -> None:
-    """Print *value* as JSON when that was asked for, else *human*."""
+    """Print *value* as the command's document with `--json` or `-o json|yaml`; otherwise print *human*.
+
+    Args:
+        human: Text for people; None prints nothing.
+    """
     if AS_JSON:
         print_document(value)
     elif human is not None:
@@ -71,26 +79,26 @@ def document(value: Any, *, human: str | None = None) -> None:
 
 
 def print_document(value: Any, *, indent: int | None = 2) -> None:
-    """Print *value* as this command's one JSON document."""
+    """Print *value* as this command's one document, as JSON or, with `-o yaml`, as YAML."""
     _documents.append(value)
     _print(_as_yaml(value) if FORMAT == "yaml" else as_json(value, indent=indent))
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Print *text*, of one line or several, to a person."""
+    """Print *text*, which may have several lines, for a person."""
     _print(escape(text, keep=LINES), err=err)
 
 
 def say_line(text: str) -> None:
-    """Print *text* on one line, whatever is in it: what it quotes of others cannot pass for a line of ours."""
+    """Print *text* on one line, with its line ends escaped: text from other sources cannot imitate a line of ours."""
     _print(escape(text, keep="\t"))
 
 
 def _print(text: str, *, err: bool = False) -> None:
-    """Print *text* at once, so that an output that cannot be written is noticed by the command, not after it.
+    """Print and flush *text*, so that a failed write is noticed during the command, not after it.
 
     Raises:
-        OutputFailed: Stdout cannot be written, as on a full disk, or its reader has left.
+        OutputFailed: Stdout cannot be written, for instance because the disk is full or the reader has left.
     """
     if err:
         print(text, file=sys.stderr, flush=True)
@@ -102,7 +110,7 @@ def _print(text: str, *, err: bool = False) -> None:
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:
-    """*value* as ASCII, without the one character that JSON leaves alone and a terminal does not: DEL."""
+    """Convert *value* to JSON in ASCII. DEL is escaped as well: JSON permits it, but terminals act on it."""
     return json.dumps(jsonable(value), indent=indent).replace("\x7f", "\\u007f")
 
 
@@ -113,6 +121,7 @@ def _as_yaml(value: Any) -> str:
 
 
 def jsonable(value: Any) -> Any:
+    """Convert records to JSON values; a timedelta becomes seconds."""
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(value, timedelta_mode="float")
@@ -126,12 +135,13 @@ def table(
     drop: Sequence[str] = (),
     header: bool = True,
 ) -> None:
-    """Print rows under their columns; *empty* when there are none. With `-o name`, each row's first value alone.
+    """Print rows under their columns. With `-o name`, print only each row's first value.
 
     Args:
-        drop: Columns that a narrow terminal does without, the first one first.
-        header: False for a further part of a table. A terminal gets its columns' names all the same, since each part
-            has widths of its own.
+        empty: Printed instead of a table without rows.
+        drop: Columns to leave out on a narrow terminal, in this order.
+        header: False for a further page of the same table. A terminal gets the header nevertheless, since each page
+            has its own column widths.
     """
     if not rows:
         if FORMAT != "name":
@@ -159,13 +169,13 @@ def _cell(value: Any) -> str:
 
 
 def one_line(message: str) -> str:
-    """An error of several lines by its first and its last: what happened, and what a log ends with."""
+    """Shorten an error of several lines to its first line (what happened) and its last (the end of a log)."""
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]
     return lines[0] if len(lines) == 1 else f"{lines[0]} {'' if len(lines) == 2 else '... '}{lines[-1]}"
 
 
 def ago(moment: datetime) -> str:
-    """How long ago, in one unit: what an operator asks of a time."""
+    """Format the time since *moment* in one unit, such as `5m ago`."""
     seconds = max(int((datetime.now(UTC) - moment).total_seconds()), 0)
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
@@ -175,7 +185,7 @@ def ago(moment: datetime) -> str:
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str], None]]:
-    """Show on a terminal that a long wait is one; what is yielded says how far it has come."""
+    """Show *text* with a spinner on a terminal during a long wait. Yields a function that replaces the text."""
     if AS_JSON or not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -186,39 +196,39 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda now: shown.update(Text(escape(now)))
 
 
-def failed(what: PrebuildsError, text: str | None) -> None:
-    """Say what ended the command: as its document with --json, unless it has printed one, else *text* on stderr.
+def print_failure(error: PrebuildsError, text: str | None) -> None:
+    """Print the error that ended the command: as its document with --json, unless one is printed; else on stderr.
 
     Args:
-        text: What happened and what to do, in the words of the command line; None for the error's own.
+        text: What happened and what to do, with the names of options; None for the error's own text.
     """
     if AS_JSON and not _documents:
-        _print_error(what.type, what.message, what.details, what.remedy)
+        _print_error_document(error.type, error.message, error.details, error.remedy)
     else:
-        error(what.type, str(what) if text is None else text)
+        print_error(error.type, str(error) if text is None else text)
 
 
-def error(kind: str, message: str) -> None:
-    """The same for what is no error of the library, such as a mistyped command."""
+def print_error(kind: str, message: str) -> None:
+    """Print an error that is not a `PrebuildsError`, such as a mistyped command, as `print_failure` does."""
     if AS_JSON and not _documents:
-        _print_error(kind, message, {}, "")
+        _print_error_document(kind, message, {}, "")
     else:
         say(f"error: {kind}: {mask(message)}".replace("\n", "\n  "), err=True)
 
 
-def _print_error(kind: str, message: str, details: dict[str, Any], remedy: str) -> None:
+def _print_error_document(kind: str, message: str, details: dict[str, Any], remedy: str) -> None:
     print_document({"error": {"type": kind, "message": mask(message), "details": details, "remedy": mask(remedy)}})
 
 
-def interrupted() -> None:
-    """Tell that the command was ended by a signal; with --json that is its document, unless it has printed one."""
+def print_interrupted() -> None:
+    """Print that a signal has ended the command; with --json as its document, unless one is printed."""
     if AS_JSON and not _documents:
-        error("Interrupted", "interrupted")
+        print_error("Interrupted", "interrupted")
     else:
         note("interrupted")
 
 
 def note(text: str) -> None:
-    """Tell a person something beside the output; a terminal that is gone, too, takes it."""
+    """Print *text* on stderr, for a person; a closed terminal is ignored."""
     with suppress(OSError):
         say(text, err=True)

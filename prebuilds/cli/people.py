@@ -1,4 +1,4 @@
-"""`prebuilds members` and `prebuilds users`: who may claim, and what is left behind by those who may no more."""
+"""`prebuilds members` and `prebuilds users`: who may claim, and the workspaces of people who may no longer claim."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Users = Annotated[list[str], typer.Argument(metavar="USER ...", help="Such as al
 
 @members.command()
 def add(organization: Organization, user: Users) -> None:
-    """Make people members, also those who are not known yet."""
+    """Make people members of an organization. Unknown people are created."""
 
     async def go() -> None:
         async with operations() as system:
@@ -41,21 +41,21 @@ def add(organization: Organization, user: Users) -> None:
 
 @members.command()
 def remove(organization: Organization, user: Users) -> None:
-    """Let people claim nothing more here. Their workspaces stay, and are listed for a decision."""
+    """End people's right to claim in an organization. Their workspaces stay and are listed."""
 
     async def go() -> None:
         async with operations() as system:
             done = await system.people.remove_members(actor(), organization, user)
         document(done)
         if not output.AS_JSON:
-            _tell(done, f"removed from {organization}", "is no member")
+            _print_leaving(done, f"removed from {organization}", "is no member")
 
     run_command(go())
 
 
 @members.command("list")
 def list_members(organization: Organization, limit: Limit = 100, after: After = None, all_: All = False) -> None:
-    """Who may claim here."""
+    """List an organization's members, who may claim in it."""
 
     async def go() -> None:
         async with operations() as system:
@@ -74,21 +74,21 @@ def list_members(organization: Organization, limit: Limit = 100, after: After = 
 
 @users.command()
 def disable(user: Users) -> None:
-    """Let people claim nothing more, anywhere. Their workspaces stay, and are listed for a decision."""
+    """End people's right to claim in all organizations. Their workspaces stay and are listed."""
 
     async def go() -> None:
         async with operations() as system:
             done = await system.people.disable_users(actor(), user)
         document(done)
         if not output.AS_JSON:
-            _tell(done, "disabled", "is disabled already")
+            _print_leaving(done, "disabled", "is disabled already")
 
     run_command(go())
 
 
 @users.command()
 def enable(user: Users) -> None:
-    """Let people claim again."""
+    """Let disabled people claim again."""
 
     async def go() -> None:
         async with operations() as system:
@@ -101,12 +101,12 @@ def enable(user: Users) -> None:
 
 @users.command("list")
 def list_users(
-    disabled: Annotated[bool, typer.Option("--disabled", help="Only those who are")] = False,
+    disabled: Annotated[bool, typer.Option("--disabled", help="Only disabled users")] = False,
     limit: Limit = 100,
     after: After = None,
     all_: All = False,
 ) -> None:
-    """Everybody who is known."""
+    """List all known users."""
 
     async def go() -> None:
         async with operations() as system:
@@ -118,18 +118,18 @@ def list_users(
                 limit=limit,
                 after=after,
                 all_=all_,
-                empty="nobody",
+                empty="no users",
             )
 
     run_command(go())
 
 
-def _tell(done: LeavingResult, what: str, already: str) -> None:
+def _print_leaving(done: LeavingResult, what: str, already: str) -> None:
     for user in done.users:
         say(f"{user.user}: {what}" if user.changed else f"{user.user}: nothing to do, {already}")
         for claim_id in user.waiting_claims:
-            say(f"  claim {claim_id} waited, and ends refused")
+            say(f"  waiting claim {claim_id} is refused")
         for w in user.workspaces:
             say(f"  {w.workspace} ({w.organization}) is {w.status}, workspace {w.workspace_id}")
     if any(user.workspaces for user in done.users):
-        say("they keep these; `prebuilds workspaces transfer W --to USER` or `prebuilds release W` changes that")
+        say("they keep these; `prebuilds workspaces transfer W --to USER` or `prebuilds release W` takes one away")

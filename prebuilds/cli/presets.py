@@ -1,4 +1,4 @@
-"""`prebuilds presets`: list them, lint them, have their prebuilds replaced, lift what holds them."""
+"""`prebuilds presets`: list and lint presets, replace their prebuilds, and lift holds on their creations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prebuilds.cli.system import actor
 if TYPE_CHECKING:
     from prebuilds.views import PresetInfo
 
-app = typer.Typer(help="Presets, and what becomes of their pools.", no_args_is_help=True)
+app = typer.Typer(help="List presets and operate their pools.", no_args_is_help=True)
 
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
@@ -27,7 +27,7 @@ DROP = ("INVALIDATED", "SCHEDULE", "PARAMETERS", "EXPIRES AFTER", "VERSION")
 
 @app.command("list")
 def list_(template: Template = None, limit: Limit = 100, after: After = None, all_: All = False) -> None:
-    """Presets of the active versions, as they are defined; `prebuilds status` says how their pools stand."""
+    """List the presets of the active versions as they are defined; `prebuilds status` shows their pools."""
 
     async def go() -> None:
         async with operations() as system:
@@ -64,11 +64,11 @@ def invalidate(
     preset: Annotated[str | None, typer.Argument(help="organization/template/preset, or an id")] = None,
     template: Template = None,
 ) -> None:
-    """Replace the prebuilds that were created before now. From now on nobody is given one of them."""
+    """Replace all existing prebuilds of a preset or template. None of them can be claimed from now on."""
 
     async def go() -> None:
         if (preset is None) == (template is None):
-            raise typer.BadParameter("give either a preset or --template")
+            raise typer.BadParameter("give a preset or --template, not both")
         async with operations() as system:
             done = await system.presets.invalidate(actor(), preset=preset, template=template)
         document(done, human=f"presets invalidated: {done.presets}, prebuilds to be replaced: {done.prebuilds}")
@@ -78,20 +78,21 @@ def invalidate(
 
 @app.command()
 def resume(preset: Annotated[str, typer.Argument(help="organization/template/preset, or an id")]) -> None:
-    """Try a preset's creation again now, though it has failed before."""
+    """Lift the hold that failed creations put on a preset, and try again now."""
 
     async def go() -> None:
         async with operations() as system:
             done = await system.presets.lift_holds(actor(), preset)
-        said = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
-        document(done, human=f"{done.preset}: {said}")
+        outcome = f"resumed: {done.lifted} is lifted" if done.lifted else "not held by failed creations"
+        document(done, human=f"{done.preset}: {outcome}")
 
     run_command(go())
 
 
 @app.command()
 def lint(preset: Annotated[str, typer.Argument(help="organization/template/preset, or an id")]) -> None:
-    """Plan a claim of a ready prebuild, and apply nothing: does it replace resources? Then the exit code is 1."""
+    """Plan a claim of a ready prebuild without applying it, and list the resources that it would replace (exit code 1
+    if there are any)."""
 
     async def go() -> None:
         from prebuilds.api import ClaimWouldReplace
@@ -109,7 +110,7 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
         raise ClaimWouldReplace(
             f"a claim of {report.preset} replaces {len(report.replacements)} of its resources",
             report.model_dump(mode="json"),
-            remedy="keep owner, name and claim parameters out of what cannot change in place",
+            remedy="do not use owner, name or claim parameters in attributes that cannot change in place",
         )
 
     run_command(go())

@@ -1,4 +1,4 @@
-"""`prebuilds provisioners`: which drivers are installed here, and whether one keeps the protocol's promises."""
+"""`prebuilds provisioners`: lists the installed drivers, and checks whether one keeps the protocol's promises."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from prebuilds.conformance.examine import Outcome
 
-app = typer.Typer(no_args_is_help=True, help="The drivers that are installed here.")
+app = typer.Typer(no_args_is_help=True, help="List and check the drivers that are installed here.")
 
 
 @app.command("list")
 def list_() -> None:
-    """Every driver that is installed here, from where, and who can act on what it makes."""
+    """List the installed drivers: name, distribution, and locality (which hosts can act on a workspace)."""
     from importlib.metadata import entry_points
 
     from prebuilds.cli import output
@@ -41,8 +41,8 @@ def _row(entry: EntryPoint) -> dict[str, Any]:
     with TemporaryDirectory(prefix="prebuilds-list-") as folder:
         try:
             locality = str(entry.load()(Path(folder), NO_DEPLOYMENT).locality)
-        except Exception as failed:  # another's code: one that cannot be loaded must not hide the others
-            error = f"{type(failed).__name__}: {failed}"
+        except Exception as failure:  # foreign code: a driver that cannot be loaded must not hide the others
+            error = f"{type(failure).__name__}: {failure}"
     return {
         "name": entry.name,
         "distribution": f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else None,
@@ -53,13 +53,13 @@ def _row(entry: EntryPoint) -> dict[str, Any]:
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="The driver's name, as templates have it")],
+    name: Annotated[str, typer.Argument(help="The driver's name, as in templates")],
     source: Annotated[
         Path | None,
-        typer.Option(help="A YAML file with a small source that works here, in place of the driver's own"),
+        typer.Option(help="A YAML file with a small source that works here, instead of the driver's own"),
     ] = None,
 ) -> None:
-    """Try for real whether a driver keeps the protocol's promises (exit code 1 when it breaks one)."""
+    """Check with real workspaces whether a driver keeps the protocol's promises (exit code 1 if it breaks one)."""
     from prebuilds.cli import output
     from prebuilds.conformance.examine import Verdict, attempt, examine
     from prebuilds.conformance.subject import subject_named
@@ -68,10 +68,10 @@ def check(
 
     async def go(state_dir: Path) -> list[Outcome]:
         await attempt(subject, state_dir)
-        return await examine(subject, state_dir, report=None if output.AS_JSON else _tell)
+        return await examine(subject, state_dir, report=None if output.AS_JSON else _print_outcome)
 
     with TemporaryDirectory(prefix="prebuilds-check-") as folder, progress(f"checking {name}"):
-        Path(folder).chmod(0o711)  # workspaces that run as users of their own pass through it
+        Path(folder).chmod(0o711)  # workspaces that run as other users must reach their folders below it
         outcomes = run_command(go(Path(folder)))
     count = {verdict: [one.verdict for one in outcomes].count(verdict) for verdict in Verdict}
     summary = ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number)
@@ -81,17 +81,17 @@ def check(
         raise typer.Exit(1)
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     say_line(f"{outcome.verdict:8} {outcome.check}: {outcome.promise}")
     if outcome.reason is not None:
         say("         " + outcome.reason.replace("\n", "\n         "))
 
 
 def _read_source(path: Path) -> dict[str, Any]:
-    """What stands under `source:` in a template.
+    """Read the value of a template's `source:` from a YAML file.
 
     Raises:
-        InvalidInput: There is no such file, or it has something else in it.
+        InvalidInput: The file cannot be read, or it is not a mapping in YAML.
     """
     import yaml
 
@@ -105,5 +105,5 @@ def _read_source(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidInput.field("source", f"{path} is no YAML: {error}", "correct it there") from error
     if not isinstance(source, dict):
-        raise InvalidInput.field("source", f"{path} must be a mapping: what stands under source: in a template")
+        raise InvalidInput.field("source", f"{path} must be a mapping, as below `source:` in a template")
     return source

@@ -1,4 +1,4 @@
-"""An error in the words of the command line: what every client calls `autostart_schedule` was typed `--autostart`."""
+"""Words errors for the command line: the field `autostart_schedule` of a request becomes the option `--autostart`."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ RENAMED = {
     "ttl_seconds": "--ttl",
     "wait_timeout_seconds": "--timeout",
 }
-"""Options that are called otherwise than the fields they set; the others only have dashes."""
+"""Field -> option, where the names differ. Every other option is the field's name with dashes."""
 MAPPINGS = ("parameters", "claim_parameters")
-"""Fields that are typed as `--option key=value`."""
+"""Fields that are set by `--option key=value`."""
 
 
 def in_options(argv: Sequence[str], error: PrebuildsError) -> str:
-    """What happened and what to do, with the options of the command that *argv* names in place of the fields they set.
+    """Return the error's text with the options of the command in *argv* instead of the request's fields.
 
-    Bad input is told field by field, from the error's details, where the command has an option for one of them.
+    For bad input the text is built from the error's details, field by field, if the command has an option for any of
+    them.
     """
     name = partial(_option, options=_options(argv))
     message = error.message
     if isinstance(error, InvalidInput) and any(name(field) != field for field in error.details):
-        message = "; ".join(f"{name(field)}: {said}" for field, said in error.details.items())
+        message = "; ".join(f"{name(field)}: {fault}" for field, fault in error.details.items())
     return error.text(message, name)
 
 
 def _option(field: str, options: set[str]) -> str:
-    """The option that sets *field*, with the key of one in a mapping; the field itself where none does."""
+    """Return the option that sets *field*, with the key for a field of a mapping; *field* itself if no option does."""
     name, _, part = field.partition(".")
     option = RENAMED.get(name, f"--{name.replace('_', '-')}")
     if option not in options:
@@ -49,6 +50,6 @@ def _options(argv: Sequence[str]) -> set[str]:
     from prebuilds.cli.app import command_tree
 
     command = get_command(command_tree(argv))
-    for word in argv:  # groups have no options, so a command's name is what comes first
+    for word in argv:  # groups have no options, so the first words are the names of groups and the command
         command = getattr(command, "commands", {}).get(word, command)
     return {option for parameter in command.params for option in parameter.opts}

@@ -1,4 +1,4 @@
-"""`prebuilds restored`: go on after the database was restored from a backup, or a standby was promoted."""
+"""`prebuilds restored`: continue after the database was restored from a backup or a standby was promoted."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def restored(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what may be wrong, and change nothing")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what may be wrong, without changing it")] = False,
 ) -> None:
-    """Say that the database was restored: doubt every prebuild of before, and let claims and passes go on."""
+    """Confirm that the database was restored: mark the prebuilds from before as in doubt, and let claims and passes
+    continue."""
 
     async def go() -> None:
         async with operations() as system:
@@ -28,13 +29,13 @@ def restored(
                 report = await system.system.restored(actor(), dry_run=dry_run)
         document(report)
         if not output.AS_JSON:
-            _show(report)
+            _print_report(report)
 
     run_command(go())
 
 
-def _show(report: RestoredReport) -> None:
-    say_line(f"noticed: {report.found}" if report.found else "nothing was noticed that this database lacks")
+def _print_report(report: RestoredReport) -> None:
+    say_line(f"noticed: {report.found}" if report.found else "no sign that the database was restored")
     table(
         ("PREBUILD", "PRESET", "PROVISIONER", "HOST", "CREATED", "DECISION"),
         [(p.workspace_id, p.preset, p.provisioner, p.host, p.created_at, p.decision) for p in report.prebuilds],
@@ -42,7 +43,7 @@ def _show(report: RestoredReport) -> None:
     )
     if report.claimed:
         say()
-        say_line("hosts know that these were claimed:")
+        say_line("these were claimed, according to their hosts:")
         table(
             ("WORKSPACE", "OWNER", "CLAIM", "PROVISIONER", "HOST", "EXISTS FOR"),
             [
@@ -67,6 +68,6 @@ def _show(report: RestoredReport) -> None:
             "may have forgotten that one was revoked; see `prebuilds tokens list`, and revoke what you do not trust"
         )
     if report.dry_run:
-        say_line("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes go on")
+        say_line("dry run, nothing was changed; `prebuilds restored` does this and lets claims and passes continue")
     else:
-        say_line(f"claims and passes go on, in epoch {report.epoch}")
+        say_line(f"claims and passes continue, in epoch {report.epoch}")

@@ -1,4 +1,4 @@
-"""`prebuilds schema`: JSON Schemas of what services send and people write, for editors and other languages."""
+"""`prebuilds schema`: prints JSON Schemas of claims and template files, for editors and other languages."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-app = typer.Typer(help="JSON Schemas (draft 2020-12) of claims and template files.", no_args_is_help=True)
+app = typer.Typer(help="Print JSON Schemas (draft 2020-12) of claims and template files.", no_args_is_help=True)
 
 
 @app.command()
 def claim() -> None:
-    """The schema of a `ClaimWorkspace` workflow's input."""
+    """Print the schema of a `ClaimWorkspace` workflow's input."""
     say(as_json(claim_schema()))
 
 
 @app.command()
 def templates() -> None:
-    """The schema of a template file, as `prebuilds apply -f` reads it."""
+    """Print the schema of a template file, as `prebuilds apply -f` reads it."""
     say(as_json(templates_schema()))
 
 
 def claim_schema() -> dict[str, Any]:
-    """The schema of one claim. It also says that exactly one of `preset` and `template` is given."""
+    """Return the schema of one claim. It also requires exactly one of `preset` and `template`."""
     from prebuilds.payloads import ClaimRequest
 
     schema = schema_of(ClaimRequest, "A claim of a prebuilt workspace")
@@ -46,14 +46,14 @@ def claim_schema() -> dict[str, Any]:
 
 
 def templates_schema() -> dict[str, Any]:
-    """The schema of a template file. Each driver checks its own `source`, which is any mapping here."""
+    """Return the schema of a template file. It accepts any mapping as `source`, which each driver checks itself."""
     from prebuilds.templates.file import TemplateFile
 
     return schema_of(TemplateFile, "A template file of Prebuilds")
 
 
 def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """*model*'s schema as input, with the texts that stand below its fields in our code as their descriptions."""
+    """Return the schema of *model* as input, with the docstrings of its fields as descriptions."""
     from pydantic import BaseModel
 
     schema = model.model_json_schema(mode="validation")
@@ -61,19 +61,19 @@ def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
     for name, part in [(model.__name__, schema), *schema.get("$defs", {}).items()]:
         part.pop("title", None)
         texts = field_texts(models[name]) if name in models else {}
-        for field, its in part.get("properties", {}).items():
-            its.pop("title", None)
+        for field, field_schema in part.get("properties", {}).items():
+            field_schema.pop("title", None)
             if field in texts:
-                its["description"] = texts[field]
+                field_schema["description"] = texts[field]
             if name in models and isinstance(default := models[name].model_fields[field].default, timedelta):
-                its["default"] = duration_in_words(default)  # pydantic's form, PT30M, is none that we read
+                field_schema["default"] = duration_in_words(default)  # we do not parse pydantic's form, PT30M
     return {"$schema": DIALECT, "title": title, **schema}
 
 
 def field_texts(model: type[BaseModel]) -> dict[str, str]:
-    """The text below each field of *model* that has one, in one line.
+    """Return the docstring below each field of *model* that has one: field -> text in one line.
 
-    Pydantic can read these texts itself (`use_attribute_docstrings`), but does so at every import of every model.
+    Pydantic can read these texts itself (`use_attribute_docstrings`), but would do so at every import of every model.
     """
     texts: dict[str, str] = {}
     for cls in reversed(model.__mro__):
@@ -94,7 +94,7 @@ def field_texts(model: type[BaseModel]) -> dict[str, str]:
 
 
 def duration_in_words(value: timedelta) -> str:
-    """*value* as a template file has it, in its largest unit that divides it: `30m`."""
+    """Format *value* as in a template file, in the largest unit that divides it: `30m`."""
     seconds = int(value.total_seconds())
     size, unit = next(one for one in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")) if seconds % one[0] == 0)
     return f"{seconds // size}{unit}"

@@ -1,4 +1,4 @@
-"""How rows are laid out under their columns: ids stay whole, so that they can be copied; columns go before words do."""
+"""Lays out tables. Ids stay whole, so that they can be copied; on a narrow terminal whole columns are left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 GAP = "  "
 LAST_WIDTH_MIN = 24
-"""A last column that is narrower than this is not wrapped: a few letters a line cannot be read."""
+"""Minimum width to which the last column is wrapped: lines of a few letters cannot be read."""
 
 
 def lay_out(
@@ -16,12 +16,12 @@ def lay_out(
     """Lay a table out.
 
     Args:
-        rows: Texts of one line each, as many in each row as there are columns.
-        width: Cells of a terminal's line; None for no bound, as in a pipe.
-        drop: Columns that can be left out, the first one first, where the width needs it.
+        rows: One text of one line for each column.
+        width: Width of the terminal in cells; None for no limit, as in a pipe.
+        drop: Columns that may be left out if the table is too wide, in this order.
     Returns:
-        Lines with the header first; and the columns that were left out. A line is longer than *width* only where what
-        may be neither left out nor wrapped takes more: only words of a last column are wrapped.
+        The lines, with the header first, and the columns that were left out. Only words of the last column are
+        wrapped, so a line is longer than *width* if the other columns that must stay need more.
     """
     from rich.cells import cell_len
 
@@ -29,19 +29,19 @@ def lay_out(
     kept = list(range(len(columns)))
     widths = [max(cell_len(text) for text in texts) for texts in zip(columns, *rows, strict=True)]
 
-    def needed(of: Sequence[int]) -> int:
-        return sum(widths[n] for n in of) + len(GAP) * (len(of) - 1)
+    def width_of(numbers: Sequence[int]) -> int:
+        return sum(widths[n] for n in numbers) + len(GAP) * (len(numbers) - 1)
 
     last = len(columns) - 1
     for name in drop:
-        if width is None or needed(kept) <= width:
+        if width is None or width_of(kept) <= width:
             break
-        # Wrapping the last column's words is better than leaving out facts, as long as its lines can be read.
-        if kept[-1] == last and _wraps(rows, last) and width - needed(kept[:-1]) - len(GAP) >= LAST_WIDTH_MIN:
+        # Wrapping the last column is better than leaving out facts, as long as its lines can be read.
+        if kept[-1] == last and _has_words(rows, last) and width - width_of(kept[:-1]) - len(GAP) >= LAST_WIDTH_MIN:
             break
         kept.remove(columns.index(name))
         left_out.append(name)
-    room = None if width is None else width - needed(kept[:-1]) - len(GAP)
+    room = None if width is None else width - width_of(kept[:-1]) - len(GAP)
     wrapped = room if room is not None and LAST_WIDTH_MIN <= room < widths[kept[-1]] else None
     lines: list[str] = []
     for row in (columns, *rows):
@@ -53,6 +53,6 @@ def lay_out(
     return lines, left_out
 
 
-def _wraps(rows: Sequence[Sequence[str]], column: int) -> bool:
-    """Whether a column has text of several words; an id or an address must not be broken."""
+def _has_words(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """True if a column has text of several words. Other texts, such as ids and addresses, are never broken."""
     return any(" " in row[column] for row in rows)

@@ -1,4 +1,4 @@
-"""`prebuilds templates`: list them, take them out of use."""
+"""`prebuilds templates`: list, deprecate and delete templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prebuilds.cli.system import actor
 if TYPE_CHECKING:
     from prebuilds.views import TemplateRow
 
-app = typer.Typer(help="Templates; `prebuilds apply` makes them.", no_args_is_help=True)
+app = typer.Typer(help="List, deprecate and delete templates; `prebuilds apply` creates them.", no_args_is_help=True)
 
 Template = Annotated[str, typer.Argument(help="organization/template, or an id")]
 
@@ -26,7 +26,7 @@ DROP = ("QUEUE", "PROVISIONER", "DEPRECATED", "VERSION")
 
 @app.command("list")
 def list_(limit: Limit = 100, after: After = None, all_: All = False) -> None:
-    """Live templates."""
+    """List the live templates."""
 
     async def go() -> None:
         async with operations() as system:
@@ -49,9 +49,9 @@ def _row(t: TemplateRow) -> tuple[object, ...]:
 
 @app.command()
 def deprecate(
-    template: Template, undo: Annotated[bool, typer.Option("--undo", help="Put it back into use")] = False
+    template: Template, undo: Annotated[bool, typer.Option("--undo", help="Put the template back into use")] = False
 ) -> None:
-    """Let nobody claim from a template any more, and empty its pools. Claimed workspaces go on."""
+    """Take a template out of use: nobody can claim from it, and its pools are emptied. Claimed workspaces go on."""
 
     async def go() -> None:
         async with operations() as system:
@@ -65,12 +65,12 @@ def deprecate(
 
 @app.command()
 def delete(template: Template) -> None:
-    """Delete a template and empty its pools. Claimed workspaces stay with their owners; the name is free again."""
+    """Delete a template and empty its pools. Claimed workspaces stay with their owners; the name can be used again."""
 
     async def go() -> None:
         async with operations() as system:
             done = await system.templates.delete(actor(), template)
-        said = "deleted; its pools are being emptied" if done.changed else "deleted already"
-        document(done, human=f"{done.template} is {said}")
+        outcome = "deleted; its pools are being emptied" if done.changed else "deleted already"
+        document(done, human=f"{done.template} is {outcome}")
 
     run_command(go())

@@ -1,4 +1,4 @@
-"""`prebuilds worker`: what `python worker.py` is in a checkout, as an installed command."""
+"""`prebuilds worker`: runs a worker, as `python worker.py` does in a checkout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def worker(
-    role: Annotated[Literal["control", "claims", "provisioner", "all"], typer.Option(help="What to serve.")] = "all",
+    role: Annotated[
+        Literal["control", "claims", "provisioner", "all"], typer.Option(help="Which tasks to serve.")
+    ] = "all",
     queue: Annotated[
-        list[str] | None, typer.Option(help="Provisioner queue, prebuilds-provisioner unless said; repeatable.")
+        list[str] | None, typer.Option(help="Provisioner queue, by default prebuilds-provisioner; repeat for more.")
     ] = None,
 ) -> None:
-    """Run a worker until Ctrl-C or SIGTERM, which drain it: nothing new is taken, what runs gets 10 s to end."""
+    """Run a worker until Ctrl-C or SIGTERM. It then drains: it takes no new tasks, and running ones get 10 s to end."""
     _prefer_checkout()
     from worker import options_for, serve_until_signalled
 
@@ -29,9 +31,9 @@ def worker(
 
 
 def _prefer_checkout() -> None:
-    """Let this process import our `workflows`, `activities` and `worker` before others of the same names.
+    """Make this process import our `workflows`, `activities` and `worker` before other modules with these names.
 
-    An editable install finds the three at the end of the path, behind PYTHONPATH. A wheel has them under `prebuilds`.
+    An editable install finds ours at the end of the path, after PYTHONPATH. A wheel has them under `prebuilds`.
     """
     if (CHECKOUT / "pyproject.toml").exists():
         sys.path.insert(0, str(CHECKOUT))

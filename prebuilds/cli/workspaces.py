@@ -1,4 +1,5 @@
-"""`prebuilds workspaces`: list and show them; start, stop, retry and set claimed ones; keep or clear away evidence."""
+"""`prebuilds workspaces`: list and show workspaces; start, stop, retry, set and transfer claimed ones; keep or prune
+failed and stopped prebuilds."""
 
 from __future__ import annotations
 
@@ -26,30 +27,31 @@ if TYPE_CHECKING:
 COLUMNS = ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID")
 DROP = ("CLAIMED", "CREATED", "PRESET", "ADDRESS", "READY")
 
-app = typer.Typer(help="Workspaces, claimed and not.", no_args_is_help=True)
+app = typer.Typer(help="List and operate workspaces, claimed and unclaimed.", no_args_is_help=True)
 
-Claimed = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A claimed one: owner/name, or an id")]
-Wait = Annotated[bool, typer.Option("--wait", help="Return when it is done")]
+Claimed = Annotated[str, typer.Argument(metavar="WORKSPACE", help="A claimed workspace: owner/name, or an id")]
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the build has ended")]
 
 ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
-"""What each becomes when its build has succeeded."""
+"""Status during a build -> status after the build has succeeded."""
 WARNINGS = {
-    "vanished": "nothing of it runs any more; stop it, then start it, to have it made again",
-    "quarantined": "it is not claimed, counted or removed by itself; transfer it to the owner in its mark; "
-    "what carries nobody's mark can be released",
+    "vanished": "nothing of it runs any more; stop it and start it again to have it created anew",
+    "quarantined": "it is not claimed, counted or removed automatically; transfer it to the owner in its mark, or "
+    "release it if it has no mark",
 }
+"""Warning -> what it means and what to do."""
 
 
 @app.command("list")
 def list_(
-    owner: Annotated[str | None, typer.Option(help="Only theirs")] = None,
-    preset: Annotated[str | None, typer.Option(help="Only of this preset, by path or id")] = None,
-    prebuilt: Annotated[bool, typer.Option("--prebuilt", help="Only those that wait in a pool")] = False,
+    owner: Annotated[str | None, typer.Option(help="Only workspaces of this owner")] = None,
+    preset: Annotated[str | None, typer.Option(help="Only workspaces of this preset, by path or id")] = None,
+    prebuilt: Annotated[bool, typer.Option("--prebuilt", help="Only unclaimed workspaces")] = False,
     limit: Limit = 100,
     after: After = None,
     all_: All = False,
 ) -> None:
-    """Live workspaces, by preset and age."""
+    """List the live workspaces, by preset and age."""
 
     async def go() -> None:
         async with operations() as system:
@@ -73,33 +75,33 @@ def _row(w: WorkspaceRow) -> tuple[object, ...]:
 
 @app.command()
 def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")]) -> None:
-    """One workspace: its builds, address, resources and events."""
+    """Show one workspace: its status, address, resources, builds and events."""
 
     async def go() -> None:
         async with operations() as system:
-            found = await system.workspaces.show(workspace)
-        document(found)
+            details = await system.workspaces.show(workspace)
+        document(details)
         if not output.AS_JSON:
-            _show(found)
+            _print_details(details)
 
     run_command(go())
 
 
 @app.command()
 def start(workspace: Claimed, wait: Wait = False) -> None:
-    """Start a workspace that is stopped."""
+    """Start a stopped workspace."""
     run_command(_change(lambda system: system.workspaces.start(actor(), workspace), wait, "{} is {} already"))
 
 
 @app.command()
 def stop(workspace: Claimed, wait: Wait = False) -> None:
-    """Stop a workspace, and keep what it has stored."""
+    """Stop a workspace and keep its data."""
     run_command(_change(lambda system: system.workspaces.stop(actor(), workspace), wait, "{} is {} already"))
 
 
 @app.command()
 def retry(workspace: Claimed, wait: Wait = False) -> None:
-    """Try a workspace's failed or canceled build again, as it was."""
+    """Repeat a workspace's failed or canceled build with the same inputs."""
     run_command(
         _change(lambda system: system.workspaces.retry(actor(), workspace), wait, "{} has not failed: it is {}")
     )
@@ -121,7 +123,9 @@ def set_(
         lasts = None if ttl is None else duration(ttl, "ttl")
         async with operations() as system:
             done = await system.workspaces.set(actor(), workspace, ttl=lasts, autostart=autostart)
-        document(done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_lifetime(done)}")
+        document(
+            done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_describe_lifetime(done)}"
+        )
 
     run_command(go())
 
@@ -129,12 +133,12 @@ def set_(
 @app.command()
 def transfer(
     workspace: Claimed,
-    to: Annotated[str, typer.Option(help="Who gets it: a member of its organization")],
-    name: Annotated[str | None, typer.Option(help="What they call it; the name it has unless said")] = None,
-    by: Annotated[str | None, typer.Option(help="Who asks; whoever is at the keyboard unless said")] = None,
+    to: Annotated[str, typer.Option(help="The new owner, a member of the workspace's organization")],
+    name: Annotated[str | None, typer.Option(help="The workspace's new name; by default it keeps its name")] = None,
+    by: Annotated[str | None, typer.Option(help="Who asks; by default the user who runs this command")] = None,
     wait: Wait = False,
 ) -> None:
-    """Hand a workspace to another owner, who is told as by a claim. It starts if it was stopped."""
+    """Transfer a workspace to another owner, and hand it over as after a claim. A stopped workspace is started."""
 
     async def ask(system: Operations) -> WorkspaceChange:
         return await system.workspaces.transfer(Actor(by) if by else actor(), workspace, to, name=name)
@@ -145,9 +149,9 @@ def transfer(
 @app.command()
 def keep(
     workspace: Annotated[str, typer.Argument(help="A prebuild: prebuilds/NAME, or an id")],
-    undo: Annotated[bool, typer.Option("--undo", help="Let it go in its time again")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let it be deleted in its time again")] = False,
 ) -> None:
-    """Keep a prebuild that failed or stopped until somebody has looked at it, however long that takes."""
+    """Exempt a failed or stopped prebuild from its automatic deletion, so that somebody can examine it."""
 
     async def go() -> None:
         async with operations() as system:
@@ -161,21 +165,21 @@ def keep(
 
 @app.command()
 def prune(
-    failed: Annotated[bool, typer.Option("--failed", help="Prebuilds that failed or were canceled")] = False,
-    stopped: Annotated[bool, typer.Option("--stopped", help="Prebuilds that were stopped")] = False,
-    preset: Annotated[str | None, typer.Option(help="Only of this preset, by path or id")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, and delete none")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Delete prebuilds that failed or were canceled")] = False,
+    stopped: Annotated[bool, typer.Option("--stopped", help="Delete prebuilds that were stopped")] = False,
+    preset: Annotated[str | None, typer.Option(help="Only prebuilds of this preset, by path or id")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the prebuilds without deleting them")] = False,
 ) -> None:
-    """Delete prebuilds that stay as evidence now, without waiting for their time; while paused, too."""
+    """Delete failed or stopped prebuilds now instead of at their time, also while the loop is paused."""
 
     async def go() -> None:
         if not (failed or stopped):
             raise typer.BadParameter("give at least one of --failed and --stopped")
         async with operations() as system:
             kinds = {"failed": failed, "stopped": stopped}
-            with progress("pruning") as tell:
+            with progress("pruning") as report:
                 done = await system.workspaces.prune(
-                    actor(), **kinds, preset=preset, dry_run=dry_run, on_progress=lambda n: tell(f"pruned {n}")
+                    actor(), **kinds, preset=preset, dry_run=dry_run, on_progress=lambda n: report(f"pruned {n}")
                 )
         would = "would be deleted" if dry_run else "are being deleted"
         document(done, human=f"{done.pruned} {would}, {done.kept} are kept")
@@ -186,23 +190,25 @@ def prune(
 async def _change(
     ask: Callable[[Operations], Coroutine[Any, Any, WorkspaceChange]], wait: bool, unchanged: str
 ) -> None:
-    """Ask for a build of a workspace, and await its end if that is wanted, also the end of one asked for before.
+    """Ask for a build of a workspace, and print the outcome.
 
     Args:
-        unchanged: What to say when there is nothing to do: of its path and its status.
+        ask: Calls the operation.
+        wait: Wait until the build has ended, also one that was recorded by an earlier request.
+        unchanged: Text to print if nothing changed, with placeholders for the workspace's path and its status.
     """
     async with operations() as system:
         done = await ask(system)
-        told = f"{{}} is {{}} (build {done.build_id})" if done.changed else unchanged
+        text = f"{{}} is {{}} (build {done.build_id})" if done.changed else unchanged
         if wait and done.status in ONGOING:
             with progress(f"waiting for build {done.build_id}"):
                 await system.workspaces.wait(done.build_id)
-            done, told = done.model_copy(update={"status": ONGOING[done.status]}), "{} is {}"
-    document(done, human=told.format(done.workspace, done.status))
+            done, text = done.model_copy(update={"status": ONGOING[done.status]}), "{} is {}"
+    document(done, human=text.format(done.workspace, done.status))
 
 
-def _lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
-    """When it stops and starts by itself."""
+def _describe_lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
+    """Describe when a workspace stops and starts by itself."""
     ends = f"ttl {timedelta(seconds=w.ttl_seconds)}" if w.ttl_seconds else "no ttl"
     if w.autostart_schedule is None:
         return f"{ends}, no autostart"
@@ -210,7 +216,7 @@ def _lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
     return f"{ends}, autostart {w.autostart_schedule} (next {upcoming})"
 
 
-def _show(w: WorkspaceDetails) -> None:
+def _print_details(w: WorkspaceDetails) -> None:
     say_line(f"{w.owner}/{w.name} is {w.status}{', ready' if w.ready else ''}{f' at {w.address}' if w.address else ''}")
     preset = f"/{w.preset}" if w.preset else ""
     say_line(f"{w.organization}/{w.template}{preset}, version {w.version}, workspace {w.id}")
@@ -220,7 +226,7 @@ def _show(w: WorkspaceDetails) -> None:
         say_line(f"quarantined because: {w.quarantine_reason}")
     say_line(f"created {ago(w.created_at)}" + (f", claimed {ago(w.claimed_at)}" if w.claimed_at else ""))
     if w.claimed_at:
-        say_line(_lifetime(w))
+        say_line(_describe_lifetime(w))
     for name, value in sorted(w.resources.items()):
         say_line(f"  {name}: {value}")
     say()

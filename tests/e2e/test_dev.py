@@ -113,7 +113,7 @@ def test_what_a_restart_brings_back_answers_before_anybody_can_claim_it(own: Dev
     assert json.loads(line).keys() == FACTS
     assert json.loads(line) == {key: own.facts[key] for key in FACTS}
     assert Path(own.facts["token_file"]).read_text() == token
-    assert "brought back 3 workspaces" in own.log.read_text()
+    assert "restored 3 workspaces" in own.log.read_text()
     assert re.search("A driver cannot be loaded.*broken", own.log.read_text()), "and harms nobody"
     for [pid] in own.processes().values():
         os.kill(pid, signal.SIGKILL)

@@ -129,7 +129,7 @@ def test_a_failing_pool_is_held_explained_resumed_kept_and_pruned(stack: DevStac
     then = stack.ask("explain", "preset", told["preset_id"], "--at", told["at"])
     assert (then["at"], then["held"], then["events"]) == (told["at"], None, told["events"])
     before = stack.cli("explain", "preset", path, "--at", "2020-01-01T00:00:00Z").out.splitlines()[0]
-    assert before.endswith("desired 1, base 1; its settings of then are not recorded, these are the oldest known")
+    assert before.endswith("desired 1, base 1; the settings of that time are not recorded, these are the oldest")
 
     [first] = pooled(stack, "fails")
     lifted = stack.ask("presets", "resume", path)

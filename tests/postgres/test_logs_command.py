@@ -133,7 +133,7 @@ async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
     await run(engine, telling("handed over"), handed)
     deletion = await released(engine, workspace_id)
     gone = await one(engine, "SELECT deleted_at AS at FROM workspaces WHERE id = :id", id=workspace_id)
-    end = f"its workspace is gone, since {clock(gone.at, None)}\n"
+    end = f"its workspace was deleted at {clock(gone.at, None)}\n"
 
     for reference in ("alice/dev", str(workspace_id)):
         code, out = await logs(reference)

@@ -78,8 +78,8 @@ def test_claim_parameters_come_from_files_and_stdin(
         (["--claim-param", "token=@f"], SECRET.encode() + b"\xff", "--claim-param token: must be UTF-8"),
         (["--claim-param", "token=@f"], SECRET.encode() * 100_000, "--claim-param token: is longer than"),
         (["--claim-param", "token=@f"], SECRET.encode() + b"\0", ""),
-        (["--claim-param", "a=@-", "--claim-param", "b=@-"], b"", "--claim-param: stdin can be read once only"),
-        (["--claim-param", "a=@-", "--param-file", "-"], b"", "--claim-param: stdin can be read once only"),
+        (["--claim-param", "a=@-", "--claim-param", "b=@-"], b"", "--claim-param: stdin can be read only once"),
+        (["--claim-param", "a=@-", "--param-file", "-"], b"", "--claim-param: stdin can be read only once"),
         (["--param-file", "f"], f"token: *{SECRET}".encode(), "--param-file: must be a mapping"),
         (["--param-file", "f"], f"- {SECRET}".encode(), "--param-file: must be a mapping"),
         (["--param-file", "f"], SECRET.encode(), "--param-file: must be a mapping"),
@@ -87,7 +87,11 @@ def test_claim_parameters_come_from_files_and_stdin(
         (["--param-file", "f"], f"a: {{b: {SECRET}}}".encode(), "--param-file: must be a mapping of names to texts"),
         (["--param-file", "f"], f"a: {SECRET}\na: x".encode(), "--param-file: line 2 repeats a name"),
         (["--param-file", "f"], f"a: {SECRET}\x00".encode(), "--param-file: must be a mapping"),
-        (["--param-file", "f", "--claim-param", f"a={SECRET}"], b"a: x", "--claim-param a: is given in --param-file"),
+        (
+            ["--param-file", "f", "--claim-param", f"a={SECRET}"],
+            b"a: x",
+            "--claim-param a: is also given in --param-file",
+        ),
         (["--param-file", "f"], f"a: {SECRET}\nowner: \\ud800".encode(), ""),
     ],
 )

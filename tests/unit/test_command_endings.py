@@ -65,7 +65,7 @@ def test_an_output_that_cannot_be_written_is_told_as_that(json_: tuple[str, ...]
         ended = prebuilds(*json_, code=PRINTS, stdout=full)
     assert ended.returncode == 1
     reason = "standard output cannot be written (no space left on device)"
-    assert ended.stderr == f"error: OutputFailed: {reason}; what was asked for may be done all the same\n"
+    assert ended.stderr == f"error: OutputFailed: {reason}; the command may have done its work all the same\n"
 
 
 def test_a_reader_who_has_left_is_told_nothing() -> None:

@@ -60,7 +60,7 @@ def test_a_format_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(InvalidInput):
         output.begin(["-o", "xml"])
     assert run(["status", "-o", "xml"]) == 1
-    assert "-o: xml is no format; give one of wide, json, yaml, name" in capsys.readouterr().err
+    assert "-o: xml is not a format; give one of wide, json, yaml, name" in capsys.readouterr().err
 
 
 def test_names_alone_and_yaml(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

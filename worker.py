@@ -1,8 +1,8 @@
-"""A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`, and the same where
-Prebuilds is installed: `prebuilds worker`.
+"""A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`. An installed
+Prebuilds has it as `prebuilds worker`.
 
-The one place of wiring: settings, engine, client, activities, workflows. SIGTERM, SIGINT and SIGHUP drain: nothing new
-is taken, what runs gets ten seconds to end, and what does not is taken up by another worker.
+This module wires settings, engine, client, activities and workflows together. SIGTERM, SIGINT and SIGHUP drain the
+worker: it takes no new tasks, running ones get ten seconds to end, and another worker takes up the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before the imports, which take a second: the envir
     from prebuilds.telemetry.undumpable import close_to_others
 
     close_to_others()
-    gc.disable()  # collections during the imports would find nothing, and take a seventh of their time
+    gc.disable()  # collections during imports find nothing and take a seventh of the imports' time
 
 import argparse
 import asyncio
@@ -83,21 +83,22 @@ ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
 
 POOL_BUILD_SLOTS = 20
 PEOPLE_BUILD_SLOTS = 20
-"""Beside the pool's: a herd of pool builds cannot take the slots of people who wait."""
+"""Separate from the pool's slots, so that many pool builds cannot delay the builds of people who wait."""
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What this process serves."""
+    """The roles and queues that this process serves."""
 
     roles: tuple[Role, ...] = ROLES
     queues: tuple[str, ...] = (PROVISIONER_QUEUE,)
-    """Provisioner queues; each also under the host's own name, and beside it the one for people's builds."""
+    """Provisioner queues. Each stands for four task queues: for pool and people's builds, on any host and on this one.
+    """
 
 
 @dataclass
 class Running:
-    """A worker that has started, to be awaited and ended by its owner."""
+    """The workers and background tasks that `serve` has started; `serve` also ends them."""
 
     workers: list[Worker] = field(default_factory=list)
     background: list[asyncio.Task[Any]] = field(default_factory=list)
@@ -107,7 +108,7 @@ class Running:
 async def serve(
     options: WorkerOptions, settings: Settings, engine: AsyncEngine, client: Client, db_url: str
 ) -> AsyncIterator[Running]:
-    """Run the workers of *options* until the block ends; then drain them."""
+    """Run the workers of *options* until the block ends, then drain them."""
     dispatcher = Dispatcher(engine, client)
     running = Running()
     deployment_id = (await read_identity(engine)).deployment_id
@@ -126,13 +127,13 @@ async def serve(
             if settings.metrics_port is not None or otlp_configured():
                 background.append(GaugeKeeper(engine, gauges, settings.rules).run)
         if "provisioner" in options.roles:
-            await load_request_key(engine, settings.ring)  # a worker without the deployment's key does not start
+            await load_request_key(engine, settings.ring)  # raises, so that no worker starts without the right key
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
             host = host_id(settings.state_dir)
             witness = HostWitness(engine, settings.state_dir, host)
             await witness.contact()
             host_drivers = HostDrivers.installed(driver)
-            await host_drivers.restore()  # after a reboot nothing else starts what ran on this host before
+            await host_drivers.restore()  # after a reboot, nothing else starts the workspaces that ran on this host
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
             prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
             inventory = InventoryActivities(engine, dispatcher, driver, host, witness, orphans=settings.orphans)
@@ -143,14 +144,14 @@ async def serve(
         for worker in running.workers:
             await stack.enter_async_context(worker)
         if "claims" in options.roles:
-            background.append(partial(_reseal, engine, settings))
+            background.append(partial(_reseal_secrets, engine, settings))
         if "control" in options.roles:
             background.append(Relay(engine, client, dispatcher, settings).run)
             url = settings.webhook_url
             background.append(Notifier(engine, str(url) if url is not None else None).run)
         for run in background:
             task = asyncio.create_task(run())
-            stack.push_async_callback(_end, task)
+            stack.push_async_callback(_cancel_and_wait, task)
             running.background.append(task)
         yield running
 
@@ -199,7 +200,7 @@ def _provisioner_workers(
     queues: Sequence[str],
     host: str,
 ) -> list[Worker]:
-    """For each queue four: the pool's and people's, for any host and for this one."""
+    """Make four workers for each queue: for pool and people's builds, on any host and on this one."""
     return [
         worker_on(
             client,
@@ -213,41 +214,44 @@ def _provisioner_workers(
     ]
 
 
-async def _reseal(engine: AsyncEngine, settings: Settings) -> None:
-    """Encrypt anew, once, what is clear or encrypted by an older key; the next start does what is left."""
+async def _reseal_secrets(engine: AsyncEngine, settings: Settings) -> None:
+    """Encrypt claims' secrets with the current key if they are in clear text or encrypted with an older key."""
     try:
         await reseal_all(engine, settings.ring)
     except (DBAPIError, OSError):
-        logger.warning("Claims' secrets are not all encrypted anew; the next start goes on", exc_info=True)
+        logger.warning(
+            "Some claims' secrets are not encrypted with the current key yet; the next start continues", exc_info=True
+        )
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
+async def _cancel_and_wait(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
 
 
 async def _until_first(stop: asyncio.Event, watch: Coroutine[Any, Any, None]) -> None:
-    """Return at *stop*; raise what *watch* raises before that."""
+    """Run *watch* until *stop* is set; raise its error if it fails before that."""
     watching, stopping = asyncio.create_task(watch), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if watching.done():
             watching.result()
     finally:
-        await _end(stopping)
+        await _cancel_and_wait(stopping)
         if not watching.done():
-            await _end(watching)
+            await _cancel_and_wait(watching)
 
 
 async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -> None:
-    """Connect, check, serve until *stop*.
+    """Connect, check the deployment, and serve until *stop* is set.
 
     Raises:
-        StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
-        WrongDeployment: They do not belong together, which is found before anything is taken or written; or no longer.
-        OwnedByAnother: The state folder is another deployment's.
-        StateFolderInUse: Another provisioner worker serves it.
+        StackUnreachable: The database or Temporal cannot be reached, or the schema has another version.
+        WrongDeployment: The database and the namespace do not belong together. This is checked before the worker takes
+            or writes anything, and again while it runs.
+        OwnedByAnother: The state folder belongs to another deployment.
+        StateFolderInUse: Another provisioner worker uses the state folder.
     """
     db_url = database_url(settings)
     await check_reachable(db_url)
@@ -268,10 +272,13 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
 
 
 def options_for(role: str, queues: Sequence[str]) -> WorkerOptions:
-    """What a worker of *role*, or of `all` roles, serves; no *queues* means the default provisioner queue.
+    """Check the options of a worker.
 
+    Args:
+        role: One role, or `all`.
+        queues: Provisioner queues; empty for the default queue.
     Raises:
-        ValueError: The role serves no provisioner queue, or a queue's name cannot be one.
+        ValueError: *queues* are given for a role that serves none, or the name of a queue is not valid.
     """
     if queues and role not in ("provisioner", "all"):
         raise ValueError("--queue is for --role provisioner or all")
@@ -285,6 +292,7 @@ def options_for(role: str, queues: Sequence[str]) -> WorkerOptions:
 
 
 def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
+    """Parse a command line; None takes that of the process. Ends the process with a usage error if it is wrong."""
     parser = argparse.ArgumentParser(prog="worker.py", description="A Prebuilds worker.")
     parser.add_argument("--role", choices=[*ROLES, "all"], default="all", help="what to serve (default: all)")
     parser.add_argument("--queue", action="append", metavar="QUEUE", help=f"provisioner queue ({PROVISIONER_QUEUE})")
@@ -298,7 +306,7 @@ def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
 async def _main(options: WorkerOptions) -> None:
     stop = asyncio.Event()
     ending = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under `nohup`
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
         ending.append(signal.SIGHUP)
     for number in ending:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -306,26 +314,27 @@ async def _main(options: WorkerOptions) -> None:
 
 
 def serve_until_signalled(options: WorkerOptions) -> None:
-    """Be a worker until SIGTERM, SIGINT or SIGHUP has drained it; raises as `run` does."""
-    gc.enable()  # off since the start of the process, for the imports
+    """Run a worker until SIGTERM, SIGINT or SIGHUP, and drain it; raises as `run` does."""
+    gc.enable()  # it was disabled during the imports
     configure_logging()
     asyncio.run(_main(options))
 
 
 def main() -> None:
+    """Run the worker that the command line asks for, and end the process with its exit code."""
     options = parse_options()
     code = 0
     try:
         serve_until_signalled(options)
     except Exception as error:
-        found = as_typed(error)
-        if found is None:
+        typed = as_typed(error)
+        if typed is None:
             raise
-        print(f"error: {found.type}: {found}", file=sys.stderr)
-        code = 3 if isinstance(found, StackUnreachable) else 1
+        print(f"error: {typed.type}: {typed}", file=sys.stderr)
+        code = 3 if isinstance(typed, StackUnreachable) else 1
     sys.stdout.flush()
     sys.stderr.flush()
-    # The SDK's core may abort while the interpreter winds down (temporalio/sdk-python#300); all work is done here.
+    # The SDK's core may abort during interpreter shutdown (temporalio/sdk-python#300); all work is done here.
     os._exit(code)
 
 

@@ -1,7 +1,7 @@
-"""The whole system on one page: its protocols, and the errors it raises on purpose.
+"""The system on one page: its protocols, and the errors that it raises on purpose.
 
-Everything else implements, carries or calls what is named here. `ReconciliationOrchestrator` and `Claimer` are
-implemented on Temporal and PostgreSQL in `prebuilds/operations/reconciler.py`; nothing below depends on either.
+`ReconciliationOrchestrator` and `Claimer` are implemented on Temporal and PostgreSQL in
+`prebuilds/operations/reconciler.py`; nothing in this module depends on either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from uuid import UUID
 
-from prebuilds.vocabulary.error import PrebuildsError as PrebuildsError  # noqa: PLC0414 - given on from here
+from prebuilds.vocabulary.error import PrebuildsError as PrebuildsError  # noqa: PLC0414 - exported from here, too
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from prebuilds.planning.snapshot import GlobalSnapshot
 
 FIELDS_NAMED_MAX = 3
-"""Fields that a remedy names one by one."""
+"""Maximum number of fields that a remedy names one by one."""
 
 
 @runtime_checkable
 class StateSnapshotter(Protocol):
+    """Reads the state from which a pass plans."""
+
     async def snapshot_state(self, connection: AsyncConnection) -> GlobalSnapshot:
-        """Read everything about prebuilds at one instant.
+        """Read the state of all prebuilds at one instant.
 
         Raises:
             SnapshotIsolationError: *connection* is not inside a REPEATABLE READ (or stricter) transaction.
@@ -36,33 +38,39 @@ class StateSnapshotter(Protocol):
 
 @runtime_checkable
 class Reconciler(StateSnapshotter, Protocol):
-    async def reconcile_all(self) -> None:
-        """Run one pass: one snapshot, then every preset that has work, in parallel.
+    """Brings pools to their desired size."""
 
-        One preset's failure changes no other's outcome. Returns when the pass has ended.
+    async def reconcile_all(self) -> None:
+        """Run one pass: take a snapshot, then reconcile every preset that has work, in parallel.
+
+        The failure of one preset does not affect the others. Returns when the pass has ended.
         """
         ...
 
 
 @runtime_checkable
 class ReconciliationOrchestrator(Reconciler, Protocol):
+    """Runs passes in a loop."""
+
     async def run(self) -> None:
-        """Reconcile again and again, until stopped; returns when the loop has ended."""
+        """Run passes until the loop is stopped; return when it has ended."""
         ...
 
     async def stop(self, cause: str) -> None:
-        """End the loop gracefully; *cause* is kept for logs, the result and the operator. The first cause wins."""
+        """End the loop gracefully. *cause* is kept for logs, the result and operators; only the first cause is kept."""
         ...
 
     async def track_resource_replacement(
         self, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
     ) -> None:
-        """Report that a claim's build rebuilt infrastructure. Told twice, counted once."""
+        """Report resources that a claim's build has replaced. Repeated reports of one build count once."""
         ...
 
 
 @runtime_checkable
 class Claimer(Protocol):
+    """Hands prebuilds to people."""
+
     async def claim(
         self,
         now: datetime,
@@ -76,29 +84,29 @@ class Claimer(Protocol):
         """Give the oldest claimable prebuild of a preset to a person, under a new name.
 
         Args:
-            now: When the person asked; the next start of a schedule is computed from it.
+            now: Time of the request; a schedule's next start is computed from it.
             user_id: The new owner, who is also the initiator.
             name: The workspace's new name, unique for its owner.
-            preset_id: Which pool to take from.
-            autostart_schedule: Cron expression, `CRON_TZ=Zone` before it if not UTC; None for none.
+            preset_id: The preset whose pool the prebuild is taken from.
+            autostart_schedule: Cron expression, in UTC unless `CRON_TZ=Zone` precedes it; None for no schedule.
             next_start_at: First automatic start; None to compute it from the schedule.
             ttl: How long a start lasts; None for the template's default, zero for no end.
         Returns:
-            The workspace's id, which it has kept from its time in the pool.
+            The workspace's id, which is the same as in the pool.
         Raises:
-            NoClaimablePrebuiltWorkspaces: Nothing is ready.
-            PrebuiltWorkspacesNotSupported: The feature is switched off here.
+            NoClaimablePrebuiltWorkspaces: No prebuild is ready.
+            PrebuiltWorkspacesNotSupported: Prebuilds are switched off in this deployment.
         """
         ...
 
 
 class InvalidInput(PrebuildsError):
-    """Something was asked for that can never work. Details: field -> what is wrong, or what it must be."""
+    """The request is not valid and can never succeed. Details: field -> what is wrong with it, or what it must be."""
 
     default_remedy = "correct the fields that the details name"
     says_default = False
 
-    def _usual_remedy(self) -> str:
+    def _make_default_remedy(self) -> str:
         return (
             f"correct {' and '.join(self.details)}"
             if 0 < len(self.details) <= FIELDS_NAMED_MAX
@@ -107,12 +115,12 @@ class InvalidInput(PrebuildsError):
 
 
 class NoClaimablePrebuiltWorkspaces(PrebuildsError):
-    """Nothing is ready to be handed out. Details: `miss_reason`; with `no_pool`, trying again does not help."""
+    """No prebuild is ready. Details: `miss_reason`; it is retryable unless the reason is `no_pool`."""
 
     retryable = True
     decided = True
 
-    default_remedy = "try again, or have a workspace created, or wait for a prebuild"
+    default_remedy = "try again, have a workspace created, or wait for a prebuild"
 
     def __init__(self, message: str, details: Mapping[str, Any] | None = None, **advice: Any) -> None:
         super().__init__(message, details, **advice)
@@ -122,35 +130,35 @@ class NoClaimablePrebuiltWorkspaces(PrebuildsError):
 class PrebuiltWorkspacesNotSupported(PrebuildsError):
     """The deployment or the organization has prebuilds switched off."""
 
-    default_remedy = "have an ordinary workspace created, or an operator switch prebuilds on"
+    default_remedy = "have an ordinary workspace created, or ask an operator to switch prebuilds on"
 
 
 class PresetNotFound(PrebuildsError):
     """No live template has this preset."""
 
-    default_remedy = "correct the preset; `prebuilds presets list` has them all"
+    default_remedy = "correct the preset; `prebuilds presets list` shows them all"
 
 
 class TemplateNotFound(PrebuildsError):
-    """No such template, or it was deleted."""
+    """The template does not exist, or it was deleted."""
 
-    default_remedy = "correct the template; `prebuilds templates list` has them all"
+    default_remedy = "correct the template; `prebuilds templates list` shows them all"
 
 
 class TemplateUnavailable(PrebuildsError):
-    """The template is deprecated, or the preset is not of its active version."""
+    """The template is deprecated, or the preset does not belong to its active version."""
 
     default_remedy = "name the preset by its path, which means the active version, or claim from another template"
 
 
 class OwnerNotFound(PrebuildsError):
-    """The workspace's new owner is not known."""
+    """The workspace's new owner is not a known user."""
 
     default_remedy = "correct the owner, or have them made a member with `prebuilds members add`"
 
 
 class InitiatorNotFound(PrebuildsError):
-    """Who asks is not known."""
+    """The initiator of the request is not a known user."""
 
     default_remedy = "correct the initiator, or have them made a member with `prebuilds members add`"
 
@@ -162,98 +170,98 @@ class NotAMember(PrebuildsError):
 
 
 class NameTaken(PrebuildsError):
-    """The owner has a live workspace of this name."""
+    """The owner already has a live workspace with this name."""
 
     default_remedy = "choose another name, or release the workspace that has it"
 
 
 class ClaimTimedOut(PrebuildsError):
-    """No prebuild became ready before the claim's deadline. A new claim may be luckier."""
+    """No prebuild became ready before the claim's deadline. A new claim may succeed."""
 
-    default_remedy = "try again, or wait for longer"
+    default_remedy = "try again, or wait longer"
     retryable = True
     decided = True
 
 
 class ClaimIdReused(PrebuildsError):
-    """This claim id has won a workspace, or waits for one, with a different request; or a later request decides it."""
+    """The claim id is in use for a different request, or a later request with this id has replaced this one."""
 
     default_remedy = "claim with a new id"
 
 
 class RequestCanceled(PrebuildsError):
-    """Somebody has cancelled the workflow that was to answer; a claim has left the queue with nothing."""
+    """Somebody has cancelled the request's workflow. A cancelled claim has left the queue with nothing."""
 
-    default_remedy = "ask again if it is still wanted"
+    default_remedy = "send the request again if it is still needed"
 
 
 class WorkspaceNotFound(PrebuildsError):
-    """No such workspace, or it was deleted."""
+    """The workspace does not exist, or it was deleted."""
 
-    default_remedy = "correct the workspace; `prebuilds workspaces list` has the live ones"
+    default_remedy = "correct the workspace; `prebuilds workspaces list` shows the live ones"
 
 
 class WorkspaceBuildFailed(PrebuildsError):
-    """A build that somebody waits for has failed. Details: `build_id`, `error`."""
+    """The awaited build has failed or was cancelled. Details: `build_id`, `error`."""
 
     default_remedy = "read `prebuilds logs BUILD`, then run `prebuilds workspaces retry W` or release it"
 
 
 class OrchestratorNotRunning(PrebuildsError):
-    """The reconciliation loop is stopped, so nothing can be asked of it."""
+    """The reconciliation loop is stopped, so it cannot answer the request."""
 
     default_remedy = "start the loop with `prebuilds start`"
 
 
 class LoopRenewed(PrebuildsError):
-    """The loop goes over to a new run of itself before a pass that somebody waits for has ended. Ask again."""
+    """The loop continued as a new run before the awaited pass ended."""
 
-    default_remedy = "ask again"
+    default_remedy = "send the request again"
     retryable = True
 
 
 class ProvisionerUnavailable(PrebuildsError):
     """The host or service that holds the workspace does not answer."""
 
-    default_remedy = "have that host or service answer again, and a provisioner worker serve it"
+    default_remedy = "bring that host or service back, and make sure that a provisioner worker serves it"
     retryable = True
 
 
 class ProvisionFailed(PrebuildsError):
-    """A provisioner tried and could not; the build has failed."""
+    """The provisioner could not do what the build needs, so the build has failed."""
 
     default_remedy = "read the build's log with `prebuilds logs`"
-    says_default = False  # it is shown beside the build that has the log
+    says_default = False  # the error is shown beside the build that has the log
 
 
 class StoreUnavailable(PrebuildsError):
-    """The database does not answer. Trying again with the same id is safe."""
+    """The database does not answer. Repeating the request with the same id is safe."""
 
     default_remedy = "try again with the same id; `prebuilds doctor` says what is away"
     retryable = True
 
 
 class StackUnreachable(PrebuildsError):
-    """Temporal or the database cannot be reached, or is not set up. Says what, where, and what to do."""
+    """Temporal or the database cannot be reached, or is not set up. The message says which, and where."""
 
     default_remedy = "see what is away with `prebuilds doctor`, then try again"
     retryable = True
 
 
 class WorkerKeepsFailing(PrebuildsError):
-    """A worker of `prebuilds dev` ends each time that it is started. Says with what exit code and last log lines."""
+    """A worker of `prebuilds dev` ends after every start. The message has its exit code and last log lines."""
 
-    default_remedy = "mend what the last lines of its log say"
+    default_remedy = "correct what the last lines of its log report"
 
 
 class DatabaseRestored(PrebuildsError):
-    """The database is older than what the hosts know, so nothing is given out until an operator has looked."""
+    """The database is older than what the hosts know, so claims and passes stop until an operator has checked it."""
 
-    default_remedy = "have an operator look with `prebuilds restored --dry-run`, then run `prebuilds restored`"
+    default_remedy = "ask an operator to check with `prebuilds restored --dry-run` and to run `prebuilds restored`"
 
 
 class WrongDeployment(PrebuildsError):
-    """The database and the Temporal namespace do not belong together. Says what each belongs to, and what to do."""
+    """The database and the Temporal namespace do not belong together. The message says what each belongs to."""
 
     default_remedy = "correct the database's URL, or Temporal's address and namespace"
 
@@ -284,40 +292,40 @@ class RateLimited(PrebuildsError):
 
 
 class ClaimWouldReplace(PrebuildsError):
-    """A claim would rebuild resources. Details: the report."""
+    """A claim would replace resources. Details: the lint report."""
 
-    default_remedy = "keep owner, name and claim parameters out of what cannot change in place"
+    default_remedy = "do not use owner, name or claim parameters in attributes that cannot change in place"
 
 
 class DiskFull(PrebuildsError):
-    """Nothing more can be written. Says whose disk is full."""
+    """A disk is full. The message says whose."""
 
     default_remedy = "free some space there, then try again"
 
 
 class SystemFault(PrebuildsError):
-    """This machine could not do something: it lacks open files or memory."""
+    """This machine has reached a limit of open files or memory."""
 
     default_remedy = "see this machine's log"
 
 
 class RequestFailed(PrebuildsError):
-    """A worker could not carry the request out, for a reason that has no type of its own; what it did is unknown."""
+    """A worker failed to carry out the request, for a reason without an error type; what it did is unknown."""
 
-    default_remedy = "read the log of the worker that had it, then look at what has changed before asking again"
+    default_remedy = "read the log of the worker that ran it, then check what has changed before trying again"
 
 
 class SnapshotIsolationError(PrebuildsError):
-    """A snapshot was asked for outside a REPEATABLE READ transaction."""
+    """A snapshot was requested outside a REPEATABLE READ transaction."""
 
     default_remedy = "begin a transaction with isolation level REPEATABLE READ"
 
 
 class SupersededPass(PrebuildsError):
-    """A later pass has already touched this preset, so this one may write nothing."""
+    """A later pass has already changed this preset, so this pass may write nothing."""
 
-    default_remedy = "do nothing: the later pass has done the work"
+    default_remedy = "do nothing: the later pass does the work"
 
 
 ERRORS: dict[str, type[PrebuildsError]] = {cls.__name__: cls for cls in PrebuildsError.__subclasses__()}
-"""Every error by its public type, to raise again on the caller's side what a workflow failed with."""
+"""Public type -> error class, to rebuild a workflow's failure on the caller's side."""

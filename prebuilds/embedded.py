@@ -5,13 +5,13 @@
         workspace = await prebuilds.claim(preset="acme/python/small", owner="alice", name="alice-dev")
 
 A claim made through the client that the block yields starts eagerly: Temporal's reply to the start carries the first
-task, so that the claim waits for no poll. The client answers once the claim's transaction has committed, before
-Temporal has recorded the answer: from then on its claim id has no other answer. Otherwise it is as with any claims
-worker. Each claim is a workflow of its own, and when this process is killed in the middle of one, another claims worker
-of the deployment goes on with it after the task timeout of 2 s. So a deployment keeps at least one other claims worker.
+task, so the claim waits for no poll. The client returns once the claim's transaction has committed, before Temporal has
+recorded the answer; from the commit on, the claim id has no other answer. Otherwise the worker is like any claims
+worker: each claim is a workflow, and if this process is killed during a claim, another claims worker of the deployment
+continues it after the task timeout of 2 s. A deployment therefore needs at least one other claims worker.
 
-The service's memory then holds the database's password. Where workspaces run as the service's user, the service first
-calls `prebuilds.telemetry.undumpable.close_to_others()`, so that they cannot read it (docs/security.md).
+The service's memory holds the database's password. If workspaces run as the service's user, the service first calls
+`prebuilds.telemetry.undumpable.close_to_others()`, so that they cannot read its memory (docs/security.md).
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 
 CONNECTIONS = 2
-"""Connections beside those of claims: for builds that follow a claim, and for why creation is held."""
+"""Database connections in addition to those of claims: for starting builds after a claim, and for reading holds."""
 CLAIM_SLOTS = 100
+"""Maximum number of claims that the worker decides at the same time."""
 CLAIM_POLLERS = 10
 
 
@@ -58,12 +59,12 @@ async def claims_worker_on(
     settings: Settings,
     on_win: OnWin | None = None,
 ) -> AsyncIterator[Worker]:
-    """A claims worker to be run inside the block, which keeps its connections open.
+    """Make a claims worker. The caller runs it inside the block, which keeps the worker's connections open.
 
     Args:
-        on_win: Called with each win, as soon as it has committed.
+        on_win: Called with each answer that hands out a workspace, right after its commit; None to report nothing.
     Raises:
-        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
+        StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
     """
     async with open_claims(engine, database_url, dispatcher, settings) as claims:
         activities = ClaimActivities(claims, on_win)
@@ -87,15 +88,15 @@ async def claims_worker_on(
 
 
 class _ClientBesideWorker(PrebuildsClient):
-    """Takes a claim's answer from whichever has it first: the worker in this process, or Temporal."""
+    """A client that returns a claim's answer from whichever has it first: the worker in this process, or Temporal."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._waiting: dict[asyncio.Future[Any], str] = {}
-        """The workflow that each caller waits for; two may wait for the same claim."""
+        """Future of each waiting caller -> id of the workflow; several callers may wait for the same claim."""
 
     def answer_committed(self, workflow_id: str, answer: ClaimResult | ClaimsResult) -> None:
-        """Give *answer* to whoever waits for this workflow."""
+        """Give *answer* to the callers that wait for this workflow."""
         for committed, awaited_id in self._waiting.items():
             if awaited_id == workflow_id and not committed.done():
                 committed.set_result(answer)
@@ -108,8 +109,8 @@ class _ClientBesideWorker(PrebuildsClient):
             await asyncio.wait({committed, recorded}, return_when=asyncio.FIRST_COMPLETED)
             if not committed.done():
                 return recorded.result()
-            # What has committed counts, also when Temporal's reply to the start is lost. The start is awaited all the
-            # same: it is refused when another request is under way under this id.
+            # A committed answer is valid even if Temporal's reply to the start is lost. The start is awaited
+            # nevertheless: it is refused if another request is running under this id.
             with suppress(StackUnreachable):
                 await asyncio.shield(starting)
             return committed.result()
@@ -124,27 +125,27 @@ async def claims_worker(
 ) -> AsyncIterator[PrebuildsClient]:
     """Serve claims in this process until the block ends; then drain, as a worker does on SIGTERM.
 
-    A full collection of a big heap holds claims, too: a service does well to call
-    `prebuilds.temporal.workers.settle_heap` once.
+    A full garbage collection of a large heap delays claims, so a service should call
+    `prebuilds.temporal.workers.settle_heap` once after its start.
 
     Args:
-        client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. Claims that other clients start
-            are served, too, without the eager start.
-        database_url: The deployment's PostgreSQL; None finds it as the commands do.
-        settings: The deployment's; None reads the environment. `enabled` and the rules of holds matter here.
+        client: From `prebuilds.client.connect`, or with `pydantic_data_converter`. The worker also serves claims that
+            other clients start, but without the eager start.
+        database_url: URL of the deployment's PostgreSQL; None finds it as the commands do.
+        settings: The deployment's settings; None reads the environment. `enabled` and the rules of holds are used.
     Yields:
-        A `PrebuildsClient` on *client*, which is answered before Temporal has recorded the answer.
+        A `PrebuildsClient` on *client* that returns an answer before Temporal has recorded it.
     Raises:
-        TypeError: *client* converts data in another way, or does not encrypt where the deployment does.
-        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
-        StackUnreachable: The database or Temporal cannot be reached, or the schema is of another version.
+        TypeError: *client* has another data converter, or does not encrypt although the deployment does.
+        StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
+        StackUnreachable: The database or Temporal cannot be reached, or the schema has another version.
         WrongDeployment: The database and the client's namespace do not belong together.
     """
     if not issubclass(client.data_converter.payload_converter_class, PydanticPayloadConverter):
-        raise TypeError("the client needs pydantic_data_converter; prebuilds.client.connect gives such a one")
+        raise TypeError("the client needs pydantic_data_converter; make it with prebuilds.client.connect")
     settings = settings or load_settings()
     if settings.encrypts_payloads and client.data_converter.payload_codec is None:
-        raise TypeError("PREBUILDS_PAYLOAD_KEY is set, and the client does not encrypt; prebuilds.client.connect does")
+        raise TypeError("PREBUILDS_PAYLOAD_KEY is set, but the client does not encrypt; use prebuilds.client.connect")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)
     engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)

@@ -48,13 +48,13 @@ func execute(ctx context.Context, c client.Client, id, queue, workflow string, i
 	return run.Get(ctx, result)
 }
 
-// operate asks one thing of the deployment; without an id, each request gets one of its own.
+// operate sends one request to the deployment. The empty workflow id lets Temporal's client make a new one.
 func operate(ctx context.Context, c client.Client, request map[string]any, result any) error {
 	return execute(ctx, c, "", "prebuilds", "OperatorRequest", request, result)
 }
 
 func story(ctx context.Context, c client.Client) error {
-	// The same claim id again gets the same workspace, so a lost answer is asked for again.
+	// Repeating a claim under its id returns the same workspace, so a claim whose answer was lost can be repeated.
 	claim := map[string]any{"preset": "acme/python/small", "owner": "carol", "name": "carol-go", "on_empty": "create"}
 	var won claimed
 	if err := execute(ctx, c, "claim-workspace/order-go-1", "prebuilds-claims", "ClaimWorkspace", claim, &won); err != nil {
@@ -62,7 +62,7 @@ func story(ctx context.Context, c client.Client) error {
 	}
 	fmt.Printf("%s/%s is %s\n", won.Owner, won.Name, won.Source)
 
-	// Its build's workflow may not have been started yet. Starting it joins the one that runs, and one start is enough.
+	// The build's workflow may not have been started yet. This starts it, or attaches to it if it runs.
 	var ended build
 	id, input := "workspace-build/"+won.BuildID, map[string]any{"build_id": won.BuildID}
 	if err := execute(ctx, c, id, "prebuilds", "WorkspaceBuild", input, &ended); err != nil {

@@ -14,7 +14,7 @@ const operate = (request: object) =>
   });
 
 try {
-  // The same claim id again gets the same workspace, so a lost answer is asked for again.
+  // Repeating a claim under its id returns the same workspace, so a claim whose answer was lost can be repeated.
   const claimId = 'order-ts-1';
   const claimed = await client.workflow.execute('ClaimWorkspace', {
     workflowId: `claim-workspace/${claimId}`,
@@ -24,7 +24,7 @@ try {
   });
   console.log(`${claimed.owner}/${claimed.name} is ${claimed.source}`);
 
-  // Its build's workflow may not have been started yet. Starting it joins the one that runs, and one start is enough.
+  // The build's workflow may not have been started yet. This starts it, or attaches to it if it runs.
   const build = await client.workflow.execute('WorkspaceBuild', {
     workflowId: `workspace-build/${claimed.build_id}`,
     taskQueue: 'prebuilds',

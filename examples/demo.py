@@ -1,8 +1,8 @@
-"""`make demo`: the whole story on real parts, told by the commands that a person would type.
+"""`make demo`: runs the commands that a person would type, on real servers, and shows their output.
 
-`make demo PROVISIONER=terraform` (or `container`) tells it with that provisioner's template.
+`make demo PROVISIONER=terraform` (or `container`) uses that provisioner's template.
 
-Everything lives in a temporary folder and on free ports. Whatever happens, nothing is left running.
+Everything is kept in a temporary folder and on free ports. Nothing is left running, whatever happens.
 """
 
 from __future__ import annotations
@@ -32,32 +32,33 @@ START_S, STEP_S, END_S = 60.0, 60.0, 40.0
 
 @dataclass(frozen=True)
 class Story:
-    """What differs between provisioners."""
+    """The parts of the demo that differ between provisioners."""
 
     file: str
     preset: str
     serves: bool = True
-    """Its address answers HTTP."""
+    """True if the workspace's address answers HTTP."""
     missing: Callable[[], str | None] = lambda: None
-    """What this machine lacks for it."""
+    """Returns what this machine lacks for the demo; None if nothing."""
     passed_on: tuple[str, ...] = ()
-    """Variables of ours that matter to it."""
+    """Environment variables that the provisioner needs from this process."""
     rewrite: Callable[[str], str] = lambda text: text
-    """Fits the template file to this machine."""
+    """Adapts the template file to this machine."""
     clean: Callable[[Path], None] = lambda state_dir: None
-    """Removes what outlives `prebuilds dev`, once that has ended."""
+    """Removes what `prebuilds dev` leaves behind when it ends."""
 
 
-def no_terraform() -> str | None:
+def find_missing_terraform() -> str | None:
+    """Return what to do if no Terraform or OpenTofu is installed; None if one is."""
     named = os.environ.get("PREBUILDS_TERRAFORM")
     if any(shutil.which(name) for name in ([named] if named else ["tofu", "terraform"])):
         return None
-    return "neither tofu nor terraform is on the PATH; install OpenTofu, or name the program by PREBUILDS_TERRAFORM"
+    return "neither tofu nor terraform is on the PATH; install OpenTofu, or set PREBUILDS_TERRAFORM to the program"
 
 
 STORIES = {
     "process": Story("prebuilds.yaml", "acme/python/small"),
-    "terraform": Story("terraform.yaml", "acme/desk/small", False, no_terraform, ("PREBUILDS_TERRAFORM",)),
+    "terraform": Story("terraform.yaml", "acme/desk/small", False, find_missing_terraform, ("PREBUILDS_TERRAFORM",)),
     "container": Story(
         "container.yaml",
         "acme/python/small",
@@ -69,6 +70,8 @@ STORIES = {
 
 
 class Demo:
+    """One run of the demo, with its state in *folder*."""
+
     def __init__(self, folder: Path, story: Story) -> None:
         self.story = story
         self.log = folder / "dev.log"
@@ -78,7 +81,7 @@ class Demo:
         self.dev: subprocess.Popen[bytes] | None = None
 
     def run(self, command: str) -> str:
-        """Type a command, show what it prints, and fail when it does."""
+        """Run a command and print it with its output. Ends the demo if the command fails."""
         print(f"\n$ {command}", flush=True)
         done = subprocess.run(shlex.split(command), env=self.env, capture_output=True, text=True, check=False)
         print(done.stdout.rstrip(), flush=True)
@@ -86,12 +89,13 @@ class Demo:
             raise SystemExit(f"{command} failed with {done.returncode}:\n{done.stderr}\n{self.tail()}")
         return done.stdout
 
-    def ask(self, command: str) -> Any:
-        """The same for a program: no output shown, JSON read."""
+    def read_json(self, command: str) -> Any:
+        """Run a command with --json without printing anything, and return its document."""
         words = [*shlex.split(command), "--json"]
         return json.loads(subprocess.run(words, env=self.env, capture_output=True, text=True, check=True).stdout)
 
     def until(self, what: str, is_so: Callable[[], bool], timeout_s: float) -> float:
+        """Wait until *is_so* returns true; return the seconds that it took. Ends the demo after *timeout_s*."""
         begun = time.monotonic()
         while not is_so():
             if time.monotonic() - begun > timeout_s:
@@ -102,23 +106,26 @@ class Demo:
         return time.monotonic() - begun
 
     def pools_are_whole(self) -> bool:
-        return all(p["eligible"] == p["desired"] for p in self.ask("prebuilds status")["presets"])
+        """True if every pool has as many ready prebuilds as desired."""
+        return all(p["eligible"] == p["desired"] for p in self.read_json("prebuilds status")["presets"])
 
     def template_file(self) -> Path:
-        """The example, or what fits it to this machine."""
+        """Return the example's path, or that of a copy adapted to this machine."""
         example = HERE / self.story.file
         text = self.story.rewrite(example.read_text())
         if text == example.read_text():
             return example
-        made = self.log.with_name(self.story.file)
-        made.write_text(text)
-        return made
+        adapted = self.log.with_name(self.story.file)
+        adapted.write_text(text)
+        return adapted
 
     def tail(self) -> str:
+        """Return the last 20 lines of the log of `prebuilds dev`."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:]) if self.log.exists() else ""
 
-    def tell(self) -> None:
-        say("One command starts it all: PostgreSQL, Temporal with its UI, the workers and the loop.")
+    def play(self) -> None:
+        """Run the demo from the start of the stack to the stop of the loop."""
+        say("One command starts everything: PostgreSQL, Temporal with its UI, the workers and the loop.")
         print("\n$ prebuilds dev &", flush=True)
         with self.log.open("wb") as log:
             self.dev = subprocess.Popen(
@@ -134,7 +141,7 @@ class Demo:
         print("\n".join(line for line in self.log.read_text().splitlines() if line.startswith(facts)))
         print(f"(up after {took:.1f} s)")
 
-        say("A template with its presets: how many workspaces of each are to be ready at any time.")
+        say("A template file says how many workspaces of each preset are kept ready.")
         self.run(f"prebuilds apply -f {shlex.quote(os.path.relpath(self.template_file()))}")
         took = self.until("filling the pools", self.pools_are_whole, STEP_S)
         print(f"(all ready after {took:.1f} s)")
@@ -149,20 +156,20 @@ class Demo:
                 print(f"HTTP {answer.status} {answer.reason}")
         self.run("prebuilds workspaces show alice/alice-dev")
 
-        say("The claim itself had the pool refilled.")
+        say("The claim has triggered the pool's refill.")
         took = self.until("the refill", self.pools_are_whole, STEP_S)
         self.run("prebuilds workspaces list")
 
-        say("The pools' own jobs never contain a claim: alice asked for hers.")
+        say("Alice is the initiator of her claim, so the pools' own jobs do not contain it.")
         self.run("prebuilds jobs list --initiator prebuilds")
         self.run("prebuilds jobs list --initiator alice")
 
-        say("The loop stops by a signal that carries the cause, and says so to whoever looks.")
+        say("A signal stops the loop and carries the cause, which `prebuilds status` shows.")
         self.run("prebuilds stop --wait --cause 'end of the demo'")
         self.run("prebuilds status")
 
     def end(self) -> None:
-        """End the stack as Ctrl-C would, and make sure that nothing of it is left."""
+        """End the stack as Ctrl-C does, and make sure that none of its processes is left."""
         if self.dev is None:
             return
         if self.dev.poll() is None:
@@ -182,31 +189,32 @@ class Demo:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            state_dir = self.env[
-                "PREBUILDS_STATE_DIR"
-            ]  # in a worker's environment, in a workspace's, in a server's words
+            # Workers and workspaces have the folder in their environment, servers in their command line.
+            state_dir = self.env["PREBUILDS_STATE_DIR"]
             return any(state_dir in text for text in (*process.environ().values(), *process.cmdline()))
         except (psutil.Error, OSError):
             return False
 
 
 def say(text: str) -> None:
+    """Print a comment between commands."""
     print(f"\n# {text}", flush=True)
 
 
 def main() -> None:
+    """Run the demo of the provisioner that the first argument names; `process` without one."""
     name = sys.argv[1] if len(sys.argv) > 1 else "process"
     story = STORIES.get(name)
     if story is None:
         sys.exit(f"no demo for {name}; known are {', '.join(STORIES)}")
     if (missing := story.missing()) is not None:
         sys.exit(f"the {name} demo cannot run here: {missing}")
-    # SIGTERM, as a CI job's end sends it, takes the same way out as Ctrl-C.
+    # SIGTERM, which CI sends at the end of a job, must clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="prebuilds-demo-") as folder:
         demo = Demo(Path(folder), story)
         try:
-            demo.tell()
+            demo.play()
         finally:
             demo.end()
 

@@ -1,4 +1,4 @@
-"""What the demo needs of a container engine: that it answers, an image, and that nothing is left on it."""
+"""The demo's use of a container engine: checks that it answers and has an image, and removes what the demo leaves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ IMAGE_VARIABLE = "DEMO_IMAGE"
 
 
 def missing() -> str | None:
-    """What this machine lacks; nothing once the engine has the image."""
-    return asyncio.run(_missing(_image()))
+    """Pull the image if needed, and return what this machine lacks for the demo; None if nothing."""
+    return asyncio.run(_pull_image(_image()))
 
 
 def with_image(text: str) -> str:
-    """The example with the image that was asked for."""
+    """Return the example's text with the image that DEMO_IMAGE names."""
     return text.replace(IMAGE, _image())
 
 
@@ -30,7 +30,7 @@ def _image() -> str:
     return os.environ.get(IMAGE_VARIABLE) or IMAGE
 
 
-async def _missing(image: str) -> str | None:
+async def _pull_image(image: str) -> str | None:
     engines = Engines()
     try:
         async with engines.open() as engine:
@@ -49,13 +49,13 @@ async def _missing(image: str) -> str | None:
 
 
 def clean(state_dir: Path) -> None:
-    """Remove this demo's containers and volumes, claimed ones too, and nobody else's."""
+    """Remove the containers and volumes of this demo's deployment, claimed ones included."""
     deployment_id = read_deployment(state_dir)
     if deployment_id is not None:
-        asyncio.run(_clean({DEPLOYMENT_LABEL: str(deployment_id)}, deployment_id))
+        asyncio.run(_remove_all({DEPLOYMENT_LABEL: str(deployment_id)}, deployment_id))
 
 
-async def _clean(ours: dict[str, str], deployment_id: UUID) -> None:
+async def _remove_all(ours: dict[str, str], deployment_id: UUID) -> None:
     async with Engines().open() as engine:
         for labels, _, _ in await engine.tagged(ours):
             await engine.remove(container_name(deployment_id, UUID(labels[WORKSPACE_LABEL])))

@@ -1,7 +1,7 @@
 """A service that claims a workspace and waits until its owner can work in it.
 
-It needs the pools of `prebuilds.yaml` beside it, and finds Temporal as the `temporal` command does: by TEMPORAL_ADDRESS
-and its kin, or where `prebuilds dev` runs in this folder.
+It needs the pools of `prebuilds.yaml` in this folder. It finds Temporal by TEMPORAL_ADDRESS and the other variables of
+the `temporal` command, or connects to the `prebuilds dev` that runs in this folder.
 """
 
 import asyncio

@@ -133,7 +133,7 @@ class NamesTheFirstBuild(FolderProvisioner):
 
 class ForgetsBuilds(FolderProvisioner):
     @asynccontextmanager
-    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+    async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:
         seen = self._builds(wanted.workspace_id)
         seen.parent.mkdir(parents=True, exist_ok=True)
         seen.write_text(f"{wanted.build_number}\n")
@@ -187,11 +187,11 @@ class TakesTheNewestClaim(FolderProvisioner):
     """It takes a higher build number for a right."""
 
     @asynccontextmanager
-    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
+    async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:
         seen, folder = self._builds(wanted.workspace_id), self._root / str(wanted.workspace_id)
         if seen.exists() and wanted.build_number > max(map(int, seen.read_text().split()), default=0):
             (folder / MARK_FILE).unlink(missing_ok=True)
-        async with super()._entered(wanted) as entered:
+        async with super()._lock_folder(wanted) as entered:
             yield entered
 
 
@@ -218,8 +218,8 @@ class StaysBusy(FolderProvisioner):
     """Whoever comes after one that was cut off finds it taken."""
 
     @asynccontextmanager
-    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
-        async with super()._entered(wanted) as folder:
+    async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:
+        async with super()._lock_folder(wanted) as folder:
             busy = self._builds(wanted.workspace_id).with_suffix(".busy")
             if busy.exists():
                 raise ProvisionFailed("another worker is at it")

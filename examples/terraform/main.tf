@@ -3,10 +3,10 @@
 
 variable "size" {
   type        = string
-  description = "Of the preset: examples/terraform.yaml hands it on."
+  description = "The preset's size, which examples/terraform.yaml passes on."
 }
 
-# What Prebuilds tells a module. Declare those that are needed; nothing else is passed.
+# Variables that Prebuilds can set. Only those that a module declares are passed.
 variable "prebuilds_workspace_id" {
   type = string
 }
@@ -21,13 +21,13 @@ variable "prebuilds_stage" {
   description = "create, claim or start."
 }
 
-# Kept by a claim: nothing of it depends on the owner.
+# A claim keeps this resource, since nothing in it depends on the owner.
 resource "terraform_data" "disk" {
   input = var.size
 }
 
-# Changed in place by a claim. `triggers_replace = var.prebuilds_owner` here would have the claim rebuild it: Prebuilds
-# would say so, in the build's log, as an event and in prebuilds_resource_replacements_total.
+# A claim changes this resource in place. With `triggers_replace = var.prebuilds_owner` the claim would replace it, which
+# Prebuilds reports in the build's log, as an event and in prebuilds_resource_replacements_total.
 resource "terraform_data" "desk" {
   input = {
     owner = var.prebuilds_owner

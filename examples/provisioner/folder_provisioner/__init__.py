@@ -1,10 +1,10 @@
 """The `folder` driver: a workspace is a folder on this host, copied from a skeleton.
 
-STATE_DIR/folders/DEPLOYMENT/builds/ID    the numbers of the builds that were here; stays when the workspace is gone
-STATE_DIR/folders/DEPLOYMENT/ID/home/      the copy, whole or not there
-STATE_DIR/folders/DEPLOYMENT/ID/running    there while it is not stopped
-STATE_DIR/folders/DEPLOYMENT/ID/epoch      which life of the database had it made
-STATE_DIR/folders/DEPLOYMENT/ID/owner.json the mark of the claim that gave it away
+STATE_DIR/folders/DEPLOYMENT/builds/ID    numbers of the builds that ran here; kept after the workspace is deleted
+STATE_DIR/folders/DEPLOYMENT/ID/home/      the copy, complete or absent
+STATE_DIR/folders/DEPLOYMENT/ID/running    exists while the workspace is not stopped
+STATE_DIR/folders/DEPLOYMENT/ID/epoch      the database's epoch at the creation
+STATE_DIR/folders/DEPLOYMENT/ID/owner.json the mark of the claim that handed the workspace over
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ LOCK_POLL_S = 0.02
 
 
 class FolderProvisioner:
+    """The driver. The protocol `Provisioner` in `prebuilds.provisioners.base` documents each method."""
+
     locality = Locality.HOST  # the folder is on this host's disk
     conformance_source: ClassVar = {"skeleton": str(Path(__file__).parent / "skeleton")}
 
     def __init__(self, state_dir: Path, deployment_id: UUID) -> None:
-        # A folder for each deployment: another one's are never met.
+        # Each deployment has its own folder, so that deployments on one host never touch each other's workspaces.
         self._root = state_dir.absolute() / "folders" / str(deployment_id)
 
     def validate(self, source: dict[str, Any]) -> None:
@@ -65,16 +67,16 @@ class FolderProvisioner:
         return []  # a claim writes one file
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
-        async with self._entered(wanted) as folder:
+        async with self._lock_folder(wanted) as folder:
             home = folder / "home"
             mark = read_mark(str(folder), folder)
-            if must_leave_mark(mark, wanted):  # before anything is given to anybody
+            if must_leave_mark(mark, wanted):  # the mark is written before the owner gets anything
                 leave_mark(folder, mark_of(wanted))
             if not home.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "epoch").write_text(str(wanted.epoch))
                 progress(f"copying {wanted.source['skeleton']}")
-                await _beside(_copy, Path(wanted.source["skeleton"]), home)
+                await _run_in_thread(_copy, Path(wanted.source["skeleton"]), home)
             if wanted.claimed:
                 (folder / "owner").write_text(f"{wanted.owner}\n")
             (folder / "running").touch()
@@ -82,23 +84,23 @@ class FolderProvisioner:
             return Provisioned(address=home.as_uri(), resources={"folder": str(home)})
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        return await self.apply(wanted, progress)  # which tells its owner
+        return await self.apply(wanted, progress)  # apply also writes the owner
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
-        async with self._entered(wanted) as folder:
+        async with self._lock_folder(wanted) as folder:
             (folder / "running").unlink(missing_ok=True)
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
-        async with self._entered(wanted) as folder:
+        async with self._lock_folder(wanted) as folder:
             (folder / "running").unlink(missing_ok=True)
-            await _beside(_remove, folder)
+            await _run_in_thread(_remove, folder)
 
     async def probe(self, workspace_id: UUID) -> bool:
         return (self._root / str(workspace_id) / "running").exists()
 
     async def inventory(self) -> list[InventoryItem]:
         items = []
-        for folder in sorted(self._root.glob("*-*-*-*-*")):  # a half-made one, too: it is there to be removed
+        for folder in sorted(self._root.glob("*-*-*-*-*")):  # includes incomplete ones, so that they can be removed
             workspace_id = UUID(folder.name)
             items.append(
                 InventoryItem(
@@ -116,11 +118,14 @@ class FolderProvisioner:
         return self._root / "builds" / str(workspace_id)
 
     @asynccontextmanager
-    async def _entered(self, wanted: Provision) -> AsyncIterator[Path]:
-        """The workspace's folder: for one call at a time on this host, for none of another claim than the one that gave
-        it away, and for none that a later build has overtaken.
+    async def _lock_folder(self, wanted: Provision) -> AsyncIterator[Path]:
+        """Lock and yield the workspace's folder, for one call at a time on this host.
 
-        The lock is the system's, so that a killed worker holds it no more; numbers are appended, never rewritten.
+        The operating system releases the lock of a killed worker. Build numbers are appended and never rewritten.
+
+        Raises:
+            StaleBuild: A later build has already run here.
+            OwnedByAnother: Another claim has handed the workspace over.
         """
         seen = self._builds(wanted.workspace_id)
         seen.parent.mkdir(parents=True, exist_ok=True)
@@ -142,10 +147,10 @@ class FolderProvisioner:
             yield folder
 
 
-async def _beside(work: Callable[..., None], *paths: Path) -> None:
-    """Do blocking *work* in a thread: in the event loop it would hold up the heartbeats of all builds on this worker.
+async def _run_in_thread(work: Callable[..., None], *paths: Path) -> None:
+    """Run blocking *work* in a thread; in the event loop it would delay the heartbeats of all builds on this worker.
 
-    A cancelled call waits for its end, too: a thread goes on in any case, and the lock must be held until it is done.
+    A cancelled call also waits for the thread, which cannot be stopped, so that the lock is held until it has ended.
     """
     task = asyncio.ensure_future(asyncio.to_thread(work, *paths))
     try:
@@ -156,18 +161,18 @@ async def _beside(work: Callable[..., None], *paths: Path) -> None:
 
 
 def _copy(skeleton: Path, home: Path) -> None:
-    half = home.with_name("half-made")
-    if half.exists():  # of a worker that was killed
-        _remove(half)
-    shutil.copytree(skeleton, half)
-    half.rename(home)
+    incomplete = home.with_name("incomplete")
+    if incomplete.exists():  # left by a killed worker
+        _remove(incomplete)
+    shutil.copytree(skeleton, incomplete)
+    incomplete.rename(home)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, also where its owner may not write.
+    """Remove a folder, including subfolders without write permission.
 
     Raises:
-        ProvisionFailed: Some of it stays.
+        ProvisionFailed: A part of the folder cannot be removed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for path, names, _ in os.walk(folder):
@@ -176,7 +181,7 @@ def _remove(folder: Path) -> None:
                 below.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
-        raise ProvisionFailed(f"{folder} cannot be removed; see whose the files in it are")
+        raise ProvisionFailed(f"{folder} cannot be removed; check the owner of the files in it")
 
 
 def _latest(numbers: str) -> int:
@@ -186,5 +191,5 @@ def _latest(numbers: str) -> int:
 def _epoch(path: Path) -> UUID | None:
     try:
         return UUID(path.read_text())
-    except (FileNotFoundError, ValueError):  # half-made
+    except (FileNotFoundError, ValueError):  # the workspace's creation was interrupted
         return None

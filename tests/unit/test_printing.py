@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from prebuilds.cli import main, output
-from prebuilds.cli.output import document, error, progress, say_line, table
+from prebuilds.cli.output import document, print_error, progress, say_line, table
 
 HOSTILE = ["[red]x[/red]", "[/]", "[link=http://evil]x[/link]", ":smile:", "\x1b]8;;http://evil\x1b\\x", "a\nforged"]
 
@@ -41,7 +41,7 @@ def test_a_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_errors_further_lines_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
-    error("ProvisionFailed", "no\nloop: running, postgresql://u:secret@db/x")
+    print_error("ProvisionFailed", "no\nloop: running, postgresql://u:secret@db/x")
     assert capsys.readouterr().err == "error: ProvisionFailed: no\n  loop: running, postgresql://u:***@db/x\n"
 
 

@@ -36,7 +36,7 @@ class LoopOperations:
 
     async def status(self) -> LoopStatus:
         """Read the loop's state; if Temporal does not answer within three seconds, the recorded state with a note."""
-        return await loop_status(self.context.engine, self.context.client)
+        return await loop_status(await control.read_control(self.context.engine), self.context.client)
 
     async def start(
         self, actor: Actor, interval: timedelta | None = None, *, within_s: float | None = None

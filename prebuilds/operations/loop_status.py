@@ -21,12 +21,14 @@ ASK_TIMEOUT = timedelta(seconds=3)
 """Limit of each call to Temporal: `status` must answer while Temporal is away or no worker runs."""
 
 
-async def loop_status(engine: AsyncEngine, client: Client) -> LoopStatus:
+async def loop_status(recorded: Control, client: Client) -> LoopStatus:
     """Read the loop's state from Temporal and from the loop itself.
 
     If Temporal does not answer, the result is the recorded state, and a note says so.
+
+    Args:
+        recorded: What the database says of the loop.
     """
-    recorded = await control.read_control(engine)
     try:
         async with asyncio.timeout(ASK_TIMEOUT.total_seconds()):  # rpc_timeout does not cover the connect
             found = await described(client, ORCHESTRATOR_ID, rpc_timeout=ASK_TIMEOUT)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status
 from prebuilds.planning.snapshot import GlobalSnapshot
-from prebuilds.store import presets
-from prebuilds.store.identity import read_identity
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.temporal.queues import queue_warnings
-from prebuilds.views import PresetRow, StatusPage, SystemStatus, status_page
+from prebuilds.views import StatusPage, SystemStatus, status_page
 
 STATUS_BYTES_MAX = 400_000
 """Maximum bytes of one status page. Temporal warns about payloads above 512 KiB and refuses those above 2 MiB."""
@@ -28,25 +27,27 @@ class StatusOperations:
     context: Context
 
     async def read(self) -> SystemStatus:
-        """Read the state of the loop and of every preset's pool. While Temporal is away, a note says so."""
-        engine = self.context.engine
-        identity, loop, rows = await asyncio.gather(
-            read_identity(engine), loop_status(engine, self.context.client), self._read_preset_rows()
-        )
-        return SystemStatus(deployment_id=identity.deployment_id, loop=loop, presets=rows)
+        """Read the state of the loop and of every preset's pool. While Temporal is away, a note says so.
 
-    async def _read_preset_rows(self) -> list[PresetRow]:
-        """Read the pools' rows, with a warning at each preset whose provisioner queue no worker polls."""
-        rows = await read_status(self.context.engine, await self.context.rules())
-        queues = await presets.queues_of(self.context.engine, [row.preset_id for row in rows])
-        unserved = await queue_warnings(self.context.client, set(queues.values()))
-        warnings = {preset: unserved[queue] for preset, queue in queues.items() if queue in unserved}
-        return [
+        It takes one connection to the database and one transaction, which has ended before Temporal is asked.
+
+        Raises:
+            StackUnreachable: The database went away.
+        """
+        with reaching("the status was read"):
+            found = await read_status(self.context.engine, self.context.settings.rules)
+        client = self.context.client
+        loop, unserved = await asyncio.gather(
+            loop_status(found.control, client), queue_warnings(client, set(found.queues.values()))
+        )
+        warnings = {preset: unserved[queue] for preset, queue in found.queues.items() if queue in unserved}
+        rows = [
             row.model_copy(update={"warnings": [*row.warnings, warnings[row.preset_id]]})
             if row.preset_id in warnings
             else row
-            for row in rows
+            for row in found.presets
         ]
+        return SystemStatus(deployment_id=found.deployment_id, loop=loop, presets=rows)
 
     async def page(self, after: str | None, limit: int | None) -> StatusPage:
         """Read one page of the status that fits into one Temporal payload. The client joins the pages.

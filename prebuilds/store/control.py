@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
@@ -97,10 +97,16 @@ class Control:
     be lost."""
 
 
-async def read_control(engine: AsyncEngine) -> Control:
-    """Read the deployment's row of settings."""
-    async with engine.connect() as connection:
-        row = (await connection.execute(READ)).one()
+async def read_control(on: AsyncEngine | AsyncConnection) -> Control:
+    """Read the deployment's row of settings.
+
+    Args:
+        on: An engine, or a connection to read within the caller's transaction.
+    """
+    if isinstance(on, AsyncEngine):
+        async with on.connect() as connection:
+            return await read_control(connection)
+    row = (await on.execute(READ)).one()
     return Control(
         paused=row.paused,
         paused_by=row.paused_by,

@@ -49,10 +49,6 @@ PRESET_DETAILS = text("""
       FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
      WHERE CAST(:template_id AS uuid) IS NULL OR t.id = :template_id
 """)
-QUEUES = text("""
-    SELECT p.id, v.queue FROM presets p JOIN template_versions v ON v.id = p.template_version_id
-     WHERE p.id = ANY(CAST(:ids AS uuid[]))
-""")
 
 LOCK_PRESETS = text("SELECT id FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 INVALIDATE = text("""
@@ -137,12 +133,6 @@ async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None =
         snapshot = await snapshot_state(connection, rules)
     presets = [item.preset for item in snapshot.presets]
     return [_info(preset, details[preset.id]) for preset in presets if preset.id in details]
-
-
-async def queues_of(engine: AsyncEngine, preset_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The provisioner queue of each preset's version."""
-    async with engine.connect() as connection:
-        return {row.id: row.queue for row in await connection.execute(QUEUES, {"ids": list(preset_ids)})}
 
 
 async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, template: str | None) -> Invalidated:

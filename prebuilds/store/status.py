@@ -1,7 +1,8 @@
-"""The pools' part of `status`: the figures of the global snapshot, and each preset's last error."""
+"""The database's part of `status`: the loop's settings, the figures of the global snapshot, each preset's last error."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -11,6 +12,8 @@ from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
+from prebuilds.store.control import Control, read_control
+from prebuilds.store.identity import read_identity
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
 
@@ -24,26 +27,51 @@ LAST_ERRORS = text("""
 """)
 
 
+QUEUES = text("""
+    SELECT p.id, v.queue FROM presets p JOIN template_versions v ON v.id = p.template_version_id
+     WHERE p.id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedStatus:
+    """What the database knows of a deployment's state, all of it at one instant."""
+
+    deployment_id: UUID
+    control: Control
+    presets: list[PresetRow]
+    queues: dict[UUID, str]
+    """The provisioner queue of each preset in `presets`."""
+
+
 async def read_snapshot(engine: AsyncEngine, rules: Rules) -> GlobalSnapshot:
     """Read the global snapshot in a transaction of its own."""
     async with snapshot_transaction(engine) as connection:
         return await snapshot_state(connection, rules)
 
 
-async def read_status(engine: AsyncEngine, rules: Rules) -> list[PresetRow]:
-    """Return one row for each preset, all read at one instant."""
+async def read_status(engine: AsyncEngine, rules: Rules) -> RecordedStatus:
+    """Read the state of the deployment in one transaction, so that a status takes one connection.
+
+    Args:
+        rules: They are used until a control worker has recorded its own in a first pass.
+    """
     async with snapshot_transaction(engine) as connection:
-        snapshot = await snapshot_state(connection, rules)
+        control = await read_control(connection)
+        identity = await read_identity(connection)
+        snapshot = await snapshot_state(connection, control.rules or rules)
         pending: dict[UUID, int] = {row[0]: row[1] for row in await connection.execute(PENDING_BUILDS)}
-        failing = [p.preset.id for p in snapshot.presets]
+        ids = {"ids": [p.preset.id for p in snapshot.presets]}
         errors = {
             row.preset_id: LastError(build_id=row.build_id, message=row.error or "", at=row.completed_at)
-            for row in await connection.execute(LAST_ERRORS, {"ids": failing})
+            for row in await connection.execute(LAST_ERRORS, ids)
         }
-    return [
+        queues: dict[UUID, str] = {row.id: row.queue for row in await connection.execute(QUEUES, ids)}
+    rows = [
         _row(decision, pending.get(decision.item.preset.id, 0), errors.get(decision.item.preset.id))
         for decision in plan_pass(snapshot).decisions
     ]
+    return RecordedStatus(identity.deployment_id, control, rows, queues)
 
 
 def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -> PresetRow:

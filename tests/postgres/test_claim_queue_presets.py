@@ -148,7 +148,7 @@ async def test_no_pool_is_refused_at_once(engine: AsyncEngine, desk: Desk) -> No
 
 
 async def waiting_in_status(engine: AsyncEngine) -> list[int]:
-    return [row.waiting for row in await read_status(engine, RULES)]
+    return [row.waiting for row in (await read_status(engine, RULES)).presets]
 
 
 async def pass_over(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
@@ -183,7 +183,7 @@ async def test_only_the_version_that_serves_shows_who_waits(engine: AsyncEngine,
     await begin_prebuilds(engine, old, 1)
     await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
     await desk.wait("c1")
-    shown = {row.version: row.waiting for row in await read_status(engine, RULES)}
+    shown = {row.version: row.waiting for row in (await read_status(engine, RULES)).presets}
     assert shown == {1: 0, 2: 1}
 
 

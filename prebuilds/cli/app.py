@@ -16,7 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "apply": "applying",
     "start": "system",
     "stop": "system",
-    "status": "system",
+    "status": "status",
     "pause": "system",
     "resume": "system",
     "reconcile": "system",

@@ -147,15 +147,21 @@ def table(
         if FORMAT != "name":
             _print(empty)
         return
-    texts = [[escape(_cell(value)) for value in row] for row in rows]
     if FORMAT == "name":
-        _print("\n".join(row[0] for row in texts))
+        _print("\n".join(escape(_cell(row[0])) for row in rows))
         return
     narrow = sys.stdout.isatty() and FORMAT != "wide"
-    lines, left_out = lay_out(columns, texts, shutil.get_terminal_size().columns if narrow else None, drop)
+    lines, left_out = table_lines(columns, rows, shutil.get_terminal_size().columns if narrow else None, drop)
     _print("\n".join(lines if header or narrow else lines[1:]))
     if left_out and header:
         note(f"left out for the terminal's width: {', '.join(left_out)}; -o wide shows all")
+
+
+def table_lines(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int | None, drop: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """A table's lines, safe for a terminal; and the columns that were left out. The arguments are as for `lay_out`."""
+    return lay_out(columns, [[escape(_cell(value)) for value in row] for row in rows], width, drop)
 
 
 def _cell(value: Any) -> str:

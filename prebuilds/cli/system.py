@@ -1,4 +1,4 @@
-"""Setting up and steering: init, start, stop, status, pause, resume, reconcile, snapshot."""
+"""Setting up and steering: init, start, stop, pause, resume, reconcile, snapshot."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 from prebuilds.api import InvalidInput
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import ago, document, one_line, print_document, progress, say_line, table
+from prebuilds.cli.output import document, print_document, progress
 from prebuilds.vocabulary.actors import OPERATOR, Actor
 from prebuilds.vocabulary.plain_text import escape
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from prebuilds.views import Binding, LoopStatus, Migrated, PresetRow
+    from prebuilds.views import Binding, Migrated
 
 
 def duration(text: str, field: str) -> timedelta:
@@ -160,71 +160,11 @@ def stop(
     run_command(go())
 
 
-def status() -> None:
-    """The loop, and each preset's pool."""
-
-    async def go() -> None:
-        async with operations() as system:
-            found = await system.status.read()
-        document(found)
-        from prebuilds.cli import output
-
-        if not output.AS_JSON:
-            names_alone = output.FORMAT == "name"
-            if not names_alone:
-                say_line(_loop_line(found.loop))
-                say_line(f"deployment: {found.deployment_id}")
-            rows = [_status_row(p) for p in found.presets]
-            table(_STATUS_COLUMNS, rows, empty="no presets; see `prebuilds apply`", drop=_STATUS_DROP)
-            for preset in () if names_alone else found.presets:
-                _print_notes(preset)
-
-    run_command(go())
-
-
-def _print_notes(preset: PresetRow) -> None:
-    path = f"{preset.organization}/{preset.template}/{preset.preset}"
-    if preset.last_error is not None:
-        say_line(f"last error of {path}, {ago(preset.last_error.at)}: {one_line(preset.last_error.message)}")
-    for warning in preset.warnings:
-        say_line(f"warning for {path}: {warning}")
-
-
-_STATUS_COLUMNS = (
-    *("PRESET", "VERSION", "DESIRED", "READY", "ACTUAL", "STARTING", "STOPPING", "DELETING", "EXPIRED", "FAILED"),
-    "HELD",
-)
-
-
-_STATUS_DROP = ("EXPIRED", "VERSION", "DELETING", "STOPPING", "FAILED", "ACTUAL")
-
-
-def _status_row(p: PresetRow) -> tuple[object, ...]:
-    name = f"{p.organization}/{p.template}/{p.preset}" + ("" if p.active else " (inactive)")
-    return (
-        *(name, p.version, p.desired, p.eligible, p.actual, p.starting, p.stopping, p.deleting, p.expired, p.failed),
-        held_in_words(p.held, p.held_until) if p.held is not None else None,
-    )
-
-
 def held_in_words(reason: str, until: datetime | None, near: datetime | None = None, zone: tzinfo | None = None) -> str:
     """`backoff until 14:03:10+01:00`; *near* and *zone* are as for `clock`, *near* being now unless it is given."""
     if until is None:
         return reason
     return f"{reason} until {clock(until, near or datetime.now(UTC), zone)}"
-
-
-def _loop_line(loop: LoopStatus) -> str:
-    facts = [f"loop: {loop.state.replace('_', ' ')}"]
-    if loop.cause and loop.state != "running":
-        facts.append(f"cause: {loop.cause}")
-    if loop.last_pass_at is not None:
-        facts.append(f"{loop.passes} passes, the last {ago(loop.last_pass_at)}")
-    if loop.paused:
-        facts.append(f"paused by {loop.paused_by}: {loop.paused_reason}")
-    if loop.note:
-        facts.append(loop.note)
-    return "; ".join(facts)
 
 
 def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the pools held")]) -> None:

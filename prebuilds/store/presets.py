@@ -5,7 +5,6 @@ What locks several presets holds `lock_apply` first, since `apply` takes them in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID

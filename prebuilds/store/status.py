@@ -1,4 +1,4 @@
-"""The database's part of `status`: the loop's settings, the figures of the global snapshot, each preset's last error."""
+"""The database's part of `status`: the loop's settings, the pools' figures, and each preset's last error."""
 
 from __future__ import annotations
 

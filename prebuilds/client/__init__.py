@@ -30,6 +30,7 @@ from prebuilds.temporal.connecting import (
     summary_of,
 )
 from prebuilds.temporal.stack_file import expected_deployment
+from prebuilds.temporal.waiting import while_served
 from prebuilds.views import (
     LeavingResult,
     LintReport,
@@ -224,6 +225,7 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
             NoClaimablePrebuiltWorkspaces: The preset has no ready prebuild.
             ProvisionerUnavailable: No provisioner worker runs that could plan.
             ProvisionFailed: The template's module refuses made-up inputs; the error names them.
+            StackUnreachable: No control worker runs, or Temporal does not answer.
         """
         handle = await reached(
             self.temporal.start_workflow(
@@ -238,4 +240,4 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             )
         )
-        return LintReport.model_validate(await result_of(handle))
+        return LintReport.model_validate(await while_served(self.temporal, result_of(handle), f"the plan of {preset}"))

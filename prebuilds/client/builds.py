@@ -25,6 +25,7 @@ from prebuilds.temporal.connecting import (
     result_of,
     start_short,
 )
+from prebuilds.temporal.waiting import while_served
 from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, Transition, build_workflow_id
 
 ATTACH_PAUSES_S = (0.01, 0.02, 0.04, 0.08, 0.1)
@@ -52,11 +53,12 @@ class BuildsClient(TemporalPart):
                 to this workspace, so getting another one takes a new claim id.
             WorkspaceBuildFailed: The build has failed or was cancelled. A failed hand-over is retried as a new build.
             TimeoutError: The build has not ended in time. It goes on.
-            StackUnreachable: Temporal does not answer, or no control worker does for a build that has ended.
+            StackUnreachable: Temporal does not answer, or no control worker runs. The build goes on once one does.
         """
         build_id, search = (build, {}) if isinstance(build, UUID) else (build.build_id, _search_attributes(build))
         async with asyncio.timeout(seconds_of("timeout", timeout)):
-            result = WorkspaceBuildResult.model_validate(await self._await_build(build_id, search))
+            ended = while_served(self.temporal, self._await_build(build_id, search), f"build {build_id}")
+            result = WorkspaceBuildResult.model_validate(await ended)
         if result.status is not BuildStatus.SUCCEEDED:
             details = {"build_id": str(build_id), "error": result.error}
             canceled = result.status is BuildStatus.CANCELED

@@ -9,6 +9,7 @@ from temporalio.client import Client
 from prebuilds.api import StackUnreachable
 from prebuilds.background.relay import start_inventory
 from prebuilds.temporal.connecting import reached, result_of
+from prebuilds.temporal.waiting import while_served
 from prebuilds.views import InventoryReport
 from prebuilds.vocabulary.actors import Actor
 
@@ -24,9 +25,9 @@ class InventoryOperations:
         """Ask every host what exists, and change nothing. Joins a comparison that runs, also one that acts.
 
         Raises:
-            StackUnreachable: Temporal does not answer.
+            StackUnreachable: Temporal does not answer, or no control worker is there.
         """
-        return InventoryReport.model_validate(await result_of(await reached(start_inventory(self.client, fix=False))))
+        return await self._run(fix=False)
 
     async def fix(self, actor: Actor) -> InventoryReport:
         """Ask every host, remove orphans and replace what has vanished, as far as a look before has seen them, too.
@@ -34,11 +35,14 @@ class InventoryOperations:
         Args:
             actor: Who asks; not recorded, since the comparison acts in the name of the deployment.
         Raises:
-            StackUnreachable: Temporal does not answer, or comparisons that only look keep running.
+            StackUnreachable: Temporal does not answer, no control worker is there, or comparisons that only look keep
+                running.
         """
         for _ in range(RUNS_MAX):
-            run = await reached(start_inventory(self.client, fix=True))
-            report = InventoryReport.model_validate(await result_of(run))
-            if report.fix:
+            if (report := await self._run(fix=True)).fix:
                 return report
         raise StackUnreachable("others keep looking without acting", remedy="try again in a moment")
+
+    async def _run(self, *, fix: bool) -> InventoryReport:
+        run = await reached(start_inventory(self.client, fix=fix))
+        return InventoryReport.model_validate(await while_served(self.client, result_of(run), "the inventory"))

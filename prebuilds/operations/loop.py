@@ -17,9 +17,9 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.failures.temporal import no_such_workflow
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status, recorded_loop
-from prebuilds.operations.waiting import while_served
 from prebuilds.store import control, presets
 from prebuilds.store.requests import AnsweredBefore
+from prebuilds.temporal.waiting import while_served
 from prebuilds.views import LoopChange, LoopStatus, Reconciled
 from prebuilds.vocabulary import ORCHESTRATOR_ID, check_interval
 from prebuilds.vocabulary.actors import Actor

@@ -11,7 +11,6 @@ from uuid import UUID
 from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
-from prebuilds.operations.waiting import while_served
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
 from prebuilds.store import evidence, owned, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
@@ -180,9 +179,7 @@ class WorkspaceOperations:
         Args:
             timeout: How long to wait; None for as long as the build may take.
         Raises:
-            StackUnreachable: No control worker runs that could carry out the build. The build stays recorded.
-            WorkspaceBuildFailed, WorkspaceNotFound, TimeoutError: As for `PrebuildsClient.wait_until_ready`.
+            PrebuildsError, TimeoutError: As for `PrebuildsClient.wait_until_ready`.
         """
         await self.context.dispatcher.drain()
-        ready = PrebuildsClient(self.context.client).wait_until_ready(build_id, timeout)
-        return await while_served(self.context.client, ready, f"build {build_id}")
+        return await PrebuildsClient(self.context.client).wait_until_ready(build_id, timeout)

@@ -17,6 +17,8 @@ from prebuilds.api import StackUnreachable
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context
+from prebuilds.operations.inventory import InventoryOperations
+from prebuilds.operations.lint import LintOperations
 from prebuilds.operations.loop import LoopOperations
 from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.settings import Settings
@@ -104,10 +106,22 @@ async def test_a_stop_that_no_worker_ends_is_told_at_once_and_stays_asked_for(
         assert (await loop.status()).state == "draining"
 
 
-async def test_a_build_that_no_worker_carries_out_is_told_at_once(
-    dev: WorkflowEnvironment, engine: AsyncEngine
+@pytest.mark.parametrize("what", ["build 00000000", "the inventory", "the plan of a/b/c"])
+async def test_what_no_worker_carries_out_is_told_at_once(
+    dev: WorkflowEnvironment, engine: AsyncEngine, what: str
 ) -> None:
-    workspaces = WorkspaceOperations(Context(engine, dev.client, Dispatcher(engine, dev.client), Settings()))
-    async with asyncio.timeout(10):  # it waited for ever
-        with pytest.raises(StackUnreachable, match="no control worker is there for build 00000000"):
-            await workspaces.wait(UUID(int=1))
+    context = Context(engine, dev.client, Dispatcher(engine, dev.client), Settings())
+    asked = {
+        "build 00000000": lambda: WorkspaceOperations(context).wait(UUID(int=1)),
+        "the inventory": lambda: InventoryOperations(dev.client).compare(),
+        "the plan of a/b/c": lambda: LintOperations(dev.client).preset("a/b/c"),
+    }
+    async with asyncio.timeout(10):  # they waited for ever, or for the workflow's half an hour
+        with pytest.raises(StackUnreachable, match=f"no control worker is there for {what}.*prebuilds worker"):
+            await asked[what]()
+
+
+async def test_an_inventory_that_acts_says_so_too(dev: WorkflowEnvironment) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(StackUnreachable, match="no control worker is there for the inventory"):
+            await InventoryOperations(dev.client).fix(OPERATOR)

@@ -53,6 +53,7 @@ from prebuilds.failures import as_typed
 from prebuilds.failures.temporal import asking_temporal
 from prebuilds.operations.context import Context
 from prebuilds.operations.facade import Operations
+from prebuilds.payloads import build_validators
 from prebuilds.provisioners.host_drivers import HostDrivers
 from prebuilds.provisioners.kit.host import host_id
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
@@ -262,6 +263,7 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
             client = await connect(temporal_address(settings), **telemetry)
             with asking_temporal():
                 await check_deployment(engine, client, db_url, settings.deployment)
+            build_validators()
             settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))

@@ -40,7 +40,7 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio turns its KeyboardInterrupt into a cancel
 
     async def cancellable() -> T:
-        gc.enable()  # `main` has disabled it during the imports
+        asyncio.get_running_loop().call_soon(_collect_garbage)  # runs once the work has imported and awaits something
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine that runs
 
@@ -54,6 +54,16 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
         return await work
 
     return asyncio.run(cancellable())
+
+
+def _collect_garbage() -> None:
+    """Let the collector run, which is off since `main`, and never look at what was imported: none of that is garbage.
+
+    The first collection would else go through all of it, which took 0.05 s of CPU.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def exit_code() -> int:

@@ -13,7 +13,6 @@ from temporalio.client import Client
 
 from prebuilds.api import OrchestratorNotRunning, PrebuildsError
 from prebuilds.background.dispatch import NUDGED_MAX, Dispatcher
-from prebuilds.client import PrebuildsClient
 from prebuilds.planning.rules import Rules
 from prebuilds.settings import Settings
 from prebuilds.store import control
@@ -47,6 +46,8 @@ class Context:
 
         Never fails: a lost nudge delays the change by one interval of the loop.
         """
+        from prebuilds.client import PrebuildsClient  # only commands that change something need it
+
         try:
             async with asyncio.timeout(NUDGE_TIMEOUT_S):
                 await PrebuildsClient(self.client).nudge(preset_ids if len(preset_ids) <= NUDGED_MAX else [])

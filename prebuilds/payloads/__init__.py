@@ -5,7 +5,7 @@ workflow on a mistyped input. Public `run` methods therefore take `Any` and call
 `InvalidInput` instead.
 """
 
-from prebuilds.payloads.base import Payload, parse_input
+from prebuilds.payloads.base import Payload, build_validators, parse_input
 from prebuilds.payloads.builds import Replacement, WorkspaceBuildInput, WorkspaceBuildResult
 from prebuilds.payloads.claim_ids import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimId, parse_claim_id
 from prebuilds.payloads.claims import (
@@ -80,6 +80,7 @@ __all__ = [
     "WorkspaceBuildInput",
     "WorkspaceBuildResult",
     "WorkspaceRead",
+    "build_validators",
     "field_messages",
     "parse_claim_id",
     "parse_input",

@@ -11,12 +11,23 @@ from prebuilds.payloads.messages import field_messages
 
 
 class Payload(BaseModel):
-    """Base of all payloads. It refuses unknown keys by name: a mistyped key must not be silently ignored."""
+    """Base of all payloads. It refuses unknown keys by name: a mistyped key must not be silently ignored.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Validators are built at their first use, since a command uses few of them. A worker builds all by
+    `build_validators`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 P = TypeVar("P", bound=BaseModel)
+
+
+def build_validators(base: type[BaseModel] = Payload) -> None:
+    """Build the validators of all payloads that are defined so far, so that no claim waits for one."""
+    for model in base.__subclasses__():
+        model.model_rebuild()
+        build_validators(model)
 
 
 def parse_input(model: type[P], raw: object, what: str) -> P:

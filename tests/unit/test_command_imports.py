@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import re
 import socket
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.cli.app import COMMANDS, GROUPS, command_tree
+from prebuilds.cli.ending import run_command
 
 NEVER = {"alembic", "aiodocker", "httpx", "mako", "pygments", "yaml"}
 """For schema changes, drivers and files: nothing that a claim or a status is made of."""
@@ -20,7 +23,7 @@ OTHERS = {"prebuilds.cli.applying", "prebuilds.cli.dev", "prebuilds.templates", 
 
 CONNECTING = {
     ("claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev"): {"sqlalchemy", "asyncpg", "rich"},
-    ("status",): {"rich"},
+    ("status",): {"rich", "prebuilds.client"},
 }
 """Commands that connect, and what they may not have imported when they do, beside what none may."""
 
@@ -60,6 +63,36 @@ def test_what_needs_no_server_imports_no_client(words: tuple[str, ...], tmp_path
     modules = imported(words, tmp_path)
     assert "typer" in modules
     assert under(modules, NEVER | DRIVERS | {"temporalio", "sqlalchemy", "asyncpg", "prebuilds.payloads"}) == set()
+
+
+VALIDATORS = """
+from prebuilds import payloads, views
+from prebuilds.payloads.base import Payload
+def all_of(base):
+    return [one for model in base.__subclasses__() for one in (model, *all_of(model))]
+print(len(all_of(Payload)) > 40, any(model.__pydantic_complete__ for model in all_of(Payload)))
+payloads.build_validators()
+print(all(model.__pydantic_complete__ for model in all_of(Payload)))
+"""
+
+
+def test_a_payloads_validator_is_built_when_it_is_used_and_by_a_worker_before() -> None:
+    said = subprocess.run([sys.executable, "-c", VALIDATORS], check=True, capture_output=True, text=True)
+    assert said.stdout.split() == ["True", "False", "True"]
+
+
+def test_nothing_is_collected_until_a_command_has_imported_what_it_needs() -> None:
+    async def work() -> list[bool]:
+        before = gc.isenabled()
+        await asyncio.sleep(0)
+        return [before, gc.isenabled(), gc.get_freeze_count() > 0]
+
+    gc.disable()  # as `main` does
+    try:
+        assert run_command(work()) == [False, True, True]
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_each_command_is_the_same_alone_and_among_all() -> None:

@@ -13,7 +13,8 @@ if __name__ == "__main__":  # before the imports, which take a second: the envir
     from prebuilds.telemetry.undumpable import close_to_others
 
     close_to_others()
-    gc.disable()  # collections during imports find nothing and take a seventh of the imports' time
+    # Collections during the imports would find nothing, and take a seventh of their time. `settle_heap` ends this.
+    gc.disable()
 
 import argparse
 import asyncio
@@ -317,7 +318,6 @@ async def _main(options: WorkerOptions) -> None:
 
 def serve_until_signalled(options: WorkerOptions) -> None:
     """Run a worker until SIGTERM, SIGINT or SIGHUP, and drain it; raises as `run` does."""
-    gc.enable()  # it was disabled during the imports
     configure_logging()
     asyncio.run(_main(options))
 

@@ -132,7 +132,7 @@ def test_commands_typed_twice_and_by_mistake(stack: DevStack) -> None:
         command, *options = words
         refused = stack.cli("--json", "workspaces", command, pooled["id"], *options)
         assert (refused.code, refused.json["error"]["type"]) == (1, "InvalidInput")
-        assert "prebuilds workspaces prune" in refused.json["error"]["details"]["workspace"]
+        assert "prebuilds workspaces prune" in refused.json["error"]["remedy"]
         unknown = stack.cli("--json", "workspaces", command, "alice/never-was", *options)
         assert (unknown.code, unknown.json["error"]["type"]) == (1, "WorkspaceNotFound")
     for option, value, field in (("--ttl", "soon", "ttl"), ("--autostart", "whenever", "autostart_schedule")):

@@ -264,7 +264,7 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
             client = await connect(temporal_address(settings), **telemetry)
             with asking_temporal():
                 await check_deployment(engine, client, db_url, settings.deployment)
-            build_validators()
+            build_validators()  # before the heap is settled, since they stay, too
             settle_heap()
             async with serve(options, settings, engine, client, db_url):
                 logger.info("Serving %s", ", ".join(options.roles))

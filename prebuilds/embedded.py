@@ -33,7 +33,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.client import PrebuildsClient
 from prebuilds.failures.temporal import asking_temporal
 from prebuilds.operations.open_claims import open_claims
-from prebuilds.payloads import ClaimResult, ClaimsResult, build_validators
+from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
 from prebuilds.store.engine import check_reachable, create_engine
@@ -153,7 +153,6 @@ async def claims_worker(
         await check_schema(engine)
         with asking_temporal():
             await check_deployment(engine, client, database_url, settings.deployment)
-        build_validators()
         dispatcher = Dispatcher(engine, client)
         prebuilds = _ClientBesideWorker(client)
         async with claims_worker_on(

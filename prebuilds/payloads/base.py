@@ -25,8 +25,8 @@ P = TypeVar("P", bound=BaseModel)
 
 def build_validators(base: type[BaseModel] = Payload) -> None:
     """Build the validators of all payloads that are defined so far, so that no claim waits for one."""
+    base.model_rebuild()
     for model in base.__subclasses__():
-        model.model_rebuild()
         build_validators(model)
 
 

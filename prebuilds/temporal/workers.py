@@ -9,6 +9,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from prebuilds.payloads import build_validators
 from prebuilds.temporal.typed_errors import TypedErrors
 
 GRACE = timedelta(seconds=10)
@@ -34,6 +35,7 @@ def settle_heap() -> None:
 
 def worker_on(client: Client, queue: str, **options: Any) -> Worker:
     """Return a worker of *queue* with our settings. *options* are those of `temporalio.worker.Worker`."""
+    build_validators()  # no payload's is built within a workflow
     return Worker(
         client,
         task_queue=queue,

@@ -24,8 +24,8 @@ def settle_heap() -> None:
     They stay for good, and a full collection that visits them delays every claim by a tenth of a second. Call it once,
     when the process has loaded what it works with.
 
-    A worker's process has kept the collector off until now. A collection would then go through all that it imported,
-    for 0.2 s of CPU, and find next to nothing.
+    A worker's process has disabled the collector until now. It is then enabled without a collection, which would go
+    through all imported objects for 0.2 s of CPU and find next to nothing.
     """
     if gc.isenabled():
         gc.collect()
@@ -35,7 +35,7 @@ def settle_heap() -> None:
 
 def worker_on(client: Client, queue: str, **options: Any) -> Worker:
     """Return a worker of *queue* with our settings. *options* are those of `temporalio.worker.Worker`."""
-    build_validators()  # no payload's is built within a workflow
+    build_validators()  # otherwise a payload's validator would be built at its first use, within a workflow
     return Worker(
         client,
         task_queue=queue,

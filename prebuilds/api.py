@@ -267,27 +267,27 @@ class WrongDeployment(PrebuildsError):
 
 
 class Unauthenticated(PrebuildsError):
-    """No token that is good came with the request. Whether it is unknown, expired or revoked is not told."""
+    """The request has no valid token. The error does not say whether the token is unknown, expired or revoked."""
 
-    default_remedy = "send a good token as `Authorization: Bearer TOKEN`; `prebuilds tokens create` makes one"
+    default_remedy = "send a valid token as `Authorization: Bearer TOKEN`; `prebuilds tokens create` makes one"
 
 
 class Forbidden(PrebuildsError):
-    """The token does not allow this. Details: `action`, and `scope`, which would be enough."""
+    """The token does not allow this action. Details: `action`, and the `scope` that allows it."""
 
-    default_remedy = "use a token that has the scope which the details name"
+    default_remedy = "use a token that has the scope in the details"
 
 
 class TokenNotFound(PrebuildsError):
     """No token has this name."""
 
-    default_remedy = "correct the name; `prebuilds tokens list` has them all"
+    default_remedy = "correct the name; `prebuilds tokens list` shows them all"
 
 
 class RateLimited(PrebuildsError):
-    """The token has asked too often. Details: `limit`, `retry_after_seconds`."""
+    """The token has sent too many requests. Details: `limit`, `retry_after_seconds`."""
 
-    default_remedy = "ask again after `retry_after_seconds`"
+    default_remedy = "try again after `retry_after_seconds`"
     retryable = True
 
 

@@ -1,4 +1,4 @@
-"""Templates for tests, made in one line each through the real `apply`."""
+"""Creates templates for tests, in one line each, through the real `apply`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ FIND_PRESET = text("""
 
 @dataclass(frozen=True)
 class MadePreset:
+    """The ids of a preset and of what it belongs to."""
+
     id: UUID
     version_id: UUID
     template_id: UUID
@@ -38,7 +40,13 @@ def template_file(
     prebuilds: bool | None = None,
     **entry: Any,
 ) -> TemplateFile:
-    """One template's file; a preset is its keys, and what *entry* says is of the template's."""
+    """Return a template file with one template.
+
+    Args:
+        presets: The presets' entries, as in a template file.
+        prebuilds: The organization's switch for prebuilds; None leaves it out.
+        entry: Further keys of the template's entry.
+    """
     entry = {"provisioner": "process", "source": SOURCE} | entry
     return TemplateFile.model_validate(
         {
@@ -55,13 +63,14 @@ def template_file(
 
 
 async def apply_file(engine: AsyncEngine, *presets: dict[str, Any], **entry: Any) -> ApplyResult:
+    """Apply a `template_file` with these arguments."""
     return await apply(engine, template_file(*presets, **entry), actor="tester")
 
 
 async def find_preset(
     engine: AsyncEngine, organization: str = "acme", template: str = "python", preset: str = "small"
 ) -> MadePreset:
-    """The preset of the active version."""
+    """Find a preset of the template's active version."""
     path = {"organization": organization, "template": template, "preset": preset}
     async with engine.connect() as connection:
         return MadePreset(**(await connection.execute(FIND_PRESET, path)).one()._mapping)
@@ -77,7 +86,13 @@ async def make_preset(
     instances: int | None = 1,
     **policy: Any,
 ) -> MadePreset:
-    """A template with this one preset, and its organization with these members."""
+    """Apply a template with one preset, and return the preset.
+
+    Args:
+        members: The members of the organization.
+        instances: The pool's desired size; None for a preset without a pool.
+        policy: Further keys of the preset's entry.
+    """
     preset = {"name": name, "instances": instances, **policy}
     await apply_file(engine, preset, organization=organization, template=template, members=members)
     return await find_preset(engine, organization, template, name)

@@ -1,4 +1,4 @@
-"""Looking into a test's database, and writing what no public call makes in one step."""
+"""Reads a test's database directly, and writes states that no public call creates in one step."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ CLAIMS = """
 
 
 async def rows_of(engine: AsyncEngine) -> dict[str, list[str]]:
-    """Every row of every table, with the transaction that wrote it: equal only when no row was touched.
+    """Read every row of every table with the transaction that wrote it. Two results are equal only if no row was
+    written in between.
 
-    Left out is what fences a claim's late attempts: rows of claims that were refused, and the runs of the others.
+    Rows that only fence late attempts of claims are left out: refused claims, and the run columns of the others.
     """
     reads = dict.fromkeys(metadata.tables, "SELECT (t.xmin, t)::text FROM {} t") | {"claims": CLAIMS}
     async with engine.connect() as connection:
@@ -32,16 +33,19 @@ async def rows_of(engine: AsyncEngine) -> dict[str, list[str]]:
 
 
 async def one(engine: AsyncEngine, statement: str, **values: Any) -> Any:
+    """Run a statement that returns exactly one row, and return the row."""
     async with engine.begin() as connection:
         return (await connection.execute(text(statement), values)).one()
 
 
 async def do(engine: AsyncEngine, statement: str, **values: Any) -> None:
+    """Run a statement in a transaction of its own."""
     async with engine.begin() as connection:
         await connection.execute(text(statement), values)
 
 
 async def events(engine: AsyncEngine, kind: str) -> list[tuple[UUID | None, dict[str, Any]]]:
+    """Read the preset's id and the data of all events of one kind, oldest first."""
     async with engine.connect() as connection:
         found = await connection.execute(
             text("SELECT preset_id, data FROM events WHERE kind = :kind ORDER BY id"), {"kind": kind}
@@ -50,7 +54,7 @@ async def events(engine: AsyncEngine, kind: str) -> list[tuple[UUID | None, dict
 
 
 async def add_prebuild(engine: AsyncEngine, preset: MadePreset, age: timedelta, *, claimable: bool = True) -> UUID:
-    """A prebuild without its builds: ready, or else being made."""
+    """Insert a prebuild of *age* without its builds: a ready one, or one that is being created."""
     workspace_id = uuid4()
     await do(
         engine,

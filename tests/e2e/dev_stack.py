@@ -49,6 +49,8 @@ organizations:
 
 @dataclass(frozen=True)
 class Said:
+    """The exit code and output of a command."""
+
     code: int
     out: str
     err: str
@@ -59,6 +61,8 @@ class Said:
 
 
 class DevStack:
+    """A `prebuilds dev` with its state in a folder of the test."""
+
     program: Sequence[str | Path] = (BIN / "prebuilds",)
 
     def __init__(self, folder: Path, **env: str) -> None:
@@ -75,7 +79,7 @@ class DevStack:
         until(self.is_ready, "prebuilds dev to be ready", START_S, self.log)
 
     def begin(self, *options: str, out: Path | None = None) -> None:
-        """Start it; *out* is for what it prints to stdout, which else is in the log with the rest."""
+        """Start `prebuilds dev` without waiting for it; *out* gets its stdout, None adds that to the log."""
         with self.log.open("wb") as log, out.open("wb") if out else contextlib.nullcontext(log) as printed:
             self.process = subprocess.Popen(
                 [*self.program, "dev", *options], env=self.env, stdout=printed, stderr=log, start_new_session=True
@@ -102,7 +106,7 @@ class DevStack:
         return found
 
     def cli(self, *words: str, **env: str) -> Said:
-        """One command line, in this process: an interpreter's start a command would take longer than the tests."""
+        """Run one command line in this process: starting an interpreter each time would take longer than the tests."""
         out, err = io.StringIO(), io.StringIO()
         with (
             patch.dict(os.environ, self.env | env, clear=True),
@@ -114,7 +118,7 @@ class DevStack:
         return Said(code, out.getvalue(), err.getvalue())
 
     def typed(self, *words: str, **env: str) -> Said:
-        """The same as a process of its own, as a person runs it."""
+        """Run one command line as a separate process, as a person does."""
         return self._process("prebuilds", *words, **env)
 
     def _process(self, program: str, *words: str, **env: str) -> Said:

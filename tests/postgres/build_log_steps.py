@@ -1,4 +1,4 @@
-"""A driver that does what a test says, attempts of a build by it, and what is in the log then."""
+"""A scripted driver, attempts of a build with it, and the build's log afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Act = Callable[[Provision, Progress], Awaitable[None]]
 
 
 class Telling:
-    """A driver that does what a test says."""
+    """A driver whose behaviour the test scripts."""
 
     locality = Locality.SHARED
 
@@ -43,7 +43,7 @@ class Telling:
 
 
 async def run(engine: AsyncEngine, driver: Telling, build_id: UUID) -> BuildOutcome:
-    """One attempt of a build, as a provisioner worker runs it."""
+    """Run one attempt of a build, as a provisioner worker does."""
     dispatcher = Dispatcher(engine, cast("Client", Workflows()))
     activities = ProvisioningActivities(engine, dispatcher, lambda _: cast("Any", driver), "host")
     outcome: BuildOutcome = await ActivityEnvironment().run(activities.run_build, build_id)

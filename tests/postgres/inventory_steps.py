@@ -1,4 +1,4 @@
-"""A host's driver, its builds and its looks, and things on it that nobody has recorded."""
+"""A host with its driver: runs builds and inventories there, and creates things that are not recorded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def silent(_: str) -> None: ...
 
 
 class Host:
-    """One host's driver, builds and looks, as a provisioner worker there has them."""
+    """One host: its driver, builds and inventories, run as a provisioner worker on it runs them."""
 
     def __init__(self, engine: AsyncEngine, folder: Path) -> None:
         self.engine = engine
@@ -48,11 +48,11 @@ class Host:
         self.place = Place("process", self.id, [PROVISIONER_QUEUE])
 
     async def build(self, workspace_id: UUID) -> None:
-        """Its latest build, through the driver."""
+        """Run the workspace's latest build, which must succeed."""
         assert (await self.try_build(workspace_id)).error is None
 
     async def try_build(self, workspace_id: UUID) -> BuildOutcome:
-        """The same, which may fail."""
+        """Run the workspace's latest build, which may fail."""
         latest = await one(self.engine, "SELECT latest_build FROM workspaces WHERE id = :id", id=workspace_id)
         activities = ProvisioningActivities(self.engine, self.dispatcher, lambda _: self.driver, self.id)
         build_id = build_id_of(workspace_id, latest.latest_build)
@@ -68,7 +68,7 @@ class Host:
         place: Place | None = None,
         orphans: Orphans = "remove",
     ) -> list[InventoryRow]:
-        """Two looks in a row count here as two that are a minute apart."""
+        """Run one inventory. Two in a row count as two that are a minute apart."""
         activities = InventoryActivities(
             self.engine,
             self.dispatcher,

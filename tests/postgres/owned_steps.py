@@ -1,4 +1,4 @@
-"""alice/dev, claimed and brought to a state by the store's own steps."""
+"""Claims the workspace alice/dev and brings it to a state through the store's own functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BUILDS = """
 
 
 async def claimed(engine: AsyncEngine, store: ClaimStore, **changes: Any) -> UUID:
-    """alice/dev, claimed from a pool; handed over unless `handed_over` is false."""
+    """Claim alice/dev from a pool, and hand it over unless `handed_over` is false."""
     handed_over, claim_id = changes.pop("handed_over", True), changes.pop("claim_id", "")
     preset = await make_preset(engine, instances=0)
     await make_ready(engine, preset, 1)
@@ -43,7 +43,7 @@ async def claimed(engine: AsyncEngine, store: ClaimStore, **changes: Any) -> UUI
 
 
 async def run(engine: AsyncEngine, workspace_id: UUID, status: BuildStatus = SUCCEEDED) -> None:
-    """The workspace's latest build, begun and ended."""
+    """Begin and end the workspace's latest build."""
     build_id = build_id_of(workspace_id, (await row_of(engine, workspace_id)).latest_build)
     assert (await begin_build(engine, build_id))[1] is not None
     await end_build(engine, build_id, status, error=None if status is SUCCEEDED else "no")
@@ -54,12 +54,12 @@ async def row_of(engine: AsyncEngine, workspace_id: UUID) -> Any:
 
 
 async def builds_of(engine: AsyncEngine, workspace_id: UUID) -> list[str]:
-    """After its creation: transition, stage, status and initiator of each."""
+    """Return transition, stage, status and initiator of each build after the creation."""
     return str((await one(engine, BUILDS, id=workspace_id)).told).split(", ")
 
 
 async def let_pass(engine: AsyncEngine, time: timedelta) -> None:
-    """Make all that is recorded of workspaces and builds older."""
+    """Move all recorded times of workspaces and builds into the past by *time*."""
     for name in ("workspaces", "workspace_builds"):
         columns = [c.name for c in metadata.tables[name].columns if isinstance(c.type, DateTime)]
         shifted = ", ".join(f"{c} = {c} - CAST(:time AS interval)" for c in columns)
@@ -67,13 +67,13 @@ async def let_pass(engine: AsyncEngine, time: timedelta) -> None:
 
 
 async def moment_comes(engine: AsyncEngine, workspace_id: UUID) -> None:
-    """Time passes until a second after the schedule's next moment."""
+    """Let time pass until one second after the schedule's next start."""
     row = await one(engine, "SELECT next_start_at - now() AS left FROM workspaces WHERE id = :id", id=workspace_id)
     await let_pass(engine, row.left + timedelta(seconds=1))
 
 
 async def secrets_of(engine: AsyncEngine, workspace_id: UUID) -> dict[str, str]:
-    """What the workspace's next build is given of its claim, by the keys of this process."""
+    """Return the claim's secrets as the workspace's next build gets them, decrypted with this process's keys."""
     async with engine.connect() as connection:
         sealed = await read_claim_secrets(connection, workspace_id)
     opened: dict[str, str] = {} if sealed is None else environment_key_ring().open(sealed, "a test's claim parameters")

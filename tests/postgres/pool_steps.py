@@ -1,4 +1,4 @@
-"""A pool brought to a state by the store's own steps, with no provisioner."""
+"""Brings a pool to a state through the store's own functions, without a provisioner."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _runs = count(1)
 
 
 async def planned_ids(engine: AsyncEngine, preset_id: UUID, pass_number: int, number: int) -> list[UUID]:
-    """The ids that a pass plans for so many creations."""
+    """Return the ids that a pass plans for *number* creations."""
     epoch = (await read_identity(engine)).epoch
     return [prebuild_id(epoch, preset_id, pass_number, n) for n in range(number)]
 
@@ -77,7 +77,7 @@ async def record_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int)
 
 
 async def fail(engine: AsyncEngine, preset: MadePreset, number: int, error_type: str = "ProvisionFailed") -> list[UUID]:
-    """So many creations that failed."""
+    """Record *number* creations and let them fail."""
     ids = await record_prebuilds(engine, preset, number)
     for workspace_id in ids:
         await begin_build(engine, build_id_of(workspace_id, 1))
@@ -91,7 +91,7 @@ async def snapshot_of(engine: AsyncEngine, preset: MadePreset, rules: Rules = RU
 
 
 async def make_ready(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """So many prebuilds, ready to be claimed, unless somebody waits for them."""
+    """Create *number* ready prebuilds. Waiting claims get them first."""
     ids = await begin_prebuilds(engine, preset, number)
     for workspace_id in ids:
         await finish(engine, workspace_id)
@@ -99,7 +99,7 @@ async def make_ready(engine: AsyncEngine, preset: MadePreset, number: int) -> li
 
 
 async def begin_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
-    """So many prebuilds, being made."""
+    """Record *number* prebuilds and begin their builds."""
     ids = await record_prebuilds(engine, preset, number)
     for workspace_id in ids:
         await begin_build(engine, build_id_of(workspace_id, 1))
@@ -107,7 +107,7 @@ async def begin_prebuilds(engine: AsyncEngine, preset: MadePreset, number: int) 
 
 
 async def finish(engine: AsyncEngine, workspace_id: UUID) -> BuildEnd:
-    """A prebuild that is being made becomes ready."""
+    """Let the build of a prebuild succeed, so that it is ready."""
     made = Provisioned(address=f"http://{workspace_id}")
     return await end_build(engine, build_id_of(workspace_id, 1), BuildStatus.SUCCEEDED, provisioned=made)
 
@@ -115,7 +115,7 @@ async def finish(engine: AsyncEngine, workspace_id: UUID) -> BuildEnd:
 async def claim(
     store: ClaimStore, target: ClaimTarget | MadePreset, claim_id: str = "", **changes: object
 ) -> ClaimOutcome:
-    """One claim by alice under a name of its own."""
+    """Claim a workspace for alice under a new name."""
     if isinstance(target, MadePreset):
         target = ClaimTarget("acme/python/small", preset_id=target.id)
     asked = {"preset": "acme/python/small", "owner": "alice", "name": f"n{next(_names)}"} | changes
@@ -125,7 +125,7 @@ async def claim(
 
 
 def new_run() -> ClaimRun:
-    """A request for a claim that begins now, after all before it."""
+    """Make the run of a claim that begins now, after all earlier runs."""
     number = next(_runs)
     return ClaimRun(id=f"run-{number}", began_at=FIRST_RUN + timedelta(milliseconds=number))
 
@@ -153,12 +153,12 @@ async def against(n: int, rounds: int, first: Coroutine[Any, Any, T], second: Co
 
 
 async def together(works: Iterable[Awaitable[T]]) -> list[T]:
-    """All at once, beginning when this is awaited."""
+    """Run all *works* concurrently and return their results."""
     return list(await asyncio.gather(*works))
 
 
 async def outcome(work: Awaitable[T]) -> T | PrebuildsError:
-    """What *work* returns, or is refused with."""
+    """Return the result of *work*, or the error with which it is refused."""
     try:
         return await work
     except PrebuildsError as refusal:
@@ -166,7 +166,7 @@ async def outcome(work: Awaitable[T]) -> T | PrebuildsError:
 
 
 class NotedDispatcher(Dispatcher):
-    """Starts nothing, and notes what it was asked for."""
+    """A dispatcher that starts nothing and records its calls."""
 
     def __init__(self) -> None:
         self.started: list[UUID] = []
@@ -183,7 +183,7 @@ class NotedDispatcher(Dispatcher):
 
 
 class Desk:
-    """Where people claim: the activities of a claim's workflow, each run as that workflow would run it."""
+    """Runs the activities of a claim's workflow one by one, as the workflow runs them."""
 
     def __init__(
         self, engine: AsyncEngine, store: ClaimStore, rules: Rules = RULES, dispatcher: Dispatcher | None = None
@@ -196,7 +196,7 @@ class Desk:
         self._activities = ClaimActivities(self.claims)
 
     def run_of(self, claim_id: str) -> ClaimRun:
-        """The run that has asked for the claim last."""
+        """Return the latest run of the claim."""
         return self.runs.setdefault(claim_id, new_run())
 
     async def ask(self, claim_id: str, *, run: ClaimRun | None = None, **changes: Any) -> ClaimResult | ClaimQueued:
@@ -238,7 +238,7 @@ class Desk:
         run: ClaimRun | None = None,
         **changes: Any,
     ) -> ClaimPlace:
-        """Leave the queue; *changes* are for a claim that was not asked for here."""
+        """Take a claim out of the queue; *changes* describe the request of a claim that another desk made."""
         asked = {"preset": "acme/python/small", "owner": "alice", "name": "dev"} | self._asked.get(claim_id, {})
         run = run or self.run_of(claim_id)
         return await self._run(claim_id, self._activities.leave_queue, asked | changes, claim_id, run, outcome)
@@ -255,13 +255,13 @@ class Desk:
 
 
 def got(place: ClaimPlace) -> UUID:
-    """The workspace that a claim was handed."""
+    """Return the workspace that a claim got; fails the test if it got none."""
     assert place.result is not None
     return place.result.workspace_id
 
 
 def position_of(place: ClaimPlace) -> int:
-    """Of a claim that waits."""
+    """Return the position of a waiting claim in its queue; fails the test if it does not wait."""
     assert place.waiting is not None
     return place.waiting.position
 
@@ -272,7 +272,7 @@ async def owner_of(engine: AsyncEngine, workspace_id: UUID) -> UUID:
 
 
 async def until_blocked(connection: Any, number: int = 1) -> None:
-    """Wait until so many others wait for a lock."""
+    """Wait until *number* other connections wait for a lock."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with asyncio.timeout(10):
         while await connection.fetchval(waiting) < number:
@@ -281,7 +281,7 @@ async def until_blocked(connection: Any, number: int = 1) -> None:
 
 
 class Workflows:
-    """Temporal as dispatcher and relay use it: which workflows run, and what was sent to them."""
+    """A fake Temporal client for dispatcher and relay: holds the workflows' states and records what is sent."""
 
     def __init__(self) -> None:
         self.status: dict[str, WorkflowExecutionStatus] = {}

@@ -1,4 +1,4 @@
-"""Pools for the tests of planning: presets, rows and histories, each in a line, or drawn at random."""
+"""Pools for tests of planning: makes presets, rows and histories in one line each, or draws them at random."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ UNREADABLE: dict[str, Any] = {"timezone": "Mars/Olympus", "windows": (("* 8 * * 
 
 
 def prebuild(n: int, transition: Transition = START, status: BuildStatus = SUCCEEDED, **changes: Any) -> Prebuild:
-    """The *n*th, 1 to 99: the higher, the younger."""
+    """Make the *n*th prebuild, 1 to 99; higher numbers are younger."""
     ready = transition is START and status is SUCCEEDED
     made = Prebuild(UUID(int=n), NOW - timedelta(hours=100 - n), 1, transition, status, claimable=ready)
     return replace(made, **changes)
 
 
 def prebuilds(count: int) -> list[Prebuild]:
-    """So many ready ones, as many as are wanted, the oldest first."""
+    """Make *count* ready prebuilds, oldest first."""
     return [prebuild(n, created_at=NOW - HOUR + n * SECOND) for n in range(1, count + 1)]
 
 
 def creations(count: int) -> list[Prebuild]:
-    """So many that nobody has begun."""
+    """Make *count* prebuilds whose creation has not begun."""
     return [prebuild(n, status=PENDING, created_at=NOW - HOUR) for n in range(1001, 1001 + count)]
 
 
@@ -63,7 +63,7 @@ def snapshot(
     history: CreationHistory | None = None,
     **changes: Any,
 ) -> PresetSnapshot:
-    """`PRESET` with these rows; *changes* are the preset's."""
+    """Make a snapshot of `PRESET` with these rows and with *changes* to the preset."""
     return PresetSnapshot(
         taken_at=NOW,
         epoch=EPOCH,
@@ -76,12 +76,12 @@ def snapshot(
 
 
 def pool(n: int, *rows: Prebuild, **changes: Any) -> PresetSnapshot:
-    """The same of the *n*th preset."""
+    """Make a snapshot of the *n*th preset, as `snapshot` does."""
     return snapshot(*rows, id=UUID(int=n), **changes)
 
 
 def whole(*pools: PresetSnapshot, paused: bool = False, rules: Rules | None = None, passes: int = 0) -> GlobalSnapshot:
-    """The same pools as a pass sees them: counted, all at one instant."""
+    """Combine pools into the snapshot that a pass takes: counted, and all at one instant."""
     at = Instant(taken_at=NOW, paused=paused, rules=rules or Rules())
     return GlobalSnapshot(
         taken_at=at.taken_at,
@@ -103,7 +103,7 @@ def succeeded(ago: timedelta) -> Creation:
 
 
 def history_of(*made: Creation, lookback: timedelta = HOUR, **changes: Any) -> CreationHistory:
-    """Of these creations, newest first, as the snapshot's statement sums them up."""
+    """Summarize creations, given newest first, as the snapshot's statement does."""
     return replace(
         CreationHistory(
             newest=made,
@@ -122,7 +122,7 @@ def ids(*numbers: int) -> list[UUID]:
 
 
 def ago(hours_max: int) -> st.SearchStrategy[timedelta]:
-    """Often the whole hours that limits are made of, so that equality is met."""
+    """Draw durations, often whole hours: limits are whole hours, so that equality is tested, too."""
     return st.integers(0, hours_max).map(lambda n: n * HOUR) | st.timedeltas(timedelta(0), hours_max * HOUR)
 
 
@@ -167,7 +167,7 @@ RULES = st.builds(
 
 @st.composite
 def histories(draw: st.DrawFn) -> CreationHistory:
-    """Mostly of no failure, as most presets' are, so that creations are not held too often to be tested."""
+    """Draw a history, mostly without failures: otherwise creations would be held too often to be tested."""
     if draw(st.integers(0, 2)):
         return CreationHistory()
     made = draw(st.lists(st.builds(Creation, moments(2), st.booleans()), max_size=8))
@@ -178,7 +178,7 @@ def histories(draw: st.DrawFn) -> CreationHistory:
 
 @st.composite
 def pools(draw: st.DrawFn) -> PresetSnapshot:
-    """One pool at random, not paused."""
+    """Draw one pool that is not paused."""
     return PresetSnapshot(
         taken_at=NOW,
         epoch=EPOCH,
@@ -192,7 +192,7 @@ def pools(draw: st.DrawFn) -> PresetSnapshot:
 
 @st.composite
 def deployments(draw: st.DrawFn) -> list[PresetSnapshot]:
-    """Pools of several presets, at one instant and by the same rules."""
+    """Draw pools of several presets at one instant, with the same rules."""
     rules, paused = draw(RULES), draw(st.integers(0, 5)) == 5
     found = draw(st.lists(pools(), min_size=1, max_size=5))
     return [

@@ -1,4 +1,4 @@
-"""A claim's workflow in a test: started, asked how it is, and replayed; with what its fake activities answer."""
+"""Starts, queries and replays a claim's workflow in tests, and makes answers for its fake activities."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def start(
 
 
 async def failure_of(handle: WorkflowHandle[Any, Any]) -> ApplicationError:
-    """What it failed with, as a caller in any language sees it."""
+    """Return the error with which the workflow failed, as a caller in any language sees it."""
     with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
     cause = failed.value.cause

@@ -28,7 +28,7 @@ from workflows.reconcile_preset import ReconcilePreset
 
 @dataclass
 class FakePool:
-    """What the loop's activities do in a test, and what they were asked."""
+    """Fake activities of the loop, which record their calls."""
 
     work: Callable[[int], list[UUID] | Work] = lambda _: []
     """The presets that the nth pass (from 1) finds."""
@@ -37,15 +37,15 @@ class FakePool:
     ended: list[int] = field(default_factory=list)
     planned: list[UUID] = field(default_factory=list)
     shares: list[int | None] = field(default_factory=list)
-    """Of the capacity, as each planning was told."""
+    """The share of the capacity that each planning got."""
     written: list[tuple[str, CarryOut]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
-    """How often an activity still fails, by name."""
+    """Name of an activity -> how many times it still fails."""
     hold: asyncio.Event | None = None
-    """When set to an unset event, planning waits for it."""
+    """Planning waits for this event; None for no wait."""
     planning: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when a planning has begun."""
+    """Set once a planning has begun."""
 
     def _fail_if_told(self, name: str) -> None:
         if self.failures.get(name, 0) > 0:
@@ -134,22 +134,22 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20)
 
 
 NOTHING_WON: dict[str, list[Any]] = {"leave": [ClaimPlace()], "cancel_all": [None]}
-"""What a claim that is cancelled before it was decided gets, unless its test says otherwise."""
+"""Default answers for a claim that is cancelled before it is decided."""
 
 
 @dataclass
 class FakeClaims:
-    """What a claim's activities do in a test, and what they were asked. Each step takes its answers in turn, the last
-    one again and again; an error is raised, and a future waited for."""
+    """Fake activities of a claim, which record their calls. Each activity returns its answers in turn and then repeats
+    the last one. An answer that is an error is raised, and a future is awaited."""
 
     answers: dict[str, list[Any]] = field(default_factory=dict)
-    """By activity."""
+    """Activity -> its answers."""
     asked: list[str] = field(default_factory=list)
-    """Activities that have begun, in their order."""
+    """Activities that have begun, in order."""
     raws: list[Any] = field(default_factory=list)
-    """What claims were asked with."""
+    """The requests of the claims, with their ids."""
     told: list[str | None] = field(default_factory=list)
-    """What they left the queue with."""
+    """The outcomes with which claims left the queue."""
 
     async def _answer(self, name: str) -> Any:
         self.asked.append(name)
@@ -210,7 +210,7 @@ class FakeClaims:
 
 
 def claims_worker(client: Client, steps: Sequence[Callable[..., Any]]) -> Worker:
-    """In the SDK's sandbox, too."""
+    """Make a claims worker with these activities. Its workflows run in the SDK's sandbox."""
     return Worker(
         client,
         task_queue=CLAIMS_QUEUE,

@@ -39,7 +39,7 @@ class Work:
     pending_max: int | None = None
     """The most pending creations that a preset may have until the next pass; None for no limit."""
     favored: list[UUID] = field(default_factory=list)
-    """Those of *preset_ids* that may have one more pending creation."""
+    """The presets among *preset_ids* that may have one more pending creation."""
     short: bool = False
     """Whether presets wait for capacity, so that the next pass should come soon."""
     paused: bool = False

@@ -1,4 +1,4 @@
-"""`prebuilds inventory`: what exists, against what is recorded."""
+"""`prebuilds inventory`: compare what exists on the hosts with what is recorded."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 
 def inventory(
     fix: Annotated[
-        bool, typer.Option("--fix", help="Act on what was seen before: remove orphans, replace what has vanished")
+        bool,
+        typer.Option(
+            "--fix", help="Remove orphans and replace what has vanished, if an earlier inventory saw them, too"
+        ),
     ] = False,
 ) -> None:
-    """Compare what provisioners say exists with what is recorded: orphans, and workspaces that have vanished."""
+    """Compare what exists on the hosts with what is recorded, and list orphans and workspaces that have vanished."""
 
     async def go() -> None:
         from prebuilds.operations.inventory import InventoryOperations
 
-        found = InventoryOperations((await prebuilds_client()).temporal)
-        with progress("asking every host"):
-            report = await (found.fix(actor()) if fix else found.compare())
+        operations = InventoryOperations((await prebuilds_client()).temporal)
+        with progress("waiting for every host's answer"):
+            report = await (operations.fix(actor()) if fix else operations.compare())
         document(report)
         if not output.AS_JSON:
             _show(report)
@@ -43,10 +46,10 @@ def _show(report: InventoryReport) -> None:
             (r.finding, r.workspace_id, r.provisioner, r.host, r.first_seen_at, r.sightings, r.claimed_by, r.action)
             for r in report.findings
         ],
-        empty="what exists is what is recorded",
+        empty="No orphans, nothing missing.",
     )
     if report.omitted:
-        say_line(f"and {report.omitted} more")
+        say_line(f"{report.omitted} more findings are not shown")
     for place in report.unavailable:
         at = f"host {place.host}" if place.host else f"queue {place.queue}"
-        say_line(f"not known: {place.provisioner} at {at}: {place.error}")
+        say_line(f"Could not check {place.provisioner} at {at}: {place.error}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def duration(text: str, field: str) -> timedelta:
-    """A duration of the command line.
+    """Parse a duration of the command line.
 
     Raises:
         InvalidInput: Naming *field*.
@@ -40,7 +40,7 @@ def duration(text: str, field: str) -> timedelta:
 
 
 def actor() -> Actor:
-    """Who is at the keyboard, for the record."""
+    """Return the user who runs the command, for the record."""
     try:
         return Actor(escape(getpass.getuser()))  # what the environment says
     except (KeyError, OSError):
@@ -48,10 +48,10 @@ def actor() -> Actor:
 
 
 def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -> str:
-    """A time of day as people read it, with the date unless that is *near*'s, and always with its offset from UTC.
+    """Format a time with its offset from UTC, and with its date unless that is the date of *near*.
 
     Args:
-        zone: None for the terminal's.
+        zone: None for the local time zone.
     """
     local = moment.astimezone(zone)
     text = local.isoformat(sep=" ", timespec="seconds")

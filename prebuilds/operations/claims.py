@@ -78,7 +78,7 @@ class _Attempt:
     the run's answer."""
     run: ClaimRun
     request_hash: bytes
-    """Of the request as it came, so that another request under the same id is noticed."""
+    """The hash of the request as it came, so that another request under the same id is noticed."""
     workflow_id: str | None = None
     """The workflow to wake when the claim has waited; None when nobody can be woken."""
 

@@ -1,4 +1,4 @@
-"""What exists on the hosts, against what is recorded. It needs Temporal alone."""
+"""Comparisons of what exists on the hosts with what is recorded. They need Temporal alone."""
 
 from __future__ import annotations
 
@@ -14,34 +14,38 @@ from prebuilds.views import InventoryReport
 from prebuilds.vocabulary.actors import Actor
 
 RUNS_MAX = 3
-"""A comparison that only looks may be running when one that acts is asked for; so may the next."""
+"""Comparisons that `fix` joins at most. One that does not act may run when `fix` is called, and so may the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class InventoryOperations:
+    """Starts comparisons, or joins the one that runs."""
+
     client: Client
 
     async def compare(self) -> InventoryReport:
-        """Ask every host what exists, and change nothing. Joins a comparison that runs, also one that acts.
+        """Compare, and change nothing. Joins a comparison that runs, even one that acts.
 
         Raises:
-            StackUnreachable: Temporal does not answer, or no control worker is there.
+            StackUnreachable: Temporal does not answer, or no control worker runs.
         """
         return await self._run(fix=False)
 
     async def fix(self, actor: Actor) -> InventoryReport:
-        """Ask every host, remove orphans and replace what has vanished, as far as a look before has seen them, too.
+        """Compare, and act on each finding that an earlier comparison has seen, too: remove orphans, replace what has
+        vanished.
 
         Args:
-            actor: Who asks; not recorded, since the comparison acts in the name of the deployment.
+            actor: Who asks. It is not recorded, since the comparison acts in the name of the deployment.
         Raises:
-            StackUnreachable: Temporal does not answer, no control worker is there, or comparisons that only look keep
+            StackUnreachable: Temporal does not answer, no control worker runs, or comparisons that do not act keep
                 running.
         """
         for _ in range(RUNS_MAX):
-            if (report := await self._run(fix=True)).fix:
+            report = await self._run(fix=True)
+            if report.fix:
                 return report
-        raise StackUnreachable("others keep looking without acting", remedy="try again in a moment")
+        raise StackUnreachable("inventories without --fix keep running", remedy="try again in a moment")
 
     async def _run(self, *, fix: bool) -> InventoryReport:
         run = await reached(start_inventory(self.client, fix=fix))

@@ -105,13 +105,13 @@ class ClaimStore:
         return hash_request(request, self._request_key)
 
     def seal(self, request: ClaimRequest) -> str | None:
-        """What the request's claim parameters are stored as, JSON; None when it has none."""
+        """Return the request's claim parameters as they are stored, JSON; None when it has none."""
         if not request.claim_parameters:
             return None
         return json.dumps(self._ring.seal(request.claim_parameters))
 
     async def won(self, claim_ids: Sequence[str], request_hash: bytes) -> list[ClaimResult]:
-        """What claims have won before, in their order, whatever has become of their preset since.
+        """Read what claims have won before, in their order, whatever has become of their preset since.
 
         Returns:
             Only those that have won.

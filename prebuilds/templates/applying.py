@@ -74,7 +74,7 @@ class _Applying:
     actor: str
     result: ApplyResult = field(default_factory=ApplyResult)
     organizations: list[str] = field(default_factory=list)
-    """Those in which something was changed, by name."""
+    """The names of the organizations in which something was changed."""
     templates: list[ApplyingTemplate] = field(default_factory=list)
 
     async def organization(self, entry: OrganizationEntry) -> None:
@@ -115,8 +115,8 @@ class _Applying:
         for template in self.templates:
             await template.set_expiry()
         if self.result.changed:
-            told = self.result.model_dump(mode="json", include={"created", "updated", "versions"})
-            data = told | {"organizations": self.organizations}
+            changes = self.result.model_dump(mode="json", include={"created", "updated", "versions"})
+            data = changes | {"organizations": self.organizations}
             await record_event(self.connection, "applied", self.actor, data=data)
         return self.result
 

@@ -147,21 +147,21 @@ class ApplyingTemplate:
         self.result.updated.extend(f"preset {self.path}/{name} (removed)" for name in gone)
 
     async def _content_changed(self, active: UUID) -> None:
-        """Tell each field that a provisioner sees with another value than before."""
+        """List each field whose value changed for the provisioner."""
         before = await versions.read_content(self.connection, active)
         for preset, name, old, new in content_changes(before, self.content):
             label = f"template {self.path}" if preset is None else f"preset {self.path}/{preset}"
             self.result.changes.append(AppliedChange(what=label, field=name, old=old, new=new))
 
     async def _pools(self) -> None:
-        """Tell what becomes of the prebuilds of the presets that were active so far."""
+        """Count the prebuilds that are removed, replaced and kept, for each preset that was active so far."""
         pooled = {preset.name for preset in self.entry.presets if preset.instances is not None}
         emptied = {name for name, preset in self.before.items() if preset.policy.instances is not None} - pooled
-        told = sorted(self.before if self.activates else emptied)
-        if not told:
+        counted = sorted(self.before if self.activates else emptied)
+        if not counted:
             return
-        counts = await versions.count_prebuilds(self.connection, [self.before[name].id for name in told])
-        for name in told:
+        counts = await versions.count_prebuilds(self.connection, [self.before[name].id for name in counted])
+        for name in counted:
             preset = self.before[name].id
             if name not in pooled:
                 pools = self.result.removed

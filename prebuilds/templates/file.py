@@ -40,7 +40,7 @@ from prebuilds.vocabulary.plain_text import VALUES, check_plain
 INSTANCES_MAX = 10_000
 """A higher count is more often a typing error than meant."""
 PARAMETER_LENGTH_MAX = 8192
-TOLD_MAX = 50
+FAULTS_SHOWN_MAX = 50
 """How many faults the message names; the details have all of them."""
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -251,14 +251,14 @@ def _not_valid(name: str | None, read: ReadYaml, problems: Mapping[Path, str]) -
     paths = ReadablePaths(read.data)
     lines = {path: read.line_of(path) for path in problems}
     details: dict[str, str] = {}
-    told: list[str] = []
+    faults: list[str] = []
     for path in sorted(problems, key=lambda path: lines[path]):
         readable = paths.of(path)
         details[readable] = problems[path]
         place = f"line {lines[path]}" if name is None else f"{name}:{lines[path]}"
-        told.append(f"{place}: {readable}: {problems[path]}")
-    more = [f"and {len(told) - TOLD_MAX} more"] if len(told) > TOLD_MAX else []
-    return InvalidInput("the template file is not valid:\n" + "\n".join(told[:TOLD_MAX] + more), details)
+        faults.append(f"{place}: {readable}: {problems[path]}")
+    more = [f"and {len(faults) - FAULTS_SHOWN_MAX} more"] if len(faults) > FAULTS_SHOWN_MAX else []
+    return InvalidInput("the template file is not valid:\n" + "\n".join(faults[:FAULTS_SHOWN_MAX] + more), details)
 
 
 def _messages(error: ValidationError) -> dict[Path, str]:

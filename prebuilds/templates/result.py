@@ -20,12 +20,12 @@ class ActivatedVersion(Payload):
 
 
 class AppliedChange(Payload):
-    """One field that is another now."""
+    """One field whose value changed."""
 
     what: str
     """As in `ApplyResult`: `preset acme/python/small`."""
     field: str
-    """Of the file; a duration's ends in `_seconds`."""
+    """The field's name in the file; the name of a duration ends in `_seconds`."""
     old: Any = None
     """What it was; null for nothing."""
     new: Any = None

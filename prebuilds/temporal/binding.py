@@ -120,9 +120,9 @@ def require_fit(database: DatabaseSide, namespace: NamespaceSide) -> Fit:
     }
     if fit is Fit.DATABASE_ELSEWHERE:
         own = f"{database} belongs to the Temporal namespace {database.namespace} (id {database.namespace_id})"
-        told = f", which belongs to {_owners(namespace, database)}" if namespace.others(database.deployment_id) else ""
+        other = f", which belongs to {_owners(namespace, database)}" if namespace.others(database.deployment_id) else ""
         id_ = "" if namespace.id is None else f" (id {namespace.id})"
-        raise WrongDeployment(f"{own}, not to {namespace}{id_}{told}", details, remedy=POINT_OR_ADOPT)
+        raise WrongDeployment(f"{own}, not to {namespace}{id_}{other}", details, remedy=POINT_OR_ADOPT)
     if fit is Fit.NAMESPACE_ELSEWHERE:
         own = f"{namespace} belongs to {_owners(namespace, database)}, not to {database}"
         raise WrongDeployment(own, details, remedy=POINT_OR_ADOPT)

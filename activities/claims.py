@@ -39,7 +39,8 @@ class ClaimActivities:
         """
         request, info = _parse_claim(raw), activity.info()
         workflow_id = info.workflow_id or ""
-        answer = await self._claims.decide(request, claim_id, run, workflow_id=workflow_id, now=info.started_time)
+        decided = await self._claims.decide(request, claim_id, run, workflow_id=workflow_id, now=info.started_time)
+        answer = decided.answer
         if isinstance(answer, ClaimResult) and self._on_win is not None:
             self._on_win(workflow_id, answer)
         return answer
@@ -52,7 +53,7 @@ class ClaimActivities:
             PrebuildsError: As for one claim.
         """
         request, info = _parse_claims(raw), activity.info()
-        answer = await self._claims.decide_all(request, claim_id, run, now=info.started_time)
+        answer = (await self._claims.decide_all(request, claim_id, run, now=info.started_time)).answer
         if self._on_win is not None:
             self._on_win(info.workflow_id or "", answer)
         return answer

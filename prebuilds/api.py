@@ -189,6 +189,12 @@ class ClaimIdReused(PrebuildsError):
     default_remedy = "claim with a new id"
 
 
+class ClaimNotFound(PrebuildsError):
+    """No claim of this id is recorded."""
+
+    default_remedy = "correct the id, or claim with it"
+
+
 class RequestCanceled(PrebuildsError):
     """Somebody has cancelled the request's workflow. A cancelled claim has left the queue with nothing."""
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import zip_longest
 from typing import Any, Literal
 from uuid import uuid4
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 from prebuilds.api import (
     ClaimIdReused,
@@ -26,6 +28,7 @@ from prebuilds.api import (
 from prebuilds.client.base import TemporalPart
 from prebuilds.client.durations import seconds_of
 from prebuilds.client.leaving import give_up
+from prebuilds.failures.temporal import asking_temporal, no_such_workflow
 from prebuilds.payloads import (
     ClaimId,
     ClaimRequest,
@@ -47,6 +50,8 @@ ANSWER_TIMEOUT_S = 60.0
 """Limit of a claim's answer, in addition to the claim's own wait timeout. A worker answers in milliseconds, or says
 within 10 s that the database is away; only a claim without a worker takes longer. The client enforces this limit,
 because an execution timeout would cost each claim a timer in Temporal."""
+START_TIMEOUT_S = 5.0
+"""Limit of a start, and of the end of a cancelled claim."""
 GIVE_UP_TIMEOUT_S = 5.0
 """Limit of a caller's wait until its claim is given up. Afterwards giving up goes on in the background, so that a
 server that is away does not hold back a caller who wants to leave."""
@@ -136,6 +141,40 @@ class ClaimsClient(TemporalPart):
         result = ClaimResult.model_validate(await claiming)
         _check_is_ours(result, request.owner, request.name)
         return result
+
+    async def start_claim(self, request: ClaimRequest, claim_id: str) -> str:
+        """Have a claims worker decide a claim, or attach to its workflow; do not wait for the answer.
+
+        Returns:
+            Temporal's id of the run that works on the claim.
+        Raises:
+            ClaimIdReused: Another request is under way under this id.
+            StackUnreachable: Temporal does not answer. The claim may be under way.
+        """
+        workflow_id = claim_workflow_id(parse_claim_id(claim_id))
+        try:
+            with asking_temporal():
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    handle = await self._start_claim("ClaimWorkspace", request, workflow_id)
+        except TimeoutError as error:
+            raise _no_answer(claim_id) from error
+        return handle.result_run_id or ""
+
+    async def leave_queue(self, claim_id: str) -> bool:
+        """Cancel a claim that waits, and wait until its workflow has ended. The database knows if it has won.
+
+        Returns:
+            Whether a workflow of the claim was under way.
+        Raises:
+            StackUnreachable: Temporal or the claims workers do not answer. The claim may go on.
+        """
+        handle = self.temporal.get_workflow_handle(claim_workflow_id(parse_claim_id(claim_id)))
+        try:
+            with asking_temporal():
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    return await _cancel_to_its_end(handle)
+        except TimeoutError as error:
+            raise _no_answer(claim_id) from error
 
     async def claim_all(self, request: ClaimsRequest, claim_id: ClaimId | None = None) -> ClaimsResult:
         """Claim a workspace for each of the request's names, in one transaction.
@@ -244,6 +283,27 @@ class ClaimsClient(TemporalPart):
             if not giving_up.done():
                 giving_up.add_done_callback(partial(_warn_unless_given_up, claim_ids))
         return giving_up.done() and giving_up.result()
+
+
+async def _cancel_to_its_end(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Cancel a workflow and wait until it has ended. Returns whether it was under way."""
+    try:
+        await handle.cancel()
+    except RPCError as error:
+        if no_such_workflow(error):  # it has ended, or there never was one
+            return False
+        raise
+    with suppress(WorkflowFailureError):
+        await handle.result()
+    return True
+
+
+def _no_answer(claim_id: str) -> StackUnreachable:
+    return StackUnreachable(
+        f"claim {claim_id}: neither Temporal nor a claims worker has answered in {START_TIMEOUT_S:g} s",
+        {"claim_id": claim_id},
+        remedy="ask again with the same id",
+    )
 
 
 def _warn_unless_given_up(claim_ids: Sequence[str], giving_up: asyncio.Task[bool]) -> None:

@@ -65,6 +65,17 @@ def store_unavailable(error: BaseException) -> StoreUnavailable:
 
 
 @contextmanager
+def store_answers() -> Iterator[None]:
+    """Raise `StoreUnavailable` in place of what says that the database is away."""
+    try:
+        yield
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        raise store_unavailable(error) from error
+
+
+@contextmanager
 def reaching(doing: str) -> Iterator[None]:
     """Convert a lost database connection inside the block to `StackUnreachable`.
 

@@ -102,15 +102,16 @@ def first_of(request: ClaimsRequest) -> ClaimRequest:
     return ClaimRequest(name=request.names[0], **request.model_dump(exclude={"names"}))
 
 
-def nothing_ready(target: ClaimTarget, miss_reason: MissReason | None, more: str = "") -> NoClaimablePrebuiltWorkspaces:
+def nothing_ready(label: str, miss_reason: MissReason | None, more: str = "") -> NoClaimablePrebuiltWorkspaces:
     """The error of a claim that finds nothing ready.
 
     Args:
+        label: What the message calls the preset.
         more: What the message says beside the reason.
     """
     no_pool = miss_reason is MissReason.NO_POOL
     return NoClaimablePrebuiltWorkspaces(
-        f"no prebuild of {target.label} is ready ({miss_reason}){more}",
+        f"no prebuild of {label} is ready ({miss_reason}){more}",
         {"miss_reason": miss_reason},
         remedy="give the preset instances, or have a workspace created" if no_pool else None,
         inputs={"on_empty": "create" if no_pool else "create or wait"},

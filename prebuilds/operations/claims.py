@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import (
+    ClaimIdReused,
     InvalidInput,
     NoClaimablePrebuiltWorkspaces,
     PrebuildsError,
@@ -60,12 +61,22 @@ from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import MissReason, OnEmpty
 
 T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 VERSION_TRIES_MAX = 3
 """Tries of a claim by template; each further one is for a version that became active after the preset was chosen."""
 RAISED_BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
 """Refusals raised before the claim's statement runs. The claim id may already have won, so look before recording them.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Generic[Answer]):
+    """The answer of a claim, or of a batch of claims."""
+
+    answer: Answer
+    fresh: bool
+    """Whether it was decided now. False: an earlier attempt had decided, and this is its answer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,12 @@ class _Attempt:
     """The hash of the request as it came, so that another request under the same id is noticed."""
     workflow_id: str | None = None
     """The workflow to wake when the claim has waited; None when nobody can be woken."""
+    ready_only: bool = False
+    """Whether it takes what is ready, and leaves everything else to a workflow."""
+
+
+class _NothingReady(Exception):
+    """An attempt that takes only what is ready has found nothing. Nobody is refused anything."""
 
 
 class Claims:
@@ -101,7 +118,7 @@ class Claims:
 
     async def decide(
         self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, workflow_id: str | None, now: datetime
-    ) -> ClaimResult | ClaimQueued:
+    ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         """Decide one claim, and start what follows from it.
 
         Args:
@@ -132,10 +149,31 @@ class Claims:
         attempt = self._new_attempt(request, claim_id, run)
         create = with_next_start(request.model_copy(update={"on_empty": OnEmpty.CREATE}), now)
         decided = await self._decide(create, attempt)
-        assert isinstance(decided, ClaimResult)  # noqa: S101 - only `wait` joins the queue
-        return decided
+        assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - only `wait` joins the queue
+        return decided.answer
 
-    async def decide_all(self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime) -> ClaimsResult:
+    async def take_ready(
+        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime
+    ) -> Decided[ClaimResult] | None:
+        """Take a prebuild if one is ready. Arguments and other errors are those of `decide`.
+
+        Args:
+            run: One that began before every other run of the claim, so that it takes nothing from one that has begun.
+        Returns:
+            None when nothing is ready, or another run has the claim. This denies the run nothing: a workflow is to go
+            on with the claim.
+        """
+        attempt = self._new_attempt(request, claim_id, run, ready_only=True)
+        try:
+            decided = await self._decide(with_next_start(request, now), attempt)
+        except (_NothingReady, ClaimIdReused):
+            return None  # a claim's id may be in use for another request; the workflow finds that out
+        assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
+        return Decided(decided.answer, decided.fresh)
+
+    async def decide_all(
+        self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime
+    ) -> Decided[ClaimsResult]:
         """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
         attempt = self._new_attempt(request, claim_id, run)
         if request.on_empty is OnEmpty.WAIT:
@@ -146,8 +184,8 @@ class Claims:
         try:
             won = await _retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
         except PrebuildsError as error:
-            won = await self._record_refusal(error, attempt)
-        return ClaimsResult(claim_id=claim_id, claims=won)
+            won = Decided(await self._record_refusal(error, attempt), fresh=False)
+        return Decided(ClaimsResult(claim_id=claim_id, claims=won.answer), won.fresh)
 
     async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
         """Take a waiting claim's answer, which gives up its place; without an answer, look up where the claim stands.
@@ -194,39 +232,43 @@ class Claims:
 
     # --- One claim ---------------------------------------------------------------------------------------------------
 
-    async def _decide(self, request: ClaimRequest, attempt: _Attempt) -> ClaimResult | ClaimQueued:
+    async def _decide(self, request: ClaimRequest, attempt: _Attempt) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         try:
             return await _retry_on_new_version(request, lambda: self._decide_once(request, attempt))
         except PrebuildsError as error:
             if isinstance(error, NoClaimablePrebuiltWorkspaces) and request.on_empty is OnEmpty.FAIL:
                 raise  # the statement that found the miss has recorded it
-            return (await self._record_refusal(error, attempt))[0]
+            return Decided((await self._record_refusal(error, attempt))[0], fresh=False)
 
-    async def _decide_once(self, request: ClaimRequest, attempt: _Attempt) -> ClaimResult | ClaimQueued:
+    async def _decide_once(
+        self, request: ClaimRequest, attempt: _Attempt
+    ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         with METRICS.time_claim() as timed:
             checked, target = await find_target(self._store.pool, request)
             claimed = await self._run_statement(checked, target, attempt)
             if claimed.result is None and _waits(request, attempt):
                 joined = await self._join_queue(checked, target, attempt, claimed)
                 if isinstance(joined, ClaimQueued):
-                    return joined
+                    return Decided(joined, fresh=True)
                 claimed = joined
             timed.source = claimed.result.source if claimed.result else None
         missed = claimed.result is None
+        if missed and attempt.ready_only and claimed.miss_reason is not MissReason.NO_POOL:
+            raise _NothingReady
         if missed and claimed.miss_reason is MissReason.NO_POOL and request.on_timeout == "create":
             # It would wait in vain, as there is no pool.
             return await self._decide_once(request.model_copy(update={"on_empty": OnEmpty.CREATE}), attempt)
         self._start_what_follows(claimed)
         if claimed.result is None:
-            raise nothing_ready(target, claimed.miss_reason)
-        return claimed.result
+            raise nothing_ready(target.label, claimed.miss_reason)
+        return Decided(claimed.result, claimed.decided_now)
 
     async def _run_statement(self, request: ClaimRequest, target: ClaimTarget, attempt: _Attempt) -> ClaimOutcome:
         """Run the claim's statement. When the pool is empty, run it again with whether creation is held there, for the
         miss reason. A claim that joins the queue next needs no reason."""
         claim = (attempt.claim_id, request, target, attempt.request_hash, attempt.run)
         claimed = await self._store.claim(*claim)
-        if _is_empty(claimed) and not _waits(request, attempt):
+        if _is_empty(claimed) and not attempt.ready_only and not _waits(request, attempt):
             held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
             claimed = await self._store.claim(*claim, held=held)
         return claimed
@@ -247,7 +289,7 @@ class Claims:
 
     async def _decide_all_once(
         self, request: ClaimRequest, names: Sequence[str], attempt: _Attempt
-    ) -> Sequence[ClaimResult]:
+    ) -> Decided[Sequence[ClaimResult]]:
         """Claim one workspace for each of *names*, all of one preset."""
         checked, target = await find_target(self._store.pool, request)
         batch = (attempt.claim_id, requests_by_name(checked, names), target, attempt.request_hash, attempt.run)
@@ -258,22 +300,28 @@ class Claims:
         won = [claimed.result for claimed in claims if claimed.result is not None]
         if len(won) < len(names):
             METRICS.count_claim(claims[-1].labels, claims[-1].miss_reason)
-            raise nothing_ready(target, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
+            raise nothing_ready(target.label, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
         for claimed in claims:
             self._start_what_follows(claimed)
-        return won
+        return Decided(won, any(claimed.decided_now for claimed in claims))
 
     # --- Both --------------------------------------------------------------------------------------------------------
 
     def _new_attempt(
-        self, request: ClaimTerms, claim_id: str, run: ClaimRun, workflow_id: str | None = None
+        self,
+        request: ClaimTerms,
+        claim_id: str,
+        run: ClaimRun,
+        workflow_id: str | None = None,
+        *,
+        ready_only: bool = False,
     ) -> _Attempt:
         """Check what came from outside, and note what identifies it."""
         check_request(request)
         members = len(request.names) if isinstance(request, ClaimsRequest) else 0
         parse_claim_id(claim_id, members=members)
         row_ids = member_ids(claim_id, members) if members else [claim_id]
-        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id)
+        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id, ready_only)
 
     async def _record_refusal(self, error: PrebuildsError, attempt: _Attempt) -> Sequence[ClaimResult]:
         """Make *error* the answer of the attempt's run, and raise it once that is recorded.

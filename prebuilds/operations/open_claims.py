@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.operations.claims import Claims
+from prebuilds.operations.direct_claims import DirectClaims
 from prebuilds.settings import Settings
 from prebuilds.store.claim_secrets import load_request_key
 from prebuilds.store.claims import ClaimStore
+from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.engine import create_claim_pool
 
 CLAIM_CONNECTIONS = 16
@@ -28,13 +31,34 @@ async def open_claims(
         StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
         StackUnreachable: The database does not answer.
     """
+    async with _open_store(engine, database_url, settings) as store:
+        yield Claims(engine, store, dispatcher, settings.rules)
+
+
+@asynccontextmanager
+async def open_direct_claims(
+    engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings
+) -> AsyncIterator[DirectClaims]:
+    """The same for a process that decides claims without workflows; raises as `open_claims` does."""
+    async with _open_store(engine, database_url, settings) as store:
+        clock = await DatabaseClock.measured_on(store.pool)
+        measuring = asyncio.create_task(clock.keep_measured())
+        try:
+            claims = Claims(engine, store, dispatcher, settings.rules)
+            yield DirectClaims(claims, store, clock, engine, settings.rules)
+        finally:
+            measuring.cancel()
+            await asyncio.wait({measuring})
+
+
+@asynccontextmanager
+async def _open_store(engine: AsyncEngine, database_url: str, settings: Settings) -> AsyncIterator[ClaimStore]:
     request_key = await load_request_key(engine, settings.ring)
     async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
-        store = ClaimStore(
+        yield ClaimStore(
             pool,
             enabled=settings.enabled,
             create_owners=settings.create_owners,
             ring=settings.ring,
             request_key=request_key,
         )
-        yield Claims(engine, store, dispatcher, settings.rules)

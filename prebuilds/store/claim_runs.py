@@ -17,6 +17,9 @@ from prebuilds.failures.crossing import from_record, record_of
 from prebuilds.payloads import ClaimRun
 
 ANSWER_RUN = "SELECT answer_claim_run($1, $2, $3, $4, $5)"
+READ_DENIAL = """
+    SELECT answer FROM claims WHERE id = $1 AND request_hash = $2 AND run_answered AND workspace_id IS NULL
+"""
 
 
 async def record_answer(
@@ -40,6 +43,12 @@ async def record_answer(
         record = json.dumps(record_of(error), default=str)
     answer: str | None = await connection.fetchval(ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record)
     return json.loads(answer) if answer is not None else {}
+
+
+async def read_denial(connection: asyncpg.Pool[Any], claim_id: str, request_hash: bytes) -> dict[str, Any] | None:
+    """The recorded answer of a claim whose last run, of this same request, was given nothing; None when it has none."""
+    answer: str | None = await connection.fetchval(READ_DENIAL, claim_id, request_hash)
+    return None if answer is None else json.loads(answer)
 
 
 def recorded_refusal(answer: dict[str, Any]) -> PrebuildsError | None:

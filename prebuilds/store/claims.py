@@ -131,6 +131,18 @@ class ClaimStore:
             raise transferred(claim_ids[0])
         return [ClaimResult.model_validate(json.loads(row["answer"])) for row in rows]
 
+    async def last_request(self, claim_id: str) -> bytes | None:
+        """The hash of the request that the claim was last decided for; None when no claim has this id.
+
+        Raises:
+            StoreUnavailable: The database is away.
+        """
+        try:
+            found: bytes | None = await self.pool.fetchval("SELECT request_hash FROM claims WHERE id = $1", claim_id)
+        except CONNECTION_LOST as error:
+            raise store_unavailable(error) from error
+        return found
+
     async def claim(
         self,
         claim_id: str,

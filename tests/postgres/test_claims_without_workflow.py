@@ -28,7 +28,8 @@ async def desk(engine: AsyncEngine, database_url: str) -> AsyncIterator[Desk]:
 
 async def decide(desk: Desk, run: ClaimRun | None = None, **changes: Any) -> ClaimResult | ClaimQueued:
     request = ClaimRequest.model_validate(REQUEST | changes)
-    return await desk.claims.decide(request, "c1", run or new_run(), workflow_id=None, now=datetime.now(UTC))
+    decided = await desk.claims.decide(request, "c1", run or new_run(), workflow_id=None, now=datetime.now(UTC))
+    return decided.answer
 
 
 async def test_a_claim_needs_no_workflow_to_win(engine: AsyncEngine, desk: Desk) -> None:

@@ -1,0 +1,190 @@
+"""Claims that a server decides in its own process: no workflow stands before the answer (decision 0023).
+
+Each request of a caller is a run of its claim, as a workflow's run is one: it has an id of its own, and began when it
+came in, by the database's clock. So all that decision 0015 says of runs holds for it: what a request was answered is
+final for it, and a request that is decided late, after a later one of the same claim was answered, takes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import ClaimIdReused
+from prebuilds.failures.database import CONNECTION_LOST, store_answers
+from prebuilds.operations.claim_requests import nothing_ready
+from prebuilds.operations.claim_targets import find_target
+from prebuilds.operations.claims import Claims, Decided
+from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimsRequest, ClaimsResult
+from prebuilds.planning.lead_times import Outlook
+from prebuilds.planning.rules import Rules
+from prebuilds.store.claim_batches import member_ids
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claim_runs import read_denial, recorded_refusal
+from prebuilds.store.claim_states import ClaimFound as ClaimFound  # noqa: PLC0414 - what callers get
+from prebuilds.store.claim_states import read_batch, read_claims
+from prebuilds.store.claim_transactions import run_transaction
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.clock import DatabaseClock
+from prebuilds.store.outlooks import read_outlook
+from prebuilds.store.presets import find_presets_ever
+from prebuilds.vocabulary import MissReason
+
+BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a run began that takes a prebuild only while no other run of its claim has begun."""
+LATER_RUN_LOOKS = 20
+LATER_RUN_PAUSE_S = 0.05
+"""How often, and at what distance, a request that was overtaken looks for the answer of the later one. That one has its
+answer within milliseconds, unless its process has died."""
+READY_TIMEOUT_S = 1.0
+OUTLOOK_LIFE_S = 0.5
+"""How long an outlook is used again, in seconds. In a burst over an empty pool all requests want the same one."""
+OUTLOOKS_MAX = 1000
+
+SomeRequest = ClaimRequest | ClaimsRequest
+SomeDecision = Decided[ClaimResult] | Decided[ClaimsResult]
+
+
+class DirectClaims:
+    """Decides claims at once, or says what their callers can expect."""
+
+    def __init__(
+        self, claims: Claims, store: ClaimStore, clock: DatabaseClock, engine: AsyncEngine, rules: Rules
+    ) -> None:
+        self._claims = claims
+        self._store = store
+        self._clock = clock
+        self._engine = engine
+        self._rules = rules
+        self._outlooks: dict[tuple[str, int | None], tuple[float, Outlook]] = {}
+
+    async def claim(self, request: SomeRequest, claim_id: str) -> SomeDecision:
+        """Decide a claim, or a batch of claims. `on_empty` `wait` is for `take_ready`.
+
+        Returns:
+            What it has won, now or by an earlier request. It has committed: from then on the id has no other answer.
+        Raises:
+            NoClaimablePrebuiltWorkspaces: Nothing is ready. This denies this one request; the next one may win.
+            PrebuildsError: Another refusal, as of `Claims.decide`.
+            StoreUnavailable: The database is away. Whether the claim has won is known to its next request.
+        """
+        run = ClaimRun(id=str(uuid4()), began_at=self._clock.now())
+        try:
+            if isinstance(request, ClaimsRequest):
+                return await self._claims.decide_all(request, claim_id, run, now=run.began_at)
+            decided = await self._claims.decide(request, claim_id, run, workflow_id=None, now=run.began_at)
+        except ClaimIdReused:
+            later = await self._answer_of_later_run(request, claim_id)
+            if later is None:
+                raise
+            return later
+        assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
+        return Decided(decided.answer, decided.fresh)
+
+    async def take_ready(self, request: ClaimRequest, claim_id: str) -> Decided[ClaimResult] | None:
+        """Take a prebuild that is ready, for a claim that waits when there is none.
+
+        Returns:
+            None when a workflow has to go on with the claim.
+        Raises:
+            PrebuildsError: The claim can never be served; this is its answer.
+        """
+        run = ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL)
+        return await self._claims.take_ready(request, claim_id, run, now=self._clock.now())
+
+    async def find(self, claim_id: str) -> ClaimFound | None:
+        """What is recorded of a claim; None when nothing is."""
+        return (await self.find_all([claim_id])).get(claim_id)
+
+    async def find_all(self, claim_ids: Collection[str]) -> Mapping[str, ClaimFound]:
+        """What is recorded of each of these claims; without those of which nothing is."""
+        with store_answers():
+            return await read_claims(self._engine, claim_ids)
+
+    async def find_batch(self, claim_id: str, members: int) -> ClaimsResult | None:
+        """What a batch of claims has won; None when it has won nothing."""
+        with store_answers():
+            won = await read_batch(self._engine, member_ids(claim_id, members))
+        return ClaimsResult(claim_id=claim_id, claims=won) if won else None
+
+    async def outlook(self, request: SomeRequest) -> Outlook:
+        """What the next request of a claim that found nothing ready can expect.
+
+        Raises:
+            PrebuildsError: The preset is not there any more.
+        """
+        target = await self._target(request)
+        return await self.outlook_of("/".join(target.path) if target.path else str(target.preset_id))
+
+    async def outlook_of(self, preset: str, position: int | None = None) -> Outlook:
+        """What a claim of a preset can expect.
+
+        Args:
+            preset: An id or a path.
+            position: Its place in the queue, from 1; None for a claim that does not stand there.
+        """
+        now = asyncio.get_running_loop().time()
+        known = self._outlooks.get((preset, position))
+        if known is not None and now - known[0] < OUTLOOK_LIFE_S:
+            return known[1]
+        if len(self._outlooks) >= OUTLOOKS_MAX:
+            self._outlooks.clear()
+        with store_answers():
+            found = await read_outlook(self._engine, preset, self._rules, position)
+        self._outlooks[preset, position] = now, found
+        return found
+
+    async def path_of(self, preset: str) -> str:
+        """The path `organization/template/preset` of a preset, of a deleted template too. *preset* is its id or path.
+
+        Raises:
+            PresetNotFound: There never was such a preset.
+        """
+        with store_answers():
+            async with self._engine.connect() as connection:
+                return (await find_presets_ever(connection, preset))[0].path
+
+    async def answers(self) -> bool:
+        """Whether the database answers, within a second."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                await self._store.pool.fetchval("SELECT 1")
+        except CONNECTION_LOST:
+            return False
+        return True
+
+    async def _target(self, request: SomeRequest) -> ClaimTarget:
+        if isinstance(request, ClaimsRequest):
+            request = ClaimRequest(name=request.names[0], **request.model_dump(exclude={"names"}))
+        return (await find_target(self._store.pool, request))[1]
+
+    async def _answer_of_later_run(self, request: SomeRequest, claim_id: str) -> SomeDecision | None:
+        """What a later request of the same claim was answered, for one that it has overtaken.
+
+        Callers who send a claim twice at the same time get equal answers by this.
+
+        Returns:
+            None when the claim's id is in use for another request, or the later one has no answer yet.
+        Raises:
+            PrebuildsError: The later request was refused, or has missed.
+        """
+        row_ids = member_ids(claim_id, len(request.names)) if isinstance(request, ClaimsRequest) else [claim_id]
+        asked = self._store.hash_request(request)
+        for _ in range(LATER_RUN_LOOKS):
+            if won := await self._store.won(row_ids, asked):
+                if isinstance(request, ClaimsRequest):
+                    return Decided(ClaimsResult(claim_id=claim_id, claims=won), fresh=False)
+                return Decided(won[0], fresh=False)
+            if denial := await run_transaction(partial(read_denial, self._store.pool, row_ids[0], asked)):
+                label = request.preset or request.template or ""
+                reason = denial.get("miss_reason")
+                raise recorded_refusal(denial) or nothing_ready(label, MissReason(reason) if reason else None)
+            if await self._store.last_request(row_ids[0]) != asked:
+                return None
+            await asyncio.sleep(LATER_RUN_PAUSE_S)
+        return None

@@ -1,0 +1,128 @@
+"""Claims that wait for a prebuild, for callers who have no workflow of their own: started, watched and left.
+
+The claim's workflow waits, as for everybody else. What becomes of it is read from the database, where
+it is decided: also while Temporal is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+
+from prebuilds.api import StoreUnavailable
+from prebuilds.client import PrebuildsClient
+from prebuilds.operations.claims import Decided
+from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.payloads import ClaimRequest, ClaimResult
+from prebuilds.store.claim_states import ClaimFound
+
+logger = logging.getLogger(__name__)
+
+LOOK_INTERVAL_S = 0.1
+"""The time between two look-ups of the claims that somebody watches, in seconds. One statement reads all of them."""
+PLACE_TIMEOUT_S = 5.0
+"""How long a claims worker may take until the claim has its place or its answer, in seconds. It takes milliseconds."""
+
+FindAll = Callable[[Collection[str]], Awaitable[Mapping[str, ClaimFound]]]
+
+
+class ClaimWatch:
+    """Tells many watchers of what becomes of claims, by one statement for all of them."""
+
+    def __init__(self, find_all: FindAll) -> None:
+        self._find_all = find_all
+        self._watched: dict[asyncio.Future[ClaimFound], tuple[str, ClaimFound | None]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def next_change(self, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:
+        """Wait until something else is recorded of a claim than was seen.
+
+        Args:
+            seen: What was recorded when the caller looked last; None when nothing was.
+            within_s: How long to wait, in seconds.
+        Returns:
+            What is recorded now; None when nothing has changed in this time.
+        """
+        changed: asyncio.Future[ClaimFound] = asyncio.get_running_loop().create_future()
+        self._watched[changed] = (claim_id, seen)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        try:
+            async with asyncio.timeout(within_s):
+                return await changed
+        except TimeoutError:
+            return None
+        finally:
+            del self._watched[changed]
+
+    async def _look(self) -> None:
+        """Look again and again while anybody watches. An outage of the database is waited for."""
+        while self._watched:
+            try:
+                found = await self._find_all({claim_id for claim_id, _ in self._watched.values()})
+            except StoreUnavailable as error:
+                logger.debug("Watched claims could not be read", extra={"error": repr(error)})
+                found = {}
+            for changed, (claim_id, seen) in list(self._watched.items()):
+                now = found.get(claim_id)
+                if now is not None and not changed.done() and not now.same_as(seen):
+                    changed.set_result(now)
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
+
+class WaitingClaims:
+    """Joins and leaves the queue on behalf of callers, and watches their claims."""
+
+    def __init__(self, direct: DirectClaims, client: PrebuildsClient) -> None:
+        self._direct = direct
+        self._client = client
+        self._watch = ClaimWatch(direct.find_all)
+
+    async def claim(self, request: ClaimRequest, claim_id: str) -> Decided[ClaimResult] | ClaimFound:
+        """Take a prebuild that is ready, or have a workflow wait for one.
+
+        Returns:
+            What the claim has won; or what is recorded of it once its workflow has decided: its place, or its answer.
+            A claim without either has no worker yet.
+        Raises:
+            PrebuildsError: The claim can never be served.
+            StackUnreachable: Nothing is ready, and Temporal is away. The same id may be used again.
+        """
+        if (won := await self._direct.take_ready(request, claim_id)) is not None:
+            return won
+        run = await self._client.start_claim(request, claim_id)
+        place = await self._direct.find(claim_id)
+        deadline = asyncio.get_running_loop().time() + PLACE_TIMEOUT_S
+        while place is None or not (place.won or (place.run == run and (place.ended or place.position is not None))):
+            left_s = deadline - asyncio.get_running_loop().time()
+            changed = await self._watch.next_change(claim_id, place, left_s) if left_s > 0 else None
+            if changed is None:
+                return ClaimFound(claim_id, run, owner=request.owner, initiator=request.asked_by)
+            place = changed
+        return place
+
+    async def next_change(self, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:
+        """As `ClaimWatch.next_change`."""
+        return await self._watch.next_change(claim_id, seen, within_s)
+
+    async def end(self, claim_id: str, seen: ClaimFound, within_s: float) -> ClaimFound:
+        """Wait until a claim has its answer, or the time is over; return what is recorded then."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while not seen.ended and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            seen = await self._watch.next_change(claim_id, seen, left_s) or seen
+        return seen
+
+    async def leave(self, claim_id: str) -> ClaimFound | None:
+        """Leave the queue.
+
+        Returns:
+            What is recorded of the claim then: it may have won before. None when nothing is.
+        Raises:
+            StackUnreachable: Temporal or the claims workers do not answer. The claim may go on.
+        """
+        found = await self._direct.find(claim_id)
+        if found is not None and found.won:
+            return found
+        await self._client.leave_queue(claim_id)
+        return await self._direct.find(claim_id)

@@ -1,0 +1,67 @@
+"""How long somebody who finds a pool empty has to wait, from what is known of the pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prebuilds.planning.plan import state_of
+from prebuilds.planning.snapshot import PresetSnapshot
+from prebuilds.vocabulary import Transition
+
+LEADS_MAX = 20
+"""Creations whose durations are looked at, the newest ones: a template changes, and so does what it waits for."""
+LEAD_SHARE = 0.9
+"""The share of creations that are ready within the lead time. Who comes back at the median comes too early every second
+time."""
+OVERDUE = timedelta(seconds=1)
+"""What is left of a creation that has taken its lead time already. When it ends is not known, but it is at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a claim that finds nothing ready can expect."""
+
+    wait: timedelta | None
+    """Until a prebuild is there for it. None: nothing is on its way, or no creation of the preset was ever measured."""
+    held_until: datetime | None = None
+    """When the hold on creation ends by itself; None when there is no hold, or only an operator ends it."""
+
+
+def lead_time(durations: Sequence[timedelta]) -> timedelta | None:
+    """The time within which nine of ten creations were ready; None when none was measured.
+
+    Args:
+        durations: From the record of a creation to its success, in any order.
+    """
+    if not durations:
+        return None
+    return sorted(durations)[math.ceil(LEAD_SHARE * len(durations)) - 1]
+
+
+def outlook(snapshot: PresetSnapshot, durations: Sequence[timedelta], *, ahead: int, waits: bool = False) -> Outlook:
+    """What one more claim of an empty pool can expect.
+
+    Prebuilds that are being made go to the claims that wait, first come, first served. Whatever is missing is created
+    at the loop's next pass, which a claim brings about; all of it at the same time.
+
+    Args:
+        snapshot: The preset's pool.
+        durations: Of its newest creations that have succeeded (`lead_time`).
+        ahead: How many claims get a prebuild before this one.
+        waits: Whether the claim stands in the queue itself. Then a prebuild is created for it, also while the schedule
+            desires none.
+    """
+    state = state_of(snapshot)
+    held_until = state.held.until if state.held is not None else None
+    lead = lead_time(durations)
+    if lead is None:
+        return Outlook(None, held_until)
+    begun = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START]
+    due = sorted(max(at + lead - snapshot.taken_at, OVERDUE) for at in begun)
+    if ahead < len(due):
+        return Outlook(due[ahead], held_until)
+    comes = state.active and state.held is None and (waits or state.desired > 0)
+    return Outlook(lead if comes else None, held_until)

@@ -1,0 +1,107 @@
+"""What has become of claims, as those who asked for them are told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import PrebuildsError
+from prebuilds.payloads import ClaimRequest, ClaimResult
+from prebuilds.store.claim_refusals import ClaimTarget, refusal, transferred
+from prebuilds.store.claim_runs import recorded_refusal
+from prebuilds.vocabulary import MissReason
+
+READ_CLAIMS = text("""
+    SELECT c.id, c.answer, c.workspace_id, c.run, c.run_answered, c.transferred_at, c.completed_at,
+           q.claim_id IS NOT NULL AS queued, q.deadline, q.deadline <= now() AS late, q.decided_at, q.refusal,
+           q.request, q.request ->> 'owner' AS owner,
+           coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
+           o.name || '/' || t.name || '/' || q.preset_name AS preset,
+           (SELECT count(*) + 1 FROM claim_queue a
+             WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
+               AND a.decided_at IS NULL AND a.position < q.position) AS position
+      FROM claims c LEFT JOIN claim_queue q ON q.claim_id = c.id
+      LEFT JOIN templates t ON t.id = q.template_id LEFT JOIN organizations o ON o.id = t.organization_id
+     WHERE c.id = ANY(CAST(:ids AS text[]))
+""")
+READ_BATCH = text("""
+    SELECT id, answer FROM claims
+     WHERE id = ANY(CAST(:ids AS text[])) AND workspace_id IS NOT NULL AND transferred_at IS NULL
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFound:
+    """What is recorded of one claim."""
+
+    claim_id: str
+    run: str
+    """The run that the claim worked for last."""
+    won: ClaimResult | None = None
+    failed: PrebuildsError | None = None
+    """How its last run was refused; None unless it was."""
+    missed: MissReason | None = None
+    """Why its last run found nothing ready; None unless it did."""
+    preset_id: str | None = None
+    """The preset that it missed; None unless it did."""
+    position: int | None = None
+    """Its place in the queue, from 1; None unless it waits."""
+    deadline: datetime | None = None
+    preset: str | None = None
+    """The path of the preset that it waits for; None unless it waits."""
+    owner: str | None = None
+    initiator: str | None = None
+    """Who asked for it, and for whom; None where the record does not say, as of a claim that was refused."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether its last run has its answer."""
+        return self.won is not None or self.failed is not None or self.missed is not None
+
+    def same_as(self, other: ClaimFound | None) -> bool:
+        """Whether both say the same. Of two refusals, the type counts: an error is equal to itself alone."""
+        if other is None:
+            return False
+        ours, theirs = (replace(found, failed=None) for found in (self, other))
+        return ours == theirs and type(self.failed) is type(other.failed)
+
+
+async def read_claims(engine: AsyncEngine, claim_ids: Collection[str]) -> dict[str, ClaimFound]:
+    """What is recorded of each of these claims; without those of which nothing is."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(READ_CLAIMS, {"ids": list(claim_ids)})
+        return {row.id: _found(row) for row in rows}
+
+
+async def read_batch(engine: AsyncEngine, claim_ids: Collection[str]) -> list[ClaimResult]:
+    """What the members of a batch have won, in the order of *claim_ids*."""
+    async with engine.connect() as connection:
+        found = {row.id: row for row in await connection.execute(READ_BATCH, {"ids": list(claim_ids)})}
+    return [ClaimResult.model_validate(found[id].answer) for id in claim_ids if id in found]
+
+
+def _found(row: Any) -> ClaimFound:
+    answer: Mapping[str, Any] = row.answer or {}
+    if row.workspace_id is not None:
+        won = ClaimResult.model_validate(answer)
+        if row.transferred_at is not None:
+            return ClaimFound(row.id, row.run, failed=transferred(row.id), owner=won.owner, initiator=won.initiator)
+        return ClaimFound(row.id, row.run, won=won, owner=won.owner, initiator=won.initiator)
+    found = ClaimFound(row.id, row.run, owner=row.owner, initiator=row.initiator)
+    if row.queued and row.refusal is not None:
+        request = ClaimRequest.model_validate(row.request)
+        return replace(found, failed=refusal(row.refusal, request, ClaimTarget(row.preset), row.id))
+    if row.queued and row.decided_at is None and not row.late:
+        return replace(found, position=row.position, deadline=row.deadline, preset=row.preset)
+    return _denied(found, answer) if row.run_answered else found
+
+
+def _denied(found: ClaimFound, answer: Mapping[str, Any]) -> ClaimFound:
+    if refused := recorded_refusal(dict(answer)):
+        return replace(found, failed=refused)
+    return replace(found, missed=MissReason(answer["miss_reason"]), preset_id=answer["preset_id"])

@@ -1,0 +1,85 @@
+"""When somebody who finds a pool empty should come back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from prebuilds.planning.lead_times import OVERDUE, lead_time, outlook
+from prebuilds.planning.snapshot import Creation, CreationHistory, Prebuild, Preset, PresetSnapshot
+from prebuilds.vocabulary import BuildStatus, Transition
+
+NOW = datetime(2026, 3, 2, 9, 14, tzinfo=UTC)
+MINUTE = [timedelta(seconds=60)] * 10
+
+
+def seconds(*values: float) -> list[timedelta]:
+    return [timedelta(seconds=value) for value in values]
+
+
+def starting(age_s: float) -> Prebuild:
+    begun = NOW - timedelta(seconds=age_s)
+    return Prebuild(uuid4(), begun, 1, Transition.START, BuildStatus.RUNNING)
+
+
+def pool(
+    *prebuilds: Prebuild,
+    instances: int | None = 2,
+    waiting: int = 0,
+    paused: bool = False,
+    history: CreationHistory | None = None,
+) -> PresetSnapshot:
+    active = instances is not None
+    preset = Preset(uuid4(), "acme", "python", 1, "small", active, instances, waiting=waiting)
+    return PresetSnapshot(
+        taken_at=NOW,
+        paused=paused,
+        epoch=uuid4(),
+        preset=preset,
+        prebuilds=list(prebuilds),
+        history=history or CreationHistory(),
+    )
+
+
+def test_nine_of_ten_creations_are_ready_within_the_lead_time() -> None:
+    assert lead_time([]) is None
+    assert lead_time(seconds(7)) == timedelta(seconds=7)
+    assert lead_time(seconds(10, 9, 8, 7, 6, 5, 4, 3, 2, 1)) == timedelta(seconds=9)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "ahead", "expected"),
+    [
+        (pool(starting(20)), 0, 40),
+        (pool(starting(20), starting(50)), 0, 10),
+        (pool(starting(20), starting(50)), 1, 40),
+        (pool(starting(20)), 1, 60),  # one goes to who waits, and the next is created by the next pass
+        (pool(starting(90)), 0, OVERDUE.total_seconds()),
+        (pool(), 0, 60),
+        (pool(paused=True), 0, None),
+        (pool(starting(20), paused=True), 0, 40),  # what is being made gets ready all the same
+        (pool(instances=0), 0, None),
+        (pool(instances=None), 0, None),
+    ],
+)
+def test_a_claim_is_told_when_a_prebuild_is_there_for_it(
+    snapshot: PresetSnapshot, ahead: int, expected: float | None
+) -> None:
+    found = outlook(snapshot, MINUTE, ahead=ahead)
+    assert found.wait == (None if expected is None else timedelta(seconds=expected))
+
+
+def test_for_a_claim_in_the_queue_a_prebuild_is_made_while_none_is_desired() -> None:
+    assert outlook(pool(instances=0, waiting=1), MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1)
+
+
+def test_without_a_measured_creation_nothing_is_told() -> None:
+    assert outlook(pool(starting(20)), [], ahead=0).wait is None
+
+
+def test_a_backoff_tells_when_it_ends() -> None:
+    failed = Creation(NOW - timedelta(seconds=10), failed=True)
+    held = outlook(pool(history=CreationHistory((failed,), failures=1)), MINUTE, ahead=0)
+    assert (held.wait, held.held_until) == (None, NOW + timedelta(seconds=50))

@@ -1,0 +1,107 @@
+"""The application: its routes, its errors, its documentation."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from prebuilds.api import PrebuildsError
+from prebuilds.http import claims, docs_page, problems
+from prebuilds.http.authentication import Claimant, Entrance, Gate
+from prebuilds.http.bounds import Bounds
+from prebuilds.http.models import Health
+from prebuilds.http.service import Served, Service
+
+DESCRIPTION = """
+Claims of prebuilt workspaces, decided at the speed of the database.
+
+An error is a problem (RFC 9457): `code` is its type, `errors` says by field what is wrong. Whatever answers 503 may be
+asked again with the same claim id: an id has at most one workspace.
+"""
+
+health = APIRouter(tags=["health"])
+
+
+@health.get("/healthz", summary="Whether the server runs", operation_id="healthz")
+async def healthz() -> Health:
+    """It asks nobody."""
+    return Health(status="ok")
+
+
+@health.get(
+    "/readyz",
+    summary="Whether claims can be decided",
+    operation_id="readyz",
+    response_model=Health,
+    responses={503: {"description": "Send claims elsewhere for now", "model": Health}},
+)
+async def readyz(service: Served) -> Response:
+    """The database has to answer. Temporal has not: what is ready can be claimed without it."""
+    if service.draining.is_set():
+        found = Health(status="draining")
+    else:
+        found = Health(status="ok" if await service.direct.answers() else "database_away")
+    return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
+
+
+@health.post("/v1/nothing", include_in_schema=False, status_code=204)
+async def nothing(actor: Claimant) -> Response:
+    """Do nothing, as a caller with a token: what the benchmark compares claims with."""
+    return Response(status_code=204)
+
+
+class Application(FastAPI):
+    """FastAPI inside the bounds, which come before everything else."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Bounds(super().build_middleware_stack(), self.state.service)
+
+
+def create_app(service: Service, gate: Gate) -> FastAPI:
+    """The application of one server.
+
+    Args:
+        service: What the routes work with; its caller opens and closes it.
+        gate: Who may ask. Nothing but health and the documentation, which is the same everywhere, is served without it.
+    """
+    app = Application(
+        title="Prebuilds",
+        version=metadata.version("prebuilds"),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.service, app.state.entrance = service, Entrance(gate)
+    app.add_exception_handler(PrebuildsError, problems.on_error)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid)
+    app.add_exception_handler(HTTPException, problems.on_refused)
+    app.add_exception_handler(Exception, problems.on_fault)
+    app.include_router(health)
+    app.include_router(claims.router)
+    app.include_router(docs_page.router)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: FastAPI's, where each error is a problem and nothing else."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        for path in document["paths"].values():
+            for operation in path.values():
+                for response in operation["responses"].values():
+                    content = response.get("content", {})
+                    if "application/problem+json" in content and "application/json" in content:
+                        content["application/problem+json"] = content.pop("application/json")
+        for unused in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,87 @@
+"""Who asks: a bearer token becomes an actor, which is counted, and held to the policy by the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from prebuilds.operations.rate_limits import RateLimits
+from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
+from prebuilds.planning.rate_limit import CLAIMS, REQUESTS, Limit, headers, refusal
+from prebuilds.vocabulary.actors import Actor
+
+bearer = HTTPBearer(auto_error=False, description="A token, as `prebuilds tokens create` makes one")
+
+
+class Gate(Protocol):
+    """What stands in front of every endpoint but health and the documentation: `prebuilds.operations.access.Gate`."""
+
+    async def authenticate(self, token: str | None) -> Actor:
+        """The actor whose token this is; None when the request has none.
+
+        Raises:
+            Unauthenticated: The token is missing or not good.
+        """
+        ...
+
+    def check(self, actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None:
+        """Refuse what the policy denies.
+
+        Raises:
+            Forbidden: Names the scope that would be enough.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """The gate of one server, and the rate limits of its tokens."""
+
+    gate: Gate
+    limits: RateLimits = field(default_factory=RateLimits)
+
+
+Given = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+async def _enter(request: Request, given: HTTPAuthorizationCredentials | None, limit: Limit) -> Actor:
+    """The actor of a request, which is counted.
+
+    Raises:
+        Unauthenticated: There is no good token.
+        RateLimited: The token asks too often.
+    """
+    entrance: Entrance = request.app.state.entrance
+    actor = await entrance.gate.authenticate(given.credentials if given is not None else None)
+    taken = entrance.limits.take(actor, limit)
+    request.state.headers = headers(taken)
+    if not taken.allowed:
+        raise refusal(taken)
+    return actor
+
+
+async def _claimant(request: Request, given: Given) -> Actor:
+    return await _enter(request, given, CLAIMS)
+
+
+async def _caller(request: Request, given: Given) -> Actor:
+    return await _enter(request, given, REQUESTS)
+
+
+Claimant = Annotated[Actor, Depends(_claimant)]
+"""The actor of a claim, counted apart from other requests."""
+Caller = Annotated[Actor, Depends(_caller)]
+"""The actor of any other request."""
+
+
+def check_allowed(request: Request, actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None:
+    """Refuse what the policy denies.
+
+    Raises:
+        Forbidden: Names the scope that would be enough.
+    """
+    entrance: Entrance = request.app.state.entrance
+    entrance.gate.check(actor, action, resource)

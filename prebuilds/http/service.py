@@ -1,0 +1,38 @@
+"""What the routes of a server work with."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.operations.waiting_claims import WaitingClaims
+
+
+@dataclass(slots=True)
+class Service:
+    """One server's view of the operations."""
+
+    direct: DirectClaims
+    waiting: WaitingClaims
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server is about to end: nobody is kept waiting any longer."""
+    asked_at: float = 0.0
+    """When the last request came in, by the event loop's clock."""
+    held: int = 0
+    """Answers that are held, and streams."""
+
+
+def service_of(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+async def _served(request: Request) -> Service:  # a function that is no coroutine would run in a thread
+    return service_of(request)
+
+
+Served = Annotated[Service, Depends(_served)]

@@ -1,0 +1,93 @@
+"""The HTTP server's application in the test's own process, on a real database; Temporal is away unless said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import Unauthenticated
+from prebuilds.client import PrebuildsClient
+from prebuilds.http.app import create_app
+from prebuilds.http.service import Service
+from prebuilds.operations.claims import Claims
+from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.operations.waiting_claims import WaitingClaims
+from prebuilds.planning import policy
+from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.clock import DatabaseClock
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.temporal.connecting import connect
+from prebuilds.vocabulary.actors import OPERATOR, Actor
+from prebuilds.vocabulary.scopes import parse_scope
+from tests.postgres.pool_steps import RULES, NotedDispatcher
+
+NOWHERE = "127.0.0.1:1"
+"""No Temporal answers there."""
+BODY = {"preset": "acme/python/small", "owner": "alice", "name": "dev"}
+
+
+class KnownTokens:
+    """A gate that knows its tokens' actors."""
+
+    def __init__(self, **actors: Actor) -> None:
+        self.actors = {"operator": OPERATOR} | actors
+
+    async def authenticate(self, token: str | None) -> Actor:
+        if token not in self.actors:
+            raise Unauthenticated("no good token")
+        return self.actors[token]
+
+    def check(self, actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None:
+        policy.check(actor, action, resource)
+
+
+def person(name: str, *scopes: str) -> Actor:
+    """An actor who may do what the scopes say, for itself."""
+    return Actor(name, frozenset(map(parse_scope, scopes)), name)
+
+
+class Server:
+    """One server; several of one database are several processes' as far as a claim can see."""
+
+    def __init__(self, app: Any, service: Service, dispatcher: NotedDispatcher) -> None:
+        self.service = service
+        self.dispatcher = dispatcher
+        self.http = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, raise_app_exceptions=False),
+            base_url="http://prebuilds",
+            headers={"Authorization": "Bearer operator"},
+        )
+
+    async def put(self, claim_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
+        return await self.http.put(f"/v1/claims/{claim_id}", json=BODY | changes, headers=headers)
+
+    async def put_many(self, claim_id: str, *names: str, **changes: Any) -> httpx.Response:
+        body = {k: v for k, v in BODY.items() if k != "name"} | {"names": list(names)} | changes
+        return await self.http.put(f"/v1/claims/{claim_id}", json=body)
+
+
+@asynccontextmanager
+async def serving(
+    engine: AsyncEngine,
+    database_url: str,
+    gate: KnownTokens | None = None,
+    store: Callable[..., ClaimStore] = ClaimStore,
+) -> AsyncIterator[Server]:
+    """A server whose connections are open inside the block."""
+    dispatcher = NotedDispatcher()
+    client = await connect(NOWHERE, lazy=True)
+    async with await create_claim_pool(database_url, size=8) as pool:
+        clock = await DatabaseClock.measured_on(pool)
+        claim_store = store(pool, enabled=True)
+        claims = Claims(engine, claim_store, dispatcher, RULES)
+        direct = DirectClaims(claims, claim_store, clock, engine, RULES)
+        service = Service(direct, WaitingClaims(direct, PrebuildsClient(client)), asyncio.Event())
+        server = Server(create_app(service, gate or KnownTokens()), service, dispatcher)
+        async with server.http:
+            yield server

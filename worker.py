@@ -1,5 +1,5 @@
 """A Prebuilds worker: `python worker.py --role control|claims|provisioner|all [--queue QUEUE ...]`. An installed
-Prebuilds has it as `prebuilds worker`.
+Prebuilds has it as `prebuilds worker`. `--role http` is the HTTP server, which takes no tasks from Temporal.
 
 This module wires settings, engine, client, activities and workflows together. SIGTERM, SIGINT and SIGHUP drain the
 worker: it takes no new tasks, running ones get ten seconds to end, and another worker takes up the rest.
@@ -80,8 +80,10 @@ from workflows.workspace_build import WorkspaceBuild
 
 logger = logging.getLogger("prebuilds.worker")
 
-Role = Literal["control", "claims", "provisioner"]
+Role = Literal["control", "claims", "provisioner", "http"]
 ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
+"""Those of `all`. The HTTP server is a process of its own: it needs no Temporal, and listens at an address."""
+HTTP: Role = "http"
 
 POOL_BUILD_SLOTS = 20
 PEOPLE_BUILD_SLOTS = 20
@@ -96,6 +98,8 @@ class WorkerOptions:
     queues: tuple[str, ...] = (PROVISIONER_QUEUE,)
     """Provisioner queues. Each stands for four task queues: for pool and people's builds, on any host and on this one.
     """
+    listening: Callable[[str], None] | None = None
+    """Called with the HTTP server's address once it answers; None when nobody asks."""
 
 
 @dataclass
@@ -297,7 +301,7 @@ def options_for(role: str, queues: Sequence[str]) -> WorkerOptions:
 def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:
     """Parse a command line; None takes that of the process. Ends the process with a usage error if it is wrong."""
     parser = argparse.ArgumentParser(prog="worker.py", description="A Prebuilds worker.")
-    parser.add_argument("--role", choices=[*ROLES, "all"], default="all", help="what to serve (default: all)")
+    parser.add_argument("--role", choices=[*ROLES, HTTP, "all"], default="all", help="what to serve (default: all)")
     parser.add_argument("--queue", action="append", metavar="QUEUE", help=f"provisioner queue ({PROVISIONER_QUEUE})")
     given = parser.parse_args(argv)
     try:
@@ -313,13 +317,34 @@ async def _main(options: WorkerOptions) -> None:
         ending.append(signal.SIGHUP)
     for number in ending:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run(options, load_settings(), stop)
+    if HTTP in options.roles:
+        await _run_http(load_settings(), stop, options.listening)
+    else:
+        await run(options, load_settings(), stop)
+
+
+async def _run_http(settings: Settings, stop: asyncio.Event, listening: Callable[[str], None] | None) -> None:
+    from prebuilds.http.serving import serve_http  # FastAPI costs the other roles nothing
+
+    def serving(address: str) -> None:
+        build_validators()
+        settle_heap()
+        if listening is not None:
+            listening(address)
+
+    async with exporting(settings.metrics_port) as telemetry:
+        await serve_http(settings, stop, serving, **telemetry)
 
 
 def serve_until_signalled(options: WorkerOptions) -> None:
-    """Run a worker until SIGTERM, SIGINT or SIGHUP, and drain it; raises as `run` does."""
+    """Run a worker until SIGTERM, SIGINT or SIGHUP, and drain it; raises as `run` and `serve_http` do."""
     configure_logging()
-    asyncio.run(_main(options))
+    if HTTP in options.roles:
+        import uvloop  # it answers a third more requests
+
+        uvloop.run(_main(options))
+    else:
+        asyncio.run(_main(options))
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import typer
 COMMANDS: Mapping[str, str] = {
     "dev": "dev",
     "worker": "worker",
+    "serve": "serve",
     "init": "system",
     "migrate": "system",
     "apply": "applying",

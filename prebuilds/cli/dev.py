@@ -22,7 +22,7 @@ READY_TIMEOUT_S = 60.0
 BACK_TIMEOUT_S = 30.0
 """How long `dev` waits for unclaimed workspaces after a restart. The probes find one that is still down afterwards."""
 NOT_READY = f"not ready within {READY_TIMEOUT_S:g} s; see the workers' logs in the state folder, and `prebuilds status`"
-ROLES = ("claims", "control", "provisioner")
+ROLES = ("claims", "control", "provisioner", "http")
 """Roles with a worker process each: planning must not occupy the interpreter that serves claims."""
 
 
@@ -47,6 +47,7 @@ async def _dev() -> None:
     from prebuilds.settings import load_settings
     from prebuilds.stack import Stack
     from prebuilds.stack.preparing import set_up
+    from prebuilds.stack.temporal_server import free_port
     from prebuilds.telemetry.logs import configure_logging
 
     configure_logging()
@@ -72,11 +73,13 @@ async def _dev() -> None:
         return bound.deployment_id
 
     _say(f"starting in {state_dir}")
-    workers, metrics = _workers(settings.metrics_port)
-    async with Stack(state_dir, workers, prepare=prepare, metrics=metrics) as stack:
+    http = f"http://127.0.0.1:{free_port(settings.http_port)}"
+    workers, metrics = _workers(settings.metrics_port, http)
+    async with Stack(state_dir, workers, prepare=prepare, metrics=metrics, http=http) as stack:
         _say(f"database   {stack.database_url}")
         _say(f"temporal   {stack.temporal_address}   (export TEMPORAL_ADDRESS={stack.temporal_address})")
         _say(f"ui         {stack.temporal_ui}")
+        _say(f"http       {http}   (documentation: {http}/docs)")
         _say(f"token      {stack.token_file}   (of every right; its owner alone can read it)")
         for role, url in (metrics or {}).items():
             _say(f"metrics    {url}   ({role})")
@@ -95,13 +98,13 @@ async def _dev() -> None:
             raise failure
 
 
-def _workers(metrics_port: int | None) -> tuple[list[WorkerProcess], dict[str, str] | None]:
+def _workers(metrics_port: int | None, http: str) -> tuple[list[WorkerProcess], dict[str, str] | None]:
     from prebuilds.stack import role_worker
     from prebuilds.stack.temporal_server import free_port
 
     workers, metrics = [], {}
     for n, role in enumerate(ROLES):
-        env = {}
+        env = {"PREBUILDS_HTTP_HOST": "127.0.0.1", "PREBUILDS_HTTP_PORT": http.rpartition(":")[2]}
         if metrics_port is not None:  # one port per worker; the first worker gets the configured one
             port = free_port(metrics_port if n == 0 else 0)
             env["PREBUILDS_METRICS_PORT"] = str(port)
@@ -130,7 +133,7 @@ async def _everything_answers(stack: Stack) -> None:
 
     late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _say, NOT_READY)
     try:
-        await until_everything_answers(stack.temporal_address, stack.database_url)
+        await until_everything_answers(stack.temporal_address, stack.database_url, stack.http)
     finally:
         late.cancel()
 

@@ -13,14 +13,14 @@ CHECKOUT = Path(__file__).parents[2]
 
 def worker(
     role: Annotated[
-        Literal["control", "claims", "provisioner", "all"], typer.Option(help="Which tasks to serve.")
+        Literal["control", "claims", "provisioner", "http", "all"], typer.Option(help="Which tasks to serve.")
     ] = "all",
     queue: Annotated[
         list[str] | None, typer.Option(help="Provisioner queue, by default prebuilds-provisioner; repeat for more.")
     ] = None,
 ) -> None:
     """Run a worker until Ctrl-C or SIGTERM. It then drains: it takes no new tasks, and running ones get 10 s to end."""
-    _prefer_checkout()
+    prefer_checkout()
     from worker import options_for, serve_until_signalled
 
     try:
@@ -30,7 +30,7 @@ def worker(
     serve_until_signalled(options)
 
 
-def _prefer_checkout() -> None:
+def prefer_checkout() -> None:
     """Make this process import our `workflows`, `activities` and `worker` before other modules with these names.
 
     An editable install finds ours at the end of the path, after PYTHONPATH. A wheel has them under `prebuilds`.

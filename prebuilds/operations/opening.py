@@ -3,21 +3,28 @@ them at the end."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.background.deployment import check_database, check_deployment
-from prebuilds.settings import database_url, load_settings, temporal_address
+from prebuilds.background.deployment import check_database, check_deployment, watch_deployment
+from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
 
 if TYPE_CHECKING:
+    from prebuilds.operations.access import Gate
+    from prebuilds.operations.direct_claims import DirectClaims
     from prebuilds.operations.facade import Operations
     from prebuilds.operations.logs import LogOperations
+    from prebuilds.operations.waiting_claims import WaitingClaims
+
+SERVER_CONNECTIONS = 6
+"""A server's connections beside those of claims: for states that are read, and for builds that follow a claim."""
 
 
 @asynccontextmanager
@@ -49,6 +56,66 @@ async def open_operations() -> AsyncIterator[Operations]:
             yield Operations(Context(engine, client, dispatcher, settings))
         finally:
             await dispatcher.drain()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimService:
+    """What a server needs to decide claims in its own process."""
+
+    direct: DirectClaims
+    waiting: WaitingClaims
+    gate: Gate
+    watch: Callable[[], Coroutine[Any, Any, None]]
+    """Runs until the database and Temporal no longer belong together; raises WrongDeployment then."""
+
+
+@asynccontextmanager
+async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterator[ClaimService]:
+    """Claims without workflows, and what starts those that wait.
+
+    Temporal may be away: it is connected to when it is first needed, and checked before that.
+
+    Args:
+        options: Of the connection to Temporal, as `exporting` gives them.
+    Raises:
+        StackUnreachable: The database does not answer, or has another schema than this release's.
+        WrongDeployment: The database and the namespace do not belong together.
+        StateKeyUnusable: Claims' secrets are encrypted by a key that *settings* do not have.
+    """
+    from prebuilds.background.dispatch import Dispatcher
+    from prebuilds.client import PrebuildsClient
+    from prebuilds.operations.access import Gate
+    from prebuilds.operations.first_use import CheckedAtFirstUse
+    from prebuilds.operations.open_claims import open_direct_claims
+    from prebuilds.operations.waiting_claims import WaitingClaims
+    from prebuilds.temporal.connecting import connect
+
+    url = database_url(settings)
+    await check_reachable(url)
+    engine = create_engine(url, application="prebuilds-http", pool_size=SERVER_CONNECTIONS)
+    try:
+        await check_schema(engine)
+        if settings.deployment is not None:
+            await check_database(engine, url, settings.deployment)
+        checked = CheckedAtFirstUse()
+        client = await connect(temporal_address(settings), lazy=True, interceptors=[checked], **options)
+        checked.check = partial(check_deployment, engine, client, url, settings.deployment)
+        await checked.check_early()
+        dispatcher = Dispatcher(engine, client)
+        async with open_direct_claims(engine, url, dispatcher, settings) as direct:
+            gate = Gate(engine)
+            try:
+                yield ClaimService(
+                    direct,
+                    WaitingClaims(direct, PrebuildsClient(client)),
+                    gate,
+                    partial(watch_deployment, engine, client, url, settings.deployment),
+                )
+            finally:
+                await dispatcher.drain()
+                await gate.drain()
+    finally:
+        await engine.dispose()
 
 
 @asynccontextmanager

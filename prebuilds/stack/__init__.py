@@ -61,15 +61,18 @@ class Stack:
         *,
         prepare: Prepare | None = None,
         metrics: dict[str, str] | None = None,
+        http: str | None = None,
     ) -> None:
         """Args:
         prepare: See `Prepare`; None: the workers are started without it, and the deployment's id stays unknown.
         metrics: Role -> URL of the worker's metrics, for `facts`; None: no metrics are served.
+        http: The HTTP server's address, for `facts`; None: no worker is one.
         """
         self._dir = state_dir.absolute()
         self._workers = list(workers)
         self._prepare = prepare
         self._metrics = metrics
+        self.http = http
         self._postgres = EmbeddedPostgres(self._dir / "postgres")
         self._temporal = TemporalDevServer(self._dir / "temporal")
         self._lock: Any = None
@@ -148,6 +151,7 @@ class Stack:
             "deployment_id": None if self.deployment_id is None else str(self.deployment_id),
             "token_file": None if self.token_file is None else str(self.token_file),
             "metrics": self._metrics,
+            "http": self.http,
             "pids": self.pids(),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 from temporalio.service import RPCError
 
@@ -18,8 +19,9 @@ from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE
 POLL_INTERVAL_S = 0.1
 
 
-async def until_everything_answers(temporal_address: str, database_url: str) -> None:
-    """Return once every queue has a worker, and the loop has run its first pass or is stopped by its operator.
+async def until_everything_answers(temporal_address: str, database_url: str, http: str | None = None) -> None:
+    """Return once every queue has a worker, and the loop has run its first pass or is stopped by its operator; and the
+    HTTP server at the address *http* listens, unless that is None.
 
     It waits without a bound while servers are away; any other error is raised.
     """
@@ -33,6 +35,7 @@ async def until_everything_answers(temporal_address: str, database_url: str) -> 
                 not await queues_without_pollers(client, (CLAIMS_QUEUE, CONTROL_QUEUE), "workflow")
                 and not await queues_without_pollers(client, provisioner_queues)
                 and _is_settled(await read_control(engine))
+                and (http is None or await _listens(http))
             )
         except Exception as error:
             if isinstance(error, RPCError) or is_failed_connect(error) or is_lost(error):
@@ -44,6 +47,16 @@ async def until_everything_answers(temporal_address: str, database_url: str) -> 
             await asyncio.sleep(POLL_INTERVAL_S)
     finally:
         await engine.dispose()
+
+
+async def _listens(address: str) -> bool:
+    where = urlsplit(address)
+    try:
+        _, writer = await asyncio.open_connection(where.hostname, where.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _is_settled(wanted: Control) -> bool:

@@ -70,7 +70,8 @@ class DevStack:
         self.log = folder / "dev.log"
         self.files = folder
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_", "PYTHONDONT"))}
-        self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s", **env}
+        self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s"}
+        self.env |= {"PREBUILDS_HTTP_PORT": "0", **env}  # stacks that start at the same time would want the same one
         self.process: subprocess.Popen[bytes] | None = None
         self._applied_by: dict[str, str] = {}
 

@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.dev_stack import BIN, DevStack, until
 
 ROOT = Path(__file__).parents[2]
+HTTP = "http://127.0.0.1:8080"
+"""Where the pages have the HTTP server; a test's stack has it elsewhere."""
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MASKED = (
     (ID, "ID"),
@@ -58,14 +60,17 @@ def test_what_the_pages_show_is_what_a_stranger_sees(fresh: DevStack) -> None:
     pages = [ROOT / "README.md", ROOT / "docs" / "other-languages.md"]
     steps = [step for page in pages for step in typed(page)]
     assert len(steps) > 8
+    http = fresh.facts["http"]
     for command, written in steps:
         if command.startswith("export TEMPORAL_ADDRESS="):
             env["TEMPORAL_ADDRESS"] = fresh.facts["temporal_address"]
+        elif command.startswith("export TOKEN="):
+            env["TOKEN"] = Path(fresh.facts["token_file"]).read_text().strip()
         elif command == 'export PATH="$PWD/.venv/bin:$PATH"':
             pass  # `BIN` is that folder, or the one of the tests' own environment
         else:
             done = subprocess.run(
-                ["bash", "-c", ID.sub(lambda found: ids.get(found[0], found[0]), command)],
+                ["bash", "-c", ID.sub(lambda found: ids.get(found[0], found[0]), command).replace(HTTP, http)],
                 cwd=ROOT,
                 env=env,
                 capture_output=True,

@@ -1,0 +1,146 @@
+"""Claims over HTTP on the whole stack: with Temporal away, in the queue, and through the server's end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.dev_stack import BIN, DevStack, frozen, until
+
+READY = {"command": ["sleep", "infinity"], "ready": None}
+
+
+def client_of(stack: DevStack, address: str | None = None) -> httpx.AsyncClient:
+    token = Path(stack.facts["token_file"]).read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.AsyncClient(base_url=address or stack.facts["http"], headers=headers, timeout=60)
+
+
+@pytest.fixture
+async def http(stack: DevStack) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(stack) as client:
+        yield client
+
+
+def claim_of(organization: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"preset": f"{organization}/python/small", "owner": "alice", "name": name} | more
+
+
+async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevStack, http: httpx.AsyncClient) -> None:
+    organization = "httpaway"
+    stack.apply(organization, 6, **READY)
+    stack.wait_whole(organization)
+    with frozen(stack, "temporal"):
+        puts = [http.put(f"/v1/claims/away-{n}", json=claim_of(organization, f"n{n}")) for n in range(6)]
+        answers = await asyncio.gather(*puts)
+        assert [answer.status_code for answer in answers] == [201] * 6, [answer.text for answer in answers]
+        again = await http.put("/v1/claims/away-0", json=claim_of(organization, "n0"))
+        assert (again.status_code, again.text) == (200, answers[0].text)
+        assert (await http.get("/readyz")).status_code == 200
+    won = {answer.json()["workspace_id"] for answer in answers}
+    assert len(won) == 6
+    stack.wait_whole(organization)
+
+    def handed_over() -> bool:
+        rows = {row["id"]: row["status"] for row in stack.workspaces(organization)}
+        return all(rows[workspace_id] == "running" for workspace_id in won)
+
+    until(handed_over, "the claims' builds to end", 60, stack.log)
+    explained = stack.ask("explain", "claim", "away-3")
+    assert (explained["outcome"], explained["workspace_id"]) == ("prebuilt", answers[3].json()["workspace_id"])
+
+
+async def test_a_claim_waits_in_the_queue_and_hears_of_its_workspace(stack: DevStack, http: httpx.AsyncClient) -> None:
+    organization = "httpwait"
+    stack.apply(organization, 0, **READY)
+    with frozen(stack, "provisioner"):
+        first = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
+        second = await http.put("/v1/claims/wait%2F2", json=claim_of(organization, "two", on_empty="wait"))
+        assert (first.status_code, second.status_code) == (202, 202), (first.text, second.text)
+        assert (first.headers["location"], first.json()["state"]) == ("/v1/claims/wait%2F1", "waiting")
+        assert (first.json()["position"], second.json()["position"]) == (1, 2)
+        again = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
+        assert (again.status_code, again.json()["position"]) == (202, 1), "it keeps its place"
+        other = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "other", on_empty="wait"))
+        assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused")
+        assert stack.ask("explain", "claim", "wait/1")["outcome"] == "waiting"
+        left = await http.delete("/v1/claims/wait%2F2")
+        assert (left.status_code, left.json()["state"], left.json()["error"]["code"]) == (
+            200,
+            "failed",
+            "RequestCanceled",
+        )
+        reading = asyncio.create_task(http.get("/v1/claims/wait%2F1/events"))
+        holding = asyncio.create_task(http.get("/v1/claims/wait%2F1", headers={"Prefer": "wait=50"}))
+        await asyncio.sleep(0)
+    held, events = await holding, await reading
+    assert (held.json()["state"], held.json()["claim"]["name"]) == ("claimed", "one")
+    assert [line for line in events.text.splitlines() if line.startswith("id: ")][-1] == "id: claimed"
+    won = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
+    assert (won.status_code, won.json()) == (200, held.json()["claim"])
+
+
+async def test_a_server_answers_what_is_under_way_before_it_ends(stack: DevStack) -> None:
+    organization = "httpdrain"
+    stack.apply(organization, 2, **READY)
+    stack.wait_whole(organization)
+    with serve(stack) as (process, address):
+        async with client_of(stack, address) as http:
+            waiting = claim_of(organization, "later", on_empty="wait")
+            with frozen(stack, "provisioner"):
+                for n in range(2):
+                    assert (await http.put(f"/v1/claims/d{n}", json=claim_of(organization, f"d{n}"))).status_code == 201
+                assert (await http.put("/v1/claims/later", json=waiting)).status_code == 202
+                held = asyncio.create_task(http.get("/v1/claims/later", headers={"Prefer": "wait=60"}))
+                claims = [
+                    asyncio.create_task(http.put(f"/v1/claims/many-{n}", json=claim_of(organization, f"m{n}")))
+                    for n in range(50)
+                ]
+                await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+                process.send_signal(signal.SIGTERM)
+                answers = await asyncio.gather(*claims, return_exceptions=True)
+                assert (await held).json()["state"] == "waiting", "nobody is kept waiting by a server that ends"
+        assert process.wait(30) == 0
+    answered = [answer for answer in answers if isinstance(answer, httpx.Response)]
+    assert {answer.status_code for answer in answered} == {429}
+    assert len(answered) == len(claims), [error for error in answers if isinstance(error, Exception)]
+
+
+async def test_the_documentation_needs_no_other_server(stack: DevStack, http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "://" not in page.text
+    for file in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
+        assert (await http.get(f"/docs/{file}")).status_code == 200
+    document = (await http.get("/openapi.json")).json()
+    assert document["openapi"] == "3.1.0"
+    del http.headers["Authorization"]
+    unknown = await http.put("/v1/claims/c", json={})
+    assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@contextmanager
+def serve(stack: DevStack) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A `prebuilds serve` of the test's own beside the stack's; and its address."""
+    log = Path(stack.files / "serve.log")
+    with log.open("wb") as errors:
+        argv = [BIN / "prebuilds", "serve", "--port", "0"]
+        process = subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("serving http://127.0.0.1:"), log.read_text()
+        yield process, line.split()[1]
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()

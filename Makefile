@@ -45,7 +45,7 @@ kills: $(STAMP)  ## Provisioner workers killed at each step of each driver; DRIV
 	$(BIN)/python -m tests.kill_steps $(if $(DRIVER),--driver $(DRIVER)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
-	for each in claim burst refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
+	for each in claim burst http refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
 
 lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \

@@ -21,7 +21,7 @@ import pytest
 from tests import host_driver
 from tests.e2e.dev_stack import START_S, DevStack, until
 
-FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "token_file", "metrics", "pids"}
+FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "token_file", "metrics", "http", "pids"}
 SERVE_ONCE_THEN_WHEN_TOLD = (
     'until test ! -e served || test -e "$2"; do sleep 0.05; done; touch served; '
     'exec python3 -m http.server "$1" --bind 127.0.0.1'
@@ -52,9 +52,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
 
 def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None:
     said = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
-    assert set(said.values()) == {"claims", "control", "provisioner"}
+    assert set(said.values()) == {"claims", "control", "http", "provisioner"}
     assert {role: url for url, role in said.items()} == own.facts["metrics"]
-    assert [httpx.get(url).status_code for url in said] == [200] * 3
+    assert [httpx.get(url).status_code for url in said] == [200] * 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

@@ -21,6 +21,7 @@ from prebuilds.http.models import CLAIM_EXAMPLES, RESULT_EXAMPLE, ClaimBody, Cla
 from prebuilds.http.problems import WAITING_CANNOT_HELP, Problem, describe, respond
 from prebuilds.http.service import Served, Service
 from prebuilds.http.waiting import (
+    check_turn,
     error_of,
     location_of,
     state_of,
@@ -187,6 +188,7 @@ async def claim_events(
     found = await find_claim(request, service, actor, claim_id, Action.SEE_CLAIM)
     if isinstance(found, ClaimsResult):
         raise InvalidInput.field("claim_id", "names many claims, which do not wait", remedy="read it without /events")
+    check_turn(service)  # before the stream's status is sent
     events = stream_claim(service, found, last_event_id)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

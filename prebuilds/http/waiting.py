@@ -40,6 +40,16 @@ def location_of(claim_id: str) -> str:
     return f"/v1/claims/{quote(claim_id, safe='')}"
 
 
+def check_turn(service: Service) -> None:
+    """Refuse to hold one more answer when too many are held.
+
+    Raises:
+        HTTPException: Too many are.
+    """
+    if service.held >= WAITERS_MAX:
+        raise HTTPException(503, f"{WAITERS_MAX} answers are held; ask without waiting", {"Retry-After": "1"})
+
+
 @contextmanager
 def waiting_turn(service: Service) -> Iterator[None]:
     """Count a held answer or a stream while the block runs.
@@ -47,8 +57,7 @@ def waiting_turn(service: Service) -> Iterator[None]:
     Raises:
         HTTPException: Too many are held.
     """
-    if service.held >= WAITERS_MAX:
-        raise HTTPException(503, f"{WAITERS_MAX} answers are held; ask without waiting", {"Retry-After": "1"})
+    check_turn(service)
     service.held += 1
     try:
         yield

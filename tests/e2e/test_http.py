@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -54,6 +55,15 @@ async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevSt
         return all(rows[workspace_id] == "running" for workspace_id in won)
 
     until(handed_over, "the claims' builds to end", 60, stack.log)
+    await send_and_leave(http, "/v1/claims/left", claim_of(organization, "left"))
+
+    async def state() -> str:
+        found = await http.get("/v1/claims/left", headers={"Prefer": "wait=30"})
+        return str(found.json().get("state", found.json().get("code")))
+
+    async with asyncio.timeout(30):
+        while await state() != "claimed":
+            await asyncio.sleep(0.05)
     explained = stack.ask("explain", "claim", "away-3")
     assert (explained["outcome"], explained["workspace_id"]) == ("prebuilt", answers[3].json()["workspace_id"])
 
@@ -125,6 +135,17 @@ async def test_the_documentation_needs_no_other_server(stack: DevStack, http: ht
     del http.headers["Authorization"]
     unknown = await http.put("/v1/claims/c", json={})
     assert (unknown.status_code, unknown.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def send_and_leave(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+    """Send a claim on a connection that is closed at once: the decision goes on without its caller."""
+    content = json.dumps(body).encode()
+    _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+    head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nauthorization: {http.headers['Authorization']}\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    writer.write(head.encode() + content)
+    await writer.drain()
+    writer.close()
 
 
 @contextmanager

@@ -243,7 +243,7 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_
 async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
     found = await until_ended(service, found, wait_s)
     if found.won is not None:
-        return decided_response(Decided(found.won, fresh=True), found.claim_id)
+        return decided_response(Decided(found.won, decided_now=True), found.claim_id)
     error = error_of(found)
     if error is not None:
         return respond(describe(error, claim_id=found.claim_id))
@@ -251,7 +251,7 @@ async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> 
 
 
 def decided_response(decided: SomeDecision, claim_id: str) -> Response:
-    status = 201 if decided.fresh else 200
+    status = 201 if decided.decided_now else 200
     headers = {"Location": location_of(claim_id)}
     return Response(decided.answer.model_dump_json(), status, headers, "application/json")
 

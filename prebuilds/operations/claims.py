@@ -75,7 +75,7 @@ class Decided(Generic[Answer]):
     """The answer of a claim, or of a batch of claims."""
 
     answer: Answer
-    fresh: bool
+    decided_now: bool
     """Whether it was decided now. False: an earlier attempt had decided, and this is its answer again."""
 
 
@@ -169,7 +169,7 @@ class Claims:
         except (_NothingReady, ClaimIdReused):
             return None  # a claim's id may be in use for another request; the workflow finds that out
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
-        return Decided(decided.answer, decided.fresh)
+        return Decided(decided.answer, decided.decided_now)
 
     async def decide_all(
         self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime
@@ -184,8 +184,8 @@ class Claims:
         try:
             won = await _retry_on_new_version(request, lambda: self._decide_all_once(first, request.names, attempt))
         except PrebuildsError as error:
-            won = Decided(await self._record_refusal(error, attempt), fresh=False)
-        return Decided(ClaimsResult(claim_id=claim_id, claims=won.answer), won.fresh)
+            won = Decided(await self._record_refusal(error, attempt), decided_now=False)
+        return Decided(ClaimsResult(claim_id=claim_id, claims=won.answer), won.decided_now)
 
     async def take_answer_or_place(self, claim_id: str, run: ClaimRun) -> ClaimPlace:
         """Take a waiting claim's answer, which gives up its place; without an answer, look up where the claim stands.
@@ -238,7 +238,7 @@ class Claims:
         except PrebuildsError as error:
             if isinstance(error, NoClaimablePrebuiltWorkspaces) and request.on_empty is OnEmpty.FAIL:
                 raise  # the statement that found the miss has recorded it
-            return Decided((await self._record_refusal(error, attempt))[0], fresh=False)
+            return Decided((await self._record_refusal(error, attempt))[0], decided_now=False)
 
     async def _decide_once(
         self, request: ClaimRequest, attempt: _Attempt
@@ -249,7 +249,7 @@ class Claims:
             if claimed.result is None and _waits(request, attempt):
                 joined = await self._join_queue(checked, target, attempt, claimed)
                 if isinstance(joined, ClaimQueued):
-                    return Decided(joined, fresh=True)
+                    return Decided(joined, decided_now=True)
                 claimed = joined
             timed.source = claimed.result.source if claimed.result else None
         missed = claimed.result is None

@@ -84,7 +84,7 @@ class DirectClaims:
                 raise
             return later
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
-        return Decided(decided.answer, decided.fresh)
+        return Decided(decided.answer, decided.decided_now)
 
     async def take_ready(self, request: ClaimRequest, claim_id: str) -> Decided[ClaimResult] | None:
         """Take a prebuild that is ready, for a claim that waits when there is none.
@@ -178,8 +178,8 @@ class DirectClaims:
         for _ in range(LATER_RUN_LOOKS):
             if won := await self._store.won(row_ids, asked):
                 if isinstance(request, ClaimsRequest):
-                    return Decided(ClaimsResult(claim_id=claim_id, claims=won), fresh=False)
-                return Decided(won[0], fresh=False)
+                    return Decided(ClaimsResult(claim_id=claim_id, claims=won), decided_now=False)
+                return Decided(won[0], decided_now=False)
             if denial := await run_transaction(partial(read_denial, self._store.pool, row_ids[0], asked)):
                 label = request.preset or request.template or ""
                 reason = denial.get("miss_reason")

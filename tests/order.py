@@ -25,6 +25,7 @@ SECONDS = {
     "e2e/test_kill_steps.py": 30,
     "e2e/terraform/test_interrupted.py": 30,
     "e2e/test_readme.py": 25,
+    "e2e/test_http.py": 25,
     "e2e/test_operating.py": 25,
     "e2e/test_claims_and_jobs.py": 25,
     "e2e/test_restore.py": 25,

@@ -103,7 +103,7 @@ async def read_control(on: AsyncEngine | AsyncConnection) -> Control:
     Args:
         on: An engine, or a connection to read within the caller's transaction.
     """
-    if isinstance(on, AsyncEngine):
+    if not isinstance(on, AsyncConnection):  # the fenced engine of an operator's request is no AsyncEngine
         async with on.connect() as connection:
             return await read_control(connection)
     row = (await on.execute(READ)).one()

@@ -31,7 +31,7 @@ async def read_identity(on: AsyncEngine | AsyncConnection) -> Identity:
     Raises:
         StackUnreachable: The database is away. It is raised only for an engine.
     """
-    if isinstance(on, AsyncEngine):
+    if not isinstance(on, AsyncConnection):  # the fenced engine of an operator's request is no AsyncEngine
         with reaching("its identity was read"):
             async with on.connect() as connection:
                 return await read_identity(connection)

@@ -243,7 +243,7 @@ class ProvisionFailed(PrebuildsError):
 class StoreUnavailable(PrebuildsError):
     """The database does not answer. Repeating the request with the same id is safe."""
 
-    default_remedy = "try again with the same id; `prebuilds doctor` says what is away"
+    default_remedy = "see what is away with `prebuilds doctor`, then try again with the same id"
     retryable = True
 
 

@@ -19,8 +19,8 @@ def cause_of(error: FailureError) -> BaseException:
 def refused(error: PrebuildsError | FailureError) -> FailureError:
     """Return the error to raise from `run`.
 
-    A refusal keeps its type, and a cancellation stays one. Anything else becomes `StoreUnavailable`: the activity could
-    not reach the database in time.
+    An application error keeps its type, and a cancellation stays one. A timeout becomes `StoreUnavailable`: the activity
+    could not reach the database in time.
     """
     if isinstance(error, PrebuildsError):
         return application_error(error, repeated=False)
@@ -35,12 +35,12 @@ def refused(error: PrebuildsError | FailureError) -> FailureError:
 def refused_claim(error: PrebuildsError | FailureError, claim_id: str) -> FailureError:
     """Return the error to raise from `run` of a claim.
 
-    When the database was not reached, it is not known whether the claim has won; the message says so, and that the
-    caller can find out by the same id.
+    When the database was not reached, it is not known whether the claim has won; the message says so, and the remedy
+    that the caller can find out by the same id. The id is in the details only: the client puts it before each message.
     """
     failure = refused(error)
     if not isinstance(failure, ApplicationError) or failure.type != StoreUnavailable.__name__:
         return failure
     away = error_of(failure)
-    message = f"claim {claim_id}: whether it has won a workspace is not known, since {away.message}"
+    message = f"whether the claim has won a workspace is not known, since {away.message}"
     return refused(StoreUnavailable(message, {"claim_id": claim_id}, remedy=away.advice))

@@ -101,11 +101,14 @@ class ClaimsClient(TemporalPart):
             create_owner: True to make an unknown owner, or one who is not a member, a member in the claim's own
                 transaction. It does not bring back people who were removed or disabled.
             claim_id: A claim repeated under its id gets the same answer. None makes a new id and ties the claim to
-                this call: if the caller is cancelled, for instance by a timeout, or gets no answer, the claim is
-                cancelled, and a workspace that it has won nevertheless is released.
+                this call: if the caller is cancelled, for instance by a timeout, or Temporal and the workers do not
+                answer, the claim is cancelled, and a workspace that it has won nevertheless is released. Nothing is
+                given up after `StoreUnavailable`: that needs the database, too.
         Raises:
             StackUnreachable: Temporal or the workers do not answer. The claim may be repeated with the same id, which
-                is in the message and in the details' `claim_id`.
+                is in the message, in the remedy and in the details' `claim_id`.
+            StoreUnavailable: The database does not answer, so it is not known whether the claim has won. Repeat it
+                with the same id, which is in the same places: it gets the workspace that it has won, or claims one.
             asyncio.CancelledError: It has a note with the claim's id when the claim may go on or may have won.
             PrebuildsError: By its type: `NoClaimablePrebuiltWorkspaces`, `NameTaken`, `InvalidInput`, ...
         """
@@ -209,23 +212,28 @@ class ClaimsClient(TemporalPart):
         except TimeoutError as error:
             if not bound.expired():
                 raise
+            given_up = await leave()
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s",
                 known,
-                remedy=f"start `prebuilds worker --role claims`, and {_advise_retry(given_up=await leave())}",
+                remedy=f"start `prebuilds worker --role claims`, and {_advise_retry(given_up=given_up)}",
+                inputs={} if given_up else known,
             ) from error
         except asyncio.CancelledError as error:
             if not await leave():
                 error.add_note(f"claim {claim_id} may go on or may have won: claim with this id to get its answer")
             raise
         except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost and the claim goes on
-            remedy = f"{error.advice or RUN_DOCTOR}, then {_advise_retry(given_up=await leave())}"
+            given_up = await leave()
+            remedy = f"{error.advice or RUN_DOCTOR}, then {_advise_retry(given_up=given_up)}"
             message = f"claim {claim_id}: {error.message}"
-            raise type(error)(message, {**error.details, **known}, remedy=remedy) from error
+            inputs = {} if given_up else known
+            raise type(error)(message, {**error.details, **known}, remedy=remedy, inputs=inputs) from error
         # The caller needs the claim's id to read what is recorded or, with the right key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
             message = f"claim {claim_id}: {error.message}"
-            raise type(error)(message, {**error.details, **known}, remedy=error.advice) from error
+            inputs = known if isinstance(error, StoreUnavailable) else {}  # only its remedy is to use the id again
+            raise type(error)(message, {**error.details, **known}, remedy=error.advice, inputs=inputs) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim's workflow, or attach to the running workflow of the same request.

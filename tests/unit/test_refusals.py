@@ -190,7 +190,7 @@ def test_without_the_database_a_claims_outcome_is_not_known() -> None:
     failure = refused_claim(ApplicationError("the database does not answer", type="StoreUnavailable"), "c1")
     assert isinstance(failure, ApplicationError)
     assert (failure.type, failure.details[0], failure.non_retryable) == ("StoreUnavailable", {"claim_id": "c1"}, True)
-    assert failure.message.startswith("claim c1: whether it has won a workspace is not known")
+    assert failure.message.startswith("whether the claim has won a workspace is not known"), "the client adds the id"
     refusal = refused_claim(ApplicationError("taken", type="NameTaken"), "c1")
     assert isinstance(refusal, ApplicationError)
     assert refusal.message == "taken"

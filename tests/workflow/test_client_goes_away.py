@@ -19,6 +19,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from prebuilds.api import ClaimIdReused, RequestCanceled, StackUnreachable, StoreUnavailable
+from prebuilds.cli.refusals import in_options
 from prebuilds.client import PrebuildsClient
 from prebuilds.client import claims as claiming
 from prebuilds.embedded import _ClientBesideWorker
@@ -150,7 +151,7 @@ async def test_one_whose_start_got_no_reply_is_given_up_too(
     assert unanswered.value.details == {"claim_id": new_id}
     assert CANCEL_REQUESTED in await kinds(dev.client.get_workflow_handle(claim_workflow_id(new_id)))
 
-    with pytest.raises(StackUnreachable, match=r"claim mine: .*, then claim again with the same id$"):
+    with pytest.raises(StackUnreachable, match=r"claim mine: .*, then claim again with the same id \(claim_id mine\)$"):
         await kind(dev.client).claim(**TERMS, claim_id="mine")
     assert CANCEL_REQUESTED not in await kinds(dev.client.get_workflow_handle(claim_workflow_id("mine")))
 
@@ -222,16 +223,18 @@ async def test_a_claim_whose_outcome_is_unknown_says_its_id(
         await until_begun(handle)
         await handle.terminate()
         with pytest.raises(
-            StackUnreachable, match=rf"claim {new_id}: .*, then claim again with the same id$"
+            StackUnreachable, match=rf"claim {new_id}: .*, then claim again with the same id \(claim_id {new_id}\)$"
         ) as unknown:
             await asking
         assert unknown.value.details == {"claim_id": new_id}
         decided.set_result(WON)
     away = ApplicationError("the database does not answer", type="StoreUnavailable", non_retryable=True)
     async with FakeClaims({"claim": [away]}).worker(dev.client):
-        with pytest.raises(StoreUnavailable, match=f"claim {new_id}: ") as unavailable:
+        with pytest.raises(StoreUnavailable, match=f"^claim {new_id}: whether the claim has won") as unavailable:
             await client.claim(**TERMS)
         assert unavailable.value.details == {"claim_id": new_id}
+        typed = ["claim", "--preset", "acme/python/small", "--owner", "alice", "--name", "dev"]
+        assert in_options(typed, unavailable.value).endswith(f"then try again with the same id (--claim-id {new_id})")
 
 
 async def until_begun(handle: WorkflowHandle[Any, Any]) -> None:

@@ -19,8 +19,8 @@ def cause_of(error: FailureError) -> BaseException:
 def refused(error: PrebuildsError | FailureError) -> FailureError:
     """Return the error to raise from `run`.
 
-    An application error keeps its type, and a cancellation stays one. A timeout becomes `StoreUnavailable`: the activity
-    could not reach the database in time.
+    An application error keeps its type, and a cancellation stays one. A timeout becomes `StoreUnavailable`: the
+    activity could not reach the database in time.
     """
     if isinstance(error, PrebuildsError):
         return application_error(error, repeated=False)

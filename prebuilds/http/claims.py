@@ -33,6 +33,7 @@ from prebuilds.http.waiting import (
 from prebuilds.operations.claims import Decided
 from prebuilds.operations.direct_claims import ClaimFound, SomeDecision, SomeRequest
 from prebuilds.payloads import CLAIMS_MAX, ClaimRequest, ClaimResult, ClaimsResult, parse_claim_id
+from prebuilds.planning.lead_times import Outlook
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.vocabulary import MissReason, OnEmpty
 from prebuilds.vocabulary.actors import Actor
@@ -260,7 +261,10 @@ async def answer_miss(
     service: Service, body: SomeRequest, claim_id: str, miss: NoClaimablePrebuiltWorkspaces
 ) -> Response:
     """Say when to come back, from what is known of the pool: 429. Where that cannot help: 409, and until when."""
-    outlook = await service.direct.outlook(body)
+    try:
+        outlook = await service.direct.outlook(body)
+    except PrebuildsError:  # the database has gone away, or the preset: the miss is decided all the same
+        outlook = Outlook(wait=None)
     reason = miss.details.get("miss_reason")
     if reason in WAITING_CANNOT_HELP:
         until = (

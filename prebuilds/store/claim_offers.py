@@ -26,7 +26,7 @@ OFFERS = f"""
 OFFER_BY_ID = f"{_OFFER} FROM presets p WHERE p.id = $1"
 TEMPLATE_EXISTS = """
     SELECT EXISTS (SELECT FROM templates t JOIN organizations o ON o.id = t.organization_id
-                    WHERE o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL)
+                    WHERE o.name = $1 AND t.name = $2 AND t.deleted_at IS NULL) AS found
 """
 
 
@@ -55,8 +55,13 @@ async def offer_of_preset(pool: asyncpg.Pool[Any], target: ClaimTarget) -> Prese
 
 
 async def template_exists(pool: asyncpg.Pool[Any], organization: str, template: str) -> bool:
-    """Whether a live template has this path."""
-    return bool(await pool.fetchval(TEMPLATE_EXISTS, organization, template))
+    """Whether a live template has this path.
+
+    Raises:
+        StoreUnavailable: The database is away.
+    """
+    [row] = await _fetch(pool, TEMPLATE_EXISTS, organization, template)
+    return bool(row["found"])
 
 
 async def _fetch(pool: asyncpg.Pool[Any], statement: str, *values: Any) -> list[asyncpg.Record]:

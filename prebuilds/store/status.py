@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.failures.database import store_answers
 from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
@@ -103,6 +104,11 @@ def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -
 
 
 async def creation_is_held(engine: AsyncEngine, preset_id: UUID, rules: Rules) -> bool:
-    """Return whether creation is held, so that a claim which finds the pool empty can say so."""
-    async with snapshot_transaction(engine) as connection:
-        return state_of(await snapshot_preset(connection, preset_id, rules)).held is not None
+    """Return whether creation is held, so that a claim which finds the pool empty can say so.
+
+    Raises:
+        StoreUnavailable: The database is away.
+    """
+    with store_answers():
+        async with snapshot_transaction(engine) as connection:
+            return state_of(await snapshot_preset(connection, preset_id, rules)).held is not None

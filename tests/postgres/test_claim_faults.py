@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces, StoreUnavailable
 from prebuilds.payloads import ClaimResult, ClaimsResult
+from prebuilds.store.claim_offers import offers_of_template, template_exists
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import create_claim_pool, create_engine, dsn_of
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 from tests.builders import make_preset
 from tests.postgres.pool_steps import (
@@ -32,6 +33,8 @@ from tests.postgres.pool_steps import (
 from tests.rows import do, one, rows_of
 
 T = TypeVar("T")
+NOWHERE = "postgresql://127.0.0.1:1/nowhere"
+"""No PostgreSQL answers there."""
 
 
 @pytest.fixture
@@ -106,6 +109,24 @@ async def test_a_connection_cut_in_mid_batch(engine: AsyncEngine, desk: Desk, da
     assert await rows_of(engine) == rows
     again = await until_answered(lambda: desk.ask_all("b1", ["a", "b", "c", "d"]))
     assert {c.workspace_id for c in again.claims} == {*free, last}
+
+
+async def test_a_claim_that_cannot_learn_why_the_pool_is_empty(engine: AsyncEngine, store: ClaimStore) -> None:
+    await make_preset(engine)
+    away = create_engine(NOWHERE)
+    desk = Desk(away, store)
+    with pytest.raises(StoreUnavailable, match="same id"):
+        await desk.ask("c1")
+    with pytest.raises(StoreUnavailable, match="same id"):
+        await desk.ask_all("b1", ["a", "b"])
+    await away.dispose()
+
+
+async def test_presets_that_cannot_be_looked_up(store: ClaimStore) -> None:
+    await store.pool.close()
+    for looked_up in (offers_of_template, template_exists):
+        with pytest.raises(StoreUnavailable, match="same id"):
+            await looked_up(store.pool, "acme", "python")
 
 
 async def test_connections_cut_at_any_moment(engine: AsyncEngine, desk: Desk, database_url: str) -> None:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
 from tests.postgres.http_steps import BODY, KnownTokens, Server, person, serving
 from tests.postgres.pool_steps import begin_prebuilds, fail, make_ready
@@ -189,6 +190,23 @@ async def test_while_the_database_is_away_the_answer_is_503(engine: AsyncEngine,
     away = await server.put("c1")
     assert (away.json()["code"], away.headers["retry-after"]) == ("StoreUnavailable", "1")
     assert (await server.http.get("/healthz")).status_code == 200
+
+
+async def test_a_claim_without_an_id_learns_its_id_when_the_database_goes_away(
+    engine: AsyncEngine, server: Server, database_url: str
+) -> None:
+    await make_preset(engine)
+    away = create_engine("postgresql://127.0.0.1:1/nowhere")
+    async with serving(away, database_url) as other:
+        unknown = await other.http.post("/v1/claims", json=BODY)
+    assert (unknown.status_code, unknown.json()["code"]) == (503, "StoreUnavailable")
+    assert unknown.json()["claim_id"]
+    server.service.direct._engine = away  # from here on: after the miss was decided
+    missed = await server.http.post("/v1/claims", json=BODY)
+    assert (missed.status_code, missed.headers["retry-after"]) == (429, "10"), "a miss stays one; when is not known"
+    recorded = await one(engine, "SELECT count(*) FROM claims WHERE id = :id", id=missed.json()["claim_id"])
+    assert recorded.count == 1
+    await away.dispose()
 
 
 async def test_waiting_takes_what_is_ready_without_temporal(engine: AsyncEngine, server: Server) -> None:

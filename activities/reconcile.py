@@ -161,7 +161,10 @@ class ReconcileActivities:
 
     @activity.defn
     async def cancel_builds(self, input: CarryOut) -> CarriedOut:
-        """Cancel planned creations that no worker has begun, and their builds' workflows.
+        """Cancel planned creations (`plan.cancel`) that no worker has begun, and their builds' workflows.
+
+        The name is that of the builds, which end as cancelled; in the store it is `cancel_creations`, since a prebuild
+        whose creation is cancelled ends with it.
 
         Raises:
             SupersededPass: A later pass of the preset has written already.

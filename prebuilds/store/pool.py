@@ -1,9 +1,9 @@
 """Carries out plans: creates, deletes and cancels prebuilds, each in one transaction behind a fence.
 
 The fence is the preset's row. It accepts a pass's writes only if no later pass has written, so a frozen activity that
-wakes up late changes nothing. Behind the fence the pool is read and planned again, and only changes that both plans
-have are made. While the row is locked, nothing can enlarge the pool or change the policy, so no pass creates or deletes
-too much.
+wakes up late changes nothing. Behind the fence the pool is read and planned again. A pass deletes the ids that both
+plans have, and creates the first of the planned ids, up to the new plan's number. While the row is locked, nothing can
+enlarge the pool or change the policy, so no pass creates or deletes too much.
 """
 
 from __future__ import annotations
@@ -176,11 +176,11 @@ async def create_prebuilds(
         SupersededPass: A later pass of the preset has written already.
     """
     limit = rules.max_pending_builds
-    async with _enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as now:
-        made = set(await now.connection.scalars(EXISTING, {"ids": list(ids)}))
-        allowed = len(plan_preset(now.snapshot, pass_number, pending_max).create)
+    async with _enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as fenced:
+        made = set(await fenced.connection.scalars(EXISTING, {"ids": list(ids)}))
+        allowed = len(plan_preset(fenced.snapshot, pass_number, pending_max).create)
         if limit is not None:
-            allowed = min(allowed, limit - int(str(await now.connection.scalar(COUNT_PENDING))))
+            allowed = min(allowed, limit - int(str(await fenced.connection.scalar(COUNT_PENDING))))
         new = [i for i in ids if i not in made][: max(allowed, 0)]
         if new:
             values = {
@@ -188,14 +188,14 @@ async def create_prebuilds(
                 "names": [prebuild_name(i) for i in new],
                 "build_ids": [build_id_of(i, 1) for i in new],
                 "numbers": [1] * len(new),
-                "organization_id": now.organization_id,
-                "template_id": now.template_id,
-                "version_id": now.version_id,
+                "organization_id": fenced.organization_id,
+                "template_id": fenced.template_id,
+                "version_id": fenced.version_id,
                 "preset_id": preset_id,
             }
-            await now.connection.execute(CREATE_WORKSPACES, values)
-            await now.connection.execute(RECORD_CREATIONS, values)
-            await now.record_event("prebuilds_created", {"workspaces": new})
+            await fenced.connection.execute(CREATE_WORKSPACES, values)
+            await fenced.connection.execute(RECORD_CREATIONS, values)
+            await fenced.record_event("prebuilds_created", {"workspaces": new})
     done = [i for i in ids if i in made or i in new]
     return Written(done, [build_id_of(i, 1) for i in done], lost=len(ids) - len(done))
 
@@ -208,25 +208,25 @@ async def delete_prebuilds(
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
-    async with _enter_fence(engine, preset_id, pass_number, rules) as now:
-        if now.snapshot.paused:
+    async with _enter_fence(engine, preset_id, pass_number, rules) as fenced:
+        if fenced.snapshot.paused:
             return Written([], [], lost=len(ids))
-        due = deletions(now.snapshot)
+        due = deletions(fenced.snapshot)
         wanted = {"ids": [i for i in ids if i in due], "preset_id": preset_id}
-        rows = (await now.connection.execute(LOCK_DELETABLE, wanted)).all()
+        rows = (await fenced.connection.execute(LOCK_DELETABLE, wanted)).all()
         deleted = [row.id for row in rows]
         numbers = [row.latest_build + 1 for row in rows]
         builds = [build_id_of(i, number) for i, number in zip(deleted, numbers, strict=True)]
         if rows:
             values = {"ids": deleted, "numbers": numbers, "build_ids": builds}
-            await now.connection.execute(BEGIN_DELETIONS, values)
-            await now.connection.execute(
-                RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": now.version_id}
+            await fenced.connection.execute(BEGIN_DELETIONS, values)
+            await fenced.connection.execute(
+                RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": fenced.version_id}
             )
             by_reason: dict[str, list[UUID]] = {}
             for workspace_id in deleted:
                 by_reason.setdefault(due[workspace_id], []).append(workspace_id)
-            await now.record_event("prebuilds_deleted", {"reasons": by_reason})
+            await fenced.record_event("prebuilds_deleted", {"reasons": by_reason})
     return Written(deleted, builds, lost=len(ids) - len(deleted))
 
 
@@ -238,12 +238,12 @@ async def cancel_creations(
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
-    async with _enter_fence(engine, preset_id, pass_number, rules) as now:
-        if now.snapshot.paused or now.snapshot.preset.active:
+    async with _enter_fence(engine, preset_id, pass_number, rules) as fenced:
+        if fenced.snapshot.paused or fenced.snapshot.preset.active:
             return Written([], [], lost=len(ids))
-        canceled = await cancel_pending_creations(now.connection, ids, cause="its preset is no longer active")
+        canceled = await cancel_pending_creations(fenced.connection, ids, cause="its preset is no longer active")
         if canceled:
-            await now.record_event("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
+            await fenced.record_event("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
     return Written(canceled, [build_id_of(i, 1) for i in canceled], lost=len(ids) - len(canceled))
 
 

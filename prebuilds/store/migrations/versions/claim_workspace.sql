@@ -170,8 +170,7 @@ BEGIN
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             RETURN;
         END IF;
-        -- A hand-over or a creation would violate the unique name. Without either, check the name here, so that no claim
-        -- misses or waits with a name that is taken.
+        -- Nothing is handed over, so check the name now: a miss or a wait has no constraint to do it.
         IF EXISTS (SELECT FROM workspaces w
                     WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN
             RAISE EXCEPTION 'NameTaken' USING ERRCODE = 'PB001';
@@ -221,7 +220,7 @@ BEGIN
                run_answered = v_final AND p_on_empty = 'fail'
          WHERE id = p_claim_id;
     END IF;
-    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- other claims join the queue next
+    IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- a claim that will wait records no miss: it joins the queue next
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
         VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, v_preset.id,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,

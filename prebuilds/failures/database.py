@@ -1,4 +1,8 @@
-"""Converts errors of asyncpg and SQLAlchemy: a database that is away, busy or full."""
+"""Converts errors of asyncpg and SQLAlchemy: a database that is away, busy or full.
+
+A database that is away is one of two errors. `StoreUnavailable`: the request is safe to repeat, such as a claim under
+its id. `StackUnreachable`: anything else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,8 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a connection that is used after its idle end was announced and before it is closed
+    # The server has announced that it ends this idle connection, and it was used before it closed.
+    asyncpg.InternalClientError,
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
@@ -66,7 +71,7 @@ def store_unavailable(error: BaseException) -> StoreUnavailable:
 
 @contextmanager
 def store_answers() -> Iterator[None]:
-    """Raise `StoreUnavailable` in place of what says that the database is away."""
+    """Convert a lost database connection inside the block to `StoreUnavailable`."""
     try:
         yield
     except Exception as error:

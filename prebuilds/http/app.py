@@ -42,7 +42,7 @@ async def healthz() -> Health:
     responses={503: {"description": "Send claims elsewhere for now", "model": Health}},
 )
 async def readyz(service: Served) -> Response:
-    """The database has to answer. Temporal has not: what is ready can be claimed without it."""
+    """The database has to answer. Temporal need not: what is ready can be claimed without it."""
     if service.draining.is_set():
         found = Health(status="draining")
     else:

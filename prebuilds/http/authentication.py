@@ -20,8 +20,10 @@ class Gate(Protocol):
     """What stands in front of every endpoint but health and the documentation: `prebuilds.operations.access.Gate`."""
 
     async def authenticate(self, token: str | None) -> Actor:
-        """The actor whose token this is; None when the request has none.
+        """Return the token's actor.
 
+        Args:
+            token: None when the request had none.
         Raises:
             Unauthenticated: The token is missing or not good.
         """

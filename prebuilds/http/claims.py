@@ -26,7 +26,7 @@ from prebuilds.http.waiting import (
     location_of,
     state_of,
     stream_claim,
-    until_ended,
+    wait_for_answer,
     wait_of,
     waiting_response,
 )
@@ -164,7 +164,7 @@ async def get_claim(
     found = await find_claim(request, service, actor, claim_id, Action.SEE_CLAIM)
     if isinstance(found, ClaimsResult):
         return ClaimState(claim_id=claim_id, state="claimed", claim=found)
-    return await state_of(service, await until_ended(service, found, wait_of(prefer)))
+    return await state_of(service, await wait_for_answer(service, found, wait_of(prefer)))
 
 
 @router.get(
@@ -242,7 +242,7 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_
 
 
 async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
-    found = await until_ended(service, found, wait_s)
+    found = await wait_for_answer(service, found, wait_s)
     if found.won is not None:
         return decided_response(Decided(found.won, decided_now=True), found.claim_id)
     error = error_of(found)

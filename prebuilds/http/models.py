@@ -1,4 +1,4 @@
-"""The bodies of requests and answers that are the server's own. The others are those of `prebuilds/payloads.py`."""
+"""The bodies of requests and answers that are the server's own. The others are those of `prebuilds/payloads/`."""
 
 from __future__ import annotations
 
@@ -58,8 +58,10 @@ class WaitingClaim(BaseModel):
     state: Literal["deciding", "waiting"] = Field(
         description="`deciding`: no worker has looked at it yet", examples=["waiting"]
     )
-    position: int | None = Field(description="Its place in the queue, from 1; null while it is decided", examples=[2])
-    deadline: Timestamp | None = Field(description="When it stops to wait", examples=["2026-03-02T09:19:00Z"])
+    position: int | None = Field(
+        description="Its place in the queue, from 1; null until it is in the queue", examples=[2]
+    )
+    deadline: Timestamp | None = Field(description="When it stops waiting", examples=["2026-03-02T09:19:00Z"])
     estimated_seconds: float | None = Field(
         description="How long until it has a workspace, from what is being made and how long that took before; null "
         "where nothing is known",

@@ -63,8 +63,8 @@ STATUSES: Mapping[str, int] = {
     "SupersededPass": 500,
 }
 """The status of each error, by its type. A test finds an error that has none."""
-ASKED_AGAIN = frozenset({"LoopRenewed", "ProvisionerUnavailable", "StoreUnavailable", "StackUnreachable"})
-"""Errors that are over in a moment, as a rule."""
+RETRY_SOON = frozenset({"LoopRenewed", "ProvisionerUnavailable", "StoreUnavailable", "StackUnreachable"})
+"""Errors whose cause is usually gone in seconds; the response says to retry after `AGAIN_S`."""
 WAITING_CANNOT_HELP = frozenset({"no_pool", "held", "paused"})
 """Miss reasons for which nothing becomes ready by itself, or not soon."""
 OF_FIELDS = frozenset(
@@ -116,12 +116,12 @@ def describe(
     """The problem that an error is.
 
     Args:
-        claim_id: The claim that it is about; None for another one.
+        claim_id: The claim that it is about. None for an error that is about no claim.
         retry_after_s: When asking again can help, in seconds; None where nothing is known of that.
         facts: More for the details.
     """
     status = status_of(error)
-    if retry_after_s is None and error.type in ASKED_AGAIN:
+    if retry_after_s is None and error.type in RETRY_SOON:
         retry_after_s = AGAIN_S
     if isinstance(error, RateLimited):
         retry_after_s = error.details.get("retry_after_seconds")

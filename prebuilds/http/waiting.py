@@ -77,7 +77,7 @@ async def until_change(service: Service, claim_id: str, seen: ClaimFound | None,
         draining.cancel()
 
 
-async def until_ended(service: Service, seen: ClaimFound, within_s: float) -> ClaimFound:
+async def wait_for_answer(service: Service, seen: ClaimFound, within_s: float) -> ClaimFound:
     """Wait until a claim has its answer, as long as the caller wants. Returns what is recorded then."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + within_s

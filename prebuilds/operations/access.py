@@ -48,8 +48,8 @@ class _Answer:
     """By the gate's clock."""
     why: str = "unknown"
     """Why it is refused, for the event."""
-    token: str | None = None
-    """The token's name, where its holder has proved to hold it."""
+    token_name: str | None = None
+    """None unless the secret matched."""
 
 
 @dataclass(slots=True)
@@ -97,8 +97,8 @@ class Gate:
         if answer is None or answer.good_until <= self._clock():
             answer = await self._read(proof)
         if answer.actor is None:
-            known = answer.token is not None
-            actor, data = f"token/{answer.token}" if known else "unknown", {"why": answer.why}
+            known = answer.token_name is not None
+            actor, data = f"token/{answer.token_name}" if known else "unknown", {"why": answer.why}
             self._note_refusal(proof.id if known else None, "authenticate", "token_refused", actor, data)
             raise Unauthenticated(REFUSED)
         self._note_use(proof.id)
@@ -135,7 +135,7 @@ class Gate:
     async def _ask(self, proof: TokenProof) -> _Answer:
         asked_at = self._clock()  # before the statement, so that no answer is used longer than it may be
         try:
-            # Who joins the wait late gets an answer from before their request; so it must not be long before.
+            # A late joiner gets an answer read before their request, so bound how old it may be.
             async with asyncio.timeout(CACHE_S):
                 found = await find_token(self._engine, proof.id)
         except Exception as error:
@@ -212,7 +212,7 @@ def _judge(proof: TokenProof, found: FoundToken | None, asked_at: float) -> _Ans
     if found.expires_in is not None:
         good_until = min(good_until, asked_at + found.expires_in.total_seconds())
     name = found.user or f"token/{found.name}"
-    return _Answer(Actor(name, found.scopes, found.user, proof.id), good_until, token=found.name)
+    return _Answer(Actor(name, found.scopes, found.user, proof.id), good_until, token_name=found.name)
 
 
 def _forget_oldest(remembered: dict[Any, Any]) -> None:

@@ -36,7 +36,7 @@ from prebuilds.store.presets import find_presets_ever
 from prebuilds.vocabulary import MissReason
 
 BEFORE_ALL = datetime(1970, 1, 1, tzinfo=UTC)
-"""When a run began that takes a prebuild only while no other run of its claim has begun."""
+"""The start time given to a run that yields to every other run of its claim."""
 LATER_RUN_LOOKS = 20
 LATER_RUN_PAUSE_S = 0.05
 """How often, and at what distance, a request that was overtaken looks for the answer of the later one. That one has its
@@ -164,7 +164,7 @@ class DirectClaims:
         return (await find_target(self._store.pool, request))[1]
 
     async def _answer_of_later_run(self, request: SomeRequest, claim_id: str) -> SomeDecision | None:
-        """What a later request of the same claim was answered, for one that it has overtaken.
+        """Return the answer of the later request that overtook this one.
 
         Callers who send a claim twice at the same time get equal answers by this.
 

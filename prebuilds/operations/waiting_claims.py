@@ -106,13 +106,6 @@ class WaitingClaims:
         """As `ClaimWatch.next_change`."""
         return await self._watch.next_change(claim_id, seen, within_s)
 
-    async def end(self, claim_id: str, seen: ClaimFound, within_s: float) -> ClaimFound:
-        """Wait until a claim has its answer, or the time is over; return what is recorded then."""
-        deadline = asyncio.get_running_loop().time() + within_s
-        while not seen.ended and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
-            seen = await self._watch.next_change(claim_id, seen, left_s) or seen
-        return seen
-
     async def leave(self, claim_id: str) -> ClaimFound | None:
         """Leave the queue.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from prebuilds.api import (
     ClaimNotFound,
@@ -242,7 +244,8 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_
 
 
 async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
-    found = await wait_for_answer(service, found, wait_s)
+    with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
+        found = await wait_for_answer(service, found, wait_s)
     if found.won is not None:
         return decided_response(Decided(found.won, decided_now=True), found.claim_id)
     error = error_of(found)

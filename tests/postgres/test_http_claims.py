@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.http.claims import answer_waiting
+from prebuilds.http.waiting import WAITERS_MAX
+from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
 from tests.postgres.http_steps import BODY, KnownTokens, Server, person, serving
@@ -207,6 +210,13 @@ async def test_a_claim_without_an_id_learns_its_id_when_the_database_goes_away(
     recorded = await one(engine, "SELECT count(*) FROM claims WHERE id = :id", id=missed.json()["claim_id"])
     assert recorded.count == 1
     await away.dispose()
+
+
+async def test_a_claim_that_waits_gets_its_id_also_when_too_many_answers_are_held(server: Server) -> None:
+    server.service.held = WAITERS_MAX
+    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run", owner="alice"), 60.0)
+    assert (answer.status_code, answer.headers["location"]) == (202, "/v1/claims/c1")
+    assert json.loads(bytes(answer.body))["claim_id"] == "c1"
 
 
 async def test_waiting_takes_what_is_ready_without_temporal(engine: AsyncEngine, server: Server) -> None:

@@ -278,7 +278,7 @@ async def test_a_temporal_that_was_away_is_checked_before_its_first_use(stack: D
 
     checked.check = check
     client = await connect(stack.facts["temporal_address"], lazy=True, interceptors=[checked])
-    await checked.try_at_once()
+    await checked.check_early()
     loop = client.get_workflow_handle(ORCHESTRATOR_ID)
     for use in (
         lambda: client.start_workflow("X", id="X", task_queue="X"),

@@ -1,4 +1,4 @@
-"""A PostgreSQL for the tests that need one: one server a run (one a worker under xdist), one database a test.
+"""The order of the tests, and a PostgreSQL for them: one server a run (one a worker under xdist), one database a test.
 
 `PREBUILDS_TEST_DATABASE_URL` names another server to use, such as an older version's; its user must be allowed to
 create databases. Nothing here outlives its event loop: the server is a process, what connects is made for each test.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,15 @@ from tests.order import seconds_of
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -seconds_of(item.path, Path(__file__).parent))  # stable: a file's tests stay together
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Whoever is started in a shell's background, or by `nohup`, ignores signals, and so does all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGHUP, before[1])
 
 
 def database_at(server: str, database: str) -> str:

@@ -80,6 +80,7 @@ def on_a_terminal(*words: str, env: dict[str, str]) -> Iterator[Terminal]:
             os.close(controller)
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 async def test_it_outlasts_a_database_that_goes_away_and_leaves_a_clean_terminal(
     engine: AsyncEngine, database_url: str, tmp_path: Path
 ) -> None:

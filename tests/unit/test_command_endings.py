@@ -118,6 +118,7 @@ main()
 """
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 @pytest.mark.parametrize("module", ["prebuilds.cli.ending", "typer", "prebuilds.telemetry.undumpable"])
 def test_an_interrupt_in_the_first_moments_ends_a_command_quietly(module: str) -> None:
     ended = prebuilds("status", module, code=INTERRUPTED_IMPORT)

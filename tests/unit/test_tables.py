@@ -79,7 +79,7 @@ def test_a_narrow_terminal_is_told_what_is_left_out(
 ) -> None:
     output.begin([])
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((80, 24)))
     output.table(JOBS, [ROW], empty="", drop=("QUEUE", "STAGE"))
     said = capsys.readouterr()
     assert (ID in said.out, "QUEUE" in said.out) == (True, False)

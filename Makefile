@@ -59,11 +59,10 @@ $(STAMP): requirements.lock pyproject.toml
 		{ echo "Prebuilds needs Python 3.11 or later; name one with: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv; going on with pip"
-	@if test -x $(BIN)/uv; then \
+	@{ test -x $(BIN)/uv && \
 		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock && \
-		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .; \
-	else \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .; } || { \
+		echo "uv could not install everything; going on with pip, which knows pip.conf and its certificates"; \
 		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
-		$(BIN)/python -m pip install --quiet --no-deps -e .; \
-	fi
+		$(BIN)/python -m pip install --quiet --no-deps -e .; }
 	@touch $(STAMP)

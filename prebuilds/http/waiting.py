@@ -121,7 +121,7 @@ def error_of(found: ClaimFound) -> PrebuildsError | None:
 
 
 async def state_of(service: Service, found: ClaimFound) -> ClaimState:
-    """What has become of a claim, as its caller is told."""
+    """Return the state of a claim in the form that its caller gets."""
     error = error_of(found)
     if found.won is not None:
         return ClaimState(claim_id=found.claim_id, state="claimed", claim=found.won)

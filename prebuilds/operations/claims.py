@@ -6,8 +6,8 @@ hands the workspace over and the refill start in the background afterwards; shou
 them.
 
 Any attempt may run twice, at the same time as another, or long after its caller has gone. So each attempt names the run
-(one request for the claim) that it works for, and whatever denies the run a workspace is recorded before anybody is
-told: from then on a late attempt of that run takes nothing (decision 0015).
+(one request for the claim) that it works for. A miss or a refusal of the run is recorded before the caller gets it, and
+from then on a late attempt of that run takes nothing (decision 0015).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.store.build_logs import Line, append_lines, count_lines_before
+from prebuilds.store.logs import Line, append_lines, count_lines_before
 from prebuilds.vocabulary.plain_text import escape
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,9 @@ from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found,
 from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
 from prebuilds.settings import Orphans
 from prebuilds.store import inventory
-from prebuilds.store.control import read_control
 from prebuilds.store.identity import read_identity
 from prebuilds.store.inventory import Place
+from prebuilds.store.loop import read_control
 from prebuilds.views import InventoryRow
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
-from prebuilds.store import control, pool
+from prebuilds.store import loop, pool
 from prebuilds.store.events import record_notes
 from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
@@ -97,7 +97,7 @@ class ReconcileActivities:
             self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
             await record_notes(self._engine, plan.notes())
             working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
-            number = await control.begin_pass(self._engine, snapshot, with_work=len(working))
+            number = await loop.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
                 await self.end_pass(number)
             if plan.shares is None:
@@ -117,14 +117,14 @@ class ReconcileActivities:
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:
         """Record the end of a pass, and count it in the metrics unless it was recorded before."""
-        took = await control.end_pass(self._engine, pass_number)
+        took = await loop.end_pass(self._engine, pass_number)
         if took is not None:
             METRICS.record_pass(took)
 
     @activity.defn
     async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
         """Record that the loop was stopped on purpose, so that no control worker restarts it."""
-        await control.record_stop(self._engine, cause, loop_number, by)
+        await loop.record_stop(self._engine, cause, loop_number, by)
 
     @activity.defn
     async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:

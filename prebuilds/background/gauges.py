@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
-from prebuilds.store.control import read_control
+from prebuilds.store.loop import read_control
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.telemetry.metrics import PoolGauges
 

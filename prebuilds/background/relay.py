@@ -19,13 +19,13 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
-from prebuilds.store import actions, build_record, control
-from prebuilds.store.build_logs import forget_old_logs
+from prebuilds.store import actions, build_record, loop
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
-from prebuilds.store.control import Control
 from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
+from prebuilds.store.logs import forget_old_logs
+from prebuilds.store.loop import Control
 from prebuilds.store.people import refuse_waiting
 from prebuilds.store.requests import forget_old_requests
 from prebuilds.temporal.connecting import described
@@ -96,7 +96,7 @@ async def record_unwritten_stop(engine: AsyncEngine, client: Client) -> bool:
     Returns:
         Whether a stop was recorded.
     """
-    wanted = await control.read_control(engine)
+    wanted = await loop.read_control(engine)
     found = await described(client, ORCHESTRATOR_ID)
     if wanted.loop != "running" or found is None or found.status is not WorkflowExecutionStatus.COMPLETED:
         return False
@@ -104,7 +104,7 @@ async def record_unwritten_stop(engine: AsyncEngine, client: Client) -> bool:
     if number is not None and number != wanted.loop_number:
         return False  # the loop was started again since
     cause = "stopped while the database was away; the workflow's result has the cause"
-    await control.record_stop(engine, cause, wanted.loop_number)
+    await loop.record_stop(engine, cause, wanted.loop_number)
     return True
 
 
@@ -177,14 +177,14 @@ class Relay:
         Returns:
             Whether this call has started it.
         """
-        seen = await control.read_control(self._engine)
+        seen = await loop.read_control(self._engine)
         if seen.loop == "stopped" or await record_unwritten_stop(self._engine, self._client):
             return False
         found = await described(self._client, ORCHESTRATOR_ID)
         if found is not None and found.status is WorkflowExecutionStatus.RUNNING:
             return False
         # Written before the start, and only if the row is still as it was read: a stop in between is not undone.
-        wanted = await control.record_restart(self._engine, seen)
+        wanted = await loop.record_restart(self._engine, seen)
         if wanted is None:
             return False
         started = await start_orchestrator(self._client, orchestrator_input(wanted, self._settings))

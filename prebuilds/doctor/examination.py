@@ -25,10 +25,10 @@ from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.claim_secrets import check_request_key
-from prebuilds.store.control import read_control
 from prebuilds.store.doctor import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
+from prebuilds.store.loop import read_control
 from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
 from prebuilds.temporal.binding import Fit

@@ -15,7 +15,7 @@ from prebuilds.api import OrchestratorNotRunning, PrebuildsError
 from prebuilds.background.dispatch import NUDGED_MAX, Dispatcher
 from prebuilds.planning.rules import Rules
 from prebuilds.settings import Settings
-from prebuilds.store import control
+from prebuilds.store import loop
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Context:
 
         They are what the workers recorded last, or this process's own rules when no worker has run a pass yet.
         """
-        return (await control.read_control(self.engine)).rules or self.settings.rules
+        return (await loop.read_control(self.engine)).rules or self.settings.rules
 
     async def nudge(self, preset_ids: Sequence[UUID] = ()) -> None:
         """Ask the loop for a pass over these presets, or over all, so that a committed change takes effect now.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.store import build_logs
-from prebuilds.store.build_logs import LOG_LIFE, Position
+from prebuilds.store import logs
+from prebuilds.store.logs import LOG_LIFE, Position
 from prebuilds.views import LoggedBuild, LogLine
 
 POLL_INTERVAL_S = 0.5
@@ -33,14 +33,14 @@ class LogOperations:
             InvalidInput: *reference* is neither an id nor a path.
             WorkspaceNotFound: No build and no workspace has this id, or no workspace has ever had this name.
         """
-        return await build_logs.find_logged_builds(self.engine, reference)
+        return await logs.find_logged_builds(self.engine, reference)
 
     async def latest(self, reference: str) -> LoggedBuild:
         """Find the latest build that *reference* names; raises as `builds` does.
 
         For a released workspace it is the latest build that has log lines, if any build has some.
         """
-        return build_logs.choose_logged_build(await self.builds(reference))
+        return logs.choose_logged_build(await self.builds(reference))
 
     async def lines(self, build: LoggedBuild, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """Yield a build's lines in order. The last line of a failed build is its error.
@@ -51,8 +51,8 @@ class LogOperations:
         position = Position()
         while True:
             # The build is read before its lines: if it has ended by then, no line can follow those read next.
-            current = await build_logs.read_logged_build(self.engine, build.id)
-            lines, position = await build_logs.read_log(self.engine, build.id, position)
+            current = await logs.read_logged_build(self.engine, build.id)
+            lines, position = await logs.read_log(self.engine, build.id, position)
             for line in lines:
                 yield line
             if current.status.ended or not follow:

@@ -17,7 +17,7 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.failures.temporal import no_such_workflow
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status, recorded_loop
-from prebuilds.store import control, presets
+from prebuilds.store import loop, presets
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.temporal.waiting import while_served
 from prebuilds.views import LoopChange, LoopStatus, Reconciled
@@ -36,7 +36,7 @@ class LoopOperations:
 
     async def status(self) -> LoopStatus:
         """Read the loop's state; if Temporal does not answer within three seconds, the recorded state with a note."""
-        return await loop_status(await control.read_control(self.context.engine), self.context.client)
+        return await loop_status(await loop.read_control(self.context.engine), self.context.client)
 
     async def start(
         self, actor: Actor, interval: timedelta | None = None, *, within_s: float | None = None
@@ -58,22 +58,22 @@ class LoopOperations:
                 raise InvalidInput.field("interval", str(error)) from error
         engine, client = self.context.engine, self.context.client
         handle = client.get_workflow_handle(ORCHESTRATOR_ID)
-        if (loop := await self.status()).state == "draining":
+        if (seen := await self.status()).state == "draining":
             try:
                 async with asyncio.timeout(within_s):
                     with suppress(WorkflowFailureError):  # a terminated loop has ended, too
                         await self._await_end(handle)
             except TimeoutError:
                 raise OrchestratorNotRunning(
-                    f"the loop is still draining after a stop ({loop.cause})",
-                    {"cause": loop.cause},
+                    f"the loop is still draining after a stop ({seen.cause})",
+                    {"cause": seen.cause},
                     remedy="start it again once `prebuilds status` shows it as stopped",
                 ) from None
         # An earlier attempt of this request may have recorded the start and died before it started the loop.
         with suppress(AnsweredBefore):
             await record_unwritten_stop(engine, client)  # so that the new loop gets a new number
-            await control.record_start(engine, interval, actor.name)
-        recorded = await control.read_control(engine)
+            await loop.record_start(engine, interval, actor.name)
+        recorded = await loop.read_control(engine)
         if recorded.loop == "stopped":  # by a stop that came after the earlier attempt
             return await self._describe_change(False)
         started = await start_orchestrator(client, orchestrator_input(recorded, self.context.settings))
@@ -106,14 +106,14 @@ class LoopOperations:
             if not no_such_workflow(error):
                 raise
             # No loop runs, but control workers restart a terminated loop unless a stop is recorded.
-            await control.record_stop(self.context.engine, cause, by=actor.name)
+            await loop.record_stop(self.context.engine, cause, by=actor.name)
             return await self._describe_change(False)
         if wait:
             try:
                 await self._await_end(handle)
             except WorkflowFailureError:
                 # Somebody terminated the loop, perhaps before it recorded the stop. Without the record it is restarted.
-                await control.record_stop(self.context.engine, cause, by=actor.name)
+                await loop.record_stop(self.context.engine, cause, by=actor.name)
         return await self._describe_change(True)
 
     async def _await_end(self, handle: WorkflowHandle[Any, Any]) -> None:
@@ -128,11 +128,11 @@ class LoopOperations:
         if not reason.strip():
             raise InvalidInput.field("reason", "is required", "say why, for whoever finds the pools paused")
         _check_text("reason", reason)
-        return await self._apply_pause_change(await control.pause(self.context.engine, actor.name, reason))
+        return await self._apply_pause_change(await loop.pause(self.context.engine, actor.name, reason))
 
     async def resume(self, actor: Actor) -> LoopChange:
         """Let passes create and delete again. Nothing changes if the loop is not paused."""
-        return await self._apply_pause_change(await control.resume(self.context.engine, actor.name))
+        return await self._apply_pause_change(await loop.resume(self.context.engine, actor.name))
 
     async def _apply_pause_change(self, changed: bool) -> LoopChange:
         """Nudge the loop after a pause or resume and read its state. Both run at once: each may wait for Temporal."""

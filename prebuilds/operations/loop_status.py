@@ -11,8 +11,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from prebuilds.payloads import OrchestratorStatus
-from prebuilds.store import control
-from prebuilds.store.control import Control
+from prebuilds.store import loop
+from prebuilds.store.loop import Control
 from prebuilds.temporal.connecting import described
 from prebuilds.views import LoopStatus
 from prebuilds.vocabulary import ORCHESTRATOR_ID
@@ -49,7 +49,7 @@ async def loop_status(recorded: Control, client: Client) -> LoopStatus:
 
 async def recorded_loop(engine: AsyncEngine, note: str) -> LoopStatus:
     """Read the loop's recorded state from the database alone; *note* says why Temporal was not asked."""
-    recorded = await control.read_control(engine)
+    recorded = await loop.read_control(engine)
     return _make_status(recorded, recorded.loop, note)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prebuilds import templates
 from prebuilds.operations.context import Context
-from prebuilds.store import retiring
+from prebuilds.store import templates
 from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
-from prebuilds.store.retiring import ChangedTemplate
-from prebuilds.templates import ApplyResult, TemplateFile
+from prebuilds.store.templates import ChangedTemplate
+from prebuilds.templates import ApplyResult, TemplateFile, apply
 from prebuilds.views import Page, TemplateChange, TemplateRow
 from prebuilds.vocabulary.actors import Actor
 
@@ -26,7 +25,7 @@ class TemplateOperations:
         Args:
             dry_run: Report what would change without changing it.
         """
-        done = await templates.apply(self.context.engine, file, actor=actor.name, dry_run=dry_run)
+        done = await apply(self.context.engine, file, actor=actor.name, dry_run=dry_run)
         if done.changed and not dry_run:
             await self.context.nudge()
         return done
@@ -37,7 +36,7 @@ class TemplateOperations:
         Args:
             after: The `next` of the previous page; None for the first page.
         """
-        rows = await retiring.list_templates(self.context.engine)
+        rows = await templates.list_templates(self.context.engine)
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
 
     async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:
@@ -46,12 +45,12 @@ class TemplateOperations:
         Args:
             undo: Put the template back into use instead.
         """
-        done = await retiring.deprecate_template(self.context.engine, template, actor.name, undo=undo)
+        done = await templates.deprecate_template(self.context.engine, template, actor.name, undo=undo)
         return await self._nudge_after(done)
 
     async def delete(self, actor: Actor, template: str) -> TemplateChange:
         """Delete a template and empty its pools; claimed workspaces stay with their owners."""
-        return await self._nudge_after(await retiring.delete_template(self.context.engine, template, actor.name))
+        return await self._nudge_after(await templates.delete_template(self.context.engine, template, actor.name))
 
     async def _nudge_after(self, done: ChangedTemplate) -> TemplateChange:
         """Nudge the loop for the presets whose pools must be emptied or filled."""

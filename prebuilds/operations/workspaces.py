@@ -12,7 +12,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
-from prebuilds.store import evidence, owned, transfers, workspaces
+from prebuilds.store import evidence, lifecycle, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
@@ -56,16 +56,16 @@ class WorkspaceOperations:
 
     async def start(self, actor: Actor, workspace: str) -> WorkspaceChange:
         """Start a claimed workspace. Nothing changes if it is running or starting."""
-        return self._dispatch_change(await owned.start_workspace(self.context.engine, workspace, actor.name))
+        return self._dispatch_change(await lifecycle.start_workspace(self.context.engine, workspace, actor.name))
 
     async def stop(self, actor: Actor, workspace: str) -> WorkspaceChange:
         """Stop a claimed workspace and keep its data. Nothing changes if it is stopped or stopping."""
-        return self._dispatch_change(await owned.stop_workspace(self.context.engine, workspace, actor.name))
+        return self._dispatch_change(await lifecycle.stop_workspace(self.context.engine, workspace, actor.name))
 
     async def retry(self, actor: Actor, workspace: str) -> WorkspaceChange:
         """Repeat a workspace's failed or cancelled build with the same inputs. Nothing changes if the latest build has
         neither failed nor been cancelled."""
-        return self._dispatch_change(await owned.retry_workspace(self.context.engine, workspace, actor.name))
+        return self._dispatch_change(await lifecycle.retry_workspace(self.context.engine, workspace, actor.name))
 
     async def set(
         self, actor: Actor, workspace: str, *, ttl: timedelta | None = None, autostart: str | None = None
@@ -76,7 +76,7 @@ class WorkspaceOperations:
             ttl: How long a start lasts; zero removes the limit, None leaves it unchanged.
             autostart: Cron expression; empty or `none` removes the schedule, None leaves it unchanged.
         """
-        return await owned.set_workspace(self.context.engine, workspace, actor.name, ttl=ttl, autostart=autostart)
+        return await lifecycle.set_workspace(self.context.engine, workspace, actor.name, ttl=ttl, autostart=autostart)
 
     async def transfer(self, actor: Actor, workspace: str, to: str, *, name: str | None = None) -> TransferResult:
         """Transfer a claimed workspace to another owner. The provisioner hands it over as after a claim, and a stopped

@@ -10,8 +10,8 @@ from temporalio.service import RPCError
 from prebuilds.failures.database import is_lost
 from prebuilds.failures.temporal import is_failed_connect
 from prebuilds.store.builds import provisioning_queue
-from prebuilds.store.control import Control, read_control
 from prebuilds.store.engine import create_engine
+from prebuilds.store.loop import Control, read_control
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.queues import queues_without_pollers
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, PROVISIONER_QUEUE

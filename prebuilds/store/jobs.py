@@ -15,7 +15,7 @@ from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event, record_for_builds
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
-from prebuilds.store.retiring import find_templates_ever
+from prebuilds.store.templates import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage

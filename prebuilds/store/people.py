@@ -15,7 +15,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, OwnerNotFound
-from prebuilds.store import templates
+from prebuilds.store import apply
 from prebuilds.store.events import record_event
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
 from prebuilds.store.workspaces import status_word
@@ -114,8 +114,8 @@ async def add_members(engine: AsyncEngine, organization: str, names: Sequence[st
     _check_names(names)
     async with engine.begin() as connection:
         organization_id = await _find_organization(connection, organization)
-        await templates.create_users(connection, names)
-        added = await templates.add_members(connection, organization_id, names)
+        await apply.create_users(connection, names)
+        added = await apply.add_members(connection, organization_id, names)
         for name in names:
             if name in added:
                 await _record_event_about(connection, "member_added", by, name, organization)
@@ -261,7 +261,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 async def _find_organization(connection: AsyncConnection, organization: str) -> UUID:
-    found = await templates.find_organization(connection, organization)
+    found = await apply.find_organization(connection, organization)
     if found is None:
         raise InvalidInput.field("organization", f"{organization} is not known", "correct the name, or apply its file")
     return found[0]

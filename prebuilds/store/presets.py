@@ -17,10 +17,10 @@ from prebuilds.payloads import parse_path
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
+from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
-from prebuilds.store.retiring import find_live_template
 from prebuilds.store.snapshots import read_preset, snapshot_state, snapshot_transaction
-from prebuilds.store.templates import lock_apply
+from prebuilds.store.templates import find_live_template
 from prebuilds.views import PresetInfo, WindowRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 

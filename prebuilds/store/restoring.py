@@ -14,9 +14,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
 from prebuilds.store.pool import cancel_pending_creations
-from prebuilds.store.templates import lock_apply
 from prebuilds.store.tokens import count_live_tokens
 from prebuilds.views import DoubtfulPrebuild, RestoredReport
 from prebuilds.vocabulary import PREBUILDS_USER_ID

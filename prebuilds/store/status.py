@@ -13,8 +13,8 @@ from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot
-from prebuilds.store.control import Control, read_control
 from prebuilds.store.identity import read_identity
+from prebuilds.store.loop import Control, read_control
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
 

@@ -1,141 +1,171 @@
-"""Organizations, members and templates, as `apply` writes them; versions and presets are in `versions`.
+"""Templates in use: they are listed, deprecated, restored and deleted here. `apply` makes them.
 
-Every function works inside the caller's transaction, which holds `lock_apply`. Locks go preset, then template, then
-workspaces, which is the order of a reconcile pass and of a claim; so nobody waits for another in a circle.
+Each change takes `lock_apply`, then locks the template's presets by id, then the template, in the order of a pass. So
+no pass is filling a pool while its template is retired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID, uuid4, uuid5
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.planning.content import TemplatePolicy
-from prebuilds.vocabulary.owners import owner_key
+from prebuilds.api import TemplateNotFound
+from prebuilds.payloads import parse_path
+from prebuilds.store.apply import lock_apply
+from prebuilds.store.events import record_event
+from prebuilds.views import TemplateChange, TemplateRow
 
-APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
-
-TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
-
-FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled FROM organizations WHERE name = :name")
-CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabled) VALUES (:id, :name, :enabled)")
-SWITCH_ORGANIZATION = text("UPDATE organizations SET prebuilds_enabled = :enabled WHERE id = :id")
-
-CREATE_USERS = text("""
-    INSERT INTO users (id, name, key)
-    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:keys AS text[]))
-        ON CONFLICT (key) DO NOTHING RETURNING key
+_TEMPLATES = """
+    SELECT t.id, o.name || '/' || t.name AS path, t.deprecated, t.deleted_at, t.active_version_id
+      FROM templates t JOIN organizations o ON o.id = t.organization_id
+"""
+TEMPLATE_BY_ID = text(f"{_TEMPLATES} WHERE t.id = :id")
+TEMPLATES_BY_PATH = text(f"""
+    {_TEMPLATES} WHERE o.name = :organization AND t.name = :template ORDER BY t.deleted_at DESC NULLS FIRST
 """)
-# Who was removed is a member again, since somebody says so.
-ADD_MEMBERS = text("""
-    WITH wanted AS (SELECT id, key FROM users WHERE key = ANY(CAST(:keys AS text[]))
-    ), back AS (DELETE FROM former_members f USING wanted w
-                 WHERE f.organization_id = :organization_id AND f.user_id = w.id
-    ), added AS (INSERT INTO organization_members (organization_id, user_id) SELECT :organization_id, id FROM wanted
-                     ON CONFLICT DO NOTHING RETURNING user_id)
-    SELECT w.key FROM added a JOIN wanted w ON w.id = a.user_id
+LOCK_PRESETS_OF = text("""
+    SELECT id, template_version_id FROM presets WHERE template_id = :template_id ORDER BY id FOR NO KEY UPDATE
 """)
-SET_EXACT = text("""
-    UPDATE organizations SET members_exact = :exact WHERE id = :id AND members_exact <> :exact RETURNING id
+LIST_TEMPLATES = text("""
+    SELECT t.id, o.name AS organization, t.name AS template, v.provisioner, v.queue, v.number AS version, t.deprecated,
+           (SELECT count(*) FROM presets p WHERE p.template_version_id = v.id) AS presets,
+           coalesce(w.live, 0) AS workspaces
+      FROM templates t JOIN organizations o ON o.id = t.organization_id
+      JOIN template_versions v ON v.id = t.active_version_id
+      LEFT JOIN (SELECT template_id, count(*) AS live FROM workspaces WHERE deleted_at IS NULL GROUP BY 1) AS w
+             ON w.template_id = t.id
+     WHERE t.deleted_at IS NULL ORDER BY o.name, t.name
 """)
-
-FIND_TEMPLATE = text("""
-    SELECT t.id, t.default_ttl, t.build_timeout, t.ready_timeout, t.active_version_id, v.number
-      FROM templates t LEFT JOIN template_versions v ON v.id = t.active_version_id
-     WHERE t.organization_id = :organization_id AND t.name = :name AND t.deleted_at IS NULL
-""")
-COUNT_GENERATIONS = text("SELECT count(*) FROM templates WHERE organization_id = :organization_id AND name = :name")
-CREATE_TEMPLATE = text("INSERT INTO templates (id, organization_id, name) VALUES (:id, :organization_id, :name)")
-UPDATE_TEMPLATE = text("""
-    UPDATE templates
-       SET default_ttl = :default_ttl, build_timeout = :build_timeout, ready_timeout = :ready_timeout,
-           active_version_id = :version_id
-     WHERE id = :id AND deleted_at IS NULL RETURNING id
-""")
+DEPRECATE = text("UPDATE templates SET deprecated = :deprecated WHERE id = :id")
+DELETE_TEMPLATE = text("UPDATE templates SET deleted_at = now() WHERE id = :id")
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedTemplate:
-    id: UUID
-    policy: TemplatePolicy
-    active_version_id: UUID | None
-    active_number: int | None
+class ChangedTemplate:
+    """A change of a template."""
+
+    change: TemplateChange
+    preset_ids: list[UUID]
+    """The presets of the active version, which the caller nudges; empty when nothing was changed."""
 
 
-async def lock_apply(connection: AsyncConnection) -> None:
-    """Let one transaction at a time change templates; released with the transaction."""
-    await connection.execute(TAKE_LOCK, {"key": APPLY_LOCK})
+async def find_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+    """Find a template by id or path. A path means the live template, or else the one that was deleted last.
+
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There never was such a template.
+    """
+    return (await find_templates_ever(connection, reference))[0]
 
 
-async def find_organization(connection: AsyncConnection, name: str) -> tuple[UUID, bool] | None:
-    """Its id, and whether the feature is on for it."""
-    row = (await connection.execute(FIND_ORGANIZATION, {"name": name})).one_or_none()
-    return None if row is None else (row.id, row.prebuilds_enabled)
+async def find_templates_ever(connection: AsyncConnection, reference: str) -> Sequence[Row[Any]]:
+    """Find every template that a path has ever named, or the one with an id. The live template comes first.
+
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There never was such a template.
+    """
+    try:
+        rows = await connection.execute(TEMPLATE_BY_ID, {"id": UUID(reference)})
+    except ValueError:
+        organization, template = parse_path(reference, 2, "template", "acme/python")
+        rows = await connection.execute(TEMPLATES_BY_PATH, {"organization": organization, "template": template})
+    found = rows.all()
+    if not found:
+        raise TemplateNotFound(
+            f"no template {reference}", {"template": "does not exist"}, remedy="see `prebuilds templates list`"
+        )
+    return found
 
 
-async def create_organization(connection: AsyncConnection, name: str, *, enabled: bool) -> UUID:
-    organization_id = uuid4()  # and so all ids below it are this deployment's alone
-    await connection.execute(CREATE_ORGANIZATION, {"id": organization_id, "name": name, "enabled": enabled})
-    return organization_id
+async def find_live_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+    """Find a template that is not deleted, by id or path.
+
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There is no such template, or it was deleted.
+    """
+    found = await find_template(connection, reference)
+    if found.deleted_at is not None:
+        raise TemplateNotFound(
+            f"template {found.path} was deleted", {"template": "was deleted"}, remedy="apply it again"
+        )
+    return found
 
 
-async def switch_organization(connection: AsyncConnection, organization_id: UUID, *, enabled: bool) -> None:
-    await connection.execute(SWITCH_ORGANIZATION, {"id": organization_id, "enabled": enabled})
+async def list_templates(engine: AsyncEngine) -> list[TemplateRow]:
+    """List the live templates, by path."""
+    async with engine.connect() as connection:
+        return [TemplateRow(**row._mapping) for row in await connection.execute(LIST_TEMPLATES)]
 
 
-async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
-    """Make those that are not known; returns which of *names* those were."""
-    keys = {owner_key(name): name for name in names}
-    users = {"ids": [uuid4() for _ in keys], "names": list(keys.values()), "keys": list(keys)}
-    return {keys[key] for key in await connection.scalars(CREATE_USERS, users)}
+async def deprecate_template(engine: AsyncEngine, reference: str, by: str, *, undo: bool = False) -> ChangedTemplate:
+    """Deprecate a template: its presets cannot be claimed and their pools are emptied, until it is restored.
 
-
-async def add_members(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> set[str]:
-    """Add those who are no members yet; returns which of *names* those were."""
-    keys = {owner_key(name): name for name in names}
-    added = await connection.scalars(ADD_MEMBERS, {"organization_id": organization_id, "keys": list(keys)})
-    return {keys[key] for key in added}
-
-
-async def set_members_exact(connection: AsyncConnection, organization_id: UUID, *, exact: bool) -> bool:
-    """Whether a file lists exactly who is a member. Returns whether that has changed."""
-    return await connection.scalar(SET_EXACT, {"id": organization_id, "exact": exact}) is not None
-
-
-async def find_template(connection: AsyncConnection, organization_id: UUID, name: str) -> RecordedTemplate | None:
-    """The live template of this name."""
-    wanted = {"organization_id": organization_id, "name": name}
-    row = (await connection.execute(FIND_TEMPLATE, wanted)).one_or_none()
-    if row is None:
-        return None
-    policy = TemplatePolicy(row.default_ttl, row.build_timeout, row.ready_timeout)
-    return RecordedTemplate(row.id, policy, row.active_version_id, row.number)
-
-
-async def create_template(connection: AsyncConnection, organization_id: UUID, name: str) -> UUID:
-    """Make a template, without a version yet. Its id tells it from a deleted one of the same name."""
-    template = {"organization_id": organization_id, "name": name}
-    generation = await connection.scalar(COUNT_GENERATIONS, template)
-    template_id = uuid5(organization_id, f"{name}/{generation}")
-    await connection.execute(CREATE_TEMPLATE, template | {"id": template_id})
-    return template_id
-
-
-async def update_template(
-    connection: AsyncConnection, template_id: UUID, policy: TemplatePolicy, version_id: UUID
-) -> bool:
-    """Set policy and active version; returns False when the template was deleted meanwhile."""
-    changed = await connection.scalar(
-        UPDATE_TEMPLATE,
-        {
-            "id": template_id,
-            "default_ttl": policy.default_ttl,
-            "build_timeout": policy.build_timeout,
-            "ready_timeout": policy.ready_timeout,
-            "version_id": version_id,
-        },
+    Args:
+        by: Who asks, for the events.
+        undo: Restore the template instead.
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There is no such template, or it was deleted.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)
+        found = await find_live_template(connection, reference)
+        presets: list[UUID] = []
+        if found.deprecated == undo:
+            presets = await _lock_presets_of(connection, found)
+            await connection.execute(DEPRECATE, {"id": found.id, "deprecated": not undo})
+            await _record_change(connection, "template_restored" if undo else "template_deprecated", by, found, presets)
+    change = TemplateChange(
+        id=found.id, template=found.path, deprecated=not undo, deleted=False, changed=found.deprecated == undo
     )
-    return changed is not None
+    return ChangedTemplate(change, presets)
+
+
+async def delete_template(engine: AsyncEngine, reference: str, by: str) -> ChangedTemplate:
+    """Delete a template. Its pools are emptied, claimed workspaces stay with their owners, and its name is free again.
+
+    Args:
+        by: Who asks, for the events.
+    Raises:
+        InvalidInput: *reference* is neither an id nor a path.
+        TemplateNotFound: There never was such a template.
+    """
+    async with engine.begin() as connection:
+        await lock_apply(connection)
+        found = await find_template(connection, reference)
+        presets: list[UUID] = []
+        if found.deleted_at is None:
+            presets = await _lock_presets_of(connection, found)
+            await connection.execute(DELETE_TEMPLATE, {"id": found.id})
+            await _record_change(connection, "template_deleted", by, found, presets)
+    change = TemplateChange(
+        id=found.id,
+        template=found.path,
+        deprecated=found.deprecated,
+        deleted=True,
+        changed=found.deleted_at is None,
+    )
+    return ChangedTemplate(change, presets)
+
+
+async def _lock_presets_of(connection: AsyncConnection, template: Row[Any]) -> list[UUID]:
+    """Lock the presets of every version against passes, and return those of the active version."""
+    rows = await connection.execute(LOCK_PRESETS_OF, {"template_id": template.id})
+    return [row.id for row in rows if row.template_version_id == template.active_version_id]
+
+
+async def _record_change(
+    connection: AsyncConnection, kind: str, by: str, template: Row[Any], presets: Sequence[UUID]
+) -> None:
+    """Record an event for each preset, so that each one's history has it; or one event when there are no presets."""
+    each: Sequence[UUID | None] = presets or [None]
+    for preset in each:
+        await record_event(connection, kind, by, preset_id=preset, data={"template": template.path})

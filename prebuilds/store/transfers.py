@@ -20,7 +20,7 @@ from prebuilds.store.actions import read_lives, record_requested_build
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
-from prebuilds.store.owned import refuse_deletion, refuse_prebuild
+from prebuilds.store.lifecycle import refuse_deletion, refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import TransferResult
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, check_name

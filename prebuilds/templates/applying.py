@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import StoreUnavailable
 from prebuilds.failures.database import is_deadlock
-from prebuilds.store import templates as store
+from prebuilds.store import apply as store
 from prebuilds.store.events import record_event
 from prebuilds.store.people import members_except, remove_members
 from prebuilds.templates.applying_template import ApplyingTemplate, policy_changed

@@ -15,8 +15,8 @@ from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
 from prebuilds.planning.content import ContentIds, VersionContent, content_changes, policy_changes
 from prebuilds.store import versions
+from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
-from prebuilds.store.templates import RecordedTemplate, update_template
 from prebuilds.store.versions import RecordedPreset
 from prebuilds.templates.file import TemplateEntry
 from prebuilds.templates.result import ActivatedVersion, AppliedChange, ApplyResult, PoolPrebuilds

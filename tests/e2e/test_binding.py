@@ -28,9 +28,9 @@ from prebuilds.operations.first_use import CheckedAtFirstUse
 from prebuilds.settings import Settings
 from prebuilds.stack import Stack
 from prebuilds.stack.preparing import set_up
-from prebuilds.store.control import read_control, record_start
 from prebuilds.store.engine import create_engine
 from prebuilds.store.identity import read_identity
+from prebuilds.store.loop import read_control, record_start
 from prebuilds.temporal import binding
 from prebuilds.temporal.binding import Fit, read_namespace
 from prebuilds.temporal.connecting import connect

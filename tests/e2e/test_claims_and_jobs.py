@@ -9,8 +9,8 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
 from prebuilds.payloads import ClaimResult
 from prebuilds.settings import Settings
-from prebuilds.store.control import read_control, record_start
 from prebuilds.store.engine import create_engine
+from prebuilds.store.loop import read_control, record_start
 from prebuilds.temporal.connecting import connect
 from tests.e2e.dev_stack import DevStack, frozen, until
 

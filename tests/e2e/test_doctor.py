@@ -19,8 +19,8 @@ from prebuilds.background.deployment import bind_deployment
 from prebuilds.doctor import examination, examine, fairness
 from prebuilds.doctor.fairness import WORKFLOW_TYPE, try_fairness
 from prebuilds.settings import Settings
-from prebuilds.store.control import record_start
 from prebuilds.store.engine import create_engine
+from prebuilds.store.loop import record_start
 from prebuilds.temporal import queues
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.queues import queue_warnings

@@ -18,11 +18,11 @@ from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.owned import set_workspace, start_workspace, stop_workspace
+from prebuilds.store.lifecycle import set_workspace, start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
-from tests.postgres.owned_steps import (
+from tests.postgres.lifecycle_steps import (
     DAILY,
     DAY,
     DEV,

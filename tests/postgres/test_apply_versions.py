@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import TemplateNotFound
-from prebuilds.store import templates as store
+from prebuilds.store import apply as store
 from prebuilds.store.engine import create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import migrate

@@ -10,7 +10,7 @@ from prebuilds.bench.filling import Pools
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.plan import plan_preset
 from tests.builders import find_preset
-from tests.postgres.owned_steps import let_pass
+from tests.postgres.lifecycle_steps import let_pass
 from tests.postgres.pool_steps import snapshot_of
 from tests.rows import do
 

@@ -24,7 +24,7 @@ from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_offers import offers_of_template
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.retiring import delete_template, deprecate_template
+from prebuilds.store.templates import delete_template, deprecate_template
 from tests.builders import apply_file, find_preset
 from tests.postgres.pool_steps import Desk, got, make_ready
 from tests.rows import rows_of

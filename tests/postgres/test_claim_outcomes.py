@@ -18,9 +18,9 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import explain_claim
+from prebuilds.store.loop import pause
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset

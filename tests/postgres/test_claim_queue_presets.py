@@ -18,12 +18,12 @@ from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_transactions import LOCKING_MAX
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
-from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.loop import pause, resume
 from prebuilds.store.pool import create_prebuilds
-from prebuilds.store.retiring import delete_template, deprecate_template
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.status import read_status
+from prebuilds.store.templates import delete_template, deprecate_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, MissReason, OnEmpty, build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (

@@ -17,8 +17,8 @@ from prebuilds.payloads import ClaimResult
 from prebuilds.planning.plan import plan_preset
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.loop import pause, resume
 from prebuilds.store.pool import Written, delete_prebuilds
 from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number

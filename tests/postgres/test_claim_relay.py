@@ -20,7 +20,7 @@ from prebuilds.settings import Settings
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
-from prebuilds.store.retiring import deprecate_template
+from prebuilds.store.templates import deprecate_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import Desk, Workflows, begin_prebuilds, finish, make_ready, record_prebuilds

@@ -26,13 +26,13 @@ from prebuilds.store.claim_secrets import (
 )
 from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.owned import retry_workspace, stop_workspace
+from prebuilds.store.lifecycle import retry_workspace, stop_workspace
 from prebuilds.store.people import refuse_waiting, remove_all_members
 from prebuilds.store.tables import metadata
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset, make_preset
-from tests.postgres.owned_steps import DEV, FAILED, claimed, row_of, run, secrets_of
+from tests.postgres.lifecycle_steps import DEV, FAILED, claimed, row_of, run, secrets_of
 from tests.postgres.pool_steps import claim, make_ready, new_run
 from tests.rows import one
 

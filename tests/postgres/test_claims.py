@@ -18,8 +18,8 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.loop import pause
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, MissReason, Source, build_id_of
 from tests.builders import MadePreset, apply_file, make_preset

@@ -26,7 +26,7 @@ from prebuilds.telemetry.metrics import METRICS
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
-from tests.postgres.owned_steps import claimed
+from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish, until_blocked
 
 Told = list[tuple[dict[str, str], str]]

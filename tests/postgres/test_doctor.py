@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.doctor import Check, examine
 from prebuilds.settings import Settings
-from prebuilds.store.control import pause
+from prebuilds.store.loop import pause
 from prebuilds.store.presets import lift_holds
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, fail

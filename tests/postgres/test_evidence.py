@@ -24,9 +24,9 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.evidence import keep, prune
+from prebuilds.store.loop import pause
 from prebuilds.store.pool import delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.views import PruneResult

@@ -16,12 +16,12 @@ from prebuilds.store import events, explain, inventory, jobs, snapshots, status,
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause, resume
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import explain_claim, explain_preset, list_waiting
+from prebuilds.store.loop import pause, resume
 from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.presets import invalidate
-from prebuilds.store.retiring import delete_template
+from prebuilds.store.templates import delete_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, Desk, begin_prebuilds, claim, fail, finish, make_ready

@@ -14,9 +14,9 @@ from sqlalchemy import text
 
 from prebuilds.background.witness import HostWitness
 from prebuilds.stack.postgres import USER, EmbeddedPostgres, as_ordinary_user, wheel_bin_dir
-from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_engine
 from prebuilds.store.events import record_event
+from prebuilds.store.loop import read_control
 from prebuilds.store.migrate import migrate
 
 PROGRAM = wheel_bin_dir() / "pg_basebackup"

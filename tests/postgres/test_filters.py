@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.cli import run
 from prebuilds.store.jobs import cancel_jobs, list_jobs
-from prebuilds.store.retiring import delete_template
+from prebuilds.store.templates import delete_template
 from prebuilds.store.workspaces import list_workspaces
 from prebuilds.views import JobFilter
 from tests.builders import make_preset

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.planning.pass_plan import plan_pass
-from prebuilds.store.control import begin_pass, record_start, record_stop
+from prebuilds.store.loop import begin_pass, record_start, record_stop
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.telemetry.metrics import PoolGauges
 from tests.builders import make_preset

@@ -17,7 +17,7 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store import inventory
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.owned import start_workspace, stop_workspace
+from prebuilds.store.lifecycle import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 from tests.builders import MadePreset, make_preset

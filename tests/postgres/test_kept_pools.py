@@ -18,6 +18,7 @@ from prebuilds.payloads import ClaimResult
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import plan_preset, state_of
 from prebuilds.planning.rules import Rules
+from prebuilds.store.apply import update_template
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
@@ -29,7 +30,6 @@ from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.presets import invalidate
 from prebuilds.store.restoring import restored
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
-from prebuilds.store.templates import update_template
 from prebuilds.templates import apply, applying_template
 from prebuilds.templates.result import PoolPrebuilds
 from tests.builders import MadePreset, apply_file, find_preset, template_file

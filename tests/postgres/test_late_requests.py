@@ -23,8 +23,8 @@ from prebuilds.operations.facade import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import read_control, record_restart, record_start, record_stop
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.loop import read_control, record_restart, record_start, record_stop
 from prebuilds.store.people import list_members, remove_all_members
 from prebuilds.store.requests import (
     AnsweredBefore,
@@ -36,7 +36,7 @@ from prebuilds.store.requests import (
 )
 from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
-from tests.postgres.owned_steps import claimed
+from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, Workflows
 from tests.rows import do, events, one
 

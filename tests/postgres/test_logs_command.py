@@ -23,8 +23,8 @@ from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
-from tests.postgres.build_log_steps import Telling, log_of, recorded, run, telling
-from tests.postgres.owned_steps import claimed
+from tests.postgres.lifecycle_steps import claimed
+from tests.postgres.log_steps import Telling, log_of, recorded, run, telling
 from tests.postgres.pool_steps import fail
 from tests.rows import do, one
 

@@ -13,8 +13,8 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_claim_pool, create_engine
+from prebuilds.store.loop import read_control
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, make_preset

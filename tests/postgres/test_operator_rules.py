@@ -20,13 +20,13 @@ from prebuilds.api import (
 from prebuilds.planning.plan import deletions, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.evidence import prune
+from prebuilds.store.loop import pause
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.presets import invalidate, lift_holds, list_presets
-from prebuilds.store.retiring import delete_template, deprecate_template, list_templates
 from prebuilds.store.snapshots import next_pass_number
+from prebuilds.store.templates import delete_template, deprecate_template, list_templates
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
     RULES,

@@ -19,9 +19,9 @@ from prebuilds.store.build_begin import BuildWaiting, begin_build, record_host
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build, take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import pause
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs, list_jobs
+from prebuilds.store.loop import pause
 from prebuilds.store.pool import cancel_creations, cancel_pending_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import JobFilter

@@ -15,8 +15,8 @@ from prebuilds.planning.plan import plan_preset, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.control import begin_pass, end_pass, read_control
 from prebuilds.store.events import record_notes
+from prebuilds.store.loop import begin_pass, end_pass, read_control
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.probes import count_probe_failure, forget_probe_failures, list_idle

@@ -26,13 +26,13 @@ from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs
-from prebuilds.store.owned import start_workspace, stop_workspace
+from prebuilds.store.lifecycle import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, build_id_of, build_workflow_id
 from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
-from tests.postgres.owned_steps import DEV, builds_of, claimed, row_of, run
+from tests.postgres.lifecycle_steps import DEV, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import (
     Desk,
     Workflows,

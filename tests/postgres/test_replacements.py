@@ -14,8 +14,8 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import BuildStatus, build_id_of
-from tests.postgres.build_log_steps import Telling, log_of, run, telling
-from tests.postgres.owned_steps import claimed
+from tests.postgres.lifecycle_steps import claimed
+from tests.postgres.log_steps import Telling, log_of, run, telling
 from tests.rows import events
 
 
@@ -81,7 +81,7 @@ async def test_an_attempt_after_a_crash_counts_what_the_one_before_replaced_and_
 async def test_a_claim_whose_build_is_tried_again_counts_once(
     engine: AsyncEngine, store: ClaimStore, counted: list[bool]
 ) -> None:
-    from prebuilds.store.owned import retry_workspace
+    from prebuilds.store.lifecycle import retry_workspace
 
     workspace_id = await claimed(engine, store, handed_over=False)
     await run(engine, replacing(DISK, error=ProvisionFailed("no")), build_id_of(workspace_id, 2))

@@ -15,10 +15,10 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store import history as store_history
 from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.control import read_control
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.events import forget_old_events
 from prebuilds.store.identity import read_identity
+from prebuilds.store.loop import read_control
 from prebuilds.store.pool import create_prebuilds, delete_prebuilds
 from prebuilds.store.restoring import restored
 from prebuilds.store.snapshots import next_pass_number

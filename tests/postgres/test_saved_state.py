@@ -19,8 +19,8 @@ from prebuilds.provisioners.base import Locality, OwnedByAnother, Progress, Prov
 from prebuilds.store.build_begin import AttemptOvertaken, begin_build, save_state
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
-from prebuilds.store.control import read_control
 from prebuilds.store.identity import read_identity
+from prebuilds.store.loop import read_control
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset

@@ -22,7 +22,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.store import control
+from prebuilds.store import loop
 
 WITHIN_S = 60
 CONNECTIONS = text("""
@@ -98,7 +98,7 @@ async def test_it_outlasts_a_database_that_goes_away_and_leaves_a_clean_terminal
     }
     with on_a_terminal("status", "--watch", "--interval", "1s", env=env) as shown:
         seen = await shown.until("every 1s, last .*loop: never started; Temporal does not answer.*no presets")
-        await control.pause(engine, "alice", "upgrade")
+        await loop.pause(engine, "alice", "upgrade")
         seen = await shown.until("paused by alice: upgrade", seen)
         async with engine.connect() as connection:
             assert await connection.scalar(CONNECTIONS) == 1
@@ -107,7 +107,7 @@ async def test_it_outlasts_a_database_that_goes_away_and_leaves_a_clean_terminal
             await connection.execute(CUT)
         seen = await shown.until("not read since .*: the database went away while the status was read.*upgrade", seen)
         way.symlink_to(folder)
-        await control.resume(engine, "alice")
+        await loop.resume(engine, "alice")
         seen = await shown.until("every 1s, last [^ ]+; Ctrl-C ends +\r?\n? *\r?\n? *loop: never started", seen)
         shown.process.send_signal(signal.SIGINT)
         await shown.end()

@@ -14,13 +14,13 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.given_up import give_up_claims
-from prebuilds.store.owned import start_workspace, stop_workspace
+from prebuilds.store.lifecycle import start_workspace, stop_workspace
 from prebuilds.store.people import remove_all_members, switch_users
 from prebuilds.store.transfers import transfer_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
-from tests.postgres.owned_steps import DEV, FAILED, builds_of, claimed, row_of, run
+from tests.postgres.lifecycle_steps import DEV, FAILED, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import Desk, claim, make_ready, until_blocked
 from tests.rows import do, events, one, rows_of
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import Bundle, initialize, multiple, precondition, rule
 
 from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.planning.rules import Rules
-from prebuilds.store import control
+from prebuilds.store import loop
 from prebuilds.store.claims import ClaimOutcome
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.probes import count_probe_failure
@@ -104,7 +104,7 @@ class PoolMachine(Checked):
     @rule(paused=st.sampled_from([False, False, False, True]))
     def pause(self, paused: bool) -> None:
         engine = self.world.engine
-        self.world.run(control.pause(engine, "ops", "simulated") if paused else control.resume(engine, "ops"))
+        self.world.run(loop.pause(engine, "ops", "simulated") if paused else loop.resume(engine, "ops"))
         self._count("pause")
 
     @rule(time=st.sampled_from([timedelta(seconds=1), timedelta(minutes=1), timedelta(minutes=31), timedelta(hours=3)]))

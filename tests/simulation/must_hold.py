@@ -14,7 +14,7 @@ from prebuilds.planning.capacity import Shares
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import deletions, plan_preset, state_of
 from prebuilds.planning.snapshot import PresetSnapshot, count_prebuilds
-from prebuilds.store import control
+from prebuilds.store import loop
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from tests.simulation.world import BUILDS, QUEUE, WORKSPACES, World
 
@@ -80,7 +80,7 @@ class Checked(RuleBasedStateMachine):
         """Left alone, without faults, it comes to rest at what is desired, and then does nothing more."""
         if not self.policies:
             return
-        self.world.run(control.resume(self.world.engine, "ops"))
+        self.world.run(loop.resume(self.world.engine, "ops"))
         for round_ in range(SETTLING_ROUNDS):
             if round_ < CLEARING_ROUNDS:  # past every backoff, retry and retention; what waits for somebody is lifted
                 self.world.let_pass(timedelta(hours=2))

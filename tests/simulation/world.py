@@ -27,9 +27,9 @@ from prebuilds.store.build_end import end_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
-from prebuilds.store.control import begin_pass, end_pass
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.hand_over import serve_all_waiters
+from prebuilds.store.loop import begin_pass, end_pass
 from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.store.tables import metadata

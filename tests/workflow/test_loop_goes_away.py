@@ -22,7 +22,7 @@ from prebuilds.operations.lint import LintOperations
 from prebuilds.operations.loop import LoopOperations
 from prebuilds.operations.workspaces import WorkspaceOperations
 from prebuilds.settings import Settings
-from prebuilds.store.control import read_control
+from prebuilds.store.loop import read_control
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 from prebuilds.vocabulary.actors import OPERATOR
 

@@ -15,7 +15,7 @@ from activities.provisioning import ProvisioningActivities
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
-from prebuilds.store.build_logs import read_log
+from prebuilds.store.logs import read_log
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import Workflows, record_prebuilds

@@ -17,14 +17,14 @@ from prebuilds.store.actions import take_due_actions
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs
-from prebuilds.store.owned import retry_workspace, set_workspace, start_workspace, stop_workspace
+from prebuilds.store.lifecycle import retry_workspace, set_workspace, start_workspace, stop_workspace
 from prebuilds.store.pool import delete_prebuilds
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import list_workspaces, release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import make_preset
-from tests.postgres.owned_steps import (
+from tests.postgres.lifecycle_steps import (
     DAILY,
     DAY,
     DEV,

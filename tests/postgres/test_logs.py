@@ -19,14 +19,14 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
 from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.settings import Settings
-from prebuilds.store import build_logs
-from prebuilds.store.build_logs import Position, find_logged_builds, read_log
+from prebuilds.store import logs
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.logs import Position, find_logged_builds, read_log
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
-from tests.postgres.build_log_steps import Telling, log_of, recorded, run, telling
-from tests.postgres.owned_steps import claimed
+from tests.postgres.lifecycle_steps import claimed
+from tests.postgres.log_steps import Telling, log_of, recorded, run, telling
 from tests.postgres.pool_steps import Workflows, make_ready, record_prebuilds
 from tests.rows import do, one
 from tests.workflow.fakes import until
@@ -146,7 +146,7 @@ async def test_a_database_that_was_away_for_a_moment_loses_no_line(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_id, away, tries = await recorded(engine), True, 0
-    real = build_logs.append_lines
+    real = logs.append_lines
 
     async def append(*args: Any) -> None:
         nonlocal tries
@@ -238,11 +238,11 @@ async def test_the_relay_removes_logs_two_weeks_after_their_builds_end(engine: A
 
 
 async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_logs, "BUILDS_PER_SWEEP_MAX", 2)
+    monkeypatch.setattr(logs, "BUILDS_PER_SWEEP_MAX", 2)
     preset = await make_preset(engine)
     builds = [build_id_of(w, 1) for w in await make_ready(engine, preset, 3)]
     for build_id in builds:
         async with BuildLog(engine, build_id, 1) as log:
             log.add("a\nb")
         await age(engine, build_id, timedelta(days=15))
-    assert [await build_logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]
+    assert [await logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]

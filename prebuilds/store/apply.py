@@ -1,0 +1,141 @@
+"""Organizations, members and templates, as `apply` writes them; versions and presets are in `versions`.
+
+Every function works inside the caller's transaction, which holds `lock_apply`. Locks go preset, then template, then
+workspaces, which is the order of a reconcile pass and of a claim; so nobody waits for another in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4, uuid5
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prebuilds.planning.content import TemplatePolicy
+from prebuilds.vocabulary.owners import owner_key
+
+APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
+
+TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+
+FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled FROM organizations WHERE name = :name")
+CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabled) VALUES (:id, :name, :enabled)")
+SWITCH_ORGANIZATION = text("UPDATE organizations SET prebuilds_enabled = :enabled WHERE id = :id")
+
+CREATE_USERS = text("""
+    INSERT INTO users (id, name, key)
+    SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:keys AS text[]))
+        ON CONFLICT (key) DO NOTHING RETURNING key
+""")
+# Who was removed is a member again, since somebody says so.
+ADD_MEMBERS = text("""
+    WITH wanted AS (SELECT id, key FROM users WHERE key = ANY(CAST(:keys AS text[]))
+    ), back AS (DELETE FROM former_members f USING wanted w
+                 WHERE f.organization_id = :organization_id AND f.user_id = w.id
+    ), added AS (INSERT INTO organization_members (organization_id, user_id) SELECT :organization_id, id FROM wanted
+                     ON CONFLICT DO NOTHING RETURNING user_id)
+    SELECT w.key FROM added a JOIN wanted w ON w.id = a.user_id
+""")
+SET_EXACT = text("""
+    UPDATE organizations SET members_exact = :exact WHERE id = :id AND members_exact <> :exact RETURNING id
+""")
+
+FIND_TEMPLATE = text("""
+    SELECT t.id, t.default_ttl, t.build_timeout, t.ready_timeout, t.active_version_id, v.number
+      FROM templates t LEFT JOIN template_versions v ON v.id = t.active_version_id
+     WHERE t.organization_id = :organization_id AND t.name = :name AND t.deleted_at IS NULL
+""")
+COUNT_GENERATIONS = text("SELECT count(*) FROM templates WHERE organization_id = :organization_id AND name = :name")
+CREATE_TEMPLATE = text("INSERT INTO templates (id, organization_id, name) VALUES (:id, :organization_id, :name)")
+UPDATE_TEMPLATE = text("""
+    UPDATE templates
+       SET default_ttl = :default_ttl, build_timeout = :build_timeout, ready_timeout = :ready_timeout,
+           active_version_id = :version_id
+     WHERE id = :id AND deleted_at IS NULL RETURNING id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedTemplate:
+    id: UUID
+    policy: TemplatePolicy
+    active_version_id: UUID | None
+    active_number: int | None
+
+
+async def lock_apply(connection: AsyncConnection) -> None:
+    """Let one transaction at a time change templates; released with the transaction."""
+    await connection.execute(TAKE_LOCK, {"key": APPLY_LOCK})
+
+
+async def find_organization(connection: AsyncConnection, name: str) -> tuple[UUID, bool] | None:
+    """Its id, and whether the feature is on for it."""
+    row = (await connection.execute(FIND_ORGANIZATION, {"name": name})).one_or_none()
+    return None if row is None else (row.id, row.prebuilds_enabled)
+
+
+async def create_organization(connection: AsyncConnection, name: str, *, enabled: bool) -> UUID:
+    organization_id = uuid4()  # and so all ids below it are this deployment's alone
+    await connection.execute(CREATE_ORGANIZATION, {"id": organization_id, "name": name, "enabled": enabled})
+    return organization_id
+
+
+async def switch_organization(connection: AsyncConnection, organization_id: UUID, *, enabled: bool) -> None:
+    await connection.execute(SWITCH_ORGANIZATION, {"id": organization_id, "enabled": enabled})
+
+
+async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
+    """Make those that are not known; returns which of *names* those were."""
+    keys = {owner_key(name): name for name in names}
+    users = {"ids": [uuid4() for _ in keys], "names": list(keys.values()), "keys": list(keys)}
+    return {keys[key] for key in await connection.scalars(CREATE_USERS, users)}
+
+
+async def add_members(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> set[str]:
+    """Add those who are no members yet; returns which of *names* those were."""
+    keys = {owner_key(name): name for name in names}
+    added = await connection.scalars(ADD_MEMBERS, {"organization_id": organization_id, "keys": list(keys)})
+    return {keys[key] for key in added}
+
+
+async def set_members_exact(connection: AsyncConnection, organization_id: UUID, *, exact: bool) -> bool:
+    """Whether a file lists exactly who is a member. Returns whether that has changed."""
+    return await connection.scalar(SET_EXACT, {"id": organization_id, "exact": exact}) is not None
+
+
+async def find_template(connection: AsyncConnection, organization_id: UUID, name: str) -> RecordedTemplate | None:
+    """The live template of this name."""
+    wanted = {"organization_id": organization_id, "name": name}
+    row = (await connection.execute(FIND_TEMPLATE, wanted)).one_or_none()
+    if row is None:
+        return None
+    policy = TemplatePolicy(row.default_ttl, row.build_timeout, row.ready_timeout)
+    return RecordedTemplate(row.id, policy, row.active_version_id, row.number)
+
+
+async def create_template(connection: AsyncConnection, organization_id: UUID, name: str) -> UUID:
+    """Make a template, without a version yet. Its id tells it from a deleted one of the same name."""
+    template = {"organization_id": organization_id, "name": name}
+    generation = await connection.scalar(COUNT_GENERATIONS, template)
+    template_id = uuid5(organization_id, f"{name}/{generation}")
+    await connection.execute(CREATE_TEMPLATE, template | {"id": template_id})
+    return template_id
+
+
+async def update_template(
+    connection: AsyncConnection, template_id: UUID, policy: TemplatePolicy, version_id: UUID
+) -> bool:
+    """Set policy and active version; returns False when the template was deleted meanwhile."""
+    changed = await connection.scalar(
+        UPDATE_TEMPLATE,
+        {
+            "id": template_id,
+            "default_ttl": policy.default_ttl,
+            "build_timeout": policy.build_timeout,
+            "ready_timeout": policy.ready_timeout,
+            "version_id": version_id,
+        },
+    )
+    return changed is not None

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from prebuilds.api import InvalidInput
+from prebuilds.planning.schedule import check_ranges
 
 FIELD = "autostart_schedule"
 FORM = "write five fields that come about, such as CRON_TZ=Europe/Berlin 30 9 * * 1-5"
@@ -25,6 +26,8 @@ def next_start(schedule: str, after: datetime) -> datetime:
     """
     zone = "UTC"
     cron = schedule.strip()
+    if cron.startswith("TZ="):
+        raise InvalidInput.field(FIELD, "has its time zone behind TZ=", "write CRON_TZ= instead")
     if cron.startswith("CRON_TZ="):
         zone, _, cron = cron.removeprefix("CRON_TZ=").partition(" ")
     try:
@@ -33,6 +36,10 @@ def next_start(schedule: str, after: datetime) -> datetime:
         raise InvalidInput.field(FIELD, f"{zone} is no time zone", "name one such as Europe/Berlin") from error
     if len(cron.split()) != 5:
         raise InvalidInput.field(FIELD, "must have five fields", FORM)
+    try:
+        check_ranges(cron)
+    except ValueError as error:
+        raise InvalidInput.field(FIELD, str(error)) from error
     try:
         return next(CronSim(cron, local)).astimezone(UTC)
     except CronSimError as error:

@@ -63,7 +63,7 @@ class Minutes:
 
 
 def read_minutes(cron: str) -> Minutes:
-    """Return the minutes of *cron*, whose minute field is `*` and which `check_cron` accepts.
+    """Return the minutes of *cron*, which `check_cron` accepts, so its minute field has every minute.
 
     Source: Debian's cron, as cronsim reads it. If one of the two day fields begins with `*`, both must match; otherwise
     one match is enough.

@@ -33,6 +33,10 @@ _FIELD = re.compile(rf"{_ITEM}(?:,{_ITEM})*", re.ASCII)
 """The syntax that every cron reads alike. It leaves out L, W and #, and a step after a single number, since
 implementations of cron read these differently."""
 _STEPS = re.compile(rf"({_VALUE})-({_VALUE})/", re.ASCII)
+_RANGES = re.compile(rf"({_VALUE})-({_VALUE})", re.ASCII)
+_BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+"""The first and the last value of each of `FIELDS`."""
+_ZONE = re.compile(r"(?:CRON_)?TZ=(\S*)\s", re.ASCII)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -42,6 +46,8 @@ def check_cron(cron: str) -> None:
     Raises:
         ValueError: The expression is refused; the message says what to write instead.
     """
+    if zone := _ZONE.match(cron.lstrip()):
+        raise ValueError(f"has a time zone, but a preset has one for all its windows: write timezone: {zone[1]} there")
     fields = cron.upper().split()
     if len(fields) != 5:
         raise ValueError(f"must have five fields ({', '.join(FIELDS)}), such as * 8-18 * * 1-5")
@@ -49,16 +55,34 @@ def check_cron(cron: str) -> None:
         # cronsim reads 5-5/2 as 5-59/2, like a step after a single number.
         if not _FIELD.fullmatch(field) or any(_number(a) == _number(b) for a, b in _STEPS.findall(field)):
             raise ValueError(f"{name} {field} cannot be read; use numbers, names, *, ranges such as 1-5, and steps")
-    if fields[0] != "*":
-        raise ValueError("minute must be *, since a window is made of whole hours, such as * 8-18 * * 1-5")
+    check_ranges(cron)
     days = re.split("[,-]", re.sub(r"/\d+", "", fields[4]))
     if any(day.isdigit() and int(day) > 6 for day in days):
         raise ValueError("day of week must be 0 to 6, where 0 is Sunday; 7 is not used")
     try:
-        CronSim(cron, _ANY_TIME)
+        minutes = CronSim(cron, _ANY_TIME).minutes
     except CronSimError as error:
         field = str(error).removeprefix("Bad ").replace("-", " ")
         raise ValueError(f"{field} is out of range, or no such day exists") from error
+    if len(minutes) != 60:
+        raise ValueError("minute must be *, since a window is made of whole hours, such as * 8-18 * * 1-5")
+
+
+def check_ranges(cron: str) -> None:
+    """Check that no range of *cron*, a cron expression of five fields, ends before it begins.
+
+    Raises:
+        ValueError: A range does, such as 22-6; the message says how to write it.
+    """
+    for name, field, (first, last) in zip(FIELDS, cron.upper().split(), _BOUNDS, strict=True):
+        for begin, end in _RANGES.findall(field):
+            if _number(begin) > _number(end):
+                both = f"{_range(_number(begin), last)},{_range(first, _number(end))}"
+                raise ValueError(f"{name} {begin}-{end} ends before it begins; write {both}")
+
+
+def _range(begin: int, end: int) -> str:
+    return str(begin) if begin == end else f"{begin}-{end}"
 
 
 def _number(value: str) -> int:

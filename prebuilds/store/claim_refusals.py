@@ -62,6 +62,16 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             {"name": "is taken"},
             remedy="choose another name or release it",
         ),
+        "NameBeingDeleted": NameTaken(
+            f"{request.owner}'s workspace {request.name} is being deleted, and has the name until it is gone",
+            {"name": "is being deleted"},
+            remedy="claim again in a moment, or choose another name",
+        ),
+        "NameNotDeleted": NameTaken(
+            f"{request.owner}'s workspace {request.name} was released, but its deletion failed",
+            {"name": "could not be deleted"},
+            remedy=f"retry it with `prebuilds workspaces retry {request.owner}/{request.name}`, or choose another name",
+        ),
         "OwnerNotFound": OwnerNotFound(
             f"owner {request.owner} is not known",
             {"owner": "is not known"},

@@ -39,6 +39,14 @@ WON = """
       FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) JOIN claims c ON c.id = wanted.id
      WHERE c.workspace_id IS NOT NULL ORDER BY wanted.n
 """
+NAME_HOLDER = """
+    SELECT CASE WHEN w.latest_transition <> 'delete' THEN 'NameTaken'
+                WHEN w.latest_status IN ('failed', 'canceled') THEN 'NameNotDeleted'
+                ELSE 'NameBeingDeleted' END
+      FROM workspaces w JOIN users u ON u.id = w.owner_id
+     WHERE u.key = $1 AND w.name = $2 AND w.deleted_at IS NULL
+"""
+"""The kind of refusal for a claim whose name is taken."""
 NAME_KEY = "workspaces_live_name_key"
 """The constraint that keeps a name unique among its owner's live workspaces."""
 
@@ -239,12 +247,14 @@ class ClaimStore:
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:
-                raise refusal(NameTaken.__name__, request, target, claim_id) from error
+                raise await self._describe_taken(request, target, claim_id) from error
             raise
         except asyncpg.DataError as error:
             raise unstorable(request, claim_id, error) from error
         except asyncpg.PostgresError as error:
             if error.sqlstate == REFUSED:
+                if str(error) == NameTaken.__name__:
+                    raise await self._describe_taken(request, target, claim_id) from error
                 raise refusal(str(error), request, target, claim_id) from error
             raise
         assert row is not None  # noqa: S101 - a function returns one row
@@ -264,3 +274,8 @@ class ClaimStore:
                 "preset_name": row["preset"] or "",
             },
         )
+
+    async def _describe_taken(self, request: ClaimRequest, target: ClaimTarget, claim_id: str) -> PrebuildsError:
+        """Return the refusal of a claim whose name is taken. It says so when that workspace is on its way out."""
+        kind = await self.pool.fetchval(NAME_HOLDER, owner_key(request.owner), request.name)
+        return refusal(kind or NameTaken.__name__, request, target, claim_id)

@@ -117,7 +117,7 @@ class WindowEntry(Payload):
     """A time in which a preset keeps another number of prebuilds ready."""
 
     cron: Annotated[str, AfterValidator(_cron)]
-    """A cron expression of five fields, whose minute is `*` and whose days of the week are 0 (Sunday) to 6."""
+    """A cron expression of five fields. Its minute field names every minute (`*`), its days are 0 (Sunday) to 6."""
     instances: Instances
     """How many prebuilds are kept ready while the window lasts."""
 

@@ -264,6 +264,23 @@ async def test_a_taken_name_is_told_also_when_nothing_is_ready(
     assert await rows_of(engine) == rows
 
 
+@pytest.mark.parametrize("prebuilds", [0, 1])
+async def test_a_name_that_was_released_is_told_as_that(engine: AsyncEngine, store: ClaimStore, prebuilds: int) -> None:
+    preset = await make_preset(engine, instances=0)
+    won = (await claim(store, preset, name="taken", on_empty="create")).result
+    assert won is not None
+    await make_ready(engine, preset, prebuilds)
+    with pytest.raises(api.NameTaken, match="has a live workspace named taken"):
+        await claim(store, preset, name="taken")
+    await release_workspace(engine, "alice/taken", "alice")
+    with pytest.raises(api.NameTaken, match="alice's workspace taken is being deleted"):
+        await claim(store, preset, name="taken")
+    await do(engine, "UPDATE workspaces SET latest_status = 'failed' WHERE id = :id", id=won.workspace_id)
+    with pytest.raises(api.NameTaken, match="deletion failed") as failed:
+        await claim(store, preset, name="taken")
+    assert "prebuilds workspaces retry alice/taken" in failed.value.remedy
+
+
 async def test_the_schema_itself_refuses_a_claim_by_the_prebuilds_user(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 1)

@@ -316,6 +316,20 @@ def test_none_removes_a_schedule(text: str) -> None:
     assert parse_autostart(text, NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("TZ=Europe/Berlin 30 9 * * *", "write CRON_TZ= instead"),
+        ("0 22-6 * * *", "hour 22-6 ends before it begins; write 22-23,0-6"),
+        ("CRON_TZ=Europe/Berlin 0 9 * * SAT-SUN", "day of week SAT-SUN ends before it begins; write 6,0"),
+        ("50-10 * * * *", "minute 50-10 ends before it begins; write 50-59,0-10"),
+    ],
+)
+def test_a_schedule_written_for_another_cron_is_told_how_to_write_it_here(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        parse_autostart(text, NOW)
+
+
 def test_a_schedule_is_kept_as_written_and_refused_by_name() -> None:
     assert parse_autostart(" CRON_TZ=Europe/Berlin 30 9 * * 1-5 ", NOW) == "CRON_TZ=Europe/Berlin 30 9 * * 1-5"
     for text in ("whenever", "no", "0 0 30 2 *", "CRON_TZ=Nowhere/Else 0 0 * * *", "0 0 * *"):

@@ -141,6 +141,17 @@ def test_the_window_that_contains_an_instant_says_how_many() -> None:
             assert (read.window_at(at(text)), read.instances_at(at(text), 3)) == (window, instances)
 
 
+@pytest.mark.parametrize("minute", ["*", "*/1", "0-59", "0-59/1", "0-29,30-59"])
+def test_every_minute_may_be_written_in_any_way(minute: str) -> None:
+    read = read_schedule("UTC", ((f"{minute} 8 * * *", 1),))
+    assert [read.instances_at(at(f"2026-07-01T{time}"), 0) for time in ("07:59", "08:00", "08:59", "09:00")] == [
+        0,
+        1,
+        1,
+        0,
+    ]
+
+
 def test_an_instant_may_be_told_in_any_zone() -> None:
     read = read_schedule(BERLIN, (("* 8 * * *", 1),))
     instant = at("2026-07-01T06:30").astimezone(ZoneInfo("Asia/Tokyo"))

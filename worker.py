@@ -261,7 +261,7 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
     """
     db_url = database_url(settings)
     await check_reachable(db_url)
-    engine = create_engine(db_url)
+    engine = create_engine(db_url, connections=settings.other_connections)
     try:
         await check_schema(engine)
         async with exporting(settings.metrics_port) as telemetry:

@@ -43,7 +43,7 @@ from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
 
-CONNECTIONS = 2
+CONNECTIONS = 4
 """Database connections in addition to those of claims: for starting builds after a claim, and for reading holds."""
 CLAIM_SLOTS = 100
 """Maximum number of claims that the worker decides at the same time."""
@@ -148,7 +148,7 @@ async def claims_worker(
         raise TypeError("PREBUILDS_PAYLOAD_KEY is set, but the client does not encrypt; use prebuilds.client.connect")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)
-    engine = create_engine(database_url, application="prebuilds-embedded", pool_size=CONNECTIONS)
+    engine = create_engine(database_url, application="prebuilds-embedded", connections=CONNECTIONS)
     try:
         await check_schema(engine)
         with asking_temporal():

@@ -29,7 +29,7 @@ from prebuilds.store.doctor import ServerFacts, presets_held_for_good, provision
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
-from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_schema, head_revision
+from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_encoding, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
 from prebuilds.temporal.binding import Fit
 from prebuilds.temporal.connecting import connect, described, first_payload
@@ -115,16 +115,17 @@ class Examination:
         return ", ".join(f"{disk.free_bytes // MIB} MiB left for {disk.serves}" for disk in disks)
 
     async def database(self) -> str:
-        """Check that the database answers, and its version."""
+        """Check that the database answers, its version and its encoding."""
         url = database_url(self._settings)
         address = self.addresses["database"] = hide_password(url)
         await check_reachable(url)
-        self.engine = create_engine(url, application="prebuilds-doctor", pool_size=3)
+        self.engine = create_engine(url, application="prebuilds-doctor", connections=6)
         self._server = await read_server(self.engine)
         server = f"PostgreSQL {self._server.version} at {address}"
         if self._server.version_num < SERVER_VERSION_MIN:
             raise CheckFailed(f"{server} is too old", UPGRADE_DATABASE)
-        return server
+        check_encoding(self._server.database, self._server.encoding)
+        return f"{server}; {self._server.connections} of {self._server.connections_max} connections in use"
 
     async def schema_version(self) -> str:
         """Check that the database has this release's schema."""

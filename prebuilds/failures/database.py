@@ -31,12 +31,26 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
 """Errors of asyncpg while the database is away; the same statement may succeed later."""
 DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE for a full disk."""
+NOT_ALLOWED = "42501"
+"""PostgreSQL's SQLSTATE for a role that lacks a right."""
+STATEMENT_LOST = ("26000", "42P05")
+"""SQLSTATEs for a prepared statement that is gone, or is there already."""
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
     """Convert the error of a database that is full or away; None for any other error, which is a bug."""
     if is_full(error):
         return DiskFull("no space is left on the disk of the database's server")
+    if _sqlstate(error) == NOT_ALLOWED:
+        return StackUnreachable(
+            f"the database's role lacks a right: {_message(error)}",
+            remedy="connect as the role that ran `prebuilds init`, or have that role GRANT the right",
+        )
+    if _sqlstate(error) in STATEMENT_LOST:
+        return StackUnreachable(
+            "the database forgets prepared statements, as PgBouncer does in transaction mode",
+            remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
+        )
     if is_lost(error):
         return StackUnreachable(f"the connection was lost ({type(error).__name__}: {error})")
     return None
@@ -44,8 +58,17 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 
 def is_full(error: BaseException) -> bool:
     """True if *error* means that the database's server has no disk space left."""
+    return _sqlstate(error) == DISK_FULL
+
+
+def _sqlstate(error: BaseException) -> str | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(cause, "sqlstate", None) == DISK_FULL
+    return getattr(cause, "sqlstate", None)
+
+
+def _message(error: BaseException) -> str:
+    """PostgreSQL's own message, without the statement that SQLAlchemy quotes."""
+    return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
 def is_lost(error: BaseException) -> bool:

@@ -17,9 +17,6 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.engine import create_claim_pool
 
-CLAIM_CONNECTIONS = 16
-"""PostgreSQL works best with a few connections per core. Further claims queue in this process for a millisecond."""
-
 
 @asynccontextmanager
 async def open_claims(
@@ -54,7 +51,7 @@ async def open_direct_claims(
 @asynccontextmanager
 async def _open_store(engine: AsyncEngine, database_url: str, settings: Settings) -> AsyncIterator[ClaimStore]:
     request_key = await load_request_key(engine, settings.ring)
-    async with await create_claim_pool(database_url, size=CLAIM_CONNECTIONS) as pool:
+    async with await create_claim_pool(database_url, size=settings.claim_connections) as pool:
         yield ClaimStore(
             pool,
             enabled=settings.enabled,

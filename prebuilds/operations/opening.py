@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.logs import LogOperations
     from prebuilds.operations.waiting_claims import WaitingClaims
 
-SERVER_CONNECTIONS = 6
+SERVER_CONNECTIONS = 12
 """A server's connections beside those of claims: for states that are read, and for builds that follow a claim."""
 
 
@@ -92,7 +92,9 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
 
     url = database_url(settings)
     await check_reachable(url)
-    engine = create_engine(url, application="prebuilds-http", pool_size=SERVER_CONNECTIONS)
+    engine = create_engine(
+        url, application="prebuilds-http", connections=min(SERVER_CONNECTIONS, settings.other_connections)
+    )
     try:
         await check_schema(engine)
         if settings.deployment is not None:
@@ -141,7 +143,7 @@ async def open_database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngin
     settings = load_settings()
     url = database_url(settings)
     await check_reachable(url)
-    engine = create_engine(url, application="prebuilds-cli", pool_size=4)
+    engine = create_engine(url, application="prebuilds-cli", connections=8)
     try:
         if not any_schema:
             await check_schema(engine)

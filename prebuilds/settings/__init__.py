@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: str | None = Field(default=None, repr=False)
+    database_connections: int = Field(default=36, ge=12, le=1000)
+    """The most connections to the database that a worker or an HTTP server opens."""
     state_dir: Path = Path(".prebuilds")
     """The folder of the embedded stack, and of provisioners that keep things on this host."""
     reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)
@@ -100,6 +102,17 @@ class Settings(BaseSettings):
         if value is not None:
             parse_payload_keys(value.get_secret_value())
         return value
+
+    @property
+    def claim_connections(self) -> int:
+        """How many of `database_connections` decide claims, in a process that does. PostgreSQL works best with a few
+        connections per core; further claims queue in this process for a millisecond."""
+        return min(16, self.database_connections // 2)
+
+    @property
+    def other_connections(self) -> int:
+        """How many of `database_connections` do everything else."""
+        return min(20, self.database_connections - self.claim_connections)
 
     @property
     def ring(self) -> KeyRing:

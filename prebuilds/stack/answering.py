@@ -27,7 +27,7 @@ async def until_everything_answers(temporal_address: str, database_url: str, htt
     """
     client = await connect(temporal_address, lazy=True)
     provisioner_queues = [provisioning_queue(PROVISIONER_QUEUE, pool=pool, host=None) for pool in (True, False)]
-    engine = create_engine(database_url, pool_size=1)
+    engine = create_engine(database_url, connections=2)
 
     async def all_answer() -> bool:
         try:

@@ -11,11 +11,13 @@ from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
 
 TRIES_MAX = 5
 """Attempts at a transaction after a deadlock or a concurrently activated version."""
-LOCKING_MAX = 6
-"""Connections of a process that may wait for presets' rows at a time. The pool has more: the others are for single
-claims, which lock no preset's row and so never wait for one."""
-
 T = TypeVar("T")
+
+
+def locking_max(connections: int) -> int:
+    """Return how many of a pool's *connections* may wait for presets' rows at a time: 6 of 16. The others are for
+    single claims, which lock no preset's row and so never wait for one."""
+    return max(1, connections * 3 // 8)
 
 
 class RetryTransaction(Exception):

@@ -25,7 +25,7 @@ from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.settings.sealing import KeyRing
 from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
-from prebuilds.store.claim_transactions import LOCKING_MAX, run_transaction
+from prebuilds.store.claim_transactions import locking_max, run_transaction
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
@@ -101,7 +101,7 @@ class ClaimStore:
         request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
         """
         self.pool = pool
-        self.locking = asyncio.Semaphore(LOCKING_MAX)
+        self.locking = asyncio.Semaphore(locking_max(pool.get_max_size()))
         """Acquire it before a connection for a transaction that locks a preset's row."""
         self._ring = ring or KeyRing()
         self._request_key = request_key

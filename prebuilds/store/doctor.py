@@ -16,7 +16,9 @@ from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 
 READ_SERVER = text("""
     SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS version_num,
-           clock_timestamp() AS clock
+           clock_timestamp() AS clock, current_database() AS database, current_setting('server_encoding') AS encoding,
+           current_setting('max_connections')::int AS connections_max,
+           (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections
 """)
 QUEUES_IN_USE = text("""
     SELECT DISTINCT v.queue
@@ -36,6 +38,13 @@ class ServerFacts:
     """The version, such as `16.4`."""
     version_num: int
     """The version as a number, such as 160004."""
+    database: str
+    """The database's name."""
+    encoding: str
+    """What the database is encoded in, such as `UTF8`."""
+    connections: int
+    """The clients' connections to the server, of whatever database."""
+    connections_max: int
     clock: tuple[datetime, datetime, datetime]
     """Three times in UTC: this machine's before the query, the server's, and this machine's after it."""
 
@@ -45,7 +54,15 @@ async def read_server(engine: AsyncEngine) -> ServerFacts:
     async with engine.connect() as connection:
         before = datetime.now(UTC)
         row = (await connection.execute(READ_SERVER)).one()
-        return ServerFacts(row.version.partition(" ")[0], row.version_num, (before, row.clock, datetime.now(UTC)))
+        return ServerFacts(
+            version=row.version.partition(" ")[0],
+            version_num=row.version_num,
+            database=row.database,
+            encoding=row.encoding,
+            connections=row.connections,
+            connections_max=row.connections_max,
+            clock=(before, row.clock, datetime.now(UTC)),
+        )
 
 
 async def provisioner_queues_in_use(engine: AsyncEngine) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -53,30 +54,37 @@ def read_password_file() -> str | None:
     return password
 
 
-def _options(application: str, idle_timeout: str = IDLE_IN_TRANSACTION_TIMEOUT) -> dict[str, Any]:
+def _options(application: str) -> dict[str, Any]:
     return {
         # asyncpg calls the function before each connection.
         **({"password": read_password_file} if os.environ.get(PASSWORD_FILE) else {}),
         "timeout": CONNECT_TIMEOUT_S,
-        "server_settings": {
-            "application_name": application,
-            "idle_in_transaction_session_timeout": idle_timeout,
-            "timezone": "UTC",
-        },
+        # PgBouncer refuses a connection that asks for any setting but a few, such as these two.
+        "server_settings": {"application_name": application, "timezone": "UTC"},
     }
 
 
-def create_engine(url: str, *, application: str = "prebuilds", pool_size: int = 10) -> AsyncEngine:
-    """Make an engine on asyncpg. asyncpg itself reads the URL, so that every libpq option works for both pools."""
+async def _limit_idle_transactions(connection: Any, timeout: str) -> None:
+    await connection.execute(f"SET idle_in_transaction_session_timeout = '{timeout}'")
+
+
+def create_engine(url: str, *, application: str = "prebuilds", connections: int = 20) -> AsyncEngine:
+    """Make an engine on asyncpg. asyncpg itself reads the URL, so that its options work for both pools.
+
+    Args:
+        connections: The most connections. Half of them stay open; a statement waits 30 s for one, then fails.
+    """
 
     async def connect() -> Any:
-        return await asyncpg.connect(dsn_of(url), **_options(application))
+        connection = await asyncpg.connect(dsn_of(url), **_options(application))
+        await _limit_idle_transactions(connection, IDLE_IN_TRANSACTION_TIMEOUT)
+        return connection
 
     return create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
-        pool_size=pool_size,
-        max_overflow=pool_size,
+        pool_size=connections // 2,
+        max_overflow=connections - connections // 2,
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
         hide_parameters=True,  # errors would show a statement's values, such as a claim's parameters
@@ -103,7 +111,8 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
             max_size=size,
             reset=skip_reset,
             command_timeout=10,
-            **_options("prebuilds-claims", CLAIM_IDLE_TIMEOUT),
+            init=partial(_limit_idle_transactions, timeout=CLAIM_IDLE_TIMEOUT),
+            **_options("prebuilds-claims"),
         )
 
 

@@ -17,6 +17,29 @@ SHOWN_PARAMETERS = frozenset(
 )
 """Parameters of a URL that messages may show. A URL that has any other parameter is shown without parameters."""
 
+LIBPQ_ONLY = frozenset(
+    {
+        "channel_binding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssdelegation",
+        "gssencmode",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "load_balance_hosts",
+        "requirepeer",
+        "sslcertmode",
+        "sslcompression",
+        "sslsni",
+        "tcp_user_timeout",
+    }
+)
+"""Parameters by which libpq, the C library, makes a connection. Hosted services print them in their URLs. asyncpg does
+not know them, and would ask the server to set them. They are left out; `require_auth` is not, since a connection
+without it may be less safe than the URL demands."""
+
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # A quote ends a URL in a text, unless an @ follows before the next space or slash: then it is part of a password.
 _OURS = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?://(?:[^\s'\"<>]|['\"<>](?=[^\s/]*@))*", re.IGNORECASE)
@@ -46,9 +69,13 @@ def dsn_of(url: str) -> str:
         UnreadableUrl: asyncpg cannot read it, or would misread it: the part of a password after an @, / or # would be
             taken for the host, for the path, or for nothing.
     """
-    _check(_split(url))
+    parts = _split(url)
+    _check(parts)
     scheme, separator, rest = url.partition("://")
-    return f"{scheme.partition('+')[0]}{separator}{rest}"
+    before, question, _ = rest.partition("?")
+    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in LIBPQ_ONLY]
+    query = f"?{'&'.join(pairs)}" if question and any(pairs) else ""
+    return f"{scheme.partition('+')[0]}{separator}{before}{query}"
 
 
 def hide_password(url: str) -> str:
@@ -132,4 +159,4 @@ def _split_query(query: str) -> list[tuple[str, str]]:
 def _show_query(query: str) -> str:
     if not query:
         return ""
-    return f"?{query}" if all(key in SHOWN_PARAMETERS for key, _ in _split_query(query)) else f"?{HIDDEN}"
+    return f"?{query}" if all(key in SHOWN_PARAMETERS | LIBPQ_ONLY for key, _ in _split_query(query)) else f"?{HIDDEN}"

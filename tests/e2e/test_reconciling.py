@@ -55,7 +55,7 @@ async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: D
     assert len(creations(stack, "failing")) == 3
     stack.wait_whole("fine")
 
-    engine = create_engine(stack.facts["database_url"], pool_size=1)
+    engine = create_engine(stack.facts["database_url"], connections=2)
     await an_hour_later(engine, row["preset_id"])
     await engine.dispose()
     for _ in range(2):

@@ -55,7 +55,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 async def works(url: str) -> None:
     """Everything that connects does: the check, the engine, the migrations, the claims' pool."""
     await check_reachable(url)
-    engine = create_engine(url, pool_size=1)
+    engine = create_engine(url, connections=2)
     await migrate(engine)
     await check_schema(engine)
     await engine.dispose()

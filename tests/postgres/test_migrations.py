@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import StackUnreachable
 from prebuilds.store import migrate as migrating
@@ -84,7 +83,7 @@ async def test_a_difference_would_be_seen(engine: AsyncEngine) -> None:
 
 
 async def test_ten_migrations_at_once_are_one(empty_database_url: str) -> None:
-    engines = [create_engine(empty_database_url, pool_size=1) for _ in range(10)]
+    engines = [create_engine(empty_database_url, connections=2) for _ in range(10)]
     results = await asyncio.gather(*(migrate(engine) for engine in engines))
     head = head_revision()
     assert sorted(results, key=str) == sorted([(None, head)] + [(head, head)] * 9, key=str)
@@ -133,14 +132,8 @@ async def test_too_old_server_is_refused_before_anything_is_written(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = create_engine(empty_database_url)
-    real_scalar = AsyncConnection.scalar
-
-    async def scalar(connection: Any, statement: Any, *args: Any) -> Any:
-        if "server_version_num" in str(statement):
-            return "130021"
-        return await real_scalar(connection, statement, *args)
-
-    monkeypatch.setattr(AsyncConnection, "scalar", scalar)
+    older = str(migrating.READ_SERVER).replace("current_setting('server_version_num')", "'130021'")
+    monkeypatch.setattr(migrating, "READ_SERVER", text(older))
     with pytest.raises(StackUnreachable, match="PostgreSQL 13 is too old; upgrade it, or set"):
         await migrate(engine)
     monkeypatch.undo()

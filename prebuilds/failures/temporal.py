@@ -95,7 +95,10 @@ def unanswered(error: RPCError) -> PrebuildsError:
     if error.status is RPCStatusCode.INVALID_ARGUMENT or "larger than max" in str(error):  # gRPC's own limit is 4 MB
         return InvalidInput(f"Temporal does not accept the request: {error}", remedy="make the request smaller")
     if error.status is RPCStatusCode.NOT_FOUND and "Namespace" in error.message:
-        return StackUnreachable(error.message.rstrip("."), remedy=START_TEMPORAL)
+        return StackUnreachable(
+            f"Temporal has no such namespace ({error.message.rstrip('.')})",
+            remedy="create it with `temporal operator namespace create -n NAME`, or correct TEMPORAL_NAMESPACE",
+        )
     if error.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED):
         return StackUnreachable(f"Temporal refuses: {error.message}", remedy=SEND_CREDENTIALS)
     return StackUnreachable(f"Temporal does not answer ({error.status.name}): {error}")

@@ -24,7 +24,7 @@ from temporalio.common import (
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.temporal import asking_temporal, no_such_workflow, unreached
 from prebuilds.payloads import OperatorRequest
 from prebuilds.temporal.converter import environment_converter
@@ -106,8 +106,9 @@ async def connect(address: str | None = None, **options: Any) -> Client:
             the `prebuilds dev` that runs in PREBUILDS_STATE_DIR.
         options: They are passed on to `temporalio.client.Client.connect`.
     Raises:
-        StackUnreachable: The server cannot be reached. The message says at which address, and what to do.
-        InvalidInput: PREBUILDS_PAYLOAD_KEY, the profile or a certificate's file cannot be read.
+        StackUnreachable: The server cannot be reached, or the profile or a certificate's file cannot be read. The
+            message says where, and what to do.
+        InvalidInput: PREBUILDS_PAYLOAD_KEY cannot be read.
     """
     config = _environment()
     if address is None:
@@ -134,16 +135,16 @@ def _environment() -> dict[str, Any]:
     except OSError as error:
         reason = (error.strerror or "it cannot be used").lower()
         remedy = "correct the TEMPORAL_TLS_* variable or the profile"
-        raise InvalidInput.field("TEMPORAL_TLS", f"{error.filename} cannot be read ({reason})", remedy) from error
+        raise StackUnreachable.field("TEMPORAL_TLS", f"{error.filename} cannot be read ({reason})", remedy) from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]  # its further lines quote the file, which may hold an API key
         named = os.environ.get("TEMPORAL_PROFILE")
         if named and "not found" in reason:
             message = f"the profile file has no profile {named}"
-            raise InvalidInput.field("TEMPORAL_PROFILE", message, "correct or unset TEMPORAL_PROFILE") from error
+            raise StackUnreachable.field("TEMPORAL_PROFILE", message, "correct or unset TEMPORAL_PROFILE") from error
         where = os.environ.get("TEMPORAL_CONFIG_FILE") or "temporal.toml in the user's configuration folder"
         remedy = "correct it, or name another one with TEMPORAL_CONFIG_FILE"
-        raise InvalidInput.field("TEMPORAL_CONFIG_FILE", f"{where} cannot be read ({reason})", remedy) from error
+        raise StackUnreachable.field("TEMPORAL_CONFIG_FILE", f"{where} cannot be read ({reason})", remedy) from error
 
 
 async def described(client: Client, workflow_id: str, **options: Any) -> WorkflowExecutionDescription | None:

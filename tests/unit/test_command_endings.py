@@ -86,7 +86,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_profile_is_bad_input(
+def test_without_a_profile_that_can_be_read_temporal_is_out_of_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     file = tmp_path / "temporal.toml"
@@ -95,10 +95,10 @@ def test_a_broken_profile_is_bad_input(
     monkeypatch.delenv("TEMPORAL_ADDRESS", raising=False)
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.setenv(name, value.format(file=file))
-    assert run(["claim", "--preset", "a/b/c", "--owner", "a", "--name", "n", "--json"]) == 1
+    assert run(["claim", "--preset", "a/b/c", "--owner", "a", "--name", "n", "--json"]) == 3
     said = capsys.readouterr()
     error = json.loads(said.out)["error"]
-    assert (said.err, error["type"]) == ("", "InvalidInput")
+    assert (said.err, error["type"]) == ("", "StackUnreachable")
     assert expected in error["message"]
     assert error["remedy"].startswith("correct ")
     assert "secret" not in error["message"]

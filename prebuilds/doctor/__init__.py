@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from prebuilds.api import StackUnreachable
-from prebuilds.doctor.examination import STEPS, CheckFailed, Examination, Step
+from prebuilds.doctor.examination import Examination
+from prebuilds.doctor.findings import CheckFailed
+from prebuilds.doctor.steps import STEPS, Step
 from prebuilds.failures import as_typed
 from prebuilds.payloads import Payload
 from prebuilds.settings import Settings

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +17,8 @@ from prebuilds.background.deployment import check_deployment
 from prebuilds.doctor import fairness, remedies
 from prebuilds.doctor.disks import read_disks
 from prebuilds.doctor.fairness import Fairness
-from prebuilds.failures.temporal import START_TEMPORAL, unreached
+from prebuilds.doctor.findings import CheckFailed, gap_s
+from prebuilds.failures.temporal import unreached
 from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -31,6 +29,7 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
 from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_encoding, check_schema, head_revision
 from prebuilds.store.notifications import count_failing
+from prebuilds.store.tokens import count_unconfirmed
 from prebuilds.temporal.binding import Fit
 from prebuilds.temporal.connecting import connect, described, first_payload
 from prebuilds.temporal.payload_key import is_encrypted, payload_codec
@@ -39,7 +38,6 @@ from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.vocabulary.passwords import hide_password
 
-CHECK_TIMEOUT_S = 3.0
 CLOCK_GAP_MAX_S = 2.0
 """Tolerated clock difference. Prebuilds age by the database's clock, tasks time out by Temporal's, and next starts are
 computed with this machine's."""
@@ -50,20 +48,6 @@ OVERDUE_SLACK = timedelta(seconds=60)
 HELD_NAMED_MAX = 5
 """Maximum number of held presets that a finding names."""
 MIB = 1024**2
-
-
-class CheckFailed(Exception):
-    """A check has failed.
-
-    Attributes:
-        detail: What is wrong.
-        remedy: What to do about it.
-    """
-
-    def __init__(self, detail: str, remedy: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.remedy = remedy
 
 
 class Examination:
@@ -263,6 +247,13 @@ class Examination:
             )
         return "none is held until somebody acts"
 
+    async def tokens(self) -> str:
+        """Check that no token waits to be confirmed after a restore."""
+        if waiting := await count_unconfirmed(self._engine):
+            detail = f"{waiting} are refused until somebody confirms them, since the database was restored"
+            raise CheckFailed(detail, remedies.CONFIRM_TOKENS)
+        return "none waits to be confirmed"
+
     async def notifications(self) -> str:
         """Check that no webhook notification fails or was given up within a day."""
         counts = await count_failing(self._engine)
@@ -282,54 +273,3 @@ class Examination:
     def _engine(self) -> AsyncEngine:
         assert self.engine is not None  # noqa: S101 - only steps that need the database check use it
         return self.engine
-
-
-def gap_s(before: datetime, theirs: datetime, after: datetime) -> float:
-    """Return the seconds by which their clock is certainly ahead of ours; negative if behind, 0 if it may be right.
-
-    Args:
-        before: Our clock before the request.
-        theirs: Their clock as they answered.
-        after: Our clock after the answer arrived.
-    """
-    if theirs > after:
-        return (theirs - after).total_seconds()
-    return min((theirs - before).total_seconds(), 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A check with its name, its dependencies and its fallback remedy."""
-
-    name: str
-    check: Callable[[Examination], Coroutine[Any, Any, str]]
-    """Returns its finding, or raises."""
-    remedy: str
-    """Printed after a timeout or an unexpected error."""
-    needs: tuple[str, ...] = ()
-    """Checks that must be ok before this one runs."""
-    after: tuple[str, ...] = ()
-    """Checks that must have ended before this one runs, ok or not."""
-    timeout_s: float = CHECK_TIMEOUT_S
-
-
-STEPS = (
-    Step("settings", Examination.settings, "correct the PREBUILDS_* variables"),
-    Step("isolation", Examination.isolation, remedies.SEE_ISOLATION, needs=("settings",)),
-    Step("disks", Examination.disks, remedies.FREE_SPACE, needs=("settings",)),
-    Step("database", Examination.database, remedies.START_DATABASE, needs=("settings",)),
-    Step("schema_version", Examination.schema_version, remedies.MIGRATE, needs=("database",)),
-    Step("state_key", Examination.state_key, remedies.SET_STATE_KEY, needs=("schema_version",)),
-    Step("temporal", Examination.temporal, START_TEMPORAL, needs=("settings",)),
-    Step("deployment", Examination.deployment, START_TEMPORAL, needs=("schema_version", "temporal")),
-    Step("payload_key", Examination.payload_key, START_TEMPORAL, needs=("deployment",)),
-    Step("search_attributes", Examination.search_attributes, remedies.REGISTER_ATTRIBUTES, needs=("temporal",)),
-    Step("task_queues", Examination.task_queues, START_TEMPORAL, needs=("deployment",)),
-    Step("clock_skew", Examination.clock_skew, remedies.CORRECT_CLOCKS, needs=("database",), after=("fairness",)),
-    Step("loop", Examination.loop, remedies.SEE_WHY_NO_PASS, needs=("deployment",)),
-    Step("history", Examination.history, remedies.START_DATABASE, needs=("schema_version",)),
-    Step("presets", Examination.presets, remedies.START_DATABASE, needs=("schema_version",)),
-    Step("notifications", Examination.notifications, remedies.START_DATABASE, needs=("schema_version",)),
-    Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),
-)
-"""All checks, in the order of the report."""

@@ -19,6 +19,9 @@ RESUME_PRESET = (
     "find the cause with `prebuilds explain preset {0}`, correct it, then run `prebuilds presets resume {0}`"
 )
 CONFIRM_RESTORE = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
+CONFIRM_TOKENS = (
+    "see them with `prebuilds tokens list`, and run `prebuilds tokens confirm NAME` for each that is still trusted"
+)
 REPAIR_WEBHOOK = (
     "make the service at PREBUILDS_WEBHOOK_URL answer with 2xx; notifications that were given up are in the events"
 )

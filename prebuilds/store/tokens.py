@@ -68,6 +68,7 @@ NOT_LIVE = text("""
      WHERE NOT EXISTS (SELECT FROM tokens t WHERE t.name = n.name AND t.revoked_at IS NULL) ORDER BY name
 """)
 COUNT_LIVE = text("SELECT count(*) FROM tokens WHERE revoked_at IS NULL")
+COUNT_UNCONFIRMED = text(f"SELECT count(*) FROM tokens WHERE {UNCONFIRMED} AND (expires_at > now()) IS NOT FALSE")
 NOTE_USE = text("""
     UPDATE tokens SET last_used_at = now()
      WHERE id = :id AND (last_used_at IS NULL OR last_used_at <= now() - interval '1 minute')
@@ -175,6 +176,12 @@ async def revoke_token(engine: AsyncEngine, name: str, by: str) -> bool:
         elif not await connection.scalar(WAS_THERE, {"name": name}):
             raise _not_found([name])
     return token_id is not None
+
+
+async def count_unconfirmed(engine: AsyncEngine) -> int:
+    """Count the tokens that would be good, but were made before the database was restored and are not confirmed."""
+    async with engine.connect() as connection:
+        return int(await connection.scalar(COUNT_UNCONFIRMED) or 0)
 
 
 async def confirm_tokens(engine: AsyncEngine, names: Sequence[str] | None, by: str) -> list[str]:

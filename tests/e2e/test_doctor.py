@@ -16,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from prebuilds import doctor
 from prebuilds.background.deployment import bind_deployment
-from prebuilds.doctor import examination, examine, fairness
+from prebuilds.doctor import examine, fairness
 from prebuilds.doctor.fairness import WORKFLOW_TYPE, try_fairness
 from prebuilds.settings import Settings
 from prebuilds.store.engine import create_engine
@@ -31,7 +31,7 @@ PATIENCE_S = 60.0
 NAMES = [
     *("settings", "isolation", "disks", "database", "schema_version", "state_key", "temporal", "deployment"),
     *("payload_key", "search_attributes"),
-    *("task_queues", "clock_skew", "loop", "history", "presets", "notifications", "fairness"),
+    *("task_queues", "clock_skew", "loop", "history", "presets", "tokens", "notifications", "fairness"),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
@@ -40,7 +40,7 @@ FAIR = ("--dynamic-config-value", "matching.enableFairness=true")
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests are about the answers, not about how soon a busy machine has them."""
-    steps = [replace(step, timeout_s=PATIENCE_S) for step in examination.STEPS]
+    steps = [replace(step, timeout_s=PATIENCE_S) for step in doctor.STEPS]
     monkeypatch.setattr(doctor, "STEPS", steps)
     monkeypatch.setattr(fairness, "TRY_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(queues, "WARNINGS_TIMEOUT_S", PATIENCE_S)
@@ -131,7 +131,7 @@ def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
     assert well(checks) == {
         *("settings", "isolation", "disks", "database", "schema_version", "state_key", "clock_skew", "history"),
-        *("presets", "notifications"),
+        *("presets", "tokens", "notifications"),
     }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]

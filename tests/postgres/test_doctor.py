@@ -9,11 +9,14 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.doctor import Check, examine
+from prebuilds.operations.tokens import TokenOperations
 from prebuilds.settings import Settings
 from prebuilds.store.loop import pause
 from prebuilds.store.presets import lift_holds
+from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, fail
+from tests.rows import do
 
 PATH = "acme/python/small"
 
@@ -27,9 +30,13 @@ def _no_temporal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-async def presets_check(database_url: str) -> Check:
+async def check_of(database_url: str, name: str) -> Check:
     checks = (await examine(Settings(database_url=database_url))).checks
-    return next(check for check in checks if check.name == "presets")
+    return next(check for check in checks if check.name == name)
+
+
+async def presets_check(database_url: str) -> Check:
+    return await check_of(database_url, "presets")
 
 
 @pytest.mark.parametrize(
@@ -66,3 +73,19 @@ async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: st
     found = await presets_check(database_url)
     assert (found.detail or "").endswith("acme/e/small (hard_limited), 2 more")
     assert "`prebuilds presets resume P`" in (found.remedy or "")
+
+
+async def test_tokens_that_nobody_has_confirmed_since_a_restore_are_told(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    tokens = TokenOperations(engine)
+    for name in ("kept", "leaked", "late"):
+        await tokens.create(Actor("ops"), name, ["read"])
+    assert (await check_of(database_url, "tokens")).ok
+    await do(engine, "UPDATE settings SET epoch = gen_random_uuid()")
+    await do(engine, "UPDATE tokens SET expires_at = now(), created_at = now() - interval '1 day' WHERE name = 'late'")
+    found = await check_of(database_url, "tokens")
+    assert (found.ok, (found.detail or "").partition(",")[0]) == (False, "2 are refused until somebody confirms them")
+    assert "prebuilds tokens confirm NAME" in (found.remedy or "")
+    await tokens.confirm(Actor("ops"), None)
+    assert (await check_of(database_url, "tokens")).ok

@@ -12,7 +12,8 @@ from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 
-from prebuilds.doctor.examination import STEPS, gap_s
+from prebuilds.doctor.findings import gap_s
+from prebuilds.doctor.steps import STEPS
 from prebuilds.temporal.queues import ASKED_AT_ONCE, Kind, queues_without_pollers
 
 ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)

@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, Literal, cast
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -59,6 +59,7 @@ from prebuilds.provisioners.host_drivers import HostDrivers
 from prebuilds.provisioners.kit.host import host_id
 from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
+from prebuilds.settings.worker_options import HTTP, ROLES, WorkerOptions, options_for
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.claim_secrets import load_request_key, reseal_all
 from prebuilds.store.engine import check_reachable, create_engine
@@ -69,8 +70,7 @@ from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import PoolGauges
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import settle_heap, worker_on
-from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE, check_provisioner_queue
-from prebuilds.vocabulary.plain_text import escape
+from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
@@ -80,26 +80,9 @@ from workflows.workspace_build import WorkspaceBuild
 
 logger = logging.getLogger("prebuilds.worker")
 
-Role = Literal["control", "claims", "provisioner", "http"]
-ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
-"""Those of `all`. The HTTP server is a process of its own: it needs no Temporal, and listens at an address."""
-HTTP: Role = "http"
-
 POOL_BUILD_SLOTS = 20
 PEOPLE_BUILD_SLOTS = 20
 """Separate from the pool's slots, so that many pool builds cannot delay the builds of people who wait."""
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """The roles and queues that this process serves."""
-
-    roles: tuple[Role, ...] = ROLES
-    queues: tuple[str, ...] = (PROVISIONER_QUEUE,)
-    """Provisioner queues. Each stands for four task queues: for pool and people's builds, on any host and on this one.
-    """
-    listening: Callable[[str], None] | None = None
-    """Called with the HTTP server's address once it answers; None when nobody asks."""
 
 
 @dataclass
@@ -276,26 +259,6 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
                 logger.info("Draining")
     finally:
         await engine.dispose()
-
-
-def options_for(role: str, queues: Sequence[str]) -> WorkerOptions:
-    """Check the options of a worker.
-
-    Args:
-        role: One role, or `all`.
-        queues: Provisioner queues; empty for the default queue.
-    Raises:
-        ValueError: *queues* are given for a role that serves none, or the name of a queue is not valid.
-    """
-    if queues and role not in ("provisioner", "all"):
-        raise ValueError("--queue is for --role provisioner or all")
-    for queue in queues:
-        try:
-            check_provisioner_queue(queue)
-        except ValueError as error:
-            raise ValueError(f"--queue {escape(queue)}: {error}") from error
-    roles = ROLES if role == "all" else (cast("Role", role),)
-    return WorkerOptions(roles, tuple(queues or (PROVISIONER_QUEUE,)))
 
 
 def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:

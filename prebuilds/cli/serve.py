@@ -23,7 +23,8 @@ def serve(
     `prebuilds tokens create` makes one.
     """
     prefer_checkout()
-    from worker import HTTP, WorkerOptions, serve_until_signalled
+    from prebuilds.settings.worker_options import HTTP, WorkerOptions
+    from worker import serve_until_signalled
 
     if host is not None:
         os.environ["PREBUILDS_HTTP_HOST"] = host

@@ -21,7 +21,8 @@ def worker(
 ) -> None:
     """Run a worker until Ctrl-C or SIGTERM. It then drains: it takes no new tasks, and running ones get 10 s to end."""
     prefer_checkout()
-    from worker import options_for, serve_until_signalled
+    from prebuilds.settings.worker_options import options_for
+    from worker import serve_until_signalled
 
     try:
         options = options_for(role, queue or ())

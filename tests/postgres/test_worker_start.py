@@ -17,6 +17,7 @@ from prebuilds.api import StackUnreachable
 from prebuilds.background import deployment
 from prebuilds.operations.opening import open_database
 from prebuilds.settings import load_settings
+from prebuilds.settings.worker_options import WorkerOptions
 from prebuilds.temporal.binding import Fit
 
 MESSAGES_MAX = 200
@@ -62,7 +63,7 @@ async def going_away(server: str, after: int) -> AsyncIterator[str]:
 async def start_worker(url: str) -> None:
     stopped = asyncio.Event()
     stopped.set()
-    await worker.run(worker.WorkerOptions(("claims",)), load_settings(), stopped)
+    await worker.run(WorkerOptions(("claims",)), load_settings(), stopped)
 
 
 async def start_embedded(url: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from worker import ROLES, WorkerOptions, parse_options
+from prebuilds.settings.worker_options import ROLES, WorkerOptions
+from worker import parse_options
 
 
 def test_all_roles_and_the_usual_queue_unless_said() -> None:

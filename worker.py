@@ -67,7 +67,7 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry.exporting import exporting, otlp_configured
 from prebuilds.telemetry.logs import configure_logging
-from prebuilds.telemetry.metrics import PoolGauges
+from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
@@ -114,7 +114,7 @@ async def serve(
             gauges = PoolGauges(settings.reconcile_interval)
             running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges))
             if settings.metrics_port is not None or otlp_configured():
-                background.append(GaugeKeeper(engine, gauges, settings.rules).run)
+                background.append(GaugeKeeper(engine, gauges, QueueAges(), settings.rules).run)
         if "provisioner" in options.roles:
             await load_request_key(engine, settings.ring)  # raises, so that no worker starts without the right key
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))
@@ -247,7 +247,7 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
     engine = create_engine(db_url, connections=settings.other_connections)
     try:
         await check_schema(engine)
-        async with exporting(settings.metrics_port) as telemetry:
+        async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:
             client = await connect(temporal_address(settings), **telemetry)
             with asking_temporal():
                 await check_deployment(engine, client, db_url, settings.deployment)
@@ -295,7 +295,7 @@ async def _run_http(settings: Settings, stop: asyncio.Event, listening: Callable
         if listening is not None:
             listening(address)
 
-    async with exporting(settings.metrics_port) as telemetry:
+    async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:
         await serve_http(settings, stop, serving, **telemetry)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the pools' gauges fresh in control workers that run no pass, as long as the loop runs."""
+"""Keeps the gauges fresh: the ages of the queues, and in control workers that run no pass, the pools."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.store.loop import read_control
+from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
-from prebuilds.telemetry.metrics import PoolGauges
+from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 
 logger = logging.getLogger(__name__)
 
 CHECK_INTERVAL_S = 5.0
-"""The time between two checks whether the gauges are old, in seconds. A check reads at most one row."""
+"""The time between two checks whether the gauges are old, in seconds. A check reads the queues' ages, and at most one
+row more."""
 
 
 class GaugeKeeper:
-    """Refreshes the gauges of one control worker while other workers run the passes."""
+    """Refreshes the gauges of one control worker, those of the pools while other workers run the passes."""
 
-    def __init__(self, engine: AsyncEngine, gauges: PoolGauges, rules: Rules) -> None:
+    def __init__(self, engine: AsyncEngine, gauges: PoolGauges, ages: QueueAges, rules: Rules) -> None:
         self._engine = engine
         self._gauges = gauges
+        self._ages = ages
         self._rules = rules
 
     async def run(self) -> None:
@@ -32,8 +35,10 @@ class GaugeKeeper:
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
+                self._ages.show(await read_queue_ages(self._engine))
                 await self.refresh_if_stale()
             except Exception as error:
+                self._ages.show({})
                 logger.warning("The gauges could not be refreshed; it is tried again", extra={"error": repr(error)})
 
     async def refresh_if_stale(self) -> bool:

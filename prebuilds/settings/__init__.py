@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """What to do with an orphan after its second sighting."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """The port on which to serve Prometheus text; 0 takes a free port, None serves nothing."""
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """Where that port is open; 0.0.0.0 for all of this machine's addresses."""
     http_host: str = Field(default="127.0.0.1", min_length=1)
     """Where the HTTP server listens; 0.0.0.0 for all of this machine's addresses."""
     http_port: int = Field(default=8080, ge=0, le=65535)

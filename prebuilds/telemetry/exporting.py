@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+TEMPORAL_LATENCY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0)
+"""Buckets of the SDK's latencies. OpenTelemetry's own buckets are made for milliseconds."""
 TEMPORAL_METRICS_BUFFERED = 10_000
 """Updates that the SDK may buffer between two drains, which are a second apart. Further updates are dropped, with an
 error in the log."""
@@ -22,11 +24,12 @@ def otlp_configured() -> bool:
 
 
 @asynccontextmanager
-async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
+async def exporting(metrics_port: int | None, metrics_host: str = "127.0.0.1") -> AsyncIterator[dict[str, Any]]:
     """Export metrics and traces until the block ends.
 
     Args:
         metrics_port: The port on which to serve Prometheus text; 0 takes a free port, None serves nothing.
+        metrics_host: The address on which to serve it.
     Yields:
         Options for `prebuilds.client.connect`, so that the SDK exports too; empty when nothing is exported.
     """
@@ -36,7 +39,8 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
         return
     # These imports take a tenth of a second, and most processes export nothing.
     from opentelemetry import metrics, trace
-    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics import Histogram, MeterProvider
+    from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
     from temporalio.contrib.opentelemetry import MetricsExporter, OpenTelemetryPlugin, create_tracer_provider
     from temporalio.runtime import MetricBuffer, MetricBufferDurationFormat, Runtime, TelemetryConfig
 
@@ -46,7 +50,7 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
     options: dict[str, Any] = {}
     closing: list[Any] = []
     if metrics_port is not None:
-        readers.append(_serve_prometheus(metrics_port, closing))
+        readers.append(_read_for_prometheus(metrics_host, metrics_port, closing))
     if otlp:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -59,7 +63,12 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
         trace.set_tracer_provider(tracer_provider)
         options["plugins"] = [OpenTelemetryPlugin(add_temporal_spans=True)]
         closing.append(tracer_provider.shutdown)
-    provider = MeterProvider(metric_readers=readers)
+    latencies = View(
+        instrument_type=Histogram,
+        instrument_name="temporal_*",
+        aggregation=ExplicitBucketHistogramAggregation(TEMPORAL_LATENCY_BUCKETS_S),
+    )
+    provider = MeterProvider(metric_readers=readers, views=[latencies])
     metrics.set_meter_provider(provider)
     closing.append(provider.shutdown)
     buffer = MetricBuffer(TEMPORAL_METRICS_BUFFERED, duration_format=MetricBufferDurationFormat.SECONDS)
@@ -72,16 +81,11 @@ async def exporting(metrics_port: int | None) -> AsyncIterator[dict[str, Any]]:
             close()
 
 
-def _serve_prometheus(port: int, closing: list[Any]) -> Any:
-    """Start the server and return its metric reader; append the function that ends the server to *closing*."""
+def _read_for_prometheus(host: str, port: int, closing: list[Any]) -> Any:
+    """Start the server of metrics and return its reader; append the function that ends the server to *closing*."""
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
-    from prometheus_client import start_http_server
 
-    server, thread = start_http_server(port)
+    from prebuilds.telemetry.metrics_server import serve_metrics
 
-    def close() -> None:
-        server.shutdown()
-        thread.join()
-
-    closing.append(close)
-    return PrometheusMetricReader()
+    closing.append(serve_metrics(host, port))
+    return PrometheusMetricReader(scope_info_enabled=False)  # three labels more on each series, for nobody

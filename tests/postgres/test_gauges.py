@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.store.loop import begin_pass, record_start, record_stop
+from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
-from prebuilds.telemetry.metrics import PoolGauges
+from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 from tests.builders import make_preset
-from tests.postgres.pool_steps import RULES
+from tests.postgres.pool_steps import RULES, begin_prebuilds, record_prebuilds
 from tests.rows import do
 
 SHORT, LONG = timedelta(seconds=15), timedelta(minutes=5)
@@ -42,7 +43,7 @@ async def test_a_worker_that_runs_no_pass_looks_for_itself(engine: AsyncEngine) 
     await record_start(engine, LONG)
     now = [0.0]
     gauges = PoolGauges(SHORT, clock=lambda: now[0])
-    keeper = GaugeKeeper(engine, gauges, RULES)
+    keeper = GaugeKeeper(engine, gauges, QueueAges(), RULES)
     assert not await keeper.refresh_if_stale(), "no pass has run yet"
     await run_pass(engine, None, LONG)  # in another worker
     assert await keeper.refresh_if_stale()
@@ -58,3 +59,15 @@ async def test_a_worker_that_runs_no_pass_looks_for_itself(engine: AsyncEngine) 
     await record_stop(engine, "tonight")
     assert not await keeper.refresh_if_stale()
     assert not gauges.shown
+
+
+async def test_the_oldest_entry_of_each_queue_is_known(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    assert await read_queue_ages(engine) == dict.fromkeys(("pool_builds", "builds", "claims"), timedelta(0))
+    await record_prebuilds(engine, preset, 2)
+    await begin_prebuilds(engine, preset, 1)
+    await do(engine, "UPDATE workspace_builds SET created_at = now() - interval '1 hour' WHERE status = 'running'")
+    await do(engine, "UPDATE workspace_builds SET created_at = now() - interval '10 s' WHERE status = 'pending'")
+    ages = await read_queue_ages(engine)
+    assert timedelta(seconds=10) <= ages.pop("pool_builds") < timedelta(minutes=1)
+    assert ages == dict.fromkeys(("builds", "claims"), timedelta(0))

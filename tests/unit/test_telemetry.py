@@ -12,7 +12,7 @@ SERVE = """
 import asyncio, os, urllib.request
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
-from prebuilds.telemetry.metrics import METRICS, PoolGauges
+from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
@@ -33,6 +33,8 @@ async def main():
         with METRICS.time_claim() as timed:
             timed.source = "prebuilt"
         METRICS.record_pass(timedelta(seconds=0.3))
+        options["runtime"].metric_meter.create_histogram_float("task_latency", "", "s").record(0.02)
+        QueueAges().show({"builds": timedelta(seconds=7)})
         gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
         counts = PoolCounts(running=2, eligible=1, starting=1)
         def preset(n, name, **policy):
@@ -45,10 +47,17 @@ async def main():
                 presets=[PresetCounts(preset, counts) for preset in presets],
             )))
         async def show(title):
-            def read():
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+            def read(path="/metrics"):
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").read().decode()
             print("===", title)
             print(await asyncio.to_thread(read))
+            assert await asyncio.to_thread(read, "/healthz") == "ok\\n"
+            try:
+                await asyncio.to_thread(read, "/metric")
+            except urllib.error.HTTPError as error:
+                assert error.code == 404
+            else:
+                raise AssertionError("any path is answered")
         odd = preset(2, "odd", timezone="Nowhere/Else", windows=(("* 8 * * *", 9),), base_instances=2)
         observe(False, preset(1, "small"), odd, preset(3, "old", active=False))
         await show("first")
@@ -82,6 +91,7 @@ GAUGES = (
     "prebuilds_reconciliation_paused",
     "prebuilds_last_pass_timestamp_seconds",
 )
+OTHERS = ("prebuilds_queue_age_seconds",)
 REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity")
 
 
@@ -109,7 +119,13 @@ def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
     def names(text: str) -> set[str]:
         return {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
 
-    assert {*COUNTED, *GAUGES} <= names(first)
+    assert {*COUNTED, *GAUGES, *OTHERS} <= names(first)
+    helped = re.findall(r"^# HELP (prebuilds_\w+) \S", first, re.MULTILINE)
+    assert {*COUNTED, *GAUGES, *OTHERS} <= {f"{name}{end}" for name in helped for end in ("", "_bucket")}
+    assert 'prebuilds_queue_age_seconds{queue="builds"} 7.0' in first
+    ended = [line for line in first.splitlines() if line.startswith("prebuilds_build_duration_seconds_bucket")]
+    assert ended
+    assert not any("preset_name" in line for line in ended), "its series are as many as its outcomes"
     assert 'le="0.001"' in first, "claims are counted from a millisecond"
     assert samples(first, "prebuilds_pass_duration_seconds_count") == {"": {"": 1}}
     assert samples(first, "prebuilds_pass_duration_seconds_sum") == {"": {"": 0.3}}

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.conformance.subject import Subject, Violation, expect
+from prebuilds.provisioners import keep
 from prebuilds.provisioners.base import (
     InventoryItem,
     Locality,
@@ -107,6 +108,7 @@ class Trial:
         """
         workspace_id = workspace_id or uuid4()
         self.states.setdefault(workspace_id, None)
+        kept = keep(self.driver, self.subject.working_source())
         wanted = Provision(
             deployment_id=self.deployment_id,
             epoch=self.epoch,
@@ -117,7 +119,8 @@ class Trial:
             organization="conformance",
             template="conformance",
             preset="small",
-            source=self.subject.working_source(),
+            source=kept.source,
+            files=kept.files.archive if kept.files is not None else None,
             parameters=dict(self.subject.parameters),
             ready_timeout_s=self.subject.ready_timeout_s,
         )

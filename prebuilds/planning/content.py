@@ -29,11 +29,14 @@ class VersionContent:
     """JSON values only."""
     parameters: Mapping[str, Mapping[str, str]]
     """The parameters of each preset, by the preset's name."""
+    files: str | None = None
+    """The digest of the files that the version keeps; None: it keeps none."""
 
     def ids(self, template_id: UUID) -> ContentIds:
         """Return the ids of this content in a template. They do not depend on the order of keys."""
         # Hashed once, and not for each preset: a source can be large, and a file has thousands of presets.
-        shared = _hash([self.provisioner, self.queue, self.source])
+        files = [] if self.files is None else [self.files]
+        shared = _hash([self.provisioner, self.queue, self.source, *files])
         presets = {
             name: uuid5(template_id, f"{name}/{_hash([shared, parameters])}")
             for name, parameters in self.parameters.items()
@@ -116,6 +119,28 @@ def content_changes(before: VersionContent, after: VersionContent) -> list[tuple
         old, new = before.parameters[name], after.parameters[name]
         changes += [(name, *change) for change in _find_differences("parameters", old, new)]
     return changes
+
+
+def file_changes(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[str, str | None, str | None]]:
+    """List the files that differ between two manifests: (path, old, new), each file described in a few words.
+
+    A file that is only in one of the two has None on the other side.
+    """
+    return [
+        (path, _describe_file(before.get(path)), _describe_file(after.get(path)))
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _describe_file(file: Mapping[str, Any] | None) -> str | None:
+    if file is None:
+        return None
+    if "link" in file:
+        return f"link to {file['link']}"
+    return f"{file['bytes']} bytes, {file['sha256'][:12]}{', executable' if file['executable'] else ''}"
 
 
 def _find_differences(path: str, old: object, new: object) -> Iterator[tuple[str, Any, Any]]:

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.provisioners.base import InvalidSource, KeepingProvisioner, Kept, Provisioner
 
 GROUP = "prebuilds.provisioners"
 NO_DEPLOYMENT = UUID(int=0)
@@ -31,6 +31,42 @@ def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
         return driver
     remedy = f"install it on this host, or name one of {', '.join(known())}"
     raise InvalidSource.field("provisioner", f"no provisioner {name} is installed here", remedy)
+
+
+def keep(driver: Provisioner, source: dict[str, Any]) -> Kept:
+    """Return a source as a template version keeps it.
+
+    Raises:
+        InvalidSource: The driver keeps files, and some cannot be kept.
+    """
+    return driver.keep(source) if isinstance(driver, KeepingProvisioner) else Kept(source)
+
+
+def check_and_keep(driver: Provisioner, source: dict[str, Any]) -> Kept:
+    """Check a source, and return it as a template version keeps it: with the very files that were checked.
+
+    Raises:
+        InvalidSource: It is wrong. The details name each wrong field.
+    """
+    kept = keep(driver, source)
+    driver.validate(source)
+    if keep(driver, source) != kept:
+        raise InvalidSource.field("source", "its files changed while they were checked", "apply again")
+    return kept
+
+
+def keep_by_name(name: str, source: dict[str, Any]) -> Kept:
+    """Call `keep` of the driver *name*. A driver that is not installed here is taken for one that keeps no files.
+
+    Raises:
+        InvalidSource: As for `keep`.
+    """
+    with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # the driver only reads
+        try:
+            driver = load(name, Path(folder), NO_DEPLOYMENT)
+        except InvalidSource:
+            return Kept(source)
+        return keep(driver, source)
 
 
 def hands_over(name: str, source: dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ call whose deployment id or claim mark does not match with `OwnedByAnother`, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Protocol, runtime_checkable
@@ -22,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.payloads import Replacement
+from prebuilds.provisioners.kit.trees import KeptTree
 from prebuilds.vocabulary import Escaped, build_id_of
 from prebuilds.vocabulary.owners import owner_slug
 from prebuilds.vocabulary.plain_text import escape_all
@@ -66,7 +68,7 @@ class Locality(StrEnum):
 class Provision(BaseModel):
     """One workspace as one build wants it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, ser_json_bytes="base64", val_json_bytes="base64")
 
     deployment_id: UUID
     """The deployment that calls. The driver labels what it makes with this id, and acts on nothing with another id."""
@@ -82,7 +84,9 @@ class Provision(BaseModel):
     preset: str | None
     """None: the workspace was made without a preset."""
     source: dict[str, Any]
-    """The template's `source`, unparsed."""
+    """The template version's source, unparsed: the template's own, or what `keep` made of it."""
+    files: bytes | None = Field(default=None, repr=False)
+    """The archive of the files that `keep` returned for the version; None: it returned none."""
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
     """Values that the claim brought. They are secret."""
@@ -165,7 +169,7 @@ class Provisioner(Protocol):
     deployment's id, or a mark that does not fit the call. They check that before the build number, and change nothing.
 
     A driver may also have `conformance_source`, a small source that works anywhere, for the conformance kit; the
-    methods of `HostProvisioner`; and those of `TendedProvisioner`.
+    methods of `HostProvisioner`, `KeepingProvisioner` and `TendedProvisioner`.
     """
 
     locality: Locality
@@ -255,6 +259,30 @@ class HostProvisioner(Protocol):
     async def wait_restored(self, workspace_ids: Sequence[UUID]) -> None:
         """Return when each unclaimed workspace of *workspace_ids* is ready, has ended, or has used up its
         `ready_timeout_s`. The caller may cancel the wait."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A source as a template version keeps it."""
+
+    source: dict[str, Any]
+    """What each call gets as `Provision.source`. JSON values, the same for the same files on every host."""
+    files: KeptTree | None = None
+    """The files that each call gets as `Provision.files`; None: the source needs none."""
+
+
+@runtime_checkable
+class KeepingProvisioner(Protocol):
+    """Optional method of a driver whose source names files of the host where the template is applied."""
+
+    def keep(self, source: dict[str, Any]) -> Kept:
+        """Return the source with the files that it names, which become a part of the template version: every worker
+        gets these, whatever becomes of the host's. Writes nothing.
+
+        Raises:
+            InvalidSource: The source is wrong, or a file cannot be kept. Need not check all that `validate` checks.
+        """
         ...
 
 

@@ -18,6 +18,7 @@ from prebuilds.settings.sealing import Sealed, environment_key_ring
 from prebuilds.settings.state_key import StateKeyUnusable
 from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
 from prebuilds.store.claim_secrets import read_claim_secrets
+from prebuilds.store.template_files import read_files
 from prebuilds.vocabulary import BuildStatus, Transition
 
 BEGUN_REDISPATCH = timedelta(seconds=10)
@@ -112,12 +113,14 @@ async def begin_build(
                 READ_PROVISIONER_STATE, {"workspace_id": facts.workspace_id, "number": facts.number}
             )
             sealed = await read_claim_secrets(connection, facts.workspace_id)
+            files = await read_files(connection, row.files_digest)
     except IntegrityError as error:
         if "workspace_builds_one_active_key" in str(error):
             raise BuildWaiting(f"build {build_id} waits for an earlier build of its workspace") from error
         raise
     secrets = _open(sealed, facts)  # after the commit: whoever ends the build must find it begun
-    return facts, _provision(row, {p.name: p.value for p in parameters}, secrets, state)
+    wanted = _provision(row, {p.name: p.value for p in parameters}, secrets, state)
+    return facts, wanted.model_copy(update={"files": files})
 
 
 def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:

@@ -23,7 +23,7 @@ _BUILD = """
            b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
            b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
            t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
-           v.queue, v.source, p.claim_parameters AS claim_parameter_names,
+           v.queue, v.source, v.files_digest, p.claim_parameters AS claim_parameter_names,
            s.deployment_id, s.epoch, c.id AS claim_id
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id JOIN users u ON u.id = w.owner_id
       JOIN template_versions v ON v.id = b.template_version_id JOIN templates t ON t.id = v.template_id

@@ -91,6 +91,7 @@ FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - 
 READ_REMOVAL = text("""
     SELECT w.deleted_at IS NULL AS live, w.name, u.name AS owner, o.name AS organization, t.name AS template,
            p.name AS preset, v.source, w.claimed_at IS NOT NULL AS claimed, w.previous_owners,
+           (SELECT f.archive FROM template_files f WHERE f.digest = v.files_digest) AS files,
            (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
            (SELECT b.provisioner_state FROM workspace_builds b
              WHERE b.workspace_id = w.id AND b.provisioner_state IS NOT NULL ORDER BY b.number DESC LIMIT 1) AS state,

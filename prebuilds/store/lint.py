@@ -13,6 +13,7 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.store.build_begin import READ_PARAMETERS, READ_PROVISIONER_STATE
 from prebuilds.store.builds import READ_BUILD, provisioning_queue
 from prebuilds.store.presets import find_preset
+from prebuilds.store.template_files import read_files
 from prebuilds.vocabulary import build_id_of
 
 CANDIDATES_MAX = 3
@@ -109,6 +110,7 @@ async def read_claim(engine: AsyncEngine, candidate: Candidate) -> tuple[str, Pr
             template=row.template,
             preset=row.preset,
             source=row.source,
+            files=await read_files(connection, row.files_digest),
             parameters={p.name: p.value for p in parameters},
             claim_parameters=dict.fromkeys(settable or (), MADE_UP),
             claimed=True,

@@ -140,6 +140,17 @@ templates = Table(
     CheckConstraint(NAME_CHECK, name="templates_name_check"),
 )
 
+# Files that versions keep, by digest, so that every worker makes the same ones (decision 0026).
+template_files = Table(
+    "template_files",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("manifest", JSONB, nullable=False),  # path -> size, hash and run bit, or the link's target
+    Column("archive", LargeBinary, nullable=False),
+    _time("created_at", null=False),
+    CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name="template_files_digest_check"),
+)
+
 template_versions = Table(
     "template_versions",
     metadata,
@@ -149,6 +160,7 @@ template_versions = Table(
     Column("provisioner", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("source", JSONB, nullable=False),
+    Column("files_digest", Text, ForeignKey("template_files.digest")),  # null: it keeps no files
     Column("hands_over", Boolean, nullable=False, server_default=text("true")),  # whether its driver acts at a claim
     _time("created_at", null=False),
     UniqueConstraint("template_id", "number"),

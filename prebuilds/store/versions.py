@@ -19,13 +19,15 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.planning.content import ContentIds, PresetPolicy, VersionContent
+from prebuilds.provisioners.kit.trees import KeptTree
+from prebuilds.store.template_files import keep_files
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 CREATE_VERSION = text("""
-    INSERT INTO template_versions (id, template_id, number, provisioner, queue, source, hands_over)
+    INSERT INTO template_versions (id, template_id, number, provisioner, queue, source, files_digest, hands_over)
     VALUES (:id, :template_id,
             (SELECT coalesce(max(number), 0) + 1 FROM template_versions WHERE template_id = :template_id),
-            :provisioner, :queue, CAST(:source AS jsonb), :hands_over)
+            :provisioner, :queue, CAST(:source AS jsonb), :files_digest, :hands_over)
         ON CONFLICT (id) DO NOTHING RETURNING number
 """)
 READ_NUMBER = text("SELECT number FROM template_versions WHERE id = :id")
@@ -39,7 +41,7 @@ MOVE_PRESETS = text("""
      WHERE id = ANY(CAST(:ids AS uuid[])) AND template_version_id <> :version_id
 """)
 READ_CONTENT = text("""
-    SELECT v.provisioner, v.queue, v.source,
+    SELECT v.provisioner, v.queue, v.source, v.files_digest,
            coalesce((SELECT jsonb_object_agg(p.name, coalesce((SELECT jsonb_object_agg(r.name, r.value)
                                                                  FROM preset_parameters r WHERE r.preset_id = p.id),
                                                               '{}'))
@@ -90,21 +92,31 @@ class RecordedPreset:
 
 
 async def ensure_version(
-    connection: AsyncConnection, template_id: UUID, version_id: UUID, content: VersionContent, *, hands_over: bool
+    connection: AsyncConnection,
+    template_id: UUID,
+    version_id: UUID,
+    content: VersionContent,
+    *,
+    files: KeptTree | None = None,
+    hands_over: bool,
 ) -> tuple[int, bool]:
-    """Record a version, without its presets, unless it exists.
+    """Record a version and its files, without its presets, unless it exists.
 
     Args:
+        files: The files that the version keeps; None: it keeps none.
         hands_over: Whether its provisioner has anything to do when a workspace is claimed.
     Returns:
         Its number within the template, and whether it was recorded now.
     """
+    if files is not None:
+        await keep_files(connection, files)
     version = {
         "id": version_id,
         "template_id": template_id,
         "provisioner": content.provisioner,
         "queue": content.queue,
         "source": json.dumps(content.source),
+        "files_digest": content.files,
         "hands_over": hands_over,
     }
     number: int | None = await connection.scalar(CREATE_VERSION, version)
@@ -147,7 +159,7 @@ async def move_presets(connection: AsyncConnection, version_id: UUID, ids: Colle
 async def read_content(connection: AsyncConnection, version_id: UUID) -> VersionContent:
     """The content of the active version. An earlier one may have lost presets to versions after it."""
     row = (await connection.execute(READ_CONTENT, {"version_id": version_id})).one()
-    return VersionContent(row.provisioner, row.queue, row.source, row.parameters)
+    return VersionContent(row.provisioner, row.queue, row.source, row.parameters, row.files_digest)
 
 
 async def count_prebuilds(connection: AsyncConnection, preset_ids: Collection[UUID]) -> dict[UUID, int]:

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
-from prebuilds.planning.content import ContentIds, VersionContent, content_changes, policy_changes
+from prebuilds.planning.content import ContentIds, VersionContent, content_changes, file_changes, policy_changes
 from prebuilds.store import versions
 from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
+from prebuilds.store.template_files import read_manifest
 from prebuilds.store.versions import RecordedPreset
 from prebuilds.templates.file import TemplateEntry
 from prebuilds.templates.result import ActivatedVersion, AppliedChange, ApplyResult, PoolPrebuilds
@@ -84,6 +85,7 @@ class ApplyingTemplate:
             self.template_id,
             self.ids.version,
             self.content,
+            files=self.entry.kept.files if self.entry.kept is not None else None,
             hands_over=provisioners.hands_over(self.entry.provisioner, self.entry.source),
         )
         if self.active is not None:
@@ -152,6 +154,11 @@ class ApplyingTemplate:
         for preset, name, old, new in content_changes(before, self.content):
             label = f"template {self.path}" if preset is None else f"preset {self.path}/{preset}"
             self.result.changes.append(AppliedChange(what=label, field=name, old=old, new=new))
+        if before.files != self.content.files:
+            manifests = [await read_manifest(self.connection, one.files) for one in (before, self.content)]
+            for path, old, new in file_changes(*manifests):
+                change = AppliedChange(what=f"template {self.path}", field=f"source.directory/{path}", old=old, new=new)
+                self.result.changes.append(change)
 
     async def _pools(self) -> None:
         """Count the prebuilds that are removed, replaced and kept, for each preset that was active so far."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path as FolderPath
@@ -23,7 +24,7 @@ from prebuilds.planning.schedule import (
     describe_overlap,
     find_overlap,
 )
-from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.provisioners.base import InvalidSource, Kept, Provisioner
 from prebuilds.templates.yaml_text import Path
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
@@ -33,8 +34,17 @@ SOURCE_VALUES_MAX = 10_000
 """How many values a source may have. The limit also ends the check of a source that contains itself."""
 
 
-def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
-    """Return what is wrong, by path: repeated names, defaults, incomplete or overlapping schedules, and sources."""
+@dataclass(frozen=True)
+class Checked:
+    """What `check_entries` has found."""
+
+    problems: dict[Path, str]
+    kept: dict[Path, Kept]
+    """The source of each template that is right, as its version keeps it, by the template's path."""
+
+
+def check_entries(data: dict[Any, Any]) -> Checked:
+    """Find what is wrong, by path: repeated names, defaults, incomplete or overlapping schedules, and sources."""
     # Drivers need a folder to be loaded. Here they only check sources, so an empty one is enough.
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:
         return _check_entries(
@@ -42,8 +52,9 @@ def check_entries(data: dict[Any, Any]) -> dict[Path, str]:
         )
 
 
-def _check_entries(data: dict[Any, Any], load: Load) -> dict[Path, str]:
+def _check_entries(data: dict[Any, Any], load: Load) -> Checked:
     problems: dict[Path, str] = {}
+    kept: dict[Path, Kept] = {}
     organizations = list(_entries(data, (), "organizations"))
     problems |= _names_used_twice(organizations)
     for organization_path, organization in organizations:
@@ -51,8 +62,13 @@ def _check_entries(data: dict[Any, Any], load: Load) -> dict[Path, str]:
         problems |= _names_used_twice(templates)
         for path, template in templates:
             presets = list(_entries(template, path, "presets"))
-            problems |= _names_used_twice(presets) | _presets_at_odds(presets) | _source(template, path, load)
-    return problems
+            problems |= _names_used_twice(presets) | _presets_at_odds(presets)
+            source = _source(template, path, load)
+            if isinstance(source, Kept):
+                kept[path] = source
+            else:
+                problems |= source
+    return Checked(problems, kept)
 
 
 def _entries(parent: dict[Any, Any], path: Path, key: str) -> Iterator[tuple[Path, dict[Any, Any]]]:
@@ -131,7 +147,8 @@ def _readable_cron(window: object) -> str | None:
     return cron
 
 
-def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]:
+def _source(template: dict[Any, Any], path: Path, load: Load) -> Kept | dict[Path, str]:
+    """Return the template's source as its version keeps it, or what is wrong with it."""
     name, source = template.get("provisioner"), template.get("source")
     if not isinstance(name, str):
         return {}
@@ -146,7 +163,7 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]
     problems = dict(_not_json(source, (*path, "source")))
     if not problems:
         try:
-            provisioner.validate(source)
+            return provisioners.check_and_keep(provisioner, source)
         except InvalidSource as error:
             # The driver's own paths begin with `source`.
             problems = {(*path, field): message for field, message in _messages(error).items()}

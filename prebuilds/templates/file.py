@@ -20,6 +20,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     StrictBool,
     StrictInt,
     ValidationError,
@@ -31,6 +32,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.payloads import Payload, plain_message
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
+from prebuilds.provisioners.base import Kept
 from prebuilds.templates.checks import check_entries
 from prebuilds.templates.yaml_text import Path, ReadYaml, load_yaml
 from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
@@ -173,11 +175,24 @@ class TemplateEntry(Payload):
     """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
+    _kept: Kept | None = PrivateAttr(default=None)
+
+    @property
+    def kept(self) -> Kept | None:
+        """The source as a version keeps it; None when nobody has checked it yet."""
+        return self._kept
+
+    def keep(self, kept: Kept) -> None:
+        """Set the source as a version keeps it."""
+        self._kept = kept
+
     def content(self) -> VersionContent:
+        kept = self._kept or Kept(self.source)
         return VersionContent(
             provisioner=self.provisioner,
             queue=self.queue,
-            source=self.source,
+            source=kept.source,
+            files=kept.files.digest if kept.files is not None else None,
             parameters={preset.name: preset.parameters for preset in self.presets},
         )
 
@@ -236,7 +251,8 @@ def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
         if name is None:
             raise
         raise InvalidInput(f"{name}: {error.message}", error.details, remedy=error.advice) from error
-    problems |= check_entries(data)
+    checked = check_entries(data)
+    problems |= checked.problems
     file = None
     try:
         file = TemplateFile.model_validate(data)
@@ -244,6 +260,8 @@ def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
         problems |= _messages(error)
     if problems or file is None:
         raise _not_valid(name, read, problems)
+    for (_, organization, _, template), kept in checked.kept.items():
+        file.organizations[int(organization)].templates[int(template)].keep(kept)
     return file
 
 

@@ -9,12 +9,17 @@ from uuid import UUID
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.terraform.module import Module, inputs_of, load_module
+from prebuilds.provisioners.kit.trees import KeptFile
+from prebuilds.provisioners.terraform.module import Module, inputs_of, load_module, read_module
 from prebuilds.provisioners.terraform.source import parse_source
 from tests.identities import WHO
 
 MAIN = 'variable "size" {}\noutput "address" { value = "x" }\n'
 FILES = {"main.tf": MAIN}
+
+
+def module_of(files: dict[str, bytes]) -> Module:
+    return Module({name: KeptFile(data) for name, data in files.items()})
 
 
 @pytest.mark.parametrize(
@@ -42,24 +47,27 @@ FILES = {"main.tf": MAIN}
         ({"files": {"main.tf": "terraform {\n  cloud {\n  }\n}\n"}}, "source.files"),
         ({"files": {"main.tf.json": '{"terraform": [{"backend": {"s3": {}}}]}'}}, "source.files"),
         ({"directory": "/nowhere/at/all"}, "source.directory"),
+        ({"files": {"main.tf": 'module "x" {\n  source = "./x"\n}\n'}}, "source.files"),
     ],
 )
 def test_a_wrong_source_is_refused_by_its_field(source: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidSource) as refused:
-        load_module(parse_source(source))
+        read_module(parse_source(source))
     assert list(refused.value.details) == [field]
 
 
 def test_declared_variables_and_outputs_are_found() -> None:
-    module = Module(
+    module = module_of(
         {
             "main.tf": b'# variable "no" {}\nvariable "a" {}\n  variable b {\n}\nvariable "c"\n{\n}\noutput "o" {}\n',
             "more.tf.json": b'{"variable": {"d": {}}, "output": [{"p": {}}]}',
             "broken.tf.json": b"{",
             "modules/inner/main.tf": b'variable "inner" {}',
+            "marked.tf": b'\xef\xbb\xbfvariable "e" {}\n',
+            "marked.tf.json": b'\xef\xbb\xbf{"variable": {"f": {}}}',
         }
     )
-    assert module.variables == {"a", "b", "c", "d"}
+    assert module.variables == {"a", "b", "c", "d", "e", "f"}
     assert module.outputs == {"o", "p"}
 
 
@@ -70,10 +78,11 @@ def test_a_directory_is_read_without_what_runs_there_have_left(tmp_path: Path) -
     (tmp_path / ".terraform").mkdir()
     (tmp_path / ".terraform" / "provider").write_text("large")
     (tmp_path / "terraform.tfstate").write_text("{}")
-    module = load_module(parse_source({"directory": str(tmp_path)}))
-    assert set(module.files) == {"main.tf", "modules/inner.tf"}
+    source = {"directory": str(tmp_path)}
+    module = read_module(parse_source(source))
+    assert set(module.tree) == {"main.tf", "modules/inner.tf"}
     (tmp_path / "modules" / "inner.tf").write_text("# changed")
-    assert load_module(parse_source({"directory": str(tmp_path)})).digest != module.digest
+    assert read_module(parse_source(source)).digest != module.digest
 
 
 def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:

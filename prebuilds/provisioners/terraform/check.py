@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.kit.trees import write_tree
 from prebuilds.provisioners.terraform.mark import COMMON
 from prebuilds.provisioners.terraform.module import Module
 from prebuilds.provisioners.terraform.output import INPUTS, Diagnostic, read_errors
@@ -31,7 +32,8 @@ def check_module(module: Module, source: TerraformSource, binary: str) -> None:
     """
     with TemporaryDirectory(prefix="prebuilds-terraform-") as name:
         folder = Path(name) / "module"
-        module.write(folder)
+        folder.mkdir()
+        write_tree(module.tree, folder)
         try:
             env = environment(Path(name), source.env)
         except ProvisionFailed:  # only the workers have the variables

@@ -17,6 +17,7 @@ from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
     InventoryItem,
+    Kept,
     Locality,
     NotMadeHere,
     Progress,
@@ -25,11 +26,12 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.marks import read_inventory_fields
+from prebuilds.provisioners.kit.trees import CannotKeep, keep_tree
 from prebuilds.provisioners.terraform.check import check_module
 from prebuilds.provisioners.terraform.folder import TerraformFolders
-from prebuilds.provisioners.terraform.module import load_module
+from prebuilds.provisioners.terraform.module import read_module
 from prebuilds.provisioners.terraform.run import find_binary
-from prebuilds.provisioners.terraform.source import SMALL_SOURCE, parse_source
+from prebuilds.provisioners.terraform.source import SMALL_SOURCE, invalid, parse_source
 from prebuilds.provisioners.terraform.state import has_resources, resource_names, shown_outputs
 from prebuilds.provisioners.terraform.work import Work
 from prebuilds.vocabulary import PREBUILDS_USER
@@ -50,13 +52,22 @@ class TerraformProvisioner:
         self._folders = TerraformFolders(state_dir.absolute(), deployment_id)
 
     def validate(self, source: dict[str, Any]) -> None:
-        """Check the source and, where this machine has the module and a binary, have Terraform check the module."""
+        """Check the source and the module and, where this machine has a binary, have Terraform check the module."""
         parsed = parse_source(source)
-        if parsed.directory is not None and not Path(parsed.directory).is_dir():
-            return  # the folder exists on the workers only
-        module = load_module(parsed)
+        module = read_module(parsed)
         if (binary := find_binary(parsed.binary)) is not None:
             check_module(module, parsed, binary)
+
+    def keep(self, source: dict[str, Any]) -> Kept:
+        """Return the source with the files of its folder; without any when the source has the files itself."""
+        parsed = parse_source(source)
+        if parsed.directory is None:
+            return Kept(source)
+        try:
+            kept = keep_tree(read_module(parsed).tree)
+        except CannotKeep as error:
+            raise invalid({"source.directory": str(error)}) from error
+        return Kept({**source, "directory": kept.digest}, kept)
 
     def hands_over(self, source: dict[str, Any]) -> bool:
         """Return True: a claim always leaves at least its mark."""

@@ -8,6 +8,7 @@ from typing import Any
 
 INPUTS = "prebuilds.auto.tfvars.json"
 """The file that sets the module's variables."""
+PLAN = "prebuilds.plan"
 QUIET = ("version", "refresh_start", "refresh_complete", "outputs", "init_output")
 
 

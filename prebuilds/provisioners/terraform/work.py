@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -12,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Progress, Provision
+from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.kit.marks import Mark
+from prebuilds.provisioners.kit.trees import write_tree
 from prebuilds.provisioners.terraform.check import raise_config_errors, validation_errors
 from prebuilds.provisioners.terraform.folder import Record, TerraformFolders
 from prebuilds.provisioners.terraform.mark import COMMON, end_orphan
 from prebuilds.provisioners.terraform.module import inputs_of, load_module
-from prebuilds.provisioners.terraform.output import INPUTS
+from prebuilds.provisioners.terraform.output import INPUTS, PLAN
 from prebuilds.provisioners.terraform.run import (
     INTERRUPT_S,
     ORPHAN_S,
@@ -31,7 +34,6 @@ from prebuilds.provisioners.terraform.saving import StateSaver
 from prebuilds.provisioners.terraform.source import parse_source
 from prebuilds.provisioners.terraform.state import Saved, has_resources, later, pack, replacements_in, seed, unpack
 
-PLAN = "prebuilds.plan"
 LOCK_FILE = ".terraform.lock.hcl"
 
 
@@ -111,13 +113,14 @@ class Work:
         """Write the module and its inputs, and initialise the module on this host.
 
         Args:
-            stage: `create`, `start` or `claim`, which modules can read.
+            stage: `create`, `claim` or `start`, which modules can read.
         Raises:
             InvalidSource: The module can never work.
-            ProvisionFailed: There is no binary, or a provider or module could not be fetched.
+            ProvisionFailed: There is no binary, a provider or module could not be fetched, or the version's files are
+                missing.
         """
         source = parse_source(self._wanted.source)
-        module = load_module(source)
+        module = await asyncio.to_thread(load_module, source, self._wanted.files)  # it may have megabytes
         self.source, self.module, self._inputs = source, module, inputs_of(source, module, self._wanted, stage)
         binary = find_binary(source.binary)
         if binary is None:
@@ -129,7 +132,7 @@ class Work:
         key = hashlib.sha256(f"{module.digest} {binary}".encode()).hexdigest()[:32]
         ready = self._folders.initialised(key).absolute()
         await self._initialise(Terraform(binary, ready, {**env, "TF_DATA_DIR": str(ready / ".terraform")}, self.log))
-        self._place_module()
+        await to_the_end(self._place_module())
         if (ready / LOCK_FILE).is_file():
             shutil.copyfile(ready / LOCK_FILE, self.folder / LOCK_FILE)
         write_whole(self.folder / INPUTS, json.dumps(self._inputs, indent=2) + "\n")
@@ -269,7 +272,7 @@ class Work:
             mark = self._folders.initialising_mark
             await end_orphan(mark, folder.parent, INTERRUPT_S, self.log)
             folder.mkdir(parents=True, exist_ok=True)
-            self.module.write(folder)
+            await to_the_end(asyncio.to_thread(write_tree, self.module.tree, folder))
             ran = await terraform.run("init", *COMMON, mark=mark)
             checked = await terraform.run("validate", "-no-color", "-json", whole=True)
             raise_config_errors(validation_errors(checked.output), self.source)
@@ -277,11 +280,12 @@ class Work:
                 raise ProvisionFailed(f"terraform init failed: {ran.reason}")
             (folder / "ready").touch()
 
-    def _place_module(self) -> None:
-        for name in set(self.record.files) - set(self.module.files):
-            (self.folder / name).unlink(missing_ok=True)
-        self.record = self._folders.write(self._id, self.record.model_copy(update={"files": sorted(self.module.files)}))
-        self.module.write(self.folder)
+    async def _place_module(self) -> None:
+        before, after = set(self.record.files), set(self.module.tree)
+        # Both are recorded first, so that what a crash leaves is removed by the next build.
+        self.record = self._folders.write(self._id, self.record.model_copy(update={"files": sorted(before | after)}))
+        await asyncio.to_thread(write_tree, self.module.tree, self.folder, before)
+        self.record = self._folders.write(self._id, self.record.model_copy(update={"files": sorted(after)}))
 
     def _parallelism(self) -> list[str]:
         return [f"-parallelism={self.source.parallelism}"] if self.source.parallelism is not None else []

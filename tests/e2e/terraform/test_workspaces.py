@@ -11,7 +11,6 @@ from cryptography.fernet import Fernet
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, StaleBuild
-from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from prebuilds.settings.state_key import StateKeyUnusable
 from tests.e2e.terraform.builds import IMMUTABLE, MUTABLE, Log, Refused, existing, later, wanted
@@ -201,7 +200,8 @@ async def test_a_module_s_fault_is_told_with_file_and_line(driver: TerraformProv
     assert list(refused.value.details) == ["source.files.main.tf"]
     assert not (tmp_path / "host-a").exists(), "a check leaves nothing behind"
     driver.validate({"files": IMMUTABLE})
-    driver.validate({"directory": "/only/on/the/workers"})
+    with pytest.raises(InvalidSource, match="is no folder here; `apply` needs it"):
+        driver.validate({"directory": "/only/on/the/workers"})
 
     log = Log()
     with pytest.raises(InvalidSource, match=r"main\.tf:2: "):
@@ -222,28 +222,3 @@ async def test_without_a_binary_a_build_says_what_to_install(
     driver.validate({"files": {"main.tf": "this is { not read here"}})
     with pytest.raises(ProvisionFailed, match="install OpenTofu or Terraform"):
         await driver.apply(wanted(IMMUTABLE), Log())
-
-
-async def test_a_directory_s_module_is_copied_and_follows_its_changes(
-    driver: TerraformProvisioner, tmp_path: Path
-) -> None:
-    module, log = tmp_path / "module", Log()
-    (module / "inner").mkdir(parents=True)
-    (module / "main.tf").write_text(
-        'module "inner" { source = "./inner" }\noutput "text" { value = module.inner.text }\n'
-    )
-    (module / "old.tf").write_text('resource "terraform_data" "old" {}\n')
-    inner = module / "inner" / "main.tf"
-    inner.write_text(
-        'resource "terraform_data" "x" { input = "one" }\noutput "text" { value = terraform_data.x.output }\n'
-    )
-    first = wanted({}).model_copy(update={"source": {"directory": str(module)}})
-    made = await driver.apply(first, log)
-    assert made.resources["text"] == "one"
-    assert made.resources["resources"] == ["module.inner.terraform_data.x", "terraform_data.old"]
-    write_whole(inner, inner.read_text().replace("one", "two"))
-    (module / "old.tf").unlink()
-    again = await driver.apply(later(first, log), log)
-    assert again.resources["text"] == "two"
-    assert again.resources["resources"] == ["module.inner.terraform_data.x"]
-    await driver.destroy(later(first, log, build_number=3), log)

@@ -164,6 +164,15 @@ def upgrade() -> None:
         postgresql_where=sa.text("deleted_at IS NULL"),
     )
     op.create_table(
+        "template_files",
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("manifest", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("archive", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("digest ~ '^sha256:[0-9a-f]{64}$'", name="template_files_digest_check"),
+        sa.PrimaryKeyConstraint("digest", name=op.f("template_files_pkey")),
+    )
+    op.create_table(
         "template_versions",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("template_id", sa.Uuid(), nullable=False),
@@ -171,8 +180,12 @@ def upgrade() -> None:
         sa.Column("provisioner", sa.Text(), nullable=False),
         sa.Column("queue", sa.Text(), nullable=False),
         sa.Column("source", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("files_digest", sa.Text(), nullable=True),
         sa.Column("hands_over", sa.Boolean(), server_default=sa.text("true"), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["files_digest"], ["template_files.digest"], name=op.f("template_versions_files_digest_fkey")
+        ),
         sa.ForeignKeyConstraint(["template_id"], ["templates.id"], name=op.f("template_versions_template_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("template_versions_pkey")),
         sa.UniqueConstraint("template_id", "number", name=op.f("template_versions_template_id_number_key")),

@@ -1,0 +1,67 @@
+"""A module in a folder: what was applied is what runs, on every host, and its values are those of the template."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
+from tests.e2e.terraform.builds import Log, later, wanted
+from tests.identities import DEPLOYMENT
+
+INNER = 'resource "terraform_data" "x" { input = "one" }\noutput "text" { value = terraform_data.x.output }\n'
+
+
+def of_folder(driver: TerraformProvisioner, folder: Path, **source: object) -> dict[str, object]:
+    """The fields of a `Provision` for a version that keeps this folder."""
+    kept = driver.keep({"directory": str(folder), **source})
+    assert kept.files is not None
+    return {"source": kept.source, "files": kept.files.archive}
+
+
+def build(driver: TerraformProvisioner, folder: Path, **source: object) -> Provision:
+    return wanted({}).model_copy(update=of_folder(driver, folder, **source))
+
+
+async def test_every_host_makes_the_applied_files_whatever_becomes_of_the_folder(
+    driver: TerraformProvisioner, tmp_path: Path
+) -> None:
+    module, log = tmp_path / "module", Log()
+    (module / "real").mkdir(parents=True)
+    (module / "linked").symlink_to("real")
+    (module / "main.tf").write_text(
+        'module "inner" { source = "./linked" }\n'
+        'resource "terraform_data" "run" {\n  provisioner "local-exec" { command = "${path.module}/bin/setup.sh" }\n}\n'
+        'output "text" { value = module.inner.text }\n'
+    )
+    (module / "old.tf").write_text('resource "terraform_data" "old" {}\n')
+    (module / "real" / "main.tf").write_text(INNER)
+    script = module / "bin" / "setup.sh"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\necho ran >> '{tmp_path}/ran'\n")
+    script.chmod(0o755)
+    driver.validate({"directory": str(module)})
+    first = build(driver, module)
+    made = await driver.apply(first, log)
+    assert made.resources["text"] == "one"
+    assert (tmp_path / "ran").read_text() == "ran\n", "the script has kept its run bit"
+
+    (module / "real" / "main.tf").write_text(INNER.replace("one", "two"))
+    (module / "old.tf").unlink()
+    second = of_folder(driver, module)
+    shutil.rmtree(module)
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)
+    again = await other.apply(later(first, log), log)
+    assert again.resources["text"] == "one", "the workspace's own version"
+    assert again.resources["resources"] == made.resources["resources"]
+    newer = await driver.apply(later(first, log, build_number=3, **second), log)
+    assert newer.resources["text"] == "two"
+    assert newer.resources["resources"] == ["module.inner.terraform_data.x", "terraform_data.run"]
+    with pytest.raises(ProvisionFailed, match="damaged"):
+        await driver.apply(later(first, log, build_number=4, files=second["files"]), log)
+    await driver.destroy(later(first, log, build_number=5), log)
+    assert log.names == []

@@ -101,10 +101,10 @@ def test_the_driver_names_the_field_with_file_and_line(tmp_path: Path, monkeypat
                 call(source)
             assert message in refused.value.details["source.directory"]
     (folder / "main.tf").write_text("")
-    (folder / "prebuilds.auto.tfvars.json").write_text("{}")
-    with pytest.raises(InvalidSource, match=r"prebuilds\.auto\.tfvars\.json is a file that Prebuilds writes itself"):
+    (folder / "prebuilds.tfvars.json").write_text("{}")
+    with pytest.raises(InvalidSource, match=r"prebuilds\.tfvars\.json is a file that Prebuilds writes itself"):
         driver.keep(source)
-    (folder / "prebuilds.auto.tfvars.json").rename(folder / LEFT_OUT[2])
+    (folder / "prebuilds.tfvars.json").rename(folder / LEFT_OUT[2])
     kept = driver.keep(source)
     assert kept.files is not None
     assert kept.source == {"directory": kept.files.digest}

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-INPUTS = "prebuilds.auto.tfvars.json"
-"""The file that sets the module's variables."""
+INPUTS = "prebuilds.tfvars.json"
+"""The file that sets the module's variables. Terraform reads it because an option names it (`-var-file`), so its values
+win over those of every file that Terraform finds by itself, such as `*.auto.tfvars`."""
 PLAN = "prebuilds.plan"
 QUIET = ("version", "refresh_start", "refresh_complete", "outputs", "init_output")
 

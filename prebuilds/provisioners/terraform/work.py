@@ -156,7 +156,7 @@ class Work:
             if planned.key == key:
                 return planned
         kept.unlink(missing_ok=True)
-        ran = await self._run("plan", *COMMON, "-json", "-detailed-exitcode", f"-out={PLAN}", *self._parallelism())
+        ran = await self._run("plan", *COMMON, "-json", "-detailed-exitcode", f"-out={PLAN}", *self._options())
         if ran.code not in (0, 2):
             raise_config_errors([error for error in ran.errors if error.of_variable], self.source)
             raise ProvisionFailed(f"terraform plan failed: {ran.reason}")
@@ -216,7 +216,7 @@ class Work:
         # Refused to an overtaken attempt: the resources may belong to the later one by now.
         await self._saver.save(always=True)
         try:
-            ran = await self._run("destroy", *COMMON, "-auto-approve", "-json", *self._parallelism(), saving=True)
+            ran = await self._run("destroy", *COMMON, "-auto-approve", "-json", *self._options(), saving=True)
             if ran.code != 0:
                 raise ProvisionFailed(f"terraform destroy failed: {ran.reason}")
         finally:
@@ -286,6 +286,10 @@ class Work:
         self.record = self._folders.write(self._id, self.record.model_copy(update={"files": sorted(before | after)}))
         await asyncio.to_thread(write_tree, self.module.tree, self.folder, before)
         self.record = self._folders.write(self._id, self.record.model_copy(update={"files": sorted(after)}))
+
+    def _options(self) -> list[str]:
+        """Return the options of a run that evaluates the module."""
+        return [f"-var-file={INPUTS}", *self._parallelism()]
 
     def _parallelism(self) -> list[str]:
         return [f"-parallelism={self.source.parallelism}"] if self.source.parallelism is not None else []

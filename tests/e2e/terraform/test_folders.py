@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
+from prebuilds.provisioners.terraform.output import INPUTS
 from tests.e2e.terraform.builds import Log, later, wanted
 from tests.identities import DEPLOYMENT
 
@@ -65,3 +67,32 @@ async def test_every_host_makes_the_applied_files_whatever_becomes_of_the_folder
         await driver.apply(later(first, log, build_number=4, files=second["files"]), log)
     await driver.destroy(later(first, log, build_number=5), log)
     assert log.names == []
+
+
+async def test_values_of_template_preset_and_claim_win_over_the_folder_s_own(
+    driver: TerraformProvisioner, tmp_path: Path
+) -> None:
+    module, log = tmp_path / "module", Log()
+    module.mkdir()
+    names = ("machine", "size", "token", "prebuilds_owner", "own")
+    text = "".join(f'variable "{name}" {{ default = "default" }}\n' for name in names)
+    text += "".join(f'output "{name}" {{ value = var.{name} }}\n' for name in names)
+    # A byte order mark, as some editors on Windows write one, must not hide the first variable.
+    (module / "main.tf").write_text("\ufeff" + text + 'resource "terraform_data" "x" {}\n')
+    values = dict.fromkeys(names, "folder")
+    (module / "zzz.auto.tfvars.json").write_text(json.dumps(values))
+    (module / "terraform.tfvars").write_text("".join(f'{name} = "folder"\n' for name in names))
+    variables = {"machine": "template", "size": "{param.size}"}
+    first = build(driver, module, variables=variables).model_copy(update={"parameters": {"size": "preset"}})
+    made = await driver.apply(first, log)
+    expected = {"machine": "template", "size": "preset", "token": "folder", "own": "folder"}
+    assert {name: made.resources[name] for name in names} == expected | {"prebuilds_owner": "prebuilds"}
+    claim = later(first, log, owner="alice", claim_parameters={"token": "the-claims"})
+    claimed = await driver.claim(claim, log)
+    assert (claimed.resources["token"], claimed.resources["prebuilds_owner"]) == ("the-claims", "alice")
+    assert "the-claims" not in log.text
+    folder = tmp_path / "host-a" / "terraform" / "workspaces" / str(first.workspace_id)
+    found = [path.name for path in folder.rglob("*") if path.is_file() and b"the-claims" in path.read_bytes()]
+    assert sorted(found) == sorted([INPUTS, "terraform.tfstate", *(["terraform.tfstate.backup"] * (len(found) - 2))])
+    await driver.destroy(later(claim, log), log)
+    assert not folder.exists()

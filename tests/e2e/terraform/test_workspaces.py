@@ -28,7 +28,7 @@ async def test_a_workspace_is_made_once_stops_starts_and_goes(driver: TerraformP
     assert log.names == ["terraform_data.vm"]
     assert await driver.probe(first.workspace_id)
     folder = Path(both[0].resources["folder"])
-    assert (folder / "prebuilds.auto.tfvars.json").stat().st_mode & 0o077 == 0
+    assert (folder / "prebuilds.tfvars.json").stat().st_mode & 0o077 == 0
     assert folder.parent.stat().st_mode & 0o077 == 0
 
     await driver.stop(later(first, log), log)

@@ -90,6 +90,8 @@ class Provision(BaseModel):
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
     """Values that the claim brought. They are secret."""
+    claim_parameters_withheld: bool = False
+    """True: the claim brought values that this worker has no key for. Only a stop or a deletion is called so."""
     claim_parameter_names: tuple[str, ...] = ()
     """Claim parameters that the preset allows. A driver that cannot keep them secret refuses the start."""
     claimed: bool = False

@@ -119,12 +119,12 @@ async def begin_build(
             raise BuildWaiting(f"build {build_id} waits for an earlier build of its workspace") from error
         raise
     secrets = _open(sealed, facts)  # after the commit: whoever ends the build must find it begun
-    wanted = _provision(row, {p.name: p.value for p in parameters}, secrets, state)
-    return facts, wanted.model_copy(update={"files": files})
+    wanted = _provision(row, {p.name: p.value for p in parameters}, secrets or {}, state)
+    return facts, wanted.model_copy(update={"files": files, "claim_parameters_withheld": secrets is None})
 
 
-def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
-    """The claim's secrets, as this build needs them."""
+def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str] | None:
+    """The claim's secrets, as this build needs them; None: they cannot be read, and the build works without them."""
     if sealed is None:
         return {}
     try:
@@ -132,7 +132,7 @@ def _open(sealed: Sealed | None, facts: BuildFacts) -> dict[str, str]:
         found: dict[str, str] = environment_key_ring().open(sealed, what)
     except StateKeyUnusable as error:
         if facts.transition is not Transition.START:
-            return {}  # a lost key must not keep anybody from stopping or deleting a workspace
+            return None  # a lost key must not keep anybody from stopping or deleting a workspace
         again = StateKeyUnusable(error.message, remedy=f"{error.remedy}, then try the build again")
         raise SecretsUnreadable(facts, again) from error
     return found

@@ -142,6 +142,11 @@ async def test_without_the_key_a_start_fails_and_nothing_is_lost(
     await run(engine, dev)
     assert await secrets_of(engine, dev) == {"token": SECRET}
     monkeypatch.delenv("PREBUILDS_STATE_KEY")
+    await stop_workspace(engine, DEV, "alice")
+    _, stop = await begin_build(engine, build_id_of(dev, 3))
+    assert stop is not None
+    assert (stop.claim_parameters, stop.claim_parameters_withheld) == ({}, True), "the driver is told that some exist"
+    await run(engine, dev)
     await release_workspace(engine, DEV, "alice")
     await run(engine, dev)  # a lost key keeps nobody from deleting
     assert (await one(engine, "SELECT count(*) AS n FROM claim_secrets")).n == 0

@@ -120,6 +120,19 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
     assert (told["prebuilds"]["owner"], told["prebuilds"]["owner_slug"]) == ("alice@example.com", claimed.owner_slug)
 
 
+@pytest.mark.parametrize(
+    ("text", "frees"),
+    [
+        ('variable "prebuilds_start_count" {}', True),
+        ('variable "prebuilds" {}\nlocals { on = var.prebuilds.start_count }', True),
+        ('variable "prebuilds" {}', False),
+        ("# prebuilds_start_count", False),
+    ],
+)
+def test_a_stop_applies_only_a_module_that_asks_for_it(text: str, frees: bool) -> None:
+    assert module_of({"main.tf": text.encode()}).frees_when_stopped is frees
+
+
 def test_a_placeholder_without_a_value_names_its_variable() -> None:
     source = parse_source({"files": FILES, "variables": {"size": "{param.size}"}})
     wanted = Provision(

@@ -29,7 +29,7 @@ from prebuilds.provisioners.kit.marks import read_inventory_fields
 from prebuilds.provisioners.kit.trees import CannotKeep, keep_tree
 from prebuilds.provisioners.terraform.check import check_module
 from prebuilds.provisioners.terraform.folder import TerraformFolders
-from prebuilds.provisioners.terraform.module import read_module
+from prebuilds.provisioners.terraform.module import STOP, load_module, read_module
 from prebuilds.provisioners.terraform.run import find_binary
 from prebuilds.provisioners.terraform.source import SMALL_SOURCE, invalid, parse_source
 from prebuilds.provisioners.terraform.state import has_resources, resource_names, shown_outputs
@@ -128,15 +128,35 @@ class TerraformProvisioner:
         return provisioned
 
     async def stop(self, wanted: Provision, progress: Progress) -> None:
-        """Record that the workspace is stopped. Its resources stay."""
+        """Record that the workspace is stopped. Its resources stay, unless its module reads `prebuilds_start_count`:
+        then the module is applied with the stage `stop`."""
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.enter(wanted)
+            if record is not None or wanted.state is not None:
+                await self._free(wanted, progress)
+                record = self._folders.read(wanted.workspace_id)
             if record is not None:
                 update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
                 self._folders.write(wanted.workspace_id, record.model_copy(update=update))
             else:
                 self._folders.note(wanted.workspace_id, wanted.build_number)
-        progress("a terraform workspace keeps all its resources when it is stopped; a start applies its module again")
+
+    async def _free(self, wanted: Provision, progress: Progress) -> None:
+        """Apply the module with the stage `stop`, where it reads `prebuilds_start_count`."""
+        module = await asyncio.to_thread(load_module, parse_source(wanted.source), wanted.files)
+        if not module.frees_when_stopped:
+            progress("all resources stay: the module does not read prebuilds_start_count. A start applies it again")
+            return
+        if wanted.claim_parameters_withheld:
+            # Without the claim's values, the plan could replace what is to be kept.
+            progress("all resources stay: this worker has no key for the claim's parameters, which the module may need")
+            return
+        work = Work(self._folders, wanted, progress)
+        await work.take_up()
+        work.keep_mark()
+        if has_resources(work.state):
+            await work.prepare(STOP)
+            await work.apply(await work.plan())
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """Destroy every resource, and remove the folder."""

@@ -113,7 +113,7 @@ class Work:
         """Write the module and its inputs, and initialise the module on this host.
 
         Args:
-            stage: `create`, `claim` or `start`, which modules can read.
+            stage: `create`, `claim`, `start` or `stop`, which modules can read.
         Raises:
             InvalidSource: The module can never work.
             ProvisionFailed: There is no binary, a provider or module could not be fetched, or the version's files are

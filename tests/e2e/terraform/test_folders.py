@@ -96,3 +96,65 @@ async def test_values_of_template_preset_and_claim_win_over_the_folder_s_own(
     assert sorted(found) == sorted([INPUTS, "terraform.tfstate", *(["terraform.tfstate.backup"] * (len(found) - 2))])
     await driver.destroy(later(claim, log), log)
     assert not folder.exists()
+
+
+COSTS = {
+    "main.tf": """
+variable "prebuilds_stage" {}
+variable "prebuilds_start_count" {}
+variable "token" { default = "none" }
+resource "terraform_data" "disk" { input = "kept" }
+resource "terraform_data" "vm" {
+  count            = var.prebuilds_start_count
+  triggers_replace = var.token
+}
+output "told" { value = "${var.prebuilds_stage} ${var.prebuilds_start_count}" }
+output "disk" { value = terraform_data.disk.id }
+"""
+}
+
+
+async def test_a_stop_frees_what_the_module_counts_and_a_start_makes_it_again(
+    driver: TerraformProvisioner, tmp_path: Path
+) -> None:
+    log, first = Log(), wanted(COSTS)
+    made = await driver.apply(first, log)
+    assert made.resources["told"] == "create 1"
+    claim = later(first, log, owner="alice", claim_parameters={"token": "mine"}, claimed=True, claim_id="c")
+    assert (await driver.claim(claim, log)).resources["told"] == "claim 1"
+    stop = later(claim, log)
+    without_key = stop.model_copy(update={"claim_parameters": {}, "claim_parameters_withheld": True})
+    await driver.stop(without_key, log)
+    assert log.names == ["terraform_data.disk", "terraform_data.vm"]
+    assert "no key for the claim's parameters" in log.lines[-1]
+    other = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT)  # which has to take the state from the database
+    await other.stop(stop.model_copy(update={"state": log.state}), log)
+    assert log.names == ["terraform_data.disk"]
+    [item] = await other.inventory()
+    assert (item.running, item.claimed_by) == (False, "alice")
+    await other.stop(later(stop, log, build_number=3), log)
+    started = await driver.apply(later(stop, log), log)
+    assert (started.resources["told"], started.resources["disk"]) == ("start 1", made.resources["disk"])
+    assert log.names == ["terraform_data.disk", "terraform_data.vm"]
+    await driver.stop(later(stop, log, build_number=5), log)
+    await driver.destroy(later(stop, log, build_number=6), log)
+    assert log.names == []
+
+
+async def test_a_stop_that_cannot_free_has_failed_and_may_be_repeated(driver: TerraformProvisioner) -> None:
+    text = (
+        'variable "prebuilds" {}\nresource "terraform_data" "vm" {\n  count = var.prebuilds.start_count\n'
+        '  provisioner "local-exec" {\n    when    = destroy\n'
+        '    command = "echo no answer >&2; test -e ../let-go"\n  }\n}\n'
+    )
+    log, first = Log(), wanted({"main.tf": text})
+    await driver.apply(first, log)
+    stop = later(first, log)
+    with pytest.raises(ProvisionFailed, match="no answer"):
+        await driver.stop(stop, log)
+    assert [item.running for item in await driver.inventory()] == [True]
+    (driver._folders.folder(first.workspace_id) / "let-go").touch()
+    await driver.stop(stop, log)
+    assert log.names == []
+    assert [item.running for item in await driver.inventory()] == [False]
+    await driver.destroy(later(stop, log), log)

@@ -36,6 +36,7 @@ from prebuilds.payloads import (
 from prebuilds.templates.file import OrganizationEntry, PresetEntry, TemplateEntry, TemplateFile, WindowEntry
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.views import (
+    AbandonResult,
     EventRow,
     InventoryReport,
     InventoryRow,
@@ -151,6 +152,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "pause": ("**`reason`**, `by`", "LoopChange"),
     "resume": ("`by`", "LoopChange"),
     "release": ("**`workspace`**, `by`", "ReleaseResult"),
+    "abandon": ("**`workspace`**, `by`", "AbandonResult"),
     "release_claims": ("**`claim_ids`**, `by`", "ReleasedClaims"),
     "start_workspace": ("**`workspace`**, `by`", "WorkspaceChange"),
     "stop_workspace": ("**`workspace`**, `by`", "WorkspaceChange"),
@@ -176,6 +178,8 @@ RECORDS: tuple[type[BaseModel], ...] = (
     JobRow,
     EventRow,
     ReleaseResult,
+    AbandonResult,
+    AbandonResult,
     ReleasedClaims,
     WorkspaceChange,
     WorkspaceSettings,

@@ -14,11 +14,12 @@ from prebuilds.api import PrebuildsError
 from prebuilds.cli.claim_inputs import claim_parameters, pairs
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, note, progress
+from prebuilds.cli.output import document, note, one_line, progress
 from prebuilds.cli.system import actor, duration
 
 if TYPE_CHECKING:
     from prebuilds.payloads import ClaimResult
+    from prebuilds.views import AbandonResult
 
 
 def claim(
@@ -107,11 +108,21 @@ def claim(
 def release(
     workspace: Annotated[str, typer.Argument(help="owner/name, or an id")],
     wait: Annotated[bool, typer.Option("--wait", help="Return when the workspace is deleted")] = False,
+    abandon: Annotated[
+        bool,
+        typer.Option("--abandon", help="Only free its name, after a deletion has failed; what it has is left as it is"),
+    ] = False,
 ) -> None:
     """Delete a workspace."""
 
     async def go() -> None:
+        if abandon and wait:
+            raise typer.BadParameter("--abandon deletes nothing, so there is nothing to wait for; leave --wait out")
         async with operations() as system:
+            if abandon:
+                given_up = await system.workspaces.abandon(actor(), workspace)
+                document(given_up, human=_describe_abandoned(given_up))
+                return
             done = await system.workspaces.release(actor(), workspace)
             if wait:
                 with progress("waiting for the deletion"):
@@ -119,6 +130,16 @@ def release(
         document(done, human=f"{workspace} is {'gone' if wait else 'being deleted'} (build {done.build_id})")
 
     run_command(go())
+
+
+def _describe_abandoned(done: AbandonResult) -> str:
+    lines = [
+        f"{done.workspace} is abandoned: its name is free, and what may be left is yours to remove",
+        f"its deletion (build {done.build_id}) failed: {one_line(done.error or 'no reason given')}",
+        f"what may be left{f' at host {done.host}' if done.host else ''}: {'' if done.left else 'not known'}".rstrip(),
+        *(f"  {name}: {value}" for name, value in sorted(done.left.items())),
+    ]
+    return "\n".join(lines)
 
 
 def _describe_claim(result: ClaimResult) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.cli import output
+from prebuilds.cli.claims import release
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
@@ -85,6 +86,9 @@ def show(workspace: Annotated[str, typer.Argument(help="owner/name, or an id")])
             _print_details(details)
 
     run_command(go())
+
+
+app.command("release")(release)
 
 
 @app.command()

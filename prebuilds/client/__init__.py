@@ -32,6 +32,7 @@ from prebuilds.temporal.connecting import (
 from prebuilds.temporal.stack_file import expected_deployment
 from prebuilds.temporal.waiting import while_served
 from prebuilds.views import (
+    AbandonResult,
     LeavingResult,
     LintReport,
     MembersResult,
@@ -94,6 +95,15 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
         """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""
         request = OperatorRequest(action="release", workspace=workspace, by=by)
         return ReleaseResult.model_validate(await self._operate(request))
+
+    async def abandon(self, workspace: str, by: str = "operator") -> AbandonResult:
+        """Give up a workspace whose deletion has failed. Its name is free, and the result names what may be left.
+
+        Raises:
+            InvalidInput: No deletion of it has failed yet, or a build of it is running.
+        """
+        request = OperatorRequest(action="abandon", workspace=workspace, by=by)
+        return AbandonResult.model_validate(await self._operate(request))
 
     async def start_workspace(self, workspace: str, by: str = "operator") -> WorkspaceChange:
         """Start a claimed workspace; returns once the start is recorded. Nothing changes if it runs or is starting."""

@@ -29,6 +29,7 @@ POLICY: dict[str, Action] = {
     "list_workspaces": Action.SEE_WORKSPACE,
     "show_workspace": Action.SEE_WORKSPACE,
     "release": Action.RELEASE_WORKSPACE,
+    "abandon": Action.ABANDON_WORKSPACE,
     "release_claims": Action.RELEASE_WORKSPACE,
     "start_workspace": Action.START_WORKSPACE,
     "stop_workspace": Action.STOP_WORKSPACE,
@@ -135,6 +136,8 @@ async def _change_workspace(
     match request.action:
         case "release":
             return await workspaces.release(actor, workspace)
+        case "abandon":
+            return await workspaces.abandon(actor, workspace)
         case "transfer":
             if request.to is None:
                 raise InvalidInput.field("to", "is required: the new owner of the workspace")

@@ -12,11 +12,12 @@ from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
-from prebuilds.store import evidence, lifecycle, transfers, workspaces
+from prebuilds.store import abandoning, evidence, lifecycle, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.views import (
+    AbandonResult,
     KeepResult,
     Page,
     PruneResult,
@@ -48,6 +49,18 @@ class WorkspaceOperations:
         self.context.dispatcher.cancel_builds(recorded.canceled)
         self.context.dispatcher.start_builds([recorded.id])
         return ReleaseResult(workspace_id=workspace_id, build_id=recorded.id)
+
+    async def abandon(self, actor: Actor, workspace: str) -> AbandonResult:
+        """Give up a workspace whose deletion has failed: its name is free, and what it has is left where it is.
+
+        Raises:
+            InvalidInput: No deletion of it has failed yet, or a build of it is running.
+        """
+        done = await abandoning.abandon_workspace(self.context.engine, workspace, actor.name)
+        self.context.dispatcher.cancel_builds(done.canceled_build_ids)
+        if done.preset_id is not None:
+            await self.context.nudge([done.preset_id])
+        return done
 
     async def release_claims(self, actor: Actor, claim_ids: Sequence[str]) -> ReleasedClaims:
         """Remove abandoned claims from the queue, and delete the workspaces that they have won."""

@@ -13,7 +13,9 @@ from prebuilds.vocabulary import TTL_MAX, Text
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
 WorkspaceRead = Literal["list_workspaces", "show_workspace"]
-WorkspaceAction = Literal["release", "release_claims", "start_workspace", "stop_workspace", "retry", "set", "transfer"]
+WorkspaceAction = Literal[
+    "release", "abandon", "release_claims", "start_workspace", "stop_workspace", "retry", "set", "transfer"
+]
 PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
 
 

@@ -72,6 +72,7 @@ class Action(Enum):
     RETRY_WORKSPACE = "retry_workspace", _people(Right.OPERATE)
     SET_WORKSPACE = "set_workspace", _people(Right.OPERATE)
     RELEASE_WORKSPACE = "release_workspace", _people(Right.OPERATE)
+    ABANDON_WORKSPACE = "abandon_workspace", _OPERATE  # what is left costs the operators, not its owner
     SEE_LOG = "see_log", _people(Right.READ)
     TRANSFER_WORKSPACE = "transfer_workspace", _OPERATE
     KEEP_WORKSPACE = "keep_workspace", _OPERATE

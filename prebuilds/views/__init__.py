@@ -13,6 +13,7 @@ from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage,
 from prebuilds.views.templates import TemplateChange, TemplateRow
 from prebuilds.views.tokens import TokenCreated, TokenRevoked, TokenRow, TokensConfirmed
 from prebuilds.views.workspaces import (
+    AbandonResult,
     KeepResult,
     PruneResult,
     TransferResult,
@@ -24,6 +25,7 @@ from prebuilds.views.workspaces import (
 )
 
 __all__ = [
+    "AbandonResult",
     "Binding",
     "CancelResult",
     "ClaimExplanation",

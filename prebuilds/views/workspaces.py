@@ -82,6 +82,25 @@ class TransferResult(WorkspaceChange):
     """The path before the transfer; equal to `workspace` when nothing changed."""
 
 
+class AbandonResult(Payload):
+    """A workspace that was given up although its deletion has failed. Nothing destroys what it has any more."""
+
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`, which is free again."""
+    build_id: UUID
+    """The latest deletion that has failed."""
+    error: str | None
+    """Why that deletion has failed."""
+    host: str | None
+    """The host where things may be left; None when they are no host's, such as those of a cloud account."""
+    left: dict[str, Any]
+    """What may be left, as the workspace's `resources` named it. Empty when the driver has never said."""
+    preset_id: UUID | None = Field(default=None, exclude=True)
+    canceled_build_ids: list[UUID] = Field(default_factory=list, exclude=True)
+    """Builds that were waiting; only the code that ends their workflows needs them, so they are not in the JSON."""
+
+
 class WorkspaceSettings(Payload):
     """A workspace's ttl and schedule after `workspaces set`."""
 

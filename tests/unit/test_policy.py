@@ -34,6 +34,7 @@ IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
     Action.RETRY_WORKSPACE: ("copa", "opa", "pa"),
     Action.SET_WORKSPACE: ("copa", "opa", "pa"),
     Action.RELEASE_WORKSPACE: ("copa", "opa", "pa"),
+    Action.ABANDON_WORKSPACE: ("pa", "pa", "pa"),
     Action.SEE_LOG: ("corpa", "orpa", "rpa"),
     Action.TRANSFER_WORKSPACE: ("pa", "pa", "pa"),
     Action.KEEP_WORKSPACE: ("pa", "pa", "pa"),

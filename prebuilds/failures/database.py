@@ -29,12 +29,19 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.TooManyConnectionsError,
 )
 """Errors of asyncpg while the database is away; the same statement may succeed later."""
+ANY_FAULT: tuple[type[BaseException], ...] = (*CONNECTION_LOST, asyncpg.PostgresError)
+"""Errors of asyncpg by which the database does not carry out a statement, for whatever reason."""
+READ_ONLY = "25006"
+"""PostgreSQL's SQLSTATE for a write to a server that takes none: a standby, or `default_transaction_read_only`."""
+IS_READ_ONLY = "the database is read-only: a failover is not over, or a guard of its disk has closed it for writes"
 DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE for a full disk."""
 NOT_ALLOWED = "42501"
 """PostgreSQL's SQLSTATE for a role that lacks a right."""
 STATEMENT_LOST = ("26000", "42P05")
 """SQLSTATEs for a prepared statement that is gone, or is there already."""
+LET_IT_WRITE = "see `SHOW transaction_read_only` there and end what keeps it read-only, then try again"
+MORE_CONNECTIONS = "end some of them or raise its `max_connections`, then try again with the same id"
 
 
 def as_typed(error: BaseException) -> PrebuildsError | None:
@@ -51,6 +58,8 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
             "the database forgets prepared statements, as PgBouncer does in transaction mode",
             remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
         )
+    if is_read_only(error):
+        return StackUnreachable(IS_READ_ONLY, remedy=LET_IT_WRITE)
     if is_lost(error):
         return StackUnreachable(f"the connection was lost ({type(error).__name__}: {error})")
     return None
@@ -59,6 +68,11 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 def is_full(error: BaseException) -> bool:
     """True if *error* means that the database's server has no disk space left."""
     return _sqlstate(error) == DISK_FULL
+
+
+def is_read_only(error: BaseException) -> bool:
+    """True if *error* means that the database's server takes no writes now."""
+    return _sqlstate(error) == READ_ONLY
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -88,7 +102,14 @@ def is_deadlock(error: DBAPIError) -> bool:
 
 
 def store_unavailable(error: BaseException) -> StoreUnavailable:
-    """Make the error of a request during which the database did not answer."""
+    """Make the error of a request that the database did not carry out, whatever the reason."""
+    if is_read_only(error):
+        return StoreUnavailable(IS_READ_ONLY, remedy=f"{LET_IT_WRITE} with the same id")
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return StoreUnavailable("the database accepts no more connections", remedy=MORE_CONNECTIONS)
+    slow = isinstance(error, (*CONNECTION_LOST, asyncpg.QueryCanceledError))
+    if isinstance(error, asyncpg.PostgresError) and not slow:
+        return StoreUnavailable(f"the database refuses the statement ({type(error).__name__})")
     return StoreUnavailable(f"the database does not answer ({type(error).__name__})")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
+from prebuilds.failures.database import ANY_FAULT, store_unavailable
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_refusals import ClaimTarget
 
@@ -67,7 +67,7 @@ async def template_exists(pool: asyncpg.Pool[Any], organization: str, template: 
 async def _fetch(pool: asyncpg.Pool[Any], statement: str, *values: Any) -> list[asyncpg.Record]:
     try:
         return await pool.fetch(statement, *values)
-    except CONNECTION_LOST as error:
+    except ANY_FAULT as error:
         raise store_unavailable(error) from error
 
 

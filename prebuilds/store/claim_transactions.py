@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
+from prebuilds.failures.database import ANY_FAULT, store_unavailable
 
 TRIES_MAX = 5
 """Attempts at a transaction after a deadlock or a concurrently activated version."""
@@ -28,14 +28,14 @@ async def run_transaction(transaction: Callable[[], Awaitable[T]]) -> T:
     """Run a transaction, and repeat it after a deadlock or a `RetryTransaction`.
 
     Raises:
-        StoreUnavailable: The database is away, or no attempt got through.
+        StoreUnavailable: The database is away or refuses the transaction, or no attempt got through.
     """
     for tries_left in reversed(range(TRIES_MAX)):
         try:
             return await transaction()
-        except CONNECTION_LOST as error:
-            raise store_unavailable(error) from error
         except (asyncpg.DeadlockDetectedError, RetryTransaction) as error:
             if not tries_left:
                 raise store_unavailable(error) from error
+        except ANY_FAULT as error:
+            raise store_unavailable(error) from error
     raise AssertionError("the last try returns or raises")

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.cli import run
@@ -129,3 +130,16 @@ async def test_tokens_are_made_shown_once_and_revoked(command: Command, engine: 
     assert (code, "ci" in out, "bob" in out) == (0, False, True)
     assert await command("tokens", "confirm", "--all") == (0, "nothing to do: they are confirmed already\n", "")
     assert (await command("tokens", "confirm"))[0] == 1
+
+
+async def test_a_database_that_is_read_only_is_told_as_that(command: Command, engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        database = await connection.scalar(text("SELECT current_database()"))
+        await connection.execute(text(f'ALTER DATABASE "{database}" SET default_transaction_read_only = on'))
+    for words in (("pause", "--reason", "upgrade"), ("tokens", "create", "ci", "--scope", "read")):
+        code, out, _ = await command(*words, "--json")
+        told = json.loads(out)["error"]
+        assert (code, told["type"]) == (3, "StackUnreachable"), words
+        assert "the database is read-only" in told["message"]
+    assert (await command("presets", "list", "--json"))[0] == 0, "what only reads goes on"

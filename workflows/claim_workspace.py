@@ -19,7 +19,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
@@ -29,18 +28,12 @@ with workflow.unsafe.imports_passed_through():
     from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimStatus
     from workflows.raw import only_input
     from workflows.refusal import refused, refused_claim
-    from workflows.steps import to_its_end
+    from workflows.steps import Bounds, run_step, to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspace/"
 
-DECIDE = workflow.LocalActivityConfig(
-    start_to_close_timeout=timedelta(seconds=5),
-    # The workflow does not wait longer for a database that is away: the caller tries again with the same id.
-    schedule_to_close_timeout=timedelta(seconds=10),
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=100), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=1)
-    ),
-)
+# The workflow does not wait longer for a database that is away: the caller tries again with the same id.
+DECIDE = Bounds(attempt_s=5, total_s=10)
 LOOK_FIRST, LOOK_MAX = timedelta(seconds=2), timedelta(minutes=5)
 """The first and the longest pause between two look-ups of a waiting claim's position. The pause doubles each time, so
 that the history of a claim that waits for a day stays short."""
@@ -179,6 +172,6 @@ class ClaimWorkspace:
     async def _step(self, activity: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run one activity to its end, also when the claim is cancelled meanwhile: its transaction may have committed,
         and then it counts."""
-        done, canceled = await to_its_end(workflow.start_local_activity_method(activity, args=args, **DECIDE))
+        done, canceled = await to_its_end(asyncio.create_task(run_step(activity, *args, bounds=DECIDE)))
         self._canceled = self._canceled or canceled
         return done

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -15,15 +14,14 @@ with workflow.unsafe.imports_passed_through():
     from activities.claims import ClaimActivities
     from prebuilds.api import InvalidInput
     from prebuilds.payloads import ClaimsResult
-    from workflows.claim_workspace import DECIDE, this_run
+    from workflows.claim_workspace import this_run
     from workflows.raw import only_input
     from workflows.refusal import refused_claim
-    from workflows.steps import to_its_end
+    from workflows.steps import Bounds, run_step, to_its_end
 
 WORKFLOW_ID_PREFIX = "claim-workspaces/"
-DECIDE_ALL = DECIDE | workflow.LocalActivityConfig(
-    start_to_close_timeout=timedelta(seconds=15), schedule_to_close_timeout=timedelta(seconds=20)
-)
+DECIDE_ALL = Bounds(attempt_s=10, total_s=10)
+"""An attempt has more time than that of a single claim: it waits for its preset's row."""
 T = TypeVar("T")
 
 
@@ -47,5 +45,4 @@ class ClaimWorkspaces:
             raise refused_claim(error, claim_id) from None
 
     async def _step(self, activity: Callable[..., Awaitable[T]], *args: Any) -> T:
-        deciding = workflow.start_local_activity_method(activity, args=args, **DECIDE_ALL)
-        return (await to_its_end(deciding))[0]
+        return (await to_its_end(asyncio.create_task(run_step(activity, *args, bounds=DECIDE_ALL))))[0]

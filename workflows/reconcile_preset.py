@@ -7,12 +7,10 @@ pass writes nothing. The orchestrator starts it. It ends when the plan is carrie
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
@@ -22,12 +20,10 @@ with workflow.unsafe.imports_passed_through():
     from prebuilds.planning.plan import ReconcilePlan
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
+    from workflows.steps import Bounds, run_step
 
-STEP = workflow.LocalActivityConfig(
-    start_to_close_timeout=timedelta(seconds=10),
-    # Enough for a lost connection. After a longer outage, or with a bug, the next pass tries again.
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_attempts=5),
-)
+# Enough for a lost connection. After a longer outage, or with a bug, the next pass tries again.
+STEP = Bounds(attempt_s=10, total_s=10)
 
 
 @workflow.defn
@@ -43,9 +39,7 @@ class ReconcilePreset:
         """
         try:
             input = parse_input(ReconcilePresetInput, only_input(raw), "input")
-            plan = await workflow.execute_local_activity_method(
-                ReconcileActivities.plan_reconcile, args=[input.preset_id, input.pending_max], **STEP
-            )
+            plan = await run_step(ReconcileActivities.plan_reconcile, input.preset_id, input.pending_max, bounds=STEP)
         except (InvalidInput, FailureError) as error:
             raise refused(error) from None
         self._pending_max = input.pending_max
@@ -79,8 +73,8 @@ class ReconcilePreset:
         if not ids:
             return 0
         try:
-            done = await workflow.execute_local_activity_method(
-                write, CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max), **STEP
+            done = await run_step(
+                write, CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max), bounds=STEP
             )
         except FailureError as error:
             cause = cause_of(error)

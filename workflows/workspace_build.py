@@ -25,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from prebuilds.vocabulary import BuildStatus
     from workflows.raw import only_input
     from workflows.refusal import cause_of, refused
+    from workflows.steps import Bounds, run_step
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
 OVERDUE = "TemporalTimeout:StartToClose"
@@ -37,10 +38,8 @@ HOST_TIMEOUT = timedelta(seconds=60)
 MOVES_MAX = 3
 """How often a build may move to another host's queue."""
 
-CONTROL = workflow.LocalActivityConfig(
-    start_to_close_timeout=timedelta(seconds=10),
-    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=100), maximum_interval=timedelta(seconds=5)),
-)
+# Longer than a failover takes. After a longer outage the workflow fails, and the relay starts the build again.
+CONTROL = Bounds(attempt_s=10, total_s=600, pause_s=10)
 RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     maximum_interval=timedelta(seconds=5),
@@ -77,9 +76,7 @@ class WorkspaceBuild:
     async def _locate(self) -> BuildRoute:
         if self._input.queue is not None and self._input.timeout_seconds is not None:
             return BuildRoute(self._input.queue, self._input.timeout_seconds)
-        return await workflow.execute_local_activity_method(
-            BuildActivities.locate_build, self._input.build_id, **CONTROL
-        )
+        return await run_step(BuildActivities.locate_build, self._input.build_id, bounds=CONTROL)
 
     async def _provision(self, route: BuildRoute) -> BuildOutcome:
         waits_left = math.ceil(route.timeout_seconds * TIMEOUT_FACTOR / HOST_TIMEOUT.total_seconds())
@@ -111,7 +108,13 @@ class WorkspaceBuild:
         )
 
     async def _host_is_there(self, route: BuildRoute) -> bool:
-        return await workflow.execute_local_activity_method(BuildActivities.host_is_there, route.queue, **CONTROL)
+        """Whether the host's worker lives; True as well when that cannot be learned."""
+        try:
+            return await run_step(BuildActivities.host_is_there, route.queue, bounds=CONTROL)
+        except FailureError as error:
+            if is_cancelled_exception(error):
+                raise
+            return True
 
     async def _close(self, error: BaseException, route: BuildRoute) -> BuildOutcome:
         """Record the end of a build whose provisioner could not record it."""
@@ -128,9 +131,8 @@ class WorkspaceBuild:
             message = f"not done within its timeout of {route.timeout_seconds:g} s"
         else:
             status, kind, message = BuildStatus.FAILED, ProvisionFailed.__name__, str(cause)
-        return await workflow.execute_local_activity_method(
-            BuildActivities.close_build, CloseBuild(self._input.build_id, status, message, kind), **CONTROL
-        )
+        closing = CloseBuild(self._input.build_id, status, message, kind)
+        return await run_step(BuildActivities.close_build, closing, bounds=CONTROL)
 
 
 def _not_picked_up(error: BaseException) -> bool:

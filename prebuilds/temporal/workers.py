@@ -10,6 +10,7 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from prebuilds.payloads import build_validators
+from prebuilds.temporal.local_attempts import TimedAttempts
 from prebuilds.temporal.typed_errors import TypedErrors
 
 GRACE = timedelta(seconds=10)
@@ -39,7 +40,7 @@ def worker_on(client: Client, queue: str, **options: Any) -> Worker:
     return Worker(
         client,
         task_queue=queue,
-        interceptors=[TypedErrors()],
+        interceptors=[TimedAttempts(), TypedErrors()],
         # The workflow tests run every workflow in the sandbox. Here the sandbox would cost a claim 7 to 10 ms.
         workflow_runner=UnsandboxedWorkflowRunner(),
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,

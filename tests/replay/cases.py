@@ -40,6 +40,7 @@ CASES: dict[str, dict[str, str]] = {
         "wins": "claim completed:prebuilt !timer",
         "creates": "claim completed:created !timer",
         "refused": "claim:failed failed:NoClaimablePrebuiltWorkspaces",
+        "tries-again": "claim:failed timer fired claim completed:prebuilt",
         "waits-and-wins": "claim timer signal:wake look_in_queue completed:prebuilt",
         "waits-in-vain": "claim timer fired look_in_queue leave_queue failed:ClaimTimedOut",
         "waits-and-creates": "claim timer fired leave_queue create_instead completed:created",

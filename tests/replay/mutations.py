@@ -151,8 +151,12 @@ MUTATIONS = [
     ),
     Mutation(
         *("ReconcilePreset", "creates", "the plan becomes a normal activity"),
-        "workflow.execute_local_activity_method(\n                ReconcileActivities.plan_reconcile",
-        "workflow.execute_activity_method(\n                ReconcileActivities.plan_reconcile",
+        "run_step(ReconcileActivities.plan_reconcile, input.preset_id, input.pending_max, bounds=STEP)",
+        "workflow.execute_activity_method(\n"
+        "                ReconcileActivities.plan_reconcile,\n"
+        "                args=[input.preset_id, input.pending_max],\n"
+        "                start_to_close_timeout=workflow.info().task_timeout,\n"
+        "            )",
     ),
     Mutation(
         *("ReconcilePreset", "step-fails", "a failed step ends the pass"),
@@ -168,8 +172,8 @@ MUTATIONS = [
         *("ReconcilePreset", "refused", "a plan that failed is made once more"),
         "        except (InvalidInput, FailureError) as error:\n            raise refused(error) from None\n",
         "        except (InvalidInput, FailureError):\n"
-        "            plan = await workflow.execute_local_activity_method(\n"
-        "                ReconcileActivities.plan_reconcile, args=[input.preset_id, input.pending_max], **STEP\n"
+        "            plan = await run_step(\n"
+        "                ReconcileActivities.plan_reconcile, input.preset_id, input.pending_max, bounds=STEP\n"
         "            )\n",
     ),
     # --- A build ---
@@ -207,10 +211,10 @@ MUTATIONS = [
     ),
     Mutation(
         *("WorkspaceBuild", "canceled-in-queue", "the end is a normal activity"),
-        "workflow.execute_local_activity_method(\n            BuildActivities.close_build, "
-        "CloseBuild(self._input.build_id, status, message, kind), **CONTROL\n",
-        "workflow.execute_activity_method(\n            BuildActivities.close_build, "
-        "CloseBuild(self._input.build_id, status, message, kind), start_to_close_timeout=HOST_TIMEOUT\n",
+        "run_step(BuildActivities.close_build, closing, bounds=CONTROL)",
+        "workflow.execute_activity_method(\n"
+        "            BuildActivities.close_build, closing, start_to_close_timeout=HOST_TIMEOUT\n"
+        "        )",
     ),
     Mutation(*("WorkspaceBuild", "moves", "no build moves to another host"), "MOVES_MAX = 3", "MOVES_MAX = 0"),
     Mutation(
@@ -220,7 +224,7 @@ MUTATIONS = [
     ),
     Mutation(
         *("WorkspaceBuild", "host-away", "a host is looked for by a normal activity"),
-        "workflow.execute_local_activity_method(BuildActivities.host_is_there, route.queue, **CONTROL)",
+        "run_step(BuildActivities.host_is_there, route.queue, bounds=CONTROL)",
         "workflow.execute_activity_method(\n"
         "            BuildActivities.host_is_there, route.queue, start_to_close_timeout=HOST_TIMEOUT\n"
         "        )",
@@ -228,8 +232,20 @@ MUTATIONS = [
     # --- Claims ---
     Mutation(
         *("ClaimWorkspace", "wins", "the claim becomes a normal activity"),
-        "workflow.start_local_activity_method(activity, args=args, **DECIDE)",
+        "asyncio.create_task(run_step(activity, *args, bounds=DECIDE))",
         "workflow.start_activity_method(activity, args=args, start_to_close_timeout=LOOK_FIRST)",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "tries-again", "an attempt that has failed is repeated at once"),
+        '        await workflow.sleep(pause_s, summary="until the next attempt")\n',
+        "",
+        module="steps",
+    ),
+    Mutation(
+        *("ClaimWorkspace", "tries-again", "an attempt that has failed is the last one"),
+        "if spent_s >= bounds.total_s:",
+        "if spent_s >= 0:",
+        module="steps",
     ),
     Mutation(
         *("ClaimWorkspace", "creates", "a marker before the claim"),
@@ -329,8 +345,8 @@ UNNOTICED = [
     ),
     Mutation(
         *("ReconcilePreset", "creates", "an argument"),
-        "args=[input.preset_id, input.pending_max]",
-        "args=[input.preset_id]",
+        "input.preset_id, input.pending_max, bounds=STEP",
+        "input.preset_id, bounds=STEP",
     ),
     Mutation(
         *("WorkspaceBuild", "succeeds", "a timeout"),

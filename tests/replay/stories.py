@@ -113,7 +113,7 @@ def pools_grow_shrink_and_are_replaced(stack: DevStack) -> None:
 
 
 def a_step_fails(stack: DevStack) -> None:
-    """A pass whose writes wait for a lock until all their attempts are used up."""
+    """A pass whose writes wait for a lock until their time is over."""
     stack.apply("locked", 1, **QUICK)
     stack.wait_whole("locked")
     preset = stack.preset("locked")["preset_id"]
@@ -121,8 +121,30 @@ def a_step_fails(stack: DevStack) -> None:
         stack.ask(*claim_words("locked", "locked"))
         workflow = reconcile_preset_id(preset)
         until(lambda: status_of(stack, workflow) is WorkflowExecutionStatus.RUNNING, "the refill to begin")
-        time.sleep(55)  # five attempts of ten seconds
+        time.sleep(12)  # an attempt of ten seconds
     stack.wait_whole("locked")
+
+
+def a_claim_is_tried_again(stack: DevStack) -> None:
+    """The database is read-only for a second."""
+    stack.apply("outage", 1, **QUICK)
+    stack.wait_whole("outage")
+    url = stack.facts["database_url"].replace("postgresql+asyncpg", "postgresql")
+    database = url.partition("?")[0].rpartition("/")[2]
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename <> ''"
+
+    async def set_read_only(word: str) -> None:
+        connection = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
+        await connection.execute(f'ALTER DATABASE "{database}" SET default_transaction_read_only = {word}')
+        await connection.execute(others)  # so that all have it from now on
+        await connection.close()
+
+    asyncio.run(set_read_only("on"))
+    asked = {"preset": path_of("outage"), "owner": "alice", "name": "outage"}
+    begin(stack, "ClaimWorkspace", "claim-workspace/outage", "prebuilds-claims", asked)
+    time.sleep(1)
+    asyncio.run(set_read_only("off"))
+    until_closed(stack, "claim-workspace/outage")
 
 
 def builds_end_in_every_way(stack: DevStack) -> None:
@@ -397,6 +419,7 @@ def tell(stack: DevStack, folder: Path) -> None:
         deletion = a_host_goes_away(stack, hosts[0])
         builds_end_in_every_way(stack)
         claims_at_once(stack)
+        a_claim_is_tried_again(stack)
         claims_wait_in_every_way(stack)
         requests(stack)
         the_loop_is_asked(stack)

@@ -18,6 +18,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 from activities.reconcile import CarriedOut, CarryOut, Work
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun, ClaimsResult, SeenEvent
 from prebuilds.planning.plan import ReconcilePlan
+from prebuilds.temporal.local_attempts import TimedAttempts
 from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
@@ -216,5 +217,5 @@ def claims_worker(client: Client, steps: Sequence[Callable[..., Any]]) -> Worker
         task_queue=CLAIMS_QUEUE,
         workflows=[ClaimWorkspace, ClaimWorkspaces],
         activities=steps,
-        interceptors=[TypedErrors()],
+        interceptors=[TimedAttempts(), TypedErrors()],
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
@@ -42,6 +43,36 @@ async def test_an_answer_at_once(skipping: WorkflowEnvironment, workflow_id: str
         assert claims.raws == [(ASKED, "c1")]
         assert await state_of(handle) == "claimed"
         assert len(await kinds(handle)) == 6, "one workflow task and one local activity"
+
+
+@pytest.mark.parametrize("workflow", ["ClaimWorkspace", "ClaimWorkspaces"])
+async def test_a_database_that_stays_away_ends_a_claim_in_time(skipping: WorkflowEnvironment, workflow: str) -> None:
+    """Every attempt fails at once, so that nothing but the pauses takes time."""
+    away = StoreUnavailable("the database is read-only", remedy="let it write")
+    claims = FakeClaims({"claim": [away], "claim_all": [away]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED, workflow=workflow)
+        async with replayed(handle):
+            with pytest.raises(WorkflowFailureError) as failed:
+                await handle.result()
+        ran = await handle.describe()
+        assert len(await kinds(handle)) < 50
+    cause = failed.value.cause
+    assert isinstance(cause, ApplicationError)
+    assert (cause.type, cause.non_retryable) == ("StoreUnavailable", True)
+    assert "the database is read-only; let it write" in cause.message
+    assert ran.close_time is not None
+    assert timedelta(seconds=9.9) < ran.close_time - ran.start_time < timedelta(seconds=16)
+    assert 5 <= len(claims.asked) <= 8
+
+
+async def test_a_database_that_comes_back_gives_the_claim(skipping: WorkflowEnvironment) -> None:
+    away = StoreUnavailable("away")
+    claims = FakeClaims({"claim": [away, away, WON]})
+    async with claims.worker(skipping.client):
+        handle = await start(skipping.client, ASKED)
+        async with replayed(handle):
+            assert await handle.result() == WON
 
 
 async def test_a_place_is_shown_and_looked_up_again(skipping: WorkflowEnvironment, now: datetime) -> None:

@@ -19,6 +19,7 @@ from prebuilds.payloads import (
     ClaimsResult,
     parse_input,
 )
+from prebuilds.temporal.local_attempts import time_left
 
 OnWin: TypeAlias = Callable[[str, ClaimResult | ClaimsResult], None]
 """Called with the id of a claim's workflow and what the claim has won, once that has committed."""
@@ -39,7 +40,9 @@ class ClaimActivities:
         """
         request, info = _parse_claim(raw), activity.info()
         workflow_id = info.workflow_id or ""
-        decided = await self._claims.decide(request, claim_id, run, workflow_id=workflow_id, now=info.started_time)
+        decided = await self._claims.decide(
+            request, claim_id, run, workflow_id=workflow_id, now=info.started_time, within=time_left()
+        )
         answer = decided.answer
         if isinstance(answer, ClaimResult) and self._on_win is not None:
             self._on_win(workflow_id, answer)
@@ -53,7 +56,8 @@ class ClaimActivities:
             PrebuildsError: As for one claim.
         """
         request, info = _parse_claims(raw), activity.info()
-        answer = (await self._claims.decide_all(request, claim_id, run, now=info.started_time)).answer
+        decided = await self._claims.decide_all(request, claim_id, run, now=info.started_time, within=time_left())
+        answer = decided.answer
         if self._on_win is not None:
             self._on_win(info.workflow_id or "", answer)
         return answer
@@ -74,7 +78,9 @@ class ClaimActivities:
     @activity.defn
     async def create_instead(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimResult:
         """Create the workspace of a claim that has waited in vain."""
-        return await self._claims.create_instead(_parse_claim(raw), claim_id, run, now=activity.info().started_time)
+        return await self._claims.create_instead(
+            _parse_claim(raw), claim_id, run, now=activity.info().started_time, within=time_left()
+        )
 
     @activity.defn
     async def cancel_all(self, raw: Any, claim_id: str, run: ClaimRun) -> ClaimsResult | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -65,6 +65,8 @@ Answer = TypeVar("Answer")
 
 VERSION_TRIES_MAX = 3
 """Tries of a claim by template; each further one is for a version that became active after the preset was chosen."""
+WITHIN = timedelta(seconds=10)
+"""How long an attempt may take, unless its caller has less time."""
 RAISED_BEFORE_THE_STATEMENT = (PresetNotFound, TemplateNotFound, InvalidInput)
 """Refusals raised before the claim's statement runs. The claim id may already have won, so look before recording them.
 """
@@ -117,7 +119,14 @@ class Claims:
         self._rules = rules
 
     async def decide(
-        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, workflow_id: str | None, now: datetime
+        self,
+        request: ClaimRequest,
+        claim_id: str,
+        run: ClaimRun,
+        *,
+        workflow_id: str | None,
+        now: datetime,
+        within: timedelta = WITHIN,
     ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         """Decide one claim, and start what follows from it.
 
@@ -128,6 +137,7 @@ class Claims:
                 workflow: nobody could be woken, so it never waits, and misses instead. A workflow may then wait under
                 the same claim id, in a run of its own.
             now: When this attempt begins; the first automatic start is computed from it.
+            within: How long this attempt may take from now. What reaches the database later takes nothing.
         Returns:
             What the claim has won, now or by an earlier attempt; or its place in the queue.
         Raises:
@@ -138,22 +148,22 @@ class Claims:
                 error that Temporal retries (`repeated`).
             StoreUnavailable: The database is away. Whether the claim has won is known to its next attempt.
         """
-        attempt = self._new_attempt(request, claim_id, run, workflow_id)
+        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), workflow_id)
         return await self._decide(with_next_start(request, now), attempt)
 
     async def create_instead(
-        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime
+        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime, within: timedelta = WITHIN
     ) -> ClaimResult:
         """Decide a claim that has waited in vain and asks for `on_timeout` `create`: an ordinary workspace is created
         unless a prebuild is ready after all. Arguments and errors are those of `decide`."""
-        attempt = self._new_attempt(request, claim_id, run)
+        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within))
         create = with_next_start(request.model_copy(update={"on_empty": OnEmpty.CREATE}), now)
         decided = await self._decide(create, attempt)
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - only `wait` joins the queue
         return decided.answer
 
     async def take_ready(
-        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime
+        self, request: ClaimRequest, claim_id: str, run: ClaimRun, *, now: datetime, within: timedelta = WITHIN
     ) -> Decided[ClaimResult] | None:
         """Take a prebuild if one is ready. Arguments and other errors are those of `decide`.
 
@@ -163,7 +173,7 @@ class Claims:
             None when nothing is ready, or another run has the claim. This denies the run nothing: a workflow is to go
             on with the claim.
         """
-        attempt = self._new_attempt(request, claim_id, run, ready_only=True)
+        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), ready_only=True)
         try:
             decided = await self._decide(with_next_start(request, now), attempt)
         except (_NothingReady, ClaimIdReused):
@@ -172,10 +182,10 @@ class Claims:
         return Decided(decided.answer, decided.decided_now)
 
     async def decide_all(
-        self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime
+        self, request: ClaimsRequest, claim_id: str, run: ClaimRun, *, now: datetime, within: timedelta = WITHIN
     ) -> Decided[ClaimsResult]:
         """Decide many claims in one transaction, all or nothing. Arguments and errors are those of `decide`."""
-        attempt = self._new_attempt(request, claim_id, run)
+        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within))
         if request.on_empty is OnEmpty.WAIT:
             raise InvalidInput.field(
                 "on_empty", "wait is for single claims", remedy="use fail or create for many at once"

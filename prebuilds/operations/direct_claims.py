@@ -8,18 +8,19 @@ final for it, and a request that is decided late, after a later one of the same 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused
-from prebuilds.failures.database import CONNECTION_LOST, store_answers
+from prebuilds.failures.database import CONNECTION_LOST, store_answers, store_unavailable
 from prebuilds.operations.claim_requests import nothing_ready
 from prebuilds.operations.claim_targets import find_target
-from prebuilds.operations.claims import Claims, Decided
+from prebuilds.operations.claims import WITHIN, Claims, Decided
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimsRequest, ClaimsResult
 from prebuilds.planning.lead_times import Outlook
 from prebuilds.planning.rules import Rules
@@ -46,6 +47,7 @@ OUTLOOK_LIFE_S = 0.5
 """How long an outlook is used again, in seconds. In a burst over an empty pool all requests want the same one."""
 OUTLOOKS_MAX = 1000
 
+T = TypeVar("T")
 SomeRequest = ClaimRequest | ClaimsRequest
 SomeDecision = Decided[ClaimResult] | Decided[ClaimsResult]
 
@@ -62,6 +64,7 @@ class DirectClaims:
         self._engine = engine
         self._rules = rules
         self._outlooks: dict[tuple[str, int | None], tuple[float, Outlook]] = {}
+        self._deciding: set[asyncio.Task[Any]] = set()
 
     async def claim(self, request: SomeRequest, claim_id: str) -> SomeDecision:
         """Decide a claim, or a batch of claims. `on_empty` `wait` is for `take_ready`.
@@ -76,8 +79,10 @@ class DirectClaims:
         run = ClaimRun(id=str(uuid4()), began_at=self._clock.now())
         try:
             if isinstance(request, ClaimsRequest):
-                return await self._claims.decide_all(request, claim_id, run, now=run.began_at)
-            decided = await self._claims.decide(request, claim_id, run, workflow_id=None, now=run.began_at)
+                return await self._in_time(self._claims.decide_all(request, claim_id, run, now=run.began_at))
+            decided = await self._in_time(
+                self._claims.decide(request, claim_id, run, workflow_id=None, now=run.began_at)
+            )
         except ClaimIdReused:
             later = await self._answer_of_later_run(request, claim_id)
             if later is None:
@@ -95,7 +100,7 @@ class DirectClaims:
             PrebuildsError: The claim can never be served; this is its answer.
         """
         run = ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL)
-        return await self._claims.take_ready(request, claim_id, run, now=self._clock.now())
+        return await self._in_time(self._claims.take_ready(request, claim_id, run, now=self._clock.now()))
 
     async def find(self, claim_id: str) -> ClaimFound | None:
         """What is recorded of a claim; None when nothing is."""
@@ -157,6 +162,30 @@ class DirectClaims:
         except CONNECTION_LOST:
             return False
         return True
+
+    async def _in_time(self, deciding: Coroutine[Any, Any, T]) -> T:
+        """Wait for a decision, and no longer than it may take. It is not waited for once it is too late: a connection
+        to a frozen database takes time to be given up.
+
+        Raises:
+            StoreUnavailable: The database does not answer. What it still gets takes nothing.
+        """
+        task = asyncio.create_task(deciding)
+        self._deciding.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait({task}, timeout=WITHIN.total_seconds())
+        finally:
+            if not task.done():
+                task.cancel()
+        if not task.done():
+            raise store_unavailable(TimeoutError())
+        return task.result()
+
+    def _forget(self, decided: asyncio.Task[Any]) -> None:
+        self._deciding.discard(decided)
+        if not decided.cancelled():
+            decided.exception()  # nobody may be there to hear of it
 
     async def _target(self, request: SomeRequest) -> ClaimTarget:
         if isinstance(request, ClaimsRequest):

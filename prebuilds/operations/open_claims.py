@@ -28,7 +28,7 @@ async def open_claims(
         StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
         StackUnreachable: The database does not answer.
     """
-    async with _open_store(engine, database_url, settings) as store:
+    async with _open_store(engine, database_url, settings) as (store, _):
         yield Claims(engine, store, dispatcher, settings.rules)
 
 
@@ -37,25 +37,29 @@ async def open_direct_claims(
     engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings
 ) -> AsyncIterator[DirectClaims]:
     """The same for a process that decides claims without workflows; raises as `open_claims` does."""
-    async with _open_store(engine, database_url, settings) as store:
-        clock = await DatabaseClock.measured_on(store.pool)
-        measuring = asyncio.create_task(clock.keep_measured())
-        try:
-            claims = Claims(engine, store, dispatcher, settings.rules)
-            yield DirectClaims(claims, store, clock, engine, settings.rules)
-        finally:
-            measuring.cancel()
-            await asyncio.wait({measuring})
+    async with _open_store(engine, database_url, settings) as (store, clock):
+        claims = Claims(engine, store, dispatcher, settings.rules)
+        yield DirectClaims(claims, store, clock, engine, settings.rules)
 
 
 @asynccontextmanager
-async def _open_store(engine: AsyncEngine, database_url: str, settings: Settings) -> AsyncIterator[ClaimStore]:
+async def _open_store(
+    engine: AsyncEngine, database_url: str, settings: Settings
+) -> AsyncIterator[tuple[ClaimStore, DatabaseClock]]:
     request_key = await load_request_key(engine, settings.ring)
     async with await create_claim_pool(database_url, size=settings.claim_connections) as pool:
-        yield ClaimStore(
+        clock = await DatabaseClock.measured_on(pool)
+        store = ClaimStore(
             pool,
             enabled=settings.enabled,
             create_owners=settings.create_owners,
             ring=settings.ring,
             request_key=request_key,
+            clock=clock,
         )
+        measuring = asyncio.create_task(clock.keep_measured())
+        try:
+            yield store, clock
+        finally:
+            measuring.cancel()
+            await asyncio.wait({measuring})

@@ -92,6 +92,9 @@ class ClaimRun(Payload):
     """Temporal's run id of the claim's workflow."""
     began_at: Timestamp
     """When the run began, by Temporal's clock. It is compared only with other runs of the same claim."""
+    ends_at: Timestamp | None = None
+    """When the attempt at the run that has this value ends, by the database's clock: what reaches the database later
+    takes nothing. None: an attempt without an end, as every one is until the process that makes it sets this."""
 
 
 class ClaimResult(Payload):

@@ -17,6 +17,7 @@ from prebuilds.api import (
     PrebuildsError,
     PrebuiltWorkspacesNotSupported,
     PresetNotFound,
+    StoreUnavailable,
     TemplateNotFound,
     TemplateUnavailable,
     WorkspaceNotFound,
@@ -25,6 +26,8 @@ from prebuilds.payloads import ClaimRequest
 
 REFUSED = "PB001"
 """The SQLSTATE by which the database's functions refuse; the message is the kind of refusal."""
+LATE = "Late"
+"""The kind of refusal for a statement that reaches the database after its attempt has ended."""
 SUPERSEDED = "Superseded"
 """The kind of refusal for an attempt after a later run of the same claim has begun."""
 
@@ -57,6 +60,7 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             {"claim_id": claim_id},
             remedy="ask with the same id",
         ),
+        LATE: StoreUnavailable("the database did not answer in time, and was reached too late"),
         "NameTaken": NameTaken(
             f"{request.owner} has a live workspace named {request.name}",
             {"name": "is taken"},

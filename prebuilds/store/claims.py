@@ -20,19 +20,20 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from prebuilds.api import ClaimIdReused, NameTaken, PrebuildsError
-from prebuilds.failures.database import CONNECTION_LOST, store_unavailable
+from prebuilds.failures.database import ANY_FAULT, store_unavailable
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.settings.sealing import KeyRing
-from prebuilds.store.claim_refusals import REFUSED, ClaimTarget, refusal, transferred, unstorable
+from prebuilds.store.claim_refusals import LATE, REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_transactions import locking_max, run_transaction
+from prebuilds.store.clock import DatabaseClock
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
       FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                           $19, $20, $21)
+                           $19, $20, $21, $22)
 """
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
@@ -93,24 +94,34 @@ class ClaimStore:
         create_owners: bool = True,
         ring: KeyRing | None = None,
         request_key: bytes = b"",
+        clock: DatabaseClock | None = None,
     ) -> None:
         """Args:
         enabled: Whether the deployment hands out prebuilds at all.
         create_owners: Whether a claim may create its owner as a user (`create_owner`).
         ring: Seals what claims bring; None stores it readable.
         request_key: Keys the hashes of requests; the same for all claims workers of a deployment.
+        clock: Tells when an attempt ends; None for attempts without an end, as tests and benchmarks make them.
         """
         self.pool = pool
         self.locking = asyncio.Semaphore(locking_max(pool.get_max_size()))
         """Acquire it before a connection for a transaction that locks a preset's row."""
         self._ring = ring or KeyRing()
         self._request_key = request_key
+        self._clock = clock
         self._enabled = enabled
         self._create_owners = create_owners
 
     def hash_request(self, request: ClaimTerms) -> bytes:
         """`hash_request` with the deployment's key."""
         return hash_request(request, self._request_key)
+
+    def ending(self, run: ClaimRun, within: timedelta) -> ClaimRun:
+        """Return *run* for an attempt that begins now and ends *within* this time. Nothing that reaches the database
+        after that takes anything."""
+        if self._clock is None:
+            return run
+        return run.model_copy(update={"ends_at": self._clock.now() + within})
 
     def seal(self, request: ClaimRequest) -> str | None:
         """Return the request's claim parameters as they are stored, JSON; None when it has none."""
@@ -130,7 +141,7 @@ class ClaimStore:
         """
         try:
             rows = await self.pool.fetch(WON, claim_ids)
-        except CONNECTION_LOST as error:
+        except ANY_FAULT as error:
             raise store_unavailable(error) from error
         if any(row["request_hash"] != request_hash for row in rows):
             used = "has won a workspace with a different request; use a new id"
@@ -147,7 +158,7 @@ class ClaimStore:
         """
         try:
             found: bytes | None = await self.pool.fetchval("SELECT request_hash FROM claims WHERE id = $1", claim_id)
-        except CONNECTION_LOST as error:
+        except ANY_FAULT as error:
             raise store_unavailable(error) from error
         return found
 
@@ -244,6 +255,7 @@ class ClaimStore:
                 request.owner if request.create_owner and self._create_owners else None,
                 run.id,
                 run.began_at,
+                run.ends_at,
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:
@@ -255,6 +267,8 @@ class ClaimStore:
             if error.sqlstate == REFUSED:
                 if str(error) == NameTaken.__name__:
                     raise await self._describe_taken(request, target, claim_id) from error
+                if self._clock is not None and str(error) == LATE:
+                    self._clock.doubt()
                 raise refusal(str(error), request, target, claim_id) from error
             raise
         assert row is not None  # noqa: S101 - a function returns one row

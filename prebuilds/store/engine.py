@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -20,6 +19,8 @@ PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's 
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
 """The server ends idle transactions after this time. A forgotten one keeps dead index entries alive, and claims slow
 down to a fifth within seconds."""
+CLAIM_TIMEOUT_S = 10
+"""The longest time of a claim's statement, kept by both sides: a server that was frozen amid a statement ends it."""
 CLAIM_IDLE_TIMEOUT = "5s"
 """The same for claims. A claims worker that freezes within a transaction locks a preset's row, for which the ends of
 builds wait."""
@@ -68,6 +69,11 @@ async def _limit_idle_transactions(connection: Any, timeout: str) -> None:
     await connection.execute(f"SET idle_in_transaction_session_timeout = '{timeout}'")
 
 
+async def _limit_claims(connection: Any) -> None:
+    await _limit_idle_transactions(connection, CLAIM_IDLE_TIMEOUT)
+    await connection.execute(f"SET statement_timeout = '{CLAIM_TIMEOUT_S}s'")
+
+
 def create_engine(url: str, *, application: str = "prebuilds", connections: int = 20) -> AsyncEngine:
     """Make an engine on asyncpg. asyncpg itself reads the URL, so that its options work for both pools.
 
@@ -110,8 +116,8 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
             min_size=min(2, size),
             max_size=size,
             reset=skip_reset,
-            command_timeout=10,
-            init=partial(_limit_idle_transactions, timeout=CLAIM_IDLE_TIMEOUT),
+            command_timeout=CLAIM_TIMEOUT_S,
+            init=_limit_claims,
             **_options("prebuilds-claims"),
         )
 

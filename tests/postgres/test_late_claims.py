@@ -23,9 +23,11 @@ from prebuilds.api import (
     OwnerNotFound,
     PresetNotFound,
     RequestCanceled,
+    StoreUnavailable,
 )
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun
 from prebuilds.store.claims import ClaimStore
+from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.workspaces import release_workspace
 from tests.builders import apply_file, find_preset, make_preset
@@ -50,6 +52,59 @@ async def given(engine: AsyncEngine) -> int:
     """How many workspaces people have."""
     row = await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL AND deleted_at IS NULL")
     return int(row.count)
+
+
+# --- One attempt ---
+
+
+def ending(after: timedelta) -> ClaimRun:
+    """A run whose attempt ends *after* now, by the database's clock, which here is this machine's."""
+    return new_run().model_copy(update={"ends_at": datetime.now(UTC) + after})
+
+
+@pytest.mark.parametrize("on_empty", ["fail", "wait", "create"])
+@pytest.mark.parametrize("ready", [0, 3], ids=["empty", "ready"])
+async def test_an_attempt_that_reaches_the_database_after_its_end_takes_nothing(
+    engine: AsyncEngine, desk: Desk, on_empty: str, ready: int
+) -> None:
+    """The server was frozen while the statement stood in its socket, and its caller was told so."""
+    await make_ready(engine, await make_preset(engine), ready)
+    with pytest.raises(StoreUnavailable, match="too late"):
+        await desk.ask("c1", run=ending(timedelta(milliseconds=-1)), on_empty=on_empty)
+    if on_empty != "wait":
+        with pytest.raises(StoreUnavailable, match="too late"):
+            await desk.ask_all("b1", ["x", "y"], run=ending(timedelta(milliseconds=-1)), on_empty=on_empty)
+    assert await given(engine) == 0
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
+    if ready:
+        assert isinstance(await desk.ask("c1", run=ending(timedelta(minutes=1)), on_empty=on_empty), ClaimResult)
+
+
+async def test_an_attempt_that_ends_while_it_waits_for_a_lock_takes_nothing(
+    engine: AsyncEngine, desk: Desk, database_url: str
+) -> None:
+    [last] = await make_ready(engine, await make_preset(engine), 1)
+    other = await asyncpg.connect(dsn_of(database_url))
+    async with other.transaction():
+        await other.execute("SELECT FROM workspaces WHERE id = $1 FOR NO KEY UPDATE", last)
+        run = ending(timedelta(milliseconds=500))
+        claiming = asyncio.create_task(desk.ask("c1", run=run))
+        await until_blocked(other)
+        while not await other.fetchval("SELECT clock_timestamp() > $1", run.ends_at):
+            pass
+    with pytest.raises(StoreUnavailable, match="too late"):
+        await claiming
+    await other.close()
+    assert await given(engine) == 0
+
+
+async def test_each_attempt_has_an_end_by_the_databases_clock(engine: AsyncEngine, store: ClaimStore) -> None:
+    clock = await DatabaseClock.measured_on(store.pool)
+    timed = ClaimStore(store.pool, enabled=True, clock=clock)
+    run = timed.ending(new_run(), timedelta(seconds=5))
+    assert run.ends_at is not None
+    left = run.ends_at - (await one(engine, "SELECT clock_timestamp() AS now")).now
+    assert timedelta(seconds=3) < left <= timedelta(seconds=5)
 
 
 # --- One run ---------------------------------------------------------------------------------------------------------

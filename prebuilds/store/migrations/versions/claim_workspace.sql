@@ -9,13 +9,16 @@
 -- The claim's row has the run (one run of the claim's workflow, with all its attempts) for which it was last decided. A won
 -- workspace is the final answer to every run, any other answer only to its own run. So a late attempt, after its run was
 -- answered or after a later run has begun, takes no workspace. Source: docs/decisions/0015.
+--
+-- p_ends_at is when the attempt ends, by this server's clock; null: never. A statement that this server reads later, since it
+-- was frozen or the network was, takes nothing: its caller was told that the database is away. Source: docs/decisions/0015.
 CREATE FUNCTION claim_workspace(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
     p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
-    p_new_owner text, p_run text, p_run_began timestamptz,
+    p_new_owner text, p_run text, p_run_began timestamptz, p_ends_at timestamptz,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -33,6 +36,10 @@ DECLARE
     v_ttl interval;
     v_final boolean;
 BEGIN
+    IF clock_timestamp() > p_ends_at THEN
+        RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
+    END IF;
+
     -- Lock the claim's own row first, so that attempts of one claim queue here. Without it, the later attempt could skip the
     -- last prebuild, which the earlier one has locked, and report an empty pool.
     INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
@@ -162,6 +169,9 @@ BEGIN
                AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
              ORDER BY w.created_at, w.id
              LIMIT 1 FOR NO KEY UPDATE;
+        END IF;
+        IF clock_timestamp() > p_ends_at THEN  -- it has waited for a lock
+            RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
         END IF;
         IF FOUND THEN
             answer := hand_over(

@@ -13,13 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
+from temporalio.common import Priority, RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError, TimeoutError, TimeoutType, is_cancelled_exception
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
     from activities.builds import BuildActivities, BuildOutcome, BuildRoute, CloseBuild
-    from activities.provisioning import ProvisioningActivities
     from prebuilds.api import InvalidInput, ProvisionerUnavailable, ProvisionFailed, WorkspaceNotFound
     from prebuilds.payloads import WorkspaceBuildInput, WorkspaceBuildResult, parse_input
     from prebuilds.vocabulary import BuildStatus
@@ -40,6 +39,8 @@ MOVES_MAX = 3
 
 # Longer than a failover takes. After a longer outage the workflow fails, and the relay starts the build again.
 CONTROL = Bounds(attempt_s=10, total_s=600, pause_s=10)
+PROVISION = "run_build"
+"""The name of `ProvisioningActivities.run_build`."""
 RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=100),
     maximum_interval=timedelta(seconds=5),
@@ -94,9 +95,10 @@ class WorkspaceBuild:
 
     async def _run_on_queue(self, route: BuildRoute) -> BuildOutcome:
         timeout = timedelta(seconds=route.timeout_seconds)
-        return await workflow.execute_activity_method(
-            ProvisioningActivities.run_build,
+        raw = await workflow.execute_activity(
+            PROVISION,
             self._input.build_id,
+            result_type=RawValue,  # decoded here, where a result that is none can be told
             task_queue=route.queue,
             start_to_close_timeout=timeout,
             schedule_to_close_timeout=timeout * TIMEOUT_FACTOR,
@@ -106,6 +108,7 @@ class WorkspaceBuild:
             cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             priority=workflow.info().priority or Priority.default,
         )
+        return _outcome(raw)
 
     async def _host_is_there(self, route: BuildRoute) -> bool:
         """Whether the host's worker lives; True as well when that cannot be learned."""
@@ -133,6 +136,27 @@ class WorkspaceBuild:
             status, kind, message = BuildStatus.FAILED, ProvisionFailed.__name__, str(cause)
         closing = CloseBuild(self._input.build_id, status, message, kind)
         return await run_step(BuildActivities.close_build, closing, bounds=CONTROL)
+
+
+def _outcome(raw: RawValue) -> BuildOutcome:
+    """Return the outcome that the provisioner's activity ended with.
+
+    Raises:
+        ApplicationError: It is none. Somebody has completed the activity by hand. As an error of the payload's
+            conversion, it would stop the workflow at this point for ever.
+    """
+    try:
+        outcome = workflow.payload_converter().from_payload(raw.payload, BuildOutcome)
+    except Exception as error:
+        raise _completed_by_hand() from error
+    if not isinstance(outcome, BuildOutcome):
+        raise _completed_by_hand()
+    return outcome
+
+
+def _completed_by_hand() -> ApplicationError:
+    message = "the provisioner's activity was completed by hand, with a result that says nothing of the build"
+    return ApplicationError(message, non_retryable=True)
 
 
 def _not_picked_up(error: BaseException) -> bool:

@@ -189,7 +189,7 @@ MUTATIONS = [
     ),
     Mutation(
         *("WorkspaceBuild", "repeats", "the provisioning is renamed"),
-        "workflow.execute_activity_method(\n            ProvisioningActivities.run_build,",
+        "workflow.execute_activity(\n            PROVISION,",
         'workflow.execute_activity(\n            "provision",',
     ),
     Mutation(

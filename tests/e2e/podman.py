@@ -32,6 +32,11 @@ from tests.e2e.dev_stack import until
 
 IMAGE = "localhost/prebuilds-test:latest"
 APPLETS = ("sh", "sleep", "httpd", "cat", "echo", "test", "touch", "true", "false", "kill", "mkdir", "stat", "id")
+FILES = {
+    "www/index.html": "hello\n",
+    "etc/passwd": "root:x:0:0:root:/:/bin/sh\ndev:x:1500:1600:Dev:/:/bin/sh\n",
+    "etc/group": "root:x:0:\ndev:x:1600:\nstaff:x:1700:\n",
+}
 SETTINGS = """
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -67,6 +72,13 @@ class Podman:
         )
         assert done.returncode == 0, (words, done.stderr.decode())
         return done.stdout.decode()
+
+    def image(self, **instructions: str) -> str:
+        """Return an image like `IMAGE` with these instructions of a Dockerfile, such as `user="dev"`."""
+        changes = [f"--change={name.upper()} {value}" for name, value in instructions.items()]
+        tag = f"localhost/prebuilds-test:{_digest(repr(changes).encode())[-12:]}"
+        self("import", *changes, "-", tag, stdin=_root_file_system())
+        return tag
 
     def _words(self, *words: str) -> list[str]:
         at = self.folder
@@ -151,9 +163,10 @@ def _root_file_system() -> bytes:
             entry = tarfile.TarInfo(f"bin/{name}")
             entry.type, entry.linkname, entry.mode = tarfile.SYMTYPE, "busybox", 0o777
             tar.addfile(entry)
-        page = tarfile.TarInfo("www/index.html")
-        page.size, page.mode = len(b"hello\n"), 0o644
-        tar.addfile(page, io.BytesIO(b"hello\n"))
+        for path, text in FILES.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(text), 0o644
+            tar.addfile(entry, io.BytesIO(text.encode()))
     return packed.getvalue()
 
 

@@ -21,6 +21,8 @@ UNKNOWN_IMAGE = (
 denial in that case."""
 NO_PROGRAM = ("executable file not found", "command that was not found", "no such file or directory: unknown")
 
+NO_USER = ("unable to find user", "unable to find group", "no matching entries in")
+
 
 @contextmanager
 def engine_errors(doing: str, *, never: tuple[int, ...] = (), field: str = "source") -> Iterator[None]:
@@ -40,6 +42,8 @@ def engine_errors(doing: str, *, never: tuple[int, ...] = (), field: str = "sour
     except DockerError as error:
         if error.status in {NOT_ANSWERING, 502, 503}:
             raise ProvisionerUnavailable(f"{doing}: {error.message}") from error
+        if any(words in error.message.lower() for words in NO_USER):
+            raise InvalidSource(f"{doing}: {error.message}", {"source.user": error.message}) from error
         if error.status in never or any(words in error.message.lower() for words in NO_PROGRAM):
             raise InvalidSource(f"{doing}: {error.message}", {field: error.message}) from error
         raise ProvisionFailed(f"{doing}: {error.message}") from error

@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container.engine import Engine
-from prebuilds.provisioners.container.source import OnClaim
-from prebuilds.provisioners.container.spec import container_name, values_of
+from prebuilds.provisioners.container.source import OF_THE_OWNER, OnClaim
+from prebuilds.provisioners.container.spec import values_of
+from prebuilds.provisioners.container.state import Container
+from prebuilds.provisioners.container.users import owner_in
 from prebuilds.provisioners.kit.claim_file import claim_file_text
 from prebuilds.provisioners.kit.masking import masker
-from prebuilds.provisioners.kit.placeholders import fill
+from prebuilds.provisioners.kit.placeholders import PARAMETER, fill, placeholders_of
 
 TAIL_LINES = 15
 TAIL_CHARS_MAX = 1000
 
 
-async def hand_over(engine: Engine, claim: OnClaim, user: str | None, wanted: Provision) -> None:
+async def check_hand_over(engine: Engine, claim: OnClaim, container: Container, wanted: Provision) -> None:
+    """Check in an unclaimed container what a claim will need there, so that no claim fails after it was won.
+
+    Raises:
+        InvalidSource: The container's user or the claim's program does not exist.
+    """
+    await owner_in(engine, container)
+    if claim.exec is None or _changes_at_claim(claim.exec[0]):
+        return
+    field = "source.claim.exec.0"
+    program = fill(claim.exec[0], values_of(wanted), field)
+    folders = container.path.split(":") if "/" not in program else [""]
+    for folder in folders:
+        path = f"{folder}/{program}" if folder else program
+        if not path.startswith("/") or await engine.exists(container.name, path):
+            return  # a relative path depends on the working directory
+    message = f"the image has no program {program}"
+    raise InvalidSource.field(field, message, "name one that it has, or leave exec out and watch the claim file")
+
+
+def _changes_at_claim(text: str) -> bool:
+    return any(name in OF_THE_OWNER or name.startswith(PARAMETER) for name in placeholders_of(text))
+
+
+async def hand_over(engine: Engine, claim: OnClaim, container: Container, wanted: Provision) -> None:
     """Write the claim file and the template's files, then run the template's command. May be repeated.
 
-    Args:
-        user: The owner of the files, with placeholders; None: root.
+    The files belong to the container's user, whom the template or the image names.
+
     Raises:
         ProvisionFailed: The command failed, or did not end in time. Quotes the end of its output.
-        InvalidSource: A placeholder has no value.
+        InvalidSource: A placeholder has no value, or the container's user does not exist.
     """
-    name, values = container_name(wanted.deployment_id, wanted.workspace_id), values_of(wanted)
+    name, values = container.name, values_of(wanted)
     files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
-    owner = fill(user or "", values, "source.user")
-    await engine.put(name, {claim.file: claim_file_text(wanted), **files}, mode=int(claim.mode, 8), user=owner)
+    owner = await owner_in(engine, container)
+    await engine.put(name, {claim.file: claim_file_text(wanted), **files}, mode=int(claim.mode, 8), owner=owner)
     if claim.exec is None:
         return
     words = [fill(word, values, f"source.claim.exec.{n}") for n, word in enumerate(claim.exec)]

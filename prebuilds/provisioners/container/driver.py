@@ -27,7 +27,7 @@ from prebuilds.provisioners.base import (
     Provisioned,
 )
 from prebuilds.provisioners.container.binds import check_links
-from prebuilds.provisioners.container.claim import hand_over, tail_of
+from prebuilds.provisioners.container.claim import check_hand_over, hand_over, tail_of
 from prebuilds.provisioners.container.engine import Engine, Engines
 from prebuilds.provisioners.container.items import list_items
 from prebuilds.provisioners.container.making import ensure_image, make_container
@@ -107,8 +107,8 @@ class ContainerProvisioner:
             try:
                 container = await self._ensure_runs(engine, source, wanted, before, progress)
                 container = await self._wait_ready(engine, wanted)
-                if wanted.claimed and source.claim is not None:
-                    await hand_over(engine, source.claim, source.user, wanted)
+                if source.claim is not None:
+                    await (hand_over if wanted.claimed else check_hand_over)(engine, source.claim, container, wanted)
             except (ProvisionFailed, InvalidSource, OwnedByAnother, asyncio.CancelledError):
                 await to_the_end(self._undo(engine, wanted, progress))
                 raise
@@ -126,7 +126,7 @@ class ContainerProvisioner:
             container = await self._ensure_runs(engine, source, wanted, before, progress)
             container = await self._wait_ready(engine, wanted)
             if source.claim is not None:
-                await hand_over(engine, source.claim, source.user, wanted)
+                await hand_over(engine, source.claim, container, wanted)
                 container = await self._wait_ready(engine, wanted)  # the claim's command may restart it
         progress(f"handed over to {wanted.owner}")
         return self._provisioned(source, wanted, container)

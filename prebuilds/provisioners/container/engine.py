@@ -6,14 +6,10 @@ answer, `InvalidSource` when it will never accept the input, and `ProvisionFaile
 
 from __future__ import annotations
 
-import asyncio
-import io
 import ipaddress
 import json
 import os
-import tarfile
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +20,9 @@ from aiodocker import Docker, DockerError
 
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.container.answers import UNKNOWN_IMAGE, engine_errors, gone_is_success
+from prebuilds.provisioners.container.answers import engine_errors, gone_is_success
+from prebuilds.provisioners.container.images import Images
+from prebuilds.provisioners.container.inside import Inside
 from prebuilds.provisioners.container.mark import check_labels
 from prebuilds.provisioners.container.spec import Spec
 from prebuilds.provisioners.container.state import Container, container_of
@@ -33,10 +31,6 @@ USUAL_ADDRESS = "unix:///var/run/docker.sock"
 CALL_TIMEOUT_S = 60.0
 """Bound on calls that should be quick. Pulls, stops and commands have bounds of their own."""
 CONNECT_TIMEOUT_S = 5.0
-PULL_LINE_INTERVAL_S = 2.0
-"""At most one log line per interval: an engine reports every layer of a pull many times a second."""
-OUTPUT_BYTES_MAX = 64_000
-EXIT_POLL_S = 0.02
 
 
 class Engines:
@@ -79,7 +73,7 @@ class Engines:
             self._api_version = docker.api_version  # negotiated once, not again for each connection
 
 
-class Engine:
+class Engine(Inside, Images):
     """One connection to the engine. Its methods raise the module's three errors."""
 
     def __init__(self, docker: Docker) -> None:
@@ -155,81 +149,7 @@ class Engine:
             return "".join(await log).strip()
         return ""
 
-    # --- Inside one ---
-
-    async def put(self, name: str, files: Mapping[str, str], *, mode: int, user: str) -> None:
-        """Write files into the container; missing folders are created.
-
-        Args:
-            files: Full path -> text.
-            mode: The files' permission bits.
-            user: Their owner, as `1000` or `1000:1000`; a name counts as root, since only the container knows it.
-        """
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            for path, text in files.items():
-                content = text.encode()
-                entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
-                entry.uid, entry.gid = _ids(user)
-                tar.addfile(entry, io.BytesIO(content))
-        with engine_errors(f"writing into {name}"):
-            container = self._docker.containers.container(name)
-            await container.put_archive("/", packed.getvalue())  # type: ignore[no-untyped-call]
-
-    async def run(
-        self, name: str, words: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float
-    ) -> tuple[int | None, str]:
-        """Run a command in the container.
-
-        Returns its exit code, None when it did not end within *timeout_s*, and the beginning of its output.
-        """
-        output = b""
-        with engine_errors(f"running a command in {name}"):
-            # None instead of an empty list, which some engines refuse.
-            exec_ = await self._docker.containers.container(name).exec(list(words), environment=dict(env or {}) or None)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s), exec_.start(detach=False) as stream:
-                    while (message := await stream.read_out()) is not None:
-                        output += message.data[: OUTPUT_BYTES_MAX - len(output)]
-                    state = await exec_.inspect()
-                    while state["Running"]:  # it still runs for a moment after it has closed its output
-                        await asyncio.sleep(EXIT_POLL_S)
-                        state = await exec_.inspect()
-                    return int(state["ExitCode"]), output.decode(errors="replace")
-        return None, output.decode(errors="replace")
-
-    # --- Images and volumes ---
-
-    async def has_image(self, image: str) -> bool:
-        """Return whether the engine has the image already."""
-        with engine_errors(f"looking for the image {image}", never=(400,), field="source.image"):
-            try:
-                await self._docker.images.inspect(image)
-            except DockerError as error:
-                if error.status == 404:
-                    return False
-                raise
-        return True
-
-    async def pull(self, image: str) -> AsyncIterator[str]:
-        """Pull an image. Yields a line about its progress every `PULL_LINE_INTERVAL_S` at most.
-
-        Raises:
-            InvalidSource: The image does not exist, or the registry denies it to this engine.
-        """
-        last_line_at = float("-inf")
-        try:
-            with engine_errors(f"pulling {image}"):
-                async for chunk in self._docker.images.pull(image, stream=True):
-                    words = (chunk.get("id"), chunk.get("status") or chunk.get("stream"), chunk.get("progress"))
-                    if any(words) and time.monotonic() - last_line_at >= PULL_LINE_INTERVAL_S:
-                        last_line_at = time.monotonic()
-                        yield " ".join(str(word).strip() for word in words if word)
-        except ProvisionFailed as error:
-            if any(words in error.message.lower() for words in UNKNOWN_IMAGE):
-                raise InvalidSource(error.message, {"source.image": error.message}) from error
-            raise
+    # --- Volumes ---
 
     async def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the engine's description of each volume that has all *labels*."""
@@ -268,11 +188,3 @@ def _filter(labels: Mapping[str, str]) -> str:
 def _has(row: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     # The engine's filter is checked again: Docker matches all labels, Podman 4 any of them, and the result is removed.
     return labels.items() <= (row.get("Labels") or {}).items()
-
-
-def _ids(user: str) -> tuple[int, int]:
-    """Return user and group id of `1000` or `1000:1000`; root's for a name, which only the container can resolve."""
-    uid, _, gid = user.partition(":")
-    if not uid.isdigit():
-        return 0, 0
-    return int(uid), int(gid) if gid.isdigit() else int(uid)

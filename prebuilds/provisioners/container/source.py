@@ -121,7 +121,7 @@ class OnClaim(Part):
     files: dict[Absolute, Text] = Field(default_factory=dict)
     """Further files: path -> text."""
     mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
-    """The files' permission bits. The files belong to `user` when that is a number, else to root."""
+    """The files' permission bits. The files belong to the container's user: `user`, or else the image's."""
     exec: Words | None = None
     """A command that is run after the files are written, with PREBUILDS_OWNER, PREBUILDS_NAME and PREBUILDS_PARAM_*."""
     timeout: Duration = timedelta(seconds=60)
@@ -221,10 +221,6 @@ class ContainerSource(Bounds):
         targets = [PurePosixPath(mount.target) for mount in self.mounts]
         if len(set(targets)) != len(targets):
             raise ValueError("mounts: two have the same target")
-        if self.read_only and self.claim is not None:
-            writable = [mount.target for mount in self.mounts if not mount.read_only]
-            if outside := files_outside([self.claim.file, *self.claim.files], writable):
-                raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
         if self.claim is None:
             for field, text in self.texts():
                 if named := OF_THE_OWNER.intersection(placeholders_of(text)):
@@ -232,6 +228,18 @@ class ContainerSource(Bounds):
                         f"claim: false leaves the container as it is, but {field} names {{{min(named)}}}; "
                         "only a hand-over can change that"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _claim_can_write(self) -> ContainerSource:
+        paths = [self.claim.file, *self.claim.files] if self.claim is not None else []
+        outside = files_outside(paths, [mount.target for mount in self.mounts if not mount.read_only])
+        # Engines write past a tmpfs: the container would not see the file.
+        for path in outside:
+            if not files_outside([path], self.tmpfs):
+                raise ValueError(f"tmpfs: the claim cannot write {path}; name a file outside, or below a mount")
+        if self.read_only and outside:
+            raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
         return self
 
     def texts(self) -> Iterator[tuple[str, str]]:

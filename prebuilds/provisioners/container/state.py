@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""What engines set where the image has none."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,10 @@ class Container:
     published_on: str
     """The address of the engine's host on which these ports listen."""
     stop_timeout_s: float
+    user: str
+    """Who its first process runs as: `1000`, `dev`, `dev:staff`; empty for root. The template's user or the image's."""
+    path: str
+    """PATH of its commands."""
     runtime: str
     """The engine's name for the runtime that runs the container; empty when it names none."""
 
@@ -43,6 +50,12 @@ def container_of(answer: Mapping[str, Any]) -> Container:
         health=(state.get("Health") or {}).get("Status") or "",
         ports={port: int(at["HostPort"]) for port, at in published.items()},
         published_on=next((at["HostIp"] for at in published.values() if at.get("HostIp")), "127.0.0.1"),
+        user=answer["Config"].get("User") or "",
+        path=_variable("PATH", answer["Config"].get("Env") or ()) or USUAL_PATH,
         stop_timeout_s=float(answer["Config"].get("StopTimeout") or 0),
         runtime=answer.get("HostConfig", {}).get("Runtime") or "",
     )
+
+
+def _variable(name: str, env: Iterable[str]) -> str | None:
+    return next((line.removeprefix(f"{name}=") for line in env if line.startswith(f"{name}=")), None)

@@ -1,0 +1,129 @@
+"""Calls to the engine about what is in one container: files are written, read and looked for, commands are run.
+
+Reading and looking use the engine's archives, so they need no program in the image, not even a shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from posixpath import dirname, normpath
+from posixpath import join as joined
+
+import aiohttp
+from aiodocker import Docker, DockerError
+
+from prebuilds.api import ProvisionFailed
+from prebuilds.provisioners.container.answers import engine_errors
+
+OUTPUT_BYTES_MAX = 64_000
+FILE_BYTES_MAX = 1_000_000
+"""The longest file that is read. It comes from an image or a workspace, which may try to exhaust the worker."""
+LINKS_MAX = 5
+EXIT_POLL_S = 0.02
+
+
+class Inside:
+    """The calls of one connection about the inside of a container. They raise the errors of `engine_errors`."""
+
+    _docker: Docker
+
+    async def put(self, name: str, files: Mapping[str, str], *, mode: int, owner: tuple[int, int]) -> None:
+        """Write files into the container; missing folders are created, root's and passable for everybody.
+
+        Args:
+            files: Full path -> text.
+            mode: The files' permission bits.
+            owner: The files' user id and group id.
+        """
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for path, text in files.items():
+                content = text.encode()
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
+                entry.uid, entry.gid = owner
+                tar.addfile(entry, io.BytesIO(content))
+        with engine_errors(f"writing into {name}"):
+            container = self._docker.containers.container(name)
+            await container.put_archive("/", packed.getvalue())  # type: ignore[no-untyped-call]
+
+    async def run(
+        self, name: str, words: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float
+    ) -> tuple[int | None, str]:
+        """Run a command in the container, as the container's user.
+
+        Returns its exit code, None when it did not end within *timeout_s*, and the beginning of its output.
+        """
+        output = b""
+        with engine_errors(f"running a command in {name}"):
+            # None instead of an empty list, which some engines refuse.
+            exec_ = await self._docker.containers.container(name).exec(list(words), environment=dict(env or {}) or None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s), exec_.start(detach=False) as stream:
+                    while (message := await stream.read_out()) is not None:
+                        output += message.data[: OUTPUT_BYTES_MAX - len(output)]
+                    state = await exec_.inspect()
+                    while state["Running"]:  # it still runs for a moment after it has closed its output
+                        await asyncio.sleep(EXIT_POLL_S)
+                        state = await exec_.inspect()
+                    return int(state["ExitCode"]), output.decode(errors="replace")
+        return None, output.decode(errors="replace")
+
+    async def exists(self, name: str, path: str) -> bool:
+        """Return whether the container has a file or a link at *path*, a full path."""
+        with engine_errors(f"looking for {path} in {name}"):
+            try:
+                async with self._archive(name, path):  # a HEAD's refusal would have no status
+                    return True
+            except DockerError as error:
+                if error.status == 404:
+                    return False
+                raise
+
+    async def read(self, name: str, path: str) -> str | None:
+        """Return the text of the container's file *path*, a full path; links are followed. None: there is no such file.
+
+        Raises:
+            ProvisionFailed: It is longer than `FILE_BYTES_MAX`.
+        """
+        for _ in range(LINKS_MAX):
+            packed = await self._packed(name, path)
+            if packed is None:
+                return None
+            with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+                entry = tar.next()
+                if entry is not None and entry.isreg():
+                    content = tar.extractfile(entry)
+                    return content.read().decode(errors="replace") if content is not None else None
+                if entry is None or not entry.issym():
+                    return None
+                path = normpath(joined(dirname(path), entry.linkname))
+        return None
+
+    async def _packed(self, name: str, path: str) -> bytes | None:
+        packed = b""
+        with engine_errors(f"reading {path} in {name}"):
+            try:
+                async with self._archive(name, path) as answer:
+                    async for chunk in answer.content.iter_chunked(2**16):
+                        packed += chunk
+                        if len(packed) > FILE_BYTES_MAX:
+                            raise ProvisionFailed(f"{path} in {name} is longer than {FILE_BYTES_MAX} bytes")
+            except DockerError as error:
+                if error.status == 404:
+                    return None
+                raise
+        return packed
+
+    @asynccontextmanager
+    async def _archive(self, name: str, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with self._docker._query(f"containers/{name}/archive", params={"path": path}) as answer:
+            try:
+                yield answer
+            finally:
+                answer.close()  # the rest of it is not read

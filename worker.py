@@ -48,6 +48,7 @@ from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.background.notifying import Notifier
 from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
+from prebuilds.background.watching import Watcher
 from prebuilds.background.witness import HostWitness
 from prebuilds.embedded import claims_worker_on
 from prebuilds.failures import as_typed
@@ -129,6 +130,7 @@ async def serve(
             lint = LintActivities(engine, driver)
             running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
             background.append(prober.run)
+            background.append(Watcher(engine, driver, options.queues, host, witness).run)
             background.append(host_drivers.tend)
         for worker in running.workers:
             await stack.enter_async_context(worker)

@@ -17,6 +17,7 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeating
 from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.watching import probe_missing
 from prebuilds.background.witness import NoWitness, Witness
 from prebuilds.payloads import Payload
 from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, find_vanished
@@ -40,8 +41,6 @@ REMOVAL_TIMEOUT_S = 60.0
 REMOVALS_BEGIN_WITHIN_S = 90.0
 """No removal begins later, so that all have ended after 150 s. An inspection that exceeded its timeout of five minutes
 would report nothing."""
-PROBES_AT_ONCE = 16
-PROBE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ class InventoryActivities:
             epoch = (await read_identity(self._engine)).epoch
             existing = [_existing(item, epoch) for item in items]
             recorded = await inventory.read_recorded(self._engine, place, [item.workspace_id for item in items])
-            existing += await _probe_missing(driver, find_vanished(existing, recorded, inspected_at), inspected_at)
+            existing += await probe_missing(driver, find_vanished(existing, recorded, inspected_at), inspected_at)
             comparison = compare(
                 existing,
                 recorded,
@@ -197,31 +196,6 @@ class InventoryActivities:
         await inventory.record_removed(self._engine, place, workspace_id)
         logger.warning("An orphan was removed", extra=facts)
         return "removed"
-
-
-async def _probe_missing(driver: Provisioner, ids: list[UUID], inspected_at: datetime) -> list[Existing]:
-    """Return those of *ids* that the driver's probe does not report as gone.
-
-    The driver has not listed them, but another worker may hold them.
-    """
-    at_once = asyncio.Semaphore(PROBES_AT_ONCE)
-
-    async def is_gone(workspace_id: UUID) -> bool:
-        async with at_once:
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT_S):
-                    return not await driver.probe(workspace_id)
-            except Exception as error:  # the driver cannot say, so nothing is concluded
-                logger.info(
-                    "A missing workspace could not be probed",
-                    extra={"workspace_id": str(workspace_id), "error": repr(error)},
-                )
-                return False
-
-    answers = await asyncio.gather(*[is_gone(workspace_id) for workspace_id in ids])
-    return [
-        Existing(id, running=True, created_at=inspected_at) for id, gone in zip(ids, answers, strict=True) if not gone
-    ]
 
 
 def _existing(item: InventoryItem, epoch: UUID) -> Existing:

@@ -36,7 +36,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Return when the build has en
 ONGOING = {"starting": "running", "stopping": "stopped", "deleting": "deleted"}
 """Status during a build -> status after the build has succeeded."""
 WARNINGS = {
-    "vanished": "nothing of it runs any more; stop it and start it again to have it created anew",
+    "vanished": "nothing of it runs any more; start it again with `prebuilds workspaces start`",
     "quarantined": "it is not claimed, counted or removed automatically; transfer it to the owner in its mark, or "
     "release it if it has no mark",
 }
@@ -93,7 +93,7 @@ app.command("release")(release)
 
 @app.command()
 def start(workspace: Claimed, wait: Wait = False) -> None:
-    """Start a stopped workspace."""
+    """Start a workspace that is stopped, or that was seen to run no more."""
     run_command(_change(lambda system: system.workspaces.start(actor(), workspace), wait, "{} is {} already"))
 
 

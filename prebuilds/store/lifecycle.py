@@ -28,10 +28,18 @@ SET = text("""
            next_start_at = CASE WHEN autostart_schedule IS NOT DISTINCT FROM :schedule THEN next_start_at END
      WHERE id = :id
 """)
+# An inspection after the latest start has found nothing that runs. One sighting is enough: a start of what runs after
+# all changes nothing.
+SEEN_VANISHED = text("""
+    SELECT EXISTS (SELECT FROM inventory_sightings s JOIN workspaces w ON w.id = s.workspace_id
+                    WHERE w.id = :id AND s.finding = 'vanished' AND s.first_seen_at > w.latest_ended_at)
+""")
 
 
 async def start_workspace(engine: AsyncEngine, reference: str, by: str) -> WorkspaceChange:
-    """Record a start in the owner's name. It also hands the workspace over when no claim build has ever succeeded.
+    """Record a start in the owner's name, also of one that was seen to run no more.
+
+    It also hands the workspace over when no claim build has ever succeeded.
 
     Args:
         reference: `owner/name` or an id.
@@ -126,10 +134,16 @@ async def _request_transition(engine: AsyncEngine, reference: str, transition: T
         row = await _lock_and_read(connection, reference)
         refuse_prebuild(row)
         refuse_deletion(row)
-        if row.transition == transition and row.status in ONGOING:
+        if row.transition == transition and row.status in ONGOING and not await _has_ended(connection, row):
             return _change(row, changed=False)
         stage = life_of(row).start_stage if transition is Transition.START else Stage.NONE
         return await _record_build(connection, row, transition, stage, (f"{transition}_requested", by))
+
+
+async def _has_ended(connection: AsyncConnection, row: Row[tuple[object, ...]]) -> bool:
+    """Whether the workspace was started and nothing of it runs any more, as after its engine was restarted."""
+    started = row.transition == Transition.START and row.status == BuildStatus.SUCCEEDED
+    return started and bool(await connection.scalar(SEEN_VANISHED, {"id": row.id}))
 
 
 async def _record_build(

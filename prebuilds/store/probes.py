@@ -1,4 +1,4 @@
-"""Probes of idle prebuilds: which prebuilds a host probes, and the consequences of failures."""
+"""What a host looks after: idle prebuilds that it probes, with the consequences, and where people's workspaces run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.snapshot import PROBE_FAILURES_MAX
 from prebuilds.store.events import record_event
-from prebuilds.vocabulary import PREBUILDS_USER
+from prebuilds.store.inventory import Place
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 # A prebuild without a host can be probed from any host.
 LIST_IDLE = text("""
@@ -37,6 +38,14 @@ COUNT_FAILURE = text(f"""
 FORGET_FAILURES = text("""
     UPDATE workspaces SET probe_failures = 0, probe_failed_at = NULL
      WHERE id = ANY(CAST(:ids AS uuid[])) AND claimable_preset_id IS NOT NULL AND probe_failures > 0
+""")
+
+OWNED_PLACES = text(f"""
+    SELECT v.provisioner, array_agg(DISTINCT v.queue) AS queues
+      FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
+     WHERE w.deleted_at IS NULL AND w.owner_id <> '{PREBUILDS_USER_ID}' AND w.host = :host
+       AND w.latest_transition = 'start' AND w.latest_status = 'succeeded' AND v.queue = ANY(CAST(:queues AS text[]))
+     GROUP BY 1 ORDER BY 1
 """)
 
 
@@ -85,3 +94,10 @@ async def forget_probe_failures(engine: AsyncEngine, workspace_ids: Sequence[UUI
     """Reset the failures of prebuilds whose probe has succeeded."""
     async with engine.begin() as connection:
         await connection.execute(FORGET_FAILURES, {"ids": list(workspace_ids)})
+
+
+async def list_owned_places(engine: AsyncEngine, queues: Sequence[str], host: str) -> list[Place]:
+    """List this host's places, one for each driver of these queues, where claimed workspaces should run."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(OWNED_PLACES, {"queues": list(queues), "host": host})
+        return [Place(row.provisioner, host, list(row.queues)) for row in rows]

@@ -23,6 +23,7 @@ from prebuilds.vocabulary.owners import owner_key
 
 EVENTS_SHOWN = 50
 
+# `vanished`: its owner was warned since the latest start, and the last inspection still found nothing that runs.
 # The subselect of `prebuilt` is no EXISTS: the planner would answer that for all rows at once, from every build ever.
 _WORKSPACES = """
     SELECT w.id, w.name, u.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
@@ -30,7 +31,11 @@ _WORKSPACES = """
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
            w.next_action_at, w.quarantined_at, w.quarantine_reason,
            coalesce((SELECT b.stage = 'create' FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1),
-                    false) AS prebuilt
+                    false) AS prebuilt,
+           w.latest_transition = 'start' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL
+             AND EXISTS (SELECT FROM inventory_sightings s
+                          WHERE s.workspace_id = w.id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at)
+             AS vanished
       FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
       JOIN templates t ON t.id = w.template_id JOIN template_versions v ON v.id = w.template_version_id
       LEFT JOIN presets p ON p.id = w.preset_id
@@ -52,12 +57,6 @@ FIND = text("""
 """)
 EVENTS_OF = text("""
     SELECT at, kind, actor, data FROM events WHERE workspace_id = :id ORDER BY id DESC LIMIT :limit
-""")
-# The inventory has warned the owner since the latest start, and the last inspection still did not find it.
-VANISHED = text("""
-    SELECT EXISTS (SELECT FROM inventory_sightings s JOIN workspaces w ON w.id = s.workspace_id
-                    WHERE w.id = :id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at
-                      AND w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded')
 """)
 RELEASED = text("""
     SELECT u.name || '/' || w.name AS path,
@@ -175,7 +174,6 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
         if row is None:
             raise WorkspaceNotFound(f"no workspace has the id {reference}")
         events = await connection.execute(EVENTS_OF, {"id": workspace_id, "limit": EVENTS_SHOWN})
-        vanished = await connection.scalar(VANISHED, {"id": workspace_id})
         return WorkspaceDetails(
             **_workspace(row),
             resources=row.resources,
@@ -187,7 +185,7 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
             builds=await jobs_of(connection, workspace_id),
             events=[EventRow(at=e.at, kind=e.kind, actor=e.actor, data=e.data) for e in events][::-1],
             warnings=[
-                *(["vanished"] if vanished else []),
+                *(["vanished"] if row.vanished else []),
                 *([QUARANTINED] if row.quarantined_at is not None else []),
             ],
         )
@@ -259,7 +257,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
         "version": row.version,
         "status": QUARANTINED if aside else status_word(transition, status),
         "prebuilt": row.prebuilt,
-        "ready": runs if owned else row.claimable_preset_id is not None,
+        "ready": runs and not row.vanished if owned else row.claimable_preset_id is not None,
         "address": row.address,
         "created_at": row.created_at,
         "claimed_at": row.claimed_at,

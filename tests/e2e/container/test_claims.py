@@ -137,6 +137,23 @@ async def test_without_a_hand_over_a_claim_changes_nothing(driver: ContainerProv
     assert (await driver.claim(claimed(build), log)).resources == made.resources
 
 
+async def test_a_claimed_container_that_ended_with_its_engine_is_seen_and_started_again(
+    driver: ContainerProvisioner, podman: Podman
+) -> None:
+    source = SLEEP | {"claim": {"exec": ["sh", "-c", 'echo "$PREBUILDS_OWNER" >> /hooked']}}
+    build = wanted(source)
+    await driver.apply(build, log)
+    claim = claimed(build)
+    made = await driver.claim(claim, log)
+    podman("kill", name_of(build))
+    assert await running(driver) == {build.workspace_id: False}
+    assert not await driver.probe(build.workspace_id)
+    again = await driver.apply(later(claim), log)
+    assert again.resources["container_id"] == made.resources["container_id"]
+    assert await running(driver) == {build.workspace_id: True}
+    assert inside(podman, build, "cat", "/hooked") == "alice\nalice\n"
+
+
 EXAMPLE = Path(__file__).parents[3] / "examples" / "container.yaml"
 
 

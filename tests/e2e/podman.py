@@ -37,11 +37,13 @@ FILES = {
     "etc/passwd": "root:x:0:0:root:/:/bin/sh\ndev:x:1500:1600:Dev:/:/bin/sh\n",
     "etc/group": "root:x:0:\ndev:x:1600:\nstaff:x:1700:\n",
 }
+INITS = ("catatonit", "tini-static", "docker-init")
 SETTINGS = """
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 log_driver = "k8s-file"
 [engine]
+init_path = "{init}"
 runtime = "runc"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
@@ -57,7 +59,9 @@ class Podman:
         self.folder = folder
         self.registry = registry
         self.address = f"unix://{folder / 'podman.sock'}"
-        (folder / "containers.conf").write_text(SETTINGS)
+        self.init = next(filter(None, map(shutil.which, INITS)), None)
+        """The init that the engine gives containers which want one; None: this machine has none."""
+        (folder / "containers.conf").write_text(SETTINGS.format(init=self.init or ""))
         (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
         self._env = os.environ | {
             "CONTAINERS_CONF": str(folder / "containers.conf"),

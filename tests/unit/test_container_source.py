@@ -79,7 +79,7 @@ def spec_of(source: dict[str, Any], **changes: Any) -> Spec:
         (IMAGE | {"claim": {"exec": ["/bin/bash", "-ec", "echo {owner}"]}}, "source", "a shell's script"),
         (IMAGE | {"stop_timeout": "soon"}, "source.stop_timeout", ""),
         (IMAGE | {"cap_drop": ["net raw"]}, "source.cap_drop.0", "match"),
-        (IMAGE | {"tmpfs": ["tmp"]}, "source.tmpfs.0", "full path"),
+        (IMAGE | {"tmpfs": ["tmp"]}, "source.tmpfs.0.target", "full path"),
         (IMAGE | {"tmpfs": ["/prebuilds"]}, "source", "tmpfs: the claim cannot write /prebuilds/claim.json"),
         (IMAGE | {"runtime": "/bin/sh"}, "source.runtime", "match"),
         (IMAGE | {"read_only": True}, "source", "the claim cannot write /prebuilds/claim.json; name a file below"),

@@ -21,7 +21,16 @@ UNKNOWN_IMAGE = (
 denial in that case."""
 NO_PROGRAM = ("executable file not found", "command that was not found", "no such file or directory: unknown")
 
-NO_USER = ("unable to find user", "unable to find group", "no matching entries in")
+WORDS = {
+    "unable to find user": "source.user",
+    "unable to find group": "source.user",
+    "no matching entries in": "source.user",
+    "could not select device driver": "source.gpus",
+    "container-init binary": "source.init",
+    "docker-init": "source.init",
+    "exec format error": "source.image",
+}
+"""Words of an engine that refuses a start -> the field that is then at fault."""
 
 
 @contextmanager
@@ -42,8 +51,9 @@ def engine_errors(doing: str, *, never: tuple[int, ...] = (), field: str = "sour
     except DockerError as error:
         if error.status in {NOT_ANSWERING, 502, 503}:
             raise ProvisionerUnavailable(f"{doing}: {error.message}") from error
-        if any(words in error.message.lower() for words in NO_USER):
-            raise InvalidSource(f"{doing}: {error.message}", {"source.user": error.message}) from error
+        for words, at_fault in WORDS.items():
+            if words in error.message.lower():
+                raise InvalidSource(f"{doing}: {error.message}", {at_fault: error.message}) from error
         if error.status in never or any(words in error.message.lower() for words in NO_PROGRAM):
             raise InvalidSource(f"{doing}: {error.message}", {field: error.message}) from error
         raise ProvisionFailed(f"{doing}: {error.message}") from error

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from prebuilds.provisioners.kit.placeholders import parse_memory
 
 PIDS_DEFAULT = 4096
 """Limit on processes and threads when the template sets none, so that a fork bomb does not stop the engine's host."""
@@ -28,6 +30,20 @@ Absolute = Annotated[str, AfterValidator(check_absolute)]
 Capability = Annotated[str, Field(pattern=r"^(CAP_)?[A-Z_]+$")]
 
 
+def _as_tmpfs(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+class Tmpfs(BaseModel):
+    """A folder in memory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: Absolute
+    size: Annotated[int, BeforeValidator(parse_memory), Field(ge=4096)] | None = None
+    """Its bytes at most; None: half of the host's memory, or what the container's `memory` leaves."""
+
+
 class Bounds(BaseModel):
     """The fields of a source that restrict a container."""
 
@@ -40,8 +56,8 @@ class Bounds(BaseModel):
     sudo."""
     read_only: bool = False
     """True: the root file system is read-only; only mounts and `tmpfs` can be written."""
-    tmpfs: list[Absolute] = Field(default_factory=list)
-    """Folders in memory, empty at each start."""
+    tmpfs: list[Annotated[Tmpfs, BeforeValidator(_as_tmpfs)]] = Field(default_factory=list)
+    """Folders in memory, empty at each start; a path alone has no size of its own."""
     runtime: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$")] | None = None
     """The engine's runtime for the container, such as gVisor's runsc; None: the engine's default."""
 
@@ -51,7 +67,7 @@ class Bounds(BaseModel):
             "CapDrop": self.cap_drop or None,
             "SecurityOpt": ["no-new-privileges"] if self.no_new_privileges else None,
             "ReadonlyRootfs": self.read_only or None,
-            "Tmpfs": dict.fromkeys(self.tmpfs, "") or None,
+            "Tmpfs": {t.target: f"size={t.size}" if t.size is not None else "" for t in self.tmpfs} or None,
             "Runtime": self.runtime,
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.container.engine import Engine
-from prebuilds.provisioners.container.source import OF_THE_OWNER, OnClaim
+from prebuilds.provisioners.container.parts import OF_THE_OWNER, OnClaim
 from prebuilds.provisioners.container.spec import values_of
 from prebuilds.provisioners.container.state import Container
 from prebuilds.provisioners.container.users import owner_in

@@ -99,9 +99,11 @@ class Engine(Inside, Images):
         """
         for volume in spec.volumes:
             check_labels(f"volume {volume}", await self.make_volume(volume, spec.volume_labels), spec.volume_labels)
+        body = json.dumps(spec.config).encode()
         with engine_errors(f"creating {name}", never=(400, 404)):
             try:
-                await self._docker.containers.create(spec.config, name=name)
+                params = {"name": name, **({"platform": spec.platform} if spec.platform is not None else {})}
+                await self._docker._query_json("containers/create", method="POST", data=body, params=params)
             except DockerError as error:
                 if error.status != 409 and "already in use" not in error.message:
                     raise

@@ -20,18 +20,23 @@ class Images:
 
     _docker: Docker
 
-    async def has_image(self, image: str) -> bool:
-        """Return whether the engine has the image already."""
+    async def has_image(self, image: str, platform: str | None = None) -> bool:
+        """Return whether the engine has the image already, for that platform where one is named."""
         with engine_errors(f"looking for the image {image}", never=(400,), field="source.image"):
             try:
-                await self._docker.images.inspect(image)
+                about = await self._docker.images.inspect(image)
             except DockerError as error:
                 if error.status == 404:
                     return False
                 raise
-        return True
+        if platform is None:
+            return True
+        os, architecture, *variant = platform.split("/")
+        return (about.get("Os"), about.get("Architecture")) == (os, architecture) and (
+            not variant or about.get("Variant") in (None, "", variant[0])
+        )
 
-    async def pull(self, image: str) -> AsyncIterator[str]:
+    async def pull(self, image: str, platform: str | None = None) -> AsyncIterator[str]:
         """Pull an image. Yields a line about its progress every `PULL_LINE_INTERVAL_S` at most.
 
         Raises:
@@ -40,7 +45,7 @@ class Images:
         last_line_at = float("-inf")
         try:
             with engine_errors(f"pulling {image}"):
-                async for chunk in self._docker.images.pull(image, stream=True):
+                async for chunk in self._docker.images.pull(image, platform=platform, stream=True):
                     words = (chunk.get("id"), chunk.get("status") or chunk.get("stream"), chunk.get("progress"))
                     if any(words) and time.monotonic() - last_line_at >= PULL_LINE_INTERVAL_S:
                         last_line_at = time.monotonic()

@@ -15,14 +15,15 @@ async def ensure_image(engine: Engine, source: ContainerSource, image: str, prog
     Raises:
         InvalidSource: The engine does not have the image, and it was not or could not be pulled.
     """
-    present = await engine.has_image(image)
+    present = await engine.has_image(image, source.platform)
     if source.pull == "always" or (not present and source.pull == "missing"):
         progress(f"pulling {image}")
-        async for line in engine.pull(image):
+        async for line in engine.pull(image, source.platform):
             progress(f"pulling {image}: {line}")
-        present = await engine.has_image(image)
+        present = await engine.has_image(image, source.platform)
     if not present:
-        message = f"the engine does not have the image {image}, and pull is {source.pull}"
+        wanted = f"{image} for {source.platform}" if source.platform is not None else image
+        message = f"the engine does not have the image {wanted}, and pull is {source.pull}"
         raise InvalidSource.field("source.image", message, "correct its name, or have the engine pull it")
 
 
@@ -48,6 +49,9 @@ async def make_container(
         message = f"the engine runs containers by {container.runtime} and did not take {spec.runtime}"
         remedy = "set the runtime in the engine's own configuration, and leave it out here"
         raise InvalidSource.field("source.runtime", message, remedy)
+    if spec.needs_gpus and not container.has_gpus:  # Podman 4 ignores the request silently
+        message = "the engine did not take the request for GPUs"
+        raise InvalidSource.field("source.gpus", message, "use an engine that has them, or leave gpus out")
     if not container.running:
         await engine.start(name)
     return container

@@ -9,7 +9,7 @@ import httpx
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.container.engine import Engine, Engines
-from prebuilds.provisioners.container.source import Ready
+from prebuilds.provisioners.container.parts import Ready
 from prebuilds.provisioners.container.spec import PORT_LABEL, READY_LABEL
 from prebuilds.provisioners.container.state import Container
 

@@ -9,10 +9,6 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -21,16 +17,23 @@ from pydantic import (
 
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.container.binds import base_of
-from prebuilds.provisioners.container.bounds import Absolute, Bounds, files_outside
-from prebuilds.provisioners.kit.placeholders import parse_memory, placeholders_of, refuse_owner_in_script
+from prebuilds.provisioners.container.bounds import Bounds, files_outside
+from prebuilds.provisioners.container.machine import Machine, check_host_name
+from prebuilds.provisioners.container.parts import (
+    OF_THE_OWNER,
+    Address,
+    Memory,
+    Mount,
+    OnClaim,
+    Port,
+    Ready,
+    Text,
+    Words,
+)
+from prebuilds.provisioners.kit.placeholders import placeholders_of, refuse_owner_in_script
 from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
-OF_THE_OWNER = frozenset({"owner", "owner_slug", "name"})
-"""Placeholders whose value changes with a claim. A parameter's value may change, too, when the claim sets it."""
-MEMORY_MIN = 6 * 1024 * 1024
-"""The engine's own minimum, in bytes."""
 SMALL_SOURCE: dict[str, Any] = {
     "image": "docker.io/library/busybox:stable",
     "command": ["sleep", "2147483647"],
@@ -40,94 +43,7 @@ SMALL_SOURCE: dict[str, Any] = {
 """The conformance kit's source, unless it is given another."""
 
 
-def _check_text(text: str) -> str:
-    for name in placeholders_of(text):
-        if name == "folder":
-            raise ValueError("{folder} exists for the process provisioner only; a container has mounts")
-        if name == "port":
-            raise ValueError("{port} is known once the container runs; it can stand in address only")
-    return text
-
-
-def _check_address(text: str) -> str:
-    if "folder" in placeholders_of(text):
-        raise ValueError("{folder} exists for the process provisioner only")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]
-Address = Annotated[str, AfterValidator(_check_address)]
-Memory = Annotated[int, BeforeValidator(parse_memory), Field(ge=MEMORY_MIN)]
-Words = Annotated[list[Text], Field(min_length=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class Part(BaseModel):
-    """A part of a source: unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Mount(Part):
-    """A volume that lives as long as the workspace, or a folder of the engine's host."""
-
-    volume: Annotated[str, Field(pattern=r"^[a-z0-9](-?[a-z0-9])*$", max_length=32)] | None = None
-    bind: Text | None = None
-    target: Absolute
-    read_only: bool = False
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Mount:
-        if (self.volume is None) == (self.bind is None):
-            raise ValueError("give exactly one of volume and bind")
-        if self.bind is not None and not self.bind.startswith("/"):
-            raise ValueError("bind must be a full path on the engine's host")
-        if self.bind is not None:
-            base_of(self.bind)
-        return self
-
-
-class Ready(Part):
-    """The readiness check, one of these. Without one, the first port must accept connections; without a port, the
-    container must run."""
-
-    http: Text | None = None
-    """A path on its first port that answers with a status below 400."""
-    tcp: Literal[True] | None = None
-    """Its first port accepts connections."""
-    exec: Words | None = None
-    """A command in the container exits with 0."""
-    healthcheck: Literal[True] | None = None
-    """The image's own HEALTHCHECK says healthy."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Ready:
-        given = [way for way in (self.http, self.tcp, self.exec, self.healthcheck) if way is not None]
-        if len(given) != 1:
-            raise ValueError("give exactly one of http, tcp, exec and healthcheck")
-        if self.http is not None and not self.http.startswith("/"):
-            raise ValueError("http must be a path that starts with /")
-        for text in (self.http or "", *(self.exec or ())):
-            if OF_THE_OWNER.intersection(placeholders_of(text)):
-                raise ValueError("the owner changes at a claim, and readiness must not depend on it")
-        return self
-
-
-class OnClaim(Part):
-    """The steps of a hand-over in the running container."""
-
-    file: Absolute = "/prebuilds/claim.json"
-    """The claim file, JSON with the new owner; the container's PREBUILDS_CLAIM_FILE names it."""
-    files: dict[Absolute, Text] = Field(default_factory=dict)
-    """Further files: path -> text."""
-    mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0600"
-    """The files' permission bits. The files belong to the container's user: `user`, or else the image's."""
-    exec: Words | None = None
-    """A command that is run after the files are written, with PREBUILDS_OWNER, PREBUILDS_NAME and PREBUILDS_PARAM_*."""
-    timeout: Duration = timedelta(seconds=60)
-
-
-class ContainerSource(Bounds):
+class ContainerSource(Bounds, Machine):
     """`source` of a template whose provisioner is `container`."""
 
     image: Annotated[Text, Field(min_length=1)]
@@ -136,6 +52,8 @@ class ContainerSource(Bounds):
     env: dict[str, Text] = Field(default_factory=dict)
     workdir: Text | None = None
     user: Text | None = None
+    hostname: Text | None = None
+    """Its own name; None: the engine's, which is new for each container."""
     mounts: list[Mount] = Field(default_factory=list)
     memory: Memory | None = None
     cpus: float | None = Field(default=None, gt=0)
@@ -200,6 +118,7 @@ class ContainerSource(Bounds):
             "image",
             "user",
             "network",
+            "hostname",
         ):  # a name may be another image's digest, a group, or the host's network
             if "owner" in placeholders_of(getattr(self, field) or ""):
                 raise ValueError(f"{field}: {{owner}} may be any text there; use {{owner_slug}}")
@@ -231,12 +150,24 @@ class ContainerSource(Bounds):
         return self
 
     @model_validator(mode="after")
+    def _fits_in(self) -> ContainerSource:
+        if self.hostname is not None and not placeholders_of(self.hostname):
+            try:
+                check_host_name(self.hostname)
+            except ValueError as error:
+                raise ValueError(f"hostname: {error}") from error
+        for field, size in [("shm_size", self.shm_size), *((f"tmpfs {t.target}", t.size) for t in self.tmpfs)]:
+            if self.memory is not None and size is not None and size > self.memory:
+                raise ValueError(f"{field}: {size} bytes are more than memory, {self.memory} bytes, which it counts as")
+        return self
+
+    @model_validator(mode="after")
     def _claim_can_write(self) -> ContainerSource:
         paths = [self.claim.file, *self.claim.files] if self.claim is not None else []
         outside = files_outside(paths, [mount.target for mount in self.mounts if not mount.read_only])
         # Engines write past a tmpfs: the container would not see the file.
         for path in outside:
-            if not files_outside([path], self.tmpfs):
+            if not files_outside([path], [one.target for one in self.tmpfs]):
                 raise ValueError(f"tmpfs: the claim cannot write {path}; name a file outside, or below a mount")
         if self.read_only and outside:
             raise ValueError(f"read_only: the claim cannot write {outside[0]}; name a file below one of its mounts")
@@ -244,7 +175,7 @@ class ContainerSource(Bounds):
 
     def texts(self) -> Iterator[tuple[str, str]]:
         """Yield field path and text of every text that the container gets when it is created."""
-        for field in ("image", "workdir", "user", "network"):
+        for field in ("image", "workdir", "user", "network", "hostname"):
             if (text := getattr(self, field)) is not None:
                 yield field, text
         for field in ("command", "entrypoint"):

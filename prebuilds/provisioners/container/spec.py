@@ -16,7 +16,9 @@ from uuid import UUID
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container.binds import Bind, base_of, check_text
 from prebuilds.provisioners.container.bounds import PIDS_DEFAULT
-from prebuilds.provisioners.container.source import OUR_LABELS, ContainerSource, Mount, Ready
+from prebuilds.provisioners.container.machine import check_filled_host_name
+from prebuilds.provisioners.container.parts import Mount, Ready
+from prebuilds.provisioners.container.source import OUR_LABELS, ContainerSource
 from prebuilds.provisioners.kit.placeholders import fill
 
 WORKSPACE_LABEL = f"{OUR_LABELS}workspace_id"
@@ -44,6 +46,9 @@ class Spec:
     needs_health_check: bool
     runtime: str | None = None
     """None: the engine's default."""
+    platform: str | None = None
+    """None: the engine's own."""
+    needs_gpus: bool = False
     binds: tuple[Bind, ...] = ()
     """Bind mounts whose path has placeholders, filled."""
 
@@ -90,6 +95,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
     """
     values = values_of(wanted)
     filled = {path: fill(text, values, f"source.{path}") for path, text in source.texts()}
+    check_filled_host_name(filled.get("hostname"))
     command, entrypoint = (
         [filled[f"{field}.{n}"] for n in range(len(words))] if (words := getattr(source, field)) is not None else None
         for field in ("command", "entrypoint")
@@ -99,13 +105,14 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         "image": filled["image"],
         "command": command,
         "entrypoint": entrypoint,
-        **{path: filled.get(path) for path in ("workdir", "user", "network")},
+        **{path: filled.get(path) for path in ("workdir", "user", "network", "hostname")},
         **{f"env.{name}": value for name, value in env.items()},
         **{f"labels.{name}": filled[f"labels.{name}"] for name in source.labels},
         **{f"mounts.{m.target}": _mount(m, n, filled, wanted) for n, m in enumerate(source.mounts)},
         # A field added here later must be left out while a template does not set it: else all containers would differ.
         **source.model_dump(mode="json", include={"memory", "cpus", "pids", "ports", "publish_on"}),
         **source.set_bounds(),
+        **source.set_machine(),
     }
     fingerprints = {
         path: _fingerprint(wanted.workspace_id, value) for path, value in fingerprinted.items() if value is not None
@@ -133,6 +140,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         "Env": [f"{name}={value}" for name, value in {**env, **ours}.items()],
         "WorkingDir": filled.get("workdir"),
         "User": filled.get("user"),
+        "Hostname": filled.get("hostname"),
         "Labels": labels,
         "StopTimeout": round(source.stop_timeout.total_seconds()),
         "ExposedPorts": {f"{port}/tcp": {} for port in source.ports},
@@ -141,6 +149,7 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
             "NanoCpus": round(source.cpus * 1e9) if source.cpus is not None else None,
             "PidsLimit": source.pids or PIDS_DEFAULT,
             **source.bounds(),
+            **source.machine(),
             "NetworkMode": filled.get("network"),
             # An empty host port lets the engine choose a free one.
             "PortBindings": {f"{port}/tcp": [{"HostIp": source.publish_on, "HostPort": ""}] for port in source.ports},
@@ -159,6 +168,8 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
         fingerprints=fingerprints,
         needs_health_check=source.ready is not None and source.ready.healthcheck is not None,
         runtime=source.runtime,
+        platform=source.platform,
+        needs_gpus=source.gpus is not None,
         binds=_binds(source, filled),
     )
 

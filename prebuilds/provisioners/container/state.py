@@ -27,6 +27,8 @@ class Container:
     published_on: str
     """The address of the engine's host on which these ports listen."""
     stop_timeout_s: float
+    has_gpus: bool
+    """Whether the engine has taken a request for GPUs."""
     user: str
     """Who its first process runs as: `1000`, `dev`, `dev:staff`; empty for root. The template's user or the image's."""
     path: str
@@ -50,6 +52,7 @@ def container_of(answer: Mapping[str, Any]) -> Container:
         health=(state.get("Health") or {}).get("Status") or "",
         ports={port: int(at["HostPort"]) for port, at in published.items()},
         published_on=next((at["HostIp"] for at in published.values() if at.get("HostIp")), "127.0.0.1"),
+        has_gpus=any(answer.get("HostConfig", {}).get(field) for field in ("DeviceRequests", "Devices")),
         user=answer["Config"].get("User") or "",
         path=_variable("PATH", answer["Config"].get("Env") or ()) or USUAL_PATH,
         stop_timeout_s=float(answer["Config"].get("StopTimeout") or 0),

@@ -6,6 +6,7 @@ that pulls are real ones, and with a health check, which an import cannot set.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import gzip
@@ -53,16 +54,20 @@ exit_command_delay = 1
 
 
 class Podman:
-    """One engine. `address` is for DOCKER_HOST; `registry` is where `hello` and `checked` can be pulled from."""
+    """One engine. `address` is for DOCKER_HOST; `registry` is where `hello` and `checked` can be pulled from, and
+    `private` where only `USER` with `PASSWORD` can."""
 
-    def __init__(self, folder: Path, registry: str) -> None:
+    def __init__(self, folder: Path, registry: str, private: str) -> None:
         self.folder = folder
         self.registry = registry
+        self.private = private
         self.address = f"unix://{folder / 'podman.sock'}"
         self.init = next(filter(None, map(shutil.which, INITS)), None)
         """The init that the engine gives containers which want one; None: this machine has none."""
         (folder / "containers.conf").write_text(SETTINGS.format(init=self.init or ""))
-        (folder / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+        (folder / "registries.conf").write_text(
+            "".join(f'[[registry]]\nlocation = "{at}"\ninsecure = true\n' for at in (registry, private))
+        )
         self._env = os.environ | {
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
@@ -77,12 +82,25 @@ class Podman:
         assert done.returncode == 0, (words, done.stderr.decode())
         return done.stdout.decode()
 
+    def scratch(self) -> str:
+        """Return an image with one program, `/sleep`, and nothing else: no shell, no users, no folders."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            tar.add(Path(str(shutil.which("busybox"))).resolve(), "sleep")
+        self("import", "--change=USER 1000", "-", "localhost/prebuilds-scratch:latest", stdin=packed.getvalue())
+        return "localhost/prebuilds-scratch:latest"
+
     def image(self, **instructions: str) -> str:
         """Return an image like `IMAGE` with these instructions of a Dockerfile, such as `user="dev"`."""
         changes = [f"--change={name.upper()} {value}" for name, value in instructions.items()]
         tag = f"localhost/prebuilds-test:{_digest(repr(changes).encode())[-12:]}"
         self("import", *changes, "-", tag, stdin=_root_file_system())
         return tag
+
+    @staticmethod
+    def digest(content: bytes) -> str:
+        """Return what a registry calls this content."""
+        return _digest(content)
 
     def _words(self, *words: str) -> list[str]:
         at = self.folder
@@ -132,8 +150,8 @@ def podman_engine() -> Iterator[Podman]:
         pytest.skip("podman's networks need root here")
     # A short path: a socket's may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="podman-"))
-    with _registry() as registry:
-        engine = Podman(folder, registry)
+    with _registry(_Registry) as registry, _registry(_Private) as private:
+        engine = Podman(folder, registry, private)
         try:
             layer = _root_file_system()
             engine("import", "-", IMAGE, stdin=layer)
@@ -177,11 +195,23 @@ def _root_file_system() -> bytes:
 # --- A registry, as much of it as a pull needs ---
 
 
+USER, PASSWORD = "robot", "pa:ss wörd/1"
+
+
 class _Registry(BaseHTTPRequestHandler):
+    password: ClassVar[str | None] = None
+    """None: anybody may pull."""
     blobs: ClassVar[dict[str, tuple[str, bytes]]] = {}
     """Path below /v2/ -> media type and content."""
 
     def do_GET(self) -> None:
+        basic = base64.b64encode(f"{USER}:{self.password}".encode()).decode()
+        if self.password is not None and self.headers["Authorization"] != f"Basic {basic}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="tests"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         kind, content = "application/json", b"{}"
         status = 200
         if (path := self.path.removeprefix("/v2/")) != "":
@@ -201,13 +231,17 @@ class _Registry(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None: ...
 
 
+class _Private(_Registry):
+    password = PASSWORD
+
+
 @contextmanager
-def _registry() -> Iterator[str]:
+def _registry(handler: type[_Registry]) -> Iterator[str]:
     _Registry.blobs = {
         **_image("hello", {}),
         **_image("checked", {"Healthcheck": {"Test": ["CMD", "test", "-e", "/up"]}}),
     }
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -238,8 +272,10 @@ def _image(name: str, config: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
             "layers": [_described(f"{docker}.image.rootfs.diff.tar.gzip", packed)],
         }
     ).encode()
+    described = (f"{docker}.distribution.manifest.v2+json", manifest)
     return {
-        f"{name}/manifests/latest": (f"{docker}.distribution.manifest.v2+json", manifest),
+        f"{name}/manifests/latest": described,
+        f"{name}/manifests/{_digest(manifest)}": described,
         f"{name}/blobs/{_digest(about)}": ("application/octet-stream", about),
         f"{name}/blobs/{_digest(packed)}": ("application/octet-stream", packed),
     }

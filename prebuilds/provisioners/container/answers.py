@@ -16,6 +16,7 @@ NOT_ANSWERING = 900
 UNKNOWN_IMAGE = (
     *("not found", "manifest unknown", "name unknown", "name_unknown", "does not exist", "no such image"),
     *("access denied", "access to the resource is denied", "unauthorized", "invalid reference", "image not known"),
+    *("no basic auth credentials", "authentication required"),
 )
 """Words by which engines and registries say that an image does not exist. Most registries answer unknown callers with a
 denial in that case."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prebuilds.provisioners.base import InvalidSource, Progress
 from prebuilds.provisioners.container.engine import Engine
+from prebuilds.provisioners.container.registries import auth_for
 from prebuilds.provisioners.container.source import ContainerSource
 from prebuilds.provisioners.container.spec import Spec
 from prebuilds.provisioners.container.state import Container
@@ -14,11 +15,13 @@ async def ensure_image(engine: Engine, source: ContainerSource, image: str, prog
 
     Raises:
         InvalidSource: The engine does not have the image, and it was not or could not be pulled.
+        ProvisionFailed: The credentials for its registry could not be read.
     """
     present = await engine.has_image(image, source.platform)
     if source.pull == "always" or (not present and source.pull == "missing"):
         progress(f"pulling {image}")
-        async for line in engine.pull(image, source.platform):
+        auth = await auth_for(image, source.registry_auth)
+        async for line in engine.pull(image, source.platform, auth):
             progress(f"pulling {image}: {line}")
         present = await engine.has_image(image, source.platform)
     if not present:

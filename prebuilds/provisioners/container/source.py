@@ -71,6 +71,9 @@ class ContainerSource(Bounds, Machine):
     address: Address | None = None
     """The address that the owner is shown; None: `http://127.0.0.1:{port}` when there is a port, else none."""
     pull: Literal["missing", "never", "always"] = "missing"
+    registry_auth: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """The variable of the worker's environment with a Docker configuration whose credentials pull the image; None: the
+    worker's own configuration."""
     stop_timeout: Duration = timedelta(seconds=10)
 
     @field_validator("command", "entrypoint", mode="before")

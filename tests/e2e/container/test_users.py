@@ -44,3 +44,13 @@ async def test_a_user_that_the_image_does_not_have_is_refused_before_anybody_cla
         await driver.apply(wanted(SLEEP | {"user": "nobody-here"}), log)
     assert list(refused.value.details) == ["source.user"]
     assert await running(driver) == {}
+
+
+async def test_an_image_from_scratch_is_handed_over(driver: ContainerProvisioner, podman: Podman) -> None:
+    source = SLEEP | {"image": podman.scratch(), "command": ["/sleep", "1000"]}
+    build = wanted(source)
+    await driver.apply(build, log)
+    await driver.claim(claimed(build), log)
+    assert '"alice"' in podman("cp", f"{name_of(build)}:{FILE}", "-")
+    with pytest.raises(InvalidSource, match="the image has no program sh"):
+        await driver.apply(wanted(source | {"claim": {"exec": ["sh", "-c", "true"]}}), log)

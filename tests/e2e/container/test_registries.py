@@ -1,0 +1,78 @@
+"""Images from private registries and by digest; credentials come from the worker, and are in no line and no error."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prebuilds.provisioners.base import InvalidSource
+from prebuilds.provisioners.container.driver import ContainerProvisioner
+from tests.e2e.container.builds import SERVE, SLEEP, Told, log
+from tests.e2e.podman import PASSWORD, USER, Podman
+from tests.e2e.provisions import wanted
+
+VARIABLE = "TEAM_REGISTRY"
+
+
+def config(registry: str, password: str = PASSWORD) -> str:
+    auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+    return json.dumps({"auths": {registry: {"auth": auth}}})
+
+
+@pytest.fixture
+def private(podman: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A source of an image that only `USER` may pull; the worker has no credentials yet."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    return SLEEP | {"image": f"{podman.private}/hello", "pull": "always"}
+
+
+async def test_a_private_image_is_pulled_with_the_workers_own_configuration(
+    driver: ContainerProvisioner, podman: Podman, private: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidSource, match="registry_auth or the worker's DOCKER_CONFIG") as refused:
+        await driver.apply(wanted(private), log)
+    assert list(refused.value.details) == ["source.image"]
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text(config(podman.private))
+    await driver.apply(wanted(private), log)
+
+
+async def test_a_private_image_is_pulled_with_the_variable_that_the_template_names(
+    driver: ContainerProvisioner, podman: Podman, private: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, told = private | {"registry_auth": VARIABLE}, Told()
+    monkeypatch.setenv(VARIABLE, config(podman.private, "wrong-password"))
+    with pytest.raises(InvalidSource) as refused:
+        await driver.apply(wanted(source), told)
+    assert refused.value.__cause__ is None
+    monkeypatch.setenv(VARIABLE, config(podman.private))
+    made = await driver.apply(wanted(source), told)
+    everything = f"{refused.value} {refused.value.details} {told.lines} {told.state} {made}"
+    for secret in ("wrong-password", PASSWORD, base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()):
+        assert secret not in everything
+
+
+async def test_an_image_by_digest_is_that_image(driver: ContainerProvisioner, podman: Podman) -> None:
+    with urllib.request.urlopen(f"http://{podman.registry}/v2/hello/manifests/latest") as answer:
+        digest = podman.digest(answer.read())
+    source = SLEEP | {"image": f"{podman.registry}/hello@{digest}", "pull": "missing"}
+    build = wanted(source)
+    await driver.apply(build, log)
+    assert await driver.probe(build.workspace_id)
+    with pytest.raises(InvalidSource):
+        await driver.apply(wanted(source | {"image": f"{podman.registry}/hello@{podman.digest(b'else')}"}), log)
+
+
+async def test_the_workers_proxy_does_not_stand_between(
+    driver: ContainerProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    build = wanted(SERVE)
+    await driver.apply(build, log)
+    assert await driver.probe(build.workspace_id)

@@ -8,8 +8,9 @@ from uuid import UUID
 
 import pytest
 
+from prebuilds.api import ProvisionerUnavailable
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.container.engine import Engines
+from prebuilds.provisioners.container.engines import Engines
 from prebuilds.provisioners.container.source import parse_source
 from prebuilds.provisioners.container.spec import SPEC_LABEL, Spec, resolve
 from tests.identities import WHO
@@ -163,14 +164,33 @@ def test_labels_tell_no_value_and_not_which_are_equal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "publish_on", "host"),
+    ("engine", "publish_on", "named", "host"),
     [
-        ("unix:///run/docker.sock", "127.0.0.1", "127.0.0.1"),
-        ("unix:///run/docker.sock", "::", "127.0.0.1"),
-        ("tcp://engine.example:2375", "::", "engine.example"),
-        ("tcp://engine.example:2375", "10.0.0.7", "10.0.0.7"),
+        ("unix:///run/docker.sock", "127.0.0.1", None, "127.0.0.1"),
+        ("unix:///run/docker.sock", "::", None, "127.0.0.1"),
+        ("unix:///run/docker.sock", "0.0.0.0", "dev.example", "dev.example"),
+        ("unix:///run/docker.sock", "127.0.0.1", "dev.example", "127.0.0.1"),
+        ("tcp://engine.example:2375", "::", None, "engine.example"),
+        ("tcp://engine.example:2375", "::", "dev.example", "dev.example"),
+        ("tcp://engine.example:2375", "10.0.0.7", "dev.example", "10.0.0.7"),
     ],
 )
-def test_an_address_is_where_the_engine_publishes(engine: str, publish_on: str, host: str) -> None:
+def test_an_address_is_where_the_engine_publishes(
+    monkeypatch: pytest.MonkeyPatch, engine: str, publish_on: str, named: str | None, host: str
+) -> None:
+    monkeypatch.setenv("PREBUILDS_ENGINE_HOST", named or "")
     source = parse_source(IMAGE | {"ports": [80], "ready": {"http": "/"}, "publish_on": publish_on})
     assert source.shown_address(Engines(engine).host_of(publish_on)) == f"http://{host}:{{port}}"
+
+
+async def test_a_host_of_the_engine_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBUILDS_ENGINE_HOST", "http://dev.example/")
+    with pytest.raises(ProvisionerUnavailable, match="PREBUILDS_ENGINE_HOST is neither"):
+        async with Engines("unix:///run/docker.sock").open():
+            pass
+
+
+def test_ports_in_the_network_are_not_published() -> None:
+    spec = spec_of({"ports": [80], "publish_on": "network"})
+    assert spec.config["HostConfig"]["PortBindings"] == {}
+    assert spec.config["ExposedPorts"] == {"80/tcp": {}}

@@ -28,7 +28,8 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.container.binds import check_links
 from prebuilds.provisioners.container.claim import check_hand_over, hand_over, tail_of
-from prebuilds.provisioners.container.engine import Engine, Engines
+from prebuilds.provisioners.container.engine import Engine
+from prebuilds.provisioners.container.engines import Engines
 from prebuilds.provisioners.container.items import list_items
 from prebuilds.provisioners.container.making import ensure_image, make_container
 from prebuilds.provisioners.container.mark import (
@@ -45,7 +46,6 @@ from prebuilds.provisioners.container.source import SMALL_SOURCE, ContainerSourc
 from prebuilds.provisioners.container.spec import (
     BUILD_LABEL,
     DEPLOYMENT_LABEL,
-    PORT_LABEL,
     WORKSPACE_LABEL,
     container_name,
     resolve,
@@ -210,6 +210,7 @@ class ContainerProvisioner:
     ) -> Container:
         """Return a running container of the source's specification: the present one, or a new one on its volumes."""
         spec = resolve(source, wanted)
+        self._engines.check_reachable(source)
         if self._engines.is_local:
             await asyncio.to_thread(check_links, spec.binds)
         name = self._name(wanted.workspace_id)
@@ -276,8 +277,7 @@ class ContainerProvisioner:
             raise ProvisionFailed(f"not ready within {wanted.ready_timeout_s:g} s{log}") from error
 
     def _provisioned(self, source: ContainerSource, wanted: Provision, container: Container) -> Provisioned:
-        host = self._engines.host_of(source.publish_on)
-        port = container.ports.get(container.labels.get(PORT_LABEL, ""))
+        host, port = self._engines.endpoint(container) or ("", None)
         values = values_of(wanted) | ({"port": str(port)} if port is not None else {})
         shown = source.shown_address(host)
         return Provisioned(

@@ -6,14 +6,11 @@ answer, `InvalidSource` when it will never accept the input, and `ProvisionFaile
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiodocker import Docker, DockerError
@@ -27,50 +24,9 @@ from prebuilds.provisioners.container.mark import check_labels
 from prebuilds.provisioners.container.spec import Spec
 from prebuilds.provisioners.container.state import Container, container_of
 
-USUAL_ADDRESS = "unix:///var/run/docker.sock"
 CALL_TIMEOUT_S = 60.0
 """Bound on calls that should be quick. Pulls, stops and commands have bounds of their own."""
 CONNECT_TIMEOUT_S = 5.0
-
-
-class Engines:
-    """The engine's address. Each effect opens a connection of its own, so that none is held between effects."""
-
-    def __init__(self, address: str | None = None) -> None:
-        """Args:
-        address: `unix://...` or `tcp://...`; None: what DOCKER_HOST says, or else Docker's usual socket.
-        """
-        self.address = address or os.environ.get("DOCKER_HOST") or USUAL_ADDRESS
-        self._api_version = "auto"
-
-    @property
-    def is_local(self) -> bool:
-        """True: the engine runs on this host."""
-        return self.address.startswith("unix://")
-
-    def host_of(self, publish_on: str) -> str:
-        """Return the host name or address at which ports published on *publish_on* can be reached from here."""
-        ip = ipaddress.ip_address(publish_on)
-        if not self.is_local and (ip.is_loopback or ip.is_unspecified):
-            return urlsplit(self.address).hostname or publish_on
-        return "127.0.0.1" if ip.is_unspecified else publish_on
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[Engine]:
-        """Open a connection for the block.
-
-        Raises:
-            ProvisionerUnavailable: DOCKER_HOST cannot be read.
-        """
-        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-        try:
-            docker = Docker(url=self.address, timeout=timeout, api_version=self._api_version)
-        except ValueError as error:
-            message = f"DOCKER_HOST {self.address}: {error}"
-            raise ProvisionerUnavailable(message, remedy="give unix:// or tcp://") from error
-        async with docker:
-            yield Engine(docker)
-            self._api_version = docker.api_version  # negotiated once, not again for each connection
 
 
 class Engine(Inside, Images):

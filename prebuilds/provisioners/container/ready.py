@@ -8,9 +8,10 @@ from contextlib import suppress
 import httpx
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.container.engine import Engine, Engines
+from prebuilds.provisioners.container.engine import Engine
+from prebuilds.provisioners.container.engines import Engines
 from prebuilds.provisioners.container.parts import Ready
-from prebuilds.provisioners.container.spec import PORT_LABEL, READY_LABEL
+from prebuilds.provisioners.container.spec import READY_LABEL
 from prebuilds.provisioners.container.state import Container
 
 CHECK_TIMEOUT_S = 2.0
@@ -38,10 +39,10 @@ async def is_ready(engines: Engines, engine: Engine, container: Container) -> bo
             code, _ = await engine.run(container.name, ready.exec, timeout_s=COMMAND_TIMEOUT_S)
             return code == 0
         return False
-    port = container.ports.get(container.labels.get(PORT_LABEL, ""))
-    if port is None:
+    endpoint = engines.endpoint(container)
+    if endpoint is None:
         return False
-    host = engines.host_of(container.published_on)
+    host, port = endpoint
     return await _http(host, port, ready.http) if ready.http is not None else await _tcp(host, port)
 
 

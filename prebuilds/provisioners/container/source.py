@@ -34,6 +34,7 @@ from prebuilds.provisioners.kit.placeholders import placeholders_of, refuse_owne
 from prebuilds.vocabulary import Duration
 
 OUR_LABELS = "prebuilds."
+IN_NETWORK = "network"
 SMALL_SOURCE: dict[str, Any] = {
     "image": "docker.io/library/busybox:stable",
     "command": ["sleep", "2147483647"],
@@ -61,9 +62,10 @@ class ContainerSource(Bounds, Machine):
     """Limit on processes and threads; None: 4096."""
     network: Text | None = None
     ports: list[Port] = Field(default_factory=list)
-    """Ports of the container, each published on a free port of the engine's host. The first is the workspace's port."""
+    """Ports of the container. The first is the workspace's port."""
     publish_on: str = "127.0.0.1"
-    """The address of the engine's host on which ports are published."""
+    """The address of the engine's host on which ports are published, each on a free port; `network`: they are not
+    published, and the workspace is reached at its own address in its network."""
     labels: dict[str, Text] = Field(default_factory=dict)
     ready: Ready | None = None
     claim: OnClaim | None = OnClaim()
@@ -108,11 +110,12 @@ class ContainerSource(Bounds, Machine):
 
     @field_validator("publish_on")
     @classmethod
-    def _is_ip(cls, text: str) -> str:
-        try:
-            ipaddress.ip_address(text)
-        except ValueError as error:
-            raise ValueError("must be an IP address, such as 127.0.0.1") from error
+    def _is_ip_or_network(cls, text: str) -> str:
+        if text != IN_NETWORK:
+            try:
+                ipaddress.ip_address(text)
+            except ValueError as error:
+                raise ValueError(f"must be an IP address, such as 127.0.0.1, or {IN_NETWORK}") from error
         return text
 
     @model_validator(mode="after")
@@ -186,6 +189,11 @@ class ContainerSource(Bounds, Machine):
         for field in ("env", "labels"):
             yield from ((f"{field}.{name}", text) for name, text in getattr(self, field).items())
         yield from ((f"mounts.{n}.bind", m.bind) for n, m in enumerate(self.mounts) if m.bind is not None)
+
+    @property
+    def published_ports(self) -> list[int]:
+        """The ports that the engine publishes."""
+        return [] if self.publish_on == IN_NETWORK else self.ports
 
     @property
     def readiness(self) -> Ready | None:

@@ -152,7 +152,9 @@ def resolve(source: ContainerSource, wanted: Provision) -> Spec:
             **source.machine(),
             "NetworkMode": filled.get("network"),
             # An empty host port lets the engine choose a free one.
-            "PortBindings": {f"{port}/tcp": [{"HostIp": source.publish_on, "HostPort": ""}] for port in source.ports},
+            "PortBindings": {
+                f"{port}/tcp": [{"HostIp": source.publish_on, "HostPort": ""}] for port in source.published_ports
+            },
             "Mounts": [fingerprinted[f"mounts.{mount.target}"] for mount in source.mounts],
         },
     }

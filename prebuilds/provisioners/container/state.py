@@ -26,6 +26,10 @@ class Container:
     """`8000/tcp` -> port on the engine's host; empty while the container does not run."""
     published_on: str
     """The address of the engine's host on which these ports listen."""
+    network_address: str
+    """Its own address in its network; empty while it does not run, and without a network of its own."""
+    gateway: str | None
+    """Its network's gateway, where the engine's host is; None without a network of its own."""
     stop_timeout_s: float
     has_gpus: bool
     """Whether the engine has taken a request for GPUs."""
@@ -39,8 +43,9 @@ class Container:
 
 def container_of(answer: Mapping[str, Any]) -> Container:
     """Read the engine's answer to an inspect call."""
-    state = answer["State"]
-    ports = answer.get("NetworkSettings", {}).get("Ports") or {}
+    state, network = answer["State"], answer.get("NetworkSettings") or {}
+    ports = network.get("Ports") or {}
+    networks = [network, *(network.get("Networks") or {}).values()]
     published = {port: at[0] for port, at in ports.items() if at and at[0].get("HostPort")}
     return Container(
         id=answer["Id"],
@@ -55,6 +60,8 @@ def container_of(answer: Mapping[str, Any]) -> Container:
         has_gpus=any(answer.get("HostConfig", {}).get(field) for field in ("DeviceRequests", "Devices")),
         user=answer["Config"].get("User") or "",
         path=_variable("PATH", answer["Config"].get("Env") or ()) or USUAL_PATH,
+        network_address=_first("IPAddress", networks) or _first("GlobalIPv6Address", networks) or "",
+        gateway=_first("Gateway", networks) or _first("IPv6Gateway", networks),
         stop_timeout_s=float(answer["Config"].get("StopTimeout") or 0),
         runtime=answer.get("HostConfig", {}).get("Runtime") or "",
     )
@@ -62,3 +69,7 @@ def container_of(answer: Mapping[str, Any]) -> Container:
 
 def _variable(name: str, env: Iterable[str]) -> str | None:
     return next((line.removeprefix(f"{name}=") for line in env if line.startswith(f"{name}=")), None)
+
+
+def _first(field: str, networks: Iterable[Mapping[str, Any]]) -> str | None:
+    return next((str(network[field]) for network in networks if network.get(field)), None)

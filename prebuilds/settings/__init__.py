@@ -133,7 +133,10 @@ class Settings(BaseSettings):
 
 
 READ_ELSEWHERE = frozenset(
-    ("DATABASE_PASSWORD_FILE", "HOST_ID", "ENGINE_HOST", "LOG_FORMAT", "TERRAFORM", "TOKEN", "URL", "TEST_DATABASE_URL")
+    (
+        *("DATABASE_PASSWORD_FILE", "ENGINE_HOST", "HOST_ID", "LOG_FORMAT", "TERRAFORM", "TOKEN", "URL"),
+        *("TEST_DATABASE_URL", "TEST_ENGINE"),
+    )
 )
 """Variables that other code than `Settings` reads."""
 WORKSPACE_VARIABLES = re.compile(r"WORKSPACE_ID|OWNER|OWNER_SLUG|NAME|CLAIM_FILE|USER|USER_ID|(PARAM|CLAIM)_.*")

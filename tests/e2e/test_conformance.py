@@ -22,7 +22,8 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from prebuilds.provisioners.process.driver import ProcessProvisioner
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
-from tests.e2e.podman import IMAGE, podman_engine
+from tests.e2e.engines import container_engine
+from tests.e2e.podman import IMAGE
 from tests.identities import DEPLOYMENT, WHO
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provisioner"
@@ -50,7 +51,7 @@ def conforming_provisioner(
         if request.param == "process":
             yield Subject(ProcessProvisioner, SERVE, cuts=CUTS)
         elif request.param == "container":
-            with podman_engine() as podman:
+            with container_engine() as podman:
                 patch.setenv("DOCKER_HOST", podman.address)
                 yield Subject(ContainerProvisioner, HOLD, cuts=1)  # each takes seconds
                 assert podman("ps", "--all", "--quiet") == ""

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.e2e.dev_stack import DevStack
-from tests.e2e.podman import podman_engine
+from tests.e2e.engines import container_engine
 from tests.kill_steps.campaign import Campaign
 from tests.kill_steps.things import Containers, Processes, Terraforms, World
 from tests.kill_steps.workers import Workers
@@ -25,7 +25,7 @@ def campaigns_on(stack: DevStack, folder: Path, drivers: Sequence[str] = DRIVERS
             env: dict[str, str] = {}
             world: World = Processes()
             if driver == "container":
-                podman = opened.enter_context(podman_engine())
+                podman = opened.enter_context(container_engine())
                 world, env = Containers(podman), {"DOCKER_HOST": podman.address}
             elif driver == "terraform":
                 world = terraforms = Terraforms(folder / "terraform")

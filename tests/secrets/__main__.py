@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.e2e.podman import podman_engine
+from tests.e2e.engines import container_engine
 from tests.secrets.search import documented
 from tests.secrets.story import SOURCES, apply, stack_with, tell, terraform_on_path
 
@@ -25,7 +25,7 @@ def main() -> int:
     drivers = parser.parse_args().drivers
     wrong = 0
     with contextlib.ExitStack() as all_of_it:
-        podman = all_of_it.enter_context(podman_engine()) if "container" in drivers else None
+        podman = all_of_it.enter_context(container_engine()) if "container" in drivers else None
         for keys in (False, True):
             folder = Path(all_of_it.enter_context(tempfile.TemporaryDirectory(prefix="secrets-")))
             env = terraform_on_path(folder / "bin") | ({"DOCKER_HOST": podman.address} if podman is not None else {})

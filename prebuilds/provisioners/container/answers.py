@@ -26,6 +26,7 @@ WORDS = {
     "unable to find user": "source.user",
     "unable to find group": "source.user",
     "no matching entries in": "source.user",
+    "unknown runtime": "source.runtime",
     "could not select device driver": "source.gpus",
     "container-init binary": "source.init",
     "docker-init": "source.init",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import InvalidSource, Provision
+from prebuilds.provisioners.container.bounds import files_outside
 from prebuilds.provisioners.container.engine import Engine
 from prebuilds.provisioners.container.parts import OF_THE_OWNER, OnClaim
+from prebuilds.provisioners.container.source import ContainerSource
 from prebuilds.provisioners.container.spec import values_of
 from prebuilds.provisioners.container.state import Container
 from prebuilds.provisioners.container.users import owner_in
@@ -17,12 +21,15 @@ TAIL_LINES = 15
 TAIL_CHARS_MAX = 1000
 
 
-async def check_hand_over(engine: Engine, claim: OnClaim, container: Container, wanted: Provision) -> None:
+async def check_hand_over(engine: Engine, source: ContainerSource, container: Container, wanted: Provision) -> None:
     """Check in an unclaimed container what a claim will need there, so that no claim fails after it was won.
 
     Raises:
         InvalidSource: The container's user or the claim's program does not exist.
     """
+    claim = source.claim
+    if claim is None:
+        return
     await owner_in(engine, container)
     if claim.exec is None or _changes_at_claim(claim.exec[0]):
         return
@@ -41,8 +48,10 @@ def _changes_at_claim(text: str) -> bool:
     return any(name in OF_THE_OWNER or name.startswith(PARAMETER) for name in placeholders_of(text))
 
 
-async def hand_over(engine: Engine, claim: OnClaim, container: Container, wanted: Provision) -> None:
+async def hand_over(engine: Engine, source: ContainerSource, container: Container, wanted: Provision) -> None:
     """Write the claim file and the template's files, then run the template's command. May be repeated.
+
+    Does nothing where the template's `claim` is false.
 
     The files belong to the container's user, whom the template or the image names.
 
@@ -50,10 +59,13 @@ async def hand_over(engine: Engine, claim: OnClaim, container: Container, wanted
         ProvisionFailed: The command failed, or did not end in time. Quotes the end of its output.
         InvalidSource: A placeholder has no value, or the container's user does not exist.
     """
-    name, values = container.name, values_of(wanted)
+    claim, name, values = source.claim, container.name, values_of(wanted)
+    if claim is None:
+        return
     files = {path: fill(text, values, f"source.claim.files.{path}") for path, text in claim.files.items()}
     owner = await owner_in(engine, container)
-    await engine.put(name, {claim.file: claim_file_text(wanted), **files}, mode=int(claim.mode, 8), owner=owner)
+    for below, some in _by_mount({claim.file: claim_file_text(wanted), **files}, source).items():
+        await engine.put(name, some, below=below, mode=int(claim.mode, 8), owner=owner)
     if claim.exec is None:
         return
     words = [fill(word, values, f"source.claim.exec.{n}") for n, word in enumerate(claim.exec)]
@@ -62,6 +74,15 @@ async def hand_over(engine: Engine, claim: OnClaim, container: Container, wanted
     if code != 0:
         how = f"ended with status {code}" if code is not None else f"did not end within {timeout_s:g} s"
         raise ProvisionFailed(f"the claim's command {how}{tail_of(output, wanted)}")
+
+
+def _by_mount(files: Mapping[str, str], source: ContainerSource) -> dict[str, dict[str, str]]:
+    """Return the files by the innermost mount that has them, `/` where none has."""
+    grouped: dict[str, dict[str, str]] = {}
+    for path, text in files.items():
+        targets = [m.target for m in source.mounts if not files_outside([path], [m.target])]
+        grouped.setdefault(max(targets, key=len, default="/"), {})[path] = text
+    return grouped
 
 
 def _hook_env(claim: OnClaim, wanted: Provision) -> dict[str, str]:

@@ -107,8 +107,7 @@ class ContainerProvisioner:
             try:
                 container = await self._ensure_runs(engine, source, wanted, before, progress)
                 container = await self._wait_ready(engine, wanted)
-                if source.claim is not None:
-                    await (hand_over if wanted.claimed else check_hand_over)(engine, source.claim, container, wanted)
+                await (hand_over if wanted.claimed else check_hand_over)(engine, source, container, wanted)
             except (ProvisionFailed, InvalidSource, OwnedByAnother, asyncio.CancelledError):
                 await to_the_end(self._undo(engine, wanted, progress))
                 raise
@@ -126,7 +125,7 @@ class ContainerProvisioner:
             container = await self._ensure_runs(engine, source, wanted, before, progress)
             container = await self._wait_ready(engine, wanted)
             if source.claim is not None:
-                await hand_over(engine, source.claim, container, wanted)
+                await hand_over(engine, source, container, wanted)
                 container = await self._wait_ready(engine, wanted)  # the claim's command may restart it
         progress(f"handed over to {wanted.owner}")
         return self._provisioned(source, wanted, container)

@@ -6,6 +6,7 @@ answer, `InvalidSource` when it will never accept the input, and `ProvisionFaile
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,9 @@ from prebuilds.provisioners.container.state import Container, container_of
 CALL_TIMEOUT_S = 60.0
 """Bound on calls that should be quick. Pulls, stops and commands have bounds of their own."""
 CONNECT_TIMEOUT_S = 5.0
+FIRST_LOOK_S = 0.02
+MADE_WITHIN_S = 5.0
+"""How long a container whose name is taken may not be there yet."""
 
 
 class Engine(Inside, Images):
@@ -63,10 +67,18 @@ class Engine(Inside, Images):
             except DockerError as error:
                 if error.status != 409 and "already in use" not in error.message:
                     raise
-        made = await self.find(name)
+        made = await self._find_made(name)
         if made is None:
             raise ProvisionFailed(f"{name} was removed while it was made")
         check_labels(f"container {name}", made.labels, spec.volume_labels)
+        return made
+
+    async def _find_made(self, name: str) -> Container | None:
+        """Return the container of that name, also one that another worker is making: Docker takes the name first."""
+        pause_s, left_s = FIRST_LOOK_S, MADE_WITHIN_S
+        while (made := await self.find(name)) is None and left_s > 0:
+            await asyncio.sleep(pause_s)
+            pause_s, left_s = pause_s * 2, left_s - pause_s
         return made
 
     async def start(self, name: str) -> None:

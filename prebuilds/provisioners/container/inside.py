@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from posixpath import dirname, normpath
+from posixpath import dirname, normpath, relpath
 from posixpath import join as joined
 
 import aiohttp
@@ -32,11 +32,15 @@ class Inside:
 
     _docker: Docker
 
-    async def put(self, name: str, files: Mapping[str, str], *, mode: int, owner: tuple[int, int]) -> None:
+    async def put(
+        self, name: str, files: Mapping[str, str], *, below: str = "/", mode: int, owner: tuple[int, int]
+    ) -> None:
         """Write files into the container; missing folders are created, root's and passable for everybody.
 
         Args:
             files: Full path -> text.
+            below: A folder of the container that has them all. Docker writes into a read-only container only below one
+                of its mounts.
             mode: The files' permission bits.
             owner: The files' user id and group id.
         """
@@ -44,13 +48,13 @@ class Inside:
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for path, text in files.items():
                 content = text.encode()
-                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry = tarfile.TarInfo(relpath(path, below))
                 entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
                 entry.uid, entry.gid = owner
                 tar.addfile(entry, io.BytesIO(content))
         with engine_errors(f"writing into {name}"):
             container = self._docker.containers.container(name)
-            await container.put_archive("/", packed.getvalue())  # type: ignore[no-untyped-call]
+            await container.put_archive(below, packed.getvalue())  # type: ignore[no-untyped-call]
 
     async def run(
         self, name: str, words: Sequence[str], *, env: Mapping[str, str] | None = None, timeout_s: float
@@ -81,7 +85,7 @@ class Inside:
                 async with self._archive(name, path):  # a HEAD's refusal would have no status
                     return True
             except DockerError as error:
-                if error.status == 404:
+                if _is_missing(error):
                     return False
                 raise
 
@@ -115,7 +119,7 @@ class Inside:
                         if len(packed) > FILE_BYTES_MAX:
                             raise ProvisionFailed(f"{path} in {name} is longer than {FILE_BYTES_MAX} bytes")
             except DockerError as error:
-                if error.status == 404:
+                if _is_missing(error):
                     return None
                 raise
         return packed
@@ -127,3 +131,8 @@ class Inside:
                 yield answer
             finally:
                 answer.close()  # the rest of it is not read
+
+
+def _is_missing(error: DockerError) -> bool:
+    # Docker answers 500 where a part of the path is a file.
+    return error.status == 404 or "not a directory" in error.message

@@ -9,14 +9,15 @@ import pytest
 
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import SLEEP, log
-from tests.e2e.podman import Podman, podman_engine
+from tests.e2e.engines import container_engine
+from tests.e2e.podman import Podman
 from tests.e2e.provisions import wanted
 from tests.identities import DEPLOYMENT, knowing
 
 
 @pytest.fixture(scope="session")
 def podman() -> Iterator[Podman]:
-    with podman_engine() as engine:
+    with container_engine() as engine:
         yield engine
 
 

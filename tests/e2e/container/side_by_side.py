@@ -19,7 +19,8 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from prebuilds.provisioners.container.spec import DEPLOYMENT_LABEL
 from tests.e2e.container.builds import SLEEP, log
-from tests.e2e.podman import Podman, podman_engine
+from tests.e2e.engines import container_engine
+from tests.e2e.podman import Podman
 from tests.e2e.provisions import later, wanted
 
 SOURCE = SLEEP | {"mounts": [{"volume": "home", "target": "/home"}], "network": "none"}
@@ -95,7 +96,7 @@ async def check(podman: Podman, folder: Path, number: int) -> dict[str, int]:
 
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with podman_engine() as podman, tempfile.TemporaryDirectory() as folder:
+    with container_engine() as podman, tempfile.TemporaryDirectory() as folder:
         os.environ["DOCKER_HOST"] = podman.address
         begun = time.monotonic()
         told = asyncio.run(check(podman, Path(folder), number))

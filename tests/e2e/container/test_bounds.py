@@ -37,8 +37,9 @@ async def test_a_bounded_container_is_handed_over_and_can_do_no_more(
 
 
 async def test_a_runtime_that_the_engine_lacks_is_not_left_out(driver: ContainerProvisioner) -> None:
-    with pytest.raises(InvalidSource, match="did not take no-such-runtime"):  # the driver's fixture: nothing is left
+    with pytest.raises(InvalidSource, match="no-such-runtime") as refused:  # the driver's fixture: nothing is left
         await driver.apply(wanted(SLEEP | {"runtime": "no-such-runtime"}), log)
+    assert list(refused.value.details) == ["source.runtime"]
 
 
 async def test_a_link_does_not_lead_a_bind_out_of_its_folder(driver: ContainerProvisioner, tmp_path: Path) -> None:

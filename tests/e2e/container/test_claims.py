@@ -164,8 +164,7 @@ def stack(podman: Podman, tmp_path: Path) -> Iterator[DevStack]:
     stack.start()
     yield stack
     assert stack.stop() == 0
-    podman("rm", "--all", "--force", "--time=0")
-    podman("volume", "prune", "--force")
+    podman.remove_all()
 
 
 def test_a_pool_of_containers_is_filled_claimed_from_and_released(

@@ -13,8 +13,9 @@ import pytest
 from prebuilds.provisioners.base import InvalidSource
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from tests.e2e.container.builds import SERVE, SLEEP, Told, log
-from tests.e2e.podman import PASSWORD, USER, Podman
+from tests.e2e.podman import Podman
 from tests.e2e.provisions import wanted
+from tests.e2e.registry import PASSWORD, USER, digest
 
 VARIABLE = "TEAM_REGISTRY"
 
@@ -59,13 +60,13 @@ async def test_a_private_image_is_pulled_with_the_variable_that_the_template_nam
 
 async def test_an_image_by_digest_is_that_image(driver: ContainerProvisioner, podman: Podman) -> None:
     with urllib.request.urlopen(f"http://{podman.registry}/v2/hello/manifests/latest") as answer:
-        digest = podman.digest(answer.read())
-    source = SLEEP | {"image": f"{podman.registry}/hello@{digest}", "pull": "missing"}
+        latest = digest(answer.read())
+    source = SLEEP | {"image": f"{podman.registry}/hello@{latest}", "pull": "missing"}
     build = wanted(source)
     await driver.apply(build, log)
     assert await driver.probe(build.workspace_id)
     with pytest.raises(InvalidSource):
-        await driver.apply(wanted(source | {"image": f"{podman.registry}/hello@{podman.digest(b'else')}"}), log)
+        await driver.apply(wanted(source | {"image": f"{podman.registry}/hello@{digest(b'else')}"}), log)
 
 
 async def test_the_workers_proxy_does_not_stand_between(

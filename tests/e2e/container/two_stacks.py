@@ -16,7 +16,8 @@ import yaml
 
 from prebuilds.payloads import ClaimResult
 from tests.e2e.dev_stack import DevStack, until
-from tests.e2e.podman import IMAGE, Podman, podman_engine
+from tests.e2e.engines import container_engine
+from tests.e2e.podman import IMAGE, Podman
 
 ORGANIZATION = "twins"
 POOL = 10
@@ -99,7 +100,7 @@ def tell(podman: Podman, folder: Path, number: int) -> dict[str, int]:
 
 def main() -> None:
     number = int(sys.argv[1]) if len(sys.argv) > 1 else 200
-    with podman_engine() as podman, tempfile.TemporaryDirectory() as folder:
+    with container_engine() as podman, tempfile.TemporaryDirectory() as folder:
         begun = time.monotonic()
         told = tell(podman, Path(folder), number)
         print(json.dumps(told | {"seconds": round(time.monotonic() - begun)}))

@@ -21,13 +21,17 @@ app = typer.Typer(help="List presets and operate their pools.", no_args_is_help=
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
-COLUMNS = ("PRESET", "VERSION", "INSTANCES", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE", "INVALIDATED", "ID")
-DROP = ("INVALIDATED", "SCHEDULE", "PARAMETERS", "EXPIRES AFTER", "VERSION")
+COLUMNS = (
+    *("PRESET", "VERSION", "INSTANCES", "READY", "STARTING", "WAIT", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE"),
+    *("INVALIDATED", "ID"),
+)
+DROP = ("INVALIDATED", "SCHEDULE", "PARAMETERS", "EXPIRES AFTER", "VERSION", "STARTING", "WAIT", "READY")
 
 
 @app.command("list")
 def list_(template: Template = None, limit: Limit = 100, after: After = None, all_: All = False) -> None:
-    """List the presets of the active versions as they are defined; `prebuilds status` shows their pools."""
+    """List the presets of the active versions, with what a claim of each can expect now. `prebuilds status` shows
+    more of their pools."""
 
     async def go() -> None:
         async with operations() as system:
@@ -53,8 +57,19 @@ def _row(p: PresetInfo) -> tuple[object, ...]:
     schedule = f"{'; '.join(windows)}{zone}" if windows else None
     instances = "no pool" if p.instances is None else p.instances
     settable = [f"{name}=?" for name in p.claim_parameters]
+    wait = None if p.estimated_wait_seconds is None else f"{p.estimated_wait_seconds:.0f}s"
     return (
-        *(name, p.version, instances, expires, " ".join([*parameters, *settable]) or None, schedule),
+        *(
+            name,
+            p.version,
+            instances,
+            p.ready,
+            p.starting,
+            wait,
+            expires,
+            " ".join([*parameters, *settable]) or None,
+            schedule,
+        ),
         *(p.last_invalidated_at, p.preset_id),
     )
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.operations.facade import Operations
 from prebuilds.operations.waiting_claims import WaitingClaims
 
 
@@ -16,6 +17,7 @@ from prebuilds.operations.waiting_claims import WaitingClaims
 class Service:
     """One server's view of the operations."""
 
+    operations: Operations
     direct: DirectClaims
     waiting: WaitingClaims
     draining: asyncio.Event = field(default_factory=asyncio.Event)

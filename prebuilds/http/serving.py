@@ -54,7 +54,7 @@ async def serve_http(
     """
     with bound_socket(settings.http_host, settings.http_port) as sock:
         async with open_claim_service(settings, **telemetry) as opened:
-            service = Service(opened.direct, opened.waiting)
+            service = Service(opened.operations, opened.direct, opened.waiting)
             address = address_of(sock)
             await _run(create_app(service, opened.gate), sock, service, stop, opened.watch, address, listening)
 

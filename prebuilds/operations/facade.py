@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.loop import LoopOperations
     from prebuilds.operations.people import PeopleOperations
     from prebuilds.operations.presets import PresetOperations
+    from prebuilds.operations.resources import ResourceOperations
     from prebuilds.operations.status import StatusOperations
     from prebuilds.operations.system import SystemOperations
     from prebuilds.operations.templates import TemplateOperations
@@ -92,6 +93,12 @@ class Operations:
         from prebuilds.operations.presets import PresetOperations
 
         return PresetOperations(self.context)
+
+    @property
+    def resources(self) -> ResourceOperations:
+        from prebuilds.operations.resources import ResourceOperations
+
+        return ResourceOperations(self.context.engine)
 
     @property
     def status(self) -> StatusOperations:

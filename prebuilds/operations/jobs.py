@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prebuilds.api import InvalidInput
 from prebuilds.operations.context import Context, report_batches
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store import jobs
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.views import CancelResult, JobFilter, JobRow, Page
@@ -20,14 +21,22 @@ class JobOperations:
     context: Context
 
     async def list(
-        self, job_filter: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+        self,
+        job_filter: JobFilter,
+        *,
+        reach: Reach = EVERYWHERE,
+        limit: int = LIMIT_DEFAULT,
+        after: str | None = None,
     ) -> Page[JobRow]:
         """List one page of the builds that match, newest first.
 
         Args:
+            reach: Only builds of workspaces within it.
             after: The `next` of the previous page; None for the first page.
         """
-        rows = await jobs.list_jobs(self.context.engine, job_filter, limit=check_limit(limit) + 1, after=after)
+        rows = await jobs.list_jobs(
+            self.context.engine, job_filter, reach=reach, limit=check_limit(limit) + 1, after=after
+        )
         return make_page(rows, limit, jobs.job_cursor)
 
     async def cancel(
@@ -35,12 +44,14 @@ class JobOperations:
         actor: Actor,
         job_filter: JobFilter,
         *,
+        reach: Reach = EVERYWHERE,
         dry_run: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> CancelResult:
         """Cancel all builds that match, in batches. Only pending builds match unless the filter names other states.
 
         Args:
+            reach: Only builds of workspaces within it.
             dry_run: Count the builds without canceling them.
             on_progress: Called after each batch with the number of builds canceled so far.
         Raises:
@@ -49,5 +60,7 @@ class JobOperations:
         if job_filter.empty:
             raise InvalidInput.field("filter", "give at least one of initiator, status and template")
         on_batch = report_batches(self.context.dispatcher.cancel_builds, on_progress)
-        done = await jobs.cancel_jobs(self.context.engine, job_filter, actor.name, dry_run=dry_run, on_batch=on_batch)
+        done = await jobs.cancel_jobs(
+            self.context.engine, job_filter, actor.name, reach=reach, dry_run=dry_run, on_batch=on_batch
+        )
         return done.result

@@ -60,8 +60,9 @@ async def open_operations() -> AsyncIterator[Operations]:
 
 @dataclass(frozen=True, slots=True)
 class ClaimService:
-    """What a server needs to decide claims in its own process."""
+    """What a server needs to decide claims in its own process, and for all other operations."""
 
+    operations: Operations
     direct: DirectClaims
     waiting: WaitingClaims
     gate: Gate
@@ -85,6 +86,8 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
     from prebuilds.background.dispatch import Dispatcher
     from prebuilds.client import PrebuildsClient
     from prebuilds.operations.access import Gate
+    from prebuilds.operations.context import Context
+    from prebuilds.operations.facade import Operations
     from prebuilds.operations.first_use import CheckedAtFirstUse
     from prebuilds.operations.open_claims import open_direct_claims
     from prebuilds.operations.waiting_claims import WaitingClaims
@@ -108,6 +111,7 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
             gate = Gate(engine)
             try:
                 yield ClaimService(
+                    Operations(Context(engine, client, dispatcher, settings)),
                     direct,
                     WaitingClaims(direct, PrebuildsClient(client)),
                     gate,

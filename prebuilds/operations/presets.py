@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from prebuilds.api import InvalidInput
 from prebuilds.operations.context import Context
-from prebuilds.store import presets
+from prebuilds.planning.policy import EVERYWHERE, Reach
+from prebuilds.store import preset_list, presets
 from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
 from prebuilds.views import InvalidateResult, LiftResult, Page, PresetInfo
 from prebuilds.vocabulary.actors import Actor
@@ -19,17 +20,24 @@ class PresetOperations:
     context: Context
 
     async def list(
-        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+        self,
+        template: str | None = None,
+        *,
+        reach: Reach = EVERYWHERE,
+        limit: int = LIMIT_DEFAULT,
+        after: str | None = None,
     ) -> Page[PresetInfo]:
         """List one page of the active versions' presets, by path.
 
         Args:
             template: Only presets of this template, by `organization/template` or id; None for all.
+            reach: Only presets within it.
             after: The `next` of the previous page; None for the first page.
         Raises:
             TemplateNotFound: No such template has ever existed.
         """
-        rows = await presets.list_presets(self.context.engine, await self.context.rules(), template)
+        found = await preset_list.list_presets(self.context.engine, await self.context.rules(), template)
+        rows = [row for row in found if reach.has_all_of(row.organization)]
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
 
     async def invalidate(

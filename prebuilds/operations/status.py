@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.snapshot import GlobalSnapshot
 from prebuilds.store.status import read_snapshot, read_status
 from prebuilds.temporal.queues import queue_warnings
@@ -49,15 +50,18 @@ class StatusOperations:
         ]
         return SystemStatus(deployment_id=found.deployment_id, loop=loop, presets=rows)
 
-    async def page(self, after: str | None, limit: int | None) -> StatusPage:
+    async def page(self, after: str | None, limit: int | None, *, reach: Reach = EVERYWHERE) -> StatusPage:
         """Read one page of the status that fits into one Temporal payload. The client joins the pages.
 
         Args:
             after: The `next` of the previous page; None for the first page.
             limit: Maximum number of rows; None or a larger number means `STATUS_ROWS_MAX`.
+            reach: Only presets within it.
         """
         rows_max = min(limit or STATUS_ROWS_MAX, STATUS_ROWS_MAX)
-        return status_page(await self.read(), after, rows_max, STATUS_BYTES_MAX)
+        found = await self.read()
+        rows = [row for row in found.presets if reach.has_all_of(row.organization)]
+        return status_page(found.model_copy(update={"presets": rows}), after, rows_max, STATUS_BYTES_MAX)
 
     async def snapshot(self) -> GlobalSnapshot:
         """Read all pools at one instant, as a pass would read them now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prebuilds.operations.context import Context
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store import templates
 from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
 from prebuilds.store.templates import ChangedTemplate
@@ -30,13 +31,18 @@ class TemplateOperations:
             await self.context.nudge()
         return done
 
-    async def list(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[TemplateRow]:
+    async def list(
+        self, *, reach: Reach = EVERYWHERE, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[TemplateRow]:
         """List one page of the live templates, by path.
 
         Args:
+            reach: Only templates within it.
             after: The `next` of the previous page; None for the first page.
         """
-        rows = await templates.list_templates(self.context.engine)
+        rows = [
+            row for row in await templates.list_templates(self.context.engine) if reach.has_all_of(row.organization)
+        ]
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}", limit, after)
 
     async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:

@@ -12,6 +12,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store import abandoning, evidence, lifecycle, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
@@ -115,6 +116,7 @@ class WorkspaceOperations:
         owner: str | None = None,
         preset: str | None = None,
         prebuilt: bool = False,
+        reach: Reach = EVERYWHERE,
         limit: int = LIMIT_DEFAULT,
         after: str | None = None,
     ) -> Page[WorkspaceRow]:
@@ -124,11 +126,18 @@ class WorkspaceOperations:
             owner: Only workspaces of this owner; None for all.
             preset: Only workspaces of this preset, by id or path; None for all.
             prebuilt: Only unclaimed workspaces.
+            reach: Only workspaces within it.
             after: The `next` of the previous page; None for the first page.
         """
         one_more = check_limit(limit) + 1
         rows = await workspaces.list_workspaces(
-            self.context.engine, owner=owner, preset=preset, prebuilt=prebuilt, limit=one_more, after=after
+            self.context.engine,
+            owner=owner,
+            preset=preset,
+            prebuilt=prebuilt,
+            reach=reach,
+            limit=one_more,
+            after=after,
         )
         return make_page(rows, limit, workspaces.workspace_cursor)
 

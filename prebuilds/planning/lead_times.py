@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.snapshot import PresetSnapshot
+from prebuilds.planning.state import PoolState
 from prebuilds.vocabulary import Transition
 
 LEADS_MAX = 20
@@ -54,13 +55,30 @@ def outlook(snapshot: PresetSnapshot, durations: Sequence[timedelta], *, ahead: 
         waits: Whether the claim stands in the queue itself. Then a prebuild is created for it, also while the schedule
             desires none.
     """
-    state = state_of(snapshot)
+    begun = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START]
+    return forecast(state_of(snapshot), begun, snapshot.taken_at, durations, ahead=ahead, waits=waits)
+
+
+def forecast(
+    state: PoolState,
+    begun: Sequence[datetime],
+    taken_at: datetime,
+    durations: Sequence[timedelta],
+    *,
+    ahead: int,
+    waits: bool = False,
+) -> Outlook:
+    """The same as `outlook`, from a pool's figures.
+
+    Args:
+        begun: When each of the starts that are under way was recorded, in any order.
+        taken_at: The time of the figures.
+    """
     held_until = state.held.until if state.held is not None else None
     lead = lead_time(durations)
     if lead is None:
         return Outlook(None, held_until)
-    begun = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START]
-    due = sorted(max(at + lead - snapshot.taken_at, OVERDUE) for at in begun)
+    due = sorted(max(at + lead - taken_at, OVERDUE) for at in begun)
     if ahead < len(due):
         return Outlook(due[ahead], held_until)
     comes = state.active and state.held is None and (waits or state.desired > 0)

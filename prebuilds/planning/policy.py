@@ -117,6 +117,34 @@ class Action(Enum):
         self.rule = rule
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which resources of a list an actor gets to see. Each field names organizations; None: all of them."""
+
+    all: frozenset[str] | None
+    """Where the actor gets everything."""
+    people: frozenset[str] | None = frozenset()
+    """Where the actor gets what belongs to people."""
+    own: frozenset[str] | None = frozenset()
+    """Where the actor gets what belongs to *user*."""
+    user: str | None = None
+
+    def has_all_of(self, organization: str) -> bool:
+        """Whether everything in an organization is within reach."""
+        return self.all is None or organization in self.all
+
+    @property
+    def nothing(self) -> bool:
+        """Whether no resource at all is within reach."""
+        return self.all is not None and not (
+            self.all or self.people is None or self.people or self.own is None or self.own
+        )
+
+
+EVERYWHERE = Reach(None)
+"""The reach of who may see everything."""
+
+
 def may(actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> bool:
     """Whether *actor* may do *action* to *resource*."""
     return _missing_scope(actor, action, resource) is None
@@ -138,16 +166,24 @@ def check(actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None
     )
 
 
-def organizations_of(actor: Actor, action: Action) -> frozenset[str] | None:
-    """The organizations in which *actor* may do *action* to everything, such as list all workspaces.
+def reach_of(actor: Actor, action: Action) -> Reach:
+    """To which resources *actor* may do *action*, for a list or for a change of many at once.
 
-    Returns:
-        None: in all of them. Empty: in none; of people's resources there may still be some of the actor's own.
+    A list that is limited to it has exactly the resources for which `may` says yes.
     """
-    granted = [scope for scope in actor.scopes if INCLUDES[scope.right] & set(action.rule.rights)]
-    if any(scope.organization is None for scope in granted):
-        return None
-    return frozenset() if action.rule.everywhere else frozenset(s.organization for s in granted if s.organization)
+    everything = _organizations_with(actor, set(action.rule.rights))
+    if action.rule.everywhere:
+        return Reach(None if everything is None else frozenset())
+    if not action.rule.of_people:
+        return Reach(everything)
+    people = _organizations_with(actor, {Right.CLAIM_OTHERS})
+    own = frozenset() if actor.user is None else _organizations_with(actor, {Right.CLAIM})
+    return Reach(everything, people, own, actor.user)
+
+
+def _organizations_with(actor: Actor, enough: set[Right]) -> frozenset[str] | None:
+    granted = [scope.organization for scope in actor.scopes if INCLUDES[scope.right] & enough]
+    return None if None in granted else frozenset(name for name in granted if name is not None)
 
 
 def _missing_scope(actor: Actor, action: Action, resource: Resource) -> Scope | None:

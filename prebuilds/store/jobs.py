@@ -10,11 +10,13 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event, record_for_builds
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
+from prebuilds.store.reach import WITHIN_REACH, reach_values
 from prebuilds.store.templates import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
@@ -37,10 +39,11 @@ _JOBS = """
       JOIN templates t ON t.id = v.template_id JOIN organizations o ON o.id = t.organization_id
       LEFT JOIN presets p ON p.id = b.preset_id
 """
-_JOB_FILTER = """
+_JOB_FILTER = f"""
      WHERE (CAST(:initiator AS text) IS NULL OR u.key = :initiator)
        AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
        AND (CAST(:templates AS uuid[]) IS NULL OR v.template_id = ANY(CAST(:templates AS uuid[])))
+       AND {WITHIN_REACH}
        AND (CAST(:after_at AS timestamptz) IS NULL
             OR b.created_at <= CAST(:after_at AS timestamptz)
                AND (b.created_at < CAST(:after_at AS timestamptz) OR b.id > CAST(:after_id AS uuid)))
@@ -68,11 +71,17 @@ class Cancellation:
 
 
 async def list_jobs(
-    engine: AsyncEngine, wanted: JobFilter, *, limit: int = LIST_MAX, after: str | None = None
+    engine: AsyncEngine,
+    wanted: JobFilter,
+    *,
+    reach: Reach = EVERYWHERE,
+    limit: int = LIST_MAX,
+    after: str | None = None,
 ) -> list[JobRow]:
     """List builds as jobs, newest first.
 
     Args:
+        reach: List only builds of workspaces within it.
         limit: The most jobs that are returned.
         after: A cursor from `job_cursor`; None to begin with the newest job.
     Raises:
@@ -80,7 +89,7 @@ async def list_jobs(
         InvalidInput: *after* is not such a cursor.
     """
     async with engine.connect() as connection:
-        return [_job(row) for row in await _find(connection, wanted, limit, after)]
+        return [_job(row) for row in await _find(connection, wanted, reach, limit, after)]
 
 
 def job_cursor(job: JobRow | Row[tuple[object, ...]]) -> str:
@@ -93,6 +102,7 @@ async def cancel_jobs(
     wanted: JobFilter,
     by: str,
     *,
+    reach: Reach = EVERYWHERE,
     dry_run: bool = False,
     on_batch: Callable[[Sequence[UUID]], None] | None = None,
 ) -> Cancellation:
@@ -103,6 +113,7 @@ async def cancel_jobs(
 
     Args:
         by: Who cancels them, for the events.
+        reach: Cancel only builds of workspaces within it.
         dry_run: Count, and change nothing.
         on_batch: Called with the builds of each batch after their commits; None for no call.
     Raises:
@@ -114,7 +125,7 @@ async def cancel_jobs(
     after: str | None = None
     while True:  # canceled builds leave the list; the cursor still holds, since it is a position in the order
         async with engine.connect() as connection:
-            jobs = await _find(connection, chosen, CANCELED_AT_ONCE, after)
+            jobs = await _find(connection, chosen, reach, CANCELED_AT_ONCE, after)
         found += len(jobs)
         possible += sum(job.status in (BuildStatus.PENDING, BuildStatus.RUNNING) for job in jobs)
         if not dry_run:
@@ -187,7 +198,7 @@ async def _cancel(connection: AsyncConnection, job: Row[tuple[object, ...]], by:
 
 
 async def _find(
-    connection: AsyncConnection, wanted: JobFilter, limit: int, after: str | None
+    connection: AsyncConnection, wanted: JobFilter, reach: Reach, limit: int, after: str | None
 ) -> Sequence[Row[tuple[object, ...]]]:
     if wanted.initiator is not None:
         await check_initiator(connection, wanted.initiator)
@@ -200,6 +211,7 @@ async def _find(
     values = {
         **{"initiator": initiator, "status": status, "templates": templates},
         **{"limit": limit, "after_at": after_at, "after_id": after_id},
+        **reach_values(reach),
     }
     return (await connection.execute(LIST_JOBS, values)).all()
 

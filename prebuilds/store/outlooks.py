@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -15,13 +17,17 @@ from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 
 # By the path: a new version makes a new preset, whose creations take as long as those of the preset before.
 DURATIONS = text("""
-    SELECT b.completed_at - b.created_at AS duration
-      FROM presets p JOIN presets same ON same.template_id = p.template_id AND same.name = p.name,
-           LATERAL (SELECT created_at, completed_at, status, stage FROM workspace_builds b
-                     WHERE b.preset_id = same.id AND b.number = 1 AND b.status IN ('succeeded', 'failed')
-                     ORDER BY b.created_at DESC LIMIT :newest) AS b
-     WHERE p.id = :preset_id AND b.status = 'succeeded' AND b.stage = 'create'
-     ORDER BY b.created_at DESC LIMIT :newest
+    SELECT p.id, d.duration
+      FROM presets p,
+           LATERAL (SELECT b.completed_at - b.created_at AS duration
+                      FROM presets same,
+                           LATERAL (SELECT created_at, completed_at, status, stage FROM workspace_builds
+                                     WHERE preset_id = same.id AND number = 1 AND status IN ('succeeded', 'failed')
+                                     ORDER BY created_at DESC LIMIT :newest) AS b
+                     WHERE same.template_id = p.template_id AND same.name = p.name
+                       AND b.status = 'succeeded' AND b.stage = 'create'
+                     ORDER BY b.created_at DESC LIMIT :newest) AS d
+     WHERE p.id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -37,10 +43,14 @@ async def read_outlook(engine: AsyncEngine, reference: str, rules: Rules, positi
     async with snapshot_transaction(engine) as connection:
         preset_id = (await find_preset(connection, reference)).id
         snapshot = await snapshot_preset(connection, preset_id, rules)
-        durations = await _durations(connection, preset_id)
+        durations = (await read_durations(connection, [preset_id])).get(preset_id, [])
     ahead = snapshot.preset.waiting if position is None else position - 1
     return outlook(snapshot, durations, ahead=ahead, waits=position is not None)
 
 
-async def _durations(connection: AsyncConnection, preset_id: UUID) -> list[timedelta]:
-    return list(await connection.scalars(DURATIONS, {"preset_id": preset_id, "newest": LEADS_MAX}))
+async def read_durations(connection: AsyncConnection, preset_ids: Sequence[UUID]) -> dict[UUID, list[timedelta]]:
+    """How long the newest creations of presets took, for `forecast`; without the presets that had none."""
+    found: dict[UUID, list[timedelta]] = defaultdict(list)
+    for row in await connection.execute(DURATIONS, {"ids": list(preset_ids), "newest": LEADS_MAX}):
+        found[row.id].append(row.duration)
+    return found

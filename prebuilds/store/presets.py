@@ -1,4 +1,4 @@
-"""Presets as operators list and change them; what makes them is `apply`.
+"""Presets as operators find and change them; what makes them is `apply`.
 
 What locks several presets holds `lock_apply` first, since `apply` takes them in its file's order.
 """
@@ -9,19 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound
 from prebuilds.payloads import parse_path
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.snapshot import Preset
 from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
-from prebuilds.store.snapshots import read_preset, snapshot_state, snapshot_transaction
+from prebuilds.store.snapshots import read_preset
 from prebuilds.store.templates import find_live_template
-from prebuilds.views import PresetInfo, WindowRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 _PRESETS = """
@@ -41,14 +39,9 @@ ANY_PRESETS_BY_PATH = text(f"""
      ORDER BY t.deleted_at DESC NULLS FIRST, p.template_version_id = t.active_version_id DESC, v.number DESC
 """)
 
-PRESET_DETAILS = text("""
-    SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at,
-           coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
-               AS parameters
-      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
-     WHERE CAST(:template_id AS uuid) IS NULL OR t.id = :template_id
+ACTIVE_PRESETS = text("""
+    SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id WHERE t.id = :template_id
 """)
-
 LOCK_PRESETS = text("SELECT id FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 INVALIDATE = text("""
     UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, now()) WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -120,20 +113,6 @@ async def _presets(connection: AsyncConnection, reference: str, by_id: Any, by_p
     return found
 
 
-async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None = None) -> list[PresetInfo]:
-    """Presets of the active versions of live templates, by path. *template* is an id or a path.
-
-    Raises:
-        TemplateNotFound: No such template.
-    """
-    async with snapshot_transaction(engine) as connection:
-        only = (await find_live_template(connection, template)).id if template is not None else None
-        details = {row.id: row for row in await connection.execute(PRESET_DETAILS, {"template_id": only})}
-        snapshot = await snapshot_state(connection, rules)
-    presets = [item.preset for item in snapshot.presets]
-    return [_info(preset, details[preset.id]) for preset in presets if preset.id in details]
-
-
 async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, template: str | None) -> Invalidated:
     """Let no prebuild that was created before now be claimed any more, of one preset or of a template's active ones.
 
@@ -148,7 +127,7 @@ async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, templa
             ids = [(await find_preset(connection, preset)).id]
         else:
             found = await find_live_template(connection, template or "")
-            ids = [row.id for row in await connection.execute(PRESET_DETAILS, {"template_id": found.id})]
+            ids = [row.id for row in await connection.execute(ACTIVE_PRESETS, {"template_id": found.id})]
         await connection.execute(LOCK_PRESETS, {"ids": ids})
         await connection.execute(INVALIDATE, {"ids": ids})
         counted = (await connection.execute(COUNT_INVALIDATED, {"ids": ids})).all()
@@ -175,24 +154,3 @@ async def lift_holds(engine: AsyncEngine, reference: str, rules: Rules, by: str)
         data = {"hold": held.reason, "until": held.until.isoformat() if held.until is not None else None}
         await record_event(connection, "holds_lifted", by, preset_id=found.id, data=data)
     return LiftedHold(found, held.reason)
-
-
-def _info(preset: Preset, details: Row[Any]) -> PresetInfo:
-    expire_after = preset.expire_after
-    return PresetInfo(
-        preset_id=preset.id,
-        organization=preset.organization,
-        template=preset.template,
-        version=preset.version,
-        preset=preset.name,
-        active=preset.active,
-        instances=preset.base_instances,
-        expire_after_seconds=None if expire_after is None else expire_after.total_seconds(),
-        default=details.is_default,
-        parameters=details.parameters,
-        claim_parameters=details.claim_parameters,
-        timezone=preset.timezone,
-        schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
-        last_invalidated_at=preset.last_invalidated_at,
-        limit_reset_at=details.limit_reset_at,
-    )

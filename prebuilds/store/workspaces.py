@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.build_record import RecordedBuild, record_build
 from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.reach import WITHIN_REACH, reach_values
 from prebuilds.store.users import check_owner
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
@@ -26,7 +28,7 @@ EVENTS_SHOWN = 50
 # `vanished`: its owner was warned since the latest start, and the last inspection still found nothing that runs.
 # The subselect of `prebuilt` is no EXISTS: the planner would answer that for all rows at once, from every build ever.
 _WORKSPACES = """
-    SELECT w.id, w.name, u.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
+    SELECT w.id, w.name, owner.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
            w.next_action_at, w.quarantined_at, w.quarantine_reason,
@@ -36,14 +38,15 @@ _WORKSPACES = """
              AND EXISTS (SELECT FROM inventory_sightings s
                           WHERE s.workspace_id = w.id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at)
              AS vanished
-      FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
+      FROM workspaces w JOIN users owner ON owner.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
       JOIN templates t ON t.id = w.template_id JOIN template_versions v ON v.id = w.template_version_id
       LEFT JOIN presets p ON p.id = w.preset_id
 """
 LIST = text(f"""
     {_WORKSPACES}
-     WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR u.key = :owner)
+     WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR owner.key = :owner)
        AND (CAST(:presets AS uuid[]) IS NULL OR w.preset_id = ANY(CAST(:presets AS uuid[])))
+       AND {WITHIN_REACH}
        AND (NOT :prebuilt OR w.owner_id = '{PREBUILDS_USER_ID}')
        AND (CAST(:after_id AS uuid) IS NULL OR (o.name, t.name, coalesce(p.name, ''), w.created_at, w.id) >
             (:after_organization, :after_template, :after_preset, CAST(:after_at AS timestamptz),
@@ -90,6 +93,7 @@ async def list_workspaces(
     owner: str | None = None,
     preset: str | None = None,
     prebuilt: bool = False,
+    reach: Reach = EVERYWHERE,
     limit: int = LIST_MAX,
     after: str | None = None,
 ) -> list[WorkspaceRow]:
@@ -99,6 +103,7 @@ async def list_workspaces(
         owner: The owner's name; None for every owner.
         preset: An id, or a path that means every version's preset; None for every preset.
         prebuilt: List only unclaimed workspaces.
+        reach: List only workspaces within it.
         limit: The most workspaces that are returned.
         after: A cursor from `workspace_cursor`; None to begin with the first workspace.
     Raises:
@@ -114,6 +119,7 @@ async def list_workspaces(
             "owner": None if owner is None else owner_key(owner),
             "presets": presets,
             "prebuilt": prebuilt,
+            **reach_values(reach),
             "limit": limit,
             **dict(zip(_ORDER, values, strict=True)),
         }

@@ -4,13 +4,13 @@ from prebuilds.views.events import EventRow
 from prebuilds.views.explain import ClaimExplanation, PresetExplanation, WaitingClaim
 from prebuilds.views.installation import Binding, Initialized, Migrated
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
-from prebuilds.views.jobs import CancelResult, JobFilter, JobRow, LoggedBuild, LogLine
+from prebuilds.views.jobs import CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LogLine
 from prebuilds.views.loop import LoopChange, Reconciled
 from prebuilds.views.paging import Page
 from prebuilds.views.people import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
-from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, WindowRow
+from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, PresetPage, WindowRow
 from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
-from prebuilds.views.templates import TemplateChange, TemplateRow
+from prebuilds.views.templates import TemplateChange, TemplatePage, TemplateRow
 from prebuilds.views.tokens import TokenCreated, TokenRevoked, TokenRow, TokensConfirmed
 from prebuilds.views.workspaces import (
     AbandonResult,
@@ -36,6 +36,7 @@ __all__ = [
     "InventoryReport",
     "InventoryRow",
     "JobFilter",
+    "JobPage",
     "JobRow",
     "KeepResult",
     "LastError",
@@ -54,6 +55,7 @@ __all__ = [
     "Page",
     "PresetExplanation",
     "PresetInfo",
+    "PresetPage",
     "PresetRow",
     "PruneResult",
     "Reconciled",
@@ -61,6 +63,7 @@ __all__ = [
     "StatusPage",
     "SystemStatus",
     "TemplateChange",
+    "TemplatePage",
     "TemplateRow",
     "TokenCreated",
     "TokenRevoked",

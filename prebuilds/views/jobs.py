@@ -31,6 +31,14 @@ class JobRow(Payload):
     error: str | None
 
 
+class JobPage(Payload):
+    """A page of the list of builds, newest first."""
+
+    jobs: list[JobRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""
+
+
 class JobFilter(Payload):
     """A filter for builds. A build must match every field that is given."""
 

@@ -36,6 +36,21 @@ class PresetInfo(Payload):
     schedule: list[WindowRow]
     last_invalidated_at: Timestamp | None
     limit_reset_at: Timestamp | None
+    ready: int
+    """Prebuilds that can be claimed now."""
+    starting: int
+    """Prebuilds that are being made."""
+    estimated_wait_seconds: float | None
+    """How long a claim that is made now has to wait, from what is being made and how long that took before: 0 when a
+    prebuild is ready; None when nothing is on its way, or no creation was measured yet."""
+
+
+class PresetPage(Payload):
+    """A page of the list of presets, by path."""
+
+    presets: list[PresetInfo]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""
 
 
 class InvalidateResult(Payload):

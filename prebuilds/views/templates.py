@@ -23,6 +23,14 @@ class TemplateRow(Payload):
     """Live workspaces of any version, claimed or not."""
 
 
+class TemplatePage(Payload):
+    """A page of the list of templates, by path."""
+
+    templates: list[TemplateRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""
+
+
 class TemplateChange(Payload):
     """Result of `templates deprecate` or `templates delete`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,10 +14,13 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.http.app import create_app
 from prebuilds.http.service import Service
 from prebuilds.operations.claims import Claims
+from prebuilds.operations.context import Context
 from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.operations.facade import Operations
 from prebuilds.operations.waiting_claims import WaitingClaims
 from prebuilds.planning import policy
 from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
+from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.engine import create_claim_pool
@@ -84,10 +86,11 @@ async def serving(
     client = await connect(NOWHERE, lazy=True)
     async with await create_claim_pool(database_url, size=8) as pool:
         clock = await DatabaseClock.measured_on(pool)
+        operations = Operations(Context(engine, client, dispatcher, Settings()))
         claim_store = store(pool, enabled=True)
         claims = Claims(engine, claim_store, dispatcher, RULES)
         direct = DirectClaims(claims, claim_store, clock, engine, RULES)
-        service = Service(direct, WaitingClaims(direct, PrebuildsClient(client)), asyncio.Event())
+        service = Service(operations, direct, WaitingClaims(direct, PrebuildsClient(client)))
         server = Server(create_app(service, gate or KnownTokens()), service, dispatcher)
         async with server.http:
             yield server

@@ -170,6 +170,7 @@ class NotedDispatcher(Dispatcher):
 
     def __init__(self) -> None:
         self.started: list[UUID] = []
+        self.canceled: list[UUID] = []
         self.nudged: list[UUID] = []
 
     def start_builds(self, build_ids: Iterable[UUID]) -> None:
@@ -177,6 +178,9 @@ class NotedDispatcher(Dispatcher):
 
     def repeat_starts(self, build_ids: Iterable[UUID]) -> None:
         self.started += build_ids
+
+    def cancel_builds(self, build_ids: Iterable[UUID]) -> None:
+        self.canceled += build_ids
 
     def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
         self.nudged += preset_ids

@@ -24,7 +24,8 @@ from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.evidence import prune
 from prebuilds.store.loop import pause
 from prebuilds.store.pool import create_prebuilds
-from prebuilds.store.presets import invalidate, lift_holds, list_presets
+from prebuilds.store.preset_list import list_presets
+from prebuilds.store.presets import invalidate, lift_holds
 from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.templates import delete_template, deprecate_template, list_templates
 from tests.builders import MadePreset, apply_file, find_preset, make_preset

@@ -9,7 +9,7 @@ import pytest
 from prebuilds.api import Forbidden
 from prebuilds.operations.requests import POLICY, carry_out
 from prebuilds.payloads import OperatorRequest
-from prebuilds.planning.policy import DEPLOYMENT, Action, Resource, check, may, organizations_of
+from prebuilds.planning.policy import DEPLOYMENT, Action, Reach, Resource, check, may, reach_of
 from prebuilds.vocabulary.actors import OPERATOR, Actor
 from prebuilds.vocabulary.scopes import EVERYTHING, Right, Scope, parse_scope
 
@@ -147,11 +147,18 @@ def test_a_refusal_names_the_scope_that_is_enough(action: Action, resource: Reso
     check(alice(scope), action, resource)
 
 
-def test_lists_are_limited_to_the_organizations_of_the_scopes() -> None:
-    assert organizations_of(alice("read:acme", "operate:beta", "claim:gamma"), Action.SEE_WORKSPACE) == {"acme", "beta"}
-    assert organizations_of(alice("read:acme", "admin"), Action.SEE_WORKSPACE) is None
-    assert organizations_of(alice("claim"), Action.SEE_WORKSPACE) == frozenset(), "but for one's own"
-    assert organizations_of(alice("admin:acme"), Action.SEE_TOKENS) == frozenset()
+def test_lists_are_limited_to_what_the_scopes_reach() -> None:
+    see = Action.SEE_WORKSPACE
+    found = reach_of(alice("read:acme", "operate:beta", "claim:gamma", "claim:others:delta"), see)
+    assert found == Reach(
+        frozenset({"acme", "beta"}), frozenset({"delta"}), frozenset({"gamma", "delta"}), "alice@example.com"
+    )
+    assert reach_of(alice("read:acme", "admin"), see).all is None
+    assert reach_of(alice("claim"), see) == Reach(frozenset(), frozenset(), None, "alice@example.com")
+    assert reach_of(alice("claim"), Action.SEE_JOBS).nothing, "jobs are nobody's"
+    assert reach_of(Actor("token/ci", frozenset({Scope(Right.CLAIM)})), see).nothing, "it has no user"
+    assert reach_of(alice("admin:acme"), Action.SEE_TOKENS).nothing, "which concerns all organizations"
+    assert reach_of(alice("admin"), Action.SEE_TOKENS).all is None
 
 
 @pytest.mark.parametrize("action", POLICY)

@@ -1,0 +1,83 @@
+"""What the documentation says of requests and answers that many routes have in common."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from fastapi import Path
+from pydantic import AfterValidator, ConfigDict, Field
+
+from prebuilds.http.problems import Problem
+from prebuilds.payloads import Payload
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
+ALWAYS = (401, 403, 422, 429, 503)
+"""What each route with a token may answer, beside its own statuses."""
+DESCRIPTIONS = {
+    401: "No good token",
+    403: "The token does not allow it",
+    404: "There is no such thing",
+    409: "The request contradicts what is there",
+    413: "The body is too long",
+    422: "A field is wrong; `errors` says which",
+    429: "The token asks too often; `Retry-After` says when to ask again",
+    503: "The database or Temporal is away; ask again",
+}
+
+
+def problem_responses(*statuses: int, **descriptions: str) -> Responses:
+    """Problems for the documentation.
+
+    Args:
+        descriptions: What a status means for this route, as `on_409="..."`, where it is not what it means elsewhere.
+    """
+    return {
+        status: {
+            "description": descriptions.get(f"on_{status}", DESCRIPTIONS[status]),
+            "model": Problem,
+            "content": {"application/problem+json": {}},
+        }
+        for status in statuses
+    }
+
+
+def answers(example: Any, *statuses: int, **descriptions: str) -> Responses:
+    """The answers of a route: 200 with an example, the problems that all routes have, and *statuses* beside them."""
+    return {
+        200: {"content": {"application/json": {"example": example}}},
+        **problem_responses(*sorted({*ALWAYS, *statuses}), **descriptions),
+    }
+
+
+def _decoded(value: str) -> str:
+    """A part of the address. `Bounds` leaves it encoded, since it may have a slash in it."""
+    try:
+        return unquote(value, errors="strict")
+    except UnicodeDecodeError as error:
+        raise ValueError("must be UTF-8, percent-encoded") from error
+
+
+DECODED = AfterValidator(_decoded)
+
+
+def in_path(description: str, example: str) -> Any:
+    """A path parameter that names something by its path or id, for a type with `DECODED`."""
+    return Path(description=f"{description}; a slash is written `%2F`", examples=[example])
+
+
+class Asked(Payload):
+    """A body, or the parameters of a query. Its validator is built at once, as the framework needs it."""
+
+    model_config = ConfigDict(defer_build=False)
+
+
+class PageQuery(Asked):
+    """Which page of a list."""
+
+    limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="The most rows of the page")
+    after: str | None = Field(
+        None, description="The `next` of the previous page; without it the first page", max_length=2000
+    )

@@ -1,0 +1,157 @@
+"""Examples of answers, for the documentation. A test holds each to its model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Example = dict[str, Any]
+
+WORKSPACE: Example = {
+    "id": "0b8ad3a2-91a6-4f49-9cb4-5a9fdd3f43ab",
+    "name": "alice-dev",
+    "owner": "alice",
+    "organization": "acme",
+    "template": "python",
+    "preset_id": "7b1de5d1-5e0b-5d52-9f0c-8f4f5d1d8a61",
+    "preset": "small",
+    "version": 1,
+    "status": "running",
+    "prebuilt": True,
+    "ready": True,
+    "address": "http://127.0.0.1:40123",
+    "created_at": "2026-03-02T08:50:11Z",
+    "claimed_at": "2026-03-02T09:14:00Z",
+    "ttl_seconds": 28800,
+}
+JOB: Example = {
+    "build_id": "3d0a4c0e-1b0d-5f26-8d3b-1f6f7c1a2b3c",
+    "workspace_id": WORKSPACE["id"],
+    "workspace": "alice/alice-dev",
+    "preset_id": WORKSPACE["preset_id"],
+    "preset": "acme/python/small",
+    "transition": "start",
+    "stage": "claim",
+    "status": "succeeded",
+    "initiator": "alice",
+    "queue": "prebuilds-provisioner",
+    "created_at": "2026-03-02T09:14:00Z",
+    "started_at": "2026-03-02T09:14:00.4Z",
+    "completed_at": "2026-03-02T09:14:01Z",
+    "error": None,
+}
+EVENT: Example = {
+    "at": "2026-03-02T09:14:00Z",
+    "kind": "claim_prebuilt",
+    "actor": "alice",
+    "data": {"name": "alice-dev"},
+}
+DETAILS: Example = WORKSPACE | {
+    "resources": {"pid": 4711},
+    "host": "host-1",
+    "autostart_schedule": "CRON_TZ=Europe/Berlin 30 9 * * 1-5",
+    "next_start_at": "2026-03-03T08:30:00Z",
+    "next_action_at": "2026-03-02T17:14:00Z",
+    "builds": [JOB],
+    "events": [EVENT],
+    "warnings": [],
+    "quarantine_reason": None,
+}
+CHANGE: Example = {
+    "workspace_id": WORKSPACE["id"],
+    "workspace": "alice/alice-dev",
+    "transition": "stop",
+    "status": "stopping",
+    "build_id": JOB["build_id"],
+    "changed": True,
+}
+SETTINGS: Example = {
+    "workspace_id": WORKSPACE["id"],
+    "workspace": "alice/alice-dev",
+    "ttl_seconds": 28800,
+    "autostart_schedule": "CRON_TZ=Europe/Berlin 30 9 * * 1-5",
+    "next_start_at": "2026-03-03T08:30:00Z",
+    "next_action_at": "2026-03-02T17:14:00Z",
+    "changed": True,
+}
+RELEASED: Example = {"workspace_id": WORKSPACE["id"], "build_id": JOB["build_id"]}
+KEPT: Example = {"workspace_id": WORKSPACE["id"], "kept": True, "changed": True}
+PRESET: Example = {
+    "preset_id": WORKSPACE["preset_id"],
+    "organization": "acme",
+    "template": "python",
+    "version": 1,
+    "preset": "small",
+    "active": True,
+    "instances": 3,
+    "expire_after_seconds": 86400,
+    "default": False,
+    "parameters": {"size": "small"},
+    "claim_parameters": ["token"],
+    "timezone": "Europe/Berlin",
+    "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+    "last_invalidated_at": None,
+    "limit_reset_at": None,
+    "ready": 0,
+    "starting": 3,
+    "estimated_wait_seconds": 12.5,
+}
+INVALIDATED: Example = {"presets": 1, "prebuilds": 3}
+LIFTED: Example = {"preset_id": PRESET["preset_id"], "preset": "acme/python/small", "lifted": "hard_limited"}
+EXPLAINED: Example = {
+    "preset": "acme/python/small",
+    "preset_id": PRESET["preset_id"],
+    "at": "2026-03-02T09:14:00Z",
+    "desired": 10,
+    "window": "* 8-18 * * 1-5",
+    "base": 3,
+    "settings_recorded": True,
+    "held": None,
+    "held_until": None,
+    "events": [EVENT],
+    "next": None,
+}
+LINTED: Example = {
+    "preset": "acme/python/small",
+    "preset_id": PRESET["preset_id"],
+    "workspace_id": WORKSPACE["id"],
+    "replacements": [],
+}
+LOOP: Example = {
+    "state": "running",
+    "cause": None,
+    "last_pass_at": "2026-03-02T09:13:55Z",
+    "passes": 1204,
+    "paused": False,
+    "paused_reason": None,
+    "paused_by": None,
+    "note": None,
+}
+POOL: Example = {
+    "preset_id": PRESET["preset_id"],
+    "organization": "acme",
+    "template": "python",
+    "version": 1,
+    "preset": "small",
+    "active": True,
+    "desired": 10,
+    "actual": 9,
+    "eligible": 9,
+    "expired": 0,
+    "extraneous": 0,
+    "starting": 1,
+    "stopping": 0,
+    "deleting": 0,
+    "held": None,
+    "held_until": None,
+    "waiting": 0,
+    "pending_builds": 0,
+    "failed": 0,
+    "last_error": None,
+    "warnings": [],
+}
+STATUS: Example = {
+    "deployment_id": "5e3f1a9a-36f0-4b1e-8d1d-64a7f6f0a2c1",
+    "loop": LOOP,
+    "presets": [POOL],
+    "next": None,
+}

@@ -1,0 +1,84 @@
+"""The operations as one caller reaches them: whatever a route is about to do, it asks the policy here first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from prebuilds.http.authentication import Caller, Gate
+from prebuilds.http.service import Service, service_of
+from prebuilds.operations.facade import Operations
+from prebuilds.planning.policy import DEPLOYMENT, Action, Reach, Resource, reach_of
+from prebuilds.vocabulary.actors import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """One request's caller, and what it may do.
+
+    `workspace`, `preset` and `template` return the id of what a reference names, once the policy allows the action. The
+    route acts by that id. A workspace that gets another owner between the two is treated as its caller's a moment ago.
+    """
+
+    actor: Actor
+    service: Service
+    gate: Gate
+
+    @property
+    def operations(self) -> Operations:
+        return self.service.operations
+
+    def check(self, action: Action, resource: Resource = DEPLOYMENT) -> None:
+        """Refuse what the policy denies.
+
+        Raises:
+            Forbidden: Names the scope that would be enough.
+        """
+        self.gate.check(self.actor, action, resource)
+
+    def reach(self, action: Action) -> Reach:
+        """Return the resources for which the caller may do an action.
+
+        Raises:
+            Forbidden: There are none. It names the scope that would be enough for all.
+        """
+        reach = reach_of(self.actor, action)
+        if reach.nothing:
+            self.check(action)
+        return reach
+
+    async def workspace(self, reference: str, action: Action) -> str:
+        """Return a workspace's id.
+
+        Raises:
+            Forbidden: The policy denies the action.
+            InvalidInput, WorkspaceNotFound: The reference names nothing.
+        """
+        self.reach(action)  # who may do it nowhere does not learn what exists
+        found = await self.operations.resources.workspace(reference)
+        self.check(action, found.resource)
+        return str(found.id)
+
+    async def preset(self, reference: str, action: Action) -> str:
+        """Return a preset's id. Raises as `workspace` does, or PresetNotFound."""
+        self.reach(action)
+        found = await self.operations.resources.preset(reference)
+        self.check(action, found.resource)
+        return str(found.id)
+
+    async def template(self, reference: str, action: Action) -> str:
+        """Return a template's id. Raises as `workspace` does, or TemplateNotFound."""
+        self.reach(action)
+        found = await self.operations.resources.template(reference)
+        self.check(action, found.resource)
+        return str(found.id)
+
+
+async def _guard(request: Request, actor: Caller) -> Guard:
+    return Guard(actor, service_of(request), request.app.state.entrance.gate)
+
+
+Guarded = Annotated[Guard, Depends(_guard)]
+"""The operations, for a caller with a token."""

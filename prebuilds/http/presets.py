@@ -1,0 +1,94 @@
+"""Presets over HTTP: list them with what a claim can expect, explain and lint them, and steer their pools."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, Field
+
+from prebuilds.http import examples
+from prebuilds.http.documents import DECODED, PageQuery, answers, in_path
+from prebuilds.http.guard import Guarded
+from prebuilds.planning.policy import Action
+from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExplanation, PresetPage
+
+router = APIRouter(prefix="/v1/presets", tags=["presets"])
+
+Preset = Annotated[str, in_path("`organization/template/preset`, or an id", "acme%2Fpython%2Fsmall"), DECODED]
+
+
+class PresetQuery(PageQuery):
+    """Which presets."""
+
+    template: str | None = Field(None, description="Only presets of this template, by path or id")
+
+
+class ExplainQuery(PageQuery):
+    """Which time, and which events."""
+
+    at: AwareDatetime | None = Field(
+        None, description="The time to explain; without it now, with the hold that is in force"
+    )
+
+
+@router.get(
+    "",
+    summary="List presets, with what a claim can expect",
+    operation_id="list_presets",
+    responses=answers({"presets": [examples.PRESET], "next": None}, 404, on_404="No such template"),
+)
+async def list_presets(guard: Guarded, query: Annotated[PresetQuery, Query()]) -> PresetPage:
+    """The presets of the active versions that the token may see, by path. A token that may claim sees them too."""
+    reach = guard.reach(Action.SEE_AVAILABILITY)
+    page = await guard.operations.presets.list(query.template, reach=reach, limit=query.limit, after=query.after)
+    return PresetPage(presets=page.rows, next=page.next)
+
+
+@router.get(
+    "/{preset}/explain",
+    summary="Explain the size of a preset's pool",
+    operation_id="explain_preset",
+    responses=answers(examples.EXPLAINED, 404),
+)
+async def explain_preset(guard: Guarded, preset: Preset, query: Annotated[ExplainQuery, Query()]) -> PresetExplanation:
+    """The decisions behind it now or at a past time, with the newest events, oldest first. `after` gets older ones."""
+    found = await guard.preset(preset, Action.SEE_PRESETS)
+    return await guard.operations.explain.preset(found, query.at, limit=query.limit, after=query.after)
+
+
+@router.post(
+    "/{preset}:invalidate",
+    summary="Replace a preset's prebuilds",
+    operation_id="invalidate_preset",
+    responses=answers(examples.INVALIDATED, 404),
+)
+async def invalidate_preset(guard: Guarded, preset: Preset) -> InvalidateResult:
+    """From now on nobody can claim one that exists now."""
+    found = await guard.preset(preset, Action.INVALIDATE_PRESET)
+    return await guard.operations.presets.invalidate(guard.actor, preset=found)
+
+
+@router.post(
+    "/{preset}:resume",
+    summary="Lift the hold that failures put on a preset",
+    operation_id="resume_preset",
+    responses=answers(examples.LIFTED, 404),
+)
+async def resume_preset(guard: Guarded, preset: Preset) -> LiftResult:
+    """The next pass creates again."""
+    found = await guard.preset(preset, Action.LIFT_HOLDS)
+    return await guard.operations.presets.lift_holds(guard.actor, found)
+
+
+@router.post(
+    "/{preset}:lint",
+    summary="Say what a claim would replace",
+    operation_id="lint_preset",
+    responses=answers(examples.LINTED, 404, 409),
+)
+async def lint_preset(guard: Guarded, preset: Preset) -> LintReport:
+    """A claim of one ready prebuild is planned by its provisioner with made-up inputs, and not applied. Empty
+    `replacements`: it would replace nothing."""
+    found = await guard.preset(preset, Action.LINT_PRESET)
+    return await guard.operations.lint.preset(found)

@@ -1,0 +1,101 @@
+"""Lists presets as they are defined, with what a claim of each can expect now."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.planning.lead_times import forecast
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import GlobalSnapshot, Preset, PresetCounts
+from prebuilds.planning.state import PoolState, pool_state
+from prebuilds.store.outlooks import read_durations
+from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.store.templates import find_live_template
+from prebuilds.views import PresetInfo, WindowRow
+from prebuilds.vocabulary import PREBUILDS_USER_ID
+
+PRESET_DETAILS = text("""
+    SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at,
+           coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
+               AS parameters
+      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
+     WHERE CAST(:template_id AS uuid) IS NULL OR t.id = :template_id
+""")
+
+STARTS_UNDER_WAY = text(f"""
+    SELECT preset_id, created_at FROM workspaces
+     WHERE owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
+       AND latest_transition = 'start' AND latest_status IN ('pending', 'running', 'canceling')
+       AND preset_id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None = None) -> list[PresetInfo]:
+    """Presets of the active versions of live templates, by path. *template* is an id or a path.
+
+    Raises:
+        TemplateNotFound: No such template.
+    """
+    async with snapshot_transaction(engine) as connection:
+        only = (await find_live_template(connection, template)).id if template is not None else None
+        details = {row.id: row for row in await connection.execute(PRESET_DETAILS, {"template_id": only})}
+        snapshot = await snapshot_state(connection, rules)
+        found = [(item, _state(item, snapshot)) for item in snapshot.presets if item.preset.id in details]
+        waits = await _waits(connection, snapshot, [(item.preset, state) for item, state in found])
+    return [_info(item.preset, state, details[item.preset.id], waits[item.preset.id]) for item, state in found]
+
+
+def _state(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolState:
+    return pool_state(item.preset, item.counts, item.history, snapshot)
+
+
+async def _waits(
+    connection: AsyncConnection, snapshot: GlobalSnapshot, presets: Collection[tuple[Preset, PoolState]]
+) -> dict[UUID, timedelta | None]:
+    """How long a claim of each preset has to wait; None where nothing is known. Only empty pools are looked into."""
+    empty = [preset.id for preset, state in presets if not state.eligible]
+    begun: dict[UUID, list[datetime]] = defaultdict(list)
+    durations: dict[UUID, list[timedelta]] = {}
+    if empty:
+        for row in await connection.execute(STARTS_UNDER_WAY, {"ids": empty}):
+            begun[row.preset_id].append(row.created_at)
+        durations = await read_durations(connection, empty)
+    waits: dict[UUID, timedelta | None] = {}
+    for preset, state in presets:
+        if state.eligible:
+            waits[preset.id] = timedelta(0)
+            continue
+        taken = durations.get(preset.id, [])
+        waits[preset.id] = forecast(state, begun[preset.id], snapshot.taken_at, taken, ahead=preset.waiting).wait
+    return waits
+
+
+def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta | None) -> PresetInfo:
+    expire_after = preset.expire_after
+    return PresetInfo(
+        preset_id=preset.id,
+        organization=preset.organization,
+        template=preset.template,
+        version=preset.version,
+        preset=preset.name,
+        active=preset.active,
+        instances=preset.base_instances,
+        expire_after_seconds=None if expire_after is None else expire_after.total_seconds(),
+        default=details.is_default,
+        parameters=details.parameters,
+        claim_parameters=details.claim_parameters,
+        timezone=preset.timezone,
+        schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
+        last_invalidated_at=preset.last_invalidated_at,
+        limit_reset_at=details.limit_reset_at,
+        ready=state.eligible,
+        starting=state.starting,
+        estimated_wait_seconds=None if wait is None else wait.total_seconds(),
+    )

@@ -12,7 +12,19 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from prebuilds.api import PrebuildsError
-from prebuilds.http import claims, docs_page, presets, problems, status, workspaces
+from prebuilds.http import (
+    claims,
+    docs_page,
+    events,
+    jobs,
+    logs,
+    loop,
+    presets,
+    problems,
+    status,
+    templates,
+    workspaces,
+)
 from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
 from prebuilds.http.models import Health
@@ -85,7 +97,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     app.add_exception_handler(HTTPException, problems.on_refused)
     app.add_exception_handler(Exception, problems.on_fault)
     app.include_router(health)
-    for routes in (claims, workspaces, presets, status):
+    for routes in (claims, workspaces, jobs, logs, presets, templates, status, loop, events):
         app.include_router(routes.router)
     app.include_router(docs_page.router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]

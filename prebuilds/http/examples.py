@@ -155,3 +155,65 @@ STATUS: Example = {
     "presets": [POOL],
     "next": None,
 }
+LINE: Example = {"build_id": JOB["build_id"], "at": "2026-03-02T09:14:00Z", "line": "listening at port 40123"}
+TEMPLATE: Example = {
+    "id": "9e2f6c1d-8a35-4c47-9f63-0d6b8f3f2b11",
+    "organization": "acme",
+    "template": "python",
+    "provisioner": "process",
+    "queue": "prebuilds-provisioner",
+    "version": 1,
+    "deprecated": False,
+    "presets": 1,
+    "workspaces": 4,
+}
+TEMPLATE_CHANGE: Example = {
+    "id": TEMPLATE["id"],
+    "template": "acme/python",
+    "deprecated": True,
+    "deleted": False,
+    "changed": True,
+}
+TEMPLATE_FILE = """\
+organizations:
+  - name: acme
+    members: [alice, bob]
+    templates:
+      - name: python
+        provisioner: process
+        source: {command: ["python3", "-m", "http.server", "{port}"], ready: {http: "/"}}
+        presets:
+          - {name: small, instances: 3, expire_after: 24h}
+"""
+TEMPLATE_FILE_AS_JSON: Example = {
+    "organizations": [
+        {
+            "name": "acme",
+            "members": ["alice", "bob"],
+            "templates": [
+                {
+                    "name": "python",
+                    "provisioner": "process",
+                    "source": {"command": ["python3", "-m", "http.server", "{port}"], "ready": {"http": "/"}},
+                    "presets": [{"name": "small", "instances": 3, "expire_after": "24h"}],
+                }
+            ],
+        }
+    ]
+}
+APPLIED: Example = {
+    "created": ["organization acme", "template acme/python", "preset acme/python/small"],
+    "updated": [],
+    "unchanged": [],
+    "versions": [{"template": "acme/python", "version": 1, "id": "4a1f5f60-0d7a-4c8e-8f0b-9f6a5f7a0c11"}],
+    "changes": [],
+    "replaced": [],
+    "removed": [],
+    "kept": [],
+}
+DOCTOR: Example = {
+    "ok": True,
+    "deployment_id": STATUS["deployment_id"],
+    "checks": [{"name": "database", "ok": True, "remedy": None, "detail": "PostgreSQL 18.0"}],
+}
+SNAPSHOT: Example = {"taken_at": "2026-03-02T09:14:00Z", "paused": False, "passes": 1204, "presets": []}

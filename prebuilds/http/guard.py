@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from prebuilds.http.authentication import Caller, Gate
+from prebuilds.http.authentication import Caller, Gate, Given
 from prebuilds.http.service import Service, service_of
 from prebuilds.operations.facade import Operations
 from prebuilds.planning.policy import DEPLOYMENT, Action, Reach, Resource, reach_of
@@ -25,6 +25,8 @@ class Guard:
     actor: Actor
     service: Service
     gate: Gate
+    token: str | None = field(repr=False)
+    """As it was presented; a stream asks again whether it is good."""
 
     @property
     def operations(self) -> Operations:
@@ -76,8 +78,9 @@ class Guard:
         return str(found.id)
 
 
-async def _guard(request: Request, actor: Caller) -> Guard:
-    return Guard(actor, service_of(request), request.app.state.entrance.gate)
+async def _guard(request: Request, actor: Caller, given: Given) -> Guard:
+    token = None if given is None else given.credentials
+    return Guard(actor, service_of(request), request.app.state.entrance.gate, token)
 
 
 Guarded = Annotated[Guard, Depends(_guard)]

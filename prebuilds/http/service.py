@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request
 
+from prebuilds.doctor import DoctorReport
 from prebuilds.operations.direct_claims import DirectClaims
+from prebuilds.operations.event_feed import EventFeed
 from prebuilds.operations.facade import Operations
 from prebuilds.operations.waiting_claims import WaitingClaims
 
@@ -26,6 +30,20 @@ class Service:
     """When the last request came in, by the event loop's clock."""
     held: int = 0
     """Answers that are held, and streams."""
+    streams: Counter[UUID | None] = field(default_factory=Counter)
+    """Streams by their token's id, but for those of claims."""
+    events: EventFeed = field(init=False)
+
+    examining: asyncio.Task[DoctorReport] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.events = EventFeed(self.operations.context.engine)
+
+    async def examine(self) -> DoctorReport:
+        """Run the doctor's checks, once for all who ask at the same time: each run opens connections of its own."""
+        if self.examining is None or self.examining.done():
+            self.examining = asyncio.create_task(self.operations.doctor.examine())
+        return await asyncio.shield(self.examining)
 
 
 def service_of(request: Request) -> Service:

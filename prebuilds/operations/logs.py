@@ -9,12 +9,27 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store import logs
-from prebuilds.store.logs import LOG_LIFE, Position
+from prebuilds.store.logs import LINES_READ_MAX, LOG_LIFE
+from prebuilds.store.logs import Position as Position  # noqa: PLC0414 - where a reader goes on
 from prebuilds.views import LoggedBuild, LogLine
 
 POLL_INTERVAL_S = 0.5
 LOG_DAYS = LOG_LIFE.days
 """Days for which a build's lines are kept after its end."""
+
+
+START = Position()
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """Some lines of a log, in order."""
+
+    lines: list[LogLine]
+    position: Position
+    """Where the reader goes on."""
+    ended: LoggedBuild | None
+    """The build, once it has ended and nothing follows; None before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +63,31 @@ class LogOperations:
         Args:
             follow: Wait for further lines until the build has ended.
         """
-        position = Position()
+        async for part in self.parts(build, follow=follow):
+            for line in part.lines:
+                yield line
+
+    async def parts(
+        self, build: LoggedBuild, after: Position = START, *, follow: bool = False
+    ) -> AsyncIterator[LogPart]:
+        """Yield a build's lines in order, several at a time.
+
+        Args:
+            after: The position of the last part that the reader has; only later lines come.
+            follow: Wait for further lines until the build has ended. Otherwise the last part has what there is.
+        """
+        position = after
         while True:
             # The build is read before its lines: if it has ended by then, no line can follow those read next.
             current = await logs.read_logged_build(self.engine, build.id)
             lines, position = await logs.read_log(self.engine, build.id, position)
-            for line in lines:
-                yield line
-            if current.status.ended or not follow:
-                break
-            await asyncio.sleep(POLL_INTERVAL_S)
-        for line in current.last_lines():
-            yield line
+            more = len(lines) == LINES_READ_MAX
+            ended = current.status.ended and not more
+            if not more and (ended or not follow):
+                lines += current.last_lines()
+            if lines or ended:
+                yield LogPart(lines, position, current if ended else None)
+            if ended or not (more or follow):
+                return
+            if not more:
+                await asyncio.sleep(POLL_INTERVAL_S)

@@ -22,6 +22,9 @@ LOG_LIFE = timedelta(days=14)
 BUILDS_PER_SWEEP_MAX = 10
 """Builds whose logs one sweep removes: at most 50,000 short rows, and five builds a second, more than pools make."""
 
+LINES_READ_MAX = 1000
+"""The most lines that one statement reads."""
+
 COUNT_BEFORE = text("SELECT count(*) FROM build_logs WHERE build_id = :id AND attempt < :attempt")
 # A line that is sent again, after a lost reply, exists already.
 APPEND_LINES = text("""
@@ -33,10 +36,10 @@ APPEND_LINES = text("""
 """)
 READ = text("""
     SELECT attempt, number, at, line FROM build_logs
-     WHERE build_id = :id AND (attempt, number) > (:attempt, :number) ORDER BY attempt, number
+     WHERE build_id = :id AND (attempt, number) > (:attempt, :number) ORDER BY attempt, number LIMIT :limit
 """)
 _BUILDS = """
-    SELECT b.id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
+    SELECT b.id, b.workspace_id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
            coalesce((SELECT true FROM build_logs l WHERE l.build_id = b.id LIMIT 1), false) AS logged
       FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
 """
@@ -94,9 +97,12 @@ async def append_lines(engine: AsyncEngine, build_id: UUID, attempt: int, lines:
 
 
 async def read_log(engine: AsyncEngine, build_id: UUID, after: Position = Position()) -> tuple[list[LogLine], Position]:
-    """Read the lines that follow *after*, in order, and return them with the position of the last one."""
+    """Read the lines that follow *after*, in order, and return them with the position of the last one.
+
+    There may be more of them when `LINES_READ_MAX` are returned.
+    """
     async with engine.connect() as connection:
-        position = {"id": build_id, "attempt": after.attempt, "number": after.number}
+        position = {"id": build_id, "attempt": after.attempt, "number": after.number, "limit": LINES_READ_MAX}
         rows = (await connection.execute(READ, position)).all()
     lines = [LogLine(build_id=build_id, at=row.at, line=row.line) for row in rows]
     return lines, Position(rows[-1].attempt, rows[-1].number) if rows else after
@@ -146,6 +152,7 @@ def choose_logged_build(builds: Sequence[LoggedBuild]) -> LoggedBuild:
 def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
     return LoggedBuild(
         id=row.id,
+        workspace_id=row.workspace_id,
         transition=Transition(row.transition),
         stage=Stage(row.stage),
         status=BuildStatus(row.status),

@@ -1,10 +1,10 @@
 """Views: the rows and documents that operators and services read, as `--json` prints them."""
 
-from prebuilds.views.events import EventRow
+from prebuilds.views.events import EventRecord, EventRow
 from prebuilds.views.explain import ClaimExplanation, PresetExplanation, WaitingClaim
 from prebuilds.views.installation import Binding, Initialized, Migrated
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
-from prebuilds.views.jobs import CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LogLine
+from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LogLine
 from prebuilds.views.loop import LoopChange, Reconciled
 from prebuilds.views.paging import Page
 from prebuilds.views.people import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
@@ -27,9 +27,11 @@ from prebuilds.views.workspaces import (
 __all__ = [
     "AbandonResult",
     "Binding",
+    "BuildLog",
     "CancelResult",
     "ClaimExplanation",
     "DoubtfulPrebuild",
+    "EventRecord",
     "EventRow",
     "Initialized",
     "InvalidateResult",

@@ -71,10 +71,19 @@ class LogLine(Payload):
     line: str
 
 
+class BuildLog(Payload):
+    """The log of a build, as `logs` prints it."""
+
+    released_at: Timestamp | None
+    """When its workspace was deleted; None while the workspace exists."""
+    lines: list[LogLine]
+
+
 class LoggedBuild(Payload):
     """A build whose log can be read."""
 
     id: UUID
+    workspace_id: UUID
     transition: Transition
     stage: Stage
     status: BuildStatus

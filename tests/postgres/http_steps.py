@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,6 +55,17 @@ def person(name: str, *scopes: str) -> Actor:
     return Actor(name, frozenset(map(parse_scope, scopes)), name)
 
 
+def operation_of(document: dict[str, Any], request: httpx.Request) -> dict[str, Any] | None:
+    """The documented operation that a request is for; None when there is none, such as for an unknown address."""
+    path = request.url.raw_path.decode().partition("?")[0]
+    for template, operations in document["paths"].items():
+        pattern = re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))
+        if re.fullmatch(pattern, path) and request.method.lower() in operations:
+            found: dict[str, Any] = operations[request.method.lower()]
+            return found
+    return None
+
+
 class Server:
     """One server; several of one database are several processes' as far as a claim can see."""
 
@@ -64,7 +76,16 @@ class Server:
             transport=httpx.ASGITransport(app, raise_app_exceptions=False),
             base_url="http://prebuilds",
             headers={"Authorization": "Bearer operator"},
+            event_hooks={"response": [self._check_documented]},
         )
+        self.document = app.openapi()
+
+    async def _check_documented(self, response: httpx.Response) -> None:
+        """Fail on an answer that the OpenAPI document does not say."""
+        operation = operation_of(self.document, response.request)
+        if operation is not None:
+            status = str(response.status_code)
+            assert status in operation["responses"], f"{operation['operationId']} does not document {status}"
 
     async def put(self, claim_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         return await self.http.put(f"/v1/claims/{claim_id}", json=BODY | changes, headers=headers)

@@ -1,0 +1,145 @@
+"""Server-sent events: how a stream stays alive, and what ends it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+
+from prebuilds.api import DatabaseRestored, StoreUnavailable, Unauthenticated
+from prebuilds.http.guard import Guard
+from prebuilds.http.waiting import HEARTBEAT_S, RECONNECT_MS, waiting_turn
+
+STREAMS_MAX = 100
+"""Streams of one token at a time, so that none takes the places of all others."""
+CHECK_S = 2.0
+"""How often a stream's token is looked at again, in seconds."""
+SEND_S = 30.0
+"""How long a reader may leave a part of its stream unread, in seconds."""
+
+
+class EventStream(StreamingResponse):
+    """A stream whose reader reads, or is gone."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, parts: AsyncGenerator[str, None], turn: ExitStack) -> None:
+        """Args:
+        parts: What is sent; it is closed when the stream ends, however that comes about.
+        turn: The same; it counts the stream.
+        """
+        super().__init__(parts, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._parts = parts
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_S):
+                await send(message)
+
+        try:
+            with suppress(TimeoutError, ClientDisconnect):
+                await super().__call__(scope, receive, send_in_time)
+        finally:
+            self._turn.close()
+            await self._parts.aclose()
+
+
+def frame(id: str, event: str | None = None, data: str = "") -> str:
+    """One event of a stream. Without a name, the reader only learns where it goes on (`Last-Event-ID`).
+
+    Args:
+        data: JSON, on one line.
+    """
+    return f"id: {id}\n\n" if event is None else f"id: {id}\nevent: {event}\ndata: {data}\n\n"
+
+
+async def open_stream(guard: Guard, frames: AsyncGenerator[str, None]) -> EventStream:
+    """Answer with a stream of frames.
+
+    It ends with its frames, with its token, or when the server is about to end. In between it is never silent for long.
+    The first frame is made before the status is sent, so that an error is still a problem.
+
+    Args:
+        frames: It is closed when the stream ends.
+    Raises:
+        HTTPException: Too many streams are open.
+    """
+    turn = ExitStack()
+    turn.enter_context(_turn(guard))
+    try:
+        first = await anext(frames, None)
+    except BaseException:
+        turn.close()
+        raise
+    return EventStream(_sent(guard, first, frames), turn)
+
+
+async def _sent(guard: Guard, first: str | None, frames: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    draining = asyncio.create_task(guard.service.draining.wait())
+    coming: asyncio.Task[str] | None = None
+    clock = asyncio.get_running_loop().time
+    spoken = clock()
+    try:
+        yield f"retry: {RECONNECT_MS}\n\n"
+        if first is None:
+            return
+        yield first
+        while not guard.service.draining.is_set() and await _still_good(guard):
+            coming = coming or asyncio.ensure_future(anext(frames))
+            await asyncio.wait({coming, draining}, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                try:
+                    said = coming.result()
+                except StopAsyncIteration:
+                    return
+                coming = None
+            elif clock() - spoken >= HEARTBEAT_S:
+                said = ": still there\n\n"
+            else:
+                continue
+            yield said
+            spoken = clock()
+    finally:
+        draining.cancel()
+        if coming is not None:
+            coming.cancel()
+            await asyncio.wait({coming})
+        await frames.aclose()
+
+
+async def _still_good(guard: Guard) -> bool:
+    """Whether the stream's token is good. While the database is away, nobody knows, and nothing comes."""
+    try:
+        await guard.gate.authenticate(guard.token)
+    except (Unauthenticated, DatabaseRestored):
+        return False
+    except StoreUnavailable:
+        return True
+    return True
+
+
+@contextmanager
+def _turn(guard: Guard) -> Iterator[None]:
+    """Count a stream of a token while the block runs.
+
+    Raises:
+        HTTPException: Too many are open.
+    """
+    streams = guard.service.streams
+    if streams[guard.actor.token_id] >= STREAMS_MAX:
+        said = f"{STREAMS_MAX} streams of this token are open; close some"
+        raise HTTPException(503, said, {"Retry-After": "1"})
+    with waiting_turn(guard.service):
+        streams[guard.actor.token_id] += 1
+        try:
+            yield
+        finally:
+            streams[guard.actor.token_id] -= 1
+            if not streams[guard.actor.token_id]:
+                del streams[guard.actor.token_id]

@@ -79,14 +79,15 @@ class EventFeed:
             self._looking = asyncio.create_task(self._look())
         try:
             settled = await self._settled_after(None)
-            position = settled if start is None else min(start, settled)
+            position = settled if start is None else start  # another server may be ahead of this one
             yield EventPart([], f"{self._epoch}.{position}", self._epoch)
             while True:
                 while position < settled:
                     events, position = await self._read(position, settled, reach)
                     yield EventPart(events, f"{self._epoch}.{position}", self._epoch)
-                settled = await self._settled_after(settled)
-                position = min(position, settled)  # of a database that was restored meanwhile
+                seen, settled = settled, await self._settled_after(settled)
+                if settled < seen:  # the database was restored meanwhile
+                    position = min(position, settled)
         finally:
             self._readers -= 1
 
@@ -150,7 +151,7 @@ class EventFeed:
         found = [n for n, epoch in enumerate(epochs) if str(epoch).startswith(known) and len(known) == EPOCH_LENGTH]
         if not found:
             raise InvalidInput.field("after", NO_CURSOR, "give the id of an event of this stream, or 0 for all events")
-        position = int(digits)
+        position = min(int(digits), await event_feed.read_newest_number(self._engine))
         if found[-1] + 1 < len(epochs):
             began = await event_feed.find_epochs_beginning(self._engine, epochs[found[-1] + 1])
             position = min(position, (began or 1) - 1)

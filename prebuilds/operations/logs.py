@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store import logs
-from prebuilds.store.logs import LINES_READ_MAX, LOG_LIFE
+from prebuilds.store.logs import LOG_LIFE
 from prebuilds.store.logs import Position as Position  # noqa: PLC0414 - where a reader goes on
 from prebuilds.views import LoggedBuild, LogLine
 
 POLL_INTERVAL_S = 0.5
+LINES_MAX = 1000
+"""The most lines of one part."""
 LOG_DAYS = LOG_LIFE.days
 """Days for which a build's lines are kept after its end."""
 
@@ -80,8 +82,8 @@ class LogOperations:
         while True:
             # The build is read before its lines: if it has ended by then, no line can follow those read next.
             current = await logs.read_logged_build(self.engine, build.id)
-            lines, position = await logs.read_log(self.engine, build.id, position)
-            more = len(lines) == LINES_READ_MAX
+            lines, position = await logs.read_log(self.engine, build.id, position, LINES_MAX)
+            more = len(lines) == LINES_MAX
             ended = current.status.ended and not more
             if not more and (ended or not follow):
                 lines += current.last_lines()

@@ -56,6 +56,12 @@ async def begin_settling(engine: AsyncEngine, settled: int) -> Settling | None:
         return Settling(newest, await _writers(connection)) if newest != settled else None
 
 
+async def read_newest_number(engine: AsyncEngine) -> int:
+    """Read the highest number that an event was given, 0 for none. Its event may not be committed yet."""
+    async with engine.connect() as connection:
+        return int(str(await connection.scalar(NEWEST_NUMBER)))
+
+
 async def settle(engine: AsyncEngine, settling: Settling) -> Settling:
     """Look again which of the writers are left."""
     async with engine.connect() as connection:

@@ -22,9 +22,6 @@ LOG_LIFE = timedelta(days=14)
 BUILDS_PER_SWEEP_MAX = 10
 """Builds whose logs one sweep removes: at most 50,000 short rows, and five builds a second, more than pools make."""
 
-LINES_READ_MAX = 1000
-"""The most lines that one statement reads."""
-
 COUNT_BEFORE = text("SELECT count(*) FROM build_logs WHERE build_id = :id AND attempt < :attempt")
 # A line that is sent again, after a lost reply, exists already.
 APPEND_LINES = text("""
@@ -36,7 +33,8 @@ APPEND_LINES = text("""
 """)
 READ = text("""
     SELECT attempt, number, at, line FROM build_logs
-     WHERE build_id = :id AND (attempt, number) > (:attempt, :number) ORDER BY attempt, number LIMIT :limit
+     WHERE build_id = :id AND (attempt, number) > (:attempt, :number)
+     ORDER BY attempt, number LIMIT CAST(:limit AS bigint)
 """)
 _BUILDS = """
     SELECT b.id, b.workspace_id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
@@ -96,13 +94,16 @@ async def append_lines(engine: AsyncEngine, build_id: UUID, attempt: int, lines:
         )
 
 
-async def read_log(engine: AsyncEngine, build_id: UUID, after: Position = Position()) -> tuple[list[LogLine], Position]:
+async def read_log(
+    engine: AsyncEngine, build_id: UUID, after: Position = Position(), limit: int | None = None
+) -> tuple[list[LogLine], Position]:
     """Read the lines that follow *after*, in order, and return them with the position of the last one.
 
-    There may be more of them when `LINES_READ_MAX` are returned.
+    Args:
+        limit: The most lines; None for all.
     """
     async with engine.connect() as connection:
-        position = {"id": build_id, "attempt": after.attempt, "number": after.number, "limit": LINES_READ_MAX}
+        position = {"id": build_id, "attempt": after.attempt, "number": after.number, "limit": limit}
         rows = (await connection.execute(READ, position)).all()
     lines = [LogLine(build_id=build_id, at=row.at, line=row.line) for row in rows]
     return lines, Position(rows[-1].attempt, rows[-1].number) if rows else after

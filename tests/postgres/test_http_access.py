@@ -1,0 +1,211 @@
+"""Every endpoint against every scope: who may not is refused, nothing is changed, and an event says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.operations.access import Gate
+from prebuilds.operations.tokens import TokenOperations
+from prebuilds.planning.policy import Action
+from prebuilds.vocabulary import parse_duration
+from prebuilds.vocabulary.actors import OPERATOR
+from prebuilds.vocabulary.scopes import Right, Scope, parse_scope
+from tests.builders import make_preset
+from tests.postgres.http_steps import Server, serving
+from tests.postgres.pool_steps import make_ready
+from tests.rows import do, one, rows_of
+from tests.unit.test_policy import EVERYWHERE, IN_AN_ORGANIZATION, LETTERS
+
+WORKSPACE, PRESET, TEMPLATE = (
+    "/v1/workspaces/bob%2Fdev",
+    "/v1/presets/acme%2Fpython%2Fsmall",
+    "/v1/templates/acme%2Fpython",
+)
+CLAIM = {"preset": "acme/python/small", "owner": "bob", "name": "dev"}
+OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
+"""What is the same for everybody, and the files of the documentation's page."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """What an endpoint asks the policy, and a request of it about bob's workspace in the organization acme."""
+
+    path: str
+    action: Action | None
+    """None: any good token will do."""
+    body: Any = None
+    lists: bool = False
+    """Whether it lists what is within reach, so that a token of another organization gets another list."""
+
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "GET /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.SEE_CLAIM),
+    "GET /v1/claims/{claim_id}/events": Endpoint("/v1/claims/c1/events", Action.SEE_CLAIM),
+    "GET /v1/doctor": Endpoint("/v1/doctor", Action.SEE_DOCTOR),
+    "GET /v1/events": Endpoint("/v1/events", Action.SEE_EVENTS, lists=True),
+    "GET /v1/jobs": Endpoint("/v1/jobs", Action.SEE_JOBS, lists=True),
+    "GET /v1/logs/{reference}": Endpoint("/v1/logs/bob%2Fdev", Action.SEE_LOG),
+    "GET /v1/presets": Endpoint("/v1/presets", Action.SEE_AVAILABILITY, lists=True),
+    "GET /v1/presets/{preset}/explain": Endpoint(f"{PRESET}/explain", Action.SEE_PRESETS),
+    "GET /v1/snapshot": Endpoint("/v1/snapshot", Action.SEE_SNAPSHOT),
+    "GET /v1/status": Endpoint("/v1/status", Action.SEE_STATUS, lists=True),
+    "GET /v1/templates": Endpoint("/v1/templates", Action.SEE_TEMPLATES, lists=True),
+    "GET /v1/workspaces": Endpoint("/v1/workspaces", Action.SEE_WORKSPACE, lists=True),
+    "GET /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SEE_WORKSPACE),
+    "POST /v1/nothing": Endpoint("/v1/nothing", None),
+    "PUT /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.CLAIM, CLAIM),
+    "POST /v1/claims": Endpoint("/v1/claims", Action.CLAIM, CLAIM),
+    "DELETE /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.LEAVE_QUEUE),
+    "POST /v1/jobs:cancel": Endpoint("/v1/jobs:cancel", Action.CANCEL_JOBS, {"initiator": "bob"}, lists=True),
+    "POST /v1/loop:pause": Endpoint("/v1/loop:pause", Action.PAUSE, {"reason": "x"}),
+    "POST /v1/loop:resume": Endpoint("/v1/loop:resume", Action.RESUME),
+    "POST /v1/loop:start": Endpoint("/v1/loop:start", Action.START_LOOP),
+    "POST /v1/loop:stop": Endpoint("/v1/loop:stop", Action.STOP_LOOP, {"cause": "x"}),
+    "POST /v1/presets/{preset}:invalidate": Endpoint(f"{PRESET}:invalidate", Action.INVALIDATE_PRESET),
+    "POST /v1/presets/{preset}:lint": Endpoint(f"{PRESET}:lint", Action.LINT_PRESET),
+    "POST /v1/presets/{preset}:resume": Endpoint(f"{PRESET}:resume", Action.LIFT_HOLDS),
+    "POST /v1/reconcile": Endpoint("/v1/reconcile", Action.RECONCILE, {"preset": "acme/python/small"}),
+    "PATCH /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SET_WORKSPACE, {"ttl_seconds": 60}),
+    "POST /v1/workspaces/{workspace}:keep": Endpoint(f"{WORKSPACE}:keep", Action.KEEP_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:retry": Endpoint(f"{WORKSPACE}:retry", Action.RETRY_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:start": Endpoint(f"{WORKSPACE}:start", Action.START_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:stop": Endpoint(f"{WORKSPACE}:stop", Action.STOP_WORKSPACE),
+    "PUT /v1/templates": Endpoint("/v1/templates", Action.APPLY, {"organizations": [{"name": "acme"}]}),
+    "POST /v1/templates/{template}:deprecate": Endpoint(f"{TEMPLATE}:deprecate", Action.DEPRECATE_TEMPLATE),
+    "DELETE /v1/templates/{template}": Endpoint(TEMPLATE, Action.DELETE_TEMPLATE),
+    "DELETE /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.RELEASE_WORKSPACE),
+}
+"""In an order in which each finds what it is about."""
+
+
+def routes_of(routes: Iterable[Any]) -> Iterator[str]:
+    """Yield `METHOD /path` of every route of an application, also of those that no documentation has."""
+    for route in routes:
+        if hasattr(route, "original_router"):
+            yield from routes_of(route.original_router.routes)
+        else:
+            yield from (f"{method} {route.path}" for method in route.methods - {"HEAD"})
+
+
+def letter_of(right: Right) -> str:
+    return next(letter for letter, one in LETTERS.items() if one is right)
+
+
+def allowed(action: Action | None, scope: Scope) -> bool:
+    """Whether a token of alice's with this scope may do the action to what is bob's, in acme."""
+    if action is None:
+        return True
+    if action in EVERYWHERE:
+        return scope.organization is None and letter_of(scope.right) in EVERYWHERE[action]
+    return scope.organization in ("acme", None) and letter_of(scope.right) in IN_AN_ORGANIZATION[action][1]
+
+
+def answered(endpoint: Endpoint, scope: Scope) -> bool:
+    """The same, or it lists something of alice's or of another organization."""
+    if not endpoint.lists or endpoint.action is None:
+        return allowed(endpoint.action, scope)
+    return letter_of(scope.right) in IN_AN_ORGANIZATION[endpoint.action][0]
+
+
+def test_the_table_has_every_endpoint() -> None:
+    """A new route needs an entry, that is, somebody who thinks of who may use it."""
+    server: Any = type("Nothing", (), {})()
+    from prebuilds.http.app import create_app
+
+    found = {route for route in routes_of(create_app(server, server).routes) if route.split()[1] not in OPEN}
+    assert {route for route in found if not route.startswith("GET /docs/")} == ENDPOINTS.keys()
+
+
+@pytest.fixture
+async def gate(engine: AsyncEngine) -> Gate:
+    return Gate(engine)
+
+
+async def send(server: Server, token: str | None, name: str) -> httpx.Response:
+    endpoint = ENDPOINTS[name]
+    headers = {"Authorization": "" if token is None else f"Bearer {token}"}
+    return await server.http.request(name.partition(" ")[0], endpoint.path, json=endpoint.body, headers=headers)
+
+
+async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_url: str, gate: Gate) -> None:
+    await make_preset(engine, organization="beta")
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 2)
+    tokens = TokenOperations(engine)
+    scopes = [Scope(right, where) for right in Right for where in ("acme", "beta", None)]
+    made = {s: (await tokens.create(OPERATOR, f"t{n}", [str(s)], user="alice")).token for n, s in enumerate(scopes)}
+    bad = {
+        n: (await tokens.create(OPERATOR, n, ["admin"], expires=parse_duration("1h"))).token for n in ("old", "gone")
+    }
+    await do(engine, "UPDATE tokens SET expires_at = now() WHERE name = 'old'")
+    await tokens.revoke(OPERATOR, "gone")
+    operator = (await tokens.create(OPERATOR, "operator", ["admin"])).token
+    async with serving(engine, database_url, gate) as server:
+        server.service.draining.set()  # a stream ends after its first word
+        won = await send(server, operator, "PUT /v1/claims/{claim_id}")
+        assert won.status_code == 201, won.text
+        await gate.drain()
+        before = await rows_of(engine)
+
+        async def refuse(token: str | None, scope: Scope | None) -> None:
+            for name, endpoint in ENDPOINTS.items():
+                if scope is None or not answered(endpoint, scope):
+                    answer = await send(server, token, name)
+                    assert answer.status_code == (401 if scope is None else 403), (name, scope, answer.text)
+                    assert "dev" not in answer.text, "nobody learns what is there"
+
+        async with asyncio.TaskGroup() as together:
+            for scope, token in made.items():
+                together.create_task(refuse(token, scope))
+            for wrong in (*bad.values(), None, "guess"):
+                together.create_task(refuse(wrong, None))
+        await gate.drain()
+        after = await rows_of(engine)
+        changed = {table for table in before if before[table] != after[table]}
+        assert changed <= {"events", "tokens"}, "who is refused changes nothing; a token's last use is noted"
+        expected = {
+            scope: {e.action.word for e in ENDPOINTS.values() if e.action is not None and not answered(e, scope)}
+            for scope in scopes
+        }
+        assert await refusals(engine) == {scope: words for scope, words in expected.items() if words}
+        told = await one(
+            engine, "SELECT array_agg(DISTINCT actor ORDER BY actor) AS by FROM events WHERE kind = 'token_refused'"
+        )
+        assert told.by == ["token/gone", "token/old", "unknown"]
+
+        for name, endpoint in ENDPOINTS.items():
+            may = [scope for scope in scopes if answered(endpoint, scope)]
+            answers = await asyncio.gather(*[send(server, made[scope], name) for scope in may])
+            for scope, answer in zip(may, answers, strict=True):
+                assert answer.status_code not in (401, 403, 500), (name, scope, answer.text)
+                if endpoint.lists and answer.status_code == 200:
+                    assert ("acme" in answer.text) <= allowed(endpoint.action, scope), (name, scope, answer.text)
+        changes = {"released", "template_deleted", "template_deprecated", "paused", "resumed", "invalidated"}
+        told = await one(
+            engine,
+            "SELECT array_agg(DISTINCT kind) AS kinds, array_agg(DISTINCT actor) AS by FROM events"
+            " WHERE kind = ANY(:kinds)",
+            kinds=list(changes),
+        )
+        assert (set(told.kinds), told.by) == (changes, ["alice"])
+
+
+async def refusals(engine: AsyncEngine) -> dict[Scope, set[str]]:
+    """The refused actions by the scope of the refused token, as the events say them."""
+    found: dict[Scope, set[str]] = defaultdict(set)
+    async with engine.connect() as connection:
+        rows = await connection.exec_driver_sql("""
+            SELECT t.scopes[1] AS scope, e.data ->> 'action' AS action
+              FROM events e JOIN tokens t ON t.id::text = e.data ->> 'token_id' WHERE e.kind = 'access_refused'
+        """)
+        for row in rows:
+            found[parse_scope(row.scope)].add(row.action)
+    return dict(found)

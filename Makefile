@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate faults late kills bench lock clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills bench lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ reference: $(STAMP)  ## Make docs/reference.md anew from the code
 
 simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints what it tried
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),5)
+
+fuzz: $(STAMP)  ## Random requests to the HTTP server, for MINUTES=20; prints each that brings a fault
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),20)
 
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults

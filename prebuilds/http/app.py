@@ -27,6 +27,7 @@ from prebuilds.http import (
 )
 from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
+from prebuilds.http.documents import unfold
 from prebuilds.http.models import Health
 from prebuilds.http.service import Served, Service
 
@@ -116,5 +117,5 @@ def _document(app: FastAPI) -> dict[str, Any]:
                         content["application/problem+json"] = content.pop("application/json")
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
-        app.openapi_schema = document
+        app.openapi_schema = unfold(document)
     return app.openapi_schema

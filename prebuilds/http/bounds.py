@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from prebuilds.failures import as_typed
 from prebuilds.http.problems import plain_problem, respond
 from prebuilds.http.service import Service
 
@@ -66,7 +67,12 @@ class Bounds:
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)
 
-        await self._app(scope, bounded_receive, send_with_headers)
+        try:
+            await self._app(scope, bounded_receive, send_with_headers)
+        except Exception as error:
+            if as_typed(error) is None:
+                raise
+            # A server behind this one is away. `on_fault` has answered so; raised again, it would be logged as a bug.
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -2,82 +2,47 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
-from starlette.exceptions import HTTPException
 
-from prebuilds.api import (
-    ClaimNotFound,
-    InvalidInput,
-    NoClaimablePrebuiltWorkspaces,
-    PrebuildsError,
-    PresetNotFound,
-)
+from prebuilds.api import ClaimNotFound, InvalidInput, PresetNotFound
+from prebuilds.http.answering import answer_claim
 from prebuilds.http.authentication import Caller, Claimant, check_allowed
+from prebuilds.http.documents import ALWAYS, problem_responses, whole
 from prebuilds.http.models import CLAIM_EXAMPLES, RESULT_EXAMPLE, ClaimBody, ClaimState, WaitingClaim
-from prebuilds.http.problems import WAITING_CANNOT_HELP, Problem, describe, respond
 from prebuilds.http.service import Served, Service
-from prebuilds.http.waiting import (
-    check_turn,
-    error_of,
-    location_of,
-    state_of,
-    stream_claim,
-    wait_for_answer,
-    wait_of,
-    waiting_response,
-)
-from prebuilds.operations.claims import Decided
-from prebuilds.operations.direct_claims import ClaimFound, SomeDecision, SomeRequest
-from prebuilds.payloads import CLAIMS_MAX, ClaimRequest, ClaimResult, ClaimsResult, parse_claim_id
-from prebuilds.planning.lead_times import Outlook
+from prebuilds.http.waiting import check_turn, state_of, stream_claim, wait_for_answer, wait_of
+from prebuilds.operations.direct_claims import ClaimFound, SomeRequest
+from prebuilds.payloads import CLAIMS_MAX, ClaimResult, ClaimsResult, parse_claim_id
 from prebuilds.planning.policy import Action, Resource
-from prebuilds.vocabulary import MissReason, OnEmpty
 from prebuilds.vocabulary.actors import Actor
 
-UNKNOWN_AGAIN_S = 10.0
-"""When to ask again where nothing is known of when a prebuild is ready, in seconds."""
-AGAIN_MAX_S = 3600.0
-
 router = APIRouter(tags=["claims"])
-
-
-def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Problems for the documentation."""
-    said = {
-        401: "No good token",
-        403: "The token does not allow it",
-        404: "No such claim, preset or template",
-        409: "Nothing is ready, and waiting cannot help; or the request contradicts what is there",
-        413: "The body is too long",
-        422: "The request is not valid, or its claim id is in use for another request",
-        429: "Nothing is ready; `Retry-After` says when something should be",
-        503: "The database or Temporal is away; ask again with the same claim id",
-    }
-    return {
-        status: {"description": said[status], "model": Problem, "content": {"application/problem+json": {}}}
-        for status in statuses
-    }
-
 
 DECIDED: dict[int | str, dict[str, Any]] = {
     201: {
         "description": "Won now",
         "model": ClaimResult | ClaimsResult,
-        "content": {"application/json": {"example": RESULT_EXAMPLE}},
+        "content": {"application/json": {"example": whole(RESULT_EXAMPLE)}},
     },
     200: {
         "description": "Won before: the same answer, for ever",
         "model": ClaimResult | ClaimsResult,
-        "content": {"application/json": {"example": RESULT_EXAMPLE}},
+        "content": {"application/json": {"example": whole(RESULT_EXAMPLE)}},
     },
     202: {"description": "It waits for a prebuild", "model": WaitingClaim},
-    **problem_responses(401, 403, 404, 409, 413, 422, 429, 503),
+    **problem_responses(
+        *(401, 403, 404, 409, 413, 422, 429, 503),
+        on_404="No such preset or template",
+        on_409="Nothing is ready, and waiting cannot help; or the request contradicts what is there",
+        on_422="The request is not valid, or its claim id is in use for another request",
+        on_429="Nothing is ready, or the token asks too often; `Retry-After` says when to ask again",
+        on_503="The database or Temporal is away; ask again with the same claim id",
+    ),
 }
 Prefer = Annotated[str | None, Header(description="`wait=N` holds the answer for up to N seconds, at most 60")]
 
@@ -156,7 +121,7 @@ async def post_claim(
     summary="What has become of a claim",
     operation_id="get_claim",
     response_model=ClaimState,
-    responses=problem_responses(401, 403, 404, 422, 503),
+    responses=problem_responses(*ALWAYS, 404),
     openapi_extra=IN_PATH,
 )
 async def get_claim(
@@ -176,7 +141,7 @@ async def get_claim(
     response_class=StreamingResponse,
     responses={
         200: {"description": "Events `claim` with a `ClaimState` each", "content": {"text/event-stream": {}}},
-        **problem_responses(401, 403, 404, 422, 503),
+        **problem_responses(*ALWAYS, 404),
     },
     openapi_extra=IN_PATH,
 )
@@ -201,7 +166,7 @@ async def claim_events(
     summary="Leave the queue",
     operation_id="delete_claim",
     response_model=ClaimState,
-    responses=problem_responses(401, 403, 404, 409, 422, 503),
+    responses=problem_responses(*ALWAYS, 404, 409),
     openapi_extra=IN_PATH,
 )
 async def delete_claim(request: Request, service: Served, actor: Caller, claim_id: AddressedClaim) -> ClaimState:
@@ -225,60 +190,7 @@ def _decode_header(value: str) -> str:
         raise InvalidInput.field("Idempotency-Key", "must be UTF-8") from error
 
 
-# --- Deciding ---------------------------------------------------------------------------------------------------------
-
-
-async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_s: float) -> Response:
-    """Decide a claim, and make its answer a response."""
-    try:
-        if isinstance(body, ClaimRequest) and body.on_empty is OnEmpty.WAIT:
-            decided = await service.waiting.claim(body, claim_id)
-            if isinstance(decided, ClaimFound):
-                return await answer_waiting(service, decided, wait_s)
-            return decided_response(decided, claim_id)
-        return decided_response(await service.direct.claim(body, claim_id), claim_id)
-    except NoClaimablePrebuiltWorkspaces as miss:
-        return await answer_miss(service, body, claim_id, miss)
-    except PrebuildsError as error:
-        return respond(describe(error, claim_id=claim_id))
-
-
-async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
-    with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
-        found = await wait_for_answer(service, found, wait_s)
-    if found.won is not None:
-        return decided_response(Decided(found.won, decided_now=True), found.claim_id)
-    error = error_of(found)
-    if error is not None:
-        return respond(describe(error, claim_id=found.claim_id))
-    return await waiting_response(service, found)
-
-
-def decided_response(decided: SomeDecision, claim_id: str) -> Response:
-    status = 201 if decided.decided_now else 200
-    headers = {"Location": location_of(claim_id)}
-    return Response(decided.answer.model_dump_json(), status, headers, "application/json")
-
-
-async def answer_miss(
-    service: Service, body: SomeRequest, claim_id: str, miss: NoClaimablePrebuiltWorkspaces
-) -> Response:
-    """Say when to come back, from what is known of the pool: 429. Where that cannot help: 409, and until when."""
-    try:
-        outlook = await service.direct.outlook(body)
-    except PrebuildsError:  # the database has gone away, or the preset: the miss is decided all the same
-        outlook = Outlook(wait=None)
-    reason = miss.details.get("miss_reason")
-    if reason in WAITING_CANNOT_HELP:
-        until = (
-            outlook.held_until if reason == MissReason.HELD else None
-        )  # of a pause or of no pool nobody knows the end
-        return respond(describe(miss, claim_id=claim_id, until=None if until is None else until.isoformat()))
-    again_s = UNKNOWN_AGAIN_S if outlook.wait is None else min(outlook.wait.total_seconds(), AGAIN_MAX_S)
-    return respond(describe(miss, claim_id=claim_id, retry_after_s=again_s))
-
-
-# --- Who may ----------------------------------------------------------------------------------------------------------
+# --- Who may -------------------------------------------------------------------------------------------------------
 
 
 async def check_may_claim(request: Request, service: Service, actor: Actor, body: SomeRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ Responses: TypeAlias = dict[int | str, dict[str, Any]]
 LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 ALWAYS = (401, 403, 422, 429, 503)
 """What each route with a token may answer, beside its own statuses."""
+AS_JSON = "$json"
 DESCRIPTIONS = {
     401: "No good token",
     403: "The token does not allow it",
@@ -44,10 +46,22 @@ def problem_responses(*statuses: int, **descriptions: str) -> Responses:
     }
 
 
+def whole(example: Any) -> dict[str, str]:
+    """An example as it is until `unfold` puts it into the document. The framework would leave out what is null."""
+    return {AS_JSON: json.dumps(example)}
+
+
+def unfold(part: Any) -> Any:
+    """Return a part of the document with its examples."""
+    if isinstance(part, dict):
+        return json.loads(part[AS_JSON]) if part.keys() == {AS_JSON} else {k: unfold(v) for k, v in part.items()}
+    return [unfold(one) for one in part] if isinstance(part, list) else part
+
+
 def answers(example: Any, *statuses: int, **descriptions: str) -> Responses:
     """The answers of a route: 200 with an example, the problems that all routes have, and *statuses* beside them."""
     return {
-        200: {"content": {"application/json": {"example": example}}},
+        200: {"content": {"application/json": {"example": whole(example)}}},
         **problem_responses(*sorted({*ALWAYS, *statuses}), **descriptions),
     }
 

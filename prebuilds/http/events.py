@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from typing import Annotated
 
@@ -9,11 +10,11 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
+from prebuilds.http import examples
 from prebuilds.http.documents import ALWAYS, Asked, problem_responses
 from prebuilds.http.guard import Guarded
 from prebuilds.http.streams import EventStream, frame, open_stream
 from prebuilds.planning.policy import Action
-from prebuilds.views import EventRecord
 
 router = APIRouter(prefix="/v1", tags=["events"])
 
@@ -40,8 +41,9 @@ LastEventId = Annotated[str | None, Header(description="The id of the last event
     responses={
         200: {
             "description": "Events `event` with an `EventRecord` each",
-            "model": EventRecord,
-            "content": {"text/event-stream": {"example": frame("5e3f1a9a.1204", "event", "{...}")}},
+            "content": {
+                "text/event-stream": {"example": frame("5e3f1a9a.1204", "event", json.dumps(examples.EVENT_RECORD))}
+            },
         },
         **problem_responses(*ALWAYS),
     },

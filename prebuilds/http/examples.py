@@ -45,6 +45,14 @@ EVENT: Example = {
     "actor": "alice",
     "data": {"name": "alice-dev"},
 }
+EVENT_RECORD: Example = EVENT | {
+    "id": 1204,
+    "organization": "acme",
+    "preset_id": WORKSPACE["preset_id"],
+    "workspace_id": WORKSPACE["id"],
+    "build_id": None,
+    "claim_id": "ticket-17",
+}
 DETAILS: Example = WORKSPACE | {
     "resources": {"pid": 4711},
     "host": "host-1",

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from prebuilds.api import InvalidInput
 from prebuilds.http import examples
-from prebuilds.http.documents import ALWAYS, DECODED, Asked, in_path, problem_responses
+from prebuilds.http.documents import ALWAYS, DECODED, Asked, in_path, problem_responses, whole
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.streams import frame, open_stream
 from prebuilds.operations.logs import LogPart, Position
@@ -20,7 +20,7 @@ from prebuilds.views import BuildLog, LoggedBuild
 
 router = APIRouter(prefix="/v1", tags=["logs"])
 
-Reference = Annotated[str, in_path("A build's id, a workspace's id, or `owner/name`", "alice%2Falice-dev"), DECODED]
+Reference = Annotated[str, in_path("A build's id, a workspace's id, or `owner/name`", "alice/alice-dev"), DECODED]
 END = "end"
 STREAM = "text/event-stream"
 
@@ -42,7 +42,7 @@ class LogQuery(Asked):
             "one is `end`, with the build",
             "model": BuildLog,
             "content": {
-                "application/json": {"example": {"released_at": None, "lines": [examples.LINE]}},
+                "application/json": {"example": whole({"released_at": None, "lines": [examples.LINE]})},
                 "text/plain": {"example": "2026-03-02T09:14:00Z listening at port 40123\n"},
                 STREAM: {"example": frame("1.17", "lines", "[{...}]")},
             },

@@ -15,7 +15,7 @@ from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExpl
 
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
 
-Preset = Annotated[str, in_path("`organization/template/preset`, or an id", "acme%2Fpython%2Fsmall"), DECODED]
+Preset = Annotated[str, in_path("`organization/template/preset`, or an id", "acme/python/small"), DECODED]
 
 
 class PresetQuery(PageQuery):

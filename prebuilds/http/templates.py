@@ -18,7 +18,7 @@ from prebuilds.views import TemplateChange, TemplatePage
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
-Template = Annotated[str, in_path("`organization/template`, or an id", "acme%2Fpython"), DECODED]
+Template = Annotated[str, in_path("`organization/template`, or an id", "acme/python"), DECODED]
 YAML = "application/yaml"
 FILE: dict[str, Any] = {
     "requestBody": {

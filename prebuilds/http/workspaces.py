@@ -19,7 +19,7 @@ from prebuilds.vocabulary import TTL_MAX, Text
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
 
-Workspace = Annotated[str, in_path("`owner/name`, or an id", "alice%2Falice-dev"), DECODED]
+Workspace = Annotated[str, in_path("`owner/name`, or an id", "alice/alice-dev"), DECODED]
 
 
 class WorkspaceQuery(PageQuery):

@@ -70,6 +70,7 @@ class Server:
     """One server; several of one database are several processes' as far as a claim can see."""
 
     def __init__(self, app: Any, service: Service, dispatcher: NotedDispatcher) -> None:
+        self.app = app
         self.service = service
         self.dispatcher = dispatcher
         self.http = httpx.AsyncClient(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.http.claims import answer_waiting
+from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX
 from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.store.engine import create_engine

@@ -1,0 +1,72 @@
+"""The answers to claims: what was decided, that a claim waits, and when to come back after a miss."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from prebuilds.api import NoClaimablePrebuiltWorkspaces, PrebuildsError
+from prebuilds.http.problems import WAITING_CANNOT_HELP, describe, respond
+from prebuilds.http.service import Service
+from prebuilds.http.waiting import error_of, location_of, wait_for_answer, waiting_response
+from prebuilds.operations.claims import Decided
+from prebuilds.operations.direct_claims import ClaimFound, SomeDecision, SomeRequest
+from prebuilds.payloads import ClaimRequest
+from prebuilds.planning.lead_times import Outlook
+from prebuilds.vocabulary import MissReason, OnEmpty
+
+UNKNOWN_AGAIN_S = 10.0
+"""When to ask again where nothing is known of when a prebuild is ready, in seconds."""
+AGAIN_MAX_S = 3600.0
+
+
+async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_s: float) -> Response:
+    """Decide a claim, and make its answer a response."""
+    try:
+        if isinstance(body, ClaimRequest) and body.on_empty is OnEmpty.WAIT:
+            decided = await service.waiting.claim(body, claim_id)
+            if isinstance(decided, ClaimFound):
+                return await answer_waiting(service, decided, wait_s)
+            return decided_response(decided, claim_id)
+        return decided_response(await service.direct.claim(body, claim_id), claim_id)
+    except NoClaimablePrebuiltWorkspaces as miss:
+        return await answer_miss(service, body, claim_id, miss)
+    except PrebuildsError as error:
+        return respond(describe(error, claim_id=claim_id))
+
+
+async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
+    with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
+        found = await wait_for_answer(service, found, wait_s)
+    if found.won is not None:
+        return decided_response(Decided(found.won, decided_now=True), found.claim_id)
+    error = error_of(found)
+    if error is not None:
+        return respond(describe(error, claim_id=found.claim_id))
+    return await waiting_response(service, found)
+
+
+def decided_response(decided: SomeDecision, claim_id: str) -> Response:
+    status = 201 if decided.decided_now else 200
+    headers = {"Location": location_of(claim_id)}
+    return Response(decided.answer.model_dump_json(), status, headers, "application/json")
+
+
+async def answer_miss(
+    service: Service, body: SomeRequest, claim_id: str, miss: NoClaimablePrebuiltWorkspaces
+) -> Response:
+    """Say when to come back, from what is known of the pool: 429. Where that cannot help: 409, and until when."""
+    try:
+        outlook = await service.direct.outlook(body)
+    except PrebuildsError:  # the database has gone away, or the preset: the miss is decided all the same
+        outlook = Outlook(wait=None)
+    reason = miss.details.get("miss_reason")
+    if reason in WAITING_CANNOT_HELP:
+        until = (
+            outlook.held_until if reason == MissReason.HELD else None
+        )  # of a pause or of no pool nobody knows the end
+        return respond(describe(miss, claim_id=claim_id, until=None if until is None else until.isoformat()))
+    again_s = UNKNOWN_AGAIN_S if outlook.wait is None else min(outlook.wait.total_seconds(), AGAIN_MAX_S)
+    return respond(describe(miss, claim_id=claim_id, retry_after_s=again_s))

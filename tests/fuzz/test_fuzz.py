@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.fuzz.run import fuzz, listening
+
+
+async def test_no_request_brings_a_fault_or_an_undocumented_answer(
+    engine: AsyncEngine, database_url: str, tmp_path: Path
+) -> None:
+    async with listening(engine, database_url) as address:
+        code, printed = await fuzz(
+            address,
+            tmp_path,
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-time",
+            "10",
+            "--seed",
+            "1",
+            "--workers",
+            "2",
+        )
+    print(printed)
+    assert code == 0, printed

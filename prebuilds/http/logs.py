@@ -92,11 +92,16 @@ async def _text(guard: Guard, build: LoggedBuild) -> AsyncIterator[str]:
 
 async def _frames(guard: Guard, build: LoggedBuild, after: Position) -> AsyncGenerator[str, None]:
     """A part of the log is one event: a break of the connection neither loses nor repeats half of it."""
+    yield frame(_id(after))  # a build that waits for its worker has no lines for long
     async for part in guard.operations.logs.parts(build, after, follow=True):
         if part.lines:
-            yield frame(f"{part.position.attempt}.{part.position.number}", "lines", _json(part))
+            yield frame(_id(part.position), "lines", _json(part))
         if part.ended is not None:
             yield frame(END, END, part.ended.model_dump_json())
+
+
+def _id(position: Position) -> str:
+    return f"{position.attempt}.{position.number}"
 
 
 def _json(part: LogPart) -> str:

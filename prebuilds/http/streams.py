@@ -19,6 +19,8 @@ STREAMS_MAX = 100
 """Streams of one token at a time, so that none takes the places of all others."""
 CHECK_S = 2.0
 """How often a stream's token is looked at again, in seconds."""
+FIRST_S = 2.0
+"""How long a stream's first frame is awaited before the status is sent, in seconds."""
 SEND_S = 30.0
 """How long a reader may leave a part of its stream unread, in seconds."""
 
@@ -63,7 +65,7 @@ async def open_stream(guard: Guard, frames: AsyncGenerator[str, None]) -> EventS
     """Answer with a stream of frames.
 
     It ends with its frames, with its token, or when the server is about to end. In between it is never silent for long.
-    The first frame is made before the status is sent, so that an error is still a problem.
+    The first frame is awaited for a moment before the status is sent, so that an error is still a problem.
 
     Args:
         frames: It is closed when the stream ends.
@@ -72,25 +74,26 @@ async def open_stream(guard: Guard, frames: AsyncGenerator[str, None]) -> EventS
     """
     turn = ExitStack()
     turn.enter_context(_turn(guard))
+    coming = asyncio.ensure_future(anext(frames))
     try:
-        first = await anext(frames, None)
+        await asyncio.wait({coming}, timeout=FIRST_S)
+        if coming.done() and (error := coming.exception()) and not isinstance(error, StopAsyncIteration):
+            raise error
     except BaseException:
+        coming.cancel()
         turn.close()
         raise
-    return EventStream(_sent(guard, first, frames), turn)
+    return EventStream(_sent(guard, coming, frames), turn)
 
 
-async def _sent(guard: Guard, first: str | None, frames: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+async def _sent(guard: Guard, first: asyncio.Task[str], frames: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
     draining = asyncio.create_task(guard.service.draining.wait())
-    coming: asyncio.Task[str] | None = None
+    coming: asyncio.Task[str] | None = first
     clock = asyncio.get_running_loop().time
     spoken = clock()
     try:
         yield f"retry: {RECONNECT_MS}\n\n"
-        if first is None:
-            return
-        yield first
-        while not guard.service.draining.is_set() and await _still_good(guard):
+        while await _still_good(guard):
             coming = coming or asyncio.ensure_future(anext(frames))
             await asyncio.wait({coming, draining}, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
@@ -99,6 +102,8 @@ async def _sent(guard: Guard, first: str | None, frames: AsyncGenerator[str, Non
                 except StopAsyncIteration:
                     return
                 coming = None
+            elif draining.done():
+                return
             elif clock() - spoken >= HEARTBEAT_S:
                 said = ": still there\n\n"
             else:

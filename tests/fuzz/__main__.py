@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # its PostgreSQL must not stay behind
     seed = given.seed if given.seed is not None else secrets.randbits(32)
     with tempfile.TemporaryDirectory(prefix="prebuilds-fuzz-") as name:
         folder = Path(name)

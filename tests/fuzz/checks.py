@@ -29,8 +29,9 @@ KNOWN = {
 
 
 @schemathesis.hook
-def map_path_parameters(ctx: Any, path_parameters: dict[str, Any]) -> dict[str, Any]:
+def map_path_parameters(ctx: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any]:
     """Let every second request be about something that is there; made-up names hardly ever are."""
     return {
-        name: KNOWN[name] if name in KNOWN and len(str(value)) % 2 else value for name, value in path_parameters.items()
+        name: KNOWN[name] if name in KNOWN and len(str(value)) % 2 else value
+        for name, value in (path_parameters or {}).items()
     }

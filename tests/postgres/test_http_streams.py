@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -24,7 +25,7 @@ from prebuilds.store.logs import Line, append_lines
 from prebuilds.store.restoring import restored
 from prebuilds.views import EventRecord
 from prebuilds.vocabulary import build_id_of
-from prebuilds.vocabulary.actors import OPERATOR
+from prebuilds.vocabulary.actors import OPERATOR, Actor
 from tests.builders import make_preset
 from tests.postgres.http_steps import Server, serving
 from tests.postgres.pool_steps import begin_prebuilds, finish, record_prebuilds
@@ -211,12 +212,13 @@ async def test_a_log_is_text_json_and_a_stream_that_is_read_on(engine: AsyncEngi
     following = asyncio.create_task(server.http.get(path, headers={"Accept": "text/event-stream"}))
     await append_lines(engine, build, 2, [Line(1, at, "line 3")])
     await finish(engine, workspace)
-    frames = frames_of((await following).text)
+    begin, *frames = frames_of((await following).text)
+    assert begin == {"id": "0.0"}, "a build that nobody has begun has no line for long, and its stream has begun"
     lines = [line["line"] for frame in frames if frame["event"] == "lines" for line in json.loads(frame["data"])]
     assert lines == ["line 1", "line 2", "line 3"]
     assert (frames[-1]["event"], json.loads(frames[-1]["data"])["status"]) == ("end", "succeeded")
     rest = await server.http.get(f"{path}?follow=true", headers={"Last-Event-ID": "1.2"})
-    assert [frame["id"] for frame in frames_of(rest.text)] == ["2.1", "end"]
+    assert [frame["id"] for frame in frames_of(rest.text)] == ["1.2", "2.1", "end"]
     assert (await server.http.get(f"{path}?follow=true", headers={"Last-Event-ID": "end"})).status_code == 204
     assert (await server.http.get(f"{path}?follow=true", headers={"Last-Event-ID": "x"})).status_code == 422
     assert (await server.http.get("/v1/logs/alice%2Fnone")).status_code == 404
@@ -228,7 +230,14 @@ async def test_a_stream_ends_with_its_token_and_when_the_server_ends(
     monkeypatch.setattr(streams, "CHECK_S", 0.05)
     monkeypatch.setattr(streams, "HEARTBEAT_S", 0.0)
     now = 0.0
-    gate = Gate(engine, lambda: now)
+    looks: Counter[str | None] = Counter()
+
+    class CountingGate(Gate):
+        async def authenticate(self, token: str | None) -> Actor:
+            looks[token] += 1
+            return await super().authenticate(token)
+
+    gate = CountingGate(engine, lambda: now)
     tokens = TokenOperations(engine)
     good, doomed = [(await tokens.create(OPERATOR, name, ["read"])).token for name in ("good", "doomed")]
     async with serving(engine, database_url, gate) as server:
@@ -244,6 +253,10 @@ async def test_a_stream_ends_with_its_token_and_when_the_server_ends(
             now += CACHE_S
             ended = await ending
         assert ended.status_code == 200
+        async with asyncio.timeout(READ_WITHIN_S):
+            seen = looks[good]
+            while looks[good] < seen + 3:
+                await asyncio.sleep(0.01)
         assert not staying.done()
         assert server.service.held == 1
         server.service.draining.set()
@@ -253,6 +266,24 @@ async def test_a_stream_ends_with_its_token_and_when_the_server_ends(
         assert ": still there" in body, "it is never silent for long"
         assert (server.service.held, dict(server.service.streams)) == (0, {})
     await gate.drain()
+
+
+async def test_a_stream_with_nothing_to_say_ends_with_its_server(
+    engine: AsyncEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "FIRST_S", 0.0)
+    [workspace] = await record_prebuilds(engine, await make_preset(engine), 1)
+    waiting = asyncio.create_task(server.http.get(f"/v1/logs/{workspace}?follow=true"))
+    async with engine.begin() as writer:  # no event is settled, so that the stream of events has no first one
+        await record_event(writer, "uncommitted", "tester")
+        silent = asyncio.create_task(server.http.get("/v1/events"))
+        async with asyncio.timeout(READ_WITHIN_S):
+            while server.service.held < 2:
+                await asyncio.sleep(0.01)
+            server.service.draining.set()
+            for stream in (waiting, silent):
+                assert (await stream).text.startswith("retry: ")
+    assert server.service.held == 0
 
 
 async def test_the_streams_of_a_token_and_of_a_server_are_bounded(

@@ -35,6 +35,7 @@ SECONDS = {
     "e2e/test_binding.py": 25,
     "e2e/test_bench.py": 25,
     "e2e/container/test_owners.py": 25,
+    "fuzz/test_fuzz.py": 20,
     "e2e/test_services.py": 20,
     "e2e/test_stack_start.py": 20,
 }

@@ -82,6 +82,14 @@ SETTINGS: Example = {
     "changed": True,
 }
 RELEASED: Example = {"workspace_id": WORKSPACE["id"], "build_id": JOB["build_id"]}
+ABANDONED: Example = {
+    "workspace_id": WORKSPACE["id"],
+    "workspace": "alice/alice-dev",
+    "build_id": JOB["build_id"],
+    "error": "the cloud account refuses the credentials",
+    "host": None,
+    "left": {"aws_instance.vm": {"id": "i-0123456789abcdef0"}},
+}
 KEPT: Example = {"workspace_id": WORKSPACE["id"], "kept": True, "changed": True}
 PRESET: Example = {
     "preset_id": WORKSPACE["preset_id"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -58,7 +59,7 @@ async def apply_templates(
     dry_run: Annotated[bool, Query(description="Say what would change, and change nothing")] = False,
 ) -> ApplyResult:
     """One change, all or nothing. The same file again changes nothing. The token has to be an administrator's in each
-    organization of the file."""
+    organization of the file. A source has its files in itself: folders of the server's host are not read."""
     guard.reach(Action.APPLY)  # nobody else's file is read
     file = await _read_file(request)
     organizations = [Resource(entry.name) for entry in file.organizations]
@@ -79,7 +80,7 @@ async def _read_file(request: Request) -> TemplateFile:
         raise InvalidInput.field("body", "must be text in UTF-8") from error
     if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "application/json":
         text = _yaml_of(text)
-    return await asyncio.to_thread(parse_template_file, text)  # a long file takes seconds
+    return await asyncio.to_thread(partial(parse_template_file, text, sent=True))  # a long file takes seconds
 
 
 def _yaml_of(text: str) -> str:

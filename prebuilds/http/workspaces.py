@@ -1,4 +1,4 @@
-"""Workspaces over HTTP: list, show, start, stop, retry, keep, set and release them."""
+"""Workspaces over HTTP: list, show, start, stop, retry, keep, set, release and abandon them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.payloads import ReleaseResult
 from prebuilds.planning.policy import Action
-from prebuilds.views import KeepResult, WorkspaceChange, WorkspaceDetails, WorkspacePage, WorkspaceSettings
+from prebuilds.views import (
+    AbandonResult,
+    KeepResult,
+    WorkspaceChange,
+    WorkspaceDetails,
+    WorkspacePage,
+    WorkspaceSettings,
+)
 from prebuilds.vocabulary import TTL_MAX, Text
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
@@ -122,6 +129,18 @@ async def keep_workspace(
     """It is not deleted automatically, so that somebody can examine it."""
     found = await guard.workspace(workspace, Action.KEEP_WORKSPACE)
     return await guard.operations.workspaces.keep(guard.actor, found, undo=undo)
+
+
+@router.post(
+    "/{workspace}:abandon",
+    summary="Give up a workspace that cannot be deleted",
+    operation_id="abandon_workspace",
+    responses=answers(examples.ABANDONED, 404),
+)
+async def abandon_workspace(guard: Guarded, workspace: Workspace) -> AbandonResult:
+    """After its deletion has failed. Its name is free again, and nothing destroys what it has any more."""
+    found = await guard.workspace(workspace, Action.ABANDON_WORKSPACE)
+    return await guard.operations.workspaces.abandon(guard.actor, found)
 
 
 @router.patch(

@@ -42,12 +42,17 @@ def keep(driver: Provisioner, source: dict[str, Any]) -> Kept:
     return driver.keep(source) if isinstance(driver, KeepingProvisioner) else Kept(source)
 
 
-def check_and_keep(driver: Provisioner, source: dict[str, Any]) -> Kept:
+def check_and_keep(driver: Provisioner, source: dict[str, Any], *, sent: bool = False) -> Kept:
     """Check a source, and return it as a template version keeps it: with the very files that were checked.
 
+    Args:
+        sent: Whether somebody has sent it to a server. Then it may name no files of this host.
     Raises:
         InvalidSource: It is wrong. The details name each wrong field.
     """
+    if sent and isinstance(driver, KeepingProvisioner):
+        driver.check_sent(source)
+        return Kept(source)
     kept = keep(driver, source)
     driver.validate(source)
     if keep(driver, source) != kept:

@@ -276,7 +276,7 @@ class Kept:
 
 @runtime_checkable
 class KeepingProvisioner(Protocol):
-    """Optional method of a driver whose source names files of the host where the template is applied."""
+    """Optional methods of a driver whose source names files of the host where the template is applied."""
 
     def keep(self, source: dict[str, Any]) -> Kept:
         """Return the source with the files that it names, which become a part of the template version: every worker
@@ -284,6 +284,15 @@ class KeepingProvisioner(Protocol):
 
         Raises:
             InvalidSource: The source is wrong, or a file cannot be kept. Need not check all that `validate` checks.
+        """
+        ...
+
+    def check_sent(self, source: dict[str, Any]) -> None:
+        """Check a source that somebody has sent to a server, in place of `keep` and `validate`. What it names on this
+        host is not its sender's: nothing is read here, and no program is run.
+
+        Raises:
+            InvalidSource: The source is wrong, or names files of this host.
         """
         ...
 

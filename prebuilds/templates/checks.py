@@ -43,16 +43,20 @@ class Checked:
     """The source of each template that is right, as its version keeps it, by the template's path."""
 
 
-def check_entries(data: dict[Any, Any]) -> Checked:
-    """Find what is wrong, by path: repeated names, defaults, incomplete or overlapping schedules, and sources."""
+def check_entries(data: dict[Any, Any], *, sent: bool = False) -> Checked:
+    """Find what is wrong, by path: repeated names, defaults, incomplete or overlapping schedules, and sources.
+
+    Args:
+        sent: Whether somebody has sent the file to a server. Then its sources may name no files of this host.
+    """
     # Drivers need a folder to be loaded. Here they only check sources, so an empty one is enough.
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:
         return _check_entries(
-            data, cache(lambda name: provisioners.load(name, FolderPath(folder), provisioners.NO_DEPLOYMENT))
+            data, cache(lambda name: provisioners.load(name, FolderPath(folder), provisioners.NO_DEPLOYMENT)), sent
         )
 
 
-def _check_entries(data: dict[Any, Any], load: Load) -> Checked:
+def _check_entries(data: dict[Any, Any], load: Load, sent: bool) -> Checked:
     problems: dict[Path, str] = {}
     kept: dict[Path, Kept] = {}
     organizations = list(_entries(data, (), "organizations"))
@@ -63,7 +67,7 @@ def _check_entries(data: dict[Any, Any], load: Load) -> Checked:
         for path, template in templates:
             presets = list(_entries(template, path, "presets"))
             problems |= _names_used_twice(presets) | _presets_at_odds(presets)
-            source = _source(template, path, load)
+            source = _source(template, path, load, sent)
             if isinstance(source, Kept):
                 kept[path] = source
             else:
@@ -147,7 +151,7 @@ def _readable_cron(window: object) -> str | None:
     return cron
 
 
-def _source(template: dict[Any, Any], path: Path, load: Load) -> Kept | dict[Path, str]:
+def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kept | dict[Path, str]:
     """Return the template's source as its version keeps it, or what is wrong with it."""
     name, source = template.get("provisioner"), template.get("source")
     if not isinstance(name, str):
@@ -163,7 +167,7 @@ def _source(template: dict[Any, Any], path: Path, load: Load) -> Kept | dict[Pat
     problems = dict(_not_json(source, (*path, "source")))
     if not problems:
         try:
-            return provisioners.check_and_keep(provisioner, source)
+            return provisioners.check_and_keep(provisioner, source, sent=sent)
         except InvalidSource as error:
             # The driver's own paths begin with `source`.
             problems = {(*path, field): message for field, message in _messages(error).items()}

@@ -229,11 +229,13 @@ class TemplateFile(Payload):
     organizations: list[OrganizationEntry]
 
 
-def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
+def parse_template_file(text: str, name: str | None = None, *, sent: bool = False) -> TemplateFile:
     """Read and check a whole template file. Each source is checked by its own driver. Nothing is written.
 
     Args:
         name: The file's name for messages; None leaves it out.
+        sent: Whether somebody has sent the text to a server. Then its sources may name no files of this host, and no
+            program is run to check them.
     Raises:
         InvalidInput: The file is not valid. The message names one fault per line, with file, line and path. The details
             map the path of each wrong value, such as
@@ -251,7 +253,7 @@ def parse_template_file(text: str, name: str | None = None) -> TemplateFile:
         if name is None:
             raise
         raise InvalidInput(f"{name}: {error.message}", error.details, remedy=error.advice) from error
-    checked = check_entries(data)
+    checked = check_entries(data, sent=sent)
     problems |= checked.problems
     file = None
     try:

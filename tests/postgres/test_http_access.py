@@ -74,6 +74,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "POST /v1/presets/{preset}:resume": Endpoint(f"{PRESET}:resume", Action.LIFT_HOLDS),
     "POST /v1/reconcile": Endpoint("/v1/reconcile", Action.RECONCILE, {"preset": "acme/python/small"}),
     "PATCH /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SET_WORKSPACE, {"ttl_seconds": 60}),
+    "POST /v1/workspaces/{workspace}:abandon": Endpoint(f"{WORKSPACE}:abandon", Action.ABANDON_WORKSPACE),
     "POST /v1/workspaces/{workspace}:keep": Endpoint(f"{WORKSPACE}:keep", Action.KEEP_WORKSPACE),
     "POST /v1/workspaces/{workspace}:retry": Endpoint(f"{WORKSPACE}:retry", Action.RETRY_WORKSPACE),
     "POST /v1/workspaces/{workspace}:start": Endpoint(f"{WORKSPACE}:start", Action.START_WORKSPACE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,32 @@ async def test_a_bad_file_is_refused_by_field_and_changes_nothing(
     assert (refused.status_code, refused.json()["code"]) == (422, "InvalidInput"), refused.text
     assert field is None or field in refused.json()["errors"]
     assert await rows_of(engine) == before
+
+
+async def test_a_source_that_was_sent_reads_no_file_of_the_server_and_runs_no_program(
+    engine: AsyncEngine, server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "main.tf").write_text('output "address" { value = "secret" }')
+    ran = tmp_path / "ran"
+    program = tmp_path / "terraform"
+    program.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    program.chmod(0o755)
+
+    async def apply(source: dict[str, Any]) -> Any:
+        template = {"name": "vm", "provisioner": "terraform", "source": source, "presets": [{"name": "small"}]}
+        file = {"organizations": [{"name": "acme", "templates": [template]}]}
+        return await put(server, json.dumps(file), JSON)
+
+    refused = await apply({"directory": str(tmp_path)})
+    assert (refused.status_code, list(refused.json()["errors"])) == (
+        422,
+        ["organizations[acme].templates[vm].source.directory"],
+    )
+    assert "folder of the host" in refused.text
+    applied = await apply({"files": {"main.tf": 'output "address" { value = "x" }'}, "binary": str(program)})
+    assert applied.status_code == 200, applied.text
+    assert not ran.exists()
+    assert (await one(engine, "SELECT count(*) FROM template_files")).count == 0
 
 
 async def test_an_administrator_of_an_organization_applies_what_is_its_own(engine: AsyncEngine, server: Server) -> None:

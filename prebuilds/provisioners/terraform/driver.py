@@ -69,6 +69,15 @@ class TerraformProvisioner:
             raise invalid({"source.directory": str(error)}) from error
         return Kept({**source, "directory": kept.digest}, kept)
 
+    def check_sent(self, source: dict[str, Any]) -> None:
+        """Check the source and read the module from it. Terraform itself is not run: it loads what the module names."""
+        parsed = parse_source(source)
+        if parsed.directory is not None:
+            raise invalid(
+                {"source.directory": "is a folder of the host that applies it; send the files in source.files"}
+            )
+        read_module(parsed)
+
     def hands_over(self, source: dict[str, Any]) -> bool:
         """Return True: a claim always leaves at least its mark."""
         return True

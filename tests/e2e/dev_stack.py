@@ -11,15 +11,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import psutil
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.cli import run
 from prebuilds.client import PrebuildsClient
@@ -27,8 +29,11 @@ from prebuilds.payloads import ClaimResult
 from prebuilds.store.engine import create_engine
 from prebuilds.store.identity import Identity, read_identity
 
+T = TypeVar("T")
 BIN = Path(sys.executable).parent
 START_S = 90.0
+PAUSE_MIN_S, PAUSE_MAX_S = 0.1, 0.5
+"""The pauses of `until`. Most conditions run a command, which takes a tenth of a second of CPU time in all."""
 
 TEMPLATE = """
 organizations:
@@ -133,6 +138,36 @@ class DevStack:
         assert said.code == 0, said
         return said.json
 
+    def ask_temporal(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+        """Ask Temporal by its SDK. Starting the `temporal` command costs ten times as much, which adds up in a wait."""
+
+        async def go() -> T:
+            return await ask(await Client.connect(self.facts["temporal_address"]))
+
+        with ThreadPoolExecutor(1) as apart:  # a test's loop may be running
+            return apart.submit(asyncio.run, go()).result()
+
+    def count_workflows(self, query: str) -> int:
+        """Return how many workflows Temporal lists for *query*."""
+
+        async def count(client: Client) -> int:
+            return (await client.count_workflows(query)).count
+
+        return self.ask_temporal(count)
+
+    def workflow_status(self, workflow: str) -> WorkflowExecutionStatus | None:
+        """Return the status of a workflow's latest run; None when there is no such workflow."""
+
+        async def describe(client: Client) -> WorkflowExecutionStatus | None:
+            try:
+                return (await client.get_workflow_handle(workflow).describe()).status
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                return None
+
+        return self.ask_temporal(describe)
+
     def temporal(self, *words: str) -> Said:
         """The plain `temporal` command, with no code of ours."""
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
@@ -217,10 +252,14 @@ def frozen(stack: DevStack, *workers: str) -> Iterator[None]:
 
 
 def until(is_so: Callable[[], bool], what: str, timeout_s: float = 30, log: Path | None = None) -> float:
-    """Wait for a state with a deadline; returns how long it took in seconds."""
+    """Wait for a state with a deadline; returns how long it took in seconds.
+
+    It looks less often the longer it has waited, so that a wait ends at most an eighth later than it could.
+    """
     begun = time.monotonic()
     while not is_so():
         tail = "\n".join(log.read_text().splitlines()[-20:]) if log is not None else ""
-        assert time.monotonic() - begun < timeout_s, f"not in {timeout_s} s: {what}\n{tail}"
-        time.sleep(0.1)
+        waited = time.monotonic() - begun
+        assert waited < timeout_s, f"not in {timeout_s} s: {what}\n{tail}"
+        time.sleep(min(max(waited / 8, PAUSE_MIN_S), PAUSE_MAX_S))
     return time.monotonic() - begun

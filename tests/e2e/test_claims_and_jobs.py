@@ -62,19 +62,14 @@ def test_the_pools_jobs_never_contain_a_claim(stack: DevStack) -> None:
         assert {j["queue"].split("@")[0] for j in people["jobs"]} == {"prebuilds-provisioner-people"}
 
         query = 'WorkflowType="WorkspaceBuild" AND PrebuildsInitiator="prebuilds" AND ExecutionStatus="Running"'
-        until(
-            lambda: stack.temporal("workflow", "count", "--query", query).out.strip() == "Total: 2", "the pool's queue"
-        )
+        until(lambda: stack.count_workflows(query) == 2, "the pool's queue")
         stack.ask("pause", "--reason", "an overwhelmed queue")
         try:
             would = stack.ask("jobs", "cancel", "--initiator", "prebuilds", "--dry-run")
             assert would["canceled"] == 2
             done = stack.ask("jobs", "cancel", "--initiator", "prebuilds")
             assert done == {"canceled": 2, "skipped": 0}
-            until(
-                lambda: stack.temporal("workflow", "count", "--query", query).out.strip() == "Total: 0",
-                "the pool's queue to be empty for Temporal, too",
-            )
+            until(lambda: stack.count_workflows(query) == 0, "the pool's queue to be empty for Temporal, too")
             people = stack.ask("jobs", "list", "--initiator", "alice", "--template", "jobs/python")
             assert {j["status"] for j in people["jobs"]} == {"pending"}
             assert stack.preset("jobs")["starting"] == 0
@@ -93,7 +88,7 @@ def test_a_build_whose_workflow_is_terminated_still_ends(stack: DevStack) -> Non
         )
         assert (made["source"], made["address"]) == ("created", None)
         workflow = f"workspace-build/{made['build_id']}"
-        until(lambda: stack.temporal("workflow", "describe", "-w", workflow).code == 0, "the build's workflow")
+        until(lambda: stack.workflow_status(workflow) is not None, "the build's workflow")
         assert stack.temporal("workflow", "terminate", "-w", workflow, "--reason", "by hand").code == 0
     until(lambda: stack.ask("workspaces", "show", "alice/cut")["ready"], "the build to end all the same", 40)
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
 from tests.e2e.dev_stack import BIN, DevStack, Said, until
 
@@ -64,13 +65,8 @@ def status_of(stack: DevStack, workflow: str) -> dict[str, Any]:
     return dict(status)
 
 
-def workflow_status(stack: DevStack, workflow: str) -> str:
-    described = stack.temporal("workflow", "describe", "-w", workflow, "-o", "json").json
-    return str(described["workflowExecutionInfo"]["status"])
-
-
 def is_completed(stack: DevStack, workflow: str) -> bool:
-    return workflow_status(stack, workflow).endswith("COMPLETED")
+    return stack.workflow_status(workflow) is WorkflowExecutionStatus.COMPLETED
 
 
 def test_a_pool_of_zero_makes_a_prebuild_for_who_waits(stack: DevStack, people: ThreadPoolExecutor) -> None:
@@ -118,7 +114,8 @@ def test_a_cancelled_claim_leaves_the_queue(stack: DevStack, people: ThreadPoolE
         until(lambda: stack.preset("cancelled")["waiting"] == 1, "the claim to wait")
         assert stack.temporal("workflow", "cancel", "-w", workflow).code == 0
         until(lambda: stack.preset("cancelled")["waiting"] == 0, "the place to be given up")
-        until(lambda: workflow_status(stack, workflow).endswith("CANCELED"), "the workflow to end")
+        canceled = WorkflowExecutionStatus.CANCELED
+        until(lambda: stack.workflow_status(workflow) is canceled, "the workflow to end")
         assert status_of(stack, workflow)["state"] == "canceled"
         said = typed.result(30)
         assert (said.code, said.json["error"]["type"]) == (1, "RequestCanceled")

@@ -59,19 +59,9 @@ def begin(stack: DevStack, kind: str, workflow: str, queue: str, given: Any) -> 
     assert said.code == 0, said
 
 
-def status_of(stack: DevStack, workflow: str) -> WorkflowExecutionStatus | None:
-    async def ask(client: PrebuildsClient) -> WorkflowExecutionStatus | None:
-        try:
-            return (await client.temporal.get_workflow_handle(workflow).describe()).status
-        except RPCError:
-            return None
-
-    return ask_client(stack, ask)
-
-
 def until_closed(stack: DevStack, workflow: str, timeout_s: float = 60) -> None:
     until(
-        lambda: status_of(stack, workflow) not in (None, WorkflowExecutionStatus.RUNNING),
+        lambda: stack.workflow_status(workflow) not in (None, WorkflowExecutionStatus.RUNNING),
         f"the end of {workflow}",
         timeout_s,
     )
@@ -120,7 +110,7 @@ def a_step_fails(stack: DevStack) -> None:
     with locked(stack, "locked"):
         stack.ask(*claim_words("locked", "locked"))
         workflow = reconcile_preset_id(preset)
-        until(lambda: status_of(stack, workflow) is WorkflowExecutionStatus.RUNNING, "the refill to begin")
+        until(lambda: stack.workflow_status(workflow) is WorkflowExecutionStatus.RUNNING, "the refill to begin")
         time.sleep(12)  # an attempt of ten seconds
     stack.wait_whole("locked")
 
@@ -172,7 +162,7 @@ def builds_end_in_every_way(stack: DevStack) -> None:
     until(lambda: made["workspace_id"] in stack.processes(), "the start to be at work")
     stack.ask("workspaces", "stop", "alice/unready")
     stop = f"workspace-build/{build_id_of(UUID(made['workspace_id']), 2)}"
-    until(lambda: status_of(stack, stop) is not None, "the stop to wait")
+    until(lambda: stack.workflow_status(stop) is not None, "the stop to wait")
     time.sleep(1)  # for its first attempts, which find the start at work
     stack.ask("release", "alice/unready")
     until_closed(stack, stop)
@@ -180,7 +170,7 @@ def builds_end_in_every_way(stack: DevStack) -> None:
     with frozen(stack, "provisioner"):
         made = stack.ask(*claim_words("unready", "unbegun", "--on-empty", "create"))
         workflow = f"workspace-build/{made['build_id']}"
-        until(lambda: status_of(stack, workflow) is not None, "the build's workflow")
+        until(lambda: stack.workflow_status(workflow) is not None, "the build's workflow")
         stack.ask("jobs", "cancel", "--initiator", "alice")
         until_closed(stack, workflow)
 

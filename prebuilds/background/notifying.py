@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.notifying import judge_delivery
@@ -35,7 +34,10 @@ class Notifier:
     def __init__(self, engine: AsyncEngine, webhook_url: str | None) -> None:
         self._engine = engine
         self._url = webhook_url
-        self._notifiers = ["log"] if webhook_url is None else ["log", "webhook"]
+        self._notifiers = ["log"]
+        if webhook_url is not None:
+            self._notifiers.append("webhook")
+            import httpx  # noqa: F401 - its import takes a tenth of a second: only for a webhook, and before a delivery
 
     async def run(self) -> None:
         """Deliver notifications until cancelled. A failed sweep is logged and repeated."""
@@ -91,6 +93,8 @@ class Notifier:
             The receiver's HTTP status, None when it did not answer; and a description of the outcome without the
             address.
         """
+        import httpx
+
         headers = {"Idempotency-Key": str(notification.id), "Prebuilds-Event": notification.kind}
         try:
             async with (

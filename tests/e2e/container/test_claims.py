@@ -157,10 +157,10 @@ async def test_a_claimed_container_that_ended_with_its_engine_is_seen_and_starte
 EXAMPLE = Path(__file__).parents[3] / "examples" / "container.yaml"
 
 
-@pytest.fixture
-def stack(podman: Podman, tmp_path: Path) -> Iterator[DevStack]:
-    """A stack of this test's own, whose workers know the engine."""
-    stack = DevStack(tmp_path, DOCKER_HOST=podman.address)
+@pytest.fixture(scope="module")
+def stack(podman: Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """A stack of this file's own, whose workers know the engine. Each test ends with none of its containers left."""
+    stack = DevStack(tmp_path_factory.mktemp("containers"), DOCKER_HOST=podman.address)
     stack.start()
     yield stack
     assert stack.stop() == 0
@@ -190,6 +190,8 @@ def test_a_pool_of_containers_is_filled_claimed_from_and_released(
     until(lambda: name not in podman("ps", "--all", "--format", "{{.Names}}"), "the release", 30, stack.log)
     until(lambda: name not in podman("volume", "ls", "--quiet"), "its volumes' end", 30, stack.log)
     assert len(podman("ps", "--quiet").split()) == 2
+    assert stack.cli("templates", "delete", "acme/python").code == 0
+    until(lambda: podman("ps", "--all", "--quiet") == "", "the pool's end", 30, stack.log)
 
 
 @pytest.mark.timeout(300)

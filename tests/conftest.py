@@ -10,6 +10,8 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -24,6 +26,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.provisioners.kit.processes import _children
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
 from tests.identities import WHO
@@ -36,6 +39,16 @@ MEMORY_MIN_BYTES = 1 << 30
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -seconds_of(item.path, Path(__file__).parent))  # stable: a file's tests stay together
+
+
+def pytest_sessionfinish() -> None:
+    """Wait for the processes that drivers have started in this process. In a worker the next start does it."""
+    for child in _children.values():
+        if child.returncode is None:
+            try:
+                child.wait(5)
+            except subprocess.TimeoutExpired:
+                print(f"a test has left the process {child.pid} running: {child.args}", file=sys.stderr)
 
 
 @pytest.fixture

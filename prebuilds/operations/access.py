@@ -7,21 +7,26 @@ anything that is only recorded: last uses and refusals are written in the backgr
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import DatabaseRestored, Forbidden, Unauthenticated
 from prebuilds.failures.database import is_lost, store_unavailable
+from prebuilds.operations.oidc import IdentityProvider, InvalidIdentity
 from prebuilds.planning import policy
 from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
 from prebuilds.store.events import record_event
 from prebuilds.store.tokens import FoundToken, find_token, note_use
+from prebuilds.store.users import find_login
 from prebuilds.vocabulary.actors import Actor
 from prebuilds.vocabulary.tokens import TokenProof, read_token
 
@@ -35,6 +40,8 @@ CACHED_MAX = 10_000
 USE_WRITTEN_EVERY_S = 60.0
 REFUSAL_WRITTEN_EVERY_S = 60.0
 """The shortest time between two events about one token and one action, so that a loop of refusals fills no table."""
+IDENTITY_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
+"""The form of a signed JSON Web Token."""
 REFUSED = "the request has no good token: it is missing, unknown, expired or revoked"
 
 
@@ -52,6 +59,11 @@ class _Answer:
     """None unless the secret matched."""
 
 
+MALFORMED = _Answer(None, 0.0, "missing or malformed")
+_Presented: TypeAlias = TokenProof | bytes
+"""What was presented: a token of ours, or the SHA-256 of an identity provider's."""
+
+
 @dataclass(slots=True)
 class _Refusals:
     """The refusals of one token and action since the last event about them."""
@@ -63,14 +75,21 @@ class _Refusals:
 class Gate:
     """Makes presented tokens actors and holds these to the policy, for one server process."""
 
-    def __init__(self, engine: AsyncEngine, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        clock: Callable[[], float] = time.monotonic,
+        provider: IdentityProvider | None = None,
+    ) -> None:
         """Args:
         clock: Seconds, never going back.
+        provider: Whose tokens are taken, too; None for nobody's.
         """
         self._engine = engine
         self._clock = clock
-        self._answers: dict[TokenProof, _Answer] = {}
-        self._reading: dict[TokenProof, asyncio.Task[_Answer]] = {}
+        self._provider = provider
+        self._answers: dict[_Presented, _Answer] = {}
+        self._reading: dict[_Presented, asyncio.Task[_Answer]] = {}
         self._used: dict[UUID, float] = {}
         """When the last use of each token was written."""
         self._refusals: dict[tuple[UUID | None, str], _Refusals] = {}
@@ -90,18 +109,21 @@ class Gate:
             StoreUnavailable: The database is away.
         """
         proof = None if token is None else read_token(token)
-        if proof is None:
-            self._note_refusal(None, "authenticate", "token_refused", "unknown", {"why": "missing or malformed"})
-            raise Unauthenticated(REFUSED)
-        answer = self._answers.get(proof)
-        if answer is None or answer.good_until <= self._clock():
-            answer = await self._read(proof)
+        if proof is not None:
+            answer = await self._find(proof, partial(self._ask, proof))
+        elif token is not None and self._provider is not None and IDENTITY_TOKEN.fullmatch(token):
+            digest = hashlib.sha256(token.encode()).digest()
+            answer = await self._find(digest, partial(self._ask_provider, self._provider, token))
+        else:
+            answer = MALFORMED
         if answer.actor is None:
             known = answer.token_name is not None
             actor, data = f"token/{answer.token_name}" if known else "unknown", {"why": answer.why}
-            self._note_refusal(proof.id if known else None, "authenticate", "token_refused", actor, data)
+            token_id = proof.id if known and proof is not None else None
+            self._note_refusal(token_id, "authenticate", "token_refused", actor, data)
             raise Unauthenticated(REFUSED)
-        self._note_use(proof.id)
+        if proof is not None:
+            self._note_use(proof.id)
         return answer.actor
 
     def check(self, actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None:
@@ -124,12 +146,16 @@ class Gate:
 
     # --- Reading ---
 
-    async def _read(self, proof: TokenProof) -> _Answer:
-        """Ask the database, once for all who wait for the same token. A caller that leaves ends nobody else's wait."""
-        task = self._reading.get(proof)
+    async def _find(self, presented: _Presented, ask: Callable[[], Coroutine[Any, Any, _Answer]]) -> _Answer:
+        """Return what is known of a token. It is asked for once for all who wait for the same token; a caller that
+        leaves ends nobody else's wait."""
+        answer = self._answers.get(presented)
+        if answer is not None and answer.good_until > self._clock():
+            return answer
+        task = self._reading.get(presented)
         if task is None:
-            task = self._reading[proof] = asyncio.create_task(self._ask(proof))
-            task.add_done_callback(lambda done: self._keep(proof, done))
+            task = self._reading[presented] = asyncio.create_task(ask())
+            task.add_done_callback(lambda done: self._keep(presented, done))
         return await asyncio.shield(task)
 
     async def _ask(self, proof: TokenProof) -> _Answer:
@@ -144,7 +170,28 @@ class Gate:
             raise
         return _judge(proof, found, asked_at)
 
-    def _keep(self, proof: TokenProof, done: asyncio.Task[_Answer]) -> None:
+    async def _ask_provider(self, provider: IdentityProvider, token: str) -> _Answer:
+        asked_at = self._clock()
+        good_until = asked_at + CACHE_S
+        try:
+            identity = await provider.verify(token)
+        except InvalidIdentity as error:
+            return _Answer(None, good_until, f"not the identity provider's: {error}")
+        try:
+            async with asyncio.timeout(CACHE_S):
+                login = await find_login(self._engine, identity.name)
+        except Exception as error:
+            if is_lost(error):
+                raise store_unavailable(error) from error
+            raise
+        if login.restore_found:
+            raise _restore_found()
+        if login.disabled:
+            return _Answer(None, good_until, "user_disabled")
+        good_until = min(good_until, asked_at + identity.expires_in.total_seconds())
+        return _Answer(Actor(login.name, identity.scopes, login.name), good_until)
+
+    def _keep(self, proof: _Presented, done: asyncio.Task[_Answer]) -> None:
         self._reading.pop(proof, None)
         if done.cancelled() or done.exception() is not None:
             return  # whoever waits for it gets the error, and the next one asks again
@@ -203,16 +250,20 @@ def _judge(proof: TokenProof, found: FoundToken | None, asked_at: float) -> _Ans
     if not proof.matches(found.digest if found is not None else bytes(32)) or found is None:
         return _Answer(None, good_until)
     if found.restore_found:
-        raise DatabaseRestored(
-            "the database was restored and may not know which tokens were revoked, so none is taken",
-            remedy="have an operator run `prebuilds restored`, then `prebuilds tokens confirm`",
-        )
+        raise _restore_found()
     if found.state != "good":
         return _Answer(None, good_until, found.state, found.name)
     if found.expires_in is not None:
         good_until = min(good_until, asked_at + found.expires_in.total_seconds())
     name = found.user or f"token/{found.name}"
     return _Answer(Actor(name, found.scopes, found.user, proof.id), good_until, token_name=found.name)
+
+
+def _restore_found() -> DatabaseRestored:
+    return DatabaseRestored(
+        "the database was restored and may not know which tokens were revoked, so none is taken",
+        remedy="have an operator run `prebuilds restored`, then `prebuilds tokens confirm`",
+    )
 
 
 def _forget_oldest(remembered: dict[Any, Any]) -> None:

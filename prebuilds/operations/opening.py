@@ -89,6 +89,7 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
     from prebuilds.operations.context import Context
     from prebuilds.operations.facade import Operations
     from prebuilds.operations.first_use import CheckedAtFirstUse
+    from prebuilds.operations.oidc import IdentityProvider
     from prebuilds.operations.open_claims import open_direct_claims
     from prebuilds.operations.waiting_claims import WaitingClaims
     from prebuilds.temporal.connecting import connect
@@ -108,7 +109,7 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
         await checked.check_early()
         dispatcher = Dispatcher(engine, client)
         async with open_direct_claims(engine, url, dispatcher, settings) as direct:
-            gate = Gate(engine)
+            gate = Gate(engine, provider=None if settings.oidc is None else IdentityProvider(settings.oidc))
             try:
                 yield ClaimService(
                     Operations(Context(engine, client, dispatcher, settings)),

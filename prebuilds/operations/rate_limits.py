@@ -1,4 +1,4 @@
-"""The rate limits of one server process: a bucket for each token and kind of request."""
+"""The rate limits of one server process: a bucket for each token, or provider's person, and kind of request."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RateLimits:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._buckets: dict[tuple[UUID | None, str], Bucket] = {}
+        self._buckets: dict[tuple[UUID | str, str], Bucket] = {}
 
     def take(self, actor: Actor, limit: Limit) -> Taken:
         """Count one request. The caller refuses it unless it is `allowed`."""
-        key = actor.token_id, limit.name
+        key = actor.token_id or actor.name, limit.name
         taken = take(limit, self._buckets.pop(key, None), self._clock())
         self._buckets[key] = taken.bucket
         if len(self._buckets) > BUCKETS_MAX:

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
+from prebuilds.settings.oidc import OidcRules, check_address, parse_group_scopes
 from prebuilds.settings.sealing import KeyRing, parse_key_ring
 from prebuilds.settings.state_key import split_keys
 from prebuilds.settings.user_ids import parse_user_ids
@@ -81,8 +82,33 @@ class Settings(BaseSettings):
     payload_key: SecretStr | None = None
     """The keys that encrypt payloads. The connection to Temporal reads the variable by itself; it is checked here."""
 
+    oidc_issuer: str | None = None
+    """The identity provider whose tokens the HTTP server takes, too; None for none."""
+    oidc_audience: Annotated[str | None, Field(validate_default=True)] = None
+    """Whom the provider's tokens must be meant for."""
+    oidc_user_claim: str = Field(default="sub", min_length=1)
+    """The claim that is the person's name."""
+    oidc_groups_claim: str = Field(default="groups", min_length=1)
+    """The claim that lists the person's groups."""
+    oidc_scopes: Annotated[str | None, Field(validate_default=True)] = None
+    """The scopes of each group, as `parse_group_scopes` reads them."""
+
     process_uids: str | None = None
     """The user ids of `process` workspaces. The driver reads the variable by itself; it is checked here."""
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _is_issuer(cls, value: str | None) -> str | None:
+        return None if value is None else check_address(value)
+
+    @field_validator("oidc_audience", "oidc_scopes")
+    @classmethod
+    def _goes_with_an_issuer(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("oidc_issuer") is not None:
+            raise ValueError("is required with PREBUILDS_OIDC_ISSUER")
+        if value is not None and info.field_name == "oidc_scopes":
+            parse_group_scopes(value)
+        return value
 
     @field_validator("process_uids")
     @classmethod
@@ -120,6 +146,19 @@ class Settings(BaseSettings):
     def ring(self) -> KeyRing:
         """The keys of `state_key`; a ring without keys when it is not set."""
         return parse_key_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
+
+    @property
+    def oidc(self) -> OidcRules | None:
+        """What is expected of the identity provider's tokens; None when there is no provider."""
+        if self.oidc_issuer is None or self.oidc_audience is None or self.oidc_scopes is None:
+            return None
+        return OidcRules(
+            issuer=self.oidc_issuer,
+            audience=self.oidc_audience,
+            user_claim=self.oidc_user_claim,
+            groups_claim=self.oidc_groups_claim,
+            groups=parse_group_scopes(self.oidc_scopes),
+        )
 
     @property
     def encrypts_payloads(self) -> bool:

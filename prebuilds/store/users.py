@@ -1,14 +1,20 @@
-"""Checks that a user exists, before something is listed or cancelled by the user's name."""
+"""Users: checks that one exists, before something is listed or cancelled by their name, and who may come in."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InitiatorNotFound, OwnerNotFound
 from prebuilds.vocabulary import is_text
 from prebuilds.vocabulary.owners import owner_key
 
+LOGIN = text("""
+    SELECT u.name, u.disabled_at IS NOT NULL AS disabled, s.restore_found_at IS NOT NULL AS restore_found
+      FROM settings s LEFT JOIN users u ON u.key = :key
+""")
 USER_EXISTS = text("SELECT EXISTS (SELECT FROM users WHERE key = :key)")
 
 
@@ -32,6 +38,24 @@ async def check_initiator(connection: AsyncConnection, name: str) -> None:
         raise InitiatorNotFound(
             f"initiator {name} is not known", {"initiator": "is not known"}, remedy="correct the name"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A person whom an identity provider has named."""
+
+    name: str
+    """As it was first given to Prebuilds; as the provider writes it where no such user is known."""
+    disabled: bool
+    restore_found: bool
+    """Whether the database may have forgotten who is disabled."""
+
+
+async def find_login(engine: AsyncEngine, name: str) -> Login:
+    """Read what decides whether a person may come in. They need not be known: a claim says that they are not."""
+    async with engine.connect() as connection:
+        row = (await connection.execute(LOGIN, {"key": owner_key(name)})).one()
+    return Login(row.name or name, row.disabled, row.restore_found)
 
 
 async def _exists(connection: AsyncConnection, name: str) -> bool:

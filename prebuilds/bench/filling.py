@@ -102,7 +102,9 @@ REMOVE = (
     UPDATE events SET kind = 'forgotten', actor = 'prebuilds', preset_id = NULL, workspace_id = NULL, build_id = NULL,
                       claim_id = NULL, data = '{{}}'
      WHERE workspace_id IN {_OURS} OR preset_id IN {_PRESETS} OR actor = :organization
+        OR (kind LIKE 'token!_%' ESCAPE '!' AND data ->> 'token' LIKE :organization || '-%')
     """,
+    "DELETE FROM tokens WHERE name LIKE :organization || '-%'",
     f"DELETE FROM claims WHERE workspace_id IN {_OURS} OR id LIKE :organization || '/%'",
     f"DELETE FROM workspace_builds WHERE workspace_id IN {_OURS}",
     f"DELETE FROM workspaces WHERE id IN {_OURS}",

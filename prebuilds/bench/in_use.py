@@ -22,9 +22,13 @@ from temporalio.service import RPCError
 from prebuilds.bench.claiming import WARM_UP, Claims, burst, sequential
 from prebuilds.bench.figures import Report
 from prebuilds.bench.filling import Pools
+from prebuilds.bench.http_claims import HttpClaims, connect_to, tokens_for
+from prebuilds.bench.http_claims import sequential as http_sequential
 from prebuilds.bench.noop import noop_process, noop_worker
 from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import claims_worker
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool
 from prebuilds.temporal.connecting import connect
 
 logger = logging.getLogger(__name__)
@@ -65,6 +69,33 @@ async def measure_bursts(engine: AsyncEngine, address: str | None, number: int, 
             report = await burst(claims, number, rounds)
         report.counts = await claims.counts()
     return [report]
+
+
+async def measure_http(
+    engine: AsyncEngine, database_url: str, address: str | None, server: str, pairs: int, at_once: int
+) -> list[Report]:
+    """Measure claims over HTTP: one at a time, beside a request that does nothing and the statement; and many at once.
+
+    Args:
+        address: Temporal's address; None for the environment's.
+        server: The HTTP server's address.
+        pairs: How many claims are made one after the other.
+        at_once: How many are made at once.
+    Raises:
+        httpx.HTTPError: The server does not answer, or takes no token of this deployment.
+    """
+    client = PrebuildsClient(await connect(address))
+    async with (
+        _pools(engine, client.temporal, ready=WARM_UP) as pools,
+        tokens_for(engine, pools) as tokens,
+        connect_to(server) as http,
+    ):
+        claims = HttpClaims(client, engine, pools, http, tokens)
+        async with await create_claim_pool(database_url, size=2) as pool:
+            reports = [await http_sequential(claims, ClaimStore(pool, enabled=True), pairs)]
+        reports.append(await burst(claims, at_once, 1))
+        reports[-1].counts = await claims.counts()
+    return reports
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`prebuilds bench`: measures claims and passes on the stack in use."""
+"""`prebuilds bench`: measures claims, also over HTTP, and passes on the stack in use."""
 
 from __future__ import annotations
 
@@ -43,6 +43,19 @@ def burst(
 
     with progress("claiming"):
         _print_reports(run_command(bench_bursts(number, rounds)))
+
+
+@app.command()
+def http(
+    url: Annotated[str | None, typer.Option(help="The HTTP server; that of `prebuilds dev` unless said")] = None,
+    pairs: Annotated[int, typer.Option(min=1, max=10_000, help="How many claims one after the other")] = 100,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, max=2000, help="How many claims at once")] = 100,
+) -> None:
+    """Measure claims over HTTP, compared with a request that does nothing and with the claim's statement."""
+    from prebuilds.bench.deployment import bench_http
+
+    with progress("claiming"):
+        _print_reports(run_command(bench_http(url, pairs, at_once)))
 
 
 @app.command()

@@ -52,7 +52,7 @@ async def serve_http(
         StackUnreachable: The database is away at the start, or the address is in use.
         WrongDeployment: The database and Temporal do not belong together, or no longer.
     """
-    with bound_socket(settings.http_host, settings.http_port) as sock:
+    with bound_socket(settings.http_host, settings.http_port, shared=settings.http_reuse_port) as sock:
         async with open_claim_service(settings, **telemetry) as opened:
             service = Service(opened.operations, opened.direct, opened.waiting)
             address = address_of(sock)
@@ -115,8 +115,11 @@ async def _until_quiet(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
+def bound_socket(host: str, port: int, *, shared: bool = False) -> Iterator[socket.socket]:
     """A socket that listens at an address. Port 0 takes a free one.
+
+    Args:
+        shared: Whether other processes of this user that say so, too, may listen there.
 
     Raises:
         StackUnreachable: The address is in use, or is none of this machine's.
@@ -127,6 +130,8 @@ def bound_socket(host: str, port: int) -> Iterator[socket.socket]:
         sock = socket.socket(family, kind, protocol)
         with contextlib.closing(sock):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
             yield sock
     except OSError as error:

@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     """Where the HTTP server listens; 0.0.0.0 for all of this machine's addresses."""
     http_port: int = Field(default=8080, ge=0, le=65535)
     """The HTTP server's port; 0 takes a free one."""
+    http_reuse_port: bool = False
+    """Whether several HTTP servers of this user may share the address: Linux spreads connections over them."""
     webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are notified when a claim has replaced resources; None notifies by log lines alone."""
     state_key: SecretStr | None = None

@@ -21,6 +21,7 @@ COUNTS = {
 } | {
     "workspaces": "SELECT count(*) FROM workspaces WHERE name LIKE 'w-%' OR name = 'held'",
     "claims": "SELECT count(*) FROM claims WHERE id LIKE 'bench-%'",
+    "tokens": "SELECT count(*) FROM tokens",
     "events": "SELECT count(*) FROM events WHERE actor LIKE 'bench-%' OR claim_id LIKE 'bench-%'",
 }
 
@@ -74,6 +75,11 @@ def test_claims_and_bursts_are_measured_and_forgotten(stack: DevStack) -> None:
     [burst] = stack.ask("bench", "burst", "--number", "5", "--rounds", "2")["reports"]
     check(burst["figures"], 10)
     assert burst["counts"] == {"duplicates": 0, "over-created": 0}
+    one_by_one, at_once = stack.ask("bench", "http", "--pairs", "3", "--at-once", "5")["reports"]
+    check(one_by_one["figures"], 3)
+    assert [figure["name"] for figure in one_by_one["figures"]] == ["no-op request", "bare statement", "claim"]
+    check(at_once["figures"], 5)
+    assert at_once["counts"] == {"duplicates": 0, "over-created": 0}
     assert counts(stack) == before
     until(lambda: histories(stack) == 0, "Temporal to delete the histories", 90)
     told = stack.cli("bench", "burst", "--number", "2", "--rounds", "1").out

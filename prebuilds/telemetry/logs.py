@@ -7,15 +7,18 @@ traceback are indented.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import traceback
 from datetime import datetime
 from types import TracebackType
 from typing import Any
 
+from prebuilds.api import InvalidInput
 from prebuilds.vocabulary.passwords import mask
 from prebuilds.vocabulary.plain_text import LINES, escape
 
+LOG_FORMAT = "PREBUILDS_LOG_FORMAT"
 STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """The fields that every log record has; all others are facts."""
 SDK_FIELDS = ("temporal_workflow", "temporal_activity", "workflow_id", "run_id", "task_queue", "namespace", "attempt")
@@ -67,9 +70,24 @@ def print_uncaught(kind: type[BaseException], error: BaseException, trace: Trace
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Log to stderr, from *level* on, with time, level and logger; uncaught exceptions go there too."""
-    sys.excepthook = print_uncaught
+    """Log to stderr, from *level* on, with time, level and logger; uncaught exceptions go there too.
+
+    `PREBUILDS_LOG_FORMAT` is `text`, for people, or `json`, for programs.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(FactsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    match os.environ.get(LOG_FORMAT) or "text":
+        case "text":
+            sys.excepthook = print_uncaught
+            handler.setFormatter(FactsFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        case "json":
+            from prebuilds.telemetry.json_logs import JsonLines, log_uncaught
+
+            sys.excepthook = log_uncaught
+            handler.setFormatter(JsonLines())
+        case other:
+            raise InvalidInput.field(LOG_FORMAT, f"must be text or json, not {escape(other)}")
     logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs a line for each probe

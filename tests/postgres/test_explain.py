@@ -11,6 +11,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
+from prebuilds.planning.policy import EVERYWHERE
 from prebuilds.planning.rules import Rules
 from prebuilds.store import events, explain, inventory, jobs, snapshots, status, workspaces
 from prebuilds.store.build_begin import begin_build
@@ -21,6 +22,7 @@ from prebuilds.store.explain import explain_claim, explain_preset, list_waiting
 from prebuilds.store.loop import pause, resume
 from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.presets import invalidate
+from prebuilds.store.reach import reach_values
 from prebuilds.store.templates import delete_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
@@ -123,11 +125,14 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
     assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
 
 
+ALL = reach_values(EVERYWHERE)
 NEWEST_JOBS: dict[str, Any] = {
+    **ALL,
     **{"initiator": None, "status": [], "templates": None, "limit": 100},
     **{"after_at": datetime(2026, 1, 1, tzinfo=UTC), "after_id": PREBUILDS_USER_ID},
 }
 NEWEST_WORKSPACES: dict[str, Any] = {
+    **ALL,
     **{"owner": None, "presets": None, "prebuilt": False, "limit": 100, "after_id": None, "after_at": None},
     **dict.fromkeys(("after_organization", "after_template", "after_preset"), ""),
 }

@@ -48,11 +48,19 @@ BAD: list[tuple[list[Any], str]] = [
 ]
 
 
+class NoDatabase:
+    """A pool of connections that nobody gets one from."""
+
+    def get_max_size(self) -> int:
+        return 1
+
+
 @pytest.fixture
 async def real(skipping: WorkflowEnvironment) -> AsyncIterator[None]:
     """The real activities, without the database that bad input never gets to."""
     nothing = cast("Any", None)
-    claims = ClaimActivities(Claims(nothing, ClaimStore(nothing, enabled=True), nothing, Rules()))
+    store = ClaimStore(cast("Any", NoDatabase()), enabled=True)
+    claims = ClaimActivities(Claims(nothing, store, nothing, Rules()))
     async with claims_worker(skipping.client, [claims.claim, claims.claim_all]):
         yield
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,8 @@ from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import PART, After, All, Limit, note_more, print_list
-from prebuilds.cli.output import document, one_line
-from prebuilds.cli.system import clock, held_in_words
+from prebuilds.cli.output import document
+from prebuilds.vocabulary.words import clock, held_in_words, in_words, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,97 +131,3 @@ def _describe_claim(found: ClaimExplanation) -> str:
 
 def _describe_events(events: Sequence[EventRow], near: datetime) -> list[str]:
     return [f"{clock(event.at, near)} {in_words(event)}" for event in events] or ["nothing is recorded"]
-
-
-def in_words(event: EventRow, zone: tzinfo | None = None) -> str:
-    """Describe an event on one line, without the event's own time.
-
-    Args:
-        zone: The time zone of times in the text; None for the terminal's.
-    """
-    try:
-        text = _describe_known_event(event.kind, event.data, event.actor, event.at, zone)
-    except (KeyError, TypeError, AttributeError, ValueError):  # another release recorded other data
-        text = None
-    if text is None:
-        facts = ", ".join(f"{key} {value}" for key, value in event.data.items())
-        text = f"{event.kind.replace('_', ' ')} by {event.actor}" + (f": {facts}" if facts else "")
-    return " ".join(text.split())
-
-
-def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
-    kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinfo | None
-) -> str | None:
-    """Describe an event of a known kind; None for an unknown kind."""
-    match kind:
-        case "prebuilds_created":
-            return f"created {len(data['workspaces'])}: {_describe_counts(data)}"
-        case "prebuilds_deleted":
-            reasons = {reason: len(ids) for reason, ids in data["reasons"].items()}
-            each = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-            return f"deleted {sum(reasons.values())}: {each}"
-        case "creations_canceled":
-            return f"canceled {len(data['workspaces'])} creations: {data['cause']}"
-        case "creation_held":
-            until = datetime.fromisoformat(data["until"]) if data["until"] else None
-            return f"creation held: {held_in_words(data['reason'], until, at, zone)}"
-        case "holds_lifted":
-            return f"hold lifted by {actor}: {data['hold']}"
-        case "schedule_unreadable":
-            return f"schedule passed over, base {data['base']} used: {data['why']}"
-        case "invalidated":
-            return f"invalidated by {actor}: {data['prebuilds']} to be replaced"
-        case "pruned":
-            which = " and ".join(kind for kind in ("failed", "stopped") if data[kind])
-            return f"pruned {len(data['workspaces'])} by {actor}: {which}"
-        case "kept" | "keep_undone":
-            return f"{data['name']} {'kept' if kind == 'kept' else 'no longer kept'} by {actor}"
-        case "version_activated":
-            replaced = f", replacing {data['replaces']}" if data["replaces"] else ""
-            return f"version {data['version']} activated by {actor}{replaced}"
-        case "pool_kept":
-            return f"version {data['version']} activated by {actor}: same content as in {data['replaces']}, pool kept"
-        case "policy_changed":
-            changes = ", ".join(f"{field} from {old} to {new}" for field, (old, new) in data["changes"].items())
-            return f"{data['what']} changed by {actor}: {changes}"
-        case "applied":
-            done = [f"{what} {_list_few(data[what])}" for what in ("created", "updated") if data[what]]
-            return f"applied by {actor}: {'; '.join(done)}"
-        case "template_deprecated" | "template_restored" | "template_deleted":
-            return f"template {kind.removeprefix('template_')} by {actor}"
-        case "paused":
-            return f"paused by {actor}: {data['reason']}"
-        case "deployment_bound":
-            return f"bound to the Temporal namespace {data['namespace']} by {actor}"
-        case "loop_stopped":
-            return f"loop stopped by {actor}: {data['cause']}"
-        case "loop_started":
-            return "loop started again, since it had ended unasked" if data.get("was") else f"loop started by {actor}"
-        case "build_succeeded" | "build_failed" | "build_canceled":
-            stage = "" if data["stage"] == "none" else f" ({data['stage']})"
-            why = f": {one_line(data['error'])}" if data["error"] else ""
-            return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
-        case "claim_prebuilt":
-            return f"claimed by {actor} as {data['owner']}/{data['name']}"
-        case "member_added" if "user" in data:
-            return f"{data['user']} added to {data['organization']} by {actor}"
-        case "transferred":
-            return f"{data['from']} handed to {data['to']} by {actor}"
-        case "claim_created":
-            return (
-                f"claim by {actor}: created {data['owner']}/{data['name']}, as nothing was ready: {data['miss_reason']}"
-            )
-        case "claim_missed":
-            return f"claim by {actor} for {data['owner']}/{data['name']} missed: {data['miss_reason']}"
-        case _:
-            return None
-
-
-def _list_few(items: Sequence[str]) -> str:
-    return ", ".join(items) if len(items) <= 3 else f"{len(items)}, such as {items[-1]}"
-
-
-def _describe_counts(data: dict[str, Any]) -> str:
-    window = f" (window {data['window']})" if data["window"] else ""
-    expired = f", expired {data['expired']}" if data["expired"] else ""
-    return f"desired {data['desired']}{window}, actual {data['actual']}{expired}, starting {data['starting']}"

@@ -9,8 +9,9 @@ import typer
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
-from prebuilds.cli.output import document, one_line, progress
+from prebuilds.cli.output import document, progress
 from prebuilds.cli.system import actor
+from prebuilds.vocabulary.words import one_line
 
 if TYPE_CHECKING:
     from prebuilds.views import JobFilter, JobRow

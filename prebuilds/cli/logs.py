@@ -11,7 +11,7 @@ from prebuilds.cli import output
 from prebuilds.cli.connections import build_logs
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, say, say_line
-from prebuilds.cli.system import clock
+from prebuilds.vocabulary.words import clock
 
 if TYPE_CHECKING:
     from prebuilds.views import LoggedBuild, LogLine

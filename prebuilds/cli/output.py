@@ -174,12 +174,6 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def one_line(message: str) -> str:
-    """Shorten an error of several lines to its first line (what happened) and its last (the end of a log)."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]
-    return lines[0] if len(lines) == 1 else f"{lines[0]} {'' if len(lines) == 2 else '... '}{lines[-1]}"
-
-
 def ago(moment: datetime) -> str:
     """Format the time since *moment* in one unit, such as `5m ago`."""
     seconds = max(int((datetime.now(UTC) - moment).total_seconds()), 0)

@@ -10,9 +10,10 @@ from prebuilds.api import InvalidInput
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import ago, document, one_line, say_line, table, table_lines
-from prebuilds.cli.system import duration, held_in_words
+from prebuilds.cli.output import ago, document, say_line, table, table_lines
+from prebuilds.cli.system import duration
 from prebuilds.vocabulary.plain_text import escape
+from prebuilds.vocabulary.words import held_in_words, one_line
 
 if TYPE_CHECKING:
     from prebuilds.views import LoopStatus, PresetRow, SystemStatus

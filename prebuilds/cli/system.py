@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,19 +44,6 @@ def actor() -> Actor:
         return Actor(escape(getpass.getuser()))  # what the environment says
     except (KeyError, OSError):
         return OPERATOR
-
-
-def clock(moment: datetime, near: datetime | None, zone: tzinfo | None = None) -> str:
-    """Format a time with its offset from UTC, and with its date unless that is the date of *near*.
-
-    Args:
-        zone: None for the local time zone.
-    """
-    local = moment.astimezone(zone)
-    text = local.isoformat(sep=" ", timespec="seconds")
-    if near is not None and local.date() == near.astimezone(zone).date():
-        return text.partition(" ")[2]
-    return text
 
 
 def init(
@@ -158,13 +144,6 @@ def stop(
         document(done, human=f"{said}: {cause}" if done.changed else not_running)
 
     run_command(go())
-
-
-def held_in_words(reason: str, until: datetime | None, near: datetime | None = None, zone: tzinfo | None = None) -> str:
-    """`backoff until 14:03:10+01:00`; *near* and *zone* are as for `clock`, *near* being now unless it is given."""
-    if until is None:
-        return reason
-    return f"{reason} until {clock(until, near or datetime.now(UTC), zone)}"
 
 
 def pause(reason: Annotated[str, typer.Option(help="Why, for whoever finds the pools held")]) -> None:

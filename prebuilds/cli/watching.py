@@ -18,9 +18,9 @@ from prebuilds.api import PrebuildsError, StackUnreachable, StoreUnavailable
 from prebuilds.cli import output
 from prebuilds.cli.output import say_line
 from prebuilds.cli.status import status_lines
-from prebuilds.cli.system import clock
 from prebuilds.failures import as_typed
 from prebuilds.vocabulary.plain_text import escape
+from prebuilds.vocabulary.words import clock
 
 if TYPE_CHECKING:
     from prebuilds.views import SystemStatus

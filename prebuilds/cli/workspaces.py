@@ -14,9 +14,10 @@ from prebuilds.cli.claims import release
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
-from prebuilds.cli.output import ago, document, one_line, progress, say, say_line, table
-from prebuilds.cli.system import actor, clock, duration
+from prebuilds.cli.output import ago, document, progress, say, say_line, table
+from prebuilds.cli.system import actor, duration
 from prebuilds.vocabulary.actors import Actor
+from prebuilds.vocabulary.words import clock, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from activities.build_log import BuildLog
 from prebuilds.api import ProvisionFailed
-from prebuilds.cli.system import clock
 from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
@@ -22,6 +21,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
+from prebuilds.vocabulary.words import clock
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.log_steps import Telling, log_of, recorded, run, telling

@@ -8,9 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from prebuilds.cli.explain import in_words
-from prebuilds.cli.system import clock, held_in_words
 from prebuilds.views import EventRow
+from prebuilds.vocabulary.words import clock, held_in_words, in_words
 
 AT = datetime(2026, 3, 2, 9, 14, 3, tzinfo=UTC)
 FIGURES = {"pass": 4, "desired": 7, "window": "* 9-17 * * 1-5", "actual": 5, "expired": 0, "starting": 0}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.logs import LogOperations
     from prebuilds.operations.loop import LoopOperations
     from prebuilds.operations.people import PeopleOperations
+    from prebuilds.operations.pools import PoolOperations
     from prebuilds.operations.presets import PresetOperations
     from prebuilds.operations.resources import ResourceOperations
     from prebuilds.operations.status import StatusOperations
@@ -87,6 +88,12 @@ class Operations:
         from prebuilds.operations.people import PeopleOperations
 
         return PeopleOperations(self.context)
+
+    @property
+    def pools(self) -> PoolOperations:
+        from prebuilds.operations.pools import PoolOperations
+
+        return PoolOperations(self.context)
 
     @property
     def presets(self) -> PresetOperations:

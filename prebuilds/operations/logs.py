@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -58,6 +59,11 @@ class LogOperations:
         For a released workspace it is the latest build that has log lines, if any build has some.
         """
         return logs.choose_logged_build(await self.builds(reference))
+
+    async def end(self, build_id: UUID, limit: int) -> list[LogLine]:
+        """Read the last lines of a build's log, in order, however long the log is. A failed build's error is not among
+        them."""
+        return await logs.read_log_end(self.engine, build_id, limit)
 
     async def lines(self, build: LoggedBuild, *, follow: bool = False) -> AsyncIterator[LogLine]:
         """Yield a build's lines in order. The last line of a failed build is its error.

@@ -10,7 +10,7 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.snapshot import GlobalSnapshot
-from prebuilds.store.status import read_snapshot, read_status
+from prebuilds.store.status import RecordedStatus, read_snapshot, read_status
 from prebuilds.temporal.queues import queue_warnings
 from prebuilds.views import StatusPage, SystemStatus, status_page
 
@@ -37,6 +37,10 @@ class StatusOperations:
         """
         with reaching("the status was read"):
             found = await read_status(self.context.engine, self.context.settings.rules)
+        return await self.complete(found)
+
+    async def complete(self, found: RecordedStatus) -> SystemStatus:
+        """Add to what the database has recorded what Temporal says of the loop and of the queues."""
         client = self.context.client
         loop, unserved = await asyncio.gather(
             loop_status(found.control, client), queue_warnings(client, set(found.queues.values()))

@@ -17,6 +17,7 @@ from prebuilds.store.events import record_event, record_for_builds
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.store.reach import WITHIN_REACH, reach_values
+from prebuilds.store.tables import UNFINISHED
 from prebuilds.store.templates import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
@@ -29,6 +30,9 @@ LIST_MAX = 10_000
 """The most rows that one call returns."""
 CANCELED_AT_ONCE = 500
 """The builds in one batch of a cancellation."""
+
+UNFINISHED_MAX = 200
+"""The most builds that `list_unfinished` returns: more than a person looks at."""
 
 _JOBS = """
     SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
@@ -50,6 +54,8 @@ _JOB_FILTER = f"""
 """
 LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT :limit")
 JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
+# The statuses stand in the statement, so that a partial index answers it however many builds have ended.
+LIST_UNFINISHED = text(f"{_JOBS} WHERE b.{UNFINISHED} ORDER BY b.created_at, b.id LIMIT {UNFINISHED_MAX}")
 CANCEL_PENDING = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
      WHERE id = :id AND status = 'pending' RETURNING id
@@ -90,6 +96,11 @@ async def list_jobs(
     """
     async with engine.connect() as connection:
         return [_job(row) for row in await _find(connection, wanted, reach, limit, after)]
+
+
+async def list_unfinished(connection: AsyncConnection) -> list[JobRow]:
+    """List the builds that have not ended, oldest first; at most `UNFINISHED_MAX`."""
+    return [_job(row) for row in await connection.execute(LIST_UNFINISHED)]
 
 
 def job_cursor(job: JobRow | Row[tuple[object, ...]]) -> str:

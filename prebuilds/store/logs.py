@@ -36,6 +36,9 @@ READ = text("""
      WHERE build_id = :id AND (attempt, number) > (:attempt, :number)
      ORDER BY attempt, number LIMIT CAST(:limit AS bigint)
 """)
+READ_END = text("""
+    SELECT at, line FROM build_logs WHERE build_id = :id ORDER BY attempt DESC, number DESC LIMIT :limit
+""")
 _BUILDS = """
     SELECT b.id, b.workspace_id, b.transition, b.stage, b.status, b.error, b.created_at, b.completed_at, w.deleted_at,
            coalesce((SELECT true FROM build_logs l WHERE l.build_id = b.id LIMIT 1), false) AS logged
@@ -107,6 +110,13 @@ async def read_log(
         rows = (await connection.execute(READ, position)).all()
     lines = [LogLine(build_id=build_id, at=row.at, line=row.line) for row in rows]
     return lines, Position(rows[-1].attempt, rows[-1].number) if rows else after
+
+
+async def read_log_end(engine: AsyncEngine, build_id: UUID, limit: int) -> list[LogLine]:
+    """Read the last lines of a build's log, in order."""
+    async with engine.connect() as connection:
+        rows = (await connection.execute(READ_END, {"id": build_id, "limit": limit})).all()
+    return [LogLine(build_id=build_id, at=row.at, line=row.line) for row in reversed(rows)]
 
 
 async def read_logged_build(engine: AsyncEngine, build_id: UUID) -> LoggedBuild:

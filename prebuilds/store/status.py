@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.failures.database import store_answers
 from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.snapshot import GlobalSnapshot
+from prebuilds.planning.snapshot import GlobalSnapshot, Preset
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import Control, read_control
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
@@ -43,6 +44,9 @@ class RecordedStatus:
     presets: list[PresetRow]
     queues: dict[UUID, str]
     """The provisioner queue of each preset in `presets`."""
+    defined: dict[UUID, Preset]
+    """The definition of each preset in `presets`."""
+    taken_at: datetime
 
 
 async def read_snapshot(engine: AsyncEngine, rules: Rules) -> GlobalSnapshot:
@@ -58,21 +62,27 @@ async def read_status(engine: AsyncEngine, rules: Rules) -> RecordedStatus:
         rules: They are used until a control worker has recorded its own in a first pass.
     """
     async with snapshot_transaction(engine) as connection:
-        control = await read_control(connection)
-        identity = await read_identity(connection)
-        snapshot = await snapshot_state(connection, control.rules or rules)
-        pending: dict[UUID, int] = {row[0]: row[1] for row in await connection.execute(PENDING_BUILDS)}
-        ids = {"ids": [p.preset.id for p in snapshot.presets]}
-        errors = {
-            row.preset_id: LastError(build_id=row.build_id, message=row.error or "", at=row.completed_at)
-            for row in await connection.execute(LAST_ERRORS, ids)
-        }
-        queues: dict[UUID, str] = {row.id: row.queue for row in await connection.execute(QUEUES, ids)}
+        return await read_status_on(connection, rules)
+
+
+async def read_status_on(connection: AsyncConnection, rules: Rules) -> RecordedStatus:
+    """Do what `read_status` does, in the caller's snapshot transaction."""
+    control = await read_control(connection)
+    identity = await read_identity(connection)
+    snapshot = await snapshot_state(connection, control.rules or rules)
+    pending: dict[UUID, int] = {row[0]: row[1] for row in await connection.execute(PENDING_BUILDS)}
+    ids = {"ids": [p.preset.id for p in snapshot.presets]}
+    errors = {
+        row.preset_id: LastError(build_id=row.build_id, message=row.error or "", at=row.completed_at)
+        for row in await connection.execute(LAST_ERRORS, ids)
+    }
+    queues: dict[UUID, str] = {row.id: row.queue for row in await connection.execute(QUEUES, ids)}
+    defined = {item.preset.id: item.preset for item in snapshot.presets}
     rows = [
         _row(decision, pending.get(decision.item.preset.id, 0), errors.get(decision.item.preset.id))
         for decision in plan_pass(snapshot).decisions
     ]
-    return RecordedStatus(identity.deployment_id, control, rows, queues)
+    return RecordedStatus(identity.deployment_id, control, rows, queues, defined, snapshot.taken_at)
 
 
 def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -> PresetRow:

@@ -245,12 +245,18 @@ def status_word(transition: Transition, status: BuildStatus) -> str:
     return words.get(status, busy)
 
 
+def status_in_words(row: Row[tuple[object, ...]]) -> str:
+    """Return a workspace's status: what follows from its latest build, unless the workspace is quarantined."""
+    transition, status = Transition(row.latest_transition), BuildStatus(row.latest_status)
+    gone = transition is Transition.DELETE and status is BuildStatus.SUCCEEDED
+    aside = row.quarantined_at is not None and status.ended and not gone
+    return QUARANTINED if aside else status_word(transition, status)
+
+
 def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
     transition, status = Transition(row.latest_transition), BuildStatus(row.latest_status)
     owned = row.owner_id != PREBUILDS_USER_ID
     runs = transition is Transition.START and status is BuildStatus.SUCCEEDED
-    gone = transition is Transition.DELETE and status is BuildStatus.SUCCEEDED
-    aside = row.quarantined_at is not None and status.ended and not gone
     ttl: timedelta | None = row.ttl
     return {
         "id": row.id,
@@ -261,7 +267,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
         "preset_id": row.preset_id,
         "preset": row.preset,
         "version": row.version,
-        "status": QUARANTINED if aside else status_word(transition, status),
+        "status": status_in_words(row),
         "prebuilt": row.prebuilt,
         "ready": runs and not row.vanished if owned else row.claimable_preset_id is not None,
         "address": row.address,

@@ -1,0 +1,129 @@
+"""Pools as the page shows them: their state, the figures of the last hour, their members and their failures."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import Field
+
+from prebuilds.payloads import Payload
+from prebuilds.views.explain import PresetExplanation
+from prebuilds.views.jobs import JobRow
+from prebuilds.views.presets import WindowRow
+from prebuilds.views.status import PresetRow, SystemStatus
+from prebuilds.vocabulary import Timestamp
+
+SLOTS = 12
+"""The parts of an hour, of five minutes each."""
+
+
+class PoolRow(PresetRow):
+    """A preset's pool, with what comes next."""
+
+    waiting_since: Timestamp | None = None
+    """Since when the oldest waiting claim waits; None when none does."""
+    next_change_at: Timestamp | None = None
+    """When the schedule next desires another number; None without such a change within a week."""
+    next_change_instances: int | None = None
+    """The number that is desired then."""
+
+
+class Overview(SystemStatus):
+    """The state of a deployment with what is under way in it."""
+
+    read_at: Timestamp
+    presets: list[PoolRow]  # type: ignore[assignment]
+    unfinished: list[JobRow]
+    """Builds that are pending, running or being canceled, oldest first; at most `UNFINISHED_MAX`."""
+    max_pending_builds: int | None
+    """The most pending builds of all pools; None without a limit."""
+
+
+class HourSlot(Payload):
+    """Five minutes of a preset."""
+
+    claims: int = 0
+    hits: int = 0
+    claim_p95_seconds: float | None = None
+    build_p95_seconds: float | None = None
+
+
+class HourFigures(Payload):
+    """What happened to a preset's claims and creations in the last hour. Times are None where nothing has ended."""
+
+    preset_id: UUID
+    claims: int = 0
+    """Claims that were decided, misses included."""
+    hits: int = 0
+    """Claims that got a prebuild at once."""
+    claim_p50_seconds: float | None = None
+    """From a claim's first request until its person could work in the workspace."""
+    claim_p95_seconds: float | None = None
+    builds: int = 0
+    """Creations of prebuilds that have ended."""
+    builds_failed: int = 0
+    build_p50_seconds: float | None = None
+    """From a creation's record until the prebuild was ready."""
+    build_p95_seconds: float | None = None
+    slots: list[HourSlot] = Field(default_factory=lambda: [HourSlot() for _ in range(SLOTS)])
+    """The hour in parts, oldest first."""
+
+
+class PoolMember(Payload):
+    """An unclaimed prebuild."""
+
+    id: UUID
+    name: str
+    version: int
+    status: str
+    """As in `WorkspaceRow`."""
+    ready: bool
+    """Whether it can be claimed now."""
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    host: str | None
+    kept: bool
+    """Whether an operator keeps it as evidence."""
+
+
+class PoolFailure(Payload):
+    """A failed build of a preset, with the end of its log."""
+
+    build_id: UUID
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
+    transition: str
+    stage: str
+    error: str | None
+    started_at: Timestamp | None
+    failed_at: Timestamp
+    lines: list[str]
+    """The last lines of its log, oldest first."""
+
+
+class SpanRow(Payload):
+    """A time in which the same number of prebuilds is desired."""
+
+    begins_at: Timestamp
+    ends_at: Timestamp
+    instances: int
+
+
+class PoolDetails(Payload):
+    """One preset: its pool, its decisions, its failures and its schedule."""
+
+    read_at: Timestamp
+    pool: PoolRow | None
+    """None for a preset that no status shows any more, as of a deleted template."""
+    explanation: PresetExplanation
+    members: list[PoolMember]
+    """Oldest first; at most `MEMBERS_MAX`."""
+    members_more: bool
+    failures: list[PoolFailure]
+    """Newest first; at most `FAILURES_MAX`."""
+    timezone: str | None
+    base: int | None
+    windows: list[WindowRow]
+    week: list[SpanRow]
+    """What is desired in the next seven days, in order and without gaps."""

@@ -29,6 +29,9 @@ from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
 from prebuilds.http.documents import unfold
 from prebuilds.http.models import Health
+from prebuilds.http.page import forms, routes
+from prebuilds.http.page.asking import PageState
+from prebuilds.http.page.states import States
 from prebuilds.http.service import Served, Service
 
 DESCRIPTION = """
@@ -93,6 +96,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service, app.state.entrance = service, Entrance(gate)
+    app.state.page = PageState(States(service.operations))
     app.add_exception_handler(PrebuildsError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_refused)
@@ -101,6 +105,8 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     for routes in (claims, workspaces, jobs, logs, presets, templates, status, loop, events):
         app.include_router(routes.router)
     app.include_router(docs_page.router)
+    app.include_router(routes.router)
+    app.include_router(forms.router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import quote
 from uuid import UUID
 
 from prebuilds.failures.database import reaching
@@ -12,6 +13,7 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.status import StatusOperations
 from prebuilds.planning.coming import next_change, spans
 from prebuilds.planning.snapshot import Preset
+from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
 from prebuilds.store.explain import explain_preset
 from prebuilds.store.jobs import list_unfinished
@@ -92,6 +94,14 @@ class PoolOperations:
                 for span in spans(defined, found.taken_at)
             ],
         )
+
+    def workflow_page(self, workflow_id: str) -> str | None:
+        """Return where Temporal's UI shows a workflow; None when no UI is known."""
+        ui = temporal_ui(self.context.settings)
+        if ui is None:
+            return None
+        namespace = quote(self.context.client.namespace, safe="")
+        return f"{ui}/namespaces/{namespace}/workflows/{quote(workflow_id, safe='')}"
 
 
 def _pool(row: PresetRow, preset: Preset, waiting: dict[str, datetime], now: datetime) -> PoolRow:

@@ -73,6 +73,8 @@ class Settings(BaseSettings):
     """The HTTP server's port; 0 takes a free one."""
     http_reuse_port: bool = False
     """Whether several HTTP servers of this user may share the address: Linux spreads connections over them."""
+    temporal_ui: HttpUrl | None = None
+    """Temporal's UI, for links on the page; None takes that of the running `prebuilds dev`, or has no links."""
     webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are notified when a claim has replaced resources; None notifies by log lines alone."""
     state_key: SecretStr | None = None
@@ -238,3 +240,12 @@ def database_url(settings: Settings) -> str:
 def temporal_address(settings: Settings) -> str | None:
     """Return the embedded Temporal server's address; None when there is none, or the SDK's own variables are set."""
     return embedded_temporal(settings.state_dir)
+
+
+def temporal_ui(settings: Settings) -> str | None:
+    """Return the address of Temporal's UI, without a slash at the end; None when nothing names one."""
+    if settings.temporal_ui is not None:
+        return str(settings.temporal_ui).rstrip("/")
+    if embedded_temporal(settings.state_dir) is None:
+        return None  # the embedded server's UI shows nothing of another server
+    return str(read_stack_file(settings.state_dir).get("temporal_ui") or "").rstrip("/") or None

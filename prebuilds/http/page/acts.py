@@ -9,7 +9,7 @@ from typing import Any, Literal
 from prebuilds.http.page.signing_in import Viewer
 from prebuilds.operations.facade import Operations
 from prebuilds.planning.policy import Action
-from prebuilds.views import JobFilter, LoopStatus, WorkspaceRow
+from prebuilds.views import JobFilter, LoopStatus, WorkspaceDetails
 from prebuilds.views.pools import PoolRow
 from prebuilds.vocabulary import PREBUILDS_USER
 from prebuilds.vocabulary.actors import Actor
@@ -190,9 +190,11 @@ def preset_offers(viewer: Viewer, pool: PoolRow | None, organization: str) -> li
     return _offers(viewer, [*lifted, "reconcile-preset", "invalidate", *pending], organization)
 
 
-def workspace_offers(viewer: Viewer, workspace: WorkspaceRow) -> list[Offer]:
+def workspace_offers(viewer: Viewer, workspace: WorkspaceDetails) -> list[Offer]:
     """The acts on one workspace that make sense now and that the viewer may do."""
-    names = ["retry"] if workspace.status in ("failed", "canceled") else []
+    # The pool replaces a prebuild that has failed; only its deletion is retried.
+    own = workspace.owner != PREBUILDS_USER or workspace.builds[-1].transition == "delete"
+    names = ["retry"] if workspace.status in ("failed", "canceled") and own else []
     names += [] if workspace.status in ("deleting", "deleted") else ["release"]
     return _offers(viewer, names, workspace.organization, (workspace.owner,))
 

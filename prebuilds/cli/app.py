@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = {
     "dev": "dev",
     "worker": "worker",
     "serve": "serve",
+    "page": "page",
     "init": "system",
     "migrate": "system",
     "apply": "applying",

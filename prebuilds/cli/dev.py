@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from prebuilds.api import PrebuildsError
 from prebuilds.cli import output
 from prebuilds.cli.ending import ending_signals, leave_quiet, run_command
 
@@ -86,6 +87,7 @@ async def _dev() -> None:
         broken = asyncio.ensure_future(stack.until_broken())
         broken.add_done_callback(lambda _: stop.set())
         if await _until_first(_everything_answers(stack), stop):
+            await _say_page(stack)
             _say_ready(stack)
         await stop.wait()
         failure = broken.exception() if broken.done() else None
@@ -150,6 +152,17 @@ async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Even
     with contextlib.suppress(asyncio.CancelledError, Exception):
         await task
     return False
+
+
+async def _say_page(stack: Stack) -> None:
+    """Print an address that shows the page without a token being typed; without one if the server does not make it."""
+    from prebuilds.cli.page import sign_in_link
+
+    assert stack.http is not None  # noqa: S101 - this stack has the server
+    try:
+        _say(f"page       {await sign_in_link(stack.http)}   (signs in once, within ten minutes)")
+    except PrebuildsError as error:
+        _say(f"page       {stack.http}   ({error.message})")
 
 
 def _say_ready(stack: Stack) -> None:

@@ -18,6 +18,8 @@ from prebuilds.settings import Settings
 
 T = TypeVar("T")
 
+TRIALS = frozenset({"fairness"})
+"""Checks that try something out, and start workflows for it."""
 CLOSE_TIMEOUT_S = 1.0
 """Limit of closing the database connections at the end."""
 
@@ -42,7 +44,7 @@ class DoctorReport(Payload):
     checks: list[Check]
 
 
-async def examine(settings: Settings | None = None) -> DoctorReport:
+async def examine(settings: Settings | None = None, *, trials: bool = True) -> DoctorReport:
     """Run every check concurrently. Takes about ten seconds at most; all failures are in the report.
 
     A check that depends on a failed one is not run. It is reported as not ok, with the failed check's remedy.
@@ -50,10 +52,13 @@ async def examine(settings: Settings | None = None) -> DoctorReport:
     Args:
         settings: The settings to check with; None reads the environment, and a setting that cannot be read is a
             finding of the report.
+        trials: Also run the checks in `TRIALS`; False leaves them out, for who examines again and again.
     """
     examination = Examination(settings)
     tasks: dict[str, asyncio.Task[Check]] = {}
-    for step in STEPS:  # a task first runs at the await below, when all of them are in `tasks`
+    for step in (
+        STEPS if trials else [step for step in STEPS if step.name not in TRIALS]
+    ):  # a task first runs at the await below, when all of them are in `tasks`
         tasks[step.name] = asyncio.create_task(_run_step(step, examination, tasks))
     checks = [await task for task in tasks.values()]
     if examination.engine is not None:
@@ -69,7 +74,8 @@ async def _run_step(step: Step, examination: Examination, tasks: dict[str, async
         if not needed.ok:
             return Check(name=step.name, ok=False, remedy=needed.remedy, detail=f"not checked: it needs {name}")
     for name in step.after:
-        await tasks[name]
+        if name in tasks:
+            await tasks[name]
     try:
         return Check(name=step.name, ok=True, detail=await _run_within(step.check(examination), step.timeout_s))
     except Exception as error:  # any error is a finding: reporting it is this command's purpose

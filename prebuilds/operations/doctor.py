@@ -15,6 +15,10 @@ class DoctorOperations:
     settings: Settings | None = None
     """None reads the environment; a setting that cannot be read then is a finding of the report."""
 
-    async def examine(self) -> DoctorReport:
-        """Run every check. Takes about ten seconds at most; all failures are in the report."""
-        return await examine(self.settings)
+    async def examine(self, *, trials: bool = True) -> DoctorReport:
+        """Run every check. Takes about ten seconds at most; all failures are in the report.
+
+        Args:
+            trials: Also run the checks that start workflows; False for who examines again and again.
+        """
+        return await examine(self.settings, trials=trials)

@@ -15,13 +15,15 @@ from prebuilds.planning.coming import next_change, spans
 from prebuilds.planning.snapshot import Preset
 from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
-from prebuilds.store.explain import explain_preset
+from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import list_unfinished
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
 from prebuilds.views import PresetRow, WindowRow
 from prebuilds.views.pools import HourFigures, Overview, PoolDetails, PoolRow, SpanRow
+
+WAITING_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,14 @@ class PoolOperations:
                 members = await pools.read_members(connection, ids)
                 failures = await pools.read_failures(connection, ids)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
+        queue = None
+        if row is not None and row.waiting:
+            queue = await list_waiting(self.context.engine, str(row.preset_id), limit=WAITING_SHOWN)
         return PoolDetails(
             read_at=found.taken_at,
             pool=None if row is None else _pool(row, defined, waiting, found.taken_at),
             explanation=explanation,
+            waiting=[] if queue is None else queue.rows,
             members=members[: pools.MEMBERS_MAX],
             members_more=len(members) > pools.MEMBERS_MAX,
             failures=failures,

@@ -28,7 +28,7 @@ from prebuilds.settings.sealing import KeyRing, parse_key_ring
 from prebuilds.settings.state_key import split_keys
 from prebuilds.settings.user_ids import parse_user_ids
 from prebuilds.temporal.payload_key import parse_payload_keys
-from prebuilds.temporal.stack_file import STACK_FILE, embedded_temporal, read_stack_file
+from prebuilds.temporal.stack_file import STACK_FILE, bearer_token, embedded_temporal, read_stack_file, state_dir
 from prebuilds.vocabulary import Duration, check_interval
 from prebuilds.vocabulary.plain_text import escape
 
@@ -246,6 +246,17 @@ def temporal_ui(settings: Settings) -> str | None:
     """Return the address of Temporal's UI, without a slash at the end; None when nothing names one."""
     if settings.temporal_ui is not None:
         return str(settings.temporal_ui).rstrip("/")
-    if embedded_temporal(settings.state_dir) is None:
+    found = read_stack_file(settings.state_dir)
+    if os.environ.get("TEMPORAL_ADDRESS", found.get("temporal_address")) != found.get("temporal_address"):
         return None  # the embedded server's UI shows nothing of another server
-    return str(read_stack_file(settings.state_dir).get("temporal_ui") or "").rstrip("/") or None
+    return str(found.get("temporal_ui") or "").rstrip("/") or None
+
+
+def embedded_http() -> str | None:
+    """Return the address of the HTTP server of the `prebuilds dev` that runs here; None when none does."""
+    return read_stack_file(state_dir()).get("http")
+
+
+def server_token(url: str) -> str | None:
+    """Return the token for the HTTP server at *url*: PREBUILDS_TOKEN, or that of the `prebuilds dev` that runs here."""
+    return bearer_token(state_dir(), url)

@@ -55,13 +55,15 @@ def level(ready: int, starting: int, desired: int) -> Markup:
 
 
 def hits(slots: Sequence[HourSlot]) -> Markup:
-    """The claims of an hour, in columns: those that got a prebuild at once below, misses above."""
-    most = max((slot.claims for slot in slots), default=0)
+    """The claims of an hour, in columns: those that got a prebuild at once below, misses above. Empty without any."""
     total, got = sum(slot.claims for slot in slots), sum(slot.hits for slot in slots)
-    label = f"{got} of {total} claims in the last hour got a prebuild at once" if total else "no claims"
+    if not total:
+        return Markup("")
+    label = f"{got} of {total} claims in the last hour got a prebuild at once"
+    most = max(slot.claims for slot in slots)
     body = [_base(len(slots))]
     for n, slot in enumerate(slots):
-        if slot.claims and most:
+        if slot.claims:
             height = (SPARK_HEIGHT - 3) * slot.claims / most
             below = height * slot.hits / slot.claims
             body.append(_column("hit", n, len(slots), 0, below))
@@ -70,15 +72,17 @@ def hits(slots: Sequence[HourSlot]) -> Markup:
 
 
 def durations(values: Sequence[float | None], what: str) -> Markup:
-    """Durations of an hour, in columns; their scale ends at the longest one.
+    """Durations of an hour, in columns; their scale ends at the longest one. Empty without any.
 
     Args:
         values: In seconds, oldest first; None where nothing has ended.
         what: Such as `claims`, for who cannot see it.
     """
     known = [value for value in values if value is not None]
-    most = max(known, default=0.0)
-    label = f"95 % of {what} took at most {most:.3g} s in the slowest five minutes" if known else f"no {what}"
+    if not known:
+        return Markup("")
+    most = max(known)
+    label = f"95 % of {what} took at most {most:.3g} s in the slowest five minutes"
     body = [_base(len(values))]
     for n, value in enumerate(values):
         if value is not None:

@@ -63,6 +63,7 @@ def environment() -> Environment:
         "duration": duration,
         "time": time_element,
         "clock": clock,
+        "when": when,
         "age": age,
         "words": lambda event: in_words(event, UTC),
         "held": lambda reason: HOLDS.get(reason, reason.replace("_", " ")),
@@ -133,6 +134,12 @@ def clock(moment: datetime, now: datetime) -> str:
     """A time of day in UTC, with its date unless that is today's."""
     utc = moment.astimezone(UTC)
     return f"{utc:%H:%M:%S}" if utc.date() == now.astimezone(UTC).date() else f"{utc:%a} {utc.day} {utc:%b %H:%M}"
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """A coming time in UTC, to the minute, with its weekday unless that is today's."""
+    utc = moment.astimezone(UTC)
+    return f"at {utc:%H:%M}" if utc.date() == now.astimezone(UTC).date() else f"{utc:%a} {utc:%H:%M}"
 
 
 def time_element(moment: datetime, now: datetime) -> Markup:

@@ -51,7 +51,7 @@ def show_pools(operations: Operations, viewer: Viewer, reading: Reading[Pools]) 
         alarms += [
             Alarm(f"{check.name.replace('_', ' ')}: {check.detail or 'not ok'}", check.remedy)
             for check in doctor.checks
-            if not check.ok
+            if not check.ok and check.name != "presets"  # each pool has its own alarm
         ]
     pending = sum(job.status == "pending" for job in builds)
     return {
@@ -170,7 +170,7 @@ def show_claim(operations: Operations, viewer: Viewer, reading: Reading[ClaimExp
 
 FRAGMENTS: Mapping[str, tuple[str, ...]] = {
     "pools": ("away", "loop", "alarms", "table", "builds"),
-    "pool": ("away", "head", "members", "failures", "decisions", "schedule"),
+    "pool": ("away", "head", "waiting", "members", "failures", "decisions", "schedule"),
     "workspace": ("away", "head", "builds", "log", "events"),
     "claim": ("away", "head", "events"),
 }

@@ -123,6 +123,6 @@ class States:
 
     async def _examined(self) -> None:
         try:
-            self._doctor = await self._operations.doctor.examine()
+            self._doctor = await self._operations.doctor.examine(trials=False)
         except Exception:
             logger.warning("The doctor failed", exc_info=True)

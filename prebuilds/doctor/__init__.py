@@ -56,9 +56,8 @@ async def examine(settings: Settings | None = None, *, trials: bool = True) -> D
     """
     examination = Examination(settings)
     tasks: dict[str, asyncio.Task[Check]] = {}
-    for step in (
-        STEPS if trials else [step for step in STEPS if step.name not in TRIALS]
-    ):  # a task first runs at the await below, when all of them are in `tasks`
+    steps = [step for step in STEPS if trials or step.name not in TRIALS]
+    for step in steps:  # a task first runs at the await below, when all of them are in `tasks`
         tasks[step.name] = asyncio.create_task(_run_step(step, examination, tasks))
     checks = [await task for task in tasks.values()]
     if examination.engine is not None:

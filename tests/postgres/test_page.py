@@ -19,6 +19,7 @@ from tests.postgres.http_steps import KnownTokens, Server, person, serving
 from tests.postgres.pool_steps import begin_prebuilds, fail, make_ready
 from tests.rows import do, one
 
+OPERATOR = "operator"
 OWN = {"Sec-Fetch-Site": "same-origin"}
 """What a browser sends with a form of the page itself."""
 TOKENS = KnownTokens(
@@ -33,7 +34,7 @@ async def server(engine: AsyncEngine, database_url: str) -> AsyncIterator[Server
         yield server
 
 
-async def sign_in(server: Server, token: str = "operator") -> httpx.AsyncClient:
+async def sign_in(server: Server, token: str = OPERATOR) -> httpx.AsyncClient:
     """The server's client, signed in as a browser is."""
     server.http.cookies.clear()
     answer = await server.http.post("/sign-in", data={"token": token, "next": "/"}, headers=OWN)
@@ -105,7 +106,8 @@ async def test_texts_of_others_are_shown_and_do_nothing(engine: AsyncEngine, ser
     await do(
         engine,
         "INSERT INTO events (kind, actor, preset_id, workspace_id, data)"
-        " VALUES ('paused', CAST(:text AS text), :preset, :workspace, jsonb_build_object('reason', CAST(:text AS text)))",
+        " VALUES ('paused', CAST(:text AS text), :preset, :workspace,"
+        "         jsonb_build_object('reason', CAST(:text AS text)))",
         text=hostile,
         preset=preset.id,
         workspace=failed,

@@ -39,6 +39,8 @@ class Reading(Generic[T]):
     """The newest state that was read."""
     at: datetime
     """When `state` was read."""
+    begun_at: float
+    """When this reading began, by the event loop's clock."""
     away: str | None = None
     """Why this reading has failed, so that `state` is an earlier one; None when it has not."""
     rendered: dict[Hashable, str] = field(default_factory=dict)
@@ -52,6 +54,7 @@ class Watched(Generic[T]):
         self._read = read
         self._last: Reading[T] | None = None
         self._begun_at = float("-inf")
+        self._changed_at = float("-inf")
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[Reading[T]] | None = None
 
@@ -61,15 +64,17 @@ class Watched(Generic[T]):
         Raises:
             PrebuildsError: The state cannot be read, and never was.
         """
-        since = asyncio.get_running_loop().time() - self._begun_at
-        if self._last is not None and since < FRESH_S:
-            return self._last
-        self._hurry.set()
-        return await self._joined()
+        oldest = asyncio.get_running_loop().time() - FRESH_S
+        reading = self._last
+        # One that began before a change, and is still under way, does not show the change.
+        while reading is None or reading.begun_at < max(oldest, self._changed_at):
+            self._hurry.set()
+            reading = await self._joined()
+        return reading
 
     def expire(self) -> None:
         """Have the state read again at once: somebody has changed it."""
-        self._begun_at = float("-inf")
+        self._changed_at = asyncio.get_running_loop().time()
         self._hurry.set()
 
     async def after(self, number: int) -> Reading[T]:
@@ -94,7 +99,7 @@ class Watched(Generic[T]):
         with suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), max(self._begun_at + INTERVAL_S - clock(), 0))
         self._hurry.clear()
-        self._begun_at = clock()
+        begun_at = self._begun_at = clock()
         number = self._last.number + 1 if self._last is not None else 1
         try:
             async with asyncio.timeout(READ_TIMEOUT_S) as limit:
@@ -104,9 +109,9 @@ class Watched(Generic[T]):
             typed = late or as_typed(error)
             if typed is None or typed.type not in AWAY or self._last is None:
                 raise (typed or error) from error
-            self._last = Reading(number, self._last.state, self._last.at, typed.message)
+            self._last = Reading(number, self._last.state, self._last.at, begun_at, typed.message)
             return self._last
-        self._last = Reading(number, state, datetime.now(UTC))
+        self._last = Reading(number, state, datetime.now(UTC), begun_at)
         return self._last
 
 

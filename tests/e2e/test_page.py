@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -95,9 +95,10 @@ def says(page: Page, part: str, words: str) -> None:
     expect(page.locator(part)).to_contain_text(words, timeout=WAIT_MS)
 
 
-def picture(page: Page, name: str) -> None:
-    """Take a screenshot for the README, if somebody wants them."""
+def picture(page: Page, name: str, wait: Callable[[], None] = lambda: None) -> None:
+    """Take a screenshot for the README, if somebody wants them; *wait* has the figures on the page first."""
     if folder := os.environ.get("SCREENSHOTS"):
+        wait()
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
@@ -125,20 +126,22 @@ def test_operators_watch_and_steer_the_pools(stack: DevStack, browser: Browser) 
 
     until_row(page, "python/small", r"6\s+of 6.*full")
     says(page, "#alarms", "acme/agents/sandbox")
+    for n in range(3):
+        claim(stack, f"n{n}")
+    until_row(page, "python/small", r"6\s+of 6.*full")
     with frozen(stack, "provisioner"):
-        for n in range(4):
+        for n in range(3, 5):
             claim(stack, f"n{n}")
-        until_row(page, "python/small", r"2\s+of 6.*\+4 starting")
+        until_row(page, "python/small", r"4\s+of 6.*\+2 starting")
         says(page, "#builds", "pending")
-        page.wait_for_timeout(300)  # the browser has drawn it
-        picture(page, "pools")
+        picture(page, "pools", lambda: until_row(page, "python/small", "100 % of 5"))
         assert faults(page) == []
     until_row(page, "python/small", r"6\s+of 6.*full")
     assert page.evaluate("window.loaded"), "all of it without that the page was loaded again"
 
     do(page, "pause", "the image registry moves")
     says(page, "#loop", "Paused by token/local: the image registry moves")
-    claim(stack, "n4")
+    claim(stack, "n5")
     until_row(page, "python/small", r"5\s+of 6.*held\s+paused by an operator")
     do(page, "resume")
     until_row(page, "python/small", r"6\s+of 6.*full")

@@ -14,7 +14,7 @@ CELLS_MAX = 24
 CELL, GAP, HEIGHT = 11, 3, 16
 BAR_WIDTH = 160
 SPARK_WIDTH, SPARK_HEIGHT = 96, 24
-WEEK_WIDTH, WEEK_HEIGHT, WEEK_LEFT, WEEK_BOTTOM, WEEK_TOP = 840, 150, 34, 22, 12
+WEEK_WIDTH, WEEK_HEIGHT, WEEK_LEFT, WEEK_BOTTOM, WEEK_TOP = 1000, 130, 34, 22, 10
 
 
 def _svg(kind: str, width: float, height: float, label: str, body: str) -> Markup:

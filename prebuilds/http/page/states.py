@@ -15,7 +15,7 @@ from prebuilds.views.pools import HourFigures, Overview, PoolDetails
 
 logger = logging.getLogger(__name__)
 
-HOUR_EVERY_S = 15.0
+HOUR_EVERY_S = 10.0
 """How often the last hour's figures are read: they cost more than the pools' state, and change less."""
 DOCTOR_EVERY_S = 60.0
 """How often the doctor examines while somebody looks. It opens connections of its own, and takes seconds."""

@@ -29,6 +29,8 @@ async def stream(
     parts: Callable[[Reading[T]], Mapping[str, str]],
     may_go_on: Callable[[], Awaitable[bool]],
     draining: asyncio.Event,
+    *,
+    check_every_s: float = CHECK_TOKEN_S,
 ) -> AsyncIterator[str]:
     """Yield the parts of a page, and then each part again when it has changed, until the viewer leaves.
 
@@ -51,7 +53,7 @@ async def stream(
                     reading.cancel()
             if stopping.done():
                 return
-            if clock() - checked_at > CHECK_TOKEN_S:
+            if clock() - checked_at > check_every_s:
                 checked_at = clock()
                 if not await may_go_on():
                     yield GONE

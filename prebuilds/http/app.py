@@ -29,7 +29,8 @@ from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
 from prebuilds.http.documents import unfold
 from prebuilds.http.models import Health
-from prebuilds.http.page import forms, routes
+from prebuilds.http.page import forms
+from prebuilds.http.page import routes as pages
 from prebuilds.http.page.asking import PageState
 from prebuilds.http.page.states import States
 from prebuilds.http.service import Served, Service
@@ -105,7 +106,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     for routes in (claims, workspaces, jobs, logs, presets, templates, status, loop, events):
         app.include_router(routes.router)
     app.include_router(docs_page.router)
-    app.include_router(routes.router)
+    app.include_router(pages.router)
     app.include_router(forms.router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return app

@@ -66,8 +66,6 @@ class ClaimService:
     direct: DirectClaims
     waiting: WaitingClaims
     gate: Gate
-    operations: Operations
-    """Everything else, on the same connections."""
     watch: Callable[[], Coroutine[Any, Any, None]]
     """Runs until the database and Temporal no longer belong together; raises WrongDeployment then."""
 
@@ -118,7 +116,6 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
                     direct,
                     WaitingClaims(direct, PrebuildsClient(client)),
                     gate,
-                    Operations(Context(engine, client, dispatcher, settings)),
                     partial(watch_deployment, engine, client, url, settings.deployment),
                 )
             finally:

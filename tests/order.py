@@ -19,6 +19,7 @@ SECONDS = {
     "e2e/terraform/test_claims.py": 30,
     "faults/test_storm.py": 30,
     "faults/test_away.py": 45,
+    "e2e/test_page.py": 45,
     "workflow/test_client.py": 25,
     "late/test_late.py": 25,
     "e2e/test_operating.py": 25,

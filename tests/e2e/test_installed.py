@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from prebuilds.stack import role_worker
@@ -59,6 +60,9 @@ def test_the_wheel_serves_claims_beside_another_distribution_with_the_same_names
     assert found.stdout.strip() == str(wheel_stack.files / "site/prebuilds/worker.py")
     wheel_stack.apply("wheel", 1)
     wheel_stack.wait_whole("wheel")
+    for asset in ("page.css", "htmx.min.js", "htmx-ext-sse.min.js"):
+        assert httpx.get(f"{wheel_stack.facts['http']}/assets/{asset}").status_code == 200
+    assert "Sign in" in httpx.get(f"{wheel_stack.facts['http']}/").text, "the wheel has the page's templates"
     claimed = wheel_stack.typed(
         "claim", "--preset", "wheel/python/small", "--owner", "alice", "--name", "dev", "--json"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,7 +64,7 @@ class States:
         self._hours: dict[tuple[UUID, ...], tuple[float, dict[UUID, HourFigures]]] = {}
         self._doctor: DoctorReport | None = None
         self._doctor_at = FOREVER_AGO
-        self._examining: asyncio.Task[None] | None = None
+        self._examining: threading.Thread | None = None
 
     def pools(self) -> Watched[Pools]:
         """All pools."""
@@ -117,12 +118,15 @@ class States:
     def _examine(self) -> None:
         """Begin an examination if the last one is old; a later reading shows what it finds."""
         now = asyncio.get_running_loop().time()
-        if now - self._doctor_at >= DOCTOR_EVERY_S and (self._examining is None or self._examining.done()):
+        if now - self._doctor_at >= DOCTOR_EVERY_S and (self._examining is None or not self._examining.is_alive()):
             self._doctor_at = now
-            self._examining = asyncio.create_task(self._examined())
+            # A loop of its own: the checks connect and import much, and claims would wait for that. A daemon thread:
+            # a server that ends does not wait for a check.
+            self._examining = threading.Thread(target=self._examined, name="doctor", daemon=True)
+            self._examining.start()
 
-    async def _examined(self) -> None:
+    def _examined(self) -> None:
         try:
-            self._doctor = await self._operations.doctor.examine(trials=False)
+            self._doctor = asyncio.run(self._operations.doctor.examine(trials=False))
         except Exception:
             logger.warning("The doctor failed", exc_info=True)

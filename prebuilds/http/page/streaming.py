@@ -68,9 +68,9 @@ async def stream(
                 yield GONE
                 return
             number = found.number
-            for name, html in changed.items():
-                if sent.get(name) != html:
-                    sent[name] = html
-                    yield event(name, html)
+            news = [event(name, html) for name, html in changed.items() if sent.get(name) != html]
+            sent.update(changed)
+            if news:
+                yield "".join(news)  # one write for each viewer
     finally:
         stopping.cancel()

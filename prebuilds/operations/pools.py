@@ -16,7 +16,7 @@ from prebuilds.planning.snapshot import Preset
 from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
 from prebuilds.store.explain import explain_preset, list_waiting
-from prebuilds.store.jobs import list_unfinished
+from prebuilds.store.jobs import count_unfinished, list_unfinished
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
@@ -43,6 +43,7 @@ class PoolOperations:
                 found = await read_status_on(connection, self.context.settings.rules)
                 waiting = await pools.read_waiting_since(connection)
                 unfinished = await list_unfinished(connection)
+                counts = await count_unfinished(connection)
         status = await StatusOperations(self.context).complete(found)
         rules = found.control.rules or self.context.settings.rules
         return Overview(
@@ -51,6 +52,7 @@ class PoolOperations:
             presets=[_pool(row, found.defined[row.preset_id], waiting, found.taken_at) for row in status.presets],
             read_at=found.taken_at,
             unfinished=unfinished,
+            unfinished_counts=counts,
             max_pending_builds=rules.max_pending_builds,
         )
 

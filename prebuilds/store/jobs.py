@@ -21,6 +21,7 @@ from prebuilds.store.tables import UNFINISHED
 from prebuilds.store.templates import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
+from prebuilds.views.pools import BuildCount
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
 from prebuilds.vocabulary.owners import owner_key
 
@@ -31,7 +32,7 @@ LIST_MAX = 10_000
 CANCELED_AT_ONCE = 500
 """The builds in one batch of a cancellation."""
 
-UNFINISHED_MAX = 200
+UNFINISHED_MAX = 50
 """The most builds that `list_unfinished` returns: more than a person looks at."""
 
 _JOBS = """
@@ -56,6 +57,12 @@ LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT 
 JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
 # The statuses stand in the statement, so that a partial index answers it however many builds have ended.
 LIST_UNFINISHED = text(f"{_JOBS} WHERE b.{UNFINISHED} ORDER BY b.created_at, b.id LIMIT {UNFINISHED_MAX}")
+COUNT_UNFINISHED = text(f"""
+    SELECT o.name AS organization, b.status, count(*) AS builds
+      FROM workspace_builds b JOIN template_versions v ON v.id = b.template_version_id
+      JOIN templates t ON t.id = v.template_id JOIN organizations o ON o.id = t.organization_id
+     WHERE b.{UNFINISHED} GROUP BY 1, 2 ORDER BY 1, 2
+""")
 CANCEL_PENDING = text("""
     UPDATE workspace_builds SET status = 'canceled', completed_at = now(), next_dispatch_at = NULL, error = :cause
      WHERE id = :id AND status = 'pending' RETURNING id
@@ -101,6 +108,12 @@ async def list_jobs(
 async def list_unfinished(connection: AsyncConnection) -> list[JobRow]:
     """List the builds that have not ended, oldest first; at most `UNFINISHED_MAX`."""
     return [_job(row) for row in await connection.execute(LIST_UNFINISHED)]
+
+
+async def count_unfinished(connection: AsyncConnection) -> list[BuildCount]:
+    """Count the builds that have not ended, by organization and status."""
+    rows = await connection.execute(COUNT_UNFINISHED)
+    return [BuildCount(organization=row.organization, status=row.status, builds=row.builds) for row in rows]
 
 
 def job_cursor(job: JobRow | Row[tuple[object, ...]]) -> str:

@@ -11,7 +11,7 @@ from prebuilds.views.explain import PresetExplanation, WaitingClaim
 from prebuilds.views.jobs import JobRow
 from prebuilds.views.presets import WindowRow
 from prebuilds.views.status import PresetRow, SystemStatus
-from prebuilds.vocabulary import Timestamp
+from prebuilds.vocabulary import BuildStatus, Timestamp
 
 SLOTS = 12
 """The parts of an hour, of five minutes each."""
@@ -28,6 +28,14 @@ class PoolRow(PresetRow):
     """The number that is desired then."""
 
 
+class BuildCount(Payload):
+    """Builds of one organization that have not ended, in one status."""
+
+    organization: str
+    status: BuildStatus
+    builds: int
+
+
 class Overview(SystemStatus):
     """The state of a deployment with what is under way in it."""
 
@@ -35,6 +43,8 @@ class Overview(SystemStatus):
     presets: list[PoolRow]  # type: ignore[assignment]
     unfinished: list[JobRow]
     """Builds that are pending, running or being canceled, oldest first; at most `UNFINISHED_MAX`."""
+    unfinished_counts: list[BuildCount]
+    """All of them, counted."""
     max_pending_builds: int | None
     """The most pending builds of all pools; None without a limit."""
 

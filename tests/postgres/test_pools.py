@@ -68,10 +68,12 @@ async def test_a_pools_members_and_failures_are_read(engine: AsyncEngine) -> Non
         members = {one.id: one for one in await pools.read_members(connection, [preset.id])}
         [failure] = await pools.read_failures(connection, [preset.id])
         unfinished = await jobs.list_unfinished(connection)
+        [count] = await jobs.count_unfinished(connection)
     assert (members[ready].ready, members[ready].status) == (True, "running")
     assert (members[begun].ready, members[begun].status) == (False, "starting")
     assert members[failed].status == "failed"
     assert (failure.build_id, failure.lines) == (build_id, [f"line {n}" for n in range(13, 21)])
+    assert (count.organization, count.status, count.builds) == ("acme", "running", 1)
     assert [job.build_id for job in unfinished] == [build_id_of(begun, 1)]
 
 
@@ -104,6 +106,7 @@ async def test_no_reading_grows_with_what_has_ever_been(engine: AsyncEngine, dat
         "members": await plan_of(engine, pools.MEMBERS, **presets),
         "failures": await plan_of(engine, pools.FAILURES, **presets),
         "unfinished": await plan_of(engine, jobs.LIST_UNFINISHED),
+        "counts": await plan_of(engine, jobs.COUNT_UNFINISHED),
         "waiting": await plan_of(engine, pools.WAITING_SINCE),
     }
     for name, nodes in plans.items():

@@ -53,7 +53,9 @@ def show_pools(operations: Operations, viewer: Viewer, reading: Reading[Pools]) 
             for check in doctor.checks
             if not check.ok and check.name != "presets"  # each pool has its own alarm
         ]
-    pending = sum(job.status == "pending" for job in builds)
+    counts = [count for count in overview.unfinished_counts if viewer.may(Action.SEE_JOBS, count.organization)]
+    pending = sum(count.builds for count in counts if count.status == "pending")
+    unfinished = sum(count.builds for count in counts)
     return {
         "now": overview.read_at,
         "away": reading.away,
@@ -67,9 +69,9 @@ def show_pools(operations: Operations, viewer: Viewer, reading: Reading[Pools]) 
             (row, path_of(row), state.hour.get(row.preset_id) or HourFigures(preset_id=row.preset_id)) for row in rows
         ],
         "builds": builds[:BUILDS_SHOWN],
-        "builds_more": max(len(builds) - BUILDS_SHOWN, 0),
+        "builds_more": max(unfinished - BUILDS_SHOWN, 0),
         "pending": pending,
-        "running": len(builds) - pending,
+        "running": unfinished - pending,
         "max_pending": overview.max_pending_builds,
         "build_offers": build_offers(viewer, pending),
     }

@@ -14,8 +14,9 @@ from prebuilds.api import PrebuildsError
 from prebuilds.cli.claim_inputs import claim_parameters, pairs
 from prebuilds.cli.connections import operations, prebuilds_client
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.output import document, note, one_line, progress
+from prebuilds.cli.output import document, note, progress
 from prebuilds.cli.system import actor, duration
+from prebuilds.vocabulary.words import one_line
 
 if TYPE_CHECKING:
     from prebuilds.payloads import ClaimResult

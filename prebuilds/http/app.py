@@ -97,7 +97,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service, app.state.entrance = service, Entrance(gate)
-    app.state.page = PageState(States(service.operations))
+    app.state.page = PageState(States(service))
     app.add_exception_handler(PrebuildsError, problems.on_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_refused)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prebuilds.doctor import DoctorReport
 from prebuilds.http.page.watching import Watched, WatchedStates
+from prebuilds.http.service import Service
 from prebuilds.operations.facade import Operations
 from prebuilds.views import ClaimExplanation, LogLine, WorkspaceDetails
 from prebuilds.views.pools import HourFigures, Overview, PoolDetails
@@ -58,13 +59,17 @@ class WorkspaceState:
 class States:
     """The states of one deployment, each read once for all its viewers."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._watched = WatchedStates()
         self._hours: dict[tuple[UUID, ...], tuple[float, dict[UUID, HourFigures]]] = {}
         self._doctor: DoctorReport | None = None
         self._doctor_at = FOREVER_AGO
         self._examining: threading.Thread | None = None
+
+    @property
+    def _operations(self) -> Operations:
+        return self._service.operations
 
     def pools(self) -> Watched[Pools]:
         """All pools."""

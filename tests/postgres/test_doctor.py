@@ -89,3 +89,9 @@ async def test_tokens_that_nobody_has_confirmed_since_a_restore_are_told(
     assert "prebuilds tokens confirm NAME" in (found.remedy or "")
     await tokens.confirm(Actor("ops"), None)
     assert (await check_of(database_url, "tokens")).ok
+
+
+async def test_who_examines_again_and_again_leaves_the_trials_out(database_url: str) -> None:
+    settings = Settings(database_url=database_url)
+    every, without = await examine(settings), await examine(settings, trials=False)
+    assert {check.name for check in every.checks} - {check.name for check in without.checks} == {"fairness"}

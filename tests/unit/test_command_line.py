@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,22 @@ def test_the_version_is_shown_to_people_and_to_programs(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"prebuilds {VERSION}\n"
     assert run(["--version", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"version": VERSION}
+
+
+def test_without_a_server_there_is_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("PREBUILDS_URL", raising=False)
+    monkeypatch.delenv("PREBUILDS_TOKEN", raising=False)
+    assert run(["page"]) == 3
+    assert "no server is known; set PREBUILDS_URL, or start `prebuilds dev` here" in capsys.readouterr().err
+    monkeypatch.setenv("PREBUILDS_URL", "http://127.0.0.1:1")
+    assert run(["page"]) == 1
+    assert "there is no token for http://127.0.0.1:1; set PREBUILDS_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("PREBUILDS_TOKEN", "x")
+    assert run(["page"]) == 3
+    assert "127.0.0.1:1 does not answer" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module() -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput
-from prebuilds.store import tokens
+from prebuilds.store import sign_in_links, tokens
 from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.views import Page, TokenCreated, TokenRevoked, TokenRow, TokensConfirmed
 from prebuilds.vocabulary import check_name
@@ -21,6 +21,14 @@ from prebuilds.vocabulary.tokens import new_token, read_token
 
 SCOPES_MAX = 100
 """Scopes of one token. A refused request reads all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignInLink:
+    """A code that signs a browser in."""
+
+    code: str
+    life: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,18 @@ class TokenOperations:
             revoked: Also those that were revoked.
         """
         return await tokens.list_tokens(self.engine, revoked=revoked, limit=limit, after=after)
+
+    async def make_link(self, token: str) -> SignInLink:
+        """Make a code that stands for a token, so that a browser signs in with it, once.
+
+        Args:
+            token: A good one, as its holder has presented it.
+        """
+        return SignInLink(await sign_in_links.make_link(self.engine, token), sign_in_links.LINK_LIFE)
+
+    async def take_link(self, code: str) -> str | None:
+        """Return the token that a code stands for, and forget the code; None when it is used, old or unknown."""
+        return await sign_in_links.take_link(self.engine, code)
 
     async def revoke(self, actor: Actor, name: str) -> TokenRevoked:
         """Refuse a token for good; servers that have seen it follow within seconds (`access.CACHE_S`).

@@ -121,6 +121,15 @@ tokens = Table(
     CheckConstraint("(revoked_at IS NULL) = (revoked_by IS NULL)", name="tokens_revoked_check"),
 )
 
+# Links that sign a browser in once (`prebuilds/store/sign_in_links.py`).
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),  # of the code
+    Column("sealed", LargeBinary, nullable=False),  # the token, encrypted under the code
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+)
+
 templates = Table(
     "templates",
     metadata,

@@ -249,7 +249,7 @@ async def test_another_sites_form_does_nothing(engine: AsyncEngine, server: Serv
     assert own.status_code == 303, "an older browser says where its form is from in this way alone"
 
 
-async def test_a_link_signs_in_once(server: Server) -> None:
+async def test_a_link_signs_in_once(engine: AsyncEngine, server: Server, database_url: str) -> None:
     assert (await server.http.post("/sign-in/links")).status_code == 401
     bearer = {"Authorization": "Bearer operator"}
     made = (await server.http.post("/sign-in/links", headers=bearer)).json()
@@ -262,6 +262,16 @@ async def test_a_link_signs_in_once(server: Server) -> None:
     server.http.cookies.clear()
     again = await server.http.get(made["path"])
     assert (again.status_code, "was used" in again.text) == (401, True)
+
+    shared = (await server.http.post("/sign-in/links", headers=bearer)).json()["path"]
+    old = (await server.http.post("/sign-in/links", headers=bearer)).json()["path"]
+    kept = (await one(engine, "SELECT string_agg(t::text, ' ') AS rows FROM sign_in_links t")).rows
+    assert shared.partition("=")[2] not in kept
+    assert b"operator".hex() not in kept, "whoever reads the table learns no token"
+    async with serving(engine, database_url, TOKENS) as other:
+        assert (await other.http.get(shared)).status_code == 303, "every server of the deployment takes it"
+    await do(engine, "UPDATE sign_in_links SET expires_at = now() - interval '1 s'")
+    assert (await server.http.get(old)).status_code == 401, "not for long"
 
 
 async def test_a_link_from_a_chat_finds_its_way(server: Server) -> None:

@@ -12,7 +12,6 @@ from prebuilds.api import PresetNotFound, StoreUnavailable
 from prebuilds.http.page import charts, watching
 from prebuilds.http.page.forms import own_path
 from prebuilds.http.page.rendering import age, duration, environment, link
-from prebuilds.http.page.signing_in import LINK_S, LINKS_MAX, SignInLinks
 from prebuilds.http.page.streaming import GONE, event, stream
 from prebuilds.http.page.watching import Watched, WatchedStates
 from prebuilds.views.pools import HourSlot, SpanRow
@@ -124,20 +123,6 @@ def test_no_text_ends_its_event() -> None:
     assert (
         event("log", "a\r\nevent: gone\rid: 1\nb") == "event: log\ndata: a\ndata: event: gone\ndata: id: 1\ndata: b\n\n"
     )
-
-
-def test_a_link_signs_in_once_and_not_for_long() -> None:
-    now = 0.0
-    links = SignInLinks(lambda: now)
-    code = links.make("token")
-    assert (links.take(code), links.take(code)) == ("token", None)
-    late = links.make("token")
-    now = LINK_S + 1
-    assert links.take(late) is None
-    first = links.make("token")
-    for _ in range(LINKS_MAX):
-        links.make("other")
-    assert links.take(first) is None, "the memory has a bound"
 
 
 @pytest.mark.parametrize("path", ["//evil", "https://evil", "/\\evil", "evil", "", "/a\nb", "/\t/evil"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from prebuilds.api import PrebuildsError
 from prebuilds.failures import as_typed
 from prebuilds.http.page.rendering import page
-from prebuilds.http.page.signing_in import SignedOut, SignInLinks
+from prebuilds.http.page.signing_in import SignedOut
 from prebuilds.http.page.states import States
 from prebuilds.http.problems import describe, status_of
 
@@ -29,7 +29,6 @@ class PageState:
     """What one server keeps for its page."""
 
     states: States
-    links: SignInLinks = field(default_factory=SignInLinks)
     viewers: int = 0
     """Open streams."""
 

@@ -10,15 +10,13 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.exceptions import HTTPException
 
-from prebuilds.api import Forbidden, InvalidInput, PrebuildsError, Unauthenticated
-from prebuilds.http.authentication import Entrance, Given, check_allowed
+from prebuilds.api import Forbidden, InvalidInput, PrebuildsError
+from prebuilds.http.authentication import Given, check_allowed
 from prebuilds.http.page.acts import ACTS, Act
 from prebuilds.http.page.asking import PageRoute, page_state, sign_in_page
 from prebuilds.http.page.rendering import SECURITY, page
 from prebuilds.http.page.signing_in import (
-    LINK_S,
     SignedIn,
-    SignedOut,
     Viewer,
     authenticate,
     check_same_origin,
@@ -43,7 +41,7 @@ async def sign_in_by_link(request: Request, code: str = "") -> Response:
     # Another site could send a browser here with a code of its own, so that its user works under a foreign token.
     if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise Forbidden("the link was followed from another site", remedy="open it from the terminal that shows it")
-    token = page_state(request).links.take(code)
+    token = await service_of(request).operations.tokens.take_link(code)
     if token is None:
         return sign_in_page(request, "The link was used, or is old. `prebuilds page` prints another.")
     return await _sign_in(request, token, "/")
@@ -68,14 +66,10 @@ async def _sign_in(request: Request, token: str, then: str) -> Response:
 async def make_link(request: Request, given: Given) -> Response:
     """Make a code that signs a browser in once with the caller's token, so that nobody types it."""
     token = given.credentials if isinstance(given, HTTPAuthorizationCredentials) else None
-    entrance: Entrance = request.app.state.entrance
-    try:
-        await entrance.gate.authenticate(token)
-    except Unauthenticated as error:
-        raise SignedOut(error.message) from error
-    code = page_state(request).links.make(str(token))
-    headers = {"Cache-Control": "no-store"}
-    return JSONResponse({"path": f"/sign-in?code={code}", "expires_in_seconds": LINK_S}, 201, headers)
+    viewer = await authenticate(request, token)
+    made = await service_of(request).operations.tokens.make_link(viewer.token)
+    found = {"path": f"/sign-in?code={made.code}", "expires_in_seconds": made.life.total_seconds()}
+    return JSONResponse(found, 201, {"Cache-Control": "no-store"})
 
 
 @router.post("/sign-out")

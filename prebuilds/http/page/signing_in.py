@@ -1,4 +1,4 @@
-"""Signing in: a bearer token in a cookie that no script reads, and links that sign in once.
+"""Signing in: a bearer token in a cookie that no script reads.
 
 The cookie has the token itself, so that a revocation ends it and no server has to remember who is signed in. Source:
 docs/decisions/0028.
@@ -6,11 +6,7 @@ docs/decisions/0028.
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -26,10 +22,6 @@ from prebuilds.vocabulary.actors import Actor
 
 SIGNED_IN_S = 12 * 3600
 """How long a browser keeps the cookie, in seconds: a working day."""
-LINK_S = 600.0
-"""How long a link signs in, in seconds: long enough to find it in a terminal."""
-LINKS_MAX = 1000
-"""Links that are remembered, so that nobody fills the memory."""
 
 
 class SignedOut(Exception):
@@ -55,33 +47,6 @@ class Viewer:
     def sees(self, organization: str) -> bool:
         """Whether this organization's pools are shown."""
         return self.may(Action.SEE_STATUS, organization)
-
-
-class SignInLinks:
-    """Codes that stand for tokens. Each signs in once, and soon ends; only this process knows them."""
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._tokens: dict[bytes, tuple[str, float]] = {}
-
-    def make(self, token: str) -> str:
-        """Return a code that signs in with this token."""
-        now = self._clock()
-        self._tokens = {code: kept for code, kept in self._tokens.items() if kept[1] > now}
-        while len(self._tokens) >= LINKS_MAX:
-            del self._tokens[next(iter(self._tokens))]
-        code = secrets.token_urlsafe(32)
-        self._tokens[_digest(code)] = token, now + LINK_S
-        return code
-
-    def take(self, code: str) -> str | None:
-        """Return the token of a code, and forget the code; None when it is used, old or unknown."""
-        token, until = self._tokens.pop(_digest(code), ("", 0.0))
-        return token if until > self._clock() else None
-
-
-def _digest(code: str) -> bytes:
-    return hashlib.sha256(code.encode()).digest()  # a lookup by the code itself would tell by its time how much fits
 
 
 def cookie_name(request: Request) -> str:

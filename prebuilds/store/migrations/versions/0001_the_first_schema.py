@@ -612,3 +612,10 @@ def _create_people() -> None:
     op.create_index(
         "tokens_live_name_key", "tokens", ["name"], unique=True, postgresql_where=sa.text("revoked_at IS NULL")
     )
+    op.create_table(
+        "sign_in_links",
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("sign_in_links_pkey")),
+    )

@@ -37,13 +37,22 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_
         return respond(describe(error, claim_id=claim_id))
 
 
-async def answer_waiting(service: Service, found: ClaimFound, wait_s: float) -> Response:
+async def answer_waiting(service: Service, started: ClaimFound, wait_s: float) -> Response:
+    """Answer a claim that a workflow goes on with.
+
+    Args:
+        started: What was recorded of it when its workflow had begun; with that workflow's run.
+    Raises:
+        ClaimIdReused: The id has won, or waits, with another request since.
+    """
+    found = started
     with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
-        found = await wait_for_answer(service, found, wait_s)
+        found = await wait_for_answer(service, started, wait_s, run=started.run)
+    found.check_request(started.request_hash)
     if found.won is not None:
-        return decided_response(Decided(found.won, decided_now=True), found.claim_id)
+        return decided_response(Decided(found.won, decided_now=found.run == started.run), found.claim_id)
     error = error_of(found)
-    if error is not None:
+    if error is not None and found.run == started.run:
         return respond(describe(error, claim_id=found.claim_id))
     return await waiting_response(service, found)
 

@@ -77,14 +77,22 @@ async def until_change(service: Service, claim_id: str, seen: ClaimFound | None,
         draining.cancel()
 
 
-async def wait_for_answer(service: Service, seen: ClaimFound, within_s: float) -> ClaimFound:
-    """Wait until a claim has its answer, as long as the caller wants. Returns what is recorded then."""
+async def wait_for_answer(service: Service, seen: ClaimFound, within_s: float, *, run: str | None = None) -> ClaimFound:
+    """Wait until a claim has its answer, as long as the caller wants. Returns what is recorded then.
+
+    Args:
+        run: The run whose answer it is to be, or a win; None for the answer of any.
+    """
+
+    def has_ended(found: ClaimFound) -> bool:
+        return found.ended and (found.won is not None or run in {None, found.run})
+
     clock = asyncio.get_running_loop().time
     deadline = clock() + within_s
-    if seen.ended or within_s <= 0:
+    if has_ended(seen) or within_s <= 0:
         return seen
     with waiting_turn(service):
-        while not seen.ended and not service.draining.is_set() and (left_s := deadline - clock()) > 0:
+        while not has_ended(seen) and not service.draining.is_set() and (left_s := deadline - clock()) > 0:
             seen = await until_change(service, seen.claim_id, seen, left_s) or seen
     return seen
 

@@ -54,7 +54,7 @@ from prebuilds.payloads import (
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_batches import ClaimBatches, member_ids
 from prebuilds.store.claim_queue import ClaimQueue
-from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claim_refusals import ClaimTarget, Superseded
 from prebuilds.store.claims import ClaimOutcome, ClaimStore
 from prebuilds.store.status import creation_is_held
 from prebuilds.telemetry.metrics import METRICS
@@ -176,8 +176,8 @@ class Claims:
         attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), ready_only=True)
         try:
             decided = await self._decide(with_next_start(request, now), attempt)
-        except (_NothingReady, ClaimIdReused):
-            return None  # a claim's id may be in use for another request; the workflow finds that out
+        except (_NothingReady, Superseded):
+            return None
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
         return Decided(decided.answer, decided.decided_now)
 
@@ -343,6 +343,8 @@ class Claims:
             PrebuildsError: *error*; or what the run was answered before.
         """
         if error.repeated:  # it decides nothing, and the next attempt may succeed
+            raise error
+        if attempt.ready_only and isinstance(error, ClaimIdReused):  # another run has the claim, and goes on
             raise error
         if isinstance(error, RAISED_BEFORE_THE_STATEMENT):
             won = await self._store.won(attempt.row_ids, attempt.request_hash)

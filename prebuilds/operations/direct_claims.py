@@ -95,12 +95,23 @@ class DirectClaims:
         """Take a prebuild that is ready, for a claim that waits when there is none.
 
         Returns:
-            None when a workflow has to go on with the claim.
+            What it has won, now or by an earlier request. None when a workflow has to go on with the claim.
         Raises:
+            ClaimIdReused: The id has won, or waits, with another request.
             PrebuildsError: The claim can never be served; this is its answer.
         """
         run = ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL)
-        return await self._in_time(self._claims.take_ready(request, claim_id, run, now=self._clock.now()))
+        taken = await self._in_time(self._claims.take_ready(request, claim_id, run, now=self._clock.now()))
+        if taken is not None:
+            return taken
+        found = await self.find(claim_id)
+        if found is not None:
+            found.check_request(self.hash_request(request))
+        return None if found is None or found.won is None else Decided(found.won, decided_now=False)
+
+    def hash_request(self, request: SomeRequest) -> bytes:
+        """What tells a request from another one under the same id."""
+        return self._store.hash_request(request)
 
     async def find(self, claim_id: str) -> ClaimFound | None:
         """What is recorded of a claim; None when nothing is."""

@@ -86,21 +86,25 @@ class WaitingClaims:
             What the claim has won; or what is recorded of it once its workflow has decided: its place, or its answer.
             A claim without either has no worker yet.
         Raises:
+            ClaimIdReused: The id has won, or waits, with another request.
             PrebuildsError: The claim can never be served.
             StackUnreachable: Nothing is ready, and Temporal is away. The same id may be used again.
         """
         if (won := await self._direct.take_ready(request, claim_id)) is not None:
             return won
-        run = await self._client.start_claim(request, claim_id)
+        run, asked = await self._client.start_claim(request, claim_id), self._direct.hash_request(request)
         place = await self._direct.find(claim_id)
         deadline = asyncio.get_running_loop().time() + PLACE_TIMEOUT_S
-        while place is None or not (place.won or (place.run == run and (place.ended or place.position is not None))):
+        while place is None or not _has_decided(place, run):
+            if place is not None:
+                place.check_request(asked)
             left_s = deadline - asyncio.get_running_loop().time()
             changed = await self._watch.next_change(claim_id, place, left_s) if left_s > 0 else None
             if changed is None:
-                return ClaimFound(claim_id, run, owner=request.owner, initiator=request.asked_by)
+                return ClaimFound(claim_id, run, owner=request.owner, initiator=request.asked_by, request_hash=asked)
             place = changed
-        return place
+        place.check_request(asked)
+        return place if place.won is None else Decided(place.won, decided_now=place.run == run)
 
     async def next_change(self, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:
         """As `ClaimWatch.next_change`."""
@@ -119,3 +123,8 @@ class WaitingClaims:
             return found
         await self._client.leave_queue(claim_id)
         return await self._direct.find(claim_id)
+
+
+def _has_decided(found: ClaimFound, run: str) -> bool:
+    """Whether a claim's workflow has taken a first decision. *run* is the workflow's; a win is every run's answer."""
+    return found.won is not None or (found.run == run and (found.ended or found.position is not None))

@@ -32,6 +32,14 @@ SUPERSEDED = "Superseded"
 """The kind of refusal for an attempt after a later run of the same claim has begun."""
 
 
+class Superseded(ClaimIdReused):
+    """A later run of the same claim has begun. To callers it is a `ClaimIdReused`."""
+
+    @property
+    def type(self) -> str:
+        return ClaimIdReused.__name__
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimTarget:
     """Which preset is claimed: by its id, or by its path, which names a preset of the template's active version."""
@@ -50,12 +58,8 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
         kind: What the database raised; an unknown kind, of another release, is an InvalidInput.
     """
     refusals: dict[str, PrebuildsError] = {
-        "ClaimIdReused": ClaimIdReused(
-            f"claim id {claim_id} has won a workspace, or waits for one, with a different request",
-            {"claim_id": claim_id},
-            remedy="use a new id",
-        ),
-        SUPERSEDED: ClaimIdReused(
+        "ClaimIdReused": reused(claim_id),
+        SUPERSEDED: Superseded(
             f"claim id {claim_id} was asked for again by a later request, which has the answer",
             {"claim_id": claim_id},
             remedy="ask with the same id",
@@ -129,6 +133,15 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
         ),
     }
     return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")
+
+
+def reused(claim_id: str) -> ClaimIdReused:
+    """The answer to another request under a claim's id."""
+    return ClaimIdReused(
+        f"claim id {claim_id} has won a workspace, or waits for one, with a different request",
+        {"claim_id": claim_id},
+        remedy="use a new id",
+    )
 
 
 def transferred(claim_id: str) -> WorkspaceNotFound:

@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import PrebuildsError
 from prebuilds.payloads import ClaimRequest, ClaimResult
-from prebuilds.store.claim_refusals import ClaimTarget, refusal, transferred
+from prebuilds.store.claim_refusals import ClaimTarget, refusal, reused, transferred
 from prebuilds.store.claim_runs import recorded_refusal
 from prebuilds.vocabulary import MissReason
 
 READ_CLAIMS = text("""
-    SELECT c.id, c.answer, c.workspace_id, c.run, c.run_answered, c.transferred_at, c.completed_at,
+    SELECT c.id, c.answer, c.workspace_id, c.run, c.run_answered, c.transferred_at,
+           coalesce(q.request_hash, c.request_hash) AS request_hash,
            q.claim_id IS NOT NULL AS queued, q.deadline, q.deadline <= now() AS late, q.decided_at, q.refusal,
            q.request, q.request ->> 'owner' AS owner,
            coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
@@ -57,11 +58,22 @@ class ClaimFound:
     owner: str | None = None
     initiator: str | None = None
     """Who asked for it, and for whom; None where the record does not say, as of a claim that was refused."""
+    request_hash: bytes = b""
+    """Of the request that has won or waits, or else was decided last."""
 
     @property
     def ended(self) -> bool:
         """Whether its last run has its answer."""
         return self.won is not None or self.failed is not None or self.missed is not None
+
+    def check_request(self, request_hash: bytes) -> None:
+        """Refuse to tell one request what became of another one under the same id.
+
+        Raises:
+            ClaimIdReused: The id has won, or waits, with another request.
+        """
+        if self.request_hash != request_hash and (self.won is not None or self.position is not None):
+            raise reused(self.claim_id)
 
     def same_as(self, other: ClaimFound | None) -> bool:
         """Whether both say the same. Of two refusals, the type counts: an error is equal to itself alone."""
@@ -87,12 +99,13 @@ async def read_batch(engine: AsyncEngine, claim_ids: Collection[str]) -> list[Cl
 
 def _found(row: Any) -> ClaimFound:
     answer: Mapping[str, Any] = row.answer or {}
+    found = ClaimFound(row.id, row.run, owner=row.owner, initiator=row.initiator, request_hash=row.request_hash)
     if row.workspace_id is not None:
         won = ClaimResult.model_validate(answer)
+        found = replace(found, owner=won.owner, initiator=won.initiator)
         if row.transferred_at is not None:
-            return ClaimFound(row.id, row.run, failed=transferred(row.id), owner=won.owner, initiator=won.initiator)
-        return ClaimFound(row.id, row.run, won=won, owner=won.owner, initiator=won.initiator)
-    found = ClaimFound(row.id, row.run, owner=row.owner, initiator=row.initiator)
+            return replace(found, failed=transferred(row.id))
+        return replace(found, won=won)
     if row.queued and row.refusal is not None:
         request = ClaimRequest.model_validate(row.request)
         return replace(found, failed=refusal(row.refusal, request, ClaimTarget(row.preset), row.id))

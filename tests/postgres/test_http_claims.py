@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.api import ClaimIdReused
 from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX
 from prebuilds.operations.direct_claims import ClaimFound
@@ -217,6 +219,35 @@ async def test_a_claim_that_waits_gets_its_id_also_when_too_many_answers_are_hel
     answer = await answer_waiting(server.service, ClaimFound("c1", "its-run", owner="alice"), 60.0)
     assert (answer.status_code, answer.headers["location"]) == (202, "/v1/claims/c1")
     assert json.loads(bytes(answer.body))["claim_id"] == "c1"
+
+
+async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: AsyncEngine, server: Server) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 1)
+    won = (await server.put("c1", on_empty="wait")).json()
+    other = await server.put("c1", on_empty="wait", owner="bob")
+    assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused")
+    assert won["workspace_id"] not in other.text
+
+    for request in (b"another", None):  # somebody else has won while this one was about to wait
+        found = await server.service.direct.find("c1")
+        assert found is not None
+        started = ClaimFound("c1", "its-run", request_hash=request or found.request_hash)
+        try:
+            answer = await answer_waiting(server.service, replace(started, position=1), 60.0)
+        except ClaimIdReused:
+            assert request is not None
+        else:
+            assert (request, answer.status_code) == (None, 200), "decided by another run than the one that it started"
+
+
+async def test_what_another_run_was_refused_is_no_answer_to_a_claim_that_goes_on(
+    engine: AsyncEngine, server: Server
+) -> None:
+    await make_preset(engine)
+    assert (await server.put("c1", owner="nobody")).status_code == 422
+    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run"), 0.5)
+    assert (answer.status_code, json.loads(bytes(answer.body))["state"]) == (202, "deciding")
 
 
 async def test_waiting_takes_what_is_ready_without_temporal(engine: AsyncEngine, server: Server) -> None:

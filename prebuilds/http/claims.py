@@ -213,17 +213,26 @@ async def find_claim(
         ClaimNotFound: Nothing is.
         Forbidden: Names the scope that would be enough.
     """
-    found = await service.direct.find(claim_id) or await service.direct.find_batch(claim_id, CLAIMS_MAX)
+    found = await _find(service, claim_id)
     if found is None:
         raise ClaimNotFound(f"no claim {claim_id} is recorded", {"claim_id": claim_id})
-    won = found.claims[0] if isinstance(found, ClaimsResult) else found.won
-    if won is not None:
-        await _check(request, service, actor, action, (won.owner, won.initiator), str(won.preset_id or ""))
+    won = found.claims if isinstance(found, ClaimsResult) else [] if found.won is None else [found.won]
+    for owner, initiator, preset_id in {(claim.owner, claim.initiator, claim.preset_id) for claim in won}:
+        await _check(request, service, actor, action, (owner, initiator), str(preset_id or ""))
+    if won:
         return found
     assert isinstance(found, ClaimFound)  # noqa: S101 - a batch that is recorded has won
     people = tuple(name for name in (found.owner, found.initiator) if name is not None)
     await _check(request, service, actor, action, people, found.preset or found.preset_id or "")
     return found
+
+
+async def _find(service: Service, claim_id: str) -> ClaimFound | ClaimsResult | None:
+    """What is recorded of a claim; of a batch, where no single claim of this id has won or goes on."""
+    found = await service.direct.find(claim_id)
+    if found is not None and (found.won is not None or not found.ended):
+        return found
+    return await service.direct.find_batch(claim_id, CLAIMS_MAX) or found
 
 
 async def _check(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import text
@@ -31,8 +32,8 @@ READ_CLAIMS = text("""
      WHERE c.id = ANY(CAST(:ids AS text[]))
 """)
 READ_BATCH = text("""
-    SELECT id, answer FROM claims
-     WHERE id = ANY(CAST(:ids AS text[])) AND workspace_id IS NOT NULL AND transferred_at IS NULL
+    SELECT id, answer, request_hash, transferred_at FROM claims
+     WHERE id = ANY(CAST(:ids AS text[])) AND workspace_id IS NOT NULL
 """)
 
 
@@ -90,11 +91,17 @@ async def read_claims(engine: AsyncEngine, claim_ids: Collection[str]) -> dict[s
         return {row.id: _found(row) for row in rows}
 
 
-async def read_batch(engine: AsyncEngine, claim_ids: Collection[str]) -> list[ClaimResult]:
-    """What the members of a batch have won, in the order of *claim_ids*."""
+async def read_batch(engine: AsyncEngine, claim_ids: Sequence[str]) -> list[ClaimResult]:
+    """What one request has won for many, in the order of *claim_ids*, without what was transferred since.
+
+    Args:
+        claim_ids: The ids that members of a batch have. Other requests may have used the later ones.
+    """
     async with engine.connect() as connection:
         found = {row.id: row for row in await connection.execute(READ_BATCH, {"ids": list(claim_ids)})}
-    return [ClaimResult.model_validate(found[id].answer) for id in claim_ids if id in found]
+    members = [found.get(id) for id in claim_ids]
+    of_one_request = takewhile(lambda row: row is not None and row.request_hash == members[0].request_hash, members)
+    return [ClaimResult.model_validate(row.answer) for row in of_one_request if row.transferred_at is None]
 
 
 def _found(row: Any) -> ClaimFound:

@@ -128,6 +128,24 @@ async def test_many_are_won_together_or_not_at_all(engine: AsyncEngine, server: 
     assert member.json()["claim"]["name"] == "b", "a slash in an id is written %2F"
 
 
+async def test_a_batch_is_what_one_request_has_won(engine: AsyncEngine, database_url: str) -> None:
+    preset = await make_preset(engine)
+    gate = KnownTokens(alice=person("alice", "claim"))
+    async with serving(engine, database_url, gate) as server:
+        assert (await server.put("room")).status_code == 429
+        await make_ready(engine, preset, 5)
+        for id_, owner in (("room%2F2", "bob"), ("room%2F3", "alice"), ("hall%2F0", "alice"), ("hall%2F1", "bob")):
+            assert (await server.put(id_, owner=owner, name=f"n{id_[-1]}")).status_code == 201
+        won = await server.put_many("room", "a")
+        assert won.status_code == 201
+        for method in ("GET", "DELETE"):
+            alices = {"Authorization": "Bearer alice"}
+            seen = await server.http.request(method, "/v1/claims/room", headers=alices)
+            assert seen.json()["claim"] == won.json(), "neither bob's, nor hidden by what the id had missed before"
+            other = await server.http.request(method, "/v1/claims/hall", headers=alices)
+            assert [claim["owner"] for claim in other.json()["claim"]["claims"]] == ["alice"]
+
+
 async def test_without_an_id_one_is_made(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)

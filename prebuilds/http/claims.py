@@ -202,6 +202,8 @@ async def check_may_claim(request: Request, service: Service, actor: Actor, body
     people = (body.owner,) if body.initiator is None else (body.owner, body.initiator)
     target = body.preset or body.template or ""
     await _check(request, service, actor, Action.CLAIM, people, target)
+    if body.create_owner:  # the claim may add a member of the organization
+        await _check(request, service, actor, Action.CHANGE_MEMBERS, (), target)
 
 
 async def find_claim(

@@ -336,6 +336,29 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
 
 
+async def test_only_who_may_change_members_adds_one_with_a_claim(engine: AsyncEngine, database_url: str) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 3)
+    gate = KnownTokens(
+        zoe=person("zoe", "claim"),
+        portal=person("token/portal", "claim:others:acme"),
+        other=person("token/other", "admin:other"),
+        admin=person("token/admin", "admin:acme"),
+    )
+    async with serving(engine, database_url, gate) as server:
+        for target in ("acme/python/small", str(preset.id)):
+            for token in ("zoe", "portal", "other"):
+                headers = {"Authorization": f"Bearer {token}"}
+                refused = await server.put("c1", headers, preset=target, owner="zoe", create_owner=True)
+                assert refused.status_code == 403, token
+        for query in ("SELECT count(*) FROM users WHERE name = 'zoe'", "SELECT count(*) FROM claims"):
+            assert (await one(engine, query)).count == 0
+        admin = {"Authorization": "Bearer admin"}
+        assert (await server.put("c1", admin, owner="zoe", create_owner=True)).status_code == 201
+        refused = await server.put("c2", {"Authorization": "Bearer portal"}, owner="zoe", name="d2", create_owner=True)
+        assert refused.json()["details"]["scope"] == "admin:acme"
+
+
 async def test_every_endpoint_but_health_and_the_documentation_asks_for_a_token(server: Server) -> None:
     server.http.headers.pop("Authorization")
     document = (await server.http.get("/openapi.json")).json()

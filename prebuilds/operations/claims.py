@@ -94,8 +94,9 @@ class _Attempt:
     """The hash of the request as it came, so that another request under the same id is noticed."""
     workflow_id: str | None = None
     """The workflow to wake when the claim has waited; None when nobody can be woken."""
-    ready_only: bool = False
-    """Whether it takes what is ready, and leaves everything else to a workflow."""
+    refused_run: ClaimRun | None = None
+    """The run for which a refusal is recorded, of an attempt that takes what is ready and leaves everything else to a
+    workflow; None for any other attempt: its refusal is its run's."""
 
 
 class _NothingReady(Exception):
@@ -173,7 +174,9 @@ class Claims:
             None when nothing is ready, or another run has the claim. This denies the run nothing: a workflow is to go
             on with the claim.
         """
-        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), ready_only=True)
+        # A refusal counts from now, so that no attempt of an earlier request takes anything once this caller is told.
+        refused_run = run.model_copy(update={"began_at": now})
+        attempt = self._new_attempt(request, claim_id, self._store.ending(run, within), refused_run=refused_run)
         try:
             decided = await self._decide(with_next_start(request, now), attempt)
         except (_NothingReady, Superseded):
@@ -263,7 +266,7 @@ class Claims:
                 claimed = joined
             timed.source = claimed.result.source if claimed.result else None
         missed = claimed.result is None
-        if missed and attempt.ready_only and claimed.miss_reason is not MissReason.NO_POOL:
+        if missed and attempt.refused_run is not None and claimed.miss_reason is not MissReason.NO_POOL:
             raise _NothingReady
         if missed and claimed.miss_reason is MissReason.NO_POOL and request.on_timeout == "create":
             # It would wait in vain, as there is no pool.
@@ -278,7 +281,7 @@ class Claims:
         miss reason. A claim that joins the queue next needs no reason."""
         claim = (attempt.claim_id, request, target, attempt.request_hash, attempt.run)
         claimed = await self._store.claim(*claim)
-        if _is_empty(claimed) and not attempt.ready_only and not _waits(request, attempt):
+        if _is_empty(claimed) and attempt.refused_run is None and not _waits(request, attempt):
             held = await creation_is_held(self._engine, claimed.preset_id, self._rules)
             claimed = await self._store.claim(*claim, held=held)
         return claimed
@@ -324,14 +327,14 @@ class Claims:
         run: ClaimRun,
         workflow_id: str | None = None,
         *,
-        ready_only: bool = False,
+        refused_run: ClaimRun | None = None,
     ) -> _Attempt:
         """Check what came from outside, and note what identifies it."""
         check_request(request)
         members = len(request.names) if isinstance(request, ClaimsRequest) else 0
         parse_claim_id(claim_id, members=members)
         row_ids = member_ids(claim_id, members) if members else [claim_id]
-        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id, ready_only)
+        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id, refused_run)
 
     async def _record_refusal(self, error: PrebuildsError, attempt: _Attempt) -> Sequence[ClaimResult]:
         """Make *error* the answer of the attempt's run, and raise it once that is recorded.
@@ -344,13 +347,16 @@ class Claims:
         """
         if error.repeated:  # it decides nothing, and the next attempt may succeed
             raise error
-        if attempt.ready_only and isinstance(error, ClaimIdReused):  # another run has the claim, and goes on
+        if attempt.refused_run is not None and isinstance(
+            error, ClaimIdReused
+        ):  # another run has the claim, and goes on
             raise error
         if isinstance(error, RAISED_BEFORE_THE_STATEMENT):
             won = await self._store.won(attempt.row_ids, attempt.request_hash)
             if won:
                 return won
-        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, attempt.run, error)
+        run = attempt.refused_run or attempt.run
+        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, run, error)
         if isinstance(answer, PrebuildsError):
             raise answer from error
         return await self._store.won(attempt.row_ids, attempt.request_hash)

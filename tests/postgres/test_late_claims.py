@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -21,11 +22,13 @@ from prebuilds.api import (
     NoClaimablePrebuiltWorkspaces,
     NotAMember,
     OwnerNotFound,
+    PrebuildsError,
     PresetNotFound,
     RequestCanceled,
     StoreUnavailable,
 )
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimResult, ClaimRun
+from prebuilds.operations.direct_claims import BEFORE_ALL
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.engine import create_claim_pool, dsn_of
@@ -278,6 +281,47 @@ async def test_leaving_late_gives_up_no_later_runs_place(engine: AsyncEngine, de
     [made] = await begin_prebuilds(engine, preset, 1)
     await finish(engine, made)
     assert got(await desk.look("c1")) == made
+
+
+@pytest.mark.parametrize(
+    "changes", [{"preset": None, "template": "acme/none"}, {"owner": "zoe"}, {"preset": "acme/python/none"}]
+)
+async def test_who_waits_goes_on_whatever_others_ask_under_the_id(
+    engine: AsyncEngine, desk: Desk, changes: dict[str, Any]
+) -> None:
+    await make_preset(engine, instances=0)
+    await desk.wait("c1", name="dev")
+    waiting = desk.run_of("c1")
+    with pytest.raises(PrebuildsError):
+        await desk.ask("c1", name="dev", **changes)
+    late = desk.run_of("c1")
+    assert await desk.leave("c1", "canceled", run=new_run(), name="other") == ClaimPlace()
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 1, "nobody but its own workflow leaves"
+    assert await desk.leave("c1", "canceled", run=waiting, name="dev", on_empty="wait") == ClaimPlace()
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
+    assert (await one(engine, "SELECT answer ->> 'error' AS error FROM claims")).error == "RequestCanceled"
+    with pytest.raises(ClaimIdReused, match="later request"):
+        await desk.ask("c1", run=late, name="dev")
+
+
+async def test_taking_what_is_ready_takes_nothing_once_it_was_refused(engine: AsyncEngine, desk: Desk) -> None:
+    """A server freezes before its statement; the same request is refused by another server, and then it goes on."""
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 2)
+    assert isinstance(await desk.ask("taken", name="dev"), ClaimResult)
+    request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty="wait")
+
+    async def take_ready(now: datetime) -> Any:
+        return await desk.claims.take_ready(request, "c1", ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL), now=now)
+
+    before = datetime.now(UTC)
+    with pytest.raises(NameTaken):
+        await take_ready(datetime.now(UTC))
+    await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE name = 'dev'")
+    assert await take_ready(before) is None
+    assert await given(engine) == 0
+    workflow = ClaimRun(id="workflow", began_at=datetime.now(UTC))
+    assert isinstance(await desk.ask("c1", run=workflow, name="dev", on_empty="wait"), ClaimResult), "a new attempt"
 
 
 async def test_a_refusal_in_the_queue_is_final_for_its_run(engine: AsyncEngine, desk: Desk) -> None:

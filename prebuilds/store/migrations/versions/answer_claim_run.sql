@@ -3,6 +3,7 @@
 --
 -- With p_answer null it only takes the claim over for the run. It returns the run's answer: what the claim has won, or the
 -- answer recorded before, or p_answer. When a later run has begun, it writes nothing and returns {"error": "Superseded"}.
+-- A claim that waits stays its run's: the refusal of another run is not recorded, and no other request takes it over.
 CREATE FUNCTION answer_claim_run(
     p_claim_id text, p_request_hash bytea, p_run text, p_run_began timestamptz, p_answer jsonb
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -21,11 +22,15 @@ BEGIN
         RETURN v_claim.answer;
     ELSIF v_claim.run <> p_run AND v_claim.other_runs_after > p_run_began THEN
         RETURN jsonb_build_object('error', 'Superseded');
-    ELSIF v_claim.run <> p_run AND p_answer ->> 'error' = 'ClaimIdReused' THEN
+    ELSIF v_claim.run <> p_run AND (
+            p_answer ->> 'error' = 'ClaimIdReused'
+            OR EXISTS (SELECT FROM claim_queue q
+                        WHERE q.claim_id = p_claim_id AND q.decided_at IS NULL AND q.deadline > now()
+                          AND (p_answer IS NOT NULL OR q.request_hash <> p_request_hash))) THEN
         -- Another run of the claim waits, and goes on. Only the refused run must not take the claim later.
         UPDATE claims SET other_runs_after = greatest(other_runs_after, v_began + interval '1 microsecond')
          WHERE id = p_claim_id;
-        RETURN p_answer;
+        RETURN coalesce(p_answer, jsonb_build_object('error', 'Superseded'));
     END IF;
     UPDATE claims
        SET request_hash = p_request_hash, run = p_run, other_runs_after = greatest(other_runs_after, v_began),

@@ -163,15 +163,17 @@ class ClaimsClient(TemporalPart):
             raise _no_answer(claim_id) from error
         return handle.result_run_id or ""
 
-    async def leave_queue(self, claim_id: str) -> bool:
+    async def leave_queue(self, claim_id: str, workflow_id: str | None = None) -> bool:
         """Cancel a claim that waits, and wait until its workflow has ended. The database knows if it has won.
 
+        Args:
+            workflow_id: Of the workflow that waits; None for the one that `start_claim` starts.
         Returns:
             Whether a workflow of the claim was under way.
         Raises:
             StackUnreachable: Temporal or the claims workers do not answer. The claim may go on.
         """
-        handle = self.temporal.get_workflow_handle(claim_workflow_id(parse_claim_id(claim_id)))
+        handle = self.temporal.get_workflow_handle(workflow_id or claim_workflow_id(parse_claim_id(claim_id)))
         try:
             with asking_temporal():
                 async with asyncio.timeout(START_TIMEOUT_S):

@@ -175,7 +175,7 @@ async def delete_claim(request: Request, service: Served, actor: Caller, claim_i
     found = await find_claim(request, service, actor, claim_id, Action.LEAVE_QUEUE)
     if isinstance(found, ClaimsResult):
         return ClaimState(claim_id=claim_id, state="claimed", claim=found)
-    return await state_of(service, await service.waiting.leave(claim_id) or found)
+    return await state_of(service, await service.waiting.leave(claim_id, actor.name) or found)
 
 
 def _decode_header(value: str) -> str:

@@ -25,6 +25,7 @@ from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimsReques
 from prebuilds.planning.lead_times import Outlook
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_batches import member_ids
+from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_runs import read_denial, recorded_refusal
 from prebuilds.store.claim_states import ClaimFound as ClaimFound  # noqa: PLC0414 - what callers get
@@ -58,6 +59,7 @@ class DirectClaims:
     def __init__(
         self, claims: Claims, store: ClaimStore, clock: DatabaseClock, engine: AsyncEngine, rules: Rules
     ) -> None:
+        self.queue = ClaimQueue(store)
         self._claims = claims
         self._store = store
         self._clock = clock

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from prebuilds.api import StoreUnavailable
+from prebuilds.api import StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
+from prebuilds.operations.claim_requests import UNSERVED
 from prebuilds.operations.claims import Decided
 from prebuilds.operations.direct_claims import DirectClaims
 from prebuilds.payloads import ClaimRequest, ClaimResult
 from prebuilds.store.claim_states import ClaimFound
+from prebuilds.vocabulary import claim_workflow_id
 
 logger = logging.getLogger(__name__)
 
@@ -110,19 +112,31 @@ class WaitingClaims:
         """As `ClaimWatch.next_change`."""
         return await self._watch.next_change(claim_id, seen, within_s)
 
-    async def leave(self, claim_id: str) -> ClaimFound | None:
+    async def leave(self, claim_id: str, by: str) -> ClaimFound | None:
         """Leave the queue.
 
+        Args:
+            by: Who asks for it.
         Returns:
             What is recorded of the claim then: it may have won before. None when nothing is.
         Raises:
-            StackUnreachable: Temporal or the claims workers do not answer. The claim may go on.
+            StackUnreachable: Temporal or the claims workers do not answer, or the claim goes on all the same.
         """
         found = await self._direct.find(claim_id)
-        if found is not None and found.won:
+        if found is None or found.won is not None:
             return found
-        await self._client.leave_queue(claim_id)
-        return await self._direct.find(claim_id)
+        workflow_id = found.workflow_id or claim_workflow_id(claim_id)
+        await self._direct.queue.note_who_leaves(claim_id, by)
+        if not await self._client.leave_queue(claim_id, workflow_id):
+            await self._direct.queue.withdraw(claim_id, workflow_id, UNSERVED["canceled"](claim_id))
+        found = await self._direct.find(claim_id)
+        if found is not None and not found.ended:
+            raise StackUnreachable(
+                f"claim {claim_id} goes on: it was asked for again meanwhile, or the database was away",
+                {"claim_id": claim_id},
+                remedy="ask again that it leaves",
+            )
+        return found
 
 
 def _has_decided(found: ClaimFound, run: str) -> bool:

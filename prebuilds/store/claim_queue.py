@@ -71,10 +71,13 @@ OWNER_AND_NAME = "jsonb_build_object('owner', request ->> 'owner', 'name', reque
 """The fields of a request that an event shows."""
 # For a claim that leaves without an answer. Records the event.
 DELETE_PLACE_AND_RECORD = f"""
-    WITH gone AS (DELETE FROM claim_queue WHERE claim_id = $1 RETURNING request)
+    WITH gone AS (DELETE FROM claim_queue WHERE claim_id = $1 RETURNING request, left_by)
     INSERT INTO events (kind, actor, claim_id, data)
-    SELECT 'claim_left', coalesce(request ->> 'initiator', request ->> 'owner'), $1, {OWNER_AND_NAME} FROM gone
+    SELECT 'claim_left', coalesce(left_by, request ->> 'initiator', request ->> 'owner'), $1, {OWNER_AND_NAME} FROM gone
 """
+# The workflow that leaves does not know who has cancelled it.
+NOTE_WHO_LEAVES = "UPDATE claim_queue SET left_by = $2 WHERE claim_id = $1"
+LOCK_CLAIM = "SELECT request_hash, run, other_runs_after, workspace_id FROM claims WHERE id = $1 FOR UPDATE"
 
 SECRET_FIELDS = {"parameters", "claim_parameters"}
 """Left out of a waiting request, since both may bring secrets. A hand-over needs the claim parameters alone, which are
@@ -233,6 +236,32 @@ class ClaimQueue:
             if place is not None and place["workflow_id"] == workflow_id:
                 await connection.execute(DELETE_PLACE if refused else DELETE_PLACE_AND_RECORD, claim_id)
             return refused or ClaimPlace()
+
+    async def note_who_leaves(self, claim_id: str, by: str) -> None:
+        """Note who asks that a claim leaves the queue, for the event. It may have left already."""
+        await run_transaction(partial(self._store.pool.execute, NOTE_WHO_LEAVES, claim_id, by))
+
+    async def withdraw(self, claim_id: str, workflow_id: str, answer: PrebuildsError) -> None:
+        """Take a claim whose workflow is gone out of the queue. What it has won, or was answered, stays.
+
+        Args:
+            workflow_id: The workflow that is gone; the place of another one stays.
+            answer: Of the claim's last run, unless that has one.
+        """
+        await run_transaction(partial(self._withdraw, claim_id, workflow_id, answer))
+
+    async def _withdraw(self, claim_id: str, workflow_id: str, answer: PrebuildsError) -> None:
+        async with self._store.pool.acquire() as connection, connection.transaction():
+            claim = await connection.fetchrow(LOCK_CLAIM, claim_id)
+            place = await connection.fetchrow(LOCK_PLACE, claim_id)
+            if claim is None or claim["workspace_id"] is not None:
+                return
+            if place is not None:
+                if place["workflow_id"] != workflow_id:
+                    return
+                await connection.execute(DELETE_PLACE if place["refusal"] else DELETE_PLACE_AND_RECORD, claim_id)
+            run = ClaimRun(id=claim["run"], began_at=claim["other_runs_after"])
+            await record_answer(connection, claim_id, claim["request_hash"], run, answer)
 
 
 def _queued(row: asyncpg.Record | None) -> ClaimQueued:

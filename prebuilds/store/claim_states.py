@@ -21,7 +21,7 @@ READ_CLAIMS = text("""
     SELECT c.id, c.answer, c.workspace_id, c.run, c.run_answered, c.transferred_at,
            coalesce(q.request_hash, c.request_hash) AS request_hash,
            q.claim_id IS NOT NULL AS queued, q.deadline, q.deadline <= now() AS late, q.decided_at, q.refusal,
-           q.request, q.request ->> 'owner' AS owner,
+           q.workflow_id, q.request, q.request ->> 'owner' AS owner,
            coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
            o.name || '/' || t.name || '/' || q.preset_name AS preset,
            (SELECT count(*) + 1 FROM claim_queue a
@@ -54,6 +54,8 @@ class ClaimFound:
     position: int | None = None
     """Its place in the queue, from 1; None unless it waits."""
     deadline: datetime | None = None
+    workflow_id: str | None = None
+    """The workflow that waits; None unless it waits."""
     preset: str | None = None
     """The path of the preset that it waits for; None unless it waits."""
     owner: str | None = None
@@ -117,7 +119,8 @@ def _found(row: Any) -> ClaimFound:
         request = ClaimRequest.model_validate(row.request)
         return replace(found, failed=refusal(row.refusal, request, ClaimTarget(row.preset), row.id))
     if row.queued and row.decided_at is None and not row.late:
-        return replace(found, position=row.position, deadline=row.deadline, preset=row.preset)
+        place = {"position": row.position, "deadline": row.deadline, "preset": row.preset}
+        return replace(found, workflow_id=row.workflow_id, **place)
     return _denied(found, answer) if row.run_answered else found
 
 

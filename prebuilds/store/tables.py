@@ -401,6 +401,7 @@ claim_queue = Table(
     _time("decided_at"),  # null: waiting
     Column("refusal", Text),  # the type of the error that ended the wait; null: none did
     _time("looked_after_at", null=False),  # when the relay last checked its workflow
+    Column("left_by", Text),  # who asked that it leaves; null: nobody did
     Index(
         "claim_queue_waiting_idx",
         "template_id",

@@ -18,7 +18,7 @@ from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
 from tests.postgres.http_steps import BODY, KnownTokens, Server, person, serving
-from tests.postgres.pool_steps import begin_prebuilds, fail, make_ready
+from tests.postgres.pool_steps import Desk, begin_prebuilds, fail, make_ready
 from tests.rows import do, events, one
 
 
@@ -237,6 +237,33 @@ async def test_a_claim_that_waits_gets_its_id_also_when_too_many_answers_are_hel
     answer = await answer_waiting(server.service, ClaimFound("c1", "its-run", owner="alice"), 60.0)
     assert (answer.status_code, answer.headers["location"]) == (202, "/v1/claims/c1")
     assert json.loads(bytes(answer.body))["claim_id"] == "c1"
+
+
+async def test_a_claim_leaves_the_queue_also_when_its_workflow_is_gone(
+    engine: AsyncEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_preset(engine, instances=0)
+    desk = Desk(engine, server.service.direct._store)
+    await desk.wait("c1", name="dev")
+    await do(engine, "UPDATE claim_queue SET workflow_id = 'c1'")  # as a service names the workflows that it starts
+    other = await server.put("c1", on_empty="wait", owner="bob")
+    assert (other.status_code, other.json()["code"]) == (422, "ClaimIdReused"), "what waits counts, too"
+    asked = []
+
+    async def is_gone(claim_id: str, workflow_id: str) -> bool:
+        asked.append(workflow_id)
+        if len(asked) == 1:  # it was asked for again meanwhile
+            await do(engine, "UPDATE claim_queue SET workflow_id = 'claim-workspace/c1'")
+        return False
+
+    monkeypatch.setattr(server.service.waiting._client, "leave_queue", is_gone)
+    goes_on = await server.http.delete("/v1/claims/c1")
+    assert (goes_on.status_code, goes_on.headers["retry-after"]) == (503, "1")
+    left = await server.http.delete("/v1/claims/c1")
+    assert (left.status_code, left.json()["error"]["code"]) == (200, "RequestCanceled")
+    assert asked == ["c1", "claim-workspace/c1"]
+    assert (await one(engine, "SELECT count(*) FROM claim_queue")).count == 0
+    assert (await one(engine, "SELECT actor FROM events WHERE kind = 'claim_left'")).actor == "operator", "not alice"
 
 
 async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: AsyncEngine, server: Server) -> None:

@@ -492,6 +492,7 @@ def upgrade() -> None:
         sa.Column("decided_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("refusal", sa.Text(), nullable=True),
         sa.Column("looked_after_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("left_by", sa.Text(), nullable=True),
         sa.CheckConstraint("refusal IS NULL OR decided_at IS NOT NULL", name="claim_queue_refusal_check"),
         sa.ForeignKeyConstraint(["claim_id"], ["claims.id"], name=op.f("claim_queue_claim_id_fkey")),
         sa.ForeignKeyConstraint(["initiator_id"], ["users.id"], name=op.f("claim_queue_initiator_id_fkey")),

@@ -218,14 +218,13 @@ async def find_claim(
     found = await _find(service, claim_id)
     if found is None:
         raise ClaimNotFound(f"no claim {claim_id} is recorded", {"claim_id": claim_id})
-    won = found.claims if isinstance(found, ClaimsResult) else [] if found.won is None else [found.won]
-    for owner, initiator, preset_id in {(claim.owner, claim.initiator, claim.preset_id) for claim in won}:
-        await _check(request, service, actor, action, (owner, initiator), str(preset_id or ""))
-    if won:
-        return found
-    assert isinstance(found, ClaimFound)  # noqa: S101 - a batch that is recorded has won
-    people = tuple(name for name in (found.owner, found.initiator) if name is not None)
-    await _check(request, service, actor, action, people, found.preset or found.preset_id or "")
+    if isinstance(found, ClaimsResult):
+        asked = {(claim.owner, claim.initiator, str(claim.preset_id or "")) for claim in found.claims}
+    else:
+        asked = {(found.owner or "", found.initiator or "", found.target or "")}
+    for owner, initiator, target in asked:
+        people = tuple(name for name in (owner, initiator) if name)
+        await _check(request, service, actor, action, people, target)
     return found
 
 

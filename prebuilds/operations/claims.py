@@ -90,8 +90,10 @@ class _Attempt:
     """Under which ids the database keeps it: the claim's own, or one for each member of a batch. The first row keeps
     the run's answer."""
     run: ClaimRun
+    request: ClaimTerms
+    """As it came."""
     request_hash: bytes
-    """The hash of the request as it came, so that another request under the same id is noticed."""
+    """Its hash, so that another request under the same id is noticed."""
     workflow_id: str | None = None
     """The workflow to wake when the claim has waited; None when nobody can be woken."""
     refused_run: ClaimRun | None = None
@@ -228,7 +230,7 @@ class Claims:
         """
         attempt = self._new_attempt(request, claim_id, run, workflow_id)
         answer = None if outcome is None else UNSERVED[outcome](claim_id)
-        return await self._queue.leave(claim_id, workflow_id, attempt.request_hash, run, answer)
+        return await self._queue.leave(claim_id, workflow_id, attempt.request_hash, run, answer, request)
 
     async def cancel_all(self, request: ClaimsRequest, claim_id: str, run: ClaimRun) -> ClaimsResult | None:
         """Make the cancellation of a batch the answer of *run*.
@@ -334,7 +336,7 @@ class Claims:
         members = len(request.names) if isinstance(request, ClaimsRequest) else 0
         parse_claim_id(claim_id, members=members)
         row_ids = member_ids(claim_id, members) if members else [claim_id]
-        return _Attempt(claim_id, row_ids, run, self._store.hash_request(request), workflow_id, refused_run)
+        return _Attempt(claim_id, row_ids, run, request, self._store.hash_request(request), workflow_id, refused_run)
 
     async def _record_refusal(self, error: PrebuildsError, attempt: _Attempt) -> Sequence[ClaimResult]:
         """Make *error* the answer of the attempt's run, and raise it once that is recorded.
@@ -356,7 +358,7 @@ class Claims:
             if won:
                 return won
         run = attempt.refused_run or attempt.run
-        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, run, error)
+        answer = await self._store.answer_run(attempt.row_ids[0], attempt.request_hash, run, error, attempt.request)
         if isinstance(answer, PrebuildsError):
             raise answer from error
         return await self._store.won(attempt.row_ids, attempt.request_hash)

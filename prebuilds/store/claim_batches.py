@@ -101,7 +101,7 @@ class ClaimBatches:
         else:
             locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
         ids = member_ids(claim_id, len(requests))
-        answered = await record_answer(connection, ids[0], request_hash, run, None)
+        answered = await record_answer(connection, ids[0], request_hash, run, None, requests[0])
         if answered.get("error") == SUPERSEDED:
             raise refusal(SUPERSEDED, requests[0], target, claim_id)
         if refused := recorded_refusal(answered):

@@ -18,7 +18,7 @@ import asyncpg
 from pydantic import ValidationError
 
 from prebuilds.api import InvalidInput, PrebuildsError, StoreUnavailable
-from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claim_transactions import run_transaction
@@ -201,7 +201,13 @@ class ClaimQueue:
             return ClaimPlace(waiting=_queued(await connection.fetchrow(POSITION, claim_id))), None
 
     async def leave(
-        self, claim_id: str, workflow_id: str, request_hash: bytes, run: ClaimRun, answer: PrebuildsError | None
+        self,
+        claim_id: str,
+        workflow_id: str,
+        request_hash: bytes,
+        run: ClaimRun,
+        answer: PrebuildsError | None,
+        request: ClaimTerms | None = None,
     ) -> ClaimPlace:
         """Leave the queue, also on behalf of attempts that have yet to join it. A prebuild that was handed over before
         is taken all the same.
@@ -210,20 +216,27 @@ class ClaimQueue:
             workflow_id: Who leaves. Several workflows may stand for one claim: the place is that of the one which asked
                 last, and stays when another one goes.
             answer: The run's answer, unless it has one already; None when the run goes on without its place.
+            request: As of `record_answer`.
         Raises:
             PrebuildsError: The claim was refused while it waited: that is the run's answer then.
         """
-        left = await run_transaction(partial(self._leave, claim_id, workflow_id, request_hash, run, answer))
+        left = await run_transaction(partial(self._leave, claim_id, workflow_id, request_hash, run, answer, request))
         if isinstance(left, PrebuildsError):
             raise left
         return left
 
     async def _leave(
-        self, claim_id: str, workflow_id: str, request_hash: bytes, run: ClaimRun, answer: PrebuildsError | None
+        self,
+        claim_id: str,
+        workflow_id: str,
+        request_hash: bytes,
+        run: ClaimRun,
+        answer: PrebuildsError | None,
+        request: ClaimTerms | None,
     ) -> ClaimPlace | PrebuildsError:
         async with self._store.pool.acquire() as connection, connection.transaction():
             # Lock the claim's row first, as an attempt to claim does. A hand-over skips a claim whose row is locked.
-            known = await record_answer(connection, claim_id, request_hash, run, None)
+            known = await record_answer(connection, claim_id, request_hash, run, None, request)
             place = await connection.fetchrow(LOCK_PLACE, claim_id)
             if known.get("source") is not None:
                 await connection.execute(DELETE_PLACE, claim_id)
@@ -232,7 +245,7 @@ class ClaimQueue:
                 return ClaimPlace()
             refused = _refused(claim_id, place) if place is not None and place["refusal"] is not None else None
             if not known and (refused is not None or answer is not None):
-                await record_answer(connection, claim_id, request_hash, run, refused or answer)
+                await record_answer(connection, claim_id, request_hash, run, refused or answer, request)
             if place is not None and place["workflow_id"] == workflow_id:
                 await connection.execute(DELETE_PLACE if refused else DELETE_PLACE_AND_RECORD, claim_id)
             return refused or ClaimPlace()

@@ -14,9 +14,10 @@ import asyncpg
 
 from prebuilds.api import PrebuildsError
 from prebuilds.failures.crossing import from_record, record_of
-from prebuilds.payloads import ClaimRun
+from prebuilds.payloads import ClaimRun, ClaimTerms
+from prebuilds.vocabulary.owners import owner_key
 
-ANSWER_RUN = "SELECT answer_claim_run($1, $2, $3, $4, $5)"
+ANSWER_RUN = "SELECT answer_claim_run($1, $2, $3, $4, $5, $6, $7, $8)"
 READ_DENIAL = """
     SELECT answer FROM claims WHERE id = $1 AND request_hash = $2 AND run_answered AND workspace_id IS NULL
 """
@@ -28,12 +29,14 @@ async def record_answer(
     request_hash: bytes,
     run: ClaimRun,
     error: PrebuildsError | None,
+    request: ClaimTerms | None = None,
 ) -> dict[str, Any]:
     """Record *error* as the answer to *run*, unless it has an answer already.
 
     Args:
         request_hash: The hash of the claim's request.
         error: The refusal; None to take the claim over for the run without an answer.
+        request: Whose it is and for what is recorded, too; None: the request that the claim was decided for before.
     Returns:
         The run's answer: with `source` when the claim is won, a miss, or `{"error": ...}`. It is empty when *error* is
         None and the run has no answer yet.
@@ -41,7 +44,12 @@ async def record_answer(
     record = None
     if error is not None:
         record = json.dumps(record_of(error), default=str)
-    answer: str | None = await connection.fetchval(ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record)
+    asked: tuple[str | None, ...] = (None, None, None)
+    if request is not None:
+        asked = owner_key(request.owner), owner_key(request.asked_by), request.preset or request.template
+    answer: str | None = await connection.fetchval(
+        ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record, *asked
+    )
     return json.loads(answer) if answer is not None else {}
 
 

@@ -21,8 +21,7 @@ READ_CLAIMS = text("""
     SELECT c.id, c.answer, c.workspace_id, c.run, c.run_answered, c.transferred_at,
            coalesce(q.request_hash, c.request_hash) AS request_hash,
            q.claim_id IS NOT NULL AS queued, q.deadline, q.deadline <= now() AS late, q.decided_at, q.refusal,
-           q.workflow_id, q.request, q.request ->> 'owner' AS owner,
-           coalesce(q.request ->> 'initiator', q.request ->> 'owner') AS initiator,
+           q.workflow_id, q.request, c.owner, c.initiator, c.target,
            o.name || '/' || t.name || '/' || q.preset_name AS preset,
            (SELECT count(*) + 1 FROM claim_queue a
              WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
@@ -60,7 +59,9 @@ class ClaimFound:
     """The path of the preset that it waits for; None unless it waits."""
     owner: str | None = None
     initiator: str | None = None
-    """Who asked for it, and for whom; None where the record does not say, as of a claim that was refused."""
+    """Who asked for it, and for whom; of a claim that has won nothing, the keys of their names."""
+    target: str | None = None
+    """The preset that was asked for, by path or id, or the template; of a claim that has won, the preset's id."""
     request_hash: bytes = b""
     """Of the request that has won or waits, or else was decided last."""
 
@@ -101,17 +102,18 @@ async def read_batch(engine: AsyncEngine, claim_ids: Sequence[str]) -> list[Clai
     """
     async with engine.connect() as connection:
         found = {row.id: row for row in await connection.execute(READ_BATCH, {"ids": list(claim_ids)})}
-    members = [found.get(id) for id in claim_ids]
-    of_one_request = takewhile(lambda row: row is not None and row.request_hash == members[0].request_hash, members)
+    members = [found[id] for id in takewhile(found.__contains__, claim_ids)]
+    of_one_request = takewhile(lambda row: row.request_hash == members[0].request_hash, members)
     return [ClaimResult.model_validate(row.answer) for row in of_one_request if row.transferred_at is None]
 
 
 def _found(row: Any) -> ClaimFound:
     answer: Mapping[str, Any] = row.answer or {}
-    found = ClaimFound(row.id, row.run, owner=row.owner, initiator=row.initiator, request_hash=row.request_hash)
+    asked = {"owner": row.owner, "initiator": row.initiator, "target": row.target, "request_hash": row.request_hash}
+    found = ClaimFound(row.id, row.run, **asked)
     if row.workspace_id is not None:
         won = ClaimResult.model_validate(answer)
-        found = replace(found, owner=won.owner, initiator=won.initiator)
+        found = replace(found, owner=won.owner, initiator=won.initiator, target=str(won.preset_id or ""))
         if row.transferred_at is not None:
             return replace(found, failed=transferred(row.id))
         return replace(found, won=won)

@@ -190,16 +190,23 @@ class ClaimStore:
         )
 
     async def answer_run(
-        self, claim_id: str, request_hash: bytes, run: ClaimRun, error: PrebuildsError
+        self,
+        claim_id: str,
+        request_hash: bytes,
+        run: ClaimRun,
+        error: PrebuildsError,
+        request: ClaimTerms | None = None,
     ) -> ClaimResult | PrebuildsError:
         """Make *error* the answer of a run, so that no attempt at it takes anything any more.
 
+        Args:
+            request: As of `record_answer`.
         Returns:
             The run's answer: what an attempt has won meanwhile, or what the run was answered before, or *error*.
         Raises:
             StoreUnavailable: The database is away. Nothing is recorded, so nobody may be told *error*.
         """
-        answer = await run_transaction(partial(record_answer, self.pool, claim_id, request_hash, run, error))
+        answer = await run_transaction(partial(record_answer, self.pool, claim_id, request_hash, run, error, request))
         if answer.get("source") is not None:
             return ClaimResult.model_validate(answer)
         return recorded_refusal(answer) or error

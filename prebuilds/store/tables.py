@@ -361,6 +361,10 @@ claims = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
+    # Who may see what became of the request: the keys of its people, and its preset (a path or an id) or template.
+    Column("owner", Text),
+    Column("initiator", Text),
+    Column("target", Text),
     Column("outcome", Text),  # null: not decided yet
     Column("miss_reason", Text),
     _uuid("workspace_id", "workspaces.id", null=True),

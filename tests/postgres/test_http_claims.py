@@ -15,6 +15,7 @@ from prebuilds.api import ClaimIdReused
 from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX
 from prebuilds.operations.direct_claims import ClaimFound
+from prebuilds.payloads import ClaimRun
 from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
 from tests.postgres.http_steps import BODY, KnownTokens, Server, person, serving
@@ -361,6 +362,27 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         assert refused.json()["details"]["scope"] == "claim:others"
         assert refused.headers["ratelimit-policy"].startswith('"requests"')
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
+
+
+async def test_who_claims_sees_also_what_got_nothing(engine: AsyncEngine, database_url: str) -> None:
+    await make_preset(engine, instances=0)
+    gate = KnownTokens(
+        alice=person("alice", "claim:acme"), bob=person("bob", "claim"), other=person("token/o", "claim:others:other")
+    )
+    async with serving(engine, database_url, gate) as server:
+        desk = Desk(engine, server.service.direct._store)
+        assert (await server.put("missed", owner="Alice")).status_code == 429
+        assert (await server.put("refused", preset="acme/python/none")).status_code == 404
+        await desk.wait("late", name="dev")
+        await desk.leave("late", "timed_out")
+        await server.put("deciding", on_empty="wait")  # Temporal is away
+        await server.put("bobs", owner="bob")
+        await desk.leave("bobs", "canceled", run=ClaimRun(id="next", began_at=datetime.now(UTC)), name="dev")
+        for claim_id in ("missed", "refused", "late", "deciding", "bobs"):
+            for token, status in (("alice", 200), ("bob", 403), ("other", 403)):
+                headers = {"Authorization": f"Bearer {token}"}
+                seen = await server.http.get(f"/v1/claims/{claim_id}", headers=headers)
+                assert seen.status_code == status, (claim_id, token)
 
 
 async def test_only_who_may_change_members_adds_one_with_a_claim(engine: AsyncEngine, database_url: str) -> None:

@@ -35,6 +35,7 @@ DECLARE
     v_miss text;
     v_ttl interval;
     v_final boolean;
+    v_target text := coalesce(p_preset_id::text, p_organization || '/' || p_template || '/' || p_preset);
 BEGIN
     IF clock_timestamp() > p_ends_at THEN
         RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
@@ -42,7 +43,8 @@ BEGIN
 
     -- Lock the claim's own row first, so that attempts of one claim queue here. Without it, the later attempt could skip the
     -- last prebuild, which the earlier one has locked, and report an empty pool.
-    INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES (p_claim_id, p_request_hash, p_run, v_began)
+    INSERT INTO claims (id, request_hash, run, other_runs_after, owner, initiator, target)
+    VALUES (p_claim_id, p_request_hash, p_run, v_began, p_owner, p_initiator, v_target)
         ON CONFLICT (id) DO NOTHING;
     fresh := FOUND;
     IF NOT fresh THEN
@@ -224,7 +226,8 @@ BEGIN
     ELSE
         answer := jsonb_build_object('preset_id', v_preset.id, 'source', NULL, 'miss_reason', v_miss);
         UPDATE claims
-           SET request_hash = p_request_hash, outcome = 'missed', miss_reason = v_miss,
+           SET request_hash = p_request_hash, owner = p_owner, initiator = p_initiator, target = v_target,
+               outcome = 'missed', miss_reason = v_miss,
                answer = claim_workspace.answer, completed_at = now(), run = p_run,
                other_runs_after = greatest(other_runs_after, v_began),
                run_answered = v_final AND p_on_empty = 'fail'

@@ -3,6 +3,7 @@ may be late, or may be gone."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,6 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.api import ClaimTimedOut, RequestCanceled
+from prebuilds.failures.crossing import record_of
 from prebuilds.store.claim_queue import OWNER_AND_NAME
 
 CHECKED_EVERY = timedelta(seconds=30)
@@ -36,17 +39,27 @@ TAKE_DUE = text("""
  RETURNING q.claim_id, q.workflow_id, q.looked_after_at, q.decided_at IS NOT NULL AS decided,
            q.decided_at IS NULL AND q.deadline < now() - CAST(:grace AS interval) AS late
 """)
-# Deletes only a waiter that nobody has come back for since it was read. A row that is locked is skipped: a hand-over
+# The claim's last run is answered, too. Deletes only a waiter that nobody has come back for since
+# it was read. A row that is locked is skipped: a hand-over
 # may hold it, and whoever holds rows of the queue may wait for another one, so a sweep that waited could deadlock.
 WITHDRAW = text(f"""
     WITH seen AS (
         SELECT q.claim_id
           FROM claim_queue q JOIN unnest(CAST(:ids AS text[]), CAST(:times AS timestamptz[])) AS s (id, at)
                ON q.claim_id = s.id AND q.looked_after_at = s.at
-           FOR UPDATE OF q SKIP LOCKED
+          JOIN claims c ON c.id = q.claim_id
+           FOR UPDATE OF q, c SKIP LOCKED
     ), gone AS (
         DELETE FROM claim_queue q USING seen WHERE q.claim_id = seen.claim_id
-     RETURNING q.claim_id, q.request, q.decided_at
+     RETURNING q.claim_id, q.request, q.request_hash, q.decided_at, q.deadline <= now() AS late
+    ), answered AS (
+        UPDATE claims c
+           SET outcome = 'refused', run_answered = true, completed_at = now(),
+               answer = jsonb_set(CASE WHEN late THEN CAST(:timed_out AS jsonb) ELSE CAST(:canceled AS jsonb) END,
+                                  '{{details,claim_id}}', to_jsonb(c.id))
+          FROM gone
+         WHERE c.id = gone.claim_id AND gone.decided_at IS NULL AND c.workspace_id IS NULL AND NOT c.run_answered
+           AND c.request_hash = gone.request_hash
     ), recorded AS (
         INSERT INTO events (kind, actor, claim_id, data)
         SELECT 'claim_withdrawn', 'relay', claim_id, {OWNER_AND_NAME} FROM gone WHERE decided_at IS NULL
@@ -85,11 +98,16 @@ async def take_due_waiters(engine: AsyncEngine) -> list[Waiter]:
 
 async def withdraw_waiters(engine: AsyncEngine, gone: Sequence[Waiter]) -> list[str]:
     """Take waiters whose workflow is gone or late out of the queue, so that nothing is handed to a claim that nobody
-    waits for.
+    waits for. Each claim's last run is answered with `RequestCanceled` or `ClaimTimedOut`, unless it has its answer.
 
     Returns:
         The claim ids that were withdrawn; a waiter whose workflow came back meanwhile stays.
     """
     async with engine.begin() as connection:
-        seen = {"ids": [waiter.claim_id for waiter in gone], "times": [waiter.looked_after_at for waiter in gone]}
+        seen = {
+            "ids": [waiter.claim_id for waiter in gone],
+            "times": [waiter.looked_after_at for waiter in gone],
+            "canceled": json.dumps(record_of(RequestCanceled("the claim's workflow has ended before its answer"))),
+            "timed_out": json.dumps(record_of(ClaimTimedOut("the claim's deadline came first"))),
+        }
         return list(await connection.scalars(WITHDRAW, seen))

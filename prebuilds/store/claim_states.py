@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import PrebuildsError
+from prebuilds.api import PrebuildsError, StackUnreachable
 from prebuilds.payloads import ClaimRequest, ClaimResult
 from prebuilds.store.claim_refusals import ClaimTarget, refusal, reused, transferred
 from prebuilds.store.claim_runs import recorded_refusal
@@ -23,6 +23,7 @@ READ_CLAIMS = text("""
            q.claim_id IS NOT NULL AS queued, q.deadline, q.deadline <= now() AS late, q.decided_at, q.refusal,
            q.workflow_id, q.request, c.owner, c.initiator, c.target,
            o.name || '/' || t.name || '/' || q.preset_name AS preset,
+           greatest(c.completed_at, c.created_at, q.deadline) < now() - CAST(:decided_within AS interval) AS overdue,
            (SELECT count(*) + 1 FROM claim_queue a
              WHERE a.template_id = q.template_id AND a.preset_name = q.preset_name
                AND a.decided_at IS NULL AND a.position < q.position) AS position
@@ -34,6 +35,11 @@ READ_BATCH = text("""
     SELECT id, answer, request_hash, transferred_at FROM claims
      WHERE id = ANY(CAST(:ids AS text[])) AND workspace_id IS NOT NULL
 """)
+
+
+DECIDED_WITHIN = timedelta(seconds=60)
+"""A claim that a workflow goes on with stands in the queue, or has its answer, within seconds. After this time that
+workflow is taken to be gone, or never to have begun: the process that was to start it has died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class ClaimFound:
 async def read_claims(engine: AsyncEngine, claim_ids: Collection[str]) -> dict[str, ClaimFound]:
     """What is recorded of each of these claims; without those of which nothing is."""
     async with engine.connect() as connection:
-        rows = await connection.execute(READ_CLAIMS, {"ids": list(claim_ids)})
+        rows = await connection.execute(READ_CLAIMS, {"ids": list(claim_ids), "decided_within": DECIDED_WITHIN})
         return {row.id: _found(row) for row in rows}
 
 
@@ -123,7 +129,17 @@ def _found(row: Any) -> ClaimFound:
     if row.queued and row.decided_at is None and not row.late:
         place = {"position": row.position, "deadline": row.deadline, "preset": row.preset}
         return replace(found, workflow_id=row.workflow_id, **place)
-    return _denied(found, answer) if row.run_answered else found
+    if row.run_answered:
+        return _denied(found, answer)
+    return replace(found, failed=_undecided(row.id) if row.overdue else None)
+
+
+def _undecided(claim_id: str) -> StackUnreachable:
+    return StackUnreachable(
+        f"no worker has decided claim {claim_id} in {DECIDED_WITHIN.total_seconds():g} s",
+        {"claim_id": claim_id},
+        remedy="ask again with the same id",
+    )
 
 
 def _denied(found: ClaimFound, answer: Mapping[str, Any]) -> ClaimFound:

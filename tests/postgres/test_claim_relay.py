@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import cast
 
 import asyncpg
@@ -13,11 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from prebuilds.api import ClaimTimedOut, PrebuildsError, RequestCanceled, StackUnreachable
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.relay import Relay
-from prebuilds.payloads import ClaimPlace, ClaimResult
+from prebuilds.operations.direct_claims import BEFORE_ALL
+from prebuilds.payloads import ClaimPlace, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.settings import Settings
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
+from prebuilds.store.claim_states import read_claims
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.templates import deprecate_template
@@ -162,7 +166,41 @@ async def test_a_claim_long_past_its_deadline_is_withdrawn(
     await make_older(engine, 3)
     await sweep(relay, dispatcher)
     assert await queued(engine) == 0
+    told = (await read_claims(engine, ["late"]))["late"].failed
+    assert (type(told), told and told.details) == (ClaimTimedOut, {"claim_id": "late"})
     assert await desk.leave("late") == ClaimPlace()
+
+
+async def test_a_claim_whose_workflow_is_gone_is_told_so(engine: AsyncEngine, desk: Desk, relay: Relay) -> None:
+    await make_preset(engine, instances=0)
+    await desk.wait("gone", name="dev")
+    await make_older(engine, 31)
+    await relay.sweep()
+    found = (await read_claims(engine, ["gone"]))["gone"]
+    assert (found.run, type(found.failed)) == (desk.run_of("gone").id, RequestCanceled)
+    with pytest.raises(RequestCanceled):  # a frozen worker's attempt
+        await desk.ask("gone", run=desk.run_of("gone"), name="dev", on_empty="wait")
+
+
+async def test_a_claim_that_no_workflow_goes_on_with_is_told_so_in_the_end(engine: AsyncEngine, desk: Desk) -> None:
+    """Its server died between the database and Temporal."""
+    await make_preset(engine, instances=0)
+    request = ClaimRequest(preset="acme/python/small", owner="alice", name="dev", on_empty="wait")
+    now = datetime.now(UTC)
+    assert await desk.claims.take_ready(request, "c1", ClaimRun(id="r", began_at=BEFORE_ALL), now=now) is None
+
+    async def failed() -> PrebuildsError | None:
+        return (await read_claims(engine, ["c1"]))["c1"].failed
+
+    assert await failed() is None
+    await do(engine, "UPDATE claims SET created_at = created_at - interval '61 s', completed_at = now()")
+    assert await failed() is None
+    await do(engine, "UPDATE claims SET completed_at = now() - interval '61 s'")
+    assert isinstance(await failed(), StackUnreachable)
+    await desk.wait("c1", name="dev")
+    await make_older(engine, 350)
+    await do(engine, "UPDATE claims SET completed_at = now() - interval '61 s'")
+    assert await failed() is None, "its workflow tells that the deadline has come"
 
 
 async def test_an_answer_that_is_late_is_kept_for_its_workflow(

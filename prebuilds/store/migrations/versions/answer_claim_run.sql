@@ -43,7 +43,7 @@ BEGIN
            outcome = CASE WHEN p_answer IS NULL THEN outcome ELSE 'refused' END,
            miss_reason = CASE WHEN p_answer IS NULL THEN miss_reason ELSE p_answer #>> '{details,miss_reason}' END,
            answer = coalesce(p_answer, answer),
-           completed_at = CASE WHEN p_answer IS NULL THEN completed_at ELSE now() END
+           completed_at = now()
      WHERE id = p_claim_id;
     RETURN p_answer;
 END

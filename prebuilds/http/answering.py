@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from prebuilds.api import NoClaimablePrebuiltWorkspaces, PrebuildsError
 from prebuilds.http.problems import WAITING_CANNOT_HELP, describe, respond
 from prebuilds.http.service import Service
-from prebuilds.http.waiting import error_of, location_of, wait_for_answer, waiting_response
+from prebuilds.http.waiting import Patience, error_of, location_of, wait_for_answer, waiting_response
 from prebuilds.operations.claims import Decided
 from prebuilds.operations.direct_claims import ClaimFound, SomeDecision, SomeRequest
 from prebuilds.payloads import ClaimRequest
@@ -22,13 +22,13 @@ UNKNOWN_AGAIN_S = 10.0
 AGAIN_MAX_S = 3600.0
 
 
-async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_s: float) -> Response:
+async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patience: Patience) -> Response:
     """Decide a claim, and make its answer a response."""
     try:
         if isinstance(body, ClaimRequest) and body.on_empty is OnEmpty.WAIT:
             decided = await service.waiting.claim(body, claim_id)
             if isinstance(decided, ClaimFound):
-                return await answer_waiting(service, decided, wait_s)
+                return await answer_waiting(service, decided, patience)
             return decided_response(decided, claim_id)
         return decided_response(await service.direct.claim(body, claim_id), claim_id)
     except NoClaimablePrebuiltWorkspaces as miss:
@@ -37,7 +37,7 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, wait_
         return respond(describe(error, claim_id=claim_id))
 
 
-async def answer_waiting(service: Service, started: ClaimFound, wait_s: float) -> Response:
+async def answer_waiting(service: Service, started: ClaimFound, patience: Patience) -> Response:
     """Answer a claim that a workflow goes on with.
 
     Args:
@@ -47,7 +47,7 @@ async def answer_waiting(service: Service, started: ClaimFound, wait_s: float) -
     """
     found = started
     with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
-        found = await wait_for_answer(service, started, wait_s, run=started.run)
+        found = await wait_for_answer(service, started, patience, run=started.run)
     found.check_request(started.request_hash)
     if found.won is not None:
         return decided_response(Decided(found.won, decided_now=found.run == started.run), found.claim_id)

@@ -9,17 +9,19 @@ from uuid import uuid4
 from fastapi import APIRouter, Body, Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
 
-from prebuilds.api import ClaimNotFound, InvalidInput, PresetNotFound
+from prebuilds.api import InvalidInput
 from prebuilds.http.answering import answer_claim
-from prebuilds.http.authentication import Caller, Claimant, check_allowed
+from prebuilds.http.authentication import Caller, Claimant
+from prebuilds.http.claim_access import check_may_claim, find_claim
+from prebuilds.http.claim_stream import event_id_of, follow_claim
 from prebuilds.http.documents import ALWAYS, problem_responses, whole
+from prebuilds.http.guard import Guarded
 from prebuilds.http.models import CLAIM_EXAMPLES, RESULT_EXAMPLE, ClaimBody, ClaimState, WaitingClaim
-from prebuilds.http.service import Served, Service
-from prebuilds.http.waiting import check_turn, state_of, stream_claim, wait_for_answer, wait_of
-from prebuilds.operations.direct_claims import ClaimFound, SomeRequest
-from prebuilds.payloads import CLAIMS_MAX, ClaimResult, ClaimsResult, parse_claim_id
-from prebuilds.planning.policy import Action, Resource
-from prebuilds.vocabulary.actors import Actor
+from prebuilds.http.service import Served
+from prebuilds.http.streams import open_stream
+from prebuilds.http.waiting import Patience, state_of, wait_for_answer, wait_of
+from prebuilds.payloads import ClaimResult, ClaimsResult, parse_claim_id
+from prebuilds.planning.policy import Action
 
 router = APIRouter(tags=["claims"])
 
@@ -89,7 +91,7 @@ async def put_claim(
 ) -> Response:
     """Safe to repeat for ever: an id that has won gets the same answer; one that has missed is tried again."""
     await check_may_claim(request, service, actor, body)
-    return await answer_claim(service, body, claim_id, wait_of(prefer))
+    return await answer_claim(service, body, claim_id, Patience(wait_of(prefer), actor.token_id))
 
 
 @router.post(
@@ -113,7 +115,7 @@ async def post_claim(
     """The same with the id in a header. A repetition without the header is another claim."""
     claim_id = str(uuid4()) if idempotency_key is None else parse_claim_id(_decode_header(idempotency_key))
     await check_may_claim(request, service, actor, body)
-    return await answer_claim(service, body, claim_id, wait_of(prefer))
+    return await answer_claim(service, body, claim_id, Patience(wait_of(prefer), actor.token_id))
 
 
 @router.get(
@@ -131,7 +133,10 @@ async def get_claim(
     found = await find_claim(request, service, actor, claim_id, Action.SEE_CLAIM)
     if isinstance(found, ClaimsResult):
         return ClaimState(claim_id=claim_id, state="claimed", claim=found)
-    return await state_of(service, await wait_for_answer(service, found, wait_of(prefer)))
+    told = await wait_for_answer(service, found, Patience(wait_of(prefer), actor.token_id))
+    if told.request_hash != found.request_hash:  # somebody else's request has the id now
+        return await get_claim(request, service, actor, claim_id)
+    return await state_of(service, told)
 
 
 @router.get(
@@ -141,24 +146,24 @@ async def get_claim(
     response_class=StreamingResponse,
     responses={
         200: {"description": "Events `claim` with a `ClaimState` each", "content": {"text/event-stream": {}}},
+        204: {"description": "The claim has ended, and the reader has heard so: nothing more will come"},
         **problem_responses(*ALWAYS, 404),
     },
     openapi_extra=IN_PATH,
 )
 async def claim_events(
     request: Request,
-    service: Served,
-    actor: Caller,
+    guard: Guarded,
     claim_id: AddressedClaim,
     last_event_id: Annotated[str | None, Header(description="The id of the last event that was read")] = None,
-) -> StreamingResponse:
+) -> Response:
     """The stream ends with the claim's answer. With `Last-Event-ID` that event does not come again."""
-    found = await find_claim(request, service, actor, claim_id, Action.SEE_CLAIM)
+    found = await find_claim(request, guard.service, guard.actor, claim_id, Action.SEE_CLAIM)
     if isinstance(found, ClaimsResult):
         raise InvalidInput.field("claim_id", "names many claims, which do not wait", remedy="read it without /events")
-    check_turn(service)  # before the stream's status is sent
-    events = stream_claim(service, found, last_event_id)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    if found.ended and event_id_of(found) == last_event_id:
+        return Response(status_code=204)  # a browser does not connect again after this
+    return await open_stream(guard, follow_claim(guard.service, found, last_event_id))
 
 
 @router.delete(
@@ -188,66 +193,3 @@ def _decode_header(value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError as error:
         raise InvalidInput.field("Idempotency-Key", "must be UTF-8") from error
-
-
-# --- Who may -------------------------------------------------------------------------------------------------------
-
-
-async def check_may_claim(request: Request, service: Service, actor: Actor, body: SomeRequest) -> None:
-    """Refuse a claim for people whom the actor may not claim for.
-
-    Raises:
-        Forbidden: Names the scope that would be enough.
-    """
-    people = (body.owner,) if body.initiator is None else (body.owner, body.initiator)
-    target = body.preset or body.template or ""
-    await _check(request, service, actor, Action.CLAIM, people, target)
-    if body.create_owner:  # the claim may add a member of the organization
-        await _check(request, service, actor, Action.CHANGE_MEMBERS, (), target)
-
-
-async def find_claim(
-    request: Request, service: Service, actor: Actor, claim_id: str, action: Action
-) -> ClaimFound | ClaimsResult:
-    """What is recorded of a claim, or of a batch that has won, which the actor may see or end.
-
-    Raises:
-        ClaimNotFound: Nothing is.
-        Forbidden: Names the scope that would be enough.
-    """
-    found = await _find(service, claim_id)
-    if found is None:
-        raise ClaimNotFound(f"no claim {claim_id} is recorded", {"claim_id": claim_id})
-    if isinstance(found, ClaimsResult):
-        asked = {(claim.owner, claim.initiator, str(claim.preset_id or "")) for claim in found.claims}
-    else:
-        asked = {(found.owner or "", found.initiator or "", found.target or "")}
-    for owner, initiator, target in asked:
-        people = tuple(name for name in (owner, initiator) if name)
-        await _check(request, service, actor, action, people, target)
-    return found
-
-
-async def _find(service: Service, claim_id: str) -> ClaimFound | ClaimsResult | None:
-    """What is recorded of a claim; of a batch, where no single claim of this id has won or goes on."""
-    found = await service.direct.find(claim_id)
-    if found is not None and (found.won is not None or not found.ended):
-        return found
-    return await service.direct.find_batch(claim_id, CLAIMS_MAX) or found
-
-
-async def _check(
-    request: Request, service: Service, actor: Actor, action: Action, people: tuple[str, ...], target: str
-) -> None:
-    """Ask the policy. Which organization a preset's id belongs to is looked up only where that matters.
-
-    Args:
-        target: The preset's path or id, or its template's path; empty when it is not known.
-    """
-    organization = target.split("/", 1)[0] if "/" in target else None
-    if organization is None and target and not all(scope.organization is None for scope in actor.scopes):
-        try:
-            organization = (await service.direct.path_of(target)).split("/", 1)[0]
-        except (PresetNotFound, InvalidInput):
-            organization = None
-    check_allowed(request, actor, action, Resource(organization, people))

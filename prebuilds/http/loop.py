@@ -121,7 +121,7 @@ async def reconcile(
     else:
         preset = await guard.preset(asked.preset, Action.RECONCILE)
     if asked.wait:
-        with waiting_turn(guard.service):
+        with waiting_turn(guard.service, guard.actor.token_id):
             try:
                 async with asyncio.timeout(WAIT_MAX_S):
                     return await guard.operations.loop.reconcile(preset, wait=True)

@@ -28,10 +28,8 @@ class Service:
     """Set when the server is about to end: nobody is kept waiting any longer."""
     asked_at: float = 0.0
     """When the last request came in, by the event loop's clock."""
-    held: int = 0
-    """Answers that are held, and streams."""
-    streams: Counter[UUID | None] = field(default_factory=Counter)
-    """Streams by their token's id, but for those of claims."""
+    held_of: Counter[UUID | None] = field(default_factory=Counter)
+    """Answers that are held, and streams, by their token's id."""
     events: EventFeed = field(init=False)
 
     examining: asyncio.Task[DoctorReport] | None = field(init=False, default=None)

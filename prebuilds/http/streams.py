@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, suppress
 
 from fastapi.responses import StreamingResponse
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
@@ -15,8 +14,8 @@ from prebuilds.api import DatabaseRestored, StoreUnavailable, Unauthenticated
 from prebuilds.http.guard import Guard
 from prebuilds.http.waiting import HEARTBEAT_S, RECONNECT_MS, waiting_turn
 
-STREAMS_MAX = 100
-"""Streams of one token at a time, so that none takes the places of all others."""
+LIFE_S = 3600.0
+"""The longest time of a stream, in seconds. Its reader connects again, and goes on where it was."""
 CHECK_S = 2.0
 """How often a stream's token is looked at again, in seconds."""
 FIRST_S = 2.0
@@ -64,8 +63,9 @@ def frame(id: str, event: str | None = None, data: str = "") -> str:
 async def open_stream(guard: Guard, frames: AsyncGenerator[str, None]) -> EventStream:
     """Answer with a stream of frames.
 
-    It ends with its frames, with its token, or when the server is about to end. In between it is never silent for long.
-    The first frame is awaited for a moment before the status is sent, so that an error is still a problem.
+    It ends with its frames, with its token, after an hour, or when the server is about to end. In between it is never
+    silent for long. The first frame is awaited for a moment before the status is sent, so that an error is still a
+    problem.
 
     Args:
         frames: It is closed when the stream ends.
@@ -73,7 +73,7 @@ async def open_stream(guard: Guard, frames: AsyncGenerator[str, None]) -> EventS
         HTTPException: Too many streams are open.
     """
     turn = ExitStack()
-    turn.enter_context(_turn(guard))
+    turn.enter_context(waiting_turn(guard.service, guard.actor.token_id))
     coming = asyncio.ensure_future(anext(frames))
     try:
         await asyncio.wait({coming}, timeout=FIRST_S)
@@ -90,10 +90,10 @@ async def _sent(guard: Guard, first: asyncio.Task[str], frames: AsyncGenerator[s
     draining = asyncio.create_task(guard.service.draining.wait())
     coming: asyncio.Task[str] | None = first
     clock = asyncio.get_running_loop().time
-    spoken = clock()
+    begun = spoken = clock()
     try:
         yield f"retry: {RECONNECT_MS}\n\n"
-        while await _still_good(guard):
+        while clock() - begun < LIFE_S and await _still_good(guard):
             coming = coming or asyncio.ensure_future(anext(frames))
             await asyncio.wait({coming, draining}, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
             if coming.done():
@@ -127,24 +127,3 @@ async def _still_good(guard: Guard) -> bool:
     except StoreUnavailable:
         return True
     return True
-
-
-@contextmanager
-def _turn(guard: Guard) -> Iterator[None]:
-    """Count a stream of a token while the block runs.
-
-    Raises:
-        HTTPException: Too many are open.
-    """
-    streams = guard.service.streams
-    if streams[guard.actor.token_id] >= STREAMS_MAX:
-        said = f"{STREAMS_MAX} streams of this token are open; close some"
-        raise HTTPException(503, said, {"Retry-After": "1"})
-    with waiting_turn(guard.service):
-        streams[guard.actor.token_id] += 1
-        try:
-            yield
-        finally:
-            streams[guard.actor.token_id] -= 1
-            if not streams[guard.actor.token_id]:
-                del streams[guard.actor.token_id]

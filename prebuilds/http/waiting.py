@@ -1,12 +1,14 @@
-"""Claims that wait: 202, held answers (`Prefer: wait=N`), and the stream of what becomes of a claim."""
+"""Claims that wait: 202, held answers (`Prefer: wait=N`), and the state of a claim."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from urllib.parse import quote
+from uuid import UUID
 
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -22,6 +24,8 @@ WAIT_MAX_S = 60.0
 """The longest that an answer is held. Proxies on the way end what takes longer."""
 WAITERS_MAX = 500
 """Answers that are held, and streams, at a time."""
+OF_TOKEN_MAX = 100
+"""The same of one token, so that none takes the places of all others."""
 HEARTBEAT_S = 15.0
 """Without a word for so long, proxies on the way take a stream for dead."""
 RECONNECT_MS = 1000
@@ -40,29 +44,34 @@ def location_of(claim_id: str) -> str:
     return f"/v1/claims/{quote(claim_id, safe='')}"
 
 
-def check_turn(service: Service) -> None:
-    """Refuse to hold one more answer when too many are held.
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a caller wants its answer to be held, and whose place it takes meanwhile."""
 
-    Raises:
-        HTTPException: Too many are.
-    """
-    if service.held >= WAITERS_MAX:
-        raise HTTPException(503, f"{WAITERS_MAX} answers are held; ask without waiting", {"Retry-After": "1"})
+    seconds: float
+    token_id: UUID | None = None
+    """None: the caller came without a token."""
 
 
 @contextmanager
-def waiting_turn(service: Service) -> Iterator[None]:
+def waiting_turn(service: Service, token_id: UUID | None) -> Iterator[None]:
     """Count a held answer or a stream while the block runs.
 
     Raises:
-        HTTPException: Too many are held.
+        HTTPException: Too many are held, of this token or of all.
     """
-    check_turn(service)
-    service.held += 1
+    held = service.held_of
+    for number, most, whose in ((held[token_id], OF_TOKEN_MAX, " of this token"), (held.total(), WAITERS_MAX, "")):
+        if number >= most:
+            said = f"{most} answers and streams{whose} are held; ask without waiting, or close some"
+            raise HTTPException(503, said, {"Retry-After": "1"})
+    held[token_id] += 1
     try:
         yield
     finally:
-        service.held -= 1
+        held[token_id] -= 1
+        if not held[token_id]:
+            del held[token_id]
 
 
 async def until_change(service: Service, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:
@@ -77,7 +86,9 @@ async def until_change(service: Service, claim_id: str, seen: ClaimFound | None,
         draining.cancel()
 
 
-async def wait_for_answer(service: Service, seen: ClaimFound, within_s: float, *, run: str | None = None) -> ClaimFound:
+async def wait_for_answer(
+    service: Service, seen: ClaimFound, patience: Patience, *, run: str | None = None
+) -> ClaimFound:
     """Wait until a claim has its answer, as long as the caller wants. Returns what is recorded then.
 
     Args:
@@ -88,10 +99,10 @@ async def wait_for_answer(service: Service, seen: ClaimFound, within_s: float, *
         return found.ended and (found.won is not None or run in {None, found.run})
 
     clock = asyncio.get_running_loop().time
-    deadline = clock() + within_s
-    if has_ended(seen) or within_s <= 0:
+    deadline = clock() + patience.seconds
+    if has_ended(seen) or patience.seconds <= 0:
         return seen
-    with waiting_turn(service):
+    with waiting_turn(service, patience.token_id):
         while not has_ended(seen) and not service.draining.is_set() and (left_s := deadline - clock()) > 0:
             seen = await until_change(service, seen.claim_id, seen, left_s) or seen
     return seen
@@ -142,30 +153,3 @@ async def state_of(service: Service, found: ClaimFound) -> ClaimState:
         deadline=found.deadline,
         estimated_seconds=await estimate(service, found),
     )
-
-
-def event_id(state: ClaimState) -> str:
-    """What a reader of the stream sends as `Last-Event-ID` when it comes back."""
-    return state.state if state.position is None else f"{state.state}.{state.position}"
-
-
-async def stream_claim(service: Service, found: ClaimFound, last_event_id: str | None) -> AsyncIterator[str]:
-    """What becomes of a claim, as server-sent events, until it has its answer or the server is about to end.
-
-    Args:
-        found: What is recorded now.
-        last_event_id: What the reader has heard last; it does not hear it again.
-    """
-    with waiting_turn(service):
-        yield f"retry: {RECONNECT_MS}\n\n"
-        while True:
-            state = await state_of(service, found)
-            if event_id(state) != last_event_id:
-                last_event_id = event_id(state)
-                yield f"id: {last_event_id}\nevent: claim\ndata: {state.model_dump_json()}\n\n"
-            if found.ended or service.draining.is_set():
-                return
-            changed = await until_change(service, found.claim_id, found, HEARTBEAT_S)
-            if changed is None and not service.draining.is_set():
-                yield ": still there\n\n"
-            found = changed or found

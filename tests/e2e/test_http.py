@@ -93,7 +93,7 @@ async def test_a_claim_waits_in_the_queue_and_hears_of_its_workspace(stack: DevS
         await asyncio.sleep(0)
     held, events = await holding, await reading
     assert (held.json()["state"], held.json()["claim"]["name"]) == ("claimed", "one")
-    assert [line for line in events.text.splitlines() if line.startswith("id: ")][-1] == "id: claimed"
+    assert [line for line in events.text.splitlines() if line.startswith("id: ")][-1].startswith("id: claimed.")
     won = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
     assert (won.status_code, won.json()) == (200, held.json()["claim"])
 

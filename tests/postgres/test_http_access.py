@@ -109,6 +109,14 @@ def allowed(action: Action | None, scope: Scope) -> bool:
     return scope.organization in ("acme", None) and letter_of(scope.right) in IN_AN_ORGANIZATION[action][1]
 
 
+def refusal_of(endpoint: Endpoint, scope: Scope | None) -> int:
+    """The status of a refusal; None: of a token that is not good. Who may not see a claim does not learn of it."""
+    if scope is None:
+        return 401
+    of_a_claim = endpoint.action in {Action.SEE_CLAIM, Action.LEAVE_QUEUE}
+    return 404 if of_a_claim and not allowed(Action.SEE_CLAIM, scope) else 403
+
+
 def answered(endpoint: Endpoint, scope: Scope) -> bool:
     """The same, or it lists something of alice's or of another organization."""
     if not endpoint.lists or endpoint.action is None:
@@ -162,7 +170,7 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
             for name, endpoint in ENDPOINTS.items():
                 if scope is None or not answered(endpoint, scope):
                     answer = await send(server, token, name)
-                    assert answer.status_code == (401 if scope is None else 403), (name, scope, answer.text)
+                    assert answer.status_code == refusal_of(endpoint, scope), (name, scope, answer.text)
                     assert "dev" not in answer.text, "nobody learns what is there"
 
         async with asyncio.TaskGroup() as together:

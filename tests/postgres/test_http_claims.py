@@ -7,13 +7,14 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused
 from prebuilds.http.answering import answer_waiting
-from prebuilds.http.waiting import WAITERS_MAX
+from prebuilds.http.waiting import WAITERS_MAX, Patience
 from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.payloads import ClaimRun
 from prebuilds.store.engine import create_engine
@@ -234,8 +235,8 @@ async def test_a_claim_without_an_id_learns_its_id_when_the_database_goes_away(
 
 
 async def test_a_claim_that_waits_gets_its_id_also_when_too_many_answers_are_held(server: Server) -> None:
-    server.service.held = WAITERS_MAX
-    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run", owner="alice"), 60.0)
+    server.service.held_of[uuid4()] = WAITERS_MAX
+    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run", owner="alice"), Patience(60.0))
     assert (answer.status_code, answer.headers["location"]) == (202, "/v1/claims/c1")
     assert json.loads(bytes(answer.body))["claim_id"] == "c1"
 
@@ -280,7 +281,7 @@ async def test_nobody_gets_what_another_request_has_won_under_the_id(engine: Asy
         assert found is not None
         started = ClaimFound("c1", "its-run", request_hash=request or found.request_hash)
         try:
-            answer = await answer_waiting(server.service, replace(started, position=1), 60.0)
+            answer = await answer_waiting(server.service, replace(started, position=1), Patience(60.0))
         except ClaimIdReused:
             assert request is not None
         else:
@@ -292,7 +293,7 @@ async def test_what_another_run_was_refused_is_no_answer_to_a_claim_that_goes_on
 ) -> None:
     await make_preset(engine)
     assert (await server.put("c1", owner="nobody")).status_code == 422
-    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run"), 0.5)
+    answer = await answer_waiting(server.service, ClaimFound("c1", "its-run"), Patience(0.5))
     assert (answer.status_code, json.loads(bytes(answer.body))["state"]) == (202, "deciding")
 
 
@@ -319,11 +320,12 @@ async def test_explain_shows_it_as_any_claim(engine: AsyncEngine, server: Server
     stream = await server.http.get("/v1/claims/c1/events")
     assert stream.headers["content-type"].startswith("text/event-stream")
     lines = stream.text.splitlines()
-    assert "id: claimed" in lines
+    [ended] = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
+    assert ended.startswith("claimed.")
     data = next(line.removeprefix("data: ") for line in lines if line.startswith("data: "))
     assert json.loads(data)["claim"]["workspace_id"] == won["workspace_id"]
-    heard = await server.http.get("/v1/claims/c1/events", headers={"Last-Event-ID": "claimed"})
-    assert "data: " not in heard.text
+    heard = await server.http.get("/v1/claims/c1/events", headers={"Last-Event-ID": ended})
+    assert (heard.status_code, heard.text) == (204, ""), "a browser does not come again"
     assert (await server.http.delete("/v1/claims/c1")).json()["state"] == "claimed", "it has won, and stays so"
 
 
@@ -357,9 +359,11 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         assert await status("alice", "a") == 201
         assert await status("acme", "b", owner="bob", preset=str(preset.id)) == 201
         seen = {token: [await status(token, c, "GET") for c in ("a", "b")] for token in ("alice", "acme", "reader")}
-        assert seen == {"alice": [200, 403], "acme": [200, 200], "reader": [200, 200]}
+        assert seen == {"alice": [200, 404], "acme": [200, 200], "reader": [200, 200]}
         refused = await server.http.get("/v1/claims/b", headers={"Authorization": "Bearer alice"})
-        assert refused.json()["details"]["scope"] == "claim:others"
+        unknown = await server.http.get("/v1/claims/b0", headers={"Authorization": "Bearer alice"})
+        assert refused.text == unknown.text.replace("b0", "b"), "as if there were none"
+        assert await status("reader", "b", "DELETE") == 403, "who may see it learns what is missing"
         assert refused.headers["ratelimit-policy"].startswith('"requests"')
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
 
@@ -379,7 +383,7 @@ async def test_who_claims_sees_also_what_got_nothing(engine: AsyncEngine, databa
         await server.put("bobs", owner="bob")
         await desk.leave("bobs", "canceled", run=ClaimRun(id="next", began_at=datetime.now(UTC)), name="dev")
         for claim_id in ("missed", "refused", "late", "deciding", "bobs"):
-            for token, status in (("alice", 200), ("bob", 403), ("other", 403)):
+            for token, status in (("alice", 200), ("bob", 404), ("other", 404)):
                 headers = {"Authorization": f"Bearer {token}"}
                 seen = await server.http.get(f"/v1/claims/{claim_id}", headers=headers)
                 assert seen.status_code == status, (claim_id, token)

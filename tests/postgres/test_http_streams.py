@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.http import streams
+from prebuilds.http import streams, waiting
 from prebuilds.operations.access import CACHE_S, Gate
 from prebuilds.operations.tokens import TokenOperations
 from prebuilds.store.events import record_event
@@ -92,7 +92,7 @@ async def test_a_stream_ends_with_its_token_and_when_the_server_ends(
 
         staying, ending = follow(good), follow(doomed)
         async with asyncio.timeout(READ_WITHIN_S):
-            while server.service.held < 2:
+            while server.service.held_of.total() < 2:
                 await asyncio.sleep(0.01)
             await tokens.revoke(OPERATOR, "doomed")
             now += CACHE_S
@@ -103,13 +103,13 @@ async def test_a_stream_ends_with_its_token_and_when_the_server_ends(
             while looks[good] < seen + 3:
                 await asyncio.sleep(0.01)
         assert not staying.done()
-        assert server.service.held == 1
+        assert server.service.held_of.total() == 1
         server.service.draining.set()
         async with asyncio.timeout(READ_WITHIN_S):
             body = (await staying).text
         assert body.startswith("retry: ")
         assert ": still there" in body, "it is never silent for long"
-        assert (server.service.held, dict(server.service.streams)) == (0, {})
+        assert dict(server.service.held_of) == {}
     await gate.drain()
 
 
@@ -123,24 +123,24 @@ async def test_a_stream_with_nothing_to_say_ends_with_its_server(
         await record_event(writer, "uncommitted", "tester")
         silent = asyncio.create_task(server.http.get("/v1/events"))
         async with asyncio.timeout(READ_WITHIN_S):
-            while server.service.held < 2:
+            while server.service.held_of.total() < 2:
                 await asyncio.sleep(0.01)
             server.service.draining.set()
             for stream in (waiting, silent):
                 assert (await stream).text.startswith("retry: ")
-    assert server.service.held == 0
+    assert not server.service.held_of
 
 
 async def test_the_streams_of_a_token_and_of_a_server_are_bounded(
     engine: AsyncEngine, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
+    monkeypatch.setattr(waiting, "OF_TOKEN_MAX", 1)
     following = asyncio.create_task(server.http.get("/v1/events"))
     async with asyncio.timeout(READ_WITHIN_S):
-        while not server.service.held:
+        while not server.service.held_of:
             await asyncio.sleep(0.01)
     more = await server.http.get("/v1/events")
     assert (more.status_code, more.headers["retry-after"]) == (503, "1")
     following.cancel()  # its reader has gone
     await asyncio.wait({following})
-    assert server.service.held == 0
+    assert not server.service.held_of

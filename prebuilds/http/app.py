@@ -77,7 +77,7 @@ class Application(FastAPI):
     """FastAPI inside the bounds, which come before everything else."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Bounds(super().build_middleware_stack(), self.state.service)
+        return Bounds(super().build_middleware_stack(), self.state.service, self.state.entrance)
 
 
 def create_app(service: Service, gate: Gate) -> FastAPI:

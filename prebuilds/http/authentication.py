@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -45,24 +46,34 @@ class Entrance:
     gate: Gate
     limits: RateLimits = field(default_factory=RateLimits)
 
+    async def admit(self, token: str | None, limit: Limit, state: MutableMapping[str, Any]) -> Actor:
+        """Return the actor of a request, which is counted.
+
+        Args:
+            token: None when the request had none.
+            state: The request's; its `headers` go into the answer.
+        Raises:
+            Unauthenticated: The token is missing or not good.
+            RateLimited: The token asks too often.
+        """
+        actor = await self.gate.authenticate(token)
+        taken = self.limits.take(actor, limit)
+        state["headers"] = headers(taken)
+        if not taken.allowed:
+            raise refusal(taken)
+        return actor
+
 
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
 async def _enter(request: Request, given: HTTPAuthorizationCredentials | None, limit: Limit) -> Actor:
-    """The actor of a request, which is counted.
-
-    Raises:
-        Unauthenticated: There is no good token.
-        RateLimited: The token asks too often.
-    """
+    """As `Entrance.admit`. A request with a body was admitted before that was read."""
+    admitted: Actor | None = request.scope["state"].get("actor")
+    if admitted is not None:
+        return admitted
     entrance: Entrance = request.app.state.entrance
-    actor = await entrance.gate.authenticate(given.credentials if given is not None else None)
-    taken = entrance.limits.take(actor, limit)
-    request.state.headers = headers(taken)
-    if not taken.allowed:
-        raise refusal(taken)
-    return actor
+    return await entrance.admit(given.credentials if given is not None else None, limit, request.scope["state"])
 
 
 async def _claimant(request: Request, given: Given) -> Actor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 
 from prebuilds.api import StackUnreachable
 from prebuilds.http.app import create_app
-from prebuilds.http.bounds import BoundedProtocol
+from prebuilds.http.protocol import BoundedProtocol
 from prebuilds.http.service import Service
 from prebuilds.operations.opening import open_claim_service
 from prebuilds.settings import Settings
@@ -27,6 +28,8 @@ QUIET_S, QUIET_WITHIN_S = 0.2, 2.0
 """Connections that callers have made are accepted until none has sent anything for so long, and no longer than the
 second time. When the socket closes, the system drops those that were not accepted yet."""
 BACKLOG = 2048
+FILES = 65536
+"""Open files of the process, where the system allows so many."""
 CHECK_INTERVAL_S = 0.05
 
 
@@ -52,11 +55,20 @@ async def serve_http(
         StackUnreachable: The database is away at the start, or the address is in use.
         WrongDeployment: The database and Temporal do not belong together, or no longer.
     """
+    _allow_connections()
     with bound_socket(settings.http_host, settings.http_port, shared=settings.http_reuse_port) as sock:
         async with open_claim_service(settings, **telemetry) as opened:
             service = Service(opened.operations, opened.direct, opened.waiting)
             address = address_of(sock)
             await _run(create_app(service, opened.gate), sock, service, stop, opened.watch, address, listening)
+
+
+def _allow_connections() -> None:
+    """Let this process have as many files open as it may: each connection is one, and shells allow 1,024 by default."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _run(

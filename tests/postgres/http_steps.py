@@ -71,6 +71,7 @@ class Server:
 
     def __init__(self, app: Any, service: Service, dispatcher: NotedDispatcher) -> None:
         self.app = app
+        self.app = app
         self.service = service
         self.dispatcher = dispatcher
         self.http = httpx.AsyncClient(

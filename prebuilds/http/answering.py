@@ -26,11 +26,11 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patie
     """Decide a claim, and make its answer a response."""
     try:
         if isinstance(body, ClaimRequest) and body.on_empty is OnEmpty.WAIT:
-            decided = await service.waiting.claim(body, claim_id)
+            decided = await service.waiting.claim(body, claim_id, patience.token_id)
             if isinstance(decided, ClaimFound):
                 return await answer_waiting(service, decided, patience)
             return decided_response(decided, claim_id)
-        return decided_response(await service.direct.claim(body, claim_id), claim_id)
+        return decided_response(await service.direct.claim(body, claim_id, patience.token_id), claim_id)
     except NoClaimablePrebuiltWorkspaces as miss:
         return await answer_miss(service, body, claim_id, miss)
     except PrebuildsError as error:

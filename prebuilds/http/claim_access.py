@@ -11,6 +11,14 @@ from prebuilds.operations.direct_claims import ClaimFound, SomeRequest
 from prebuilds.payloads import CLAIMS_MAX, ClaimsResult
 from prebuilds.planning.policy import Action, Resource, may
 from prebuilds.vocabulary.actors import Actor
+from prebuilds.vocabulary.owners import same_owner
+
+
+def with_initiator(body: SomeRequest, actor: Actor) -> SomeRequest:
+    """Name the token's user as the initiator of a claim for somebody else that names none."""
+    if body.initiator is not None or actor.user is None or same_owner(actor.user, body.owner):
+        return body
+    return body.model_copy(update={"initiator": actor.user})
 
 
 async def check_may_claim(request: Request, service: Service, actor: Actor, body: SomeRequest) -> None:

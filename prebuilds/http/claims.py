@@ -12,7 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from prebuilds.api import InvalidInput
 from prebuilds.http.answering import answer_claim
 from prebuilds.http.authentication import Caller, Claimant
-from prebuilds.http.claim_access import check_may_claim, find_claim
+from prebuilds.http.claim_access import check_may_claim, find_claim, with_initiator
 from prebuilds.http.claim_stream import event_id_of, follow_claim
 from prebuilds.http.documents import ALWAYS, problem_responses, whole
 from prebuilds.http.guard import Guarded
@@ -90,6 +90,7 @@ async def put_claim(
     request: Request, service: Served, actor: Claimant, claim_id: AddressedClaim, body: GivenBody, prefer: Prefer = None
 ) -> Response:
     """Safe to repeat for ever: an id that has won gets the same answer; one that has missed is tried again."""
+    body = with_initiator(body, actor)
     await check_may_claim(request, service, actor, body)
     return await answer_claim(service, body, claim_id, Patience(wait_of(prefer), actor.token_id))
 
@@ -114,6 +115,7 @@ async def post_claim(
 ) -> Response:
     """The same with the id in a header. A repetition without the header is another claim."""
     claim_id = str(uuid4()) if idempotency_key is None else parse_claim_id(_decode_header(idempotency_key))
+    body = with_initiator(body, actor)
     await check_may_claim(request, service, actor, body)
     return await answer_claim(service, body, claim_id, Patience(wait_of(prefer), actor.token_id))
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -68,9 +68,11 @@ class DirectClaims:
         self._outlooks: dict[tuple[str, int | None], tuple[float, Outlook]] = {}
         self._deciding: set[asyncio.Task[Any]] = set()
 
-    async def claim(self, request: SomeRequest, claim_id: str) -> SomeDecision:
+    async def claim(self, request: SomeRequest, claim_id: str, token_id: UUID | None = None) -> SomeDecision:
         """Decide a claim, or a batch of claims. `on_empty` `wait` is for `take_ready`.
 
+        Args:
+            token_id: The token that the request came with; the claim's events name it.
         Returns:
             What it has won, now or by an earlier request. It has committed: from then on the id has no other answer.
         Raises:
@@ -78,7 +80,7 @@ class DirectClaims:
             PrebuildsError: Another refusal, as of `Claims.decide`.
             StoreUnavailable: The database is away. Whether the claim has won is known to its next request.
         """
-        run = ClaimRun(id=str(uuid4()), began_at=self._clock.now())
+        run = ClaimRun(id=str(uuid4()), began_at=self._clock.now(), token_id=token_id)
         try:
             if isinstance(request, ClaimsRequest):
                 return await self._in_time(self._claims.decide_all(request, claim_id, run, now=run.began_at))
@@ -93,8 +95,10 @@ class DirectClaims:
         assert isinstance(decided.answer, ClaimResult)  # noqa: S101 - nobody joins the queue without a workflow
         return Decided(decided.answer, decided.decided_now)
 
-    async def take_ready(self, request: ClaimRequest, claim_id: str) -> Decided[ClaimResult] | None:
-        """Take a prebuild that is ready, for a claim that waits when there is none.
+    async def take_ready(
+        self, request: ClaimRequest, claim_id: str, token_id: UUID | None = None
+    ) -> Decided[ClaimResult] | None:
+        """Take a prebuild that is ready, for a claim that waits when there is none. Arguments are those of `claim`.
 
         Returns:
             What it has won, now or by an earlier request. None when a workflow has to go on with the claim.
@@ -102,7 +106,7 @@ class DirectClaims:
             ClaimIdReused: The id has won, or waits, with another request.
             PrebuildsError: The claim can never be served; this is its answer.
         """
-        run = ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL)
+        run = ClaimRun(id=str(uuid4()), began_at=BEFORE_ALL, token_id=token_id)
         taken = await self._in_time(self._claims.take_ready(request, claim_id, run, now=self._clock.now()))
         if taken is not None:
             return taken

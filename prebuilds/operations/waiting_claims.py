@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from uuid import UUID
 
 from prebuilds.api import StackUnreachable, StoreUnavailable
 from prebuilds.client import PrebuildsClient
@@ -81,9 +82,13 @@ class WaitingClaims:
         self._client = client
         self._watch = ClaimWatch(direct.find_all)
 
-    async def claim(self, request: ClaimRequest, claim_id: str) -> Decided[ClaimResult] | ClaimFound:
+    async def claim(
+        self, request: ClaimRequest, claim_id: str, token_id: UUID | None = None
+    ) -> Decided[ClaimResult] | ClaimFound:
         """Take a prebuild that is ready, or have a workflow wait for one.
 
+        Args:
+            token_id: As of `DirectClaims.claim`.
         Returns:
             What the claim has won; or what is recorded of it once its workflow has decided: its place, or its answer.
             A claim without either has no worker yet.
@@ -92,7 +97,7 @@ class WaitingClaims:
             PrebuildsError: The claim can never be served.
             StackUnreachable: Nothing is ready, and Temporal is away. The same id may be used again.
         """
-        if (won := await self._direct.take_ready(request, claim_id)) is not None:
+        if (won := await self._direct.take_ready(request, claim_id, token_id)) is not None:
             return won
         run, asked = await self._client.start_claim(request, claim_id), self._direct.hash_request(request)
         place = await self._direct.find(claim_id)

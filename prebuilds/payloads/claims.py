@@ -95,6 +95,8 @@ class ClaimRun(Payload):
     ends_at: Timestamp | None = None
     """When the attempt at the run that has this value ends, by the database's clock: what reaches the database later
     takes nothing. None: an attempt without an end, as every one is until the process that makes it sets this."""
+    token_id: UUID | None = None
+    """The token that the request came with; None for a request without one, such as a workflow's."""
 
 
 class ClaimResult(Payload):

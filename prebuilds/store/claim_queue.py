@@ -49,7 +49,9 @@ TAKE_PLACE = """
 """
 RECORD_QUEUED = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
-    VALUES ('claim_queued', $1, $2, $3, jsonb_build_object('owner', $4::text, 'name', $5::text))
+    SELECT 'claim_queued', $1, $2, $3,
+           jsonb_strip_nulls(jsonb_build_object('owner', $4::text, 'name', $5::text, 'token_id', token_id))
+      FROM claims WHERE id = $3
 """
 POSITION = """
     SELECT q.deadline, extract(epoch FROM q.deadline - clock_timestamp())::float8 AS left_s,

@@ -33,7 +33,7 @@ from prebuilds.vocabulary.owners import owner_key
 CLAIM = """
     SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
       FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                           $19, $20, $21, $22)
+                           $19, $20, $21, $22, $23)
 """
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
@@ -263,6 +263,7 @@ class ClaimStore:
                 run.id,
                 run.began_at,
                 run.ends_at,
+                run.token_id,
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:

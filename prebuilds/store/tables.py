@@ -365,6 +365,7 @@ claims = Table(
     Column("owner", Text),
     Column("initiator", Text),
     Column("target", Text),
+    Column("token_id", Uuid),  # the token that it came with; null: none
     Column("outcome", Text),  # null: not decided yet
     Column("miss_reason", Text),
     _uuid("workspace_id", "workspaces.id", null=True),

@@ -51,8 +51,8 @@ class KnownTokens:
 
 
 def person(name: str, *scopes: str) -> Actor:
-    """An actor who may do what the scopes say, for itself."""
-    return Actor(name, frozenset(map(parse_scope, scopes)), name)
+    """An actor who may do what the scopes say, for itself; or with a token of no user, such as `token/portal`."""
+    return Actor(name, frozenset(map(parse_scope, scopes)), None if name.startswith("token/") else name)
 
 
 def operation_of(document: dict[str, Any], request: httpx.Request) -> dict[str, Any] | None:

@@ -389,6 +389,33 @@ async def test_who_claims_sees_also_what_got_nothing(engine: AsyncEngine, databa
                 assert seen.status_code == status, (claim_id, token)
 
 
+async def test_events_of_a_claim_say_which_token_asked(engine: AsyncEngine, database_url: str) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 1)
+    ids = {name: uuid4() for name in ("bob", "portal")}
+    gate = KnownTokens(**{n: replace(person(n, "claim:others"), token_id=id_) for n, id_ in ids.items()})
+    gate.actors["portal"] = replace(gate.actors["portal"], name="token/portal", user=None)
+    async with serving(engine, database_url, gate) as server:
+        won = await server.put("c1", {"Authorization": "Bearer bob"})
+        assert won.json()["initiator"] == "bob", "who asks for somebody else is the initiator"
+        await server.put("c2", {"Authorization": "Bearer bob"}, owner="bob")
+        headers = {"Authorization": "Bearer portal"}
+        await server.put("c2", headers, owner="bob", name="d2")
+        await server.put("c3", headers, owner="bob", name="d2", on_empty="wait")  # Temporal is away
+        desk = Desk(engine, server.service.direct._store)
+        workflow = ClaimRun(id="workflow", began_at=datetime.now(UTC))
+        await desk.ask("c3", run=workflow, owner="bob", name="d2", on_empty="wait")
+    told = await one(
+        engine, "SELECT array_agg(kind || ' ' || actor || ' ' || (data ->> 'token_id') ORDER BY id) AS of FROM events"
+    )
+    assert told.of[-4:] == [
+        f"claim_prebuilt bob {ids['bob']}",
+        f"claim_missed bob {ids['bob']}",
+        f"claim_missed bob {ids['portal']}",
+        f"claim_queued bob {ids['portal']}",
+    ]
+
+
 async def test_only_who_may_change_members_adds_one_with_a_claim(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 3)

@@ -337,6 +337,7 @@ def upgrade() -> None:
         sa.Column("owner", sa.Text(), nullable=True),
         sa.Column("initiator", sa.Text(), nullable=True),
         sa.Column("target", sa.Text(), nullable=True),
+        sa.Column("token_id", sa.Uuid(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=True),
         sa.Column("miss_reason", sa.Text(), nullable=True),
         sa.Column("workspace_id", sa.Uuid(), nullable=True),

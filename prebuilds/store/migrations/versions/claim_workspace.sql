@@ -3,6 +3,7 @@
 -- Refusals raise SQLSTATE PB001 with the error's type as message, so that a refused claim writes nothing.
 -- `fresh` is false when an earlier attempt has decided and this is its answer again. For an empty pool, p_held null decides
 -- nothing yet: the caller reads whether creation is held there, and calls again with that in p_held.
+-- p_token is the token that the request came with; null: none.
 -- p_owner and p_initiator are keys of names. p_new_owner is the name under which an unknown owner is made a user; null: an
 -- unknown owner is refused.
 --
@@ -18,7 +19,7 @@ CREATE FUNCTION claim_workspace(
     p_owner text, p_initiator text, p_name text,
     p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
-    p_new_owner text, p_run text, p_run_began timestamptz, p_ends_at timestamptz,
+    p_new_owner text, p_run text, p_run_began timestamptz, p_ends_at timestamptz, p_token uuid DEFAULT NULL,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -43,8 +44,8 @@ BEGIN
 
     -- Lock the claim's own row first, so that attempts of one claim queue here. Without it, the later attempt could skip the
     -- last prebuild, which the earlier one has locked, and report an empty pool.
-    INSERT INTO claims (id, request_hash, run, other_runs_after, owner, initiator, target)
-    VALUES (p_claim_id, p_request_hash, p_run, v_began, p_owner, p_initiator, v_target)
+    INSERT INTO claims (id, request_hash, run, other_runs_after, owner, initiator, target, token_id)
+    VALUES (p_claim_id, p_request_hash, p_run, v_began, p_owner, p_initiator, v_target, p_token)
         ON CONFLICT (id) DO NOTHING;
     fresh := FOUND;
     IF NOT fresh THEN
@@ -68,6 +69,13 @@ BEGIN
             RAISE EXCEPTION 'ClaimIdReused' USING ERRCODE = 'PB001';
         END IF;
         fresh := true;
+        -- The workflow that goes on with a request has no token, so the request's stays.
+        IF v_claim.request_hash = p_request_hash THEN
+            p_token := coalesce(p_token, v_claim.token_id);
+        END IF;
+        IF p_token IS DISTINCT FROM v_claim.token_id THEN
+            UPDATE claims SET token_id = p_token WHERE id = p_claim_id;
+        END IF;
     END IF;
 
     -- Claims that have won are answered above. After a restore, the database may not know who has what, so nothing new is
@@ -237,7 +245,8 @@ BEGIN
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
         VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, v_preset.id,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,
-                jsonb_build_object('owner', v_owner_name, 'name', p_name, 'miss_reason', v_miss));
+                jsonb_build_object('owner', v_owner_name, 'name', p_name, 'miss_reason', v_miss)
+                || jsonb_strip_nulls(jsonb_build_object('token_id', p_token)));
     END IF;
 END
 $$

@@ -12,6 +12,7 @@ DECLARE
         'workspace_id', p_workspace_id, 'build_id', p_build_id, 'address', p_address, 'claim_id', p_claim_id,
         'name', p_name, 'owner', p_owner, 'initiator', p_initiator, 'preset_id', p_preset_id,
         'source', 'prebuilt', 'miss_reason', NULL, 'claimed_at', now());
+    v_token uuid;
 BEGIN
     UPDATE workspaces
        SET owner_id = p_owner_id, name = p_name, autostart_schedule = p_autostart, next_start_at = p_next_start,
@@ -36,10 +37,10 @@ BEGIN
     UPDATE claims
        SET request_hash = p_request_hash, outcome = 'prebuilt', miss_reason = NULL, answer = v_answer,
            workspace_id = p_workspace_id, completed_at = now()
-     WHERE id = p_claim_id;
+     WHERE id = p_claim_id RETURNING token_id INTO v_token;
     INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
     VALUES ('claim_prebuilt', p_initiator, p_preset_id, p_workspace_id, p_claim_id,
-            jsonb_build_object('owner', p_owner, 'name', p_name));
+            jsonb_strip_nulls(jsonb_build_object('owner', p_owner, 'name', p_name, 'token_id', v_token)));
     RETURN v_answer;
 END
 $$

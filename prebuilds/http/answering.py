@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import suppress
 
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from prebuilds.api import NoClaimablePrebuiltWorkspaces, PrebuildsError
+from prebuilds.api import ClaimTimedOut, NoClaimablePrebuiltWorkspaces, PrebuildsError
 from prebuilds.http.problems import WAITING_CANNOT_HELP, describe, respond
 from prebuilds.http.service import Service
 from prebuilds.http.waiting import Patience, error_of, location_of, wait_for_answer, waiting_response
@@ -19,7 +20,11 @@ from prebuilds.vocabulary import MissReason, OnEmpty
 
 UNKNOWN_AGAIN_S = 10.0
 """When to ask again where nothing is known of when a prebuild is ready, in seconds."""
+IDLE_AGAIN_S = 60.0
+"""The same where nothing is created until an operator starts the loop."""
 AGAIN_MAX_S = 3600.0
+SPREAD = 0.1
+"""By which part of its time a caller comes back later than another one."""
 
 
 async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patience: Patience) -> Response:
@@ -31,7 +36,7 @@ async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patie
                 return await answer_waiting(service, decided, patience)
             return decided_response(decided, claim_id)
         return decided_response(await service.direct.claim(body, claim_id, patience.token_id), claim_id)
-    except NoClaimablePrebuiltWorkspaces as miss:
+    except (NoClaimablePrebuiltWorkspaces, ClaimTimedOut) as miss:
         return await answer_miss(service, body, claim_id, miss)
     except PrebuildsError as error:
         return respond(describe(error, claim_id=claim_id))
@@ -44,6 +49,7 @@ async def answer_waiting(service: Service, started: ClaimFound, patience: Patien
         started: What was recorded of it when its workflow had begun; with that workflow's run.
     Raises:
         ClaimIdReused: The id has won, or waits, with another request since.
+        NoClaimablePrebuiltWorkspaces, ClaimTimedOut: It has got nothing; asking again may help.
     """
     found = started
     with suppress(HTTPException):  # too many answers are held; the claim waits all the same, under its id
@@ -53,6 +59,8 @@ async def answer_waiting(service: Service, started: ClaimFound, patience: Patien
         return decided_response(Decided(found.won, decided_now=found.run == started.run), found.claim_id)
     error = error_of(found)
     if error is not None and found.run == started.run:
+        if isinstance(error, NoClaimablePrebuiltWorkspaces | ClaimTimedOut):
+            raise error
         return respond(describe(error, claim_id=found.claim_id))
     return await waiting_response(service, found)
 
@@ -63,9 +71,7 @@ def decided_response(decided: SomeDecision, claim_id: str) -> Response:
     return Response(decided.answer.model_dump_json(), status, headers, "application/json")
 
 
-async def answer_miss(
-    service: Service, body: SomeRequest, claim_id: str, miss: NoClaimablePrebuiltWorkspaces
-) -> Response:
+async def answer_miss(service: Service, body: SomeRequest, claim_id: str, miss: PrebuildsError) -> Response:
     """Say when to come back, from what is known of the pool: 429. Where that cannot help: 409, and until when."""
     try:
         outlook = await service.direct.outlook(body)
@@ -77,5 +83,7 @@ async def answer_miss(
             outlook.held_until if reason == MissReason.HELD else None
         )  # of a pause or of no pool nobody knows the end
         return respond(describe(miss, claim_id=claim_id, until=None if until is None else until.isoformat()))
-    again_s = UNKNOWN_AGAIN_S if outlook.wait is None else min(outlook.wait.total_seconds(), AGAIN_MAX_S)
+    unknown_s = IDLE_AGAIN_S if outlook.idle else UNKNOWN_AGAIN_S
+    again_s = unknown_s if outlook.wait is None else min(outlook.wait.total_seconds(), AGAIN_MAX_S)
+    again_s *= random.uniform(1, 1 + SPREAD)  # noqa: S311 - so that a burst does not come back as one
     return respond(describe(miss, claim_id=claim_id, retry_after_s=again_s))

@@ -65,6 +65,9 @@ STATUSES: Mapping[str, int] = {
 """The status of each error, by its type. A test finds an error that has none."""
 RETRY_SOON = frozenset({"LoopRenewed", "ProvisionerUnavailable", "StoreUnavailable", "StackUnreachable"})
 """Errors whose cause is usually gone in seconds; the response says to retry after `AGAIN_S`."""
+LATER_S = 60.0
+RETRY_LATER = frozenset({"DatabaseRestored", "WrongDeployment", "DiskFull", "SystemFault"})
+"""Errors whose cause an operator removes; the response says to retry after `LATER_S` seconds."""
 WAITING_CANNOT_HELP = frozenset({"no_pool", "held", "paused"})
 """Miss reasons for which nothing becomes ready by itself, or not soon."""
 OF_FIELDS = frozenset(
@@ -123,6 +126,8 @@ def describe(
     status = status_of(error)
     if retry_after_s is None and error.type in RETRY_SOON:
         retry_after_s = AGAIN_S
+    if retry_after_s is None and error.type in RETRY_LATER:
+        retry_after_s = LATER_S
     if isinstance(error, RateLimited):
         retry_after_s = error.details.get("retry_after_seconds")
     return Problem(

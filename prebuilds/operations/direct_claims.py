@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused
 from prebuilds.failures.database import CONNECTION_LOST, store_answers, store_unavailable
-from prebuilds.operations.claim_requests import nothing_ready
+from prebuilds.operations.claim_requests import first_of, nothing_ready
 from prebuilds.operations.claim_targets import find_target
 from prebuilds.operations.claims import WITHIN, Claims, Decided
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimsRequest, ClaimsResult
@@ -26,7 +26,6 @@ from prebuilds.planning.lead_times import Outlook
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_batches import member_ids
 from prebuilds.store.claim_queue import ClaimQueue
-from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_runs import read_denial, recorded_refusal
 from prebuilds.store.claim_states import ClaimFound as ClaimFound  # noqa: PLC0414 - what callers get
 from prebuilds.store.claim_states import read_batch, read_claims
@@ -140,7 +139,8 @@ class DirectClaims:
         Raises:
             PrebuildsError: The preset is not there any more.
         """
-        target = await self._target(request)
+        one = first_of(request) if isinstance(request, ClaimsRequest) else request
+        target = (await find_target(self._store.pool, one))[1]
         return await self.outlook_of("/".join(target.path) if target.path else str(target.preset_id))
 
     async def outlook_of(self, preset: str, position: int | None = None) -> Outlook:
@@ -203,11 +203,6 @@ class DirectClaims:
         self._deciding.discard(decided)
         if not decided.cancelled():
             decided.exception()  # nobody may be there to hear of it
-
-    async def _target(self, request: SomeRequest) -> ClaimTarget:
-        if isinstance(request, ClaimsRequest):
-            request = ClaimRequest(name=request.names[0], **request.model_dump(exclude={"names"}))
-        return (await find_target(self._store.pool, request))[1]
 
     async def _answer_of_later_run(self, request: SomeRequest, claim_id: str) -> SomeDecision | None:
         """Return the answer of the later request that overtook this one.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prebuilds.planning.plan import state_of
 from prebuilds.planning.snapshot import PresetSnapshot
-from prebuilds.planning.state import PoolState
+from prebuilds.planning.state import PoolState, desired_at
 from prebuilds.vocabulary import Transition
 
 LEADS_MAX = 20
@@ -17,6 +17,8 @@ LEADS_MAX = 20
 LEAD_SHARE = 0.9
 """The share of creations that are ready within the lead time. Who comes back at the median comes too early every second
 time."""
+AHEAD_MAX_MIN = 60
+"""How far a schedule is looked ahead, in minutes. Who is told to come back then is told the rest."""
 OVERDUE = timedelta(seconds=1)
 """What is left of a creation that has taken its lead time already. When it ends is not known, but it is at work."""
 
@@ -29,6 +31,8 @@ class Outlook:
     """Until a prebuild is there for it. None: nothing is on its way, or no creation of the preset was ever measured."""
     held_until: datetime | None = None
     """When the hold on creation ends by itself; None when there is no hold, or only an operator ends it."""
+    idle: bool = False
+    """Whether nothing is created until an operator starts the loop again."""
 
 
 def lead_time(durations: Sequence[timedelta]) -> timedelta | None:
@@ -42,7 +46,14 @@ def lead_time(durations: Sequence[timedelta]) -> timedelta | None:
     return sorted(durations)[math.ceil(LEAD_SHARE * len(durations)) - 1]
 
 
-def outlook(snapshot: PresetSnapshot, durations: Sequence[timedelta], *, ahead: int, waits: bool = False) -> Outlook:
+def outlook(
+    snapshot: PresetSnapshot,
+    durations: Sequence[timedelta],
+    *,
+    ahead: int,
+    waits: bool = False,
+    stopped: bool = False,
+) -> Outlook:
     """What one more claim of an empty pool can expect.
 
     Prebuilds that are being made go to the claims that wait, first come, first served. Whatever is missing is created
@@ -54,9 +65,31 @@ def outlook(snapshot: PresetSnapshot, durations: Sequence[timedelta], *, ahead: 
         ahead: How many claims get a prebuild before this one.
         waits: Whether the claim stands in the queue itself. Then a prebuild is created for it, also while the schedule
             desires none.
+        stopped: Whether the loop was stopped, so that nothing is created but what is begun.
     """
     begun = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START]
-    return forecast(state_of(snapshot), begun, snapshot.taken_at, durations, ahead=ahead, waits=waits)
+    state = state_of(snapshot)
+    if stopped:
+        state = replace(state, active=False)
+    found = forecast(state, begun, snapshot.taken_at, durations, ahead=ahead, waits=waits)
+    if found.wait is not None or stopped:
+        return replace(found, idle=found.wait is None)
+    if state.active and state.held is None and state.desired == 0 and not waits:
+        opens = _until_desired(snapshot)
+        return replace(found, wait=opens and opens + (lead_time(durations) or timedelta(0)))
+    return found
+
+
+def _until_desired(snapshot: PresetSnapshot) -> timedelta | None:
+    """The time until the schedule desires prebuilds again, at most `AHEAD_MAX_MIN`; None without a schedule."""
+    if not snapshot.preset.windows:
+        return None
+    minute = snapshot.taken_at.replace(second=0, microsecond=0)
+    for n in range(1, AHEAD_MAX_MIN + 1):
+        at = minute + timedelta(minutes=n)
+        if desired_at(snapshot.preset, at).instances:
+            return at - snapshot.taken_at
+    return timedelta(minutes=AHEAD_MAX_MIN)
 
 
 def forecast(

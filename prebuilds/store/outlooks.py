@@ -44,8 +44,9 @@ async def read_outlook(engine: AsyncEngine, reference: str, rules: Rules, positi
         preset_id = (await find_preset(connection, reference)).id
         snapshot = await snapshot_preset(connection, preset_id, rules)
         durations = (await read_durations(connection, [preset_id])).get(preset_id, [])
+        stopped = await connection.scalar(text("SELECT loop = 'stopped' FROM settings"))
     ahead = snapshot.preset.waiting if position is None else position - 1
-    return outlook(snapshot, durations, ahead=ahead, waits=position is not None)
+    return outlook(snapshot, durations, ahead=ahead, waits=position is not None, stopped=bool(stopped))
 
 
 async def read_durations(connection: AsyncConnection, preset_ids: Sequence[UUID]) -> dict[UUID, list[timedelta]]:

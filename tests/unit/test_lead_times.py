@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from prebuilds.planning.lead_times import OVERDUE, lead_time, outlook
+from prebuilds.planning.lead_times import OVERDUE, Outlook, lead_time, outlook
 from prebuilds.planning.snapshot import Creation, CreationHistory, Prebuild, Preset, PresetSnapshot
 from prebuilds.vocabulary import BuildStatus, Transition
 
@@ -83,3 +84,14 @@ def test_a_backoff_tells_when_it_ends() -> None:
     failed = Creation(NOW - timedelta(seconds=10), failed=True)
     held = outlook(pool(history=CreationHistory((failed,), failures=1)), MINUTE, ahead=0)
     assert (held.wait, held.held_until) == (None, NOW + timedelta(seconds=50))
+
+
+def test_before_its_schedule_begins_a_pool_makes_nothing() -> None:
+    """It is Monday, 9:14."""
+    for cron, minutes in (("* 10-17 * * *", 46), ("* 8 * * *", 60)):
+        asleep = pool(instances=0)
+        asleep = replace(asleep, preset=replace(asleep.preset, timezone="UTC", windows=((cron, 5),)))
+        assert outlook(asleep, MINUTE, ahead=0).wait == timedelta(minutes=minutes, seconds=60)
+        assert outlook(asleep, MINUTE, ahead=0, waits=True).wait == MINUTE[0], "one is made for who waits"
+        assert outlook(asleep, MINUTE, ahead=0, waits=True, stopped=True) == Outlook(None, idle=True)
+    assert outlook(pool(instances=0), MINUTE, ahead=0).wait is None

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 
-from prebuilds.api import ERRORS, InvalidInput, NameTaken, NoClaimablePrebuiltWorkspaces, StoreUnavailable
+from prebuilds.api import (
+    ERRORS,
+    DatabaseRestored,
+    InvalidInput,
+    NameTaken,
+    NoClaimablePrebuiltWorkspaces,
+    StoreUnavailable,
+)
 from prebuilds.http.problems import STATUSES, describe, respond
 from prebuilds.http.waiting import wait_of
 from prebuilds.vocabulary import MissReason
@@ -35,6 +42,8 @@ def test_what_is_away_for_a_moment_is_asked_again() -> None:
     away = respond(describe(StoreUnavailable("away")))
     assert (away.status_code, away.headers["retry-after"]) == (503, "1")
     assert (away.media_type, json.loads(bytes(away.body))["retry_after_seconds"]) == ("application/problem+json", 1)
+    restored = respond(describe(DatabaseRestored("no")))
+    assert (restored.status_code, restored.headers["retry-after"]) == (503, "60")
     soon = respond(describe(NoClaimablePrebuiltWorkspaces("no"), retry_after_s=12.2))
     assert soon.headers["retry-after"] == "13", "never before it is ready"
 

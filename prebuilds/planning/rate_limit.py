@@ -84,17 +84,16 @@ def take(limit: Limit, before: Bucket | None, now: float) -> Taken:
 
 
 def headers(taken: Taken) -> dict[str, str]:
-    """The headers of every answer to who has a limit, and `Retry-After` of a refusal.
+    """The headers of every answer to who has a limit. A refusal's `Retry-After` comes from its error.
 
     `q` and `w`: the burst, and the seconds in which it is allowed again; `r`: how many requests are left now; `t`: the
     seconds until the whole burst is.
     """
     limit = taken.limit
-    found = {
+    return {
         "RateLimit-Policy": f'"{limit.name}";q={limit.burst};w={limit.window_s}',
         "RateLimit": f'"{limit.name}";r={math.floor(taken.bucket.left)};t={taken.full_in_s}',
     }
-    return found if taken.allowed else found | {"Retry-After": str(max(taken.retry_after_s, 1))}
 
 
 def refusal(taken: Taken) -> RateLimited:

@@ -16,7 +16,9 @@ from prebuilds.api import ClaimIdReused, ClaimTimedOut
 from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX, Patience
 from prebuilds.operations.direct_claims import ClaimFound
+from prebuilds.operations.rate_limits import RateLimits
 from prebuilds.payloads import ClaimRun
+from prebuilds.planning.rate_limit import CLAIMS, Bucket, Taken
 from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
 from tests.postgres.http_steps import BODY, KnownTokens, Server, person, serving
@@ -378,6 +380,16 @@ async def test_a_token_claims_for_those_whom_its_scopes_name(engine: AsyncEngine
         assert await status("reader", "b", "DELETE") == 403, "who may see it learns what is missing"
         assert refused.headers["ratelimit-policy"].startswith('"requests"')
         assert (await server.http.get("/v1/nowhere", headers={"Authorization": ""})).status_code == 404
+
+
+async def test_who_asks_too_often_is_told_once_when_to_come_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent = Taken(CLAIMS, Bucket(0.0, 0.0), allowed=False)
+    monkeypatch.setattr(RateLimits, "take", lambda *_: spent)
+    for refused in (await server.put("c1"), await server.http.get("/v1/claims/c1")):
+        assert (refused.status_code, refused.headers.get_list("retry-after")) == (429, ["1"])
+        assert refused.headers["ratelimit"].startswith('"claims";r=0')
 
 
 async def test_who_claims_sees_also_what_got_nothing(engine: AsyncEngine, database_url: str) -> None:

@@ -53,7 +53,6 @@ def test_the_headers_are_those_of_the_draft() -> None:
     assert headers(refused) == {
         "RateLimit-Policy": '"claims";q=10;w=5',
         "RateLimit": '"claims";r=0;t=5',
-        "Retry-After": "1",
     }
     error = refusal(refused)
     assert (error.retryable, error.details) == (True, {"limit": "claims", "retry_after_seconds": 1})

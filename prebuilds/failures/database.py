@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from prebuilds.api import DiskFull, StackUnreachable, StoreUnavailable
 from prebuilds.failures import machine
@@ -91,6 +92,8 @@ def is_lost(error: BaseException) -> bool:
         cause = error.orig.__cause__ if error.orig is not None else None
         lost = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
         return lost or isinstance(cause, CONNECTION_LOST)
+    if isinstance(error, PoolTimeout):  # all connections are in use, by statements that do not come back
+        return True
     is_about_a_file = isinstance(error, OSError) and (error.filename is not None or error.errno in machine.FULL)
     return isinstance(error, CONNECTION_LOST) and not is_about_a_file
 

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -36,7 +37,10 @@ CACHE_S = 5.0
 """How long an answer about a token is used again, in seconds. A revocation takes effect everywhere within this time;
 without it, each claim would read the token's row first."""
 CACHED_MAX = 10_000
-"""Presented tokens remembered per process, also bad ones, so that neither many tokens nor a guesser fill the memory."""
+"""Presented tokens remembered per process; bad ones apart, so that who guesses neither fills the memory nor has good
+ones forgotten."""
+STRANGERS_READ_MAX = 4
+"""Statements at a time about tokens that were not good a moment ago: who guesses leaves connections to others."""
 USE_WRITTEN_EVERY_S = 60.0
 REFUSAL_WRITTEN_EVERY_S = 60.0
 """The shortest time between two events about one token and one action, so that a loop of refusals fills no table."""
@@ -89,6 +93,8 @@ class Gate:
         self._clock = clock
         self._provider = provider
         self._answers: dict[_Presented, _Answer] = {}
+        self._bad: dict[_Presented, _Answer] = {}
+        self._strangers = asyncio.Semaphore(STRANGERS_READ_MAX)
         self._reading: dict[_Presented, asyncio.Task[_Answer]] = {}
         self._used: dict[UUID, float] = {}
         """When the last use of each token was written."""
@@ -149,7 +155,7 @@ class Gate:
     async def _find(self, presented: _Presented, ask: Callable[[], Coroutine[Any, Any, _Answer]]) -> _Answer:
         """Return what is known of a token. It is asked for once for all who wait for the same token; a caller that
         leaves ends nobody else's wait."""
-        answer = self._answers.get(presented)
+        answer = self._answers.get(presented) or self._bad.get(presented)
         if answer is not None and answer.good_until > self._clock():
             return answer
         task = self._reading.get(presented)
@@ -162,7 +168,7 @@ class Gate:
         asked_at = self._clock()  # before the statement, so that no answer is used longer than it may be
         try:
             # A late joiner gets an answer read before their request, so bound how old it may be.
-            async with asyncio.timeout(CACHE_S):
+            async with asyncio.timeout(CACHE_S), nullcontext() if proof in self._answers else self._strangers:
                 found = await find_token(self._engine, proof.id)
         except Exception as error:
             if is_lost(error):
@@ -195,9 +201,12 @@ class Gate:
         self._reading.pop(proof, None)
         if done.cancelled() or done.exception() is not None:
             return  # whoever waits for it gets the error, and the next one asks again
-        self._answers.pop(proof, None)
-        self._answers[proof] = done.result()
-        _forget_oldest(self._answers)
+        answer = done.result()
+        for answers in (self._answers, self._bad):
+            answers.pop(proof, None)
+        kept = self._bad if answer.actor is None else self._answers
+        kept[proof] = answer
+        _forget_oldest(kept)
 
     # --- Recording ---
 

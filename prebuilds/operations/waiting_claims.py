@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.1
 """The time between two look-ups of the claims that somebody watches, in seconds. One statement reads all of them."""
+FAULT_PAUSE_S = 1.0
 PLACE_TIMEOUT_S = 5.0
 """How long a claims worker may take until the claim has its place or its answer, in seconds. It takes milliseconds."""
 
@@ -60,13 +61,18 @@ class ClaimWatch:
             del self._watched[changed]
 
     async def _look(self) -> None:
-        """Look again and again while anybody watches. An outage of the database is waited for."""
+        """Look again and again while anybody watches. An outage of the database is waited for, and so is any fault:
+        the watchers have their own bounds."""
         while self._watched:
             try:
                 found = await self._find_all({claim_id for claim_id, _ in self._watched.values()})
             except StoreUnavailable as error:
                 logger.debug("Watched claims could not be read", extra={"error": repr(error)})
                 found = {}
+            except Exception:
+                logger.exception("Watched claims could not be read")
+                found = {}
+                await asyncio.sleep(FAULT_PAUSE_S)
             for changed, (claim_id, seen) in list(self._watched.items()):
                 now = found.get(claim_id)
                 if now is not None and not changed.done() and not now.same_as(seen):

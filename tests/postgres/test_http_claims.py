@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ClaimIdReused, ClaimTimedOut
 from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX, Patience
+from prebuilds.operations import waiting_claims
 from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.operations.rate_limits import RateLimits
 from prebuilds.payloads import ClaimRun
@@ -322,6 +323,20 @@ async def test_waiting_takes_what_is_ready_without_temporal(engine: AsyncEngine,
     assert await events(engine, "claim_missed") == [], "nobody was told no"
     await make_ready(engine, preset, 1)
     assert (await server.put("c2", on_empty="wait", name="two")).status_code == 201
+
+
+async def test_watching_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting_claims, "FAULT_PAUSE_S", 0.0)
+    answers = [ValueError("a row that nobody can read"), {"c1": ClaimFound("c1", "r", position=1)}]
+
+    async def find_all(_: object) -> dict[str, ClaimFound]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    found = await waiting_claims.ClaimWatch(find_all).next_change("c1", None, 20.0)
+    assert found is not None
 
 
 async def test_explain_shows_it_as_any_claim(engine: AsyncEngine, server: Server) -> None:

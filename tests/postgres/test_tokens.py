@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
@@ -26,7 +26,7 @@ from prebuilds.store.restoring import restored
 from prebuilds.vocabulary import parse_duration
 from prebuilds.vocabulary.actors import Actor
 from prebuilds.vocabulary.scopes import parse_scope
-from prebuilds.vocabulary.tokens import new_token
+from prebuilds.vocabulary.tokens import new_token, read_token
 from tests.builders import make_preset
 from tests.rows import do, events, one
 
@@ -172,6 +172,34 @@ async def test_many_requests_at_once_read_the_token_once(
     await gate.drain()
     kinds = [statement.split()[0] for statement in statements]
     assert sorted(kinds) == ["SELECT", "UPDATE"], "the token read once, its use noted once"
+
+
+async def test_who_guesses_keeps_nobody_else_waiting(
+    tokens: TokenOperations, gate: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = (await tokens.create(OPS, "good", ["read"])).token
+    await gate.authenticate(good)
+    monkeypatch.setattr(access, "CACHED_MAX", 3)
+    for _ in range(5):
+        await refused(gate, new_token(uuid4()))
+    assert len(gate._answers) == 1, "the good one is not forgotten"
+    reading, asked, go_on = access.find_token, 0, asyncio.Event()
+
+    async def slow(engine: AsyncEngine, token_id: UUID) -> Any:
+        nonlocal asked
+        asked += 1
+        if token_id != read_token(good).id:  # type: ignore[union-attr]
+            await go_on.wait()
+        return await reading(engine, token_id)
+
+    monkeypatch.setattr(access, "find_token", slow)
+    guesses = [asyncio.create_task(refused(gate, new_token(uuid4()))) for _ in range(20)]
+    await asyncio.sleep(0)
+    clock.now += access.CACHE_S
+    await gate.authenticate(good)
+    assert asked == access.STRANGERS_READ_MAX + 1
+    go_on.set()
+    await asyncio.gather(*guesses)
 
 
 async def test_the_last_use_is_written_once_a_minute(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
 from prebuilds.api import (
     ERRORS,
     DatabaseRestored,
@@ -12,6 +15,7 @@ from prebuilds.api import (
     NoClaimablePrebuiltWorkspaces,
     StoreUnavailable,
 )
+from prebuilds.failures.database import store_answers
 from prebuilds.http.problems import STATUSES, describe, respond
 from prebuilds.http.waiting import wait_of
 from prebuilds.vocabulary import MissReason
@@ -46,6 +50,11 @@ def test_what_is_away_for_a_moment_is_asked_again() -> None:
     assert (restored.status_code, restored.headers["retry-after"]) == (503, "60")
     soon = respond(describe(NoClaimablePrebuiltWorkspaces("no"), retry_after_s=12.2))
     assert soon.headers["retry-after"] == "13", "never before it is ready"
+
+
+def test_a_database_whose_connections_do_not_come_back_is_away() -> None:
+    with pytest.raises(StoreUnavailable), store_answers():
+        raise PoolTimeout
 
 
 def test_how_long_an_answer_is_held_is_bounded() -> None:

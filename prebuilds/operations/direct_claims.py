@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import ClaimIdReused
+from prebuilds.api import ClaimIdReused, StoreUnavailable
 from prebuilds.failures.database import CONNECTION_LOST, store_answers, store_unavailable
 from prebuilds.operations.claim_requests import first_of, nothing_ready
 from prebuilds.operations.claim_targets import find_target
@@ -210,8 +210,9 @@ class DirectClaims:
         Callers who send a claim twice at the same time get equal answers by this.
 
         Returns:
-            None when the claim's id is in use for another request, or the later one has no answer yet.
+            None when the claim's id is in use for another request.
         Raises:
+            StoreUnavailable: The later request has no answer: its process has died, or the database is slow.
             PrebuildsError: The later request was refused, or has missed.
         """
         row_ids = member_ids(claim_id, len(request.names)) if isinstance(request, ClaimsRequest) else [claim_id]
@@ -228,4 +229,8 @@ class DirectClaims:
             if await self._store.last_request(row_ids[0]) != asked:
                 return None
             await asyncio.sleep(LATER_RUN_PAUSE_S)
-        return None
+        raise StoreUnavailable(
+            f"claim {claim_id} was asked for again by a later request, which has no answer yet",
+            {"claim_id": claim_id},
+            remedy="ask again with the same id",
+        )

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -15,10 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ClaimIdReused, ClaimTimedOut
 from prebuilds.http.answering import answer_waiting
 from prebuilds.http.waiting import WAITERS_MAX, Patience
-from prebuilds.operations import waiting_claims
+from prebuilds.operations import direct_claims, waiting_claims
 from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.operations.rate_limits import RateLimits
-from prebuilds.payloads import ClaimRun
+from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.planning.rate_limit import CLAIMS, Bucket, Taken
 from prebuilds.store.engine import create_engine
 from tests.builders import make_preset
@@ -98,6 +98,20 @@ async def test_a_miss_says_when_to_come_back(engine: AsyncEngine, server: Server
     assert (missed.status_code, missed.json()["details"]["miss_reason"]) == (429, "starting")
     assert 28 <= int(missed.headers["retry-after"]) <= 33
     assert missed.json()["retry_after_seconds"] == int(missed.headers["retry-after"])
+
+
+async def test_a_later_request_that_died_is_no_other_request(
+    engine: AsyncEngine, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_claims, "LATER_RUN_LOOKS", 2)
+    await make_preset(engine)
+    asked = server.service.direct.hash_request(ClaimRequest.model_validate(BODY))
+    begun = {"hash": asked, "at": datetime.now(UTC) + timedelta(seconds=30)}
+    row = "INSERT INTO claims (id, request_hash, run, other_runs_after) VALUES ('c1', :hash, 'r', :at)"
+    await do(engine, row, **begun)
+    unknown = await server.put("c1")
+    assert (unknown.status_code, unknown.json()["code"]) == (503, "StoreUnavailable")
+    assert (await server.put("c1", name="other")).json()["code"] == "ClaimIdReused"
 
 
 async def test_a_stopped_loop_makes_nothing_soon(engine: AsyncEngine, server: Server) -> None:

@@ -27,7 +27,7 @@ from prebuilds.http import (
 )
 from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
-from prebuilds.http.documents import unfold
+from prebuilds.http.documents import add_common, unfold
 from prebuilds.http.models import Health
 from prebuilds.http.page import forms
 from prebuilds.http.page import routes as pages
@@ -122,6 +122,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
                     content = response.get("content", {})
                     if "application/problem+json" in content and "application/json" in content:
                         content["application/problem+json"] = content.pop("application/json")
+                if "security" in operation:
+                    add_common(operation)
         for unused in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(unused, None)
         app.openapi_schema = unfold(document)

@@ -14,7 +14,7 @@ from prebuilds.http.answering import answer_claim
 from prebuilds.http.authentication import Caller, Claimant
 from prebuilds.http.claim_access import check_may_claim, find_claim, with_initiator
 from prebuilds.http.claim_stream import event_id_of, follow_claim
-from prebuilds.http.documents import ALWAYS, problem_responses, whole
+from prebuilds.http.documents import ALWAYS, LOCATION, problem_responses, whole
 from prebuilds.http.guard import Guarded
 from prebuilds.http.models import CLAIM_EXAMPLES, RESULT_EXAMPLE, ClaimBody, ClaimState, WaitingClaim
 from prebuilds.http.service import Served
@@ -30,13 +30,15 @@ DECIDED: dict[int | str, dict[str, Any]] = {
         "description": "Won now",
         "model": ClaimResult | ClaimsResult,
         "content": {"application/json": {"example": whole(RESULT_EXAMPLE)}},
+        "headers": LOCATION,
     },
     200: {
         "description": "Won before: the same answer, for ever",
         "model": ClaimResult | ClaimsResult,
         "content": {"application/json": {"example": whole(RESULT_EXAMPLE)}},
+        "headers": LOCATION,
     },
-    202: {"description": "It waits for a prebuild", "model": WaitingClaim},
+    202: {"description": "It waits for a prebuild", "model": WaitingClaim, "headers": LOCATION},
     **problem_responses(
         *(401, 403, 404, 409, 413, 422, 429, 503),
         on_404="No such preset or template",
@@ -69,7 +71,7 @@ IN_PATH: dict[str, Any] = {
             "in": "path",
             "required": True,
             "description": "1 to 200 bytes of text, percent-encoded. The same id always gets the same workspace.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+            "schema": {"type": "string", "minLength": 1},
             "example": "ticket-17",
         }
     ]

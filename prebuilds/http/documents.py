@@ -24,10 +24,25 @@ DESCRIPTIONS = {
     404: "There is no such thing",
     409: "The request contradicts what is there",
     413: "The body is too long",
+    408: "The body came too slowly",
     422: "A field is wrong; `errors` says which",
     429: "The token asks too often; `Retry-After` says when to ask again",
-    503: "The database or Temporal is away; ask again",
+    500: "The server has failed",
+    503: "The database or Temporal is away, or too much is asked at once; ask again",
 }
+RETRY_AFTER = {"Retry-After": {"description": "Seconds until asking again can help", "schema": {"type": "integer"}}}
+LOCATION = {"Location": {"description": "Where the claim is found", "schema": {"type": "string"}}}
+RATES = {
+    "RateLimit": {
+        "description": "How many requests the token has left (`r`), and the seconds until it has all again (`t`)",
+        "schema": {"type": "string", "examples": ['"requests";r=499;t=1']},
+    },
+    "RateLimit-Policy": {
+        "description": "How many requests a token may send at once (`q`), and the seconds until it may again (`w`)",
+        "schema": {"type": "string", "examples": ['"requests";q=500;w=10']},
+    },
+}
+"""In each answer to a token."""
 
 
 def problem_responses(*statuses: int, **descriptions: str) -> Responses:
@@ -44,6 +59,22 @@ def problem_responses(*statuses: int, **descriptions: str) -> Responses:
         }
         for status in statuses
     }
+
+
+def add_common(operation: dict[str, Any]) -> None:
+    """Add what every route with a token answers: faults, slow bodies, and headers."""
+    answers = operation["responses"]
+    for status in (500, 408) if "requestBody" in operation else (500,):
+        problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+        answers[str(status)] = {
+            "description": DESCRIPTIONS[status],
+            "content": {"application/problem+json": problem},
+        }
+    for status, answer in answers.items():
+        common = {} if status in {"401", "408", "413"} else RATES
+        more = RETRY_AFTER if status in {"429", "503"} else {}
+        answer["headers"] = {**answer.get("headers", {}), **common, **more}
+    operation["responses"] = dict(sorted(answers.items()))
 
 
 def whole(example: Any) -> dict[str, str]:

@@ -71,7 +71,6 @@ class Server:
 
     def __init__(self, app: Any, service: Service, dispatcher: NotedDispatcher) -> None:
         self.app = app
-        self.app = app
         self.service = service
         self.dispatcher = dispatcher
         self.http = httpx.AsyncClient(
@@ -87,6 +86,7 @@ class Server:
         operation = operation_of(self.document, response.request)
         if operation is not None:
             status = str(response.status_code)
+            assert status != "500", response.text
             assert status in operation["responses"], f"{operation['operationId']} does not document {status}"
 
     async def put(self, claim_id: str, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:

@@ -509,7 +509,21 @@ async def test_the_document_says_every_answer(server: Server) -> None:
     document = (await server.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     put = document["paths"]["/v1/claims/{claim_id}"]["put"]
-    assert set(put["responses"]) == {"200", "201", "202", "401", "403", "404", "409", "413", "422", "429", "503"}
+    assert set(put["responses"]) == {
+        "200",
+        "201",
+        "202",
+        "401",
+        "403",
+        "404",
+        "408",
+        "409",
+        "413",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
     assert put["responses"]["409"]["content"] == {
         "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
     }

@@ -14,6 +14,7 @@ from prebuilds.http.app import create_app
 from prebuilds.views import EventRecord
 
 WITHOUT_TOKEN = {"healthz", "readyz"}
+CLAIMING = {"put_claim", "post_claim"}
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
@@ -48,8 +49,12 @@ def test_each_route_says_what_it_is_and_what_it_answers(document: dict[str, Any]
         if any(parameter["in"] == "path" for parameter in operation.get("parameters", [])):
             wanted.add("404")
         assert wanted <= answers.keys(), name
+        assert "500" in answers, name
         for status, answer in answers.items():
             assert answer["description"], (name, status)
+            assert ("Retry-After" in answer["headers"]) == (status in {"429", "503"}), (name, status)
+            assert ("RateLimit" in answer["headers"]) == (status not in {"401", "408", "413"}), (name, status)
+            assert ("Location" in answer["headers"]) == (name in CLAIMING and status[0] == "2"), (name, status)
             if int(status) >= 400:
                 assert answer["content"] == PROBLEM, (name, status)
 

@@ -188,12 +188,14 @@ async def delete_claim(request: Request, service: Served, actor: Caller, claim_i
 
 
 def _decode_header(value: str) -> str:
-    """A header's text. The server reads bytes as Latin-1; callers send UTF-8.
+    """A header's text, without the quotes of the draft's form. The server reads bytes as Latin-1; callers send UTF-8.
 
     Raises:
         InvalidInput: It is not UTF-8.
     """
     try:
-        return value.encode("latin-1").decode()
+        text = value.encode("latin-1").decode()
     except UnicodeDecodeError as error:
         raise InvalidInput.field("Idempotency-Key", "must be UTF-8") from error
+    is_quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1] if is_quoted else text

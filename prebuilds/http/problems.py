@@ -68,6 +68,11 @@ RETRY_SOON = frozenset({"LoopRenewed", "ProvisionerUnavailable", "StoreUnavailab
 LATER_S = 60.0
 RETRY_LATER = frozenset({"DatabaseRestored", "WrongDeployment", "DiskFull", "SystemFault"})
 """Errors whose cause an operator removes; the response says to retry after `LATER_S` seconds."""
+OF_THE_INSIDE: Mapping[str, str] = {
+    "StackUnreachable": "Temporal, its workers or the database do not answer",
+    "WrongDeployment": "the database and Temporal of this server do not belong together",
+}
+"""What callers are told instead of a message that may name addresses inside. The log has that."""
 WAITING_CANNOT_HELP = frozenset({"no_pool", "held", "paused"})
 """Miss reasons for which nothing becomes ready by itself, or not soon."""
 OF_FIELDS = frozenset(
@@ -124,6 +129,9 @@ def describe(
         facts: More for the details.
     """
     status = status_of(error)
+    if error.type in OF_THE_INSIDE and "claim_id" not in error.details:
+        logger.warning("A request cannot be served", extra={"error": str(error)})
+        error = type(error)(OF_THE_INSIDE[error.type])
     if retry_after_s is None and error.type in RETRY_SOON:
         retry_after_s = AGAIN_S
     if retry_after_s is None and error.type in RETRY_LATER:

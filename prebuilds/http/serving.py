@@ -103,8 +103,9 @@ async def _run(
     try:
         while not server.started and not tasks["serving"].done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(CHECK_INTERVAL_S)
-        logger.info("Serving HTTP at %s", address)
-        listening(address)
+        if server.started:
+            logger.info("Serving HTTP at %s", address)
+            listening(address)
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
     finally:
         logger.info("Draining HTTP")
@@ -140,17 +141,21 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> Iterator[sock
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, where = found[0]
         sock = socket.socket(family, kind, protocol)
-        with contextlib.closing(sock):
+        try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(where)
-            yield sock
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
         raise StackUnreachable(
             f"cannot listen at {host} port {port} ({error.strerror or error})",
             remedy="end what listens there, or choose another address with --host and --port",
         ) from error
+    with contextlib.closing(sock):
+        yield sock
 
 
 def address_of(sock: socket.socket) -> str:

@@ -3,8 +3,9 @@ them at the end."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 SERVER_CONNECTIONS = 12
 """A server's connections beside those of claims: for states that are read, and for builds that follow a claim."""
+
+DRAIN_S = 10.0
+"""How long a server that ends waits for builds to be started, in seconds. The relay starts the rest."""
 
 
 @asynccontextmanager
@@ -119,8 +123,10 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
                     partial(watch_deployment, engine, client, url, settings.deployment),
                 )
             finally:
-                await dispatcher.drain()
-                await gate.drain()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_S):
+                        await dispatcher.drain()
+                        await gate.drain()
     finally:
         await engine.dispose()
 

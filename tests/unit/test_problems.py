@@ -13,10 +13,13 @@ from prebuilds.api import (
     InvalidInput,
     NameTaken,
     NoClaimablePrebuiltWorkspaces,
+    StackUnreachable,
     StoreUnavailable,
+    WrongDeployment,
 )
 from prebuilds.failures.database import store_answers
 from prebuilds.http.problems import STATUSES, describe, respond
+from prebuilds.http.serving import bound_socket
 from prebuilds.http.waiting import wait_of
 from prebuilds.vocabulary import MissReason
 
@@ -55,6 +58,22 @@ def test_what_is_away_for_a_moment_is_asked_again() -> None:
 def test_a_database_whose_connections_do_not_come_back_is_away() -> None:
     with pytest.raises(StoreUnavailable), store_answers():
         raise PoolTimeout
+
+
+def test_no_problem_names_an_address_inside() -> None:
+    for inside in (StackUnreachable("no answer at db.internal:5432"), WrongDeployment("db.internal:5432 is not ours")):
+        assert "internal" not in describe(inside).model_dump_json()
+    of_a_claim = describe(StackUnreachable("claim c1 is not decided", {"claim_id": "c1"}))
+    assert of_a_claim.detail == "claim c1 is not decided"
+
+
+def test_an_address_in_use_is_told_and_nothing_else_is() -> None:
+    with bound_socket("127.0.0.1", 0) as sock:
+        sock.listen()
+        with pytest.raises(StackUnreachable, match="cannot listen"), bound_socket(*sock.getsockname()):
+            pass
+    with pytest.raises(OSError, match="of the block"), bound_socket("127.0.0.1", 0):
+        raise OSError("of the block")
 
 
 def test_how_long_an_answer_is_held_is_bounded() -> None:

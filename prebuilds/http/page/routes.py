@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from prebuilds.http.authentication import check_allowed
-from prebuilds.http.claims import find_claim
+from prebuilds.http.claim_access import find_claim
 from prebuilds.http.page import showing
 from prebuilds.http.page.acts import ACTS
 from prebuilds.http.page.asking import PageRoute, PageState, page_state

@@ -27,6 +27,8 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.embedded import claims_worker_on
 from prebuilds.http.app import create_app
 from prebuilds.http.service import Service
+from prebuilds.operations.context import Context
+from prebuilds.operations.facade import Operations
 from prebuilds.operations.open_claims import open_direct_claims
 from prebuilds.operations.waiting_claims import WaitingClaims
 from prebuilds.payloads import ClaimRequest, ClaimsRequest
@@ -299,7 +301,8 @@ async def serving(namespace: str, url: str, address: str) -> AsyncIterator[tuple
         open_direct_claims(engine, url, dispatcher, settings) as direct,
         worker,
     ):
-        service = Service(direct, WaitingClaims(direct, prebuilds), asyncio.Event())
+        operations = Operations(Context(engine, client, dispatcher, settings))
+        service = Service(operations, direct, WaitingClaims(direct, prebuilds))
         app = create_app(service, KnownTokens())
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False),

@@ -16,7 +16,7 @@ import uvicorn
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.http import authentication
-from prebuilds.http.bounds import BoundedProtocol
+from prebuilds.http.protocol import BoundedProtocol
 from prebuilds.http.serving import address_of, bound_socket
 from prebuilds.planning.rate_limit import Limit
 from tests.builders import make_preset

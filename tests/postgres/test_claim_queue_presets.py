@@ -16,7 +16,7 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claim_transactions import LOCKING_MAX
+from prebuilds.store.claim_transactions import locking_max
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.loop import pause, resume
@@ -212,9 +212,10 @@ async def test_who_waits_for_one_preset_holds_no_claim_of_another_up(
     await apply_file(engine, {"name": "small", "instances": 0}, {"name": "large", "instances": 1})
     small, large = await find_preset(engine), await find_preset(engine, preset="large")
     [made] = await make_ready(engine, large, 1)
-    number = LOCKING_MAX * 2
+    connections = 8
+    number = 2 * connections
     holder, watcher = [await asyncpg.connect(dsn_of(database_url)) for _ in range(2)]
-    async with await create_claim_pool(database_url, size=LOCKING_MAX + 1) as pool:
+    async with await create_claim_pool(database_url, size=connections) as pool:
         desk = Desk(engine, ClaimStore(pool, enabled=True))
         try:
             transaction = holder.transaction()
@@ -227,7 +228,9 @@ async def test_who_waits_for_one_preset_holds_no_claim_of_another_up(
                         await asyncio.sleep(0.01)
             else:
                 asked = [asyncio.create_task(desk.ask_all(f"b{n}", ["a"])) for n in range(number)]
-            await until_blocked(watcher, LOCKING_MAX)  # not by the holder: a transaction sees one moment's activity
+            await until_blocked(
+                watcher, locking_max(connections)
+            )  # not by the holder: a transaction sees one moment's activity
             async with asyncio.timeout(3):
                 won = await desk.ask("fast", preset="acme/python/large")
             assert isinstance(won, ClaimResult)

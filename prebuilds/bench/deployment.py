@@ -8,7 +8,7 @@ from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.bench.figures import Report
 from prebuilds.bench.in_use import measure_bursts, measure_claims, measure_http
 from prebuilds.bench.passes import idle_passes
-from prebuilds.client import PrebuildsClient
+from prebuilds.client import PrebuildsClient, connect
 from prebuilds.operations.opening import open_stack
 from prebuilds.settings import database_url, load_settings, temporal_address
 from prebuilds.temporal.stack_file import read_stack_file
@@ -54,5 +54,5 @@ async def bench_http(url: str | None, pairs: int, at_once: int) -> list[Report]:
 async def bench_passes(passes: int) -> list[Report]:
     """Passes over the deployment as it is, as `idle_passes` does. Raises as `open_stack` does."""
     async with open_stack() as engine:
-        client = await PrebuildsClient.connect(temporal_address(load_settings()))
+        client = PrebuildsClient(await connect(temporal_address(load_settings())))
         return [await idle_passes(client, engine, passes, "this deployment")]

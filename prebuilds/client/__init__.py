@@ -1,4 +1,4 @@
-"""PrebuildsClient: claims and operates prebuilds from a service. Needs only Temporal, no database."""
+"""PrebuildsClient: claims and operates prebuilds from a service, over Temporal or HTTP. It needs no database."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from prebuilds.payloads import (
     WorkspaceAction,
     parse_input,
 )
+from prebuilds.remote.address import URL_VARIABLE, configured_url, names_server
 from prebuilds.temporal import connecting
 from prebuilds.temporal.binding import read_namespace, require_expected
 from prebuilds.temporal.connecting import (
@@ -80,16 +81,31 @@ async def connect(address: str | None = None, **options: Any) -> Client:
 
 
 class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
-    """Claims and operator requests, each run as a workflow by the deployment's workers.
+    """Claims and operator requests, each run as a workflow by the deployment's workers, or by its server over HTTP.
 
     Every method raises `StackUnreachable` when Temporal does not answer, and another `PrebuildsError`, by its type,
     when the request is refused. The argument `by` is the name of the person or service that asks, for the record.
     """
 
     @classmethod
-    async def connect(cls, address: str | None = None) -> PrebuildsClient:
-        """Connect as `connect` of this module does, with the same errors."""
-        return cls(await connect(address))
+    async def connect(cls, address: str | None = None, *, token: str | None = None) -> PrebuildsClient:
+        """Connect to a deployment: over HTTP to its server, or over Temporal to its workers.
+
+        Args:
+            address: `http://...` or `https://...` for a server of `prebuilds serve`, with its path if it has one; host
+                and port for Temporal. None for PREBUILDS_URL; if that is unset, as for `connect` of this module.
+            token: For HTTP; None for PREBUILDS_TOKEN, or else the token of the `prebuilds dev` with this address.
+        Raises:
+            InvalidInput: The address or the token has a wrong form.
+            StackUnreachable: Nothing answers there. The error says at which address, and what to do.
+            WrongDeployment: As for `connect` of this module.
+        """
+        url = address if names_server(address) else configured_url() if address is None else None
+        if url is None:
+            return cls(await connect(address))
+        from prebuilds.client.over_http import connect_http
+
+        return await connect_http(url, token, name=URL_VARIABLE if address is None else "address")
 
     async def release(self, workspace: str, by: str = "operator") -> ReleaseResult:
         """Delete a workspace, given as `owner/name` or id. Returns once its deletion is recorded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from temporalio.client import Client
 
@@ -20,3 +20,12 @@ class TemporalPart:
     async def _operate(self, request: OperatorRequest) -> Any:
         """Have a control worker carry out *request*, and return its answer as JSON values."""
         return await operate(self.temporal, request)
+
+    async def close(self) -> None:
+        """Close what the client has opened. A connection to Temporal belongs to whoever made it, and stays."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

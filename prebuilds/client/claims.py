@@ -28,6 +28,7 @@ from prebuilds.api import (
 from prebuilds.client.base import TemporalPart
 from prebuilds.client.durations import seconds_of
 from prebuilds.client.leaving import give_up
+from prebuilds.failures.claims import advise_retry, name_claim, name_unanswered_claim
 from prebuilds.failures.temporal import asking_temporal, no_such_workflow
 from prebuilds.payloads import (
     ClaimId,
@@ -55,7 +56,6 @@ START_TIMEOUT_S = 5.0
 GIVE_UP_TIMEOUT_S = 5.0
 """Limit of a caller's wait until its claim is given up. Afterwards giving up goes on in the background, so that a
 server that is away does not hold back a caller who wants to leave."""
-RUN_DOCTOR = "see what is away with `prebuilds doctor`"
 _GIVING_UP: set[asyncio.Task[bool]] = set()
 """Keeps the background tasks alive: the event loop has only weak references to them."""
 
@@ -130,7 +130,7 @@ class ClaimsClient(TemporalPart):
         if wait_timeout is not None:
             fields["wait_timeout_seconds"] = seconds_of("wait_timeout", wait_timeout)
         request = parse_input(ClaimRequest, fields, "claim")
-        return await self.claim_request(request, _new_id_unless(claim_id), abandon=claim_id is None)
+        return await self.claim_request(request, new_id_unless(claim_id), abandon=claim_id is None)
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> ClaimResult:
         """Claim as *request* says, under *claim_id*. Errors are those of `claim`.
@@ -191,7 +191,7 @@ class ClaimsClient(TemporalPart):
         Raises:
             PrebuildsError: The errors of `claim`. Nothing was claimed then.
         """
-        id_ = parse_claim_id(_new_id_unless(claim_id), members=len(request.names))
+        id_ = parse_claim_id(new_id_unless(claim_id), members=len(request.names))
         claiming = self._run_claim("ClaimWorkspaces", request, f"claim-workspaces/{id_}", id_, claim_id is None)
         result = ClaimsResult.model_validate(await claiming)
         for claim, name in zip_longest(result.claims, request.names):
@@ -218,7 +218,7 @@ class ClaimsClient(TemporalPart):
             raise StackUnreachable(
                 f"no worker has answered claim {claim_id} in {bound_s:g} s",
                 known,
-                remedy=f"start `prebuilds worker --role claims`, and {_advise_retry(given_up=given_up)}",
+                remedy=f"start `prebuilds worker --role claims`, and {advise_retry(given_up=given_up)}",
                 inputs={} if given_up else known,
             ) from error
         except asyncio.CancelledError as error:
@@ -226,16 +226,10 @@ class ClaimsClient(TemporalPart):
                 error.add_note(f"claim {claim_id} may go on or may have won: claim with this id to get its answer")
             raise
         except (StackUnreachable, RequestFailed) as error:  # perhaps only the reply was lost and the claim goes on
-            given_up = await leave()
-            remedy = f"{error.advice or RUN_DOCTOR}, then {_advise_retry(given_up=given_up)}"
-            message = f"claim {claim_id}: {error.message}"
-            inputs = {} if given_up else known
-            raise type(error)(message, {**error.details, **known}, remedy=remedy, inputs=inputs) from error
+            raise name_unanswered_claim(error, claim_id, given_up=await leave()) from error
         # The caller needs the claim's id to read what is recorded or, with the right key, what was answered.
         except (StoreUnavailable, RequestCanceled, PayloadKeyUnusable) as error:
-            message = f"claim {claim_id}: {error.message}"
-            inputs = known if isinstance(error, StoreUnavailable) else {}  # only its remedy is to use the id again
-            raise type(error)(message, {**error.details, **known}, remedy=error.advice, inputs=inputs) from error
+            raise name_claim(error, claim_id) from error
 
     async def _start_claim(self, workflow: str, request: ClaimTerms, id: str) -> WorkflowHandle[Any, Any]:
         """Start a claim's workflow, or attach to the running workflow of the same request.
@@ -326,12 +320,7 @@ def _member_ids(request: ClaimTerms, claim_id: str) -> Sequence[str]:
     return [f"{claim_id}/{n}" for n in range(len(request.names))] if isinstance(request, ClaimsRequest) else [claim_id]
 
 
-def _advise_retry(*, given_up: bool) -> str:
-    # With the same id, a claim that goes on returns its answer.
-    return "claim again" if given_up else "claim again with the same id"
-
-
-def _new_id_unless(claim_id: str | None) -> str:
+def new_id_unless(claim_id: str | None) -> str:
     return str(uuid4()) if claim_id is None else claim_id
 
 

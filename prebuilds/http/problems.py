@@ -103,6 +103,9 @@ class Problem(BaseModel):
     errors: dict[str, str] = Field(description="What is wrong, by field", examples=[{"name": "is taken"}])
     remedy: str | None = Field(default=None, description="What to do", examples=["choose another name"])
     details: dict[str, Any] = Field(description="Facts for programs, such as `miss_reason` and `until`")
+    inputs: dict[str, str] = Field(
+        default_factory=dict, description="Fields of the request, and the values for them that the remedy suggests"
+    )
     claim_id: str | None = Field(default=None, description="The claim that it is about. Ask again under this id.")
     retry_after_seconds: int | None = Field(default=None, description="As the header Retry-After")
 
@@ -146,6 +149,7 @@ def describe(
         code=error.type,
         errors={k: str(v) for k, v in error.details.items()} if error.type in OF_FIELDS else {},
         remedy=error.remedy or None,
+        inputs=error.inputs,
         details=json.loads(json.dumps(({} if error.type in OF_FIELDS else error.details) | facts, default=str)),
         claim_id=claim_id,
         retry_after_seconds=None if retry_after_s is None else max(1, math.ceil(retry_after_s)),

@@ -1,0 +1,92 @@
+"""Converts what a server answers to the typed errors that its operations raised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prebuilds.api import ERRORS, InvalidInput, RequestFailed, StackUnreachable, Unauthenticated
+from prebuilds.vocabulary.error import PrebuildsError
+
+SET_URL = "see that PREBUILDS_URL is the address of a Prebuilds server, with its path if it has one, without /v1"
+SET_TOKEN = "set PREBUILDS_TOKEN; an administrator makes a token with `prebuilds tokens create`"  # noqa: S105
+OWN_CODES = frozenset({"Overloaded", "ServiceUnavailable"})
+"""Codes of a server that has too much to do. They are no types of errors, and pass."""
+
+
+class UnknownError(PrebuildsError):
+    """An error of a type that this release does not know, from a newer server. Its `type` is what the server said."""
+
+    def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None, **advice: Any) -> None:
+        super().__init__(message, details, **advice)
+        self.code = code
+
+    @property
+    def type(self) -> str:
+        return self.code
+
+
+def error_of_problem(problem: Mapping[str, Any]) -> PrebuildsError:
+    """Convert a problem (RFC 9457) to the error that it describes.
+
+    Its details are those of the error. A miss that waiting can heal has `retry_after_seconds` beside them, as only a
+    server knows it.
+    """
+    code, message = str(problem.get("code", "")), str(problem.get("detail", ""))
+    details = dict(problem.get("details") or {}) | dict(problem.get("errors") or {})
+    if (again_s := problem.get("retry_after_seconds")) is not None and code == "NoClaimablePrebuiltWorkspaces":
+        details.setdefault("retry_after_seconds", again_s)
+    remedy, inputs = problem.get("remedy"), problem.get("inputs") or {}
+    if code not in ERRORS:
+        return UnknownError(code or "UnknownError", message, details, remedy=remedy, inputs=inputs)
+    error = ERRORS[code](message, details, inputs=inputs)
+    general = (remedy or "").removesuffix(error.remedy.removeprefix(error.general_remedy))
+    if general and general != error.general_remedy:
+        error.advice = general
+    return error
+
+
+def read_problem(content_type: str, body: bytes) -> Mapping[str, Any] | None:
+    """Read the body of an answer as a problem; None when it is none, as when a proxy on the way has answered."""
+    if "json" not in content_type:
+        return None
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("code"), str) else None
+
+
+def error_of_answer(url: str, status: int, reason: str, problem: Mapping[str, Any] | None) -> PrebuildsError:
+    """Convert an answer that is no success to an error.
+
+    Args:
+        url: The server's address, for the message.
+        reason: The status in words.
+        problem: None when the answer was no problem of ours.
+    """
+    said = f"the server at {url} answers {status} {reason}"
+    code = None if problem is None else problem.get("code")
+    if problem is None:
+        if 300 <= status < 400:
+            return StackUnreachable(f"{said}: it sends callers elsewhere, which is not followed", remedy=SET_URL)
+        return StackUnreachable(f"{said}, not as a Prebuilds server does", remedy=SET_URL)
+    if code in ERRORS:
+        return error_of_problem(problem)
+    if status == 413:
+        return InvalidInput.field("body", f"is too long: {problem.get('detail')}", "make the request smaller")
+    if code in OWN_CODES:
+        return StackUnreachable(f"{said}: {problem.get('detail')}", remedy="try again in a moment")
+    if code in ("NotFound", "MethodNotAllowed"):
+        return RequestFailed(f"{said}: it does not know this request", remedy=f"have the server upgraded, or {SET_URL}")
+    if code == "InternalError":
+        return RequestFailed(f"{said}: {problem.get('detail')}", remedy="read the server's log")
+    return error_of_problem(problem)
+
+
+def without_token(error: PrebuildsError) -> PrebuildsError:
+    """Say of a refusal of a caller who has sent no token how to send one."""
+    if isinstance(error, Unauthenticated):
+        error.advice = SET_TOKEN
+    return error

@@ -85,7 +85,9 @@ def command_tree(words: Sequence[str] = ()) -> typer.Typer:
     tree = typer.Typer(
         name="prebuilds",
         help="Prebuilt workspaces, held ready and handed out in milliseconds. "
-        "Every command takes --json, and -o wide|json|yaml|name.",
+        "Every command takes --json, and -o wide|json|yaml|name. "
+        "With PREBUILDS_URL and PREBUILDS_TOKEN set, commands ask that server over HTTP (`prebuilds serve`), and need "
+        "neither Temporal nor the database.",
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         add_completion=False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prebuilds.cli.connections import require_database
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress
 
@@ -27,6 +28,7 @@ def claim(
     ] = 100,
 ) -> None:
     """Measure single claims, through the claims workers and through a worker embedded in this process."""
+    require_database()
     from prebuilds.bench.deployment import bench_claims
 
     with progress("claiming"):
@@ -39,6 +41,7 @@ def burst(
     rounds: Annotated[int, typer.Option(min=1, max=100)] = 3,
 ) -> None:
     """Measure many simultaneous claims on a pool of the same size, compared with as many no-op workflows."""
+    require_database()
     from prebuilds.bench.deployment import bench_bursts
 
     with progress("claiming"):
@@ -63,6 +66,7 @@ def reconcile(
     passes: Annotated[int, typer.Option(min=1, max=1000, help="How many passes")] = 7,
 ) -> None:
     """Measure passes over this deployment as it is, compared with the bare statement that counts its pools."""
+    require_database()
     from prebuilds.bench.deployment import bench_passes
 
     with progress("reconciling"):

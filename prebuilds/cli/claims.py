@@ -12,7 +12,7 @@ import typer
 
 from prebuilds.api import PrebuildsError
 from prebuilds.cli.claim_inputs import claim_parameters, pairs
-from prebuilds.cli.connections import operations, prebuilds_client
+from prebuilds.cli.connections import claims, operations, over_http
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, note, progress
 from prebuilds.cli.system import actor, duration
@@ -59,7 +59,6 @@ def claim(
 
     async def go() -> None:
         from prebuilds.payloads import ClaimRequest, parse_input, waits_not
-        from prebuilds.vocabulary import claim_workflow_id
 
         request: dict[str, Any] = {
             "preset": preset,
@@ -83,24 +82,22 @@ def claim(
         parsed = parse_input(ClaimRequest, request | waiting, "claim")
         if waiting and on_empty != "wait":  # only here is a typed default value distinguishable from an omitted option
             raise waits_not(next(iter(waiting)))
-        client = await prebuilds_client()
         id_ = str(uuid4()) if claim_id is None else claim_id
-        with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
-            try:
-                result = await client.claim_request(parsed, id_, abandon=claim_id is None)
-            except asyncio.CancelledError as error:
-                if hasattr(error, "__notes__"):  # without a note the claim is certainly given up
-                    withdraw = f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(id_))}"
-                    again = "the same command" if claim_id is not None else f"the same command with --claim-id {id_}"
-                    note(f"claim {id_} may go on: {again} gets its answer, `{withdraw}` withdraws it")
-                raise
-        if wait_ready:
-            try:
-                with progress("waiting for the hand-over"):
-                    result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
-            except (asyncio.CancelledError, PrebuildsError):
-                note(_describe_claim(result))  # the workspace is claimed, ready or not
-                raise
+        async with claims() as client:
+            with progress(f"waiting for a prebuild, claim {id_}") if on_empty == "wait" else nullcontext():
+                try:
+                    result = await client.claim_request(parsed, id_, abandon=claim_id is None)
+                except asyncio.CancelledError as error:
+                    if hasattr(error, "__notes__"):  # without a note the claim is certainly given up
+                        note(_describe_unanswered(id_, "" if claim_id is not None else f" with --claim-id {id_}"))
+                    raise
+            if wait_ready:
+                try:
+                    with progress("waiting for the hand-over"):
+                        result = result.model_copy(update={"address": (await client.wait_until_ready(result)).address})
+                except (asyncio.CancelledError, PrebuildsError):
+                    note(_describe_claim(result))  # the workspace is claimed, ready or not
+                    raise
         document(result, human=_describe_claim(result))
 
     run_command(go())
@@ -141,6 +138,23 @@ def _describe_abandoned(done: AbandonResult) -> str:
         *(f"  {name}: {value}" for name, value in sorted(done.left.items())),
     ]
     return "\n".join(lines)
+
+
+def _describe_unanswered(claim_id: str, option: str) -> str:
+    """Describe a claim that may go on; *option* is what the same command needs to get its answer."""
+    withdraw = _withdrawal(claim_id)
+    return f"claim {claim_id} may go on: the same command{option} gets its answer, `{withdraw}` withdraws it"
+
+
+def _withdrawal(claim_id: str) -> str:
+    """Return what withdraws a claim that goes on."""
+    if over_http():
+        from prebuilds.remote.routes import encoded
+
+        return f"DELETE /v1/claims/{encoded(claim_id)}"
+    from prebuilds.vocabulary import claim_workflow_id
+
+    return f"temporal workflow cancel --workflow-id {shlex.quote(claim_workflow_id(claim_id))}"
 
 
 def _describe_claim(result: ClaimResult) -> str:

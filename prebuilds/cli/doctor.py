@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from prebuilds.cli.connections import examine
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say, say_line, table
 
@@ -11,10 +12,9 @@ from prebuilds.cli.output import document, progress, say, say_line, table
 def doctor() -> None:
     """Check everything that Prebuilds depends on, and say what to do where a check fails (exit code 1)."""
     from prebuilds.cli import output
-    from prebuilds.operations.doctor import DoctorOperations
 
     with progress("checking"):
-        report = run_command(DoctorOperations().examine())
+        report = run_command(examine())
     document(report)
     if not output.AS_JSON:
         table(("CHECK", "OK", "FOUND"), [(check.name, check.ok, check.detail) for check in report.checks], empty="")

@@ -19,7 +19,7 @@ from prebuilds.vocabulary.words import clock, held_in_words, in_words, one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, WaitingClaim
+    from prebuilds.views import ClaimExplanation, EventRow, PresetExplanation, QueuedClaim
 
 app = typer.Typer(help="Show the recorded decisions behind an outcome, in order.", no_args_is_help=True)
 
@@ -93,7 +93,7 @@ WAITING = ("CLAIM", "PRESET", "POSITION", "OWNER/NAME", "SINCE", "UNTIL")
 WAITING_DROP = ("SINCE", "PRESET")
 
 
-def _waiting_row(w: WaitingClaim) -> tuple[object, ...]:
+def _waiting_row(w: QueuedClaim) -> tuple[object, ...]:
     since, until = clock(w.queued_at, None), clock(w.deadline, w.queued_at)
     return (one_line(w.claim_id), w.preset, w.position, f"{w.owner}/{w.name}", since, until)
 

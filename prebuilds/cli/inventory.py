@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.cli import output
-from prebuilds.cli.connections import prebuilds_client
+from prebuilds.cli.connections import inventories
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say_line, table
 from prebuilds.cli.system import actor
@@ -27,11 +27,9 @@ def inventory(
     """Compare what exists on the hosts with what is recorded, and list orphans and workspaces that have vanished."""
 
     async def go() -> None:
-        from prebuilds.operations.inventory import InventoryOperations
-
-        operations = InventoryOperations((await prebuilds_client()).temporal)
-        with progress("waiting for every host's answer"):
-            report = await (operations.fix(actor()) if fix else operations.compare())
+        async with inventories() as operations:
+            with progress("waiting for every host's answer"):
+                report = await (operations.fix(actor()) if fix else operations.compare())
         document(report)
         if not output.AS_JSON:
             _show(report)

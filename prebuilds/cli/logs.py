@@ -63,10 +63,13 @@ def _print(line: LogLine, near: datetime) -> None:
 
 def _print_end(has_lines: bool, released_at: datetime | None) -> None:
     """Print what the lines do not show: that the workspace was released, and that there are no lines."""
-    from prebuilds.operations.logs import LOG_DAYS
-
     if released_at is not None:
         say_line(f"its workspace was deleted at {clock(released_at, None)}")
     if not has_lines:
-        kept = f"; lines are kept for {LOG_DAYS} days after a build's end" if released_at is not None else ""
-        say_line(f"nothing is logged{kept}")
+        say_line(f"nothing is logged{_kept_in_words() if released_at is not None else ''}")
+
+
+def _kept_in_words() -> str:
+    from prebuilds.operations.logs import LOG_DAYS
+
+    return f"; lines are kept for {LOG_DAYS} days after a build's end"

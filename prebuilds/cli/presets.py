@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.cli import output
-from prebuilds.cli.connections import operations, prebuilds_client
+from prebuilds.cli.connections import lints, operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document, progress, table
@@ -111,11 +111,10 @@ def lint(preset: Annotated[str, typer.Argument(help="organization/template/prese
 
     async def go() -> None:
         from prebuilds.api import ClaimWouldReplace
-        from prebuilds.operations.lint import LintOperations
 
-        linting = LintOperations((await prebuilds_client()).temporal)
-        with progress("planning a claim"):
-            report = await linting.preset(preset)
+        async with lints() as linting:
+            with progress("planning a claim"):
+                report = await linting.preset(preset)
         if not report.replacements:
             document(report, human=f"{report.preset}: a claim replaces nothing")
             return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.cli import output
-from prebuilds.cli.connections import operations
+from prebuilds.cli.connections import database_operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say, say_line, table
 from prebuilds.cli.system import actor
@@ -24,7 +24,7 @@ def restored(
     continue."""
 
     async def go() -> None:
-        async with operations() as system:
+        async with database_operations() as system:
             with progress("asking every host"):
                 report = await system.system.restored(actor(), dry_run=dry_run)
         document(report)

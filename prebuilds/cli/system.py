@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prebuilds.api import InvalidInput
-from prebuilds.cli.connections import operations
+from prebuilds.cli.connections import operations, require_database
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, print_document, progress
 from prebuilds.vocabulary.actors import OPERATOR, Actor
@@ -58,6 +58,7 @@ def init(
     namespace to each other. Safe to repeat. The exit code is 3 when Temporal cannot be reached: run it again then."""
 
     async def go() -> None:
+        require_database()
         from prebuilds.operations import system
 
         done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key)
@@ -94,6 +95,7 @@ def migrate() -> None:
     """Create or upgrade the schema. Safe to repeat, and to run from several places at once."""
 
     async def go() -> None:
+        require_database()
         from prebuilds.operations import system
 
         done = await system.migrate()

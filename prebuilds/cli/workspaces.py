@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prebuilds.api import InvalidInput
 from prebuilds.cli import output
 from prebuilds.cli.claims import release
-from prebuilds.cli.connections import operations
+from prebuilds.cli.connections import operations, over_http
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import ago, document, progress, say, say_line, table
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from prebuilds.operations.facade import Operations
+    from prebuilds.cli.connections import AnyOperations
     from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceRow, WorkspaceSettings
 
 COLUMNS = ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID")
@@ -145,7 +146,11 @@ def transfer(
 ) -> None:
     """Transfer a workspace to another owner, and hand it over as after a claim. A stopped workspace is started."""
 
-    async def ask(system: Operations) -> WorkspaceChange:
+    if by is not None and over_http():
+        remedy = "leave it out, or use a token of that person"
+        raise InvalidInput.field("by", "has no effect over HTTP, where the token says who asks", remedy)
+
+    async def ask(system: AnyOperations) -> WorkspaceChange:
         return await system.workspaces.transfer(Actor(by) if by else actor(), workspace, to, name=name)
 
     run_command(_change(ask, wait, "{} is theirs already, and {}"))
@@ -193,7 +198,7 @@ def prune(
 
 
 async def _change(
-    ask: Callable[[Operations], Coroutine[Any, Any, WorkspaceChange]], wait: bool, unchanged: str
+    ask: Callable[[AnyOperations], Coroutine[Any, Any, WorkspaceChange]], wait: bool, unchanged: str
 ) -> None:
     """Ask for a build of a workspace, and print the outcome.
 

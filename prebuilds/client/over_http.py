@@ -84,7 +84,7 @@ class HttpClient(PrebuildsClient):
         route, answer = ACTIONS[request.action]
         arguments = {name: getattr(request, name, None) for name in route.arguments}
         if request.action == "stop":
-            arguments["cause"] = request.reason
+            arguments["cause"] = request.reason or "no cause given"
         return (await self._transport.ask(route, answer, **arguments)).model_dump(mode="json")
 
     async def claim_request(self, request: ClaimRequest, claim_id: str, *, abandon: bool = False) -> ClaimResult:

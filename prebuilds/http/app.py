@@ -13,16 +13,21 @@ from starlette.types import ASGIApp
 
 from prebuilds.api import PrebuildsError
 from prebuilds.http import (
+    builds,
     claims,
     docs_page,
     events,
+    explanations,
     jobs,
     logs,
     loop,
+    people,
     presets,
     problems,
     status,
     templates,
+    tokens,
+    upkeep,
     workspaces,
 )
 from prebuilds.http.authentication import Claimant, Entrance, Gate
@@ -103,7 +108,8 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     app.add_exception_handler(HTTPException, problems.on_refused)
     app.add_exception_handler(Exception, problems.on_fault)
     app.include_router(health)
-    for routes in (claims, workspaces, jobs, logs, presets, templates, status, loop, events):
+    parts = (claims, explanations, workspaces, upkeep, jobs, builds, logs, presets, templates, status, loop, events)
+    for routes in (*parts, people, tokens):
         app.include_router(routes.router)
     app.include_router(docs_page.router)
     app.include_router(pages.router)

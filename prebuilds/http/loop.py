@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from prebuilds.http import examples
 from prebuilds.http.documents import Asked, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.waiting import WAIT_MAX_S, waiting_turn
+from prebuilds.payloads import OrchestratorStatus
 from prebuilds.planning.policy import Action
 from prebuilds.views import LoopChange, Reconciled
 from prebuilds.vocabulary import Text
@@ -35,6 +37,7 @@ class LoopStop(Asked):
     """Why the loop is stopped."""
 
     cause: Text = Field(description="For logs, the loop's result and whoever asks", min_length=1)
+    wait: bool = Field(False, description="Answer when the loop has ended, or after 60 seconds")
 
 
 class LoopPause(Asked):
@@ -48,6 +51,18 @@ class ReconcileBody(Asked):
 
     preset: Text | None = Field(None, description="Only this preset, by path or id; null for all")
     wait: bool = Field(False, description="Answer when that pass has ended, or after 60 seconds")
+
+
+@router.get(
+    "/loop",
+    summary="What the loop itself says of its state",
+    operation_id="loop",
+    responses=answers(examples.ORCHESTRATOR, 409, on_409="It does not run"),
+)
+async def loop_status(guard: Guarded) -> OrchestratorStatus:
+    """With the presets that it is at. `/v1/status` has what is recorded, also of a loop that does not run."""
+    guard.check(Action.SEE_STATUS)
+    return await guard.operations.loop.ask()
 
 
 @router.post(
@@ -75,7 +90,12 @@ async def start_loop(
 async def stop_loop(guard: Guarded, body: Annotated[LoopStop, Body(examples=[{"cause": "upgrade"}])]) -> LoopChange:
     """Gracefully. Workspaces and claims go on; nothing is refilled until it is started."""
     guard.check(Action.STOP_LOOP)
-    return await guard.operations.loop.stop(guard.actor, body.cause)
+    loop = guard.operations.loop
+    if body.wait:
+        with waiting_turn(guard.service), suppress(TimeoutError):
+            async with asyncio.timeout(WAIT_MAX_S):
+                return await loop.stop(guard.actor, body.cause, wait=True)
+    return await loop.stop(guard.actor, body.cause)
 
 
 @router.post(

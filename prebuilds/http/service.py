@@ -11,6 +11,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from prebuilds.doctor import DoctorReport
+from prebuilds.operations.builds import BuildWatch
 from prebuilds.operations.direct_claims import DirectClaims
 from prebuilds.operations.event_feed import EventFeed
 from prebuilds.operations.facade import Operations
@@ -31,11 +32,13 @@ class Service:
     held_of: Counter[UUID | None] = field(default_factory=Counter)
     """Answers that are held, and streams, by their token's id."""
     events: EventFeed = field(init=False)
+    builds: BuildWatch = field(init=False)
 
     examining: asyncio.Task[DoctorReport] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.events = EventFeed(self.operations.context.engine)
+        self.builds = BuildWatch(self.operations.context.engine)
 
     async def examine(self) -> DoctorReport:
         """Run the doctor's checks, once for all who ask at the same time: each run opens connections of its own."""

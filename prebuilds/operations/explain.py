@@ -9,7 +9,7 @@ from prebuilds.operations.context import Context
 from prebuilds.payloads import parse_claim_id
 from prebuilds.store import explain
 from prebuilds.store.paging import LIMIT_DEFAULT
-from prebuilds.views import ClaimExplanation, Page, PresetExplanation, WaitingClaim
+from prebuilds.views import ClaimExplanation, Page, PresetExplanation, QueuedClaim
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ExplainOperations:
 
     async def waiting(
         self, preset: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
-    ) -> Page[WaitingClaim]:
+    ) -> Page[QueuedClaim]:
         """List one page of the waiting claims, by preset and then in the order in which they are served.
 
         Args:

@@ -13,6 +13,7 @@ from prebuilds.operations.context import Context
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from prebuilds.operations.builds import BuildOperations
     from prebuilds.operations.doctor import DoctorOperations
     from prebuilds.operations.explain import ExplainOperations
     from prebuilds.operations.inventory import InventoryOperations
@@ -40,6 +41,12 @@ class Operations:
     def on(self, engine: AsyncEngine) -> Operations:
         """Return the same operations on another engine; all their statements go through *engine*."""
         return Operations(replace(self.context, engine=engine))
+
+    @property
+    def builds(self) -> BuildOperations:
+        from prebuilds.operations.builds import BuildOperations
+
+        return BuildOperations(self.context.engine)
 
     @property
     def doctor(self) -> DoctorOperations:

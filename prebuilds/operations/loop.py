@@ -17,6 +17,7 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.failures.temporal import no_such_workflow
 from prebuilds.operations.context import Context
 from prebuilds.operations.loop_status import loop_status, recorded_loop
+from prebuilds.payloads import OrchestratorStatus
 from prebuilds.store import loop, presets
 from prebuilds.store.requests import AnsweredBefore
 from prebuilds.temporal.waiting import while_served
@@ -37,6 +38,14 @@ class LoopOperations:
     async def status(self) -> LoopStatus:
         """Read the loop's state; if Temporal does not answer within three seconds, the recorded state with a note."""
         return await loop_status(await loop.read_control(self.context.engine), self.context.client)
+
+    async def ask(self) -> OrchestratorStatus:
+        """Ask the loop itself for its state.
+
+        Raises:
+            OrchestratorNotRunning: The loop is stopped.
+        """
+        return await PrebuildsClient(self.context.client).loop()
 
     async def start(
         self, actor: Actor, interval: timedelta | None = None, *, within_s: float | None = None

@@ -11,8 +11,14 @@ from prebuilds.vocabulary.error import PrebuildsError
 
 SET_URL = "see that PREBUILDS_URL is the address of a Prebuilds server, with its path if it has one, without /v1"
 SET_TOKEN = "set PREBUILDS_TOKEN; an administrator makes a token with `prebuilds tokens create`"  # noqa: S105
-OWN_CODES = frozenset({"Overloaded", "ServiceUnavailable"})
+OVERLOADED = frozenset({"Overloaded", "ServiceUnavailable"})
 """Codes of a server that has too much to do. They are no types of errors, and pass."""
+OF_THE_SERVER: Mapping[str, str] = {
+    "InternalError": "read the server's log",
+    "NotFound": f"have the server upgraded, which does not know this request, or {SET_URL}",
+    "MethodNotAllowed": f"have the server upgraded, which does not know this request, or {SET_URL}",
+}
+"""Other codes that are no types of errors -> the remedy."""
 
 
 class UnknownError(PrebuildsError):
@@ -67,21 +73,16 @@ def error_of_answer(url: str, status: int, reason: str, problem: Mapping[str, An
         problem: None when the answer was no problem of ours.
     """
     said = f"the server at {url} answers {status} {reason}"
-    code = None if problem is None else problem.get("code")
     if problem is None:
-        if 300 <= status < 400:
-            return StackUnreachable(f"{said}: it sends callers elsewhere, which is not followed", remedy=SET_URL)
-        return StackUnreachable(f"{said}, not as a Prebuilds server does", remedy=SET_URL)
-    if code in ERRORS:
-        return error_of_problem(problem)
+        away = "it sends callers elsewhere, which is not followed" if 300 <= status < 400 else "not as Prebuilds does"
+        return StackUnreachable(f"{said}: {away}", remedy=SET_URL)
+    code, detail = problem["code"], problem.get("detail")
     if status == 413:
-        return InvalidInput.field("body", f"is too long: {problem.get('detail')}", "make the request smaller")
-    if code in OWN_CODES:
-        return StackUnreachable(f"{said}: {problem.get('detail')}", remedy="try again in a moment")
-    if code in ("NotFound", "MethodNotAllowed"):
-        return RequestFailed(f"{said}: it does not know this request", remedy=f"have the server upgraded, or {SET_URL}")
-    if code == "InternalError":
-        return RequestFailed(f"{said}: {problem.get('detail')}", remedy="read the server's log")
+        return InvalidInput.field("body", f"is too long: {detail}", "make the request smaller")
+    if code in OVERLOADED:
+        return StackUnreachable(f"{said}: {detail}", remedy="try again in a moment")
+    if (remedy := OF_THE_SERVER.get(code)) is not None:
+        return RequestFailed(f"{said}: {detail}", remedy=remedy)
     return error_of_problem(problem)
 
 

@@ -82,7 +82,7 @@ CANCEL_JOBS = Route(
     "POST", "/v1/jobs:cancel", query=("dry_run",), body=("initiator", "status", "template"), answer_s=LONG_S
 )
 GET_BUILD = Route("GET", "/v1/builds/{build_id}", answer_s=HELD_S)
-LIST_LOGS = Route("GET", "/v1/logs/{reference}/builds")
+LIST_BUILDS = Route("GET", "/v1/builds", query=("of", "latest"))
 LOGS = Route("GET", "/v1/logs/{reference}", answer_s=LONG_S)
 
 LIST_PRESETS = Route("GET", "/v1/presets", query=("template", *PAGE))

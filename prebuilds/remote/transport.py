@@ -28,6 +28,8 @@ FIRST_PAUSE_S, PAUSE_MAX_S = 0.1, 2.0
 out, so that callers who lost the same server do not come back at the same moment."""
 IDLE_S = 3.0
 """How long an unused connection is kept. The server closes it after five seconds, and a request must not meet that."""
+SILENCE_S = 45.0
+"""How long a stream may be silent before its connection is taken for lost. The server says something each 15 s."""
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 """Failures before the server has got anything."""
 START_SERVER = "start `prebuilds serve` there, or set PREBUILDS_URL to a running server's address"
@@ -161,7 +163,8 @@ class Transport:
             httpx.RequestError: The server is not there, or the connection is lost.
             PrebuildsError: As `ask`.
         """
-        response = await self._http.send(self._request(route, arguments, None, headers), stream=True)
+        request = self._request(route, arguments, None, headers, silence_s=SILENCE_S)
+        response = await self._http.send(request, stream=True)
         try:
             if not response.is_success:
                 await response.aread()
@@ -194,7 +197,12 @@ class Transport:
         return self._error_of(response), _again_after(response)
 
     def _request(
-        self, route: Route, arguments: Mapping[str, Any], content: str | None, headers: Mapping[str, str]
+        self,
+        route: Route,
+        arguments: Mapping[str, Any],
+        content: str | None,
+        headers: Mapping[str, str],
+        silence_s: float | None = None,
     ) -> httpx.Request:
         given = {name: _as_json(value) for name, value in arguments.items() if value is not None}
         body: dict[str, Any] | None = {name: given[name] for name in route.body if name in given} or None
@@ -207,7 +215,7 @@ class Transport:
             json=body if content is None else None,
             content=content,
             headers=headers,
-            timeout=httpx.Timeout(route.answer_s, connect=CONNECT_S, pool=None),
+            timeout=httpx.Timeout(silence_s or route.answer_s, connect=CONNECT_S, pool=None),
         )
 
     def _error_of(self, response: httpx.Response) -> PrebuildsError:

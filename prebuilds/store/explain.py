@@ -19,7 +19,7 @@ from prebuilds.planning.state import Desired, desired_at, undo_changes
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
 from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation, WaitingClaim
+from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation, QueuedClaim
 
 ID_MAX = 2**63 - 1
 """Above every event's id."""
@@ -190,7 +190,7 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
 
 async def list_waiting(
     engine: AsyncEngine, preset: str | None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
-) -> Page[WaitingClaim]:
+) -> Page[QueuedClaim]:
     """List a page of the claims that wait for a prebuild, ordered by preset and then by place in the queue.
 
     Args:
@@ -208,7 +208,7 @@ async def list_waiting(
         rows = (await connection.execute(LIST_WAITING, values)).all()
     page = make_page(rows, limit, lambda row: cursor(row.preset, row.place))
     waiting = [
-        WaitingClaim(
+        QueuedClaim(
             claim_id=row.claim_id,
             preset=row.preset,
             owner=row.owner,

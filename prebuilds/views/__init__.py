@@ -1,17 +1,26 @@
 """Views: the rows and documents that operators and services read, as `--json` prints them."""
 
 from prebuilds.views.events import EventRecord, EventRow
-from prebuilds.views.explain import ClaimExplanation, PresetExplanation, WaitingClaim
+from prebuilds.views.explain import ClaimExplanation, PresetExplanation, QueuedClaim, WaitingPage
 from prebuilds.views.installation import Binding, Initialized, Migrated
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
-from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LogLine
+from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LoggedBuilds, LogLine
 from prebuilds.views.loop import LoopChange, Reconciled
 from prebuilds.views.paging import Page
-from prebuilds.views.people import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, UserRow
+from prebuilds.views.people import (
+    Leaver,
+    LeaverWorkspace,
+    LeavingResult,
+    MemberPage,
+    MemberRow,
+    MembersResult,
+    UserPage,
+    UserRow,
+)
 from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, PresetPage, WindowRow
 from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
 from prebuilds.views.templates import TemplateChange, TemplatePage, TemplateRow
-from prebuilds.views.tokens import TokenCreated, TokenRevoked, TokenRow, TokensConfirmed
+from prebuilds.views.tokens import TokenCreated, TokenPage, TokenRevoked, TokenRow, TokensConfirmed
 from prebuilds.views.workspaces import (
     AbandonResult,
     KeepResult,
@@ -49,8 +58,10 @@ __all__ = [
     "LintReport",
     "LogLine",
     "LoggedBuild",
+    "LoggedBuilds",
     "LoopChange",
     "LoopStatus",
+    "MemberPage",
     "MemberRow",
     "MembersResult",
     "Migrated",
@@ -60,6 +71,7 @@ __all__ = [
     "PresetPage",
     "PresetRow",
     "PruneResult",
+    "QueuedClaim",
     "Reconciled",
     "RestoredReport",
     "StatusPage",
@@ -68,13 +80,15 @@ __all__ = [
     "TemplatePage",
     "TemplateRow",
     "TokenCreated",
+    "TokenPage",
     "TokenRevoked",
     "TokenRow",
     "TokensConfirmed",
     "TransferResult",
     "Unavailable",
+    "UserPage",
     "UserRow",
-    "WaitingClaim",
+    "WaitingPage",
     "WindowRow",
     "WorkspaceChange",
     "WorkspaceDetails",

@@ -54,7 +54,7 @@ class ClaimExplanation(Payload):
     """Oldest first."""
 
 
-class WaitingClaim(Payload):
+class QueuedClaim(Payload):
     """A claim that waits in the queue of its preset."""
 
     claim_id: str
@@ -67,3 +67,11 @@ class WaitingClaim(Payload):
     """The place in the queue, from 1."""
     queued_at: Timestamp
     deadline: Timestamp
+
+
+class WaitingPage(Payload):
+    """A page of the claims that wait."""
+
+    waiting: list[QueuedClaim]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""

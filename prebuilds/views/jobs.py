@@ -100,3 +100,9 @@ class LoggedBuild(Payload):
         if self.completed_at is None or not self.error:
             return []
         return [LogLine(build_id=self.id, at=self.completed_at, line=self.error)]
+
+
+class LoggedBuilds(Payload):
+    """Builds of one workspace, oldest first."""
+
+    builds: list[LoggedBuild]

@@ -65,3 +65,19 @@ class UserRow(Payload):
     organizations: list[str]
     workspaces: int
     created_at: Timestamp
+
+
+class MemberPage(Payload):
+    """A page of the list of an organization's members, by name."""
+
+    members: list[MemberRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""
+
+
+class UserPage(Payload):
+    """A page of the list of users, by name."""
+
+    users: list[UserRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""

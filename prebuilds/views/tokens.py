@@ -57,3 +57,11 @@ class TokensConfirmed(Payload):
 
     confirmed: list[str]
     """The names of the tokens that were `unconfirmed`."""
+
+
+class TokenPage(Payload):
+    """A page of the list of tokens, by name."""
+
+    tokens: list[TokenRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""

@@ -1,0 +1,77 @@
+"""Presets, their lint, and templates, over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prebuilds.api import InvalidInput
+from prebuilds.operations.remote.base import LIMIT, Remote
+from prebuilds.remote import routes
+from prebuilds.views import (
+    InvalidateResult,
+    LiftResult,
+    LintReport,
+    Page,
+    PresetInfo,
+    PresetPage,
+    TemplateChange,
+    TemplatePage,
+    TemplateRow,
+)
+from prebuilds.vocabulary.actors import Actor
+
+if TYPE_CHECKING:
+    from prebuilds.templates import ApplyResult, TemplateFile
+
+
+class RemotePresets(Remote):
+    """As `PresetOperations`."""
+
+    async def list(
+        self, template: str | None = None, *, limit: int = LIMIT, after: str | None = None
+    ) -> Page[PresetInfo]:
+        page = await self.transport.ask(routes.LIST_PRESETS, PresetPage, template=template, limit=limit, after=after)
+        return Page(page.presets, page.next)
+
+    async def invalidate(
+        self, actor: Actor, *, preset: str | None = None, template: str | None = None
+    ) -> InvalidateResult:
+        if preset is not None and template is None:
+            return await self.transport.ask(routes.INVALIDATE_PRESET, InvalidateResult, preset=preset)
+        if preset is None and template is not None:
+            return await self.transport.ask(routes.INVALIDATE_TEMPLATE, InvalidateResult, template=template)
+        raise InvalidInput.field("preset", "give exactly one of preset and template")
+
+    async def lift_holds(self, actor: Actor, preset: str) -> LiftResult:
+        return await self.transport.ask(routes.RESUME_PRESET, LiftResult, preset=preset)
+
+
+class RemoteLint(Remote):
+    """As `LintOperations`."""
+
+    async def preset(self, preset: str) -> LintReport:
+        return await self.transport.ask(routes.LINT_PRESET, LintReport, preset=preset)
+
+
+class RemoteTemplates(Remote):
+    """As `TemplateOperations`."""
+
+    async def apply(self, actor: Actor, file: TemplateFile, *, dry_run: bool = False) -> ApplyResult:
+        from prebuilds.templates import ApplyResult
+
+        sent = self.transport.send(
+            routes.APPLY_TEMPLATES,
+            {"dry_run": dry_run},
+            content=file.model_dump_json(exclude_unset=True, by_alias=True),  # what a file leaves out stays as it is
+        )
+        return self.transport.read(await sent, ApplyResult)
+
+    async def list(self, *, limit: int = LIMIT, after: str | None = None) -> Page[TemplateRow]:
+        page = await self.transport.ask(routes.LIST_TEMPLATES, TemplatePage, limit=limit, after=after)
+        return Page(page.templates, page.next)
+
+    async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:
+        return await self.transport.ask(routes.DEPRECATE_TEMPLATE, TemplateChange, template=template, undo=undo)
+
+    async def delete(self, actor: Actor, template: str) -> TemplateChange:
+        return await self.transport.ask(routes.DELETE_TEMPLATE, TemplateChange, template=template)

@@ -24,13 +24,12 @@ OF_THE_SERVER: Mapping[str, str] = {
 class UnknownError(PrebuildsError):
     """An error of a type that this release does not know, from a newer server. Its `type` is what the server said."""
 
-    def __init__(self, code: str, message: str, details: Mapping[str, Any] | None = None, **advice: Any) -> None:
-        super().__init__(message, details, **advice)
-        self.code = code
+    default_remedy = "have this client upgraded, whose server has a newer release"
+    code: str | None = None
 
     @property
     def type(self) -> str:
-        return self.code
+        return self.code or super().type
 
 
 def error_of_problem(problem: Mapping[str, Any]) -> PrebuildsError:
@@ -44,9 +43,9 @@ def error_of_problem(problem: Mapping[str, Any]) -> PrebuildsError:
     if (again_s := problem.get("retry_after_seconds")) is not None and code == "NoClaimablePrebuiltWorkspaces":
         details.setdefault("retry_after_seconds", again_s)
     remedy, inputs = problem.get("remedy"), problem.get("inputs") or {}
-    if code not in ERRORS:
-        return UnknownError(code or "UnknownError", message, details, remedy=remedy, inputs=inputs)
-    error = ERRORS[code](message, details, inputs=inputs)
+    error = ERRORS.get(code, UnknownError)(message, details, inputs=inputs)
+    if isinstance(error, UnknownError):
+        error.code = code
     general = (remedy or "").removesuffix(error.remedy.removeprefix(error.general_remedy))
     if general and general != error.general_remedy:
         error.advice = general

@@ -255,10 +255,11 @@ def _again_after(response: httpx.Response) -> float | None:
     code = (_problem_of(response) or {}).get("code")
     said = response.headers.get("Retry-After", "")
     again_s = float(said) if said.isascii() and said.isdigit() else None
-    if code in ERRORS and response.status_code == 429 and code != "RateLimited":
-        return None  # a miss: the claim has its answer
-    if code in ERRORS and (again_s is None or code == "ProvisionerUnavailable"):
-        return None  # only a person can change it
+    if code in ERRORS and code != "RateLimited":
+        if response.status_code == 429:
+            return None  # a miss: the claim has its answer
+        if again_s is None or code == "ProvisionerUnavailable":
+            return None  # only a person can change it
     return again_s or 0.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,10 +32,7 @@ class Deaf(PrebuildsClient):
 def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Deaf:
     deaf = Deaf(cast("Any", None))
 
-    async def connected() -> PrebuildsClient:
-        return deaf
-
-    monkeypatch.setattr(claims, "prebuilds_client", connected)
+    monkeypatch.setattr(claims, "claims", lambda: nullcontext(deaf))
     monkeypatch.chdir(tmp_path)
     return deaf
 

@@ -11,10 +11,10 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from prebuilds.http.problems import Problem
 from prebuilds.payloads import Payload
+from prebuilds.views.paging import LIMIT_DEFAULT, LIMIT_MAX
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
-LIMIT_DEFAULT, LIMIT_MAX = 100, 10_000
 ALWAYS = (401, 403, 422, 429, 503)
 """What each route with a token may answer, beside its own statuses."""
 AS_JSON = "$json"

@@ -11,10 +11,8 @@ from uuid import UUID
 
 from prebuilds.api import InvalidInput
 from prebuilds.views import Page
-
-LIMIT_DEFAULT = 100
-LIMIT_MAX = 10_000
-"""The most rows of one page."""
+from prebuilds.views.paging import LIMIT_DEFAULT as LIMIT_DEFAULT  # noqa: PLC0414 - for those that page
+from prebuilds.views.paging import check_limit as check_limit  # noqa: PLC0414
 
 T = TypeVar("T")
 
@@ -39,17 +37,6 @@ def read_cursor(after: str, *kinds: type) -> list[Any]:
         return [read[kind](value) for kind, value in zip(kinds, values, strict=True)]
     except (ValueError, TypeError, AttributeError):
         raise InvalidInput.field("after", "is no cursor of this list", "give the `next` of the previous page") from None
-
-
-def check_limit(limit: int) -> int:
-    """Check the number of rows of a page, and return it.
-
-    Raises:
-        InvalidInput: It is not between 1 and `LIMIT_MAX`.
-    """
-    if not 1 <= limit <= LIMIT_MAX:
-        raise InvalidInput.field("limit", f"must be between 1 and {LIMIT_MAX}", "list the rest by its cursor")
-    return limit
 
 
 def page_by_path(rows: Sequence[T], path: Callable[[T], str], limit: int, after: str | None) -> Page[T]:

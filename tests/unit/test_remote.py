@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 from prebuilds.api import (
     ClaimIdReused,
@@ -26,6 +28,8 @@ from prebuilds.api import (
 from prebuilds.client import PrebuildsClient
 from prebuilds.client.over_http import ACTIONS, HttpClient
 from prebuilds.http.problems import describe, respond
+from prebuilds.http.templates import _yaml_of
+from prebuilds.operations.remote.pools import file_as_json
 from prebuilds.payloads import ClaimRequest
 from prebuilds.remote import address, routes, transport
 from prebuilds.remote.address import ServerAddress, read_address
@@ -33,9 +37,12 @@ from prebuilds.remote.claims import RemoteClaims
 from prebuilds.remote.problems import error_of_problem
 from prebuilds.remote.routes import ROUTES
 from prebuilds.remote.transport import Transport
+from prebuilds.templates import parse_template_file
 from prebuilds.views import Reconciled
 from prebuilds.vocabulary import OnEmpty
+from tests.template_files import CONTRACT
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "pbt_secret"
 WON = {
     "claim_id": "c1",
@@ -290,7 +297,9 @@ def test_the_client_has_a_route_for_each_request_of_an_operator() -> None:
     from prebuilds.payloads import OperatorRequest
 
     requests = {
-        word for part in get_args(OperatorRequest.model_fields["action"].annotation) for word in get_args(part) or [part]
+        word
+        for part in get_args(OperatorRequest.model_fields["action"].annotation)
+        for word in get_args(part) or [part]
     }
     assert set(ACTIONS) == requests - {"release_claims"}  # a claim that is given up is left and released
 
@@ -299,3 +308,17 @@ def test_dots_alone_are_no_folder() -> None:
     assert routes.GET_CLAIM.address({"claim_id": ".."}) == "/v1/claims/%2E%2E"
     assert routes.GET_CLAIM.address({"claim_id": "a.b/ü"}) == "/v1/claims/a.b%2F%C3%BC"
     assert len(ROUTES) > 40
+
+
+@pytest.mark.parametrize("file", [CONTRACT, *(path.read_text() for path in sorted(EXAMPLES.glob("*.yaml")))])
+def test_a_template_file_means_the_same_on_the_server(file: str) -> None:
+    def said(entry: Any) -> Any:
+        """What a file says, and no more."""
+        if isinstance(entry, BaseModel):
+            return {name: said(getattr(entry, name)) for name in entry.model_fields_set}
+        return [said(one) for one in entry] if isinstance(entry, list) else entry
+
+    here = parse_template_file(file)
+    there = parse_template_file(_yaml_of(file_as_json(here)))
+    assert there == here
+    assert said(there) == said(here)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from prebuilds.operations.remote.base import LIMIT, Remote
+from prebuilds.operations.remote.base import Remote
 from prebuilds.remote import routes
 from prebuilds.views import (
     LeavingResult,
@@ -21,6 +21,7 @@ from prebuilds.views import (
     UserPage,
     UserRow,
 )
+from prebuilds.views.paging import LIMIT_DEFAULT
 from prebuilds.vocabulary.actors import Actor
 
 
@@ -41,16 +42,16 @@ class RemotePeople(Remote):
     async def enable_users(self, actor: Actor, users: Sequence[str]) -> LeavingResult:
         return await self.transport.ask(routes.ENABLE_USERS, LeavingResult, users=list(users))
 
-    async def list_members(self, organization: str, *, limit: int = LIMIT, after: str | None = None) -> Page[MemberRow]:
-        page = await self.transport.ask(
-            routes.LIST_MEMBERS, MemberPage, organization=organization, limit=limit, after=after
-        )
+    async def list_members(
+        self, organization: str, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[MemberRow]:
+        page = await self.page(routes.LIST_MEMBERS, MemberPage, organization=organization, limit=limit, after=after)
         return Page(page.members, page.next)
 
     async def list_users(
-        self, *, disabled: bool = False, limit: int = LIMIT, after: str | None = None
+        self, *, disabled: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> Page[UserRow]:
-        page = await self.transport.ask(routes.LIST_USERS, UserPage, disabled=disabled, limit=limit, after=after)
+        page = await self.page(routes.LIST_USERS, UserPage, disabled=disabled, limit=limit, after=after)
         return Page(page.users, page.next)
 
 
@@ -75,8 +76,10 @@ class RemoteTokens(Remote):
             expires_seconds=None if expires is None else expires.total_seconds(),
         )
 
-    async def list(self, *, revoked: bool = False, limit: int = LIMIT, after: str | None = None) -> Page[TokenRow]:
-        page = await self.transport.ask(routes.LIST_TOKENS, TokenPage, revoked=revoked, limit=limit, after=after)
+    async def list(
+        self, *, revoked: bool = False, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[TokenRow]:
+        page = await self.page(routes.LIST_TOKENS, TokenPage, revoked=revoked, limit=limit, after=after)
         return Page(page.tokens, page.next)
 
     async def revoke(self, actor: Actor, name: str) -> TokenRevoked:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from prebuilds.api import InvalidInput
-from prebuilds.operations.remote.base import LIMIT, Remote
+from prebuilds.operations.remote.base import Remote
 from prebuilds.remote import routes
 from prebuilds.views import (
     InvalidateResult,
@@ -18,6 +20,7 @@ from prebuilds.views import (
     TemplatePage,
     TemplateRow,
 )
+from prebuilds.views.paging import LIMIT_DEFAULT
 from prebuilds.vocabulary.actors import Actor
 
 if TYPE_CHECKING:
@@ -28,9 +31,9 @@ class RemotePresets(Remote):
     """As `PresetOperations`."""
 
     async def list(
-        self, template: str | None = None, *, limit: int = LIMIT, after: str | None = None
+        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> Page[PresetInfo]:
-        page = await self.transport.ask(routes.LIST_PRESETS, PresetPage, template=template, limit=limit, after=after)
+        page = await self.page(routes.LIST_PRESETS, PresetPage, template=template, limit=limit, after=after)
         return Page(page.presets, page.next)
 
     async def invalidate(
@@ -62,12 +65,12 @@ class RemoteTemplates(Remote):
         sent = self.transport.send(
             routes.APPLY_TEMPLATES,
             {"dry_run": dry_run},
-            content=file.model_dump_json(exclude_unset=True, by_alias=True),  # what a file leaves out stays as it is
+            content=file_as_json(file),
         )
         return self.transport.read(await sent, ApplyResult)
 
-    async def list(self, *, limit: int = LIMIT, after: str | None = None) -> Page[TemplateRow]:
-        page = await self.transport.ask(routes.LIST_TEMPLATES, TemplatePage, limit=limit, after=after)
+    async def list(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[TemplateRow]:
+        page = await self.page(routes.LIST_TEMPLATES, TemplatePage, limit=limit, after=after)
         return Page(page.templates, page.next)
 
     async def deprecate(self, actor: Actor, template: str, *, undo: bool = False) -> TemplateChange:
@@ -75,3 +78,12 @@ class RemoteTemplates(Remote):
 
     async def delete(self, actor: Actor, template: str) -> TemplateChange:
         return await self.transport.ask(routes.DELETE_TEMPLATE, TemplateChange, template=template)
+
+
+def file_as_json(file: TemplateFile) -> str:
+    """Write a template file that means the same. What it leaves out stays left out."""
+    return json.dumps(file.model_dump(exclude_unset=True, by_alias=True), default=_write_duration)
+
+
+def _write_duration(value: timedelta) -> str:
+    return f"{value.total_seconds():.6f}s"

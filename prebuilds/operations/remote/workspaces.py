@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from prebuilds.operations.remote.base import LIMIT, OnProgress, Remote
+from prebuilds.operations.remote.base import OnProgress, Remote
 from prebuilds.payloads import ReleaseResult, WorkspaceBuildResult, parse_claim_id
 from prebuilds.remote import routes
 from prebuilds.remote.claims import RemoteClaims
@@ -29,6 +29,7 @@ from prebuilds.views import (
     WorkspaceRow,
     WorkspaceSettings,
 )
+from prebuilds.views.paging import LIMIT_DEFAULT
 from prebuilds.vocabulary.actors import Actor
 
 
@@ -69,10 +70,10 @@ class RemoteWorkspaces(Remote):
         owner: str | None = None,
         preset: str | None = None,
         prebuilt: bool = False,
-        limit: int = LIMIT,
+        limit: int = LIMIT_DEFAULT,
         after: str | None = None,
     ) -> Page[WorkspaceRow]:
-        page = await self.transport.ask(
+        page = await self.page(
             routes.LIST_WORKSPACES,
             WorkspacePage,
             owner=owner,
@@ -114,9 +115,11 @@ class RemoteWorkspaces(Remote):
 class RemoteJobs(Remote):
     """As `JobOperations`."""
 
-    async def list(self, job_filter: JobFilter, *, limit: int = LIMIT, after: str | None = None) -> Page[JobRow]:
+    async def list(
+        self, job_filter: JobFilter, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[JobRow]:
         given = job_filter.model_dump(mode="json")
-        page = await self.transport.ask(routes.LIST_JOBS, JobPage, **given, limit=limit, after=after)
+        page = await self.page(routes.LIST_JOBS, JobPage, **given, limit=limit, after=after)
         return Page(page.jobs, page.next)
 
     async def cancel(
@@ -130,17 +133,15 @@ class RemoteExplanations(Remote):
     """As `ExplainOperations`."""
 
     async def preset(
-        self, preset: str, at: datetime | None = None, *, limit: int = LIMIT, after: str | None = None
+        self, preset: str, at: datetime | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> PresetExplanation:
-        return await self.transport.ask(
-            routes.EXPLAIN_PRESET, PresetExplanation, preset=preset, at=at, limit=limit, after=after
-        )
+        return await self.page(routes.EXPLAIN_PRESET, PresetExplanation, preset=preset, at=at, limit=limit, after=after)
 
     async def claim(self, claim_id: str) -> ClaimExplanation:
         return await self.transport.ask(routes.EXPLAIN_CLAIM, ClaimExplanation, claim_id=parse_claim_id(claim_id))
 
     async def waiting(
-        self, preset: str | None = None, *, limit: int = LIMIT, after: str | None = None
+        self, preset: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
     ) -> Page[QueuedClaim]:
-        page = await self.transport.ask(routes.LIST_WAITING, WaitingPage, preset=preset, limit=limit, after=after)
+        page = await self.page(routes.LIST_WAITING, WaitingPage, preset=preset, limit=limit, after=after)
         return Page(page.waiting, page.next)

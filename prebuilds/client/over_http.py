@@ -28,6 +28,7 @@ from prebuilds.remote.claims import RemoteClaims
 from prebuilds.remote.routes import Route
 from prebuilds.remote.transport import Transport, open_transport
 from prebuilds.views import (
+    AbandonResult,
     LeavingResult,
     LintReport,
     LoopChange,
@@ -50,6 +51,7 @@ ACTIONS: Mapping[str, tuple[Route, type[Payload]]] = {
     "list_workspaces": (routes.LIST_WORKSPACES, WorkspacePage),
     "show_workspace": (routes.SHOW_WORKSPACE, WorkspaceDetails),
     "release": (routes.RELEASE_WORKSPACE, ReleaseResult),
+    "abandon": (routes.ABANDON_WORKSPACE, AbandonResult),
     "start_workspace": (routes.START_WORKSPACE, WorkspaceChange),
     "stop_workspace": (routes.STOP_WORKSPACE, WorkspaceChange),
     "retry": (routes.RETRY_WORKSPACE, WorkspaceChange),

@@ -50,9 +50,9 @@ async def explain_claim(request: Request, guard: Guarded, claim_id: AddressedCla
 async def list_waiting(guard: Guarded, query: Annotated[WaitingQuery, Query()]) -> WaitingPage:
     """By preset, and then in the order in which they are served."""
     if query.preset is None:
-        guard.check(Action.SEE_CLAIM)
+        guard.check(Action.SEE_STATUS)
         preset = None
     else:
-        preset = await guard.preset(query.preset, Action.SEE_CLAIM)
+        preset = await guard.preset(query.preset, Action.SEE_STATUS)
     page = await guard.operations.explain.waiting(preset, limit=query.limit, after=query.after)
     return WaitingPage(waiting=page.rows, next=page.next)

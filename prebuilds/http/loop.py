@@ -61,7 +61,7 @@ class ReconcileBody(Asked):
 )
 async def loop_status(guard: Guarded) -> OrchestratorStatus:
     """With the presets that it is at. `/v1/status` has what is recorded, also of a loop that does not run."""
-    guard.check(Action.SEE_STATUS)
+    guard.reach(Action.SEE_STATUS)
     return await guard.operations.loop.ask()
 
 

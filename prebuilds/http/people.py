@@ -39,7 +39,7 @@ Named = Annotated[PeopleBody, Body(examples=[PEOPLE])]
     "/organizations/{organization}/members",
     summary="List an organization's members",
     operation_id="list_members",
-    responses=answers({"members": [examples.MEMBER], "next": None}),
+    responses=answers({"members": [examples.MEMBER], "next": None}, 404),
 )
 async def list_members(guard: Guarded, organization: Organization, query: Annotated[PageQuery, Query()]) -> MemberPage:
     """Who may claim in it, by name."""
@@ -52,7 +52,7 @@ async def list_members(guard: Guarded, organization: Organization, query: Annota
     "/organizations/{organization}/members:add",
     summary="Make people members of an organization",
     operation_id="add_members",
-    responses=answers({"organization": "acme", "added": ["bob"]}, 413),
+    responses=answers({"organization": "acme", "added": ["bob"]}, 404, 413),
 )
 async def add_members(guard: Guarded, organization: Organization, body: Named) -> MembersResult:
     """Unknown people are created; removed members come back."""
@@ -64,7 +64,7 @@ async def add_members(guard: Guarded, organization: Organization, body: Named) -
     "/organizations/{organization}/members:remove",
     summary="End people's right to claim in an organization",
     operation_id="remove_members",
-    responses=answers(examples.LEAVING, 413),
+    responses=answers(examples.LEAVING, 404, 413),
 )
 async def remove_members(guard: Guarded, organization: Organization, body: Named) -> LeavingResult:
     """Their workspaces stay until somebody transfers or releases them; their waiting claims are refused."""

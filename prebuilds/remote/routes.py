@@ -71,6 +71,7 @@ RELEASE_WORKSPACE = Route("DELETE", "/v1/workspaces/{workspace}")
 START_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:start")
 STOP_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:stop")
 RETRY_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:retry")
+ABANDON_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:abandon")
 KEEP_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:keep", query=("undo",))
 TRANSFER_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:transfer", body=("to", "name"))
 PRUNE_WORKSPACES = Route(

@@ -69,6 +69,9 @@ def operation_of(document: dict[str, Any], request: httpx.Request) -> dict[str, 
 class Server:
     """One server; several of one database are several processes' as far as a claim can see."""
 
+    build_id = ""
+    """A build that a test asks about."""
+
     def __init__(self, app: Any, service: Service, dispatcher: NotedDispatcher) -> None:
         self.app = app
         self.service = service

@@ -60,6 +60,14 @@ ENDPOINTS: dict[str, Endpoint] = {
     "GET /v1/templates": Endpoint("/v1/templates", Action.SEE_TEMPLATES, lists=True),
     "GET /v1/workspaces": Endpoint("/v1/workspaces", Action.SEE_WORKSPACE, lists=True),
     "GET /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SEE_WORKSPACE),
+    "GET /v1/builds": Endpoint("/v1/builds?of=bob%2Fdev", Action.SEE_LOG),
+    "GET /v1/builds/{build_id}": Endpoint("/v1/builds/BUILD", Action.SEE_WORKSPACE),
+    "GET /v1/claims/{claim_id}/explain": Endpoint("/v1/claims/c1/explain", Action.SEE_CLAIM),
+    "GET /v1/loop": Endpoint("/v1/loop", Action.SEE_STATUS, lists=True),
+    "GET /v1/organizations/{organization}/members": Endpoint("/v1/organizations/acme/members", Action.SEE_MEMBERS),
+    "GET /v1/tokens": Endpoint("/v1/tokens", Action.SEE_TOKENS),
+    "GET /v1/users": Endpoint("/v1/users", Action.SEE_USERS),
+    "GET /v1/waiting": Endpoint("/v1/waiting?preset=acme/python/small", Action.SEE_STATUS),
     "POST /v1/nothing": Endpoint("/v1/nothing", None),
     "PUT /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.CLAIM, CLAIM),
     "POST /v1/claims": Endpoint("/v1/claims", Action.CLAIM, CLAIM),
@@ -79,6 +87,26 @@ ENDPOINTS: dict[str, Endpoint] = {
     "POST /v1/workspaces/{workspace}:retry": Endpoint(f"{WORKSPACE}:retry", Action.RETRY_WORKSPACE),
     "POST /v1/workspaces/{workspace}:start": Endpoint(f"{WORKSPACE}:start", Action.START_WORKSPACE),
     "POST /v1/workspaces/{workspace}:stop": Endpoint(f"{WORKSPACE}:stop", Action.STOP_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:abandon": Endpoint(f"{WORKSPACE}:abandon", Action.ABANDON_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:transfer": Endpoint(
+        f"{WORKSPACE}:transfer", Action.TRANSFER_WORKSPACE, {"to": "bob"}
+    ),
+    "POST /v1/workspaces:prune": Endpoint(
+        "/v1/workspaces:prune", Action.PRUNE_WORKSPACES, {"failed": True, "preset": "acme/python/small"}
+    ),
+    "POST /v1/inventory": Endpoint("/v1/inventory", Action.SEE_INVENTORY),
+    "POST /v1/organizations/{organization}/members:add": Endpoint(
+        "/v1/organizations/acme/members:add", Action.CHANGE_MEMBERS, {"users": ["bob"]}
+    ),
+    "POST /v1/organizations/{organization}/members:remove": Endpoint(
+        "/v1/organizations/acme/members:remove", Action.CHANGE_MEMBERS, {"users": ["zoe"]}
+    ),
+    "POST /v1/users:disable": Endpoint("/v1/users:disable", Action.SWITCH_USERS, {"users": ["zoe"]}),
+    "POST /v1/users:enable": Endpoint("/v1/users:enable", Action.SWITCH_USERS, {"users": ["zoe"]}),
+    "POST /v1/tokens": Endpoint("/v1/tokens", Action.CHANGE_TOKENS, {"name": "made", "scopes": ["read"]}),
+    "POST /v1/tokens:confirm": Endpoint("/v1/tokens:confirm", Action.CHANGE_TOKENS, {"names": ["none"]}),
+    "DELETE /v1/tokens/{name}": Endpoint("/v1/tokens/none", Action.CHANGE_TOKENS),
+    "POST /v1/templates/{template}:invalidate": Endpoint(f"{TEMPLATE}:invalidate", Action.INVALIDATE_PRESET),
     "PUT /v1/templates": Endpoint("/v1/templates", Action.APPLY, {"organizations": [{"name": "acme"}]}),
     "POST /v1/templates/{template}:deprecate": Endpoint(f"{TEMPLATE}:deprecate", Action.DEPRECATE_TEMPLATE),
     "DELETE /v1/templates/{template}": Endpoint(TEMPLATE, Action.DELETE_TEMPLATE),
@@ -143,7 +171,8 @@ async def gate(engine: AsyncEngine) -> Gate:
 async def send(server: Server, token: str | None, name: str) -> httpx.Response:
     endpoint = ENDPOINTS[name]
     headers = {"Authorization": "" if token is None else f"Bearer {token}"}
-    return await server.http.request(name.partition(" ")[0], endpoint.path, json=endpoint.body, headers=headers)
+    path = endpoint.path.replace("BUILD", server.build_id)
+    return await server.http.request(name.partition(" ")[0], path, json=endpoint.body, headers=headers)
 
 
 async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_url: str, gate: Gate) -> None:
@@ -163,6 +192,7 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
         server.service.draining.set()  # a stream ends after its first word
         won = await send(server, operator, "PUT /v1/claims/{claim_id}")
         assert won.status_code == 201, won.text
+        server.build_id = won.json()["build_id"]
         await gate.drain()
         before = await rows_of(engine)
 

@@ -11,6 +11,7 @@ from prebuilds.remote import routes
 from prebuilds.remote.claims import RemoteClaims
 from prebuilds.remote.routes import Route
 from prebuilds.views import (
+    AbandonResult,
     CancelResult,
     ClaimExplanation,
     JobFilter,
@@ -38,6 +39,9 @@ class RemoteWorkspaces(Remote):
 
     async def release(self, actor: Actor, workspace: str) -> ReleaseResult:
         return await self.transport.ask(routes.RELEASE_WORKSPACE, ReleaseResult, workspace=workspace)
+
+    async def abandon(self, actor: Actor, workspace: str) -> AbandonResult:
+        return await self.transport.ask(routes.ABANDON_WORKSPACE, AbandonResult, workspace=workspace)
 
     async def start(self, actor: Actor, workspace: str) -> WorkspaceChange:
         return await self._change(routes.START_WORKSPACE, workspace)

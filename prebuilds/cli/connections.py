@@ -6,6 +6,7 @@ Each function imports its modules when it is called, to keep commands quick.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeAlias
@@ -54,6 +55,7 @@ def require_database() -> None:
 def operations() -> AbstractAsyncContextManager[AnyOperations]:
     """Open every operation, over HTTP or with `database_operations`."""
     if over_http():
+        _skip_httpx_command()
         from prebuilds.operations.remote import open_remote_operations
 
         return open_remote_operations()
@@ -72,9 +74,9 @@ def database_operations() -> AbstractAsyncContextManager[Operations]:
 async def build_logs() -> AsyncIterator[LogOperations | RemoteLogs]:
     """Open the build logs, over HTTP or on the database; they need no Temporal. See `open_logs`."""
     if over_http():
-        from prebuilds.remote.logs import RemoteLogs
-
         async with _server() as server:
+            from prebuilds.remote.logs import RemoteLogs
+
             yield RemoteLogs(server)
         return
     from prebuilds.operations.opening import open_logs
@@ -87,9 +89,9 @@ async def build_logs() -> AsyncIterator[LogOperations | RemoteLogs]:
 async def claims() -> AsyncIterator[PrebuildsClient | RemoteClaims]:
     """Open claims as services make them: over HTTP or Temporal, without a database in this process."""
     if over_http():
-        from prebuilds.remote.claims import RemoteClaims
-
         async with _server() as server:
+            from prebuilds.remote.claims import RemoteClaims
+
             yield RemoteClaims(server)
         return
     yield await _prebuilds_client()
@@ -99,9 +101,9 @@ async def claims() -> AsyncIterator[PrebuildsClient | RemoteClaims]:
 async def inventories() -> AsyncIterator[InventoryOperations | RemoteInventory]:
     """Open comparisons of the hosts with the record, over HTTP or Temporal."""
     if over_http():
-        from prebuilds.operations.remote.system import RemoteInventory
-
         async with _server() as server:
+            from prebuilds.operations.remote.system import RemoteInventory
+
             yield RemoteInventory(server)
         return
     from prebuilds.operations.inventory import InventoryOperations
@@ -113,9 +115,9 @@ async def inventories() -> AsyncIterator[InventoryOperations | RemoteInventory]:
 async def lints() -> AsyncIterator[LintOperations | RemoteLint]:
     """Open lints of presets, over HTTP or Temporal."""
     if over_http():
-        from prebuilds.operations.remote.pools import RemoteLint
-
         async with _server() as server:
+            from prebuilds.operations.remote.pools import RemoteLint
+
             yield RemoteLint(server)
         return
     from prebuilds.operations.lint import LintOperations
@@ -126,17 +128,24 @@ async def lints() -> AsyncIterator[LintOperations | RemoteLint]:
 async def examine() -> DoctorReport:
     """Run the doctor's checks, on the server or in this process."""
     if over_http():
-        from prebuilds.operations.remote.system import RemoteDoctor
-
         async with _server() as server:
+            from prebuilds.operations.remote.system import RemoteDoctor
+
             return await RemoteDoctor(server).examine()
     from prebuilds.operations.doctor import DoctorOperations
 
     return await DoctorOperations().examine()
 
 
+def _skip_httpx_command() -> None:
+    """Let httpx be imported without its own command line, which takes a tenth of a command's time: the module is absent
+    where click, pygments or rich are not installed, and httpx does without it."""
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def _server() -> AsyncIterator[Transport]:
+    _skip_httpx_command()
     from prebuilds.remote.transport import open_transport
 
     transport = await open_transport()

@@ -165,3 +165,40 @@ def serve(stack: DevStack) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+def test_an_address_and_a_token_are_all_that_a_command_needs(stack: DevStack, tmp_path: Path) -> None:
+    organization = "httpcommands"
+    stack.apply(organization, 1, command=["sleep", "infinity"], ready=None)
+    stack.wait_whole(organization)
+    token = Path(stack.facts["token_file"]).read_text().strip()
+    away = {"PREBUILDS_STATE_DIR": str(tmp_path), "TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    over_http = {"PREBUILDS_URL": stack.facts["http"], "PREBUILDS_TOKEN": token, **away}
+
+    def ask(*words: str) -> Any:
+        said = stack.cli(*words, "--json", **over_http)
+        assert said.code == 0, (words, said)
+        return said.json
+
+    preset = ("--preset", f"{organization}/python/small", "--owner", "alice")
+    claim = ("claim", *preset, "--name", "one", "--claim-id", "http/1", "--wait-ready")
+    won = ask(*claim)
+    assert stack.ask(*claim) == won, "the same answer over Temporal"
+    other = (*claim[:-1], "--ttl", "9h", "--json")
+    refused = stack.cli(*other, **over_http)
+    assert (refused.code, refused.json["error"]["type"]) == (1, "ClaimIdReused")
+    assert (stack.cli(*other).code, stack.cli(*other).json) == (refused.code, refused.json)
+    waited = ask("claim", *preset, "--name", "two", "--on-empty", "wait", "--timeout", "60s", "--wait-ready")
+    assert waited["source"] == "prebuilt"
+    assert ask("workspaces", "stop", "alice/one", "--wait")["status"] == "stopped"
+    assert ask("logs", "alice/one", "--follow") == stack.ask("logs", "alice/one")
+    assert ask("explain", "claim", "http/1") == stack.ask("explain", "claim", "http/1")
+    assert ask("release", "alice/one", "--wait")["workspace_id"] == won["workspace_id"]
+    gone = stack.cli(*claim, "--json", **over_http)
+    assert (gone.code, gone.json["error"]["type"]) == (1, "WorkspaceNotFound"), "its address may be somebody else's"
+    assert ask("reconcile", "--wait") == {"reconciled": True}
+    assert ask("inventory")["unavailable"] == []
+    checks = [check["name"] for check in stack.cli("doctor", "--json", **over_http).json["checks"]]
+    assert checks == [check["name"] for check in stack.cli("doctor", "--json").json["checks"]]
+    assert ask("stop", "--cause", "a test", "--wait")["state"] == "stopped"
+    assert ask("start")["changed"]

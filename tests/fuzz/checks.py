@@ -20,6 +20,7 @@ def no_fault(ctx: Any, response: Any, case: Any) -> None:
 
 KNOWN = {
     "claim_id": "ticket-17",
+    "organization": "acme",
     "preset": "acme/python/small",
     "reference": "alice/alice-dev",
     "template": "acme/failing",

@@ -28,8 +28,23 @@ CONNECTING = {
 """Commands that connect, and what they may not have imported when they do, beside what none may."""
 
 
-def imported(words: tuple[str, ...], folder: Path) -> set[str]:
-    """What a command line imports until it ends or connects to the database or to Temporal."""
+OVER_HTTP = NEVER - {"httpx"} | {
+    "sqlalchemy",
+    "asyncpg",
+    "grpc",
+    "temporalio",
+    "httpx._main",
+    "prebuilds.client",
+    "rich",
+}
+
+
+def imported(words: tuple[str, ...], folder: Path, **variables: str) -> set[str]:
+    """What a command line imports until it ends or connects to a server.
+
+    Args:
+        variables: More for its environment, where {port} is the server's.
+    """
     program = "from prebuilds.cli import main; main()"
     told = folder / "imports"
     with socket.create_server(("127.0.0.1", 0)) as server, told.open("wb") as err:
@@ -38,6 +53,7 @@ def imported(words: tuple[str, ...], folder: Path) -> set[str]:
             "PREBUILDS_DATABASE_URL": f"postgresql://nobody@127.0.0.1:{port}/none",
             "TEMPORAL_ADDRESS": f"127.0.0.1:{port}",
         }
+        env |= {name: value.format(port=port) for name, value in variables.items()}
         argv = [sys.executable, "-X", "importtime", "-c", program, *words]
         with subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL, stderr=err) as process:
             if words in CONNECTING:
@@ -56,6 +72,13 @@ def test_a_command_imports_only_what_it_needs(words: tuple[str, ...], tmp_path: 
     modules = imported(words, tmp_path)
     assert {"temporalio.client", "pydantic"} <= modules
     assert under(modules, NEVER | DRIVERS | OTHERS | CONNECTING[words]) == set()
+
+
+@pytest.mark.parametrize("words", CONNECTING, ids=lambda words: words[0])
+def test_a_command_over_http_needs_neither_temporal_nor_a_database(words: tuple[str, ...], tmp_path: Path) -> None:
+    modules = imported(words, tmp_path, PREBUILDS_URL="http://127.0.0.1:{port}")
+    assert {"httpx", "prebuilds.remote.transport"} <= modules
+    assert under(modules, OVER_HTTP | DRIVERS | OTHERS) == set()
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",)], ids=lambda words: words[0])

@@ -257,14 +257,6 @@ TRANSFERRED: Example = CHANGE | {
     "workspace": "bob/alice-dev",
     "from_workspace": "alice/alice-dev",
 }
-ABANDONED: Example = {
-    "workspace_id": WORKSPACE["id"],
-    "workspace": "alice/alice-dev",
-    "build_id": JOB["build_id"],
-    "error": "the cloud refuses",
-    "host": None,
-    "left": {"disk": "vol-4711"},
-}
 PRUNED: Example = {"pruned": 2, "kept": 1}
 FINDING: Example = {
     "workspace_id": WORKSPACE["id"],

@@ -14,7 +14,7 @@ from prebuilds.http.guard import Guarded
 from prebuilds.http.templates import Template
 from prebuilds.http.workspaces import Workspace
 from prebuilds.planning.policy import Action
-from prebuilds.views import AbandonResult, InvalidateResult, InventoryReport, PruneResult, TransferResult
+from prebuilds.views import InvalidateResult, InventoryReport, PruneResult, TransferResult
 from prebuilds.vocabulary import Text
 
 router = APIRouter(prefix="/v1", tags=["upkeep"])
@@ -47,18 +47,6 @@ async def transfer_workspace(
     """It is handed over as after a claim, and a stopped one is started. Nothing changes if it is theirs already."""
     found = await guard.workspace(workspace, Action.TRANSFER_WORKSPACE)
     return await guard.operations.workspaces.transfer(guard.actor, found, body.to, name=body.name)
-
-
-@router.post(
-    "/workspaces/{workspace}:abandon",
-    summary="Give up a workspace whose deletion has failed",
-    operation_id="abandon_workspace",
-    responses=answers(examples.ABANDONED, 404),
-)
-async def abandon_workspace(guard: Guarded, workspace: Workspace) -> AbandonResult:
-    """Its name is free, and what it has is left where it is: nothing destroys that any more."""
-    found = await guard.workspace(workspace, Action.ABANDON_WORKSPACE)
-    return await guard.operations.workspaces.abandon(guard.actor, found)
 
 
 @router.post(

@@ -87,7 +87,6 @@ ENDPOINTS: dict[str, Endpoint] = {
     "POST /v1/workspaces/{workspace}:retry": Endpoint(f"{WORKSPACE}:retry", Action.RETRY_WORKSPACE),
     "POST /v1/workspaces/{workspace}:start": Endpoint(f"{WORKSPACE}:start", Action.START_WORKSPACE),
     "POST /v1/workspaces/{workspace}:stop": Endpoint(f"{WORKSPACE}:stop", Action.STOP_WORKSPACE),
-    "POST /v1/workspaces/{workspace}:abandon": Endpoint(f"{WORKSPACE}:abandon", Action.ABANDON_WORKSPACE),
     "POST /v1/workspaces/{workspace}:transfer": Endpoint(
         f"{WORKSPACE}:transfer", Action.TRANSFER_WORKSPACE, {"to": "bob"}
     ),

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import Field
 
-from prebuilds.http import examples
+from prebuilds.http import examples, upkeep_examples
 from prebuilds.http.documents import Asked, answers
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.waiting import wait_of, waiting_turn
@@ -34,7 +34,7 @@ class BuildsQuery(Asked):
     "",
     summary="List the builds of a workspace",
     operation_id="list_builds",
-    responses=answers({"builds": [examples.LOGGED_BUILD]}, 404),
+    responses=answers({"builds": [upkeep_examples.LOGGED_BUILD]}, 404),
 )
 async def list_builds(guard: Guarded, query: Annotated[BuildsQuery, Query()]) -> LoggedBuilds:
     """Oldest first. A name that no live workspace has means the one that had it last."""
@@ -49,7 +49,7 @@ async def list_builds(guard: Guarded, query: Annotated[BuildsQuery, Query()]) ->
     "/{build_id}",
     summary="How a build stands",
     operation_id="get_build",
-    responses=answers(examples.BUILD_RESULT, 404),
+    responses=answers(upkeep_examples.BUILD_RESULT, 404),
 )
 async def get_build(guard: Guarded, build_id: BuildId, prefer: Prefer = None) -> WorkspaceBuildResult:
     """With `Prefer: wait=N` the answer is held until the build has ended, or N seconds are over. `status` is

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 
 from prebuilds.api import ClaimNotFound
-from prebuilds.http import examples
+from prebuilds.http import upkeep_examples
 from prebuilds.http.claims import IN_PATH, AddressedClaim, find_claim
 from prebuilds.http.documents import PageQuery, answers
 from prebuilds.http.guard import Guarded
@@ -28,7 +28,7 @@ class WaitingQuery(PageQuery):
     "/claims/{claim_id}/explain",
     summary="Explain the outcome of a claim",
     operation_id="explain_claim",
-    responses=answers(examples.CLAIM_EXPLAINED, 404),
+    responses=answers(upkeep_examples.CLAIM_EXPLAINED, 404),
     openapi_extra=IN_PATH,
 )
 async def explain_claim(request: Request, guard: Guarded, claim_id: AddressedClaim) -> ClaimExplanation:
@@ -45,7 +45,7 @@ async def explain_claim(request: Request, guard: Guarded, claim_id: AddressedCla
     "/waiting",
     summary="List the claims that wait",
     operation_id="list_waiting",
-    responses=answers({"waiting": [examples.WAITING], "next": None}, 404, on_404="No such preset"),
+    responses=answers({"waiting": [upkeep_examples.WAITING], "next": None}, 404, on_404="No such preset"),
 )
 async def list_waiting(guard: Guarded, query: Annotated[WaitingQuery, Query()]) -> WaitingPage:
     """By preset, and then in the order in which they are served."""

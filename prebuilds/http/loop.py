@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from pydantic import Field
 
-from prebuilds.http import examples
+from prebuilds.http import examples, upkeep_examples
 from prebuilds.http.documents import Asked, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.waiting import WAIT_MAX_S, waiting_turn
@@ -57,7 +57,7 @@ class ReconcileBody(Asked):
     "/loop",
     summary="What the loop itself says of its state",
     operation_id="loop",
-    responses=answers(examples.ORCHESTRATOR, 409, on_409="It does not run"),
+    responses=answers(upkeep_examples.ORCHESTRATOR, 409, on_409="It does not run"),
 )
 async def loop_status(guard: Guarded) -> OrchestratorStatus:
     """With the presets that it is at. `/v1/status` has what is recorded, also of a loop that does not run."""

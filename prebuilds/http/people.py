@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
-from prebuilds.http import examples
+from prebuilds.http import upkeep_examples
 from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action, Resource
@@ -39,7 +39,7 @@ Named = Annotated[PeopleBody, Body(examples=[PEOPLE])]
     "/organizations/{organization}/members",
     summary="List an organization's members",
     operation_id="list_members",
-    responses=answers({"members": [examples.MEMBER], "next": None}, 404),
+    responses=answers({"members": [upkeep_examples.MEMBER], "next": None}, 404),
 )
 async def list_members(guard: Guarded, organization: Organization, query: Annotated[PageQuery, Query()]) -> MemberPage:
     """Who may claim in it, by name."""
@@ -64,7 +64,7 @@ async def add_members(guard: Guarded, organization: Organization, body: Named) -
     "/organizations/{organization}/members:remove",
     summary="End people's right to claim in an organization",
     operation_id="remove_members",
-    responses=answers(examples.LEAVING, 404, 413),
+    responses=answers(upkeep_examples.LEAVING, 404, 413),
 )
 async def remove_members(guard: Guarded, organization: Organization, body: Named) -> LeavingResult:
     """Their workspaces stay until somebody transfers or releases them; their waiting claims are refused."""
@@ -76,7 +76,7 @@ async def remove_members(guard: Guarded, organization: Organization, body: Named
     "/users",
     summary="List users",
     operation_id="list_users",
-    responses=answers({"users": [examples.USER], "next": None}),
+    responses=answers({"users": [upkeep_examples.USER], "next": None}),
 )
 async def list_users(guard: Guarded, query: Annotated[UserQuery, Query()]) -> UserPage:
     """All known people and services, by name."""
@@ -89,7 +89,7 @@ async def list_users(guard: Guarded, query: Annotated[UserQuery, Query()]) -> Us
     "/users:disable",
     summary="End people's right to claim anywhere",
     operation_id="disable_users",
-    responses=answers(examples.LEAVING | {"organization": None}, 413),
+    responses=answers(upkeep_examples.LEAVING | {"organization": None}, 413),
 )
 async def disable_users(guard: Guarded, body: Named) -> LeavingResult:
     """For anybody, in all organizations. Their workspaces stay; their waiting claims are refused."""
@@ -101,7 +101,7 @@ async def disable_users(guard: Guarded, body: Named) -> LeavingResult:
     "/users:enable",
     summary="Let disabled people claim again",
     operation_id="enable_users",
-    responses=answers(examples.LEAVING | {"organization": None}, 413),
+    responses=answers(upkeep_examples.LEAVING | {"organization": None}, 413),
 )
 async def enable_users(guard: Guarded, body: Named) -> LeavingResult:
     """Nothing changes for those who are enabled."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from prebuilds.http import examples
+from prebuilds.http import upkeep_examples
 from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action
@@ -48,7 +48,7 @@ class ConfirmBody(Asked):
     "/tokens",
     summary="List tokens",
     operation_id="list_tokens",
-    responses=answers({"tokens": [examples.TOKEN], "next": None}),
+    responses=answers({"tokens": [upkeep_examples.TOKEN], "next": None}),
 )
 async def list_tokens(guard: Guarded, query: Annotated[TokenQuery, Query()]) -> TokenPage:
     """Without their secrets, by name."""
@@ -62,7 +62,7 @@ async def list_tokens(guard: Guarded, query: Annotated[TokenQuery, Query()]) -> 
     summary="Make a token",
     operation_id="create_token",
     response_model=TokenCreated,
-    responses=answers(examples.TOKEN_CREATED, 409, 413),
+    responses=answers(upkeep_examples.TOKEN_CREATED, 409, 413),
 )
 async def create_token(
     guard: Guarded,

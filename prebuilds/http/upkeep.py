@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
-from prebuilds.http import examples
+from prebuilds.http import examples, upkeep_examples
 from prebuilds.http.documents import Asked, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.templates import Template
@@ -39,7 +39,7 @@ class PruneBody(Asked):
     "/workspaces/{workspace}:transfer",
     summary="Transfer a workspace to another owner",
     operation_id="transfer_workspace",
-    responses=answers(examples.TRANSFERRED, 404, 409, 413),
+    responses=answers(upkeep_examples.TRANSFERRED, 404, 409, 413),
 )
 async def transfer_workspace(
     guard: Guarded, workspace: Workspace, body: Annotated[TransferBody, Body(examples=[{"to": "bob"}])]
@@ -53,7 +53,7 @@ async def transfer_workspace(
     "/workspaces:prune",
     summary="Delete failed or stopped prebuilds now",
     operation_id="prune_workspaces",
-    responses=answers(examples.PRUNED, 404, 413, on_404="No such preset"),
+    responses=answers(upkeep_examples.PRUNED, 404, 413, on_404="No such preset"),
 )
 async def prune_workspaces(
     guard: Guarded,
@@ -87,7 +87,7 @@ async def invalidate_template(guard: Guarded, template: Template) -> InvalidateR
     "/inventory",
     summary="Compare what exists on the hosts with what is recorded",
     operation_id="inventory",
-    responses=answers(examples.INVENTORY),
+    responses=answers(upkeep_examples.INVENTORY),
 )
 async def inventory(
     guard: Guarded,

@@ -75,13 +75,13 @@ class Transport:
         Raises:
             StackUnreachable: Nothing answers, or something else than Prebuilds does.
         """
-        answer = await self.send(HEALTH, within_s=0)
         try:
+            answer = await self.send(HEALTH, within_s=0)
             is_ours = answer.json().get("status") in ("ok", "draining")
-        except (ValueError, AttributeError):
+        except (RequestFailed, ValueError, AttributeError):
             is_ours = False
         if not is_ours:
-            raise StackUnreachable(f"{self.server.url} is no Prebuilds server", remedy=SET_URL)
+            raise StackUnreachable(f"no Prebuilds server is at {self.server.url}", remedy=SET_URL)
 
     async def ask(self, route: Route, answer: type[T], **arguments: Any) -> T:
         """Send a request, and return its answer as a record.

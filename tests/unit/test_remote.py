@@ -282,8 +282,10 @@ async def test_a_waiting_claim_is_watched_until_it_has_its_answer() -> None:
 
 
 async def test_another_server_than_ours_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StackUnreachable, match="is no Prebuilds server"):
-        await asking(Network(httpx.Response(200, json={"status": "UP"}))).check()
+    not_found = httpx.Response(404, json={"code": "NotFound", "detail": "Not Found"})
+    for other in (httpx.Response(200, json={"status": "UP"}), httpx.Response(200, text="<html>"), not_found):
+        with pytest.raises(StackUnreachable, match="no Prebuilds server is at"):
+            await asking(Network(other)).check()
     monkeypatch.setenv("PREBUILDS_URL", "http://127.0.0.1:1")
     with pytest.raises(StackUnreachable, match=r"cannot reach the server at http://127\.0\.0\.1:1"):
         await PrebuildsClient.connect()

@@ -28,15 +28,7 @@ CONNECTING = {
 """Commands that connect, and what they may not have imported when they do, beside what none may."""
 
 
-OVER_HTTP = NEVER - {"httpx"} | {
-    "sqlalchemy",
-    "asyncpg",
-    "grpc",
-    "temporalio",
-    "httpx._main",
-    "prebuilds.client",
-    "rich",
-}
+OVER_HTTP = NEVER - {"httpx"} | {"sqlalchemy", "asyncpg", "grpc", "temporalio", "prebuilds.client", "rich"}
 
 
 def imported(words: tuple[str, ...], folder: Path, **variables: str) -> set[str]:

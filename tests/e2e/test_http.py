@@ -10,10 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
+from prebuilds.api import NoClaimablePrebuiltWorkspaces
+from prebuilds.client import PrebuildsClient
+from prebuilds.payloads import ClaimRequest
 from tests.e2e.dev_stack import BIN, DevStack, frozen, until
 
 READY = {"command": ["sleep", "infinity"], "ready": None}
@@ -204,3 +208,32 @@ def test_an_address_and_a_token_are_all_that_a_command_needs(stack: DevStack, tm
     assert checks == [check["name"] for check in stack.cli("doctor", "--json").json["checks"]]
     assert ask("stop", "--cause", "a test", "--wait")["state"] == "stopped"
     assert ask("start")["changed"]
+
+
+async def test_a_service_does_over_http_what_it_does_over_temporal(stack: DevStack) -> None:
+    organization = "httpservice"
+    stack.apply(organization, 0, **READY)
+    token = Path(stack.facts["token_file"]).read_text().strip()
+    over_temporal = await PrebuildsClient.connect(stack.facts["temporal_address"])
+    request = ClaimRequest.model_validate(claim_of(organization, "one", on_empty="wait"))
+    async with await PrebuildsClient.connect(stack.facts["http"], token=token) as client:
+        loop, same = await client.loop(), await over_temporal.loop()
+        assert (loop.state, loop.started_at) == (same.state, same.started_at)
+        await client.nudge()
+        await client.reconcile([UUID(stack.preset(organization)["preset_id"])])
+        with pytest.raises(NoClaimablePrebuiltWorkspaces) as over_http:
+            await client.lint_preset(f"{organization}/python/small")
+        with pytest.raises(NoClaimablePrebuiltWorkspaces) as there:
+            await over_temporal.lint_preset(f"{organization}/python/small")
+        assert str(over_http.value) == str(there.value)
+        with frozen(stack, "provisioner"):
+            await client.start_claim(request, "service/1")
+            assert await client.leave_queue("service/1")
+            assert not await client.leave_queue("service/none")
+            waiting = asyncio.create_task(client.claim_request(request, "service/2"))
+            while not stack.ask("explain", "waiting", f"{organization}/python/small")["waiting"]:
+                await asyncio.sleep(0.05)
+        won = await waiting
+        assert won == await over_temporal.claim_request(request, "service/2")
+        ready, same_build = await client.wait_until_ready(won), await over_temporal.wait_until_ready(won)
+        assert ready == same_build

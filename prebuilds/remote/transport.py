@@ -14,7 +14,7 @@ from urllib.request import getproxies
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from prebuilds.api import ERRORS, RequestFailed, StackUnreachable
+from prebuilds.api import ERRORS, InvalidInput, RequestFailed, StackUnreachable
 from prebuilds.remote.address import URL_VARIABLE, ServerAddress, configured_url, read_address
 from prebuilds.remote.problems import SET_URL, error_of_answer, read_problem, without_token
 from prebuilds.remote.routes import HEALTH, Route
@@ -238,7 +238,12 @@ async def open_transport(url: str | None = None, token: str | None = None, *, na
         InvalidInput: The address or the token has a wrong form.
         StackUnreachable: No Prebuilds server answers there.
     """
-    transport = Transport(read_address(url or configured_url() or "", token, name=name))
+    server = read_address(url or configured_url() or "", token, name=name)
+    try:
+        _ = httpx.URL(server.url).host  # read as it will be when it is asked
+    except (httpx.InvalidURL, UnicodeError) as error:
+        raise InvalidInput.field(name, "must be a URL with a valid host") from error
+    transport = Transport(server)
     try:
         await transport.check()
     except BaseException:

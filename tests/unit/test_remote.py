@@ -246,8 +246,9 @@ async def test_another_server_than_ours_is_found_out_at_once(monkeypatch: pytest
     monkeypatch.setenv("PREBUILDS_URL", "http://127.0.0.1:1")
     with pytest.raises(StackUnreachable, match=r"cannot reach the server at http://127\.0\.0\.1:1"):
         await PrebuildsClient.connect()
-    with pytest.raises(InvalidInput, match="address"):
-        await PrebuildsClient.connect("http://a:b@127.0.0.1:1")
+    for wrong in ("http://a:b@127.0.0.1:1", "http://\u202e.com", "http://xn--a"):
+        with pytest.raises(InvalidInput, match="address"):
+            await PrebuildsClient.connect(wrong)
 
 
 def test_the_client_has_a_route_for_each_request_of_an_operator() -> None:

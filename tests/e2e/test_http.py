@@ -185,7 +185,7 @@ def test_an_address_and_a_token_are_all_that_a_command_needs(stack: DevStack, tm
         return said.json
 
     preset = ("--preset", f"{organization}/python/small", "--owner", "alice")
-    claim = ("claim", *preset, "--name", "one", "--claim-id", "http/1", "--wait-ready")
+    claim = ("claim", *preset, "--name", "cmd-one", "--claim-id", "http/1", "--wait-ready")
     won = ask(*claim)
     assert stack.ask(*claim) == won, "the same answer over Temporal"
     other = (*claim[:-1], "--ttl", "9h", "--json")
@@ -194,12 +194,12 @@ def test_an_address_and_a_token_are_all_that_a_command_needs(stack: DevStack, tm
     for said in (refused, over_temporal):
         error = said.json["error"]
         assert (said.code, error["type"], error["details"]) == (1, "ClaimIdReused", {"claim_id": "http/1"})
-    waited = ask("claim", *preset, "--name", "two", "--on-empty", "wait", "--timeout", "60s", "--wait-ready")
+    waited = ask("claim", *preset, "--name", "cmd-two", "--on-empty", "wait", "--timeout", "60s", "--wait-ready")
     assert waited["source"] == "prebuilt"
-    assert ask("workspaces", "stop", "alice/one", "--wait")["status"] == "stopped"
-    assert ask("logs", "alice/one", "--follow") == stack.ask("logs", "alice/one")
+    assert ask("workspaces", "stop", "alice/cmd-one", "--wait")["status"] == "stopped"
+    assert ask("logs", "alice/cmd-one", "--follow") == stack.ask("logs", "alice/cmd-one")
     assert ask("explain", "claim", "http/1") == stack.ask("explain", "claim", "http/1")
-    assert ask("release", "alice/one", "--wait")["workspace_id"] == won["workspace_id"]
+    assert ask("release", "alice/cmd-one", "--wait")["workspace_id"] == won["workspace_id"]
     gone = stack.cli(*claim, "--json", **over_http)
     assert (gone.code, gone.json["error"]["type"]) == (1, "WorkspaceNotFound"), "its address may be somebody else's"
     assert ask("reconcile", "--wait") == {"reconciled": True}
@@ -215,7 +215,7 @@ async def test_a_service_does_over_http_what_it_does_over_temporal(stack: DevSta
     stack.apply(organization, 0, **READY)
     token = Path(stack.facts["token_file"]).read_text().strip()
     over_temporal = await PrebuildsClient.connect(stack.facts["temporal_address"])
-    request = ClaimRequest.model_validate(claim_of(organization, "one", on_empty="wait"))
+    request = ClaimRequest.model_validate(claim_of(organization, "svc-one", on_empty="wait"))
     async with await PrebuildsClient.connect(stack.facts["http"], token=token) as client:
         loop, same = await client.loop(), await over_temporal.loop()
         assert (loop.state, loop.started_at) == (same.state, same.started_at)

@@ -40,7 +40,7 @@ SECONDS = {
     "e2e/test_claims_and_jobs.py": 15,
     "e2e/test_cli.py": 15,
     "e2e/test_doctor.py": 15,
-    "e2e/test_http.py": 15,
+    "e2e/test_http.py": 30,
     "e2e/test_restore.py": 15,
     "postgres/test_claim_races.py": 12,
     "postgres/test_claim_queue.py": 12,

@@ -21,7 +21,6 @@ from prebuilds.api import (
     NameTaken,
     NoClaimablePrebuiltWorkspaces,
     PresetNotFound,
-    StackUnreachable,
     WorkspaceBuildFailed,
     WorkspaceNotFound,
 )
@@ -36,7 +35,6 @@ from tests.postgres.http_steps import KnownTokens, Server, person, serving
 from tests.postgres.log_steps import run as run_build
 from tests.postgres.log_steps import telling
 from tests.postgres.pool_steps import fail, make_ready
-from tests.rows import events
 from tests.template_files import CONTRACT
 
 CLAIM = {"preset": "acme/python/small", "owner": "alice"}
@@ -135,8 +133,6 @@ async def test_a_service_claims_and_operates_without_temporal(
     assert released.workspace_id == won.workspace_id
     with pytest.raises(WorkspaceNotFound):
         await client.stop_workspace("alice/none")
-    with pytest.raises(StackUnreachable):  # Temporal is away, and only it knows the loop
-        await asyncio.wait_for(client.loop(), 30)
     assert released.build_id in server.dispatcher.started
 
 
@@ -165,11 +161,7 @@ async def test_a_token_alone_says_who_asks(engine: AsyncEngine, url: str) -> Non
     async with await PrebuildsClient.connect(url, token="alice") as alice:
         await alice.claim(**CLAIM, name="dev")
         await alice.release("alice/dev", by="somebody else")
-    assert (await events(engine, "released"))[0]
-    async with engine.connect() as connection:
-        from sqlalchemy import text
-
-        assert await connection.scalar(text("SELECT actor FROM events WHERE kind = 'released'")) == "alice"
+    assert (await one(engine, "SELECT actor FROM events WHERE kind = 'released'")).actor == "alice"
 
 
 # --- The commands ----------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from tests.postgres.http_steps import KnownTokens, Server, person, serving
 from tests.postgres.log_steps import run as run_build
 from tests.postgres.log_steps import telling
 from tests.postgres.pool_steps import fail, make_ready
+from tests.rows import one
 from tests.template_files import CONTRACT
 
 CLAIM = {"preset": "acme/python/small", "owner": "alice"}

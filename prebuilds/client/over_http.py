@@ -101,7 +101,7 @@ class HttpClient(PrebuildsClient):
         await self._claims.start_claim(request, claim_id)
         return ""
 
-    async def leave_queue(self, claim_id: str) -> bool:
+    async def leave_queue(self, claim_id: str, workflow_id: str | None = None) -> bool:
         return await self._claims.leave_queue(claim_id)
 
     async def wait_until_ready(

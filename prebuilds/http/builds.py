@@ -59,7 +59,7 @@ async def get_build(guard: Guarded, build_id: BuildId, prefer: Prefer = None) ->
     found = await builds.find(build_id)
     await guard.workspace(str(found.workspace_id), Action.SEE_WORKSPACE)
     if not found.status.ended and (within_s := wait_of(prefer)) > 0:
-        with waiting_turn(guard.service):
+        with waiting_turn(guard.service, guard.actor.token_id):
             await _until_ended(guard, build_id, within_s)
     return await builds.read(build_id)
 

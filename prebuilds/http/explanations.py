@@ -9,7 +9,8 @@ from pydantic import Field
 
 from prebuilds.api import ClaimNotFound
 from prebuilds.http import upkeep_examples
-from prebuilds.http.claims import IN_PATH, AddressedClaim, find_claim
+from prebuilds.http.claim_access import find_claim
+from prebuilds.http.claims import IN_PATH, AddressedClaim
 from prebuilds.http.documents import PageQuery, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action, may

@@ -92,7 +92,7 @@ async def stop_loop(guard: Guarded, body: Annotated[LoopStop, Body(examples=[{"c
     guard.check(Action.STOP_LOOP)
     loop = guard.operations.loop
     if body.wait:
-        with waiting_turn(guard.service), suppress(TimeoutError):
+        with waiting_turn(guard.service, guard.actor.token_id), suppress(TimeoutError):
             async with asyncio.timeout(WAIT_MAX_S):
                 return await loop.stop(guard.actor, body.cause, wait=True)
     return await loop.stop(guard.actor, body.cause)

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.payloads import Payload
-from prebuilds.views.explain import PresetExplanation, WaitingClaim
+from prebuilds.views.explain import PresetExplanation, QueuedClaim
 from prebuilds.views.jobs import JobRow
 from prebuilds.views.presets import WindowRow
 from prebuilds.views.status import PresetRow, SystemStatus
@@ -127,7 +127,7 @@ class PoolDetails(Payload):
     pool: PoolRow | None
     """None for a preset that no status shows any more, as of a deleted template."""
     explanation: PresetExplanation
-    waiting: list[WaitingClaim]
+    waiting: list[QueuedClaim]
     """The first claims in the queue, in the order in which they are served."""
     members: list[PoolMember]
     """Oldest first; at most `MEMBERS_MAX`."""

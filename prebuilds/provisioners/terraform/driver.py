@@ -84,7 +84,8 @@ class TerraformProvisioner:
 
     async def plan(self, wanted: Provision) -> list[Replacement]:
         """Plan the module with the new owner, and return the resources that this replaces. Nothing is applied."""
-        if not parse_source(wanted.source).claim:
+        applies = parse_source(wanted.source).claim
+        if wanted.trial and not applies:
             return []
         async with self._folders.locked(wanted.workspace_id):
             was_here = self._folders.read(wanted.workspace_id) is not None
@@ -93,6 +94,8 @@ class TerraformProvisioner:
             work = Work(self._folders, wanted, None)
             try:
                 await work.take_up()
+                if not applies and not work.record.freed:
+                    return []
                 await work.prepare("claim")
                 replacements = (await work.plan()).replacements
             finally:
@@ -117,12 +120,16 @@ class TerraformProvisioner:
                 raise
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Leave the mark, plan the module with the new owner, and apply that plan, unless `claim` is false."""
+        """Leave the mark, plan the module with the new owner, and apply that plan.
+
+        With `claim: false`, the module is applied only where a stop has freed resources, since nothing else makes the
+        workspace again before its owner gets it.
+        """
         async with self._folders.locked(wanted.workspace_id):
             work = Work(self._folders, wanted, progress)
             await work.take_up()
             work.keep_mark()
-            if not parse_source(wanted.source).claim:
+            if not parse_source(wanted.source).claim and not work.record.freed:
                 provisioned = await self._ready(work, wanted)
                 progress(f"handed over to {wanted.owner}; the module is not applied again")
                 return provisioned
@@ -165,7 +172,9 @@ class TerraformProvisioner:
         work.keep_mark()
         if has_resources(work.state):
             await work.prepare(STOP)
-            await work.apply(await work.plan())
+            planned = await work.plan()
+            work.note_freeing()
+            await work.apply(planned)
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """Destroy every resource, and remove the folder."""

@@ -61,6 +61,9 @@ class Record(BaseModel):
     address."""
     stopped: bool = False
     """The workspace is stopped: its resources exist, and it is not ready until it is started."""
+    freed: bool = False
+    """A stop has applied the module to free resources, and no later build has made them again. So whatever makes the
+    workspace ready next has to apply the module."""
 
 
 class TerraformFolders:

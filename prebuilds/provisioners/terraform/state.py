@@ -1,7 +1,7 @@
 """A workspace's Terraform state: packing it for the database, comparing two copies, and reading it.
 
 The database has `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
-"mark": {...}}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone with access to the
+"mark": {...}, "freed": false}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone with access to the
 database can read them. With a state key the encoding is `zlib+fernet`.
 """
 
@@ -41,6 +41,8 @@ class Saved(BaseModel):
     """The resources that this build has to replace, by its first plan; a repeated attempt's plan would show fewer."""
     mark: Mark | None = None
     """The claim's mark, for hosts that did not serve the claim; None: the workspace is not claimed."""
+    freed: bool = False
+    """As in the host's record, for hosts that did not serve the stop."""
     text: str
     """The state file's text."""
 

@@ -96,9 +96,11 @@ class Work:
         else:
             kept = before.replaced if before.build_number == wanted.build_number else []
             record = before.model_copy(update={"build_number": wanted.build_number, "replaced": _union(kept, replaced)})
+        if saved is not None and (before is None or saved.build >= before.build_number):
+            record = record.model_copy(update={"freed": saved.freed})
         local = self.state
         text = later(local, saved.text if saved is not None else None) or seed(self._id)
-        if not has_resources(text):
+        if not has_resources(text) and not record.freed:
             record = record.model_copy(update={"made_by": wanted.build_number})  # what an earlier build made is gone
         self.record = folders.write(self._id, record)
         if text != local:
@@ -182,6 +184,10 @@ class Work:
         )
         return self.record.replaced
 
+    def note_freeing(self) -> None:
+        """Record that the module is about to be applied for a stop. The next state that is saved says so, too."""
+        self.record = self._folders.write(self._id, self.record.model_copy(update={"freed": True}))
+
     async def apply(self, planned: Planned) -> None:
         """Apply exactly this plan.
 
@@ -224,7 +230,7 @@ class Work:
 
     def keep_address(self, address: str | None) -> None:
         """Record for `probe` that the workspace is ready at this address; None: it has no address to probe."""
-        update = {"address": address, "served": True, "stopped": False}
+        update = {"address": address, "served": True, "stopped": False, "freed": False}
         self.record = self._folders.write(self._id, self.record.model_copy(update=update))
 
     def packed(self, text: str) -> dict[str, Any]:
@@ -236,6 +242,7 @@ class Work:
                 build=record.build_number,
                 replaced=record.replaced,
                 mark=self._mark,
+                freed=record.freed,
                 text=text,
             )
         )

@@ -158,3 +158,25 @@ async def test_a_stop_that_cannot_free_has_failed_and_may_be_repeated(driver: Te
     assert log.names == []
     assert [item.running for item in await driver.inventory()] == [False]
     await driver.destroy(later(stop, log), log)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same host", "another host"])
+async def test_a_hand_over_makes_what_a_stop_has_freed_though_the_template_skips_the_module(
+    driver: TerraformProvisioner, tmp_path: Path, elsewhere: bool
+) -> None:
+    log, first = Log(), wanted(COSTS, source={"claim": False})
+    await driver.apply(first, log)
+    await driver.claim(later(first, log, owner="alice", claimed=True, claim_id="c"), log)
+    stop = later(first, log, build_number=3, owner="alice", claimed=True, claim_id="c")
+    await driver.stop(stop, log)
+    assert log.names == ["terraform_data.disk"]
+    host = TerraformProvisioner(tmp_path / "host-b", DEPLOYMENT) if elsewhere else driver
+    transfer = later(stop, log, owner="bob", previous_owners=["alice"])
+    assert await host.plan(transfer) == []
+    made = await host.claim(transfer, log)
+    assert log.names == ["terraform_data.disk", "terraform_data.vm"]
+    assert made.resources["told"] == "claim 1"
+    again = later(transfer, log, state=made.state, owner="carol", previous_owners=["alice", "bob"])
+    assert await host.plan(again) == []
+    assert (await host.claim(again, log)).resources["told"] == "claim 1"
+    assert "not applied again" in log.lines[-1]

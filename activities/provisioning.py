@@ -121,15 +121,14 @@ class ProvisioningActivities:
         """Call the driver's method for the build's transition and stage.
 
         Returns:
-            What a start or a claim made; None for a stop or a deletion.
+            What a start or a claim made, or a stop has left; None for a deletion, and where a stop says nothing.
         """
         match facts.transition:
             case Transition.DELETE:
                 await driver.destroy(wanted, progress)
                 return None
             case Transition.STOP:
-                await driver.stop(wanted, progress)
-                return None
+                return await driver.stop(wanted, progress)
             case Transition.START if facts.stage is Stage.CLAIM:
                 replacements = await driver.plan(wanted)
                 if replacements:

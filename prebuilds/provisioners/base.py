@@ -129,6 +129,13 @@ class Provisioned(BaseModel):
     """Kept in the database for the next call; None: what was saved before stays."""
 
 
+class Stopped(Provisioned):
+    """What a stop has left. Of a stopped workspace, people are shown `resources`, and never an address."""
+
+    kept: list[Replacement] = Field(default_factory=list)
+    """What the stop would have had to replace. A stop replaces nothing, so it has kept everything; empty: nothing."""
+
+
 class InventoryItem(BaseModel):
     """One existing thing that carries our tag."""
 
@@ -211,8 +218,12 @@ class Provisioner(Protocol):
         parameters. May be called several times for one claim."""
         ...
 
-    async def stop(self, wanted: Provision, progress: Progress) -> None:
-        """End what runs and keep what is stored. Succeeds when nothing exists."""
+    async def stop(self, wanted: Provision, progress: Progress) -> Stopped | None:
+        """End what runs and keep what is stored. Succeeds when nothing exists.
+
+        Returns:
+            What is left; None: people are shown the same resources as before.
+        """
         ...
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned
+from prebuilds.provisioners.base import InvalidSource, OwnedByAnother, Provisioned, Stopped
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.build_begin import AttemptOvertaken
 from prebuilds.store.builds import BuildFacts, facts_of, lock_build, set_latest
@@ -50,7 +50,10 @@ STARTED = text("""
            last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
      WHERE id = :workspace_id
 """)
-STOPPED = text("UPDATE workspaces SET address = NULL WHERE id = :workspace_id")
+STOPPED = text("""
+    UPDATE workspaces SET address = NULL, resources = coalesce(CAST(:resources AS jsonb), resources)
+     WHERE id = :workspace_id
+""")
 DELETED = text("""
     UPDATE workspaces
        SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
@@ -113,7 +116,7 @@ async def end_build(
         status: `succeeded`, `failed` or `canceled`.
         error: Why it did not succeed; None when it did.
         error_type: The error's type; None when it succeeded.
-        provisioned: The result of a successful start; None otherwise.
+        provisioned: The result of a successful start, or of a stop that says what it has left; None otherwise.
         attempt: The attempt that ends it, by its number from `begin_build`; None when the caller does not provision.
         unless_canceling: Whether a build that is being canceled ends as canceled instead. Its worker may have died, or
             its time may have run out, before it learned of the cancellation; the pool must not back off for that.
@@ -148,7 +151,7 @@ async def end_build(
             return BuildEnd(facts, facts.status, facts.error, ended_now=False)
         await set_latest(connection, facts.workspace_id, facts.number, status)
         if status is BuildStatus.SUCCEEDED:
-            await _apply_success(connection, row, facts, made)
+            await _apply_success(connection, row, facts, provisioned)
         canceled: list[UUID] = []
         if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
             canceled = await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
@@ -176,7 +179,7 @@ async def end_build(
 
 
 async def _apply_success(
-    connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned
+    connection: AsyncConnection, row: Row[tuple[object, ...]], facts: BuildFacts, made: Provisioned | None
 ) -> None:
     """Apply a successful build to its workspace's row."""
     target: dict[str, Any] = {"workspace_id": facts.workspace_id}
@@ -185,8 +188,19 @@ async def _apply_success(
         await connection.execute(FORGET_EARLIER_STATES, target)
         await forget_claim_secrets(connection, facts.workspace_id)
     elif facts.transition is Transition.STOP:
-        await connection.execute(STOPPED, target)
+        left = json.dumps(made.resources) if made is not None else None
+        await connection.execute(STOPPED, target | {"resources": left})
+        if isinstance(made, Stopped) and made.kept:
+            await record_event(
+                connection,
+                "stop_kept_all",
+                "provisioner",
+                workspace_id=facts.workspace_id,
+                build_id=facts.id,
+                data={"replacements": [one.model_dump() for one in made.kept]},
+            )
     else:
+        made = made or Provisioned()
         started = {
             "address": made.address,
             "resources": json.dumps(made.resources),

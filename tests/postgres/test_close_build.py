@@ -14,20 +14,22 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.builds import BuildActivities, BuildOutcome, BuildRoute, CloseBuild
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import Provisioned
+from prebuilds.provisioners.base import Provisioned, Stopped
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.jobs import cancel_jobs
+from prebuilds.store.lifecycle import stop_workspace
 from prebuilds.store.replacements import record_replacements
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import make_preset
-from tests.postgres.lifecycle_steps import claimed
+from tests.postgres.lifecycle_steps import claimed, row_of
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, finish, until_blocked
+from tests.rows import events
 
 Told = list[tuple[dict[str, str], str]]
 
@@ -127,3 +129,18 @@ async def test_how_one_has_ended_is_told_in_full(
     assert await close(engine, dispatcher, build_id) == expected
     place: BuildRoute = await ActivityEnvironment().run(BuildActivities(engine, dispatcher).locate_build, build_id)
     assert place.ended == expected
+
+
+async def test_a_stop_tells_what_is_left_and_what_it_has_kept(engine: AsyncEngine, store: ClaimStore) -> None:
+    workspace_id = await claimed(engine, store)
+    disk = Replacement(resource="disk.home", paths=["owner"])
+    await stop_workspace(engine, "alice/dev", by="alice")
+    stop = build_id_of(workspace_id, 3)
+    await begin_build(engine, stop)
+    for _ in range(2):
+        stopped = Stopped(resources={"resources": ["disk.home"]}, kept=[disk])
+        await end_build(engine, stop, BuildStatus.SUCCEEDED, provisioned=stopped)
+    row = await row_of(engine, workspace_id)
+    assert (row.address, row.resources) == (None, {"resources": ["disk.home"]})
+    [(_, told)] = await events(engine, "stop_kept_all")
+    assert told == {"replacements": [disk.model_dump()]}

@@ -124,7 +124,7 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
     ("text", "frees"),
     [
         ('variable "prebuilds_start_count" {}', True),
-        ('variable "prebuilds" {}\nlocals { on = var.prebuilds.start_count }', True),
+        ('variable "prebuilds" {}\nlocals { on = var.prebuilds.start_count }', False),
         ('variable "prebuilds" {}', False),
         ("# prebuilds_start_count", False),
     ],

@@ -23,6 +23,7 @@ from prebuilds.provisioners.base import (
     Progress,
     Provision,
     Provisioned,
+    Stopped,
 )
 from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.marks import read_inventory_fields
@@ -143,38 +144,52 @@ class TerraformProvisioner:
         progress(f"handed over to {wanted.owner}")
         return provisioned
 
-    async def stop(self, wanted: Provision, progress: Progress) -> None:
-        """Record that the workspace is stopped. Its resources stay, unless its module reads `prebuilds_start_count`:
+    async def stop(self, wanted: Provision, progress: Progress) -> Stopped | None:
+        """Record that the workspace is stopped. Its resources stay, unless its module declares `prebuilds_start_count`:
         then the module is applied with the stage `stop`."""
+        stopped = None
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.enter(wanted)
             if record is not None or wanted.state is not None:
-                await self._free(wanted, progress)
+                stopped = await self._free(wanted, progress)
                 record = self._folders.read(wanted.workspace_id)
             if record is not None:
                 update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
                 self._folders.write(wanted.workspace_id, record.model_copy(update=update))
             else:
                 self._folders.note(wanted.workspace_id, wanted.build_number)
+        return stopped
 
-    async def _free(self, wanted: Provision, progress: Progress) -> None:
-        """Apply the module with the stage `stop`, where it reads `prebuilds_start_count`."""
+    async def _free(self, wanted: Provision, progress: Progress) -> Stopped | None:
+        """Apply the module with the stage `stop`, where it declares `prebuilds_start_count` and nothing is replaced.
+
+        The state may have other values than this stop: the prebuild's, when no claim has applied the module since.
+        Then the plan may replace what is to be kept, such as a disk that names its owner.
+        """
         module = await asyncio.to_thread(load_module, parse_source(wanted.source), wanted.files)
         if not module.frees_when_stopped:
-            progress("all resources stay: the module does not read prebuilds_start_count. A start applies it again")
-            return
+            progress("all resources stay: the module declares no prebuilds_start_count. A start applies it again")
+            return None
         if wanted.claim_parameters_withheld:
             # Without the claim's values, the plan could replace what is to be kept.
             progress("all resources stay: this worker has no key for the claim's parameters, which the module may need")
-            return
+            return None
         work = Work(self._folders, wanted, progress)
         await work.take_up()
         work.keep_mark()
-        if has_resources(work.state):
-            await work.prepare(STOP)
-            planned = await work.plan()
-            work.note_freeing()
-            await work.apply(planned)
+        if not has_resources(work.state):
+            return None
+        await work.prepare(STOP)
+        planned = await work.plan()
+        if planned.replacements:
+            work.discard_plan()
+            progress("all resources stay: a stop replaces nothing, and this one would have had to")
+            for one in planned.replacements:
+                progress(f"replace {one.resource}, forced by {', '.join(one.paths) or 'its plan'}")
+            return Stopped(resources=_shown(work), kept=planned.replacements)
+        work.note_freeing()
+        await work.apply(planned)
+        return Stopped(resources=_shown(work))
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """Destroy every resource, and remove the folder."""
@@ -243,12 +258,7 @@ class TerraformProvisioner:
             await asyncio.sleep(pause)
             pause = min(pause * 2, READY_POLL_MAX_S)
         work.keep_address(probed)
-        shown = {name: outputs[name] for name in (source.outputs or outputs) if name in outputs}
-        return Provisioned(
-            address=address,
-            resources={"folder": str(work.folder), "resources": resource_names(state), **shown},
-            state=work.packed(state),
-        )
+        return Provisioned(address=address, resources=_shown(work), state=work.packed(state))
 
     async def _remove(self, work: Work, wanted: Provision, error: Exception) -> None:
         """Destroy what a failed creation made.
@@ -264,6 +274,14 @@ class TerraformProvisioner:
             message = error.message if isinstance(error, PrebuildsError) else str(error)
             raise ProvisionFailed(f"{message}; and what it had made could not be removed: {left.message}") from error
         await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number - 1))
+
+
+def _shown(work: Work) -> dict[str, Any]:
+    """Return what people are shown of a workspace: its folder, its resources, and its outputs."""
+    state = work.state or ""
+    outputs = shown_outputs(state)
+    shown = {name: outputs[name] for name in (work.source.outputs or outputs) if name in outputs}
+    return {"folder": str(work.folder), "resources": resource_names(state), **shown}
 
 
 def endpoint_of(address: str) -> tuple[str, int] | None:

@@ -25,7 +25,6 @@ OUTPUT_BLOCK = re.compile(BLOCK.format(kind="output"), re.M)
 OTHER_STATE = re.compile(r'^[ \t]*(?:backend[ \t]+"?[A-Za-z_][\w-]*"?|cloud)[ \t]*\{', re.M)
 STOP = "stop"
 """The stage of a stop."""
-START_COUNT = re.compile(rb"\.start_count\b")
 LEFT_OUT = (".terraform", ".git", "terraform.tfstate", "terraform.tfstate.backup", ".terraform.tfstate.lock.info")
 """Files and folders of a directory that are not kept: a person's own runs left them there."""
 APPLY_AGAIN = "apply the template again where its folder is, then release the workspace and claim another one"
@@ -39,7 +38,8 @@ class Module:
     variables: frozenset[str] = field(init=False)
     outputs: frozenset[str] = field(init=False)
     frees_when_stopped: bool = field(init=False)
-    """True: a stop applies it, since it declares `prebuilds_start_count` or reads that of the object `prebuilds`."""
+    """True: a stop applies it, since it declares `prebuilds_start_count`. The object `prebuilds` has the same number, and
+    does not ask for it: a module may pass the whole object on without knowing a stage `stop`."""
 
     def __post_init__(self) -> None:
         texts = texts_in(self.tree)
@@ -49,11 +49,7 @@ class Module:
                 if name.endswith(".tf.json"):
                     names |= {block for block, _ in blocks_in(text, kind)}
             object.__setattr__(self, f"{kind}s", frozenset(names))
-        reads_object = RESERVED in self.variables and any(
-            isinstance(entry, KeptFile) and path.endswith((".tf", ".tf.json")) and START_COUNT.search(entry.data)
-            for path, entry in self.tree.items()
-        )
-        object.__setattr__(self, "frees_when_stopped", "prebuilds_start_count" in self.variables or reads_object)
+        object.__setattr__(self, "frees_when_stopped", f"{RESERVED}_start_count" in self.variables)
 
     @property
     def digest(self) -> str:

@@ -1,8 +1,8 @@
 """A workspace's Terraform state: packing it for the database, comparing two copies, and reading it.
 
 The database has `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
-"mark": {...}, "freed": false}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone with access to the
-database can read them. With a state key the encoding is `zlib+fernet`.
+"mark": {...}, "freed": false}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone
+with access to the database can read them. With a state key the encoding is `zlib+fernet`.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ class Work:
         """
         self._folders = folders
         self._wanted = wanted
+        self.source = parse_source(wanted.source)
         self._progress = progress
         self._id = wanted.workspace_id
         self.folder = folders.module(self._id)
@@ -121,9 +122,9 @@ class Work:
             ProvisionFailed: There is no binary, a provider or module could not be fetched, or the version's files are
                 missing.
         """
-        source = parse_source(self._wanted.source)
+        source = self.source
         module = await asyncio.to_thread(load_module, source, self._wanted.files)  # it may have megabytes
-        self.source, self.module, self._inputs = source, module, inputs_of(source, module, self._wanted, stage)
+        self.module, self._inputs = module, inputs_of(source, module, self._wanted, stage)
         binary = find_binary(source.binary)
         if binary is None:
             named = source.binary or "tofu or terraform"
@@ -206,9 +207,13 @@ class Work:
                 if ran.code != 0:
                     raise ProvisionFailed(f"terraform apply failed: {ran.reason}")
         finally:
-            (self._folders.folder(self._id) / "planned.json").unlink(missing_ok=True)
-            (self.folder / PLAN).unlink(missing_ok=True)
+            self.discard_plan()
             await self._saver.save_last()
+
+    def discard_plan(self) -> None:
+        """Remove the plan from the folder."""
+        (self._folders.folder(self._id) / "planned.json").unlink(missing_ok=True)
+        (self.folder / PLAN).unlink(missing_ok=True)
 
     async def destroy(self) -> None:
         """Destroy every resource in the state; run nothing when it has none.

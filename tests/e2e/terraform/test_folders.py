@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.api import ProvisionFailed
+from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from prebuilds.provisioners.terraform.output import INPUTS
@@ -143,7 +144,7 @@ async def test_a_stop_frees_what_the_module_counts_and_a_start_makes_it_again(
 
 async def test_a_stop_that_cannot_free_has_failed_and_may_be_repeated(driver: TerraformProvisioner) -> None:
     text = (
-        'variable "prebuilds" {}\nresource "terraform_data" "vm" {\n  count = var.prebuilds.start_count\n'
+        'variable "prebuilds_start_count" {}\nresource "terraform_data" "vm" {\n  count = var.prebuilds_start_count\n'
         '  provisioner "local-exec" {\n    when    = destroy\n'
         '    command = "echo no answer >&2; test -e ../let-go"\n  }\n}\n'
     )
@@ -180,3 +181,30 @@ async def test_a_hand_over_makes_what_a_stop_has_freed_though_the_template_skips
     assert await host.plan(again) == []
     assert (await host.claim(again, log)).resources["told"] == "claim 1"
     assert "not applied again" in log.lines[-1]
+
+
+OWNED = {
+    "main.tf": """
+variable "prebuilds_owner" {}
+variable "prebuilds_start_count" {}
+resource "terraform_data" "disk" { triggers_replace = var.prebuilds_owner }
+resource "terraform_data" "vm" { count = var.prebuilds_start_count }
+"""
+}
+
+
+async def test_a_stop_keeps_everything_rather_than_replace_anything(driver: TerraformProvisioner) -> None:
+    log, first = Log(), wanted(OWNED, source={"claim": False})
+    await driver.apply(first, log)
+    await driver.claim(later(first, log, owner="alice", claimed=True, claim_id="c"), log)
+    stop = later(first, log, build_number=3, owner="alice", claimed=True, claim_id="c")
+    for _ in range(2):  # an attempt that comes again finds the same
+        before = log.state
+        stopped = await driver.stop(stop, log)
+        assert (log.state, log.names) == (before, ["terraform_data.disk", "terraform_data.vm"])
+        assert stopped is not None
+        assert stopped.kept == [Replacement(resource="terraform_data.disk", paths=["triggers_replace"])]
+        assert stopped.resources["resources"] == log.names
+        assert log.lines[-1] == "replace terraform_data.disk, forced by triggers_replace"
+        assert "all resources stay" in log.lines[-2]
+    assert [item.running for item in await driver.inventory()] == [False]

@@ -60,6 +60,8 @@ class Recorded:
     """Its owners before it was transferred. Their mark is still on it when the transfer's hand-over failed."""
     claim_id: str | None = None
     """The claim that gave it to its owner; None when nobody has claimed it."""
+    abandoned: bool = False
+    """Whether a person has abandoned it, and so has to remove what is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +190,11 @@ def _is_removable(orphan: Existing, row: Recorded | None) -> bool:
     removable only when this life of the database had it made. If it carries a claim's mark, the deleted row must also
     name the same claim, and the mark's owner must be the row's owner or a previous one: then it is what is left of a
     released workspace. A previous owner counts because a host that served the workspace before a transfer has the mark
-    of that time.
+    of that time. Nothing of an abandoned workspace is removable: the next workspace may have its name, and what goes by
+    that name outside.
     """
+    if row is not None and row.abandoned:
+        return False
     if not orphan.epoch_agrees or orphan.claimed_by is None:
         return orphan.epoch_agrees
     if row is None or row.claim_id != orphan.claim_id:

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput
+from prebuilds.store.build_end import FORGET_EARLIER_STATES
 from prebuilds.store.build_record import SUPERSEDE
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
@@ -24,11 +25,11 @@ READ = text("""
                           ORDER BY b.number DESC LIMIT 1) d ON true
      WHERE w.id = :id
 """)
-# `resources` stays, unlike at a deletion: it names what may be left. So does the provisioner's state.
+# `resources` stays, unlike at a deletion: it names what may be left.
 ABANDON = text("""
     UPDATE workspaces
-       SET deleted_at = now(), address = NULL, claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
-           next_action_at = NULL, latest_ended_at = coalesce(latest_ended_at, now()),
+       SET deleted_at = now(), abandoned_at = now(), address = NULL, claimable_preset_id = NULL, claim_build_id = NULL,
+           expires_at = NULL, next_action_at = NULL, latest_ended_at = coalesce(latest_ended_at, now()),
            latest_status = CASE latest_status WHEN 'pending' THEN 'canceled' ELSE latest_status END
      WHERE id = :id
 """)
@@ -65,6 +66,8 @@ async def abandon_workspace(engine: AsyncEngine, reference: str, by: str) -> Aba
         values = {"workspace_id": workspace_id, "cause": "the workspace was abandoned"}
         canceled = list(await connection.scalars(SUPERSEDE, values))
         await connection.execute(ABANDON, {"id": workspace_id})
+        # The latest state stays: it names what may be left more exactly than `resources`.
+        await connection.execute(FORGET_EARLIER_STATES, {"workspace_id": workspace_id})
         await forget_claim_secrets(connection, workspace_id)
         left = {"workspace": path, "host": row.host, "error": row.error, "left": row.resources}
         await record_event(connection, "abandoned", by, workspace_id=workspace_id, build_id=row.failed_id, data=left)

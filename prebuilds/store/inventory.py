@@ -50,6 +50,7 @@ CLOCK = text("SELECT clock_timestamp()")
 READ_RECORDED = text(f"""
     SELECT w.id, w.deleted_at IS NULL AS live, w.owner_id <> '{PREBUILDS_USER_ID}' AS owned, u.name AS owner,
            w.previous_owners, (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
+           w.abandoned_at IS NOT NULL AS abandoned,
            v.provisioner = :provisioner
              AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END
              AS here,
@@ -89,7 +90,8 @@ FORGET = text("""
 FORGET_OLD = text("DELETE FROM inventory_sightings WHERE last_seen_at < now() - CAST(:recently AS interval)")
 
 READ_REMOVAL = text("""
-    SELECT w.deleted_at IS NULL AS live, w.name, u.name AS owner, o.name AS organization, t.name AS template,
+    SELECT w.deleted_at IS NULL OR w.abandoned_at IS NOT NULL AS stays, w.name, u.name AS owner,
+           o.name AS organization, t.name AS template,
            p.name AS preset, v.source, w.claimed_at IS NOT NULL AS claimed, w.previous_owners,
            (SELECT f.archive FROM template_files f WHERE f.digest = v.files_digest) AS files,
            (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
@@ -173,7 +175,18 @@ async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) 
     async with engine.connect() as connection:
         rows = await connection.execute(READ_RECORDED, _location_of(place) | {"ids": list(ids)})
         return [
-            Recorded(r.id, r.live, r.here, r.building, r.owned, r.started_at, r.owner, r.previous_owners, r.claim_id)
+            Recorded(
+                r.id,
+                r.live,
+                r.here,
+                r.building,
+                r.owned,
+                r.started_at,
+                r.owner,
+                r.previous_owners,
+                r.claim_id,
+                r.abandoned,
+            )
             for r in rows
         ]
 
@@ -220,7 +233,8 @@ async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | N
     """Read the argument of a driver's `destroy` for an orphan, as far as it is known.
 
     Returns:
-        The argument; with only the workspace's id when no row knows the orphan. None when it has a live row after all.
+        The argument; with only the workspace's id when no row knows the orphan. None when nothing may remove it: its
+        row is live after all, or was abandoned.
     """
     async with engine.connect() as connection:
         identity = await read_identity(connection)
@@ -238,9 +252,9 @@ async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | N
             preset=None,
             source={},
         )
-    if row.live:
+    if row.stays:
         return None
-    known = {name: value for name, value in row._mapping.items() if name != "live"}
+    known = {name: value for name, value in row._mapping.items() if name != "stays"}
     return Provision(**who, workspace_id=workspace_id, build_number=REMOVAL_NUMBER, **known)
 
 

@@ -235,6 +235,7 @@ workspaces = Table(
     _time("last_used_at"),
     _time("claimed_at"),
     _time("deleted_at"),
+    _time("abandoned_at"),  # set with deleted_at when nothing was destroyed: what is left is a person's to remove
     _uuid("claimable_preset_id", null=True),  # null: cannot be claimed
     _uuid("claim_build_id", null=True),  # id of the build that a claim will record; SQL has no uuid5
     _time("expires_at"),  # when it expires as a prebuild; null: never

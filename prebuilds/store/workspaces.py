@@ -31,7 +31,7 @@ _WORKSPACES = """
     SELECT w.id, w.name, owner.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
-           w.next_action_at, w.quarantined_at, w.quarantine_reason,
+           w.next_action_at, w.quarantined_at, w.quarantine_reason, w.abandoned_at,
            coalesce((SELECT b.stage = 'create' FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1),
                     false) AS prebuilt,
            w.latest_transition = 'start' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL
@@ -71,7 +71,7 @@ USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Lock first, read the builds in a second statement: after a lock wait, joined rows are as old as the statement.
 LOCK_WORKSPACE = text("SELECT id FROM workspaces WHERE id = :id AND deleted_at IS NULL FOR NO KEY UPDATE")
 
-QUARANTINED = "quarantined"
+QUARANTINED, ABANDONED = "quarantined", "abandoned"
 STATUS_WORDS = {
     Transition.START: ("starting", "running"),
     Transition.STOP: ("stopping", "stopped"),
@@ -267,7 +267,7 @@ def _workspace(row: Row[tuple[object, ...]]) -> dict[str, Any]:
         "preset_id": row.preset_id,
         "preset": row.preset,
         "version": row.version,
-        "status": status_in_words(row),
+        "status": ABANDONED if row.abandoned_at is not None else status_in_words(row),
         "prebuilt": row.prebuilt,
         "ready": runs and not row.vanished if owned else row.claimable_preset_id is not None,
         "address": row.address,

@@ -26,8 +26,8 @@ class WorkspaceRow(Payload):
     version: int
     """The template version with which it was made. Its preset may belong to later versions, too."""
     status: str
-    """The status that follows from the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed`
-    or `canceled`."""
+    """The status that follows from the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed`,
+    `canceled`, `quarantined`, or `deleted`, `abandoned` for one that is shown by its id."""
     prebuilt: bool
     """Whether the pool made it; it may be claimed by now."""
     ready: bool
@@ -83,7 +83,8 @@ class TransferResult(WorkspaceChange):
 
 
 class AbandonResult(Payload):
-    """A workspace that was given up although its deletion has failed. Nothing destroys what it has any more."""
+    """A workspace that was given up although its deletion has failed. Nothing of ours destroys what it has
+    any more: the inventory only reports it."""
 
     workspace_id: UUID
     workspace: str

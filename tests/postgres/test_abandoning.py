@@ -23,7 +23,7 @@ from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import begin_build, save_state
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.inventory import read_removal
+from prebuilds.store.inventory import Place, read_recorded, read_removal
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.views import AbandonResult
 from prebuilds.vocabulary import build_id_of, build_workflow_id
@@ -79,6 +79,9 @@ async def test_after_a_failed_deletion_the_name_is_free_and_the_rest_is_told(
 ) -> None:
     await operations.workspaces.release(OPS, DEV)
     deletion = build_id_of(dev, DELETION)
+    await do(
+        engine, "UPDATE workspace_builds SET provisioner_state = CAST(:s AS jsonb) WHERE number < 3", s='{"old": 1}'
+    )
     await begin_build(engine, deletion)
     await save_state(engine, deletion, {"state": 1}, 1)
     await run(engine, dev, FAILED)
@@ -100,9 +103,12 @@ async def test_after_a_failed_deletion_the_name_is_free_and_the_rest_is_told(
     assert told == {"workspace": DEV, "host": "h1", "error": "no", "left": LEFT}
     shown = await show_workspace(engine, str(dev))
     assert (shown.resources, [event.actor for event in shown.events][-1]) == (LEFT, "carol")
-    removal = await read_removal(engine, dev)
-    assert removal is not None, "the inventory may remove what it meets of it"
-    assert removal.state == {"state": 1}
+    assert shown.status == "abandoned"
+    assert await read_removal(engine, dev) is None, "the next workspace may have what goes by its name"
+    [row] = await read_recorded(engine, Place("process", "h1", ["q"]), [dev])
+    assert (row.live, row.abandoned) == (False, True)
+    states = "SELECT array_agg(provisioner_state) FROM workspace_builds WHERE provisioner_state IS NOT NULL"
+    assert (await one(engine, states))[0] == [{"state": 1}], "only the latest one, which names what is left"
     assert await secrets_of(engine, dev) == {}
     assert (await begin_build(engine, build_id_of(dev, REPEAT)))[1] is None
     await let_pass(engine, timedelta(days=2))

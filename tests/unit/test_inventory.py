@@ -159,3 +159,10 @@ def test_what_is_left_of_a_released_workspace_goes_whichever_of_its_owners_it_te
     released = replace(row(live=False, owned=True), owner="bob", previous_owners=["alice"], claim_id="hers")
     [found] = look(left, released).found
     assert (found.sighting.finding, found.removable) == (ORPHAN, goes)
+
+
+def test_what_is_left_of_an_abandoned_workspace_is_only_reported() -> None:
+    left, deleted = replace(thing(), epoch_agrees=True), row(live=False)
+    for recorded, removable in ((deleted, True), (replace(deleted, abandoned=True), False)):
+        [found] = look(left, recorded).found
+        assert (found.sighting.finding, found.removable) == (ORPHAN, removable)

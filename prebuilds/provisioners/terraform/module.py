@@ -38,8 +38,8 @@ class Module:
     variables: frozenset[str] = field(init=False)
     outputs: frozenset[str] = field(init=False)
     frees_when_stopped: bool = field(init=False)
-    """True: a stop applies it, since it declares `prebuilds_start_count`. The object `prebuilds` has the same number, and
-    does not ask for it: a module may pass the whole object on without knowing a stage `stop`."""
+    """True: a stop applies it, since it declares `prebuilds_start_count`. The object `prebuilds` has that number, too,
+    and does not ask for it: a module may pass the whole object on without knowing a stage `stop`."""
 
     def __post_init__(self) -> None:
         texts = texts_in(self.tree)

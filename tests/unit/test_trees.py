@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import shutil
 import socket
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +93,8 @@ def test_the_digest_follows_from_content_run_bits_and_links_alone(tmp_path: Path
         ("through", "dir/out/../..", "leaves the folder"),
         ("far", "/etc/hostname", "make it a relative link"),
         ("gone", "not/there", "missing, empty or left out"),
+        ("round", "empty/../main.tf", "missing, empty or left out"),
+        ("file", "main.tf/../deep/x", "missing, empty or left out"),
         ("state", ".terraform", "missing, empty or left out"),
         ("self", "self", "leaves the folder"),
     ],
@@ -98,6 +104,7 @@ def test_a_link_that_leads_to_no_kept_file_is_refused_by_name(
 ) -> None:
     folder = write(tmp_path / "a", {"main.tf": "x", "deep/x": "", "dir/x": "", ".terraform/x": ""})
     (folder / "dir" / "out").symlink_to("..")
+    (folder / "empty").mkdir()
     write(tmp_path, {"elsewhere/x": ""})
     (folder / name).symlink_to(target)
     with pytest.raises(CannotKeep) as refused:
@@ -128,7 +135,7 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_read_whole(
     folder = write(tmp_path / "a", {f"{n}.tf": "x" for n in range(5)})
     with (folder / "0.tf").open("r+b") as sparse:
         sparse.truncate(2**40)
-    with pytest.raises(CannotKeep, match=r"more than 2000 files or 32 MiB; name a smaller folder"):
+    with pytest.raises(CannotKeep, match=r"more than 2000 files and folders, or 32 MiB; name a smaller"):
         read_tree(folder)
     (folder / "0.tf").write_bytes(os.urandom(2048))
     monkeypatch.setattr(trees, "ARCHIVE_BYTES_MAX", 1024)
@@ -159,3 +166,79 @@ def test_files_links_and_folders_can_take_each_other_s_place(tmp_path: Path) -> 
             for path, one in tree.items()
         }
         assert shape(tmp_path) == dict(sorted(expected.items()))
+
+
+def packed(*members: tuple[str, bytes, str]) -> bytes:
+    """An archive of these members: name, type and link."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for name, kind, link in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            tar.addfile(member)
+    return made.getvalue()
+
+
+FILE, LINK = tarfile.REGTYPE, tarfile.SYMTYPE
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("/etc/x", FILE, "")],
+        [("../x", FILE, "")],
+        [("a/../../x", FILE, "")],
+        [("a//x", FILE, "")],
+        [("d/" * 101 + "x", FILE, "")],
+        [("a", FILE, ""), ("out", LINK, "/etc")],
+        [("a", FILE, ""), ("out", LINK, "..")],
+        [("a", FILE, ""), ("out", LINK, "gone")],
+        [("d/a", FILE, ""), ("l", LINK, "d"), ("l/x", FILE, "")],
+        [("a", FILE, ""), ("a/x", FILE, "")],
+        [("a", tarfile.DIRTYPE, "")],
+        [("a", FILE, ""), ("b", tarfile.LNKTYPE, "a")],
+        [("a", tarfile.FIFOTYPE, "")],
+        [(f"{n}", FILE, "") for n in range(trees.FILES_MAX + 1)],
+    ],
+    ids=lambda members: members[-1][0],
+)
+def test_an_archive_that_would_be_written_elsewhere_is_refused(
+    members: list[tuple[str, bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "digest_of", lambda tree: "sha256:any")  # whoever made it knows its digest, too
+    with pytest.raises(CannotKeep, match="damaged: "):
+        read_kept(packed(*members), "sha256:any")
+
+
+def test_an_archive_that_grows_without_bounds_is_refused_before_it_does() -> None:
+    sparse = tarfile.TarInfo("zeros")
+    sparse.size = trees.BYTES_MAX + 1
+    bomb = gzip.compress(sparse.tobuf() + bytes(2 * trees.BYTES_MAX))
+    for archive in (bomb, gzip.compress(sparse.tobuf())):
+        with pytest.raises(CannotKeep, match="damaged: they are"):
+            read_kept(archive, "sha256:any")
+
+
+def test_a_folder_that_is_too_deep_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "/".join("d" * 600)).mkdir(parents=True)
+    deep = "/".join("d" * trees.DEPTH_MAX)
+    (tmp_path / deep / "main.tf").touch()
+    with pytest.raises(CannotKeep) as refused:
+        read_tree(tmp_path)
+    assert refused.value.problems == [f"{deep}/d lies in 100 folders; name a folder that is less deep"]
+    (tmp_path / deep / "d").rename(tmp_path / "e")
+    with pytest.raises(CannotKeep):
+        read_tree(tmp_path)
+    shutil.rmtree(tmp_path / "e")
+    tree = read_tree(tmp_path)
+    write_tree(tree, tmp_path)
+    kept = keep_tree(tree)
+    assert list(read_kept(kept.archive, kept.digest)) == [f"{deep}/main.tf"]
+
+
+def test_what_a_run_has_put_in_the_place_of_a_kept_file_makes_room(tmp_path: Path) -> None:
+    tree = {"a/b": KeptFile(b"1"), "c": KeptFile(b"2"), "d/e": KeptFile(b"3"), "f": KeptLink("c")}
+    write(tmp_path, {"a": "file", "c/x/y": "", "elsewhere/x": "kept", "f/x": ""})
+    (tmp_path / "d").symlink_to("elsewhere")
+    write_tree(tree, tmp_path)
+    assert shape(tmp_path) == {"a/b": "1", "c": "2", "d/e": "3", "elsewhere/x": "kept", "f": "-> c"}

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Collection
+from fnmatch import translate
 from pathlib import Path
 
-from prebuilds.provisioners.kit.trees import CannotKeep, KeptFile, KeptLink, Tree, folders_of, resolve
+from prebuilds.provisioners.kit.trees import (
+    BYTES_MAX,
+    DEPTH_MAX,
+    FILES_MAX,
+    CannotKeep,
+    KeptFile,
+    KeptLink,
+    Tree,
+    folders_of,
+    resolve,
+)
 from prebuilds.vocabulary.plain_text import check_plain
-
-FILES_MAX, BYTES_MAX = 2000, 32 * 2**20
-"""Limits of a tree before it is compressed. A larger folder was named by mistake, and each workspace gets a copy."""
 
 
 def read_tree(root: Path, left_out: Collection[str] = ()) -> Tree:
@@ -19,11 +28,11 @@ def read_tree(root: Path, left_out: Collection[str] = ()) -> Tree:
 
     Args:
         root: The folder, or a link to it.
-        left_out: Names of files and folders that are not read, at any depth.
+        left_out: Shell patterns of names; files and folders with such a name are not read, at any depth.
     Raises:
         CannotKeep: The folder cannot be read, is too large, or has a device, a socket, a pipe or a link that leaves it.
     """
-    reading = _Reading(root.resolve(), frozenset(left_out))
+    reading = _Reading(root.resolve(), left_out)
     reading.read("")
     reading.check_links()
     if reading.problems:
@@ -34,9 +43,9 @@ def read_tree(root: Path, left_out: Collection[str] = ()) -> Tree:
 class _Reading:
     """One run of `read_tree`."""
 
-    def __init__(self, root: Path, left_out: frozenset[str]) -> None:
+    def __init__(self, root: Path, left_out: Collection[str]) -> None:
         self.root = root
-        self.left_out = left_out
+        self.left_out = re.compile("|".join(map(translate, left_out)) or r"(?!)")
         self.tree: dict[str, KeptFile | KeptLink] = {}
         self.problems: list[str] = []
         self._count = self._bytes = 0
@@ -49,7 +58,7 @@ class _Reading:
             self._add(folder or str(self.root), f"cannot be read ({_reason(error)})")
             return
         for name in names:
-            if name not in self.left_out:
+            if not self.left_out.match(name):
                 self._count += 1
                 if self._count > FILES_MAX:
                     raise CannotKeep([*self.problems, f"{self.root} {_TOO_LARGE}"])
@@ -60,7 +69,9 @@ class _Reading:
         try:
             check_plain(path)
             kind = full.lstat().st_mode
-            if stat.S_ISDIR(kind):
+            if stat.S_ISDIR(kind) and path.count("/") >= DEPTH_MAX:
+                self._add(path, f"lies in {DEPTH_MAX} folders; name a folder that is less deep")
+            elif stat.S_ISDIR(kind):
                 self.read(path)
             elif stat.S_ISLNK(kind):
                 self.tree[path] = KeptLink(check_plain(os.readlink(full)))
@@ -102,7 +113,7 @@ class _Reading:
         self.problems.append(f"{path} {problem}")
 
 
-_TOO_LARGE = f"has more than {FILES_MAX} files or {BYTES_MAX // 2**20} MiB; name a smaller folder"
+_TOO_LARGE = f"has more than {FILES_MAX} files and folders, or {BYTES_MAX // 2**20} MiB; name a smaller folder"
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",

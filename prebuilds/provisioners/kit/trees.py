@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 import tarfile
 import zlib
@@ -21,7 +22,13 @@ from typing import Any, TypeAlias
 
 ARCHIVE_BYTES_MAX = 4 * 2**20
 """Limit of a compressed tree, which the database keeps for each version and each build reads."""
+FILES_MAX, BYTES_MAX = 2000, 32 * 2**20
+"""Limits of a tree before it is compressed. A larger folder was named by mistake, and each workspace gets a copy."""
+DEPTH_MAX = 100
+"""The most folders that a file may lie in. A path has a limit of its own, and code that walks folders recurs."""
 DIGEST_PREFIX = "sha256:"
+_TAR_BYTES_MAX = BYTES_MAX + FILES_MAX * 8192
+"""Limit of an archive's tar: the files, each with its path and with padding."""
 LINKS_MAX = 40
 """Links that one path may pass through, as in Linux."""
 
@@ -85,21 +92,22 @@ def digest_of(tree: Tree) -> str:
 
 
 def read_kept(archive: bytes, digest: str) -> Tree:
-    """Return the tree in an archive.
+    """Return the tree in an archive. Whoever made it, the tree can be written without leaving its folder.
 
     Raises:
-        CannotKeep: The archive is damaged, or has another tree than *digest* says.
+        CannotKeep: The archive is damaged, has another tree than *digest* says, or one that `read_tree` never makes.
     """
-    tree: dict[str, KeptFile | KeptLink] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-            for member in tar:
-                if member.issym():
-                    tree[member.name] = KeptLink(member.linkname)
-                elif (content := tar.extractfile(member)) is not None:
-                    tree[member.name] = KeptFile(content.read(), bool(member.mode & stat.S_IXUSR))
+        tree = _unpack(archive)
     except (tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise CannotKeep([f"the kept files are damaged: {error}"]) from error
+    folders = folders_of(tree)
+    for path, entry in tree.items():
+        if any(step in ("", ".", "..") for step in path.split("/")) or path.count("/") > DEPTH_MAX or path in folders:
+            raise CannotKeep([f"the kept files are damaged: {path!a} is no path of a file"])
+        to = resolve(tree, path)
+        if isinstance(entry, KeptLink) and (to is None or not (to in folders or to in tree)):
+            raise CannotKeep([f"the kept files are damaged: {path!a} is a link that leads to none of them"])
     if (found := digest_of(tree)) != digest:
         raise CannotKeep([f"the kept files are damaged: they have the digest {found}"])
     return tree
@@ -117,6 +125,7 @@ def write_tree(tree: Tree, folder: Path, before: Collection[str] = ()) -> None:
             old.unlink(missing_ok=True)
             _remove_empty(folder, path)
     for path, entry in tree.items():
+        _make_room(folder, path)
         _write(folder / path, entry)
 
 
@@ -130,7 +139,10 @@ def folders_of(tree: Tree) -> set[str]:
 
 
 def resolve(tree: Tree, path: str) -> str | None:
-    """Return the path of the file or folder that *path* leads to through the tree's links; None when it leaves it."""
+    """Return the path of the file or folder that *path* leads to through the tree's links; None when it leaves it.
+
+    The result is in neither the tree nor its folders when the path leads nowhere.
+    """
     seen, waiting, at = 0, path.split("/")[::-1], list[str]()
     while waiting:
         step = waiting.pop()
@@ -139,6 +151,9 @@ def resolve(tree: Tree, path: str) -> str | None:
         if step == "..":
             if not at:
                 return None
+            below = "/".join(at) + "/"
+            if not any(one.startswith(below) for one in tree):
+                return below + step  # an empty folder is not kept, so the system finds no way through it
             at.pop()
             continue
         at.append(step)
@@ -161,6 +176,28 @@ def _describe(entry: KeptFile | KeptLink) -> dict[str, Any]:
         return {"link": entry.target}
     digest = hashlib.sha256(entry.data).hexdigest()
     return {"sha256": digest, "bytes": len(entry.data), "executable": entry.executable}
+
+
+def _unpack(archive: bytes) -> Tree:
+    tree: dict[str, KeptFile | KeptLink] = {}
+    left = BYTES_MAX
+    with gzip.open(io.BytesIO(archive)) as packed:
+        text = packed.read(_TAR_BYTES_MAX + 1)
+    if len(text) > _TAR_BYTES_MAX:
+        raise tarfile.TarError("they are too large")
+    with tarfile.open(fileobj=io.BytesIO(text), mode="r:") as tar:
+        for member in tar:
+            left -= member.size
+            if len(tree) >= FILES_MAX or left < 0:
+                raise tarfile.TarError(f"they are more than {FILES_MAX} files or {BYTES_MAX // 2**20} MiB")
+            content = tar.extractfile(member) if member.isreg() else None
+            if member.issym():
+                tree[member.name] = KeptLink(member.linkname)
+            elif content is not None:
+                tree[member.name] = KeptFile(content.read(), bool(member.mode & stat.S_IXUSR))
+            else:
+                raise tarfile.TarError(f"{member.name!a} is neither a file nor a link")
+    return tree
 
 
 def _pack(tree: Tree) -> bytes:
@@ -191,11 +228,23 @@ def _remove_empty(folder: Path, path: str) -> None:
             return
 
 
+def _make_room(folder: Path, path: str) -> None:
+    """Make the folders of a path. What a run has put in the place of one of them, or of the path, is removed."""
+    at = folder
+    for step in path.split("/")[:-1]:
+        at /= step
+        if at.is_symlink() or not at.is_dir():
+            at.unlink(missing_ok=True)
+            at.mkdir()
+    last = folder / path
+    if last.is_dir() and not last.is_symlink():
+        shutil.rmtree(last)
+
+
 def _write(path: Path, entry: KeptFile | KeptLink) -> None:
     if isinstance(entry, KeptLink):
         if path.is_symlink() and os.readlink(path) == entry.target:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.symlink_to(entry.target)
         return
@@ -203,7 +252,6 @@ def _write(path: Path, entry: KeptFile | KeptLink) -> None:
     if path.is_symlink():
         path.unlink()
     if not path.is_file() or path.read_bytes() != entry.data:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(entry.data)
     if stat.S_IMODE(path.stat().st_mode) != mode:
         path.chmod(mode)

@@ -10,7 +10,6 @@ from prebuilds.provisioners.base import InvalidSource
 from prebuilds.provisioners.kit.trees import KeptFile, KeptLink, Tree
 from prebuilds.provisioners.terraform.calls import calls_in, calls_outside
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
-from prebuilds.provisioners.terraform.module import LEFT_OUT
 from tests.identities import DEPLOYMENT
 
 
@@ -26,11 +25,11 @@ def test_calls_are_found_with_their_lines_and_nothing_else_is() -> None:
 } */
 locals {
   source = "../local"
-  text   = <<-EOT
+  text   = <<-END-OF
     module "c" {
       source = "../heredoc"
     }
-  EOT
+  END-OF
 }
 module "one" {
   source = "./one" // source = "../tail"
@@ -104,7 +103,7 @@ def test_the_driver_names_the_field_with_file_and_line(tmp_path: Path, monkeypat
     (folder / "prebuilds.tfvars.json").write_text("{}")
     with pytest.raises(InvalidSource, match=r"prebuilds\.tfvars\.json is a file that Prebuilds writes itself"):
         driver.keep(source)
-    (folder / "prebuilds.tfvars.json").rename(folder / LEFT_OUT[2])
+    (folder / "prebuilds.tfvars.json").unlink()
     kept = driver.keep(source)
     assert kept.files is not None
     assert kept.source == {"directory": kept.files.digest}

@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.kit.trees import KeptFile
+from prebuilds.provisioners.kit.trees import KeptFile, keep_tree
+from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from prebuilds.provisioners.terraform.module import Module, inputs_of, load_module, read_module
 from prebuilds.provisioners.terraform.source import parse_source
-from tests.identities import WHO
+from tests.identities import DEPLOYMENT, WHO
 
 MAIN = 'variable "size" {}\noutput "address" { value = "x" }\n'
 FILES = {"main.tf": MAIN}
@@ -46,6 +47,8 @@ def module_of(files: dict[str, bytes]) -> Module:
         ({"files": {"main.tf": 'terraform {\n  backend "s3" {}\n}\n'}}, "source.files"),
         ({"files": {"main.tf": "terraform {\n  cloud {\n  }\n}\n"}}, "source.files"),
         ({"files": {"main.tf.json": '{"terraform": [{"backend": {"s3": {}}}]}'}}, "source.files"),
+        ({"files": {"main.tofu": "terraform {\n  cloud {}\n}\n"}}, "source.files"),
+        ({"files": {"main.tofu.json": '{"terraform": {"cloud": {}}}'}}, "source.files"),
         ({"directory": "/nowhere/at/all"}, "source.directory"),
         ({"files": {"main.tf": 'module "x" {\n  source = "./x"\n}\n'}}, "source.files"),
     ],
@@ -63,12 +66,14 @@ def test_declared_variables_and_outputs_are_found() -> None:
             "more.tf.json": b'{"variable": {"d": {}}, "output": [{"p": {}}]}',
             "broken.tf.json": b"{",
             "modules/inner/main.tf": b'variable "inner" {}',
+            "other.tofu": b'variable "g" {}',
+            "other.tofu.json": b'{"output": {"q": {}}}',
             "marked.tf": b'\xef\xbb\xbfvariable "e" {}\n',
             "marked.tf.json": b'\xef\xbb\xbf{"variable": {"f": {}}}',
         }
     )
-    assert module.variables == {"a", "b", "c", "d", "e", "f"}
-    assert module.outputs == {"o", "p"}
+    assert module.variables == {"a", "b", "c", "d", "e", "f", "g"}
+    assert module.outputs == {"o", "p", "q"}
 
 
 def test_a_directory_is_read_without_what_runs_there_have_left(tmp_path: Path) -> None:
@@ -77,7 +82,9 @@ def test_a_directory_is_read_without_what_runs_there_have_left(tmp_path: Path) -
     (tmp_path / "modules" / "inner.tf").write_text("")
     (tmp_path / ".terraform").mkdir()
     (tmp_path / ".terraform" / "provider").write_text("large")
-    (tmp_path / "terraform.tfstate").write_text("{}")
+    left = ["terraform.tfstate", "errored.tfstate", "terraform.tfstate.1699.backup", ".terraform.tfstate.lock.info"]
+    for name in [*left, "tfplan", "crash.log", "crash.1.log", ".DS_Store", ".main.tf.swp", "modules/inner.tfstate"]:
+        (tmp_path / name).write_text("{}")
     source = {"directory": str(tmp_path)}
     module = read_module(parse_source(source))
     assert set(module.tree) == {"main.tf", "modules/inner.tf"}
@@ -149,3 +156,26 @@ def test_a_placeholder_without_a_value_names_its_variable() -> None:
     with pytest.raises(InvalidSource) as refused:
         inputs_of(source, load_module(source), wanted, "create")
     assert list(refused.value.details) == ["source.variables.size"]
+
+
+def test_a_version_s_module_is_not_checked_again() -> None:
+    """A later release may refuse more; what was applied before must still be stopped and deleted."""
+    text = 'terraform {\n  cloud {}\n}\nmodule "x" {\n  source = "./x"\n}\n'
+    files = {"main.tf": text, "prebuilds.tfvars.json": "{}"}
+    with pytest.raises(InvalidSource):
+        read_module(parse_source({"files": {"main.tf": text}}))
+    kept = keep_tree({name: KeptFile(data.encode()) for name, data in files.items()})
+    source = parse_source({"directory": kept.digest, "variables": {"gone": 1}, "outputs": ["gone"]})
+    assert set(load_module(source, kept.archive).tree) == set(files)
+    assert load_module(parse_source({"files": {"main.tf": text}})).variables == frozenset()
+
+
+def test_files_that_call_a_folder_name_the_way_out(tmp_path: Path) -> None:
+    text = 'module "x" {\n  source = "./x"\n}\n'
+    for call in (TerraformProvisioner(tmp_path, DEPLOYMENT).keep, lambda source: read_module(parse_source(source))):
+        with pytest.raises(InvalidSource) as refused:
+            call({"files": {"main.tf": text}})
+        assert refused.value.details["source.files"] == (
+            'main.tf:2: module source "./x" is a folder, and `files` has none; '
+            "keep the module in a folder, as `directory`"
+        )

@@ -10,6 +10,9 @@ from typing import Any
 
 from prebuilds.provisioners.kit.trees import KeptFile, Tree, folders_of, resolve
 
+TEXT_ENDINGS, JSON_ENDINGS = (".tf", ".tofu"), (".tf.json", ".tofu.json")
+ENDINGS = (*TEXT_ENDINGS, *JSON_ENDINGS)
+"""How the names of a module's files end. OpenTofu also reads those of `.tofu`, Terraform does not."""
 LOCAL = ("./", "../")
 """How the address of a module in a folder begins. Other addresses are fetched by `init`."""
 ELSEWHERE = re.compile(r"(?:file::|file://|/|[A-Za-z]:[\\/]|~/)")
@@ -20,7 +23,7 @@ FOLDERS_MAX = 500
 _TOKEN = re.compile(
     r"""
     (?:\#|//)[^\n]* | /\*.*?\*/                                          # a comment
-    | <<-?([A-Za-z_]\w*)[ \t]*\r?\n .*? ^[ \t]*\1[ \t]*\r?$              # a heredoc
+    | <<-?([A-Za-z_][\w-]*)[ \t]*\r?\n .*? ^[ \t]*\1[ \t]*\r?$           # a heredoc
     | [A-Za-z_][\w-]* | [{}="]
     """,
     re.S | re.M | re.X,
@@ -43,10 +46,23 @@ def texts_in(tree: Tree, folder: str = "") -> dict[str, str]:
         return {}
     prefix = f"{at}/" if at else ""
     names = [path.removeprefix(prefix) for path in tree if path.startswith(prefix)]
-    found = {
-        name: text_of(tree, prefix + name) for name in names if "/" not in name and name.endswith((".tf", ".tf.json"))
-    }
+    found = {name: text_of(tree, prefix + name) for name in names if "/" not in name and name.endswith(ENDINGS)}
     return {name: text for name, text in found.items() if text is not None}
+
+
+def is_json(name: str) -> bool:
+    """Return whether a module's file is written in JSON."""
+    return name.endswith(JSON_ENDINGS)
+
+
+def local_calls(tree: Tree) -> list[str]:
+    """Name each call of the tree's own folder that leads to the host's files, with file and line."""
+    return [
+        f"{name}:{line}: module source {json.dumps(source)}"
+        for name, text in texts_in(tree).items()
+        for line, source in calls_in(name, text)
+        if source.startswith(LOCAL) or ELSEWHERE.match(source)
+    ]
 
 
 def calls_outside(tree: Tree) -> list[str]:
@@ -80,7 +96,7 @@ def calls_outside(tree: Tree) -> list[str]:
 
 def calls_in(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Yield (line, source) of each module that a Terraform file calls. A source that is no plain text is left out."""
-    if name.endswith(".tf.json"):
+    if is_json(name):
         yield from _calls_in_json(text)
         return
     tokens = list(_tokens(text))

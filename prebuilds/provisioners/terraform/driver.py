@@ -62,10 +62,11 @@ class TerraformProvisioner:
     def keep(self, source: dict[str, Any]) -> Kept:
         """Return the source with the files of its folder; without any when the source has the files itself."""
         parsed = parse_source(source)
+        module = read_module(parsed)
         if parsed.directory is None:
             return Kept(source)
         try:
-            kept = keep_tree(read_module(parsed).tree)
+            kept = keep_tree(module.tree)
         except CannotKeep as error:
             raise invalid({"source.directory": str(error)}) from error
         return Kept({**source, "directory": kept.digest}, kept)
@@ -166,7 +167,11 @@ class TerraformProvisioner:
         The state may have other values than this stop: the prebuild's, when no claim has applied the module since.
         Then the plan may replace what is to be kept, such as a disk that names its owner.
         """
-        module = await asyncio.to_thread(load_module, parse_source(wanted.source), wanted.files)
+        try:
+            module = await asyncio.to_thread(load_module, parse_source(wanted.source), wanted.files)
+        except ProvisionFailed as error:
+            progress(f"all resources stay: {error}")
+            return None
         if not module.frees_when_stopped:
             progress("all resources stay: the module declares no prebuilds_start_count. A start applies it again")
             return None

@@ -11,7 +11,7 @@ from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.kit.tree_reading import read_tree
 from prebuilds.provisioners.kit.trees import DIGEST_PREFIX, CannotKeep, KeptFile, Tree, digest_of, read_kept
-from prebuilds.provisioners.terraform.calls import blocks_in, calls_outside, texts_in
+from prebuilds.provisioners.terraform.calls import blocks_in, calls_outside, is_json, local_calls, texts_in
 from prebuilds.provisioners.terraform.output import INPUTS, PLAN
 from prebuilds.provisioners.terraform.run import OUTPUT
 from prebuilds.provisioners.terraform.source import RESERVED, TerraformSource, fill_variables, invalid
@@ -25,9 +25,17 @@ OUTPUT_BLOCK = re.compile(BLOCK.format(kind="output"), re.M)
 OTHER_STATE = re.compile(r'^[ \t]*(?:backend[ \t]+"?[A-Za-z_][\w-]*"?|cloud)[ \t]*\{', re.M)
 STOP = "stop"
 """The stage of a stop."""
-LEFT_OUT = (".terraform", ".git", "terraform.tfstate", "terraform.tfstate.backup", ".terraform.tfstate.lock.info")
-"""Files and folders of a directory that are not kept: a person's own runs left them there."""
-APPLY_AGAIN = "apply the template again where its folder is, then release the workspace and claim another one"
+LEFT_OUT = (
+    *(".terraform", ".git", "*.tfstate", "*.tfstate.*", "tfplan", "*.tfplan", "crash.log", "crash.*.log"),
+    *(".DS_Store", "*.swp"),
+)
+"""Files and folders of a directory that are not kept: a person's own runs and tools left them there. States and plans
+may hold secrets."""
+APPLY_AGAIN = (
+    "apply the same files again, which stores them anew; without them, give the workspace up by "
+    "`prebuilds release W --abandon`"
+)
+NO_FILES = "release the workspace, by `prebuilds release W --abandon` where its deletion fails, and claim another one"
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,9 @@ class Module:
     def __post_init__(self) -> None:
         texts = texts_in(self.tree)
         for kind, pattern in (("variable", VARIABLE_BLOCK), ("output", OUTPUT_BLOCK)):
-            names = {found for name, text in texts.items() if name.endswith(".tf") for found in pattern.findall(text)}
+            names: set[str] = set()
             for name, text in texts.items():
-                if name.endswith(".tf.json"):
-                    names |= {block for block, _ in blocks_in(text, kind)}
+                names |= {block for block, _ in blocks_in(text, kind)} if is_json(name) else set(pattern.findall(text))
             object.__setattr__(self, f"{kind}s", frozenset(names))
         object.__setattr__(self, "frees_when_stopped", f"{RESERVED}_start_count" in self.variables)
 
@@ -58,13 +65,14 @@ class Module:
 
 
 def read_module(source: TerraformSource) -> Module:
-    """Return the module that a template names, from its folder on this host, checked as `load_module` does.
+    """Return the module that a template names, from its folder on this host, checked for faults.
 
     Raises:
-        InvalidSource: As `load_module`; also, its folder is missing or has something that cannot be kept.
+        InvalidSource: Its folder is missing or has something that cannot be kept; it keeps its state elsewhere, calls a
+            module that is not in it, or lacks a variable or output that the template names.
     """
     if source.directory is None:
-        return load_module(source)
+        return _checked(source, load_module(source))
     root = Path(source.directory)
     if not root.is_dir():
         raise invalid({"source.directory": f"{root} is no folder here; `apply` needs it, and keeps its files"})
@@ -78,23 +86,23 @@ def read_module(source: TerraformSource) -> Module:
 
 
 def load_module(source: TerraformSource, files: bytes | None = None) -> Module:
-    """Return a template version's module, checked for faults with which it could never work.
+    """Return a template version's module, as it was when it was applied.
+
+    It is not checked again: where a later release refuses more, older workspaces must still be stopped and deleted.
 
     Args:
         source: The version's source; its `directory` is the digest of the folder that was applied.
         files: The archive of that folder; None: the version has none.
     Raises:
-        InvalidSource: It keeps its state elsewhere, calls a module that is not in it, or lacks a variable or output
-            that the template names.
         ProvisionFailed: The archive is missing or damaged.
     """
     if source.directory is None:
         texts = {name: KeptFile(text.encode()) for name, text in (source.files or {}).items()}
-        return _checked(source, Module(texts))
+        return Module(texts)
     if files is None:
-        raise ProvisionFailed(f"the version keeps no files of {source.directory}", remedy=APPLY_AGAIN)
+        raise ProvisionFailed(f"the version keeps no files of {source.directory}", remedy=NO_FILES)
     try:
-        return _checked(source, Module(read_kept(files, source.directory)))
+        return Module(read_kept(files, source.directory))
     except CannotKeep as error:
         raise ProvisionFailed(str(error), remedy=APPLY_AGAIN) from error
 
@@ -106,6 +114,8 @@ def _checked(source: TerraformSource, module: Module) -> Module:
         problems[where] = f"{name} has a backend or cloud block; remove it, since Prebuilds keeps the state itself"
     elif own := sorted({INPUTS, PLAN, OUTPUT} & set(module.tree)):
         problems[where] = f"{own[0]} is a file that Prebuilds writes itself; remove or rename it"
+    elif source.files is not None and (local := local_calls(module.tree)):
+        problems[where] = f"{local[0]} is a folder, and `files` has none; keep the module in a folder, as `directory`"
     elif outside := calls_outside(module.tree):
         problems[where] = "; ".join(outside)
     for name in source.variables:
@@ -148,10 +158,10 @@ def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage:
 
 def _keeps_state_elsewhere(module: Module) -> str | None:
     for name, text in sorted(texts_in(module.tree).items()):
-        if name.endswith(".tf"):
-            found = OTHER_STATE.search(text) is not None
-        else:
+        if is_json(name):
             found = bool({"backend", "cloud"} & {block for block, _ in blocks_in(text, "terraform")})
+        else:
+            found = OTHER_STATE.search(text) is not None
         if found:
             return name
     return None

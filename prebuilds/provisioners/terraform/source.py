@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from prebuilds.payloads import field_messages
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.kit.placeholders import PARAMETER, PLACEHOLDERS, fill, placeholders_of
+from prebuilds.provisioners.terraform.calls import ENDINGS
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-FILE_ENDINGS = (".tf", ".tf.json")
 RESERVED = "prebuilds"
 """Prebuilds sets the variables with this name, or that begin with it and an underscore."""
 NOT_HERE = ("port", "folder")
@@ -51,8 +51,8 @@ def _check_name(pattern: re.Pattern[str], what: str, text: str) -> str:
 
 def _check_file(name: str) -> str:
     _check_name(FILE_NAME, "a plain file name, without a folder", name)
-    if not name.endswith(FILE_ENDINGS):
-        raise ValueError("must end with .tf or .tf.json")
+    if not name.endswith(ENDINGS):
+        raise ValueError("must end with .tf, .tf.json, .tofu or .tofu.json")
     return name
 
 
@@ -92,7 +92,8 @@ class TerraformSource(BaseModel):
     files: dict[FileName, str] | None = Field(default=None, min_length=1)
     """The module's files: name -> text."""
     directory: str | None = None
-    """A folder with the module, on every worker; a relative path begins where the worker was started."""
+    """In a template file, the module's folder where the file is applied; a relative path begins where `apply` was
+    started. In a version's source, the digest of the folder's files."""
     variables: dict[VariableName, Value] = Field(default_factory=dict)
     binary: Annotated[str, AfterValidator(_check_binary)] | None = None
     """terraform, tofu or a full path; None: what PREBUILDS_TERRAFORM names, else tofu, else terraform."""

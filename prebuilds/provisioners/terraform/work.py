@@ -35,6 +35,9 @@ from prebuilds.provisioners.terraform.source import parse_source
 from prebuilds.provisioners.terraform.state import Saved, has_resources, later, pack, replacements_in, seed, unpack
 
 LOCK_FILE = ".terraform.lock.hcl"
+INITIALISED = "prebuilds-ready"
+"""A file beside what `init` has fetched, made when all of it is there. No module has a file there: `.terraform` is left
+out of what a version keeps."""
 
 
 class Planned(BaseModel):
@@ -276,10 +279,11 @@ class Work:
             ProvisionFailed: `init` failed.
         """
         folder = terraform.folder
-        if (folder / "ready").is_file():
+        ready = folder / ".terraform" / INITIALISED
+        if ready.is_file():
             return
         async with self._folders.initialising():
-            if (folder / "ready").is_file():
+            if ready.is_file():
                 return
             mark = self._folders.initialising_mark
             await end_orphan(mark, folder.parent, INTERRUPT_S, self.log)
@@ -290,7 +294,8 @@ class Work:
             raise_config_errors(validation_errors(checked.output), self.source)
             if ran.code != 0:
                 raise ProvisionFailed(f"terraform init failed: {ran.reason}")
-            (folder / "ready").touch()
+            ready.parent.mkdir(exist_ok=True)
+            ready.touch()
 
     async def _place_module(self) -> None:
         before, after = set(self.record.files), set(self.module.tree)

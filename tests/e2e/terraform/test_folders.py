@@ -13,6 +13,7 @@ from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from prebuilds.provisioners.terraform.output import INPUTS
+from prebuilds.provisioners.terraform.run import Terraform
 from tests.e2e.terraform.builds import Log, later, wanted
 from tests.identities import DEPLOYMENT
 
@@ -30,8 +31,12 @@ def build(driver: TerraformProvisioner, folder: Path, **source: object) -> Provi
     return wanted({}).model_copy(update=of_folder(driver, folder, **source))
 
 
+async def die(*_: object, **__: object) -> None:
+    raise InterruptedError
+
+
 async def test_every_host_makes_the_applied_files_whatever_becomes_of_the_folder(
-    driver: TerraformProvisioner, tmp_path: Path
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, log = tmp_path / "module", Log()
     (module / "real").mkdir(parents=True)
@@ -43,12 +48,17 @@ async def test_every_host_makes_the_applied_files_whatever_becomes_of_the_folder
     )
     (module / "old.tf").write_text('resource "terraform_data" "old" {}\n')
     (module / "real" / "main.tf").write_text(INNER)
+    (module / "ready").write_text("a file of any name, also one that once said that a module was initialised")
     script = module / "bin" / "setup.sh"
     script.parent.mkdir()
     script.write_text(f"#!/bin/sh\necho ran >> '{tmp_path}/ran'\n")
     script.chmod(0o755)
     driver.validate({"directory": str(module)})
     first = build(driver, module)
+    with monkeypatch.context() as dying:
+        dying.setattr(Terraform, "run", die)
+        with pytest.raises(InterruptedError):
+            await driver.apply(first, log)
     made = await driver.apply(first, log)
     assert made.resources["text"] == "one"
     assert (tmp_path / "ran").read_text() == "ran\n", "the script has kept its run bit"
@@ -208,3 +218,25 @@ async def test_a_stop_keeps_everything_rather_than_replace_anything(driver: Terr
         assert log.lines[-1] == "replace terraform_data.disk, forced by triggers_replace"
         assert "all resources stay" in log.lines[-2]
     assert [item.running for item in await driver.inventory()] == [False]
+
+
+async def test_a_version_without_its_files_or_with_a_fault_is_stopped_and_deleted_as_far_as_it_can_be(
+    driver: TerraformProvisioner, tmp_path: Path
+) -> None:
+    module, log = tmp_path / "module", Log()
+    module.mkdir()
+    (module / "main.tf").write_text(COSTS["main.tf"] + 'resource "terraform_data" "more" {}\n')
+    first = build(driver, module)
+    await driver.apply(first, log)
+    before = log.names
+    for number, files in ((2, None), (3, b"damaged")):
+        lost = later(first, log, build_number=number, files=files)
+        await driver.stop(lost, log)
+        assert (log.names, "all resources stay: the" in log.lines[-1]) == (before, True)
+        with pytest.raises(ProvisionFailed, match="--abandon"):
+            await driver.destroy(lost, log)
+    stricter = {**first.source, "variables": {"no_longer_declared": 1}, "outputs": ["gone"]}
+    await driver.stop(later(first, log, build_number=4, source=stricter), log)
+    assert log.names == [name for name in before if name != "terraform_data.vm"]
+    await driver.destroy(later(first, log, build_number=5, source=stricter), log)
+    assert log.names == []

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.planning.content import ContentIds, PresetPolicy, VersionContent
 from prebuilds.provisioners.kit.trees import KeptTree
-from prebuilds.store.template_files import keep_files
+from prebuilds.store.template_files import store_files
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 CREATE_VERSION = text("""
@@ -109,7 +109,7 @@ async def ensure_version(
         Its number within the template, and whether it was recorded now.
     """
     if files is not None:
-        await keep_files(connection, files)
+        await store_files(connection, files)
     version = {
         "id": version_id,
         "template_id": template_id,

@@ -26,8 +26,8 @@ class WorkspaceRow(Payload):
     version: int
     """The template version with which it was made. Its preset may belong to later versions, too."""
     status: str
-    """The status that follows from the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`, `failed`,
-    `canceled`, `quarantined`, or `deleted`, `abandoned` for one that is shown by its id."""
+    """The status that follows from the latest build: `starting`, `running`, `stopping`, `stopped`, `deleting`,
+    `failed`, `canceled`; `quarantined`; of one that has ended and is shown by its id, `deleted` or `abandoned`."""
     prebuilt: bool
     """Whether the pool made it; it may be claimed by now."""
     ready: bool

@@ -147,3 +147,11 @@ async def test_a_folder_that_changes_while_it_is_checked_is_refused(
 async def test_a_folder_without_text_is_refused_when_it_was_not_parsed(engine: AsyncEngine, tmp_path: Path) -> None:
     with pytest.raises(InvalidSource, match=r"source\.directory"):
         await apply_file(engine, {"name": "small"}, provisioner="terraform", source={"directory": str(tmp_path / "no")})
+
+
+async def test_applying_the_same_files_again_mends_a_damaged_archive(engine: AsyncEngine, folder: Path) -> None:
+    await apply_folder(engine, folder)
+    await do(engine, "UPDATE template_files SET archive = 'damaged'")
+    assert not (await apply_folder(engine, folder)).changed
+    stored = await one(engine, "SELECT digest, archive FROM template_files")
+    assert set(read_kept(stored.archive, stored.digest)) == {"main.tf", "bin/setup.sh", "notes"}

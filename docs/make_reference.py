@@ -179,7 +179,6 @@ RECORDS: tuple[type[BaseModel], ...] = (
     EventRow,
     ReleaseResult,
     AbandonResult,
-    AbandonResult,
     ReleasedClaims,
     WorkspaceChange,
     WorkspaceSettings,

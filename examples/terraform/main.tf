@@ -18,7 +18,7 @@ variable "prebuilds_owner" {
 
 variable "prebuilds_stage" {
   type        = string
-  description = "create, claim or start."
+  description = "create, claim, start or stop; stop only with prebuilds_start_count."
 }
 
 # A claim keeps this resource, since nothing in it depends on the owner.

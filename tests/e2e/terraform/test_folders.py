@@ -154,7 +154,9 @@ async def test_a_stop_frees_what_the_module_counts_and_a_start_makes_it_again(
 
 async def test_a_stop_that_cannot_free_has_failed_and_may_be_repeated(driver: TerraformProvisioner) -> None:
     text = (
-        'variable "prebuilds_start_count" {}\nresource "terraform_data" "vm" {\n  count = var.prebuilds_start_count\n'
+        'variable "prebuilds_start_count" {}\nvariable "prebuilds_stage" {}\n'
+        'output "told" { value = var.prebuilds_stage }\n'
+        'resource "terraform_data" "vm" {\n  count = var.prebuilds_start_count\n'
         '  provisioner "local-exec" {\n    when    = destroy\n'
         '    command = "echo no answer >&2; test -e ../let-go"\n  }\n}\n'
     )
@@ -168,7 +170,9 @@ async def test_a_stop_that_cannot_free_has_failed_and_may_be_repeated(driver: Te
     await driver.stop(stop, log)
     assert log.names == []
     assert [item.running for item in await driver.inventory()] == [False]
-    await driver.destroy(later(stop, log), log)
+    started = await driver.apply(later(stop, log), log)
+    assert started.resources["told"] == "start", "it is the same workspace, though everything was freed"
+    await driver.destroy(later(stop, log, build_number=4), log)
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same host", "another host"])

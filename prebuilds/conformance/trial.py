@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
 from prebuilds.conformance.subject import Subject, Violation, expect
-from prebuilds.provisioners import keep
+from prebuilds.provisioners import read_source_files
 from prebuilds.provisioners.base import (
     InventoryItem,
     Locality,
@@ -108,7 +108,7 @@ class Trial:
         """
         workspace_id = workspace_id or uuid4()
         self.states.setdefault(workspace_id, None)
-        kept = keep(self.driver, self.subject.working_source())
+        kept = read_source_files(self.driver, self.subject.working_source())
         wanted = Provision(
             deployment_id=self.deployment_id,
             epoch=self.epoch,

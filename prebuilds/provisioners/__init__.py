@@ -33,16 +33,16 @@ def load(name: str, state_dir: Path, deployment_id: UUID) -> Provisioner:
     raise InvalidSource.field("provisioner", f"no provisioner {name} is installed here", remedy)
 
 
-def keep(driver: Provisioner, source: dict[str, Any]) -> Kept:
+def read_source_files(driver: Provisioner, source: dict[str, Any]) -> Kept:
     """Return a source as a template version keeps it.
 
     Raises:
         InvalidSource: The driver keeps files, and some cannot be kept.
     """
-    return driver.keep(source) if isinstance(driver, KeepingProvisioner) else Kept(source)
+    return driver.read_source_files(source) if isinstance(driver, KeepingProvisioner) else Kept(source)
 
 
-def check_and_keep(driver: Provisioner, source: dict[str, Any], *, sent: bool = False) -> Kept:
+def check_and_read(driver: Provisioner, source: dict[str, Any], *, sent: bool = False) -> Kept:
     """Check a source, and return it as a template version keeps it: with the very files that were checked.
 
     Args:
@@ -53,25 +53,28 @@ def check_and_keep(driver: Provisioner, source: dict[str, Any], *, sent: bool = 
     if sent and isinstance(driver, KeepingProvisioner):
         driver.check_sent(source)
         return Kept(source)
-    kept = keep(driver, source)
+    kept = read_source_files(driver, source)
     driver.validate(source)
-    if keep(driver, source) != kept:
+    if read_source_files(driver, source) != kept:
         raise InvalidSource.field("source", "its files changed while they were checked", "apply again")
     return kept
 
 
-def keep_by_name(name: str, source: dict[str, Any]) -> Kept:
-    """Call `keep` of the driver *name*. A driver that is not installed here is taken for one that keeps no files.
+def read_by_name(name: str, source: dict[str, Any]) -> Kept:
+    """Call `read_source_files` of the driver *name*.
+
+    A driver that is not installed here is taken for one that keeps no files: `apply` may run where only others are
+    installed, and a version of such a driver names nothing of this host.
 
     Raises:
-        InvalidSource: As for `keep`.
+        InvalidSource: As for `read_source_files`.
     """
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # the driver only reads
         try:
             driver = load(name, Path(folder), NO_DEPLOYMENT)
         except InvalidSource:
             return Kept(source)
-        return keep(driver, source)
+        return read_source_files(driver, source)
 
 
 def hands_over(name: str, source: dict[str, Any]) -> bool:

@@ -84,9 +84,9 @@ class Provision(BaseModel):
     preset: str | None
     """None: the workspace was made without a preset."""
     source: dict[str, Any]
-    """The template version's source, unparsed: the template's own, or what `keep` made of it."""
+    """The template version's source, unparsed: the template's own, or what `read_source_files` made of it."""
     files: bytes | None = Field(default=None, repr=False)
-    """The archive of the files that `keep` returned for the version; None: it returned none."""
+    """The archive of the files that `read_source_files` returned for the version; None: it returned none."""
     parameters: dict[str, str] = Field(default_factory=dict)
     claim_parameters: dict[str, str] = Field(default_factory=dict)
     """Values that the claim brought. They are secret."""
@@ -289,7 +289,7 @@ class Kept:
 class KeepingProvisioner(Protocol):
     """Optional methods of a driver whose source names files of the host where the template is applied."""
 
-    def keep(self, source: dict[str, Any]) -> Kept:
+    def read_source_files(self, source: dict[str, Any]) -> Kept:
         """Return the source with the files that it names, which become a part of the template version: every worker
         gets these, whatever becomes of the host's. Writes nothing.
 

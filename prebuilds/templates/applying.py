@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import StoreUnavailable
 from prebuilds.failures.database import is_deadlock
-from prebuilds.provisioners import keep_by_name
+from prebuilds.provisioners import read_by_name
 from prebuilds.store import apply as store
 from prebuilds.store.events import record_event
 from prebuilds.store.people import members_except, remove_members
@@ -46,7 +46,7 @@ async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run:
         InvalidSource: A file that was not parsed by `parse_template_file` names files that cannot be kept.
         StoreUnavailable: It had to give way each time; nothing was changed.
     """
-    await asyncio.to_thread(_keep_sources, file)
+    await asyncio.to_thread(_read_sources, file)
     for _ in range(TRIES_MAX):
         try:
             return await _apply(engine, file, actor, dry_run=dry_run)
@@ -58,12 +58,12 @@ async def apply(engine: AsyncEngine, file: TemplateFile, *, actor: str, dry_run:
     )
 
 
-def _keep_sources(file: TemplateFile) -> None:
+def _read_sources(file: TemplateFile) -> None:
     """Keep the files of sources that were not checked, since somebody has made *file* without parsing a text."""
     for organization in file.organizations:
         for template in organization.templates:
             if template.kept is None:
-                template.keep(keep_by_name(template.provisioner, template.source))
+                template.set_kept(read_by_name(template.provisioner, template.source))
 
 
 async def _apply(engine: AsyncEngine, file: TemplateFile, actor: str, *, dry_run: bool) -> ApplyResult:

@@ -167,7 +167,7 @@ def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kep
     problems = dict(_not_json(source, (*path, "source")))
     if not problems:
         try:
-            return provisioners.check_and_keep(provisioner, source, sent=sent)
+            return provisioners.check_and_read(provisioner, source, sent=sent)
         except InvalidSource as error:
             # The driver's own paths begin with `source`.
             problems = {(*path, field): message for field, message in _messages(error).items()}

@@ -182,7 +182,7 @@ class TemplateEntry(Payload):
         """The source as a version keeps it; None when nobody has checked it yet."""
         return self._kept
 
-    def keep(self, kept: Kept) -> None:
+    def set_kept(self, kept: Kept) -> None:
         """Set the source as a version keeps it."""
         self._kept = kept
 
@@ -263,7 +263,7 @@ def parse_template_file(text: str, name: str | None = None, *, sent: bool = Fals
     if problems or file is None:
         raise _not_valid(name, read, problems)
     for (_, organization, _, template), kept in checked.kept.items():
-        file.organizations[int(organization)].templates[int(template)].keep(kept)
+        file.organizations[int(organization)].templates[int(template)].set_kept(kept)
     return file
 
 

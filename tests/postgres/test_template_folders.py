@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput
 from prebuilds.provisioners.base import InvalidSource
-from prebuilds.provisioners.kit.trees import KeptFile, read_kept
+from prebuilds.provisioners.kit.trees import KeptFile, unpack_tree
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
@@ -127,7 +127,7 @@ async def test_builds_get_the_files_of_their_workspace_s_version(engine: AsyncEn
     for provision in (wanted, again, removal):
         assert provision is not None
         assert provision.files is not None
-        tree = read_kept(provision.files, provision.source["directory"])
+        tree = unpack_tree(provision.files, provision.source["directory"])
         assert tree["main.tf"] == KeptFile(b'variable "size" {}\n')
 
 
@@ -154,4 +154,4 @@ async def test_applying_the_same_files_again_mends_a_damaged_archive(engine: Asy
     await do(engine, "UPDATE template_files SET archive = 'damaged'")
     assert not (await apply_folder(engine, folder)).changed
     stored = await one(engine, "SELECT digest, archive FROM template_files")
-    assert set(read_kept(stored.archive, stored.digest)) == {"main.tf", "bin/setup.sh", "notes"}
+    assert set(unpack_tree(stored.archive, stored.digest)) == {"main.tf", "bin/setup.sh", "notes"}

@@ -95,16 +95,16 @@ def test_the_driver_names_the_field_with_file_and_line(tmp_path: Path, monkeypat
         ('terraform {\n  backend "s3" {}\n}\n', "main.tf has a backend or cloud block"),
     ):
         (folder / "main.tf").write_text("\ufeff" + text)
-        for call in (driver.keep, driver.validate):
+        for call in (driver.read_source_files, driver.validate):
             with pytest.raises(InvalidSource) as refused:
                 call(source)
             assert message in refused.value.details["source.directory"]
     (folder / "main.tf").write_text("")
     (folder / "prebuilds.tfvars.json").write_text("{}")
     with pytest.raises(InvalidSource, match=r"prebuilds\.tfvars\.json is a file that Prebuilds writes itself"):
-        driver.keep(source)
+        driver.read_source_files(source)
     (folder / "prebuilds.tfvars.json").unlink()
-    kept = driver.keep(source)
+    kept = driver.read_source_files(source)
     assert kept.files is not None
     assert kept.source == {"directory": kept.files.digest}
     assert set(kept.files.manifest) == {"main.tf"}

@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
-from prebuilds.provisioners.kit.trees import KeptFile, keep_tree
+from prebuilds.provisioners.kit.trees import KeptFile, pack_tree
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
-from prebuilds.provisioners.terraform.module import Module, inputs_of, load_module, read_module
+from prebuilds.provisioners.terraform.module import Module, RunStage, inputs_of, load_module, read_module
 from prebuilds.provisioners.terraform.source import parse_source
 from tests.identities import DEPLOYMENT, WHO
 
@@ -112,7 +112,7 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         claim_parameters={"token": "t", "other": "x", "prebuilds_owner": "mallory"},
     )
     module = load_module(source)
-    values = inputs_of(source, module, wanted, "create")
+    values = inputs_of(source, module, wanted, RunStage.CREATE)
     assert values["prebuilds"]["workspace_id"] == str(UUID(int=7))
     assert {name: value for name, value in values.items() if name != "prebuilds"} == {
         "size": {"cpu": 2, "name": "{owner}-prebuild-1"},  # a value is never filled a second time
@@ -122,7 +122,7 @@ def test_only_declared_inputs_reach_the_module_and_ours_win() -> None:
         "prebuilds_prebuild_count": 1,
     }
     claimed = wanted.model_copy(update={"owner": "alice@example.com", "claimed": True})
-    told = inputs_of(source, module, claimed, "claim")
+    told = inputs_of(source, module, claimed, RunStage.CLAIM)
     assert told["prebuilds_prebuild_count"] == 0
     assert (told["prebuilds"]["owner"], told["prebuilds"]["owner_slug"]) == ("alice@example.com", claimed.owner_slug)
 
@@ -154,7 +154,7 @@ def test_a_placeholder_without_a_value_names_its_variable() -> None:
         source={},
     )
     with pytest.raises(InvalidSource) as refused:
-        inputs_of(source, load_module(source), wanted, "create")
+        inputs_of(source, load_module(source), wanted, RunStage.CREATE)
     assert list(refused.value.details) == ["source.variables.size"]
 
 
@@ -164,7 +164,7 @@ def test_a_version_s_module_is_not_checked_again() -> None:
     files = {"main.tf": text, "prebuilds.tfvars.json": "{}"}
     with pytest.raises(InvalidSource):
         read_module(parse_source({"files": {"main.tf": text}}))
-    kept = keep_tree({name: KeptFile(data.encode()) for name, data in files.items()})
+    kept = pack_tree({name: KeptFile(data.encode()) for name, data in files.items()})
     source = parse_source({"directory": kept.digest, "variables": {"gone": 1}, "outputs": ["gone"]})
     assert set(load_module(source, kept.archive).tree) == set(files)
     assert load_module(parse_source({"files": {"main.tf": text}})).variables == frozenset()
@@ -172,7 +172,8 @@ def test_a_version_s_module_is_not_checked_again() -> None:
 
 def test_files_that_call_a_folder_name_the_way_out(tmp_path: Path) -> None:
     text = 'module "x" {\n  source = "./x"\n}\n'
-    for call in (TerraformProvisioner(tmp_path, DEPLOYMENT).keep, lambda source: read_module(parse_source(source))):
+    driver = TerraformProvisioner(tmp_path, DEPLOYMENT)
+    for call in (driver.read_source_files, driver.validate):
         with pytest.raises(InvalidSource) as refused:
             call({"files": {"main.tf": text}})
         assert refused.value.details["source.files"] == (

@@ -19,8 +19,8 @@ from prebuilds.provisioners.kit.trees import (
     KeptFile,
     KeptLink,
     digest_of,
-    keep_tree,
-    read_kept,
+    pack_tree,
+    unpack_tree,
     write_tree,
 )
 
@@ -49,10 +49,10 @@ def test_content_run_bits_and_links_arrive_as_they_were(tmp_path: Path) -> None:
     (folder / "bin" / "setup.sh").chmod(0o750)
     (folder / "linked").symlink_to("real")
     (folder / "real" / "up.tf").symlink_to("../main.tf")
-    kept = keep_tree(read_tree(folder))
+    kept = pack_tree(read_tree(folder))
     made = tmp_path / "made"
     made.mkdir()
-    write_tree(read_kept(kept.archive, kept.digest), made)
+    write_tree(unpack_tree(kept.archive, kept.digest), made)
     assert shape(made) == {
         "main.tf": "x",
         "bin/setup.sh": "+#!/bin/sh",
@@ -71,9 +71,9 @@ def test_the_digest_follows_from_content_run_bits_and_links_alone(tmp_path: Path
         (folder / "z.tf").chmod(mode)
         os.utime(folder / "z.tf", (mode, mode))
         (folder / "empty").mkdir()
-        digests.add(keep_tree(read_tree(folder)).digest)
+        digests.add(pack_tree(read_tree(folder)).digest)
     assert len(digests) == 1
-    assert len({keep_tree(read_tree(tmp_path / name)).archive for name in "ab"}) == 1
+    assert len({pack_tree(read_tree(tmp_path / name)).archive for name in "ab"}) == 1
     (folder / "z.tf").chmod(0o755)
     digests.add(digest_of(read_tree(folder)))
     (folder / "z.tf").unlink()
@@ -140,17 +140,17 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_read_whole(
     (folder / "0.tf").write_bytes(os.urandom(2048))
     monkeypatch.setattr(trees, "ARCHIVE_BYTES_MAX", 1024)
     with pytest.raises(CannotKeep, match="when they are compressed"):
-        keep_tree(read_tree(folder))
+        pack_tree(read_tree(folder))
     monkeypatch.setattr(tree_reading, "FILES_MAX", 4)
     with pytest.raises(CannotKeep, match="more than"):
         read_tree(folder)
 
 
 def test_an_archive_that_is_not_what_its_digest_says_is_refused(tmp_path: Path) -> None:
-    kept, other = (keep_tree({"a": KeptFile(data)}) for data in (b"1", b"2"))
+    kept, other = (pack_tree({"a": KeptFile(data)}) for data in (b"1", b"2"))
     for archive in (other.archive, kept.archive[:20], b""):
         with pytest.raises(CannotKeep, match="damaged"):
-            read_kept(archive, kept.digest)
+            unpack_tree(archive, kept.digest)
 
 
 def test_files_links_and_folders_can_take_each_other_s_place(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_an_archive_that_would_be_written_elsewhere_is_refused(
 ) -> None:
     monkeypatch.setattr(trees, "digest_of", lambda tree: "sha256:any")  # whoever made it knows its digest, too
     with pytest.raises(CannotKeep, match="damaged: "):
-        read_kept(packed(*members), "sha256:any")
+        unpack_tree(packed(*members), "sha256:any")
 
 
 def test_an_archive_that_grows_without_bounds_is_refused_before_it_does() -> None:
@@ -216,7 +216,7 @@ def test_an_archive_that_grows_without_bounds_is_refused_before_it_does() -> Non
     bomb = gzip.compress(sparse.tobuf() + bytes(2 * trees.BYTES_MAX))
     for archive in (bomb, gzip.compress(sparse.tobuf())):
         with pytest.raises(CannotKeep, match="damaged: they are"):
-            read_kept(archive, "sha256:any")
+            unpack_tree(archive, "sha256:any")
 
 
 def test_a_folder_that_is_too_deep_is_refused_by_name(tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_a_folder_that_is_too_deep_is_refused_by_name(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "e")
     tree = read_tree(tmp_path)
     write_tree(tree, tmp_path)
-    kept = keep_tree(tree)
-    assert list(read_kept(kept.archive, kept.digest)) == [f"{deep}/main.tf"]
+    kept = pack_tree(tree)
+    assert list(unpack_tree(kept.archive, kept.digest)) == [f"{deep}/main.tf"]
 
 
 def test_what_a_run_has_put_in_the_place_of_a_kept_file_makes_room(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class KeptTree:
     """The tree as a compressed tar."""
 
 
-def keep_tree(tree: Tree) -> KeptTree:
+def pack_tree(tree: Tree) -> KeptTree:
     """Return the tree as the database keeps it.
 
     Raises:
@@ -91,7 +91,7 @@ def digest_of(tree: Tree) -> str:
     return DIGEST_PREFIX + hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_kept(archive: bytes, digest: str) -> Tree:
+def unpack_tree(archive: bytes, digest: str) -> Tree:
     """Return the tree in an archive. Whoever made it, the tree can be written without leaving its folder.
 
     Raises:

@@ -27,10 +27,10 @@ from prebuilds.provisioners.base import (
 )
 from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.marks import read_inventory_fields
-from prebuilds.provisioners.kit.trees import CannotKeep, keep_tree
+from prebuilds.provisioners.kit.trees import CannotKeep, pack_tree
 from prebuilds.provisioners.terraform.check import check_module
 from prebuilds.provisioners.terraform.folder import TerraformFolders
-from prebuilds.provisioners.terraform.module import STOP, load_module, read_module
+from prebuilds.provisioners.terraform.module import RunStage, load_module, read_module
 from prebuilds.provisioners.terraform.run import find_binary
 from prebuilds.provisioners.terraform.source import SMALL_SOURCE, invalid, parse_source
 from prebuilds.provisioners.terraform.state import has_resources, resource_names, shown_outputs
@@ -59,14 +59,14 @@ class TerraformProvisioner:
         if (binary := find_binary(parsed.binary)) is not None:
             check_module(module, parsed, binary)
 
-    def keep(self, source: dict[str, Any]) -> Kept:
+    def read_source_files(self, source: dict[str, Any]) -> Kept:
         """Return the source with the files of its folder; without any when the source has the files itself."""
         parsed = parse_source(source)
         module = read_module(parsed)
         if parsed.directory is None:
             return Kept(source)
         try:
-            kept = keep_tree(module.tree)
+            kept = pack_tree(module.tree)
         except CannotKeep as error:
             raise invalid({"source.directory": str(error)}) from error
         return Kept({**source, "directory": kept.digest}, kept)
@@ -98,7 +98,7 @@ class TerraformProvisioner:
                 await work.take_up()
                 if not applies and not work.record.freed:
                     return []
-                await work.prepare("claim")
+                await work.prepare(RunStage.CLAIM)
                 replacements = (await work.plan()).replacements
             finally:
                 if wanted.trial and not was_here:
@@ -113,7 +113,7 @@ class TerraformProvisioner:
             work.keep_mark()
             is_new = work.record.made_by == wanted.build_number
             try:
-                await work.prepare("create" if is_new else "start")
+                await work.prepare(RunStage.CREATE if is_new else RunStage.START)
                 await work.apply(await work.plan())
                 return await self._ready(work, wanted)
             except (ProvisionFailed, InvalidSource) as error:
@@ -135,7 +135,7 @@ class TerraformProvisioner:
                 provisioned = await self._ready(work, wanted)
                 progress(f"handed over to {wanted.owner}; the module is not applied again")
                 return provisioned
-            await work.prepare("claim")
+            await work.prepare(RunStage.CLAIM)
             for name in sorted(set(wanted.claim_parameters) - work.module.variables):
                 progress(f"the module declares no variable {name}: the claim's parameter reaches nothing")
             planned = await work.plan(reuse=True)
@@ -184,7 +184,7 @@ class TerraformProvisioner:
         work.keep_mark()
         if not has_resources(work.state):
             return None
-        await work.prepare(STOP)
+        await work.prepare(RunStage.STOP)
         planned = await work.plan()
         if planned.replacements:
             work.discard_plan()
@@ -202,7 +202,7 @@ class TerraformProvisioner:
             work = Work(self._folders, wanted, progress)
             await work.take_up()
             if has_resources(work.state):
-                await work.prepare("create" if wanted.owner == PREBUILDS_USER else "start")
+                await work.prepare(RunStage.CREATE if wanted.owner == PREBUILDS_USER else RunStage.START)
                 await work.destroy()
             await to_the_end(asyncio.to_thread(self._folders.remove, wanted.workspace_id, wanted.build_number))
 

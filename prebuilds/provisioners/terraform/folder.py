@@ -30,7 +30,7 @@ from prebuilds.provisioners.kit.marks import (
     must_leave_mark,
     read_mark,
 )
-from prebuilds.provisioners.terraform.state import LINEAGES
+from prebuilds.provisioners.terraform.state import LINEAGES, Saved
 
 INIT_LOCK = uuid5(LINEAGES, "init")
 """Lock for one `init` at a time on a host: Terraform's plugin cache allows no concurrent use."""
@@ -64,6 +64,35 @@ class Record(BaseModel):
     freed: bool = False
     """A stop has applied the module to free resources, and no later build has made them again. So whatever makes the
     workspace ready next has to apply the module."""
+
+
+def record_for(wanted: Provision, before: Record | None, saved: Saved | None) -> Record:
+    """Return the record with which a call begins.
+
+    Args:
+        before: This host's record; None: it has none.
+        saved: What the database keeps; None: nothing. Another host may have saved it, in a later build.
+    """
+    replaced = saved.replaced if saved is not None and saved.build == wanted.build_number else []
+    if before is None:
+        record = Record(
+            deployment_id=wanted.deployment_id,
+            epoch=wanted.epoch,
+            made_by=saved.made_by if saved is not None else wanted.build_number,
+            build_number=wanted.build_number,
+            replaced=replaced,
+        )
+    else:
+        here = before.replaced if before.build_number == wanted.build_number else []
+        record = before.model_copy(update={"build_number": wanted.build_number, "replaced": union(here, replaced)})
+    if saved is not None and (before is None or saved.build >= before.build_number):
+        record = record.model_copy(update={"freed": saved.freed})
+    return record
+
+
+def union(first: list[Replacement], second: list[Replacement]) -> list[Replacement]:
+    """Return the replacements of both, each resource once."""
+    return list({r.resource: r for r in [*second, *first]}.values())
 
 
 class TerraformFolders:

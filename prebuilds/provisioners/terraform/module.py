@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.kit.tree_reading import read_tree
-from prebuilds.provisioners.kit.trees import DIGEST_PREFIX, CannotKeep, KeptFile, Tree, digest_of, read_kept
+from prebuilds.provisioners.kit.trees import DIGEST_PREFIX, CannotKeep, KeptFile, Tree, digest_of, unpack_tree
 from prebuilds.provisioners.terraform.calls import blocks_in, calls_outside, is_json, local_calls, texts_in
 from prebuilds.provisioners.terraform.output import INPUTS, PLAN
 from prebuilds.provisioners.terraform.run import OUTPUT
@@ -23,8 +24,6 @@ BLOCK = r'^[ \t]*{kind}[ \t]+"?([A-Za-z_][\w-]*)"?[ \t]*(?:\{{|$)'
 VARIABLE_BLOCK = re.compile(BLOCK.format(kind="variable"), re.M)
 OUTPUT_BLOCK = re.compile(BLOCK.format(kind="output"), re.M)
 OTHER_STATE = re.compile(r'^[ \t]*(?:backend[ \t]+"?[A-Za-z_][\w-]*"?|cloud)[ \t]*\{', re.M)
-STOP = "stop"
-"""The stage of a stop."""
 LEFT_OUT = (
     *(".terraform", ".git", "*.tfstate", "*.tfstate.*", "tfplan", "*.tfplan", "crash.log", "crash.*.log"),
     *(".DS_Store", "*.swp"),
@@ -36,6 +35,15 @@ APPLY_AGAIN = (
     "`prebuilds release W --abandon`"
 )
 NO_FILES = "release the workspace, by `prebuilds release W --abandon` where its deletion fails, and claim another one"
+
+
+class RunStage(StrEnum):
+    """What a module is run for, as `prebuilds_stage` says it."""
+
+    CREATE = "create"
+    CLAIM = "claim"
+    START = "start"  # also a deletion, of a workspace that somebody owns
+    STOP = "stop"
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ def load_module(source: TerraformSource, files: bytes | None = None) -> Module:
     if files is None:
         raise ProvisionFailed(f"the version keeps no files of {source.directory}", remedy=NO_FILES)
     try:
-        return Module(read_kept(files, source.directory))
+        return Module(unpack_tree(files, source.directory))
     except CannotKeep as error:
         raise ProvisionFailed(str(error), remedy=APPLY_AGAIN) from error
 
@@ -131,13 +139,13 @@ def _checked(source: TerraformSource, module: Module) -> Module:
     return module
 
 
-def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage: str) -> dict[str, Any]:
+def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage: RunStage) -> dict[str, Any]:
     """Return the values of the variables that the module declares.
 
     Raises:
         InvalidSource: A placeholder has no value.
     """
-    unclaimed = wanted.owner == PREBUILDS_USER and not wanted.claimed and stage != "claim"
+    unclaimed = wanted.owner == PREBUILDS_USER and not wanted.claimed and stage is not RunStage.CLAIM
     standard = {
         "workspace_id": str(wanted.workspace_id),
         "workspace_name": wanted.name,
@@ -145,7 +153,7 @@ def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage:
         "owner_slug": wanted.owner_slug,
         "stage": stage,
         "prebuild_count": 1 if unclaimed else 0,
-        "start_count": 0 if stage == STOP else 1,
+        "start_count": 0 if stage is RunStage.STOP else 1,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",

@@ -18,9 +18,9 @@ from prebuilds.provisioners.kit.folders import write_whole
 from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.provisioners.kit.trees import write_tree
 from prebuilds.provisioners.terraform.check import raise_config_errors, validation_errors
-from prebuilds.provisioners.terraform.folder import Record, TerraformFolders
+from prebuilds.provisioners.terraform.folder import TerraformFolders, record_for, union
 from prebuilds.provisioners.terraform.mark import COMMON, end_orphan
-from prebuilds.provisioners.terraform.module import inputs_of, load_module
+from prebuilds.provisioners.terraform.module import RunStage, inputs_of, load_module
 from prebuilds.provisioners.terraform.output import INPUTS, PLAN
 from prebuilds.provisioners.terraform.run import (
     INTERRUPT_S,
@@ -68,7 +68,7 @@ class Work:
         self._saver = StateSaver(self._id, progress, lambda: self.state, self.packed)
         self.is_prepared = False
         self._mark: Mark | None = None
-        self.record = self._new_record(wanted.build_number)
+        self.record = record_for(wanted, None, None)
 
     @property
     def state(self) -> str | None:
@@ -93,15 +93,7 @@ class Work:
         self._mark = saved.mark if saved is not None else None
         before = folders.enter(wanted, self._mark)
         await end_orphan(folders.running(self._id), self.folder, ORPHAN_S, self.log)
-        replaced = saved.replaced if saved is not None and saved.build == wanted.build_number else []
-        if before is None:
-            made_by = saved.made_by if saved is not None else wanted.build_number
-            record = self._new_record(made_by).model_copy(update={"replaced": replaced})
-        else:
-            kept = before.replaced if before.build_number == wanted.build_number else []
-            record = before.model_copy(update={"build_number": wanted.build_number, "replaced": _union(kept, replaced)})
-        if saved is not None and (before is None or saved.build >= before.build_number):
-            record = record.model_copy(update={"freed": saved.freed})
+        record = record_for(wanted, before, saved)
         local = self.state
         text = later(local, saved.text if saved is not None else None) or seed(self._id)
         if not has_resources(text) and not record.freed:
@@ -115,11 +107,9 @@ class Work:
         """Keep the claim's mark in the folder, and with each state that is saved from now on."""
         self._mark = self._folders.keep_mark(self._wanted, self._mark)
 
-    async def prepare(self, stage: str) -> None:
+    async def prepare(self, stage: RunStage) -> None:
         """Write the module and its inputs, and initialise the module on this host.
 
-        Args:
-            stage: `create`, `claim`, `start` or `stop`, which modules can read.
         Raises:
             InvalidSource: The module can never work.
             ProvisionFailed: There is no binary, a provider or module could not be fetched, or the version's files are
@@ -184,7 +174,7 @@ class Work:
         They are kept, since a repeated attempt that continues after a crash plans fewer replacements.
         """
         self.record = self._folders.write(
-            self._id, self.record.model_copy(update={"replaced": _union(self.record.replaced, found)})
+            self._id, self.record.model_copy(update={"replaced": union(self.record.replaced, found)})
         )
         return self.record.replaced
 
@@ -257,15 +247,6 @@ class Work:
 
     # --- Steps ---
 
-    def _new_record(self, made_by: int) -> Record:
-        wanted = self._wanted
-        return Record(
-            deployment_id=wanted.deployment_id,
-            epoch=wanted.epoch,
-            made_by=made_by,
-            build_number=wanted.build_number,
-        )
-
     async def _run(self, *words: str, saving: bool = False) -> Ran:
         mark = self._folders.running(self._id)
         beside = self._saver.save_meanwhile if saving else None
@@ -314,7 +295,3 @@ class Work:
     def _plan_key(self) -> str:
         parts = [self._wanted.build_number, self.module.digest, self._inputs, self.state]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _union(first: list[Replacement], second: list[Replacement]) -> list[Replacement]:
-    return list({r.resource: r for r in [*second, *first]}.values())

@@ -22,7 +22,7 @@ INNER = 'resource "terraform_data" "x" { input = "one" }\noutput "text" { value 
 
 def of_folder(driver: TerraformProvisioner, folder: Path, **source: object) -> dict[str, object]:
     """The fields of a `Provision` for a version that keeps this folder."""
-    kept = driver.keep({"directory": str(folder), **source})
+    kept = driver.read_source_files({"directory": str(folder), **source})
     assert kept.files is not None
     return {"source": kept.source, "files": kept.files.archive}
 

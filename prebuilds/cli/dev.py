@@ -156,11 +156,13 @@ async def _until_first(work: Coroutine[object, object, None], stop: asyncio.Even
 
 async def _say_page(stack: Stack) -> None:
     """Print an address that shows the page without a token being typed; without one if the server does not make it."""
-    from prebuilds.cli.page import sign_in_link
+    from prebuilds.remote.page import sign_in_link
+    from prebuilds.settings import server_token
 
     assert stack.http is not None  # noqa: S101 - this stack has the server
     try:
-        _say(f"page       {await sign_in_link(stack.http)}   (signs in once, within ten minutes)")
+        link = await sign_in_link(stack.http, server_token(stack.http))
+        _say(f"page       {link}   (signs in once, within ten minutes)")
     except PrebuildsError as error:
         _say(f"page       {stack.http}   ({error.message})")
 

@@ -43,7 +43,7 @@ def test_without_a_server_there_is_no_page(
     assert "there is no token for http://127.0.0.1:1; set PREBUILDS_TOKEN" in capsys.readouterr().err
     monkeypatch.setenv("PREBUILDS_TOKEN", "x")
     assert run(["page"]) == 3
-    assert "127.0.0.1:1 does not answer" in capsys.readouterr().err
+    assert "cannot reach the server at http://127.0.0.1:1" in capsys.readouterr().err
 
 
 def test_it_runs_as_a_module() -> None:

@@ -66,6 +66,7 @@ from prebuilds.store.claim_secrets import load_request_key, reseal_all
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
+from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.exporting import exporting, otlp_configured
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
@@ -115,7 +116,8 @@ async def serve(
             gauges = PoolGauges(settings.reconcile_interval)
             running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges))
             if settings.metrics_port is not None or otlp_configured():
-                background.append(GaugeKeeper(engine, gauges, QueueAges(), settings.rules).run)
+                keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), settings.rules)
+                background.append(keeper.run)
         if "provisioner" in options.roles:
             await load_request_key(engine, settings.ring)  # raises, so that no worker starts without the right key
             driver = cache(lambda name: provisioners.load(name, settings.state_dir, deployment_id))

@@ -1,4 +1,5 @@
-"""Keeps the gauges fresh: the ages of the queues, and in control workers that run no pass, the pools."""
+"""Keeps the gauges fresh: the ages of the queues, the deployment's health, and in control workers that run no pass, the
+pools."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
+from prebuilds.store.health import read_health
 from prebuilds.store.loop import read_control
 from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 
 logger = logging.getLogger(__name__)
@@ -19,27 +22,47 @@ logger = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 5.0
 """The time between two checks whether the gauges are old, in seconds. A check reads the queues' ages, and at most one
 row more."""
+HEALTH_INTERVAL_S = 60.0
+"""The time between two reads of the deployment's health, in seconds."""
 
 
 class GaugeKeeper:
     """Refreshes the gauges of one control worker, those of the pools while other workers run the passes."""
 
-    def __init__(self, engine: AsyncEngine, gauges: PoolGauges, ages: QueueAges, rules: Rules) -> None:
+    def __init__(
+        self, engine: AsyncEngine, gauges: PoolGauges, ages: QueueAges, deployment: DeploymentGauges, rules: Rules
+    ) -> None:
         self._engine = engine
         self._gauges = gauges
         self._ages = ages
+        self._deployment = deployment
         self._rules = rules
 
     async def run(self) -> None:
         """Keep the gauges fresh until cancelled. A failed check is logged and repeated."""
+        clock = asyncio.get_running_loop().time
+        next_health = 0.0
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
-                self._ages.show(await read_queue_ages(self._engine))
+                await self.show_queues()
+                if clock() >= next_health:
+                    self._deployment.show(await read_health(self._engine))
+                    next_health = clock() + HEALTH_INTERVAL_S
                 await self.refresh_if_stale()
             except Exception as error:
-                self._ages.show({})
                 logger.warning("The gauges could not be refreshed; it is tried again", extra={"error": repr(error)})
+                next_health = 0.0
+
+    async def show_queues(self) -> None:
+        """Show the queues' ages, and that the database can be read, or that it cannot."""
+        try:
+            self._ages.show(await read_queue_ages(self._engine))
+        except Exception:
+            self._ages.show({})
+            self._deployment.show_reachable(False)
+            raise
+        self._deployment.show_reachable(True)
 
     async def refresh_if_stale(self) -> bool:
         """Take a snapshot when this worker's last one is older than an interval and the loop still runs passes.

@@ -17,8 +17,9 @@ from prebuilds.background.deployment import check_deployment
 from prebuilds.doctor import fairness, remedies
 from prebuilds.doctor.disks import read_disks
 from prebuilds.doctor.fairness import Fairness
-from prebuilds.doctor.findings import CheckFailed, gap_s
+from prebuilds.doctor.findings import CheckFailed
 from prebuilds.failures.temporal import unreached
+from prebuilds.planning.health import clock_gap_s
 from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
@@ -194,9 +195,9 @@ class Examination:
 
     async def clock_skew(self) -> str:
         """Compare this machine's clock with the database's and, if the fairness check could read it, Temporal's."""
-        gaps = {"the database": gap_s(*self._server.clock)}
+        gaps = {"the database": clock_gap_s(*self._server.clock)}
         if self._fairness is not None:
-            gaps["Temporal"] = gap_s(*self._fairness.clock)
+            gaps["Temporal"] = clock_gap_s(*self._fairness.clock)
         wrong = [
             f"{who} is {abs(gap):.1f} s {'ahead of' if gap > 0 else 'behind'} this machine"
             for who, gap in gaps.items()

@@ -468,6 +468,7 @@ notifications = Table(
     Column("error", Text),  # the last attempt's error
     _time("ended_at"),
     Index("notifications_due_idx", "due_at", postgresql_where=text("status = 'due'")),
+    Index("notifications_given_up_idx", "ended_at", postgresql_where=text("status = 'given_up'")),
     CheckConstraint("notifier IN ('log', 'webhook')", name="notifications_notifier_check"),
     CheckConstraint("status IN ('due', 'sent', 'given_up')", name="notifications_status_check"),
     CheckConstraint("(status = 'due') = (ended_at IS NULL)", name="notifications_ended_check"),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+import pytest
+from opentelemetry.metrics import CallbackOptions
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.store.health import READ, read_health
 from prebuilds.store.loop import begin_pass, record_start, record_stop
 from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, begin_prebuilds, record_prebuilds
@@ -43,7 +48,7 @@ async def test_a_worker_that_runs_no_pass_looks_for_itself(engine: AsyncEngine) 
     await record_start(engine, LONG)
     now = [0.0]
     gauges = PoolGauges(SHORT, clock=lambda: now[0])
-    keeper = GaugeKeeper(engine, gauges, QueueAges(), RULES)
+    keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), RULES)
     assert not await keeper.refresh_if_stale(), "no pass has run yet"
     await run_pass(engine, None, LONG)  # in another worker
     assert await keeper.refresh_if_stale()
@@ -71,3 +76,67 @@ async def test_the_oldest_entry_of_each_queue_is_known(engine: AsyncEngine) -> N
     ages = await read_queue_ages(engine)
     assert timedelta(seconds=10) <= ages.pop("pool_builds") < timedelta(minutes=1)
     assert ages == dict.fromkeys(("builds", "claims"), timedelta(0))
+
+
+async def test_the_health_of_a_deployment_is_read_in_one_statement(engine: AsyncEngine) -> None:
+    health = await read_health(engine)
+    assert health.schema_matches
+    assert not health.loop_stopped
+    assert 0 < health.connections < health.connections_max
+    assert abs(health.clock_ahead_s) < 2.0
+    assert (health.notifications_failing, health.notifications_given_up) == (0, 0)
+    assert health.findings == {"orphan": 0, "vanished": 0, "contradicted": 0}
+
+    await record_prebuilds(engine, await make_preset(engine), 1)
+    for status, ended, error in (
+        ("due", "NULL", "'refused'"),
+        ("due", "NULL", "NULL"),  # it was not tried yet
+        ("given_up", "now()", "'refused'"),
+        ("given_up", "now() - interval '2 days'", "'refused'"),
+        ("sent", "now()", "NULL"),
+    ):
+        await do(
+            engine,
+            "INSERT INTO notifications (id, notifier, kind, build_id, body, status, ended_at, error) "
+            f"SELECT gen_random_uuid(), 'webhook', 'test', id, '{{}}', '{status}', {ended}, {error} "
+            "FROM workspace_builds",
+        )
+    for finding in ("orphan", "orphan", "vanished"):
+        await do(
+            engine,
+            "INSERT INTO inventory_sightings "
+            f"VALUES (gen_random_uuid(), 'process', '@here', '{finding}', now(), now(), 1, NULL)",
+        )
+    await record_start(engine, LONG)
+    await record_stop(engine, "tonight")
+    await do(engine, "UPDATE alembic_version SET version_num = '9999'")
+    health = await read_health(engine)
+    assert not health.schema_matches
+    assert health.loop_stopped
+    assert (health.notifications_failing, health.notifications_given_up) == (1, 1)
+    assert health.findings == {"orphan": 2, "vanished": 1, "contradicted": 0}
+
+
+async def test_the_health_reads_notifications_through_their_indexes(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("SET LOCAL enable_seqscan = off"))
+        plan = "\n".join(await connection.scalars(text(f"EXPLAIN {READ}")))
+    assert "notifications_due_idx" in plan
+    assert "notifications_given_up_idx" in plan
+    assert "Seq Scan on notifications" not in plan
+
+
+async def test_a_database_that_cannot_be_read_is_shown_as_that() -> None:
+    away = create_async_engine("postgresql+asyncpg://127.0.0.1:1/none")
+    shown = DeploymentGauges()
+
+    def reachable() -> list[float]:
+        return [observation.value for observation in shown._observe_reachable(CallbackOptions())]
+
+    assert reachable() == [], "it has not been tried"
+    shown.show_reachable(True)
+    assert reachable() == [1]
+    with pytest.raises(OSError, match="onnect"):
+        await GaugeKeeper(away, PoolGauges(SHORT), QueueAges(), shown, RULES).show_queues()
+    assert reachable() == [0]
+    await away.dispose()

@@ -12,8 +12,8 @@ from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 
-from prebuilds.doctor.findings import gap_s
 from prebuilds.doctor.steps import STEPS
+from prebuilds.planning.health import clock_gap_s
 from prebuilds.temporal.queues import ASKED_AT_ONCE, Kind, queues_without_pollers
 
 ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
@@ -25,7 +25,7 @@ ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
 )
 def test_a_clock_is_wrong_only_by_what_the_question_does_not_explain(theirs_s: float, gap: float) -> None:
     theirs = ASKED + timedelta(seconds=theirs_s)
-    assert gap_s(ASKED, theirs, ASKED + timedelta(seconds=1)) == gap
+    assert clock_gap_s(ASKED, theirs, ASKED + timedelta(seconds=1)) == gap
 
 
 class Server:

@@ -1,75 +1,11 @@
-"""What is exported, by its final name. In processes of their own: a meter provider is set once for each."""
+"""What is exported, by its final name."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 
-SERVE = """
-import asyncio, os, urllib.request
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
-from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
-from prebuilds.planning.pass_plan import plan_pass
-from prebuilds.planning.rules import Rules
-from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
-from prebuilds.stack.temporal_server import free_port
-from prebuilds.telemetry.exporting import exporting
-
-async def main():
-    port, now = free_port(0), [0.0]
-    async with exporting(port) as options:
-        assert "runtime" in options
-        labels = {"organization_name": "acme", "template_name": "python", "preset_name": "small"}
-        end = {"transition": "start", "status": "succeeded", "duration": timedelta(seconds=2)}
-        METRICS.record_build(labels, stage="create", replaced=False, **end)
-        METRICS.record_build(labels, stage="create", replaced=False, **(end | {"status": "failed"}))
-        METRICS.record_build(labels, stage="claim", replaced=True, **end)
-        METRICS.count_claim(labels, None)
-        METRICS.count_claim(labels, "empty")
-        with METRICS.time_claim() as timed:
-            timed.source = "prebuilt"
-        METRICS.record_pass(timedelta(seconds=0.3))
-        options["runtime"].metric_meter.create_histogram_float("task_latency", "", "s").record(0.02)
-        QueueAges().show({"builds": timedelta(seconds=7)})
-        gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
-        counts = PoolCounts(running=2, eligible=1, starting=1)
-        def preset(n, name, **policy):
-            return Preset(UUID(int=n), "acme", "python", 1, name, **{"active": True, "base_instances": 5} | policy)
-        def observe(paused, *presets):
-            gauges.observe(plan_pass(GlobalSnapshot(
-                taken_at=datetime(2026, 3, 2, 12, tzinfo=UTC),
-                paused=paused,
-                rules=Rules(max_pending_builds=1),
-                presets=[PresetCounts(preset, counts) for preset in presets],
-            )))
-        async def show(title):
-            def read(path="/metrics"):
-                return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").read().decode()
-            print("===", title)
-            print(await asyncio.to_thread(read))
-            assert await asyncio.to_thread(read, "/healthz") == "ok\\n"
-            try:
-                await asyncio.to_thread(read, "/metric")
-            except urllib.error.HTTPError as error:
-                assert error.code == 404
-            else:
-                raise AssertionError("any path is answered")
-        odd = preset(2, "odd", timezone="Nowhere/Else", windows=(("* 8 * * *", 9),), base_instances=2)
-        observe(False, preset(1, "small"), odd, preset(3, "old", active=False))
-        await show("first")
-        now[0] = 30.0
-        observe(True, preset(1, "small"))
-        now[0] = 60.0  # two intervals later, and no more
-        await show("paused")
-        now[0] = 60.1
-        await show("later")
-    import sys; sys.stdout.flush(); os._exit(0)
-asyncio.run(main())
-"""
+from tests.unit.exported import exported, run
 
 COUNTED = (
     "prebuilds_created_total",
@@ -92,16 +28,17 @@ GAUGES = (
     "prebuilds_last_pass_timestamp_seconds",
 )
 OTHERS = ("prebuilds_queue_age_seconds",)
+DEPLOYMENT = (
+    "prebuilds_schema_mismatch",
+    "prebuilds_loop_stopped",
+    "prebuilds_database_connections",
+    "prebuilds_database_connections_max",
+    "prebuilds_clock_skew_seconds",
+    "prebuilds_notifications_failing",
+    "prebuilds_notifications_given_up",
+    "prebuilds_inventory_findings",
+)
 REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity")
-
-
-def run(code: str) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def samples(text: str, name: str) -> dict[str, dict[str, float]]:
@@ -114,15 +51,25 @@ def samples(text: str, name: str) -> dict[str, dict[str, float]]:
 
 
 def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
-    _, first, paused, later = run(SERVE).split("=== ")
+    first, paused, later = exported()
 
     def names(text: str) -> set[str]:
         return {line.split("{")[0].split(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
 
-    assert {*COUNTED, *GAUGES, *OTHERS} <= names(first)
+    assert {*COUNTED, *GAUGES, *OTHERS, *DEPLOYMENT} <= names(first)
     helped = re.findall(r"^# HELP (prebuilds_\w+) \S", first, re.MULTILINE)
-    assert {*COUNTED, *GAUGES, *OTHERS} <= {f"{name}{end}" for name in helped for end in ("", "_bucket")}
+    assert {*COUNTED, *GAUGES, *OTHERS, *DEPLOYMENT} <= {f"{name}{end}" for name in helped for end in ("", "_bucket")}
     assert 'prebuilds_queue_age_seconds{queue="builds"} 7.0' in first
+    for line in (
+        "prebuilds_database_reachable 1.0",
+        "prebuilds_schema_mismatch 0.0",
+        "prebuilds_database_connections_max 100.0",
+        "prebuilds_clock_skew_seconds -0.5",
+        'prebuilds_inventory_findings{finding="orphan"} 3.0',
+    ):
+        assert line in first.splitlines()
+    assert "prebuilds_database_reachable 0.0" in later.splitlines()
+    assert not set(DEPLOYMENT) & names(later), "what was read before the database went away is not shown"
     ended = [line for line in first.splitlines() if line.startswith("prebuilds_build_duration_seconds_bucket")]
     assert ended
     assert not any("preset_name" in line for line in ended), "its series are as many as its outcomes"

@@ -535,6 +535,13 @@ def upgrade() -> None:
     op.create_index(
         "notifications_due_idx", "notifications", ["due_at"], unique=False, postgresql_where=sa.text("status = 'due'")
     )
+    op.create_index(
+        "notifications_given_up_idx",
+        "notifications",
+        ["ended_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'given_up'"),
+    )
     op.create_table(
         "resource_replacements",
         sa.Column("build_id", sa.Uuid(), nullable=False),

@@ -1,0 +1,99 @@
+"""What a process exports when everything has been recorded, as Prometheus text.
+
+It runs in a process of its own, since a meter provider is set once for each process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+
+SERVE = """
+import asyncio, os, urllib.request
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+from prebuilds.planning.health import DeploymentHealth
+from prebuilds.telemetry.deployment_gauges import DeploymentGauges
+from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
+from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.rules import Rules
+from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
+from prebuilds.stack.temporal_server import free_port
+from prebuilds.telemetry.exporting import exporting
+
+async def main():
+    port, now = free_port(0), [0.0]
+    async with exporting(port) as options:
+        assert "runtime" in options
+        labels = {"organization_name": "acme", "template_name": "python", "preset_name": "small"}
+        end = {"transition": "start", "status": "succeeded", "duration": timedelta(seconds=2)}
+        METRICS.record_build(labels, stage="create", replaced=False, **end)
+        METRICS.record_build(labels, stage="create", replaced=False, **(end | {"status": "failed"}))
+        METRICS.record_build(labels, stage="claim", replaced=True, **end)
+        METRICS.count_claim(labels, None)
+        METRICS.count_claim(labels, "empty")
+        with METRICS.time_claim() as timed:
+            timed.source = "prebuilt"
+        METRICS.record_pass(timedelta(seconds=0.3))
+        options["runtime"].metric_meter.create_histogram_float("task_latency", "A latency", "s").record(0.02)
+        QueueAges().show({"builds": timedelta(seconds=7)})
+        deployment = DeploymentGauges()
+        deployment.show_reachable(True)
+        deployment.show(DeploymentHealth(
+            schema_matches=True, loop_stopped=False, connections=12, connections_max=100, clock_ahead_s=-0.5,
+            notifications_failing=2, notifications_given_up=1, findings={"orphan": 3},
+        ))
+        gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
+        counts = PoolCounts(running=2, eligible=1, starting=1)
+        def preset(n, name, **policy):
+            return Preset(UUID(int=n), "acme", "python", 1, name, **{"active": True, "base_instances": 5} | policy)
+        def observe(paused, *presets):
+            gauges.observe(plan_pass(GlobalSnapshot(
+                taken_at=datetime(2026, 3, 2, 12, tzinfo=UTC),
+                paused=paused,
+                rules=Rules(max_pending_builds=1),
+                presets=[PresetCounts(preset, counts) for preset in presets],
+            )))
+        async def show(title):
+            def read(path="/metrics"):
+                return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").read().decode()
+            print("===", title)
+            print(await asyncio.to_thread(read))
+            assert await asyncio.to_thread(read, "/healthz") == "ok\\n"
+            try:
+                await asyncio.to_thread(read, "/metric")
+            except urllib.error.HTTPError as error:
+                assert error.code == 404
+            else:
+                raise AssertionError("any path is answered")
+        odd = preset(2, "odd", timezone="Nowhere/Else", windows=(("* 8 * * *", 9),), base_instances=2)
+        observe(False, preset(1, "small"), odd, preset(3, "old", active=False))
+        await show("first")
+        now[0] = 30.0
+        observe(True, preset(1, "small"))
+        now[0] = 60.0  # two intervals later, and no more
+        await show("paused")
+        now[0] = 60.1
+        deployment.show_reachable(False)
+        await show("later")
+    import sys; sys.stdout.flush(); os._exit(0)
+asyncio.run(main())
+"""
+
+
+def run(code: str) -> str:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@cache
+def exported() -> tuple[str, str, str]:
+    """Return three scrapes: of a loop that runs, of one that is paused, and after its last pass was too long ago."""
+    _, first, paused, later = (part.partition("\n")[2] for part in run(SERVE).split("=== "))
+    return first, paused, later

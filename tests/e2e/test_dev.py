@@ -20,6 +20,7 @@ import pytest
 
 from tests import host_driver
 from tests.e2e.dev_stack import START_S, DevStack, until
+from tests.unit.queries import OF_TEMPORAL
 
 FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "token_file", "metrics", "http", "pids"}
 SERVE_ONCE_THEN_WHEN_TOLD = (
@@ -54,7 +55,10 @@ def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None
     said = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
     assert set(said.values()) == {"claims", "control", "http", "provisioner"}
     assert {role: url for url, role in said.items()} == own.facts["metrics"]
-    assert [httpx.get(url).status_code for url in said] == [200] * 4
+    served = {role: httpx.get(url) for url, role in said.items()}
+    assert [answer.status_code for answer in served.values()] == [200] * 4
+    exported = {line.split("{")[0] for line in served["control"].text.splitlines()}
+    assert set(OF_TEMPORAL) <= exported, "dashboards read these names"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

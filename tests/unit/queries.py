@@ -16,7 +16,10 @@ from tests.unit.exported import exported
 RULES = Path(__file__).parents[2] / "deploy/prometheus/prebuilds.rules.yml"
 SCRAPED = {"job", "instance"}
 """The labels that Prometheus adds to whatever it scrapes."""
-KINDS = {"counter": (), "gauge": (), "histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+OF_TEMPORAL = {
+    "temporal_activity_schedule_to_start_latency_seconds_bucket": {"namespace", "service_name", "task_queue", "le"}
+}
+"""The SDK's metrics that dashboards read. A test with a real worker compares the names."""
 
 
 @cache
@@ -28,7 +31,11 @@ def rules() -> list[dict[str, Any]]:
 @cache
 def known_metrics() -> dict[str, frozenset[str]]:
     """Return the labels of each metric that our processes export or our rules record, with those of a scrape."""
-    known: dict[str, set[str]] = {"up": set(SCRAPED)}
+    known: dict[str, set[str]] = {
+        "up": set(SCRAPED),
+        "ALERTS": {"alertname", "alertstate", "severity", *SCRAPED},
+        **{name: labels | SCRAPED for name, labels in OF_TEMPORAL.items()},
+    }
     for line in exported()[0].splitlines():
         found = re.match(r"(\w+)(?:\{(.*)\})? ", line)
         if found and found[1].startswith("prebuilds_"):

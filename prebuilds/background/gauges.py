@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 5.0
 """The time between two checks whether the gauges are old, in seconds. A check reads the queues' ages, and at most one
 row more."""
+READ_TIMEOUT_S = 10.0
+"""The longest time that a read may take, in seconds. A database that is frozen answers nothing, and refuses nothing."""
 HEALTH_INTERVAL_S = 60.0
 """The time between two reads of the deployment's health, in seconds."""
 
@@ -46,10 +48,10 @@ class GaugeKeeper:
             await asyncio.sleep(CHECK_INTERVAL_S)
             try:
                 await self.show_queues()
-                if clock() >= next_health:
-                    self._deployment.show(await read_health(self._engine))
-                    next_health = clock() + HEALTH_INTERVAL_S
                 await self.refresh_if_stale()
+                if clock() >= next_health:
+                    await self.show_health()
+                    next_health = clock() + HEALTH_INTERVAL_S
             except Exception as error:
                 logger.warning("The gauges could not be refreshed; it is tried again", extra={"error": repr(error)})
                 next_health = 0.0
@@ -57,12 +59,22 @@ class GaugeKeeper:
     async def show_queues(self) -> None:
         """Show the queues' ages, and that the database can be read, or that it cannot."""
         try:
-            self._ages.show(await read_queue_ages(self._engine))
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                self._ages.show(await read_queue_ages(self._engine))
         except Exception:
             self._ages.show({})
             self._deployment.show_reachable(False)
             raise
         self._deployment.show_reachable(True)
+
+    async def show_health(self) -> None:
+        """Show the deployment's health, and none where it cannot be read."""
+        try:
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                self._deployment.show(await read_health(self._engine))
+        except Exception:
+            self._deployment.show(None)
+            raise
 
     async def refresh_if_stale(self) -> bool:
         """Take a snapshot when this worker's last one is older than an interval and the loop still runs passes.

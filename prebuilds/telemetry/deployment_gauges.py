@@ -44,8 +44,8 @@ class DeploymentGauges:
         if not reachable:
             self._health = None
 
-    def show(self, health: DeploymentHealth) -> None:
-        """Show this health from now on."""
+    def show(self, health: DeploymentHealth | None) -> None:
+        """Show this health from now on; None shows none, as when it could not be read."""
         self._health = health
 
     def _make_callback(

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from opentelemetry.metrics import CallbackOptions
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.background.gauges import GaugeKeeper
@@ -140,3 +141,26 @@ async def test_a_database_that_cannot_be_read_is_shown_as_that() -> None:
         await GaugeKeeper(away, PoolGauges(SHORT), QueueAges(), shown, RULES).show_queues()
     assert reachable() == [0]
     await away.dispose()
+
+
+async def test_a_health_that_cannot_be_read_any_more_is_not_shown(engine: AsyncEngine) -> None:
+    shown = DeploymentGauges()
+    keeper = GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, RULES)
+    await keeper.show_health()
+    assert len(list(shown._observe_findings(CallbackOptions()))) == 3
+    await do(engine, "ALTER TABLE inventory_sightings RENAME TO another_release")
+    with pytest.raises(DBAPIError, match="inventory_sightings"):
+        await keeper.show_health()
+    assert list(shown._observe_findings(CallbackOptions())) == []
+
+
+async def test_a_database_that_answers_nothing_is_shown_as_unreachable(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prebuilds.background.gauges.READ_TIMEOUT_S", 0.1)
+    shown = DeploymentGauges()
+    async with engine.begin() as other:
+        await other.execute(text("LOCK TABLE claim_queue IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(TimeoutError):
+            await GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, RULES).show_queues()
+    assert [observation.value for observation in shown._observe_reachable(CallbackOptions())] == [0]

@@ -105,7 +105,7 @@ def test_what_is_killed_or_left_behind_is_found_and_mended(stack: DevStack) -> N
     shown = stack.ask("workspaces", "show", "alice/vanished")
     assert (shown["id"], shown["status"], shown["warnings"]) == (mine, "running", ["vanished"])
     assert [event["kind"] for event in shown["events"]][-1] == "workspace_vanished"
-    assert "warning: vanished: nothing of it runs any more; stop it" in stack.cli("workspaces", "show", mine).out
+    assert "warning: vanished: nothing of it runs any more; start it again" in stack.cli("workspaces", "show", mine).out
     stack.ask("workspaces", "stop", mine, "--wait")
     stack.ask("workspaces", "start", mine, "--wait")
     assert stack.ask("workspaces", "show", mine)["warnings"] == []

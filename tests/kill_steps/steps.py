@@ -15,7 +15,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from aiodocker.containers import DockerContainers
 from aiodocker.volumes import DockerVolumes
 
 from prebuilds.provisioners.base import Progress, Provision, Provisioner
@@ -56,7 +55,7 @@ class Steps:
         sys.addaudithook(self._audit)
         for name in CALLS:
             self._count_calls(Engine, name, f"engine {name}")
-        self._count_calls(DockerContainers, "create", "container create")
+        self._count_calls(Engine, "_create", "container create")
         self._count_calls(DockerVolumes, "create", "volume create")
 
     def step(self, label: str) -> None:

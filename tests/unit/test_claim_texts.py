@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -71,9 +72,6 @@ async def test_an_empty_claim_id_is_refused_and_not_replaced() -> None:
 
 
 def test_the_command_line_refuses_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def client() -> PrebuildsClient:
-        return NOBODY
-
-    monkeypatch.setattr(cli, "prebuilds_client", client)
+    monkeypatch.setattr(cli, "claims", lambda: nullcontext(NOBODY))
     with pytest.raises(InvalidInput, match="claim_id"):
         cli.claim(**GOOD, claim_id="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any, cast
 
 import pytest
@@ -76,10 +77,7 @@ class Deaf(PrebuildsClient):
 def client(monkeypatch: pytest.MonkeyPatch) -> Deaf:
     deaf = Deaf(cast("Any", None))
 
-    async def connected() -> PrebuildsClient:
-        return deaf
-
-    monkeypatch.setattr(claims, "prebuilds_client", connected)
+    monkeypatch.setattr(claims, "claims", lambda: nullcontext(deaf))
     return deaf
 
 

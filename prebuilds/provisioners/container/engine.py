@@ -59,19 +59,23 @@ class Engine(Inside, Images):
         """
         for volume in spec.volumes:
             check_labels(f"volume {volume}", await self.make_volume(volume, spec.volume_labels), spec.volume_labels)
-        body = json.dumps(spec.config).encode()
-        with engine_errors(f"creating {name}", never=(400, 404)):
-            try:
-                params = {"name": name, **({"platform": spec.platform} if spec.platform is not None else {})}
-                await self._docker._query_json("containers/create", method="POST", data=body, params=params)
-            except DockerError as error:
-                if error.status != 409 and "already in use" not in error.message:
-                    raise
+        await self._create(name, spec)
         made = await self._find_made(name)
         if made is None:
             raise ProvisionFailed(f"{name} was removed while it was made")
         check_labels(f"container {name}", made.labels, spec.volume_labels)
         return made
+
+    async def _create(self, name: str, spec: Spec) -> None:
+        """Ask the engine for the container. A name that is taken is success: the caller looks whose it is."""
+        params = {"name": name, **({"platform": spec.platform} if spec.platform is not None else {})}
+        body = json.dumps(spec.config).encode()
+        with engine_errors(f"creating {name}", never=(400, 404)):
+            try:
+                await self._docker._query_json("containers/create", method="POST", data=body, params=params)
+            except DockerError as error:
+                if error.status != 409 and "already in use" not in error.message:
+                    raise
 
     async def _find_made(self, name: str) -> Container | None:
         """Return the container of that name, also one that another worker is making: Docker takes the name first."""

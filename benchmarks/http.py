@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
 
 from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import burst, poisson, saturation
@@ -47,7 +47,7 @@ FULL = Size(rounds=500, seconds=60, slice_s=15, bursts=5, saturated_s=20)
 QUICK = Size(rounds=60, seconds=10, slice_s=5, bursts=2, saturated_s=5)
 
 
-async def measure(running: Stack, http: httpx.AsyncClient, size: Size) -> None:
+async def measure(running: Stack, http: aiohttp.ClientSession, size: Size) -> None:
     engine = create_engine(running.database_url)
     client = PrebuildsClient(await connect(running.temporal_address))
     await client.pause("a benchmark's pools are not refilled")
@@ -66,7 +66,7 @@ async def measure(running: Stack, http: httpx.AsyncClient, size: Size) -> None:
 
 
 @asynccontextmanager
-async def http_stack(processes: int) -> AsyncIterator[tuple[Stack, httpx.AsyncClient]]:
+async def http_stack(processes: int) -> AsyncIterator[tuple[Stack, aiohttp.ClientSession]]:
     port = str(free_port(0))
     address = f"http://127.0.0.1:{port}"
     shared = {"PREBUILDS_HTTP_REUSE_PORT": "true"} if processes > 1 else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import aiohttp
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.bench.figures import Report
@@ -44,7 +44,7 @@ async def bench_http(url: str | None, pairs: int, at_once: int) -> list[Report]:
             return await measure_http(
                 engine, database_url(settings), temporal_address(settings), address, pairs, at_once
             )
-        except httpx.HTTPError as error:
+        except aiohttp.ClientError as error:
             raise StackUnreachable(
                 f"no HTTP server answers at {address} ({error})",
                 remedy="start `prebuilds serve`, or name it with --url",

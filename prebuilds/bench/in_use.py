@@ -82,7 +82,7 @@ async def measure_http(
         pairs: How many claims are made one after the other.
         at_once: How many are made at once.
     Raises:
-        httpx.HTTPError: The server does not answer, or takes no token of this deployment.
+        aiohttp.ClientError: The server does not answer, or takes no token of this deployment.
     """
     client = PrebuildsClient(await connect(address))
     async with (

@@ -69,9 +69,12 @@ async def _limit_idle_transactions(connection: Any, timeout: str) -> None:
     await connection.execute(f"SET idle_in_transaction_session_timeout = '{timeout}'")
 
 
-async def _limit_claims(connection: Any) -> None:
-    await _limit_idle_transactions(connection, CLAIM_IDLE_TIMEOUT)
-    await connection.execute(f"SET statement_timeout = '{CLAIM_TIMEOUT_S}s'")
+async def _prepare_for_claims(connection: Any) -> None:
+    await connection.execute(f"""
+        SET idle_in_transaction_session_timeout = '{CLAIM_IDLE_TIMEOUT}';
+        SET statement_timeout = '{CLAIM_TIMEOUT_S}s';
+        SET default_transaction_isolation = 'read committed' -- the claim's function is made for it
+    """)
 
 
 def create_engine(url: str, *, application: str = "prebuilds", connections: int = 20) -> AsyncEngine:
@@ -117,7 +120,7 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
             max_size=size,
             reset=skip_reset,
             command_timeout=CLAIM_TIMEOUT_S,
-            init=_limit_claims,
+            init=_prepare_for_claims,
             **_options("prebuilds-claims"),
         )
 

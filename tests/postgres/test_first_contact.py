@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import StackUnreachable
 from prebuilds.cli import run
@@ -145,6 +146,20 @@ async def test_a_database_that_cannot_hold_every_name_is_refused(
         assert (found["ok"], encoding in found["detail"]) == (False, True)
     finally:
         await drop_database(postgres_server, database)
+
+
+async def test_where_transactions_are_serializable_by_default_claims_are_exact_all_the_same(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    database = urlsplit(database_url).path.removeprefix("/")
+    await execute(database_url, f"ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'")
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 10)
+    async with await create_claim_pool(database_url, size=8) as pool:
+        store = ClaimStore(pool, enabled=True)
+        claims = await asyncio.gather(*[claim(store, preset) for _ in range(20)])
+    won = [one.result.workspace_id for one in claims if one.result is not None]
+    assert (len(won), len(set(won))) == (10, 10)
 
 
 @pytest.fixture

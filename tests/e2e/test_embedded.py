@@ -93,16 +93,18 @@ async def test_claims_are_answered_when_they_are_committed_and_recorded_all_the_
     temporal = await connect(stack.facts["temporal_address"])
     async with claims_worker(temporal, stack.facts["database_url"]) as prebuilds:
         terms = {"preset": "at-once/python/small", "owner": "alice"}
-        one, again = await asyncio.gather(*[prebuilds.claim(**terms, name="one", claim_id="at-once") for _ in range(2)])
+        one, again = await asyncio.gather(
+            *[prebuilds.claim(**terms, name="at-once-one", claim_id="at-once") for _ in range(2)]
+        )
         assert one == again
-        many = await prebuilds.claim_all(ClaimsRequest(**terms, names=["two", "three"]), "at-once-many")
+        many = await prebuilds.claim_all(ClaimsRequest(**terms, names=["at-once-two", "at-once-three"]), "at-once-many")
         here.set()
         recorded = await temporal.get_workflow_handle(claim_workflow_id("at-once")).result()
         assert ClaimResult.model_validate(recorded) == one
         recorded = await temporal.get_workflow_handle("claim-workspaces/at-once-many").result()
         assert ClaimsResult.model_validate(recorded) == many
         with pytest.raises(NameTaken):
-            await prebuilds.claim(**terms, name="one")
+            await prebuilds.claim(**terms, name="at-once-one")
     assert len([w for w in stack.workspaces("at-once") if w["owner"] == "alice"]) == 3
 
 

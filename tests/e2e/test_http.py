@@ -36,7 +36,7 @@ async def http(stack: DevStack) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def claim_of(organization: str, name: str, **more: Any) -> dict[str, Any]:
-    return {"preset": f"{organization}/python/small", "owner": "alice", "name": name} | more
+    return {"preset": f"{organization}/python/small", "owner": "alice", "name": f"{organization}-{name}"} | more
 
 
 async def test_while_temporal_stands_still_what_is_ready_is_claimed(stack: DevStack, http: httpx.AsyncClient) -> None:
@@ -96,7 +96,7 @@ async def test_a_claim_waits_in_the_queue_and_hears_of_its_workspace(stack: DevS
         holding = asyncio.create_task(http.get("/v1/claims/wait%2F1", headers={"Prefer": "wait=50"}))
         await asyncio.sleep(0)
     held, events = await holding, await reading
-    assert (held.json()["state"], held.json()["claim"]["name"]) == ("claimed", "one")
+    assert (held.json()["state"], held.json()["claim"]["name"]) == ("claimed", "httpwait-one")
     assert [line for line in events.text.splitlines() if line.startswith("id: ")][-1].startswith("id: claimed.")
     won = await http.put("/v1/claims/wait%2F1", json=claim_of(organization, "one", on_empty="wait"))
     assert (won.status_code, won.json()) == (200, held.json()["claim"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 from prebuilds.api import PrebuildsError, ProvisionerUnavailable
-from prebuilds.provisioners.container.engine import Engines
+from prebuilds.provisioners.container.engines import Engines
 from prebuilds.provisioners.container.spec import DEPLOYMENT_LABEL, WORKSPACE_LABEL, container_name
 from prebuilds.provisioners.state_folder import read_deployment
 

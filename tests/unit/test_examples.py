@@ -21,3 +21,12 @@ ROOT = Path(__file__).parents[2]
 def test_a_page_shows_the_file_that_runs(page: str, language: str, example: str) -> None:
     shown = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
     assert shown == [(ROOT / "examples" / example).read_text()]
+
+
+@pytest.mark.parametrize("example", ["demo", "demo_container", "service"])
+def test_what_an_example_imports_is_there(monkeypatch: pytest.MonkeyPatch, example: str) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    text = (ROOT / "examples" / f"{example}.py").read_text()
+    for line in re.findall(r"^\s*from (?:prebuilds|demo)[\w.]* import .*$", text, re.MULTILINE):
+        if not line.endswith("("):
+            exec(line.strip(), {})  # noqa: S102 - our own file's line

@@ -38,7 +38,7 @@ class CancelBody(JobFilter):
     responses=answers({"jobs": [examples.JOB], "next": None}, 404, on_404="No such template"),
 )
 async def list_jobs(guard: Guarded, query: Annotated[JobQuery, Query()]) -> JobPage:
-    """Of all workspaces that the token may see, newest first."""
+    """List the builds of all workspaces that the token may see, newest first."""
     reach = guard.reach(Action.SEE_JOBS)
     wanted = JobFilter(initiator=query.initiator, status=query.status, template=query.template)
     page = await guard.operations.jobs.list(wanted, reach=reach, limit=query.limit, after=query.after)

@@ -58,8 +58,8 @@ async def logs(
     accept: Annotated[str | None, Header(include_in_schema=False)] = None,
     last_event_id: Annotated[str | None, Header(description="The id of the last event that was read")] = None,
 ) -> Response:
-    """Of a build, or of a workspace's latest build. A failed build's error is the last line. For a released workspace
-    it is the latest build that has lines."""
+    """Read the log of a build, or of a workspace's latest build. A failed build's error is the last line. For
+    a released workspace it is the latest build that has lines."""
     build = await _find(guard, reference)
     wanted = (accept or "").lower()
     if query.follow or STREAM in wanted:

@@ -88,7 +88,7 @@ async def show_workspace(guard: Guarded, workspace: Workspace) -> WorkspaceDetai
     responses=answers(examples.CHANGE | {"transition": "start", "status": "starting"}, 404, 409),
 )
 async def start_workspace(guard: Guarded, workspace: Workspace) -> WorkspaceChange:
-    """Of a claimed workspace. Nothing changes if it runs or is starting."""
+    """Start a claimed workspace. Nothing changes if it runs or is starting."""
     found = await guard.workspace(workspace, Action.START_WORKSPACE)
     return await guard.operations.workspaces.start(guard.actor, found)
 
@@ -100,7 +100,7 @@ async def start_workspace(guard: Guarded, workspace: Workspace) -> WorkspaceChan
     responses=answers(examples.CHANGE, 404, 409),
 )
 async def stop_workspace(guard: Guarded, workspace: Workspace) -> WorkspaceChange:
-    """Of a claimed workspace; its data is kept. Nothing changes if it is stopped or stopping."""
+    """Stop a claimed workspace. Its data is kept. Nothing changes if it is stopped or stopping."""
     found = await guard.workspace(workspace, Action.STOP_WORKSPACE)
     return await guard.operations.workspaces.stop(guard.actor, found)
 
@@ -152,7 +152,7 @@ async def abandon_workspace(guard: Guarded, workspace: Workspace) -> AbandonResu
 async def set_workspace(
     guard: Guarded, workspace: Workspace, body: Annotated[WorkspaceSet, Body(examples=[SETTINGS_BODY])]
 ) -> WorkspaceSettings:
-    """Of a claimed workspace. What is left out, or null, stays as it is."""
+    """Change a claimed workspace's settings. What is left out, or null, stays as it is."""
     found = await guard.workspace(workspace, Action.SET_WORKSPACE)
     if body.ttl_seconds is None and body.autostart_schedule is None:
         raise InvalidInput.field("ttl_seconds", "give at least one of ttl_seconds and autostart_schedule")

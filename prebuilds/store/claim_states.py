@@ -69,7 +69,7 @@ class ClaimFound:
     target: str | None = None
     """The preset that was asked for, by path or id, or the template; of a claim that has won, the preset's id."""
     request_hash: bytes = b""
-    """Of the request that has won or waits, or else was decided last."""
+    """The hash of the request that has won or waits; if none has or does, of the one that was decided last."""
 
     @property
     def ended(self) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # every command checks the schema, few change it: Alembic tak
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 """The schema version that this release needs: the newest file in migrations/versions."""
 MIGRATE_LOCK = 0x7072656275696C64  # "prebuild": one of several concurrent migrations works, the others find it done
 READ_SERVER = text("""

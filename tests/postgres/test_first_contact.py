@@ -95,7 +95,7 @@ async def test_a_role_that_may_not_create_tables_is_told_which_right_it_lacks(
     assert grant == f'GRANT USAGE, CREATE ON SCHEMA "public" TO "{stranger.role}"'
     await execute(empty_database_url, grant)
     _, out, _ = await command(stranger.url, "init")
-    assert "schema 0001: created" in out
+    assert "schema 0002: created" in out
 
 
 async def test_a_role_that_may_not_read_the_tables_is_told_in_one_line(

@@ -558,7 +558,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("build_id", "resource", name=op.f("resource_replacements_pkey")),
     )
     for function in FUNCTIONS:
-        op.execute(Path(__file__).with_name(f"{function}.sql").read_text())
+        op.execute(Path(__file__).with_name("0001").joinpath(f"{function}.sql").read_text())
     op.execute("INSERT INTO settings DEFAULT VALUES")
     op.execute(f"INSERT INTO users (id, name, key) VALUES ('{PREBUILDS_USER_ID}', 'prebuilds', 'prebuilds')")
 

@@ -25,6 +25,15 @@ from prebuilds.store.tables.columns import metadata, time_column, uuid_column
 pass_numbers = Sequence("pass_numbers", metadata=metadata)
 """Numbers of passes, and of each preset's passes. A sequence never repeats, also not after the loop is restarted."""
 
+schema_steps = Table(
+    "schema_steps",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    time_column("done_at", null=False),
+)
+"""The steps of migrations that are done (`prebuilds/store/schema_steps.py`)."""
+
 settings = Table(
     "settings",
     metadata,

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alembic import op
 
+from prebuilds.store.schema_steps import EXPANDED, RECORD, ShortStep, Step, function_steps
+
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
@@ -14,7 +16,27 @@ depends_on = None
 FUNCTIONS: tuple[str, ...] = ()
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
+STEPS: tuple[Step, ...] = (
+    ShortStep(
+        "schema_steps",
+        (
+            "CREATE TABLE IF NOT EXISTS schema_steps (version text NOT NULL, name text NOT NULL,"
+            " done_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT schema_steps_pkey PRIMARY KEY (version, name))",
+        ),
+    ),
+)
+
+EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
+"""What `prebuilds migrate` does beside workers of the release before, in this order. It only adds."""
+CONTRACT: tuple[Step, ...] = ()
+"""What `prebuilds migrate --finish` does when those workers have ended: drops what only they need."""
+
 
 def upgrade() -> None:
-    for function in FUNCTIONS:
-        op.execute(Path(__file__).with_name("0002").joinpath(f"{function}.sql").read_text())
+    """Make all of it in one transaction, in a database that nobody uses yet."""
+    connection = op.get_bind()
+    for step in (*EXPAND, *CONTRACT):
+        for statement in step.at_once:
+            connection.exec_driver_sql(statement)
+    for name in (*(step.name for step in (*EXPAND, *CONTRACT)), EXPANDED):
+        connection.exec_driver_sql(RECORD.format(version=revision, name=name))

@@ -260,6 +260,12 @@ class WorkerKeepsFailing(PrebuildsError):
     default_remedy = "correct what the last lines of its log report"
 
 
+class MigrationBlocked(PrebuildsError):
+    """Others' long transactions keep a migration from its next step. What is done stays done."""
+
+    default_remedy = "let those transactions end, then run `prebuilds migrate` again"
+
+
 class DatabaseRestored(PrebuildsError):
     """The database is older than what the hosts know, so claims and passes stop until an operator has checked it."""
 

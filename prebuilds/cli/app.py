@@ -14,7 +14,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "serve",
     "page": "page",
     "init": "system",
-    "migrate": "system",
+    "migrate": "migrating",
     "apply": "applying",
     "start": "system",
     "stop": "system",

@@ -17,7 +17,7 @@ from prebuilds.vocabulary.plain_text import escape
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from prebuilds.views import Binding, Migrated
+    from prebuilds.views import Binding
 
 
 def duration(text: str, field: str) -> timedelta:
@@ -59,14 +59,15 @@ def init(
 
     async def go() -> None:
         require_database()
+        from prebuilds.cli.migrating import migrated_in_words, tell_step
         from prebuilds.operations import system
 
-        done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key)
+        done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key, tell=tell_step)
         if done.binding is None:
             lines = [f"search attributes and binding to Temporal: {done.search_attributes}"]
         else:
             lines = [f"search attributes: {done.search_attributes}", *_bound_in_words(done.binding)]
-        document(done, human="\n".join([_migrated(done), *lines]))
+        document(done, human="\n".join([migrated_in_words(done), *lines]))
         if done.binding is None:
             raise typer.Exit(3)
 
@@ -89,26 +90,6 @@ def _bound_in_words(bound: Binding) -> list[str]:
             "but other deployments are not refused in this namespace"
         )
     return lines
-
-
-def migrate() -> None:
-    """Create or upgrade the schema. Safe to repeat, and to run from several places at once."""
-
-    async def go() -> None:
-        require_database()
-        from prebuilds.operations import system
-
-        done = await system.migrate()
-        document(done, human=_migrated(done))
-
-    run_command(go())
-
-
-def _migrated(done: Migrated) -> str:
-    if done.schema_before == done.schema_now:
-        return f"schema {done.schema_now}: up to date"
-    how = "created" if done.schema_before is None else f"upgraded from {done.schema_before}"
-    return f"schema {done.schema_now}: {how}"
 
 
 def start(

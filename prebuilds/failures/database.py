@@ -45,16 +45,20 @@ LET_IT_WRITE = "see `SHOW transaction_read_only` there and end what keeps it rea
 MORE_CONNECTIONS = "end some of them or raise its `max_connections`, then try again with the same id"
 
 
+WAITED_TOO_LONG = ("55P03", "57014", "40P01")
+"""SQLSTATEs for a lock or a statement that took longer than its timeout, and for a deadlock that was broken."""
+
+
 def as_typed(error: BaseException) -> PrebuildsError | None:
     """Convert the error of a database that is full or away; None for any other error, which is a bug."""
     if is_full(error):
         return DiskFull("no space is left on the disk of the database's server")
-    if _sqlstate(error) == NOT_ALLOWED:
+    if sqlstate(error) == NOT_ALLOWED:
         return StackUnreachable(
             f"the database's role lacks a right: {_message(error)}",
             remedy="connect as the role that ran `prebuilds init`, or have that role GRANT the right",
         )
-    if _sqlstate(error) in STATEMENT_LOST:
+    if sqlstate(error) in STATEMENT_LOST:
         return StackUnreachable(
             "the database forgets prepared statements, as PgBouncer does in transaction mode",
             remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
@@ -68,15 +72,21 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
 
 def is_full(error: BaseException) -> bool:
     """True if *error* means that the database's server has no disk space left."""
-    return _sqlstate(error) == DISK_FULL
+    return sqlstate(error) == DISK_FULL
 
 
 def is_read_only(error: BaseException) -> bool:
     """True if *error* means that the database's server takes no writes now."""
-    return _sqlstate(error) == READ_ONLY
+    return sqlstate(error) == READ_ONLY
 
 
-def _sqlstate(error: BaseException) -> str | None:
+def has_waited_too_long(error: BaseException) -> bool:
+    """True if a statement was ended because it waited or worked for too long; it has changed nothing."""
+    return sqlstate(error) in WAITED_TOO_LONG
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's code of an error; None of an error that is not PostgreSQL's."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlstate", None)
 

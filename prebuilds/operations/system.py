@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import bind_deployment
@@ -11,13 +13,16 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.inventory import InventoryOperations
 from prebuilds.operations.opening import open_database
 from prebuilds.settings import database_url, load_settings, temporal_address
+from prebuilds.store import migrate as migrating
 from prebuilds.store import restoring
 from prebuilds.store.claim_secrets import forget_request_key
-from prebuilds.store.migrate import migrate as migrate_schema
+from prebuilds.store.expanding import PATIENCE_S
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.search_attributes import register
-from prebuilds.views import Binding, Initialized, Migrated, RestoredReport
+from prebuilds.views import Binding, Initialized, Migrated, MigrationPlan, MigrationStep, RestoredReport
 from prebuilds.vocabulary.actors import Actor
+
+PATIENCE = timedelta(seconds=PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +47,64 @@ class SystemOperations:
         return done.report.model_copy(update={"claimed": claimed, "not_asked": seen.unavailable})
 
 
-async def migrate() -> Migrated:
-    """Create or upgrade the schema of the environment's database. It is safe to repeat and to run concurrently.
+def _tell_nobody(_: str) -> None:
+    pass
 
+
+async def migrate(
+    *, finish: bool = False, patience: timedelta = PATIENCE, tell: Callable[[str], None] = _tell_nobody
+) -> Migrated:
+    """Create or upgrade the schema of the environment's database, beside workers of the release before. It is safe to
+    repeat and to run concurrently.
+
+    Args:
+        finish: Those workers have all ended: shut their release out, and drop what only it needed.
+        patience: How long each step waits for others' transactions.
+        tell: Called with a line for each step.
     Raises:
         StackUnreachable: The database does not answer, its version is too old, or its schema is newer than this
             release.
+        MigrationBlocked: Others' transactions have lasted for longer than *patience*.
     """
     async with open_database(any_schema=True) as engine:
-        before, now = await migrate_schema(engine)
-    return Migrated(schema_before=before, schema_now=now)
+        done = await migrating.migrate(engine, finish=finish, patience_s=patience.total_seconds(), tell=tell)
+    return Migrated(schema_before=done.before, schema_now=done.now, steps=done.steps, finished=done.finished)
 
 
-async def init(actor: Actor, *, adopt: bool = False, forget_state_key: bool = False) -> Initialized:
+async def plan_migration() -> MigrationPlan:
+    """Say what `migrate` would do. Changes nothing. Raises StackUnreachable as `migrate` does."""
+    async with open_database(any_schema=True) as engine:
+        plan = await migrating.plan(engine)
+    return MigrationPlan(
+        schema_before=plan.before,
+        schema_now=migrating.head_revision(),
+        needed=plan.needed,
+        steps=[MigrationStep(name=step.name, kind=step.kind) for step in plan.steps],
+        finished=plan.finished,
+    )
+
+
+async def init(
+    actor: Actor,
+    *,
+    adopt: bool = False,
+    forget_state_key: bool = False,
+    tell: Callable[[str], None] = _tell_nobody,
+) -> Initialized:
     """Set up a deployment: migrate the database, register Temporal's search attributes, and bind the database and the
     namespace to each other. It is safe to repeat.
 
     Args:
         adopt: Bind the two also when one of them is bound to something else.
         forget_state_key: Continue without a lost state key, and delete what was encrypted with it.
+        tell: As for `migrate`.
     Returns:
         What was done. If Temporal does not answer, its part is missing: `binding` is None.
     Raises:
         StackUnreachable: As for `migrate`.
         WrongDeployment: One of the two is bound to something else, or *adopt* would replace a binding that is in use.
     """
-    schema = await migrate()
+    schema = await migrate(tell=tell)
     if forget_state_key:
         async with open_database() as engine:
             await forget_request_key(engine)
@@ -79,6 +116,8 @@ async def init(actor: Actor, *, adopt: bool = False, forget_state_key: bool = Fa
     return Initialized(
         schema_before=schema.schema_before,
         schema_now=schema.schema_now,
+        steps=schema.steps,
+        finished=schema.finished,
         search_attributes=attributes,
         binding=binding,
     )

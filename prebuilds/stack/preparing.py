@@ -22,7 +22,7 @@ async def set_up(database_url: str, temporal_address: str) -> Bound:
     """
     engine = create_engine(database_url)
     try:
-        await migrate(engine)
+        await migrate(engine, finish=True)  # all processes of a stack are of one release
         await check_database(engine, database_url, load_settings().deployment)
         client = await connect(temporal_address, namespace=NAMESPACE)
         return await bind_deployment(engine, client, database_url, actor="prebuilds dev", adopt=True, owned=True)

@@ -9,12 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.health import DeploymentHealth, clock_gap_s
 from prebuilds.planning.inventory import Finding
-from prebuilds.store.migrate import head_revision
+from prebuilds.store.migrate import schema_fits
 
 # Notifications are read through partial indexes. The other tables have one row, or one for each finding of now.
 READ = text("""
-    SELECT (SELECT version_num FROM alembic_version) AS revision,
-           (SELECT loop = 'stopped' FROM settings) AS loop_stopped,
+    SELECT (SELECT loop = 'stopped' FROM settings) AS loop_stopped,
            (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections,
            current_setting('max_connections')::int AS connections_max,
            (SELECT count(*) FROM notifications WHERE status = 'due' AND error IS NOT NULL) AS failing,
@@ -32,8 +31,9 @@ async def read_health(engine: AsyncEngine) -> DeploymentHealth:
         before = datetime.now(UTC)
         row = (await connection.execute(READ)).one()
         after = datetime.now(UTC)
+        fits = await schema_fits(connection)
     return DeploymentHealth(
-        schema_matches=row.revision == head_revision(),
+        schema_matches=fits,
         loop_stopped=row.loop_stopped,
         connections=row.connections,
         connections_max=row.connections_max,

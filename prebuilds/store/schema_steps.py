@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
+
+Kind = Literal["short", "index", "online", "backfill"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class ShortStep:
     is tried again.
     """
 
+    kind: ClassVar[Kind] = "short"
     name: str
     statements: tuple[str, ...]
 
@@ -34,6 +38,7 @@ class ShortStep:
 class IndexStep:
     """An index that is built while its table is written to. The step's name is the index's."""
 
+    kind: ClassVar[Kind] = "index"
     name: str
     on: str
     """What follows `CREATE INDEX CONCURRENTLY name ON`: the table, its columns, and the condition."""
@@ -57,6 +62,7 @@ class OnlineStep:
     Such as `ALTER TABLE ... VALIDATE CONSTRAINT` and `DROP INDEX CONCURRENTLY IF EXISTS`.
     """
 
+    kind: ClassVar[Kind] = "online"
     name: str
     statement: str
 
@@ -70,6 +76,7 @@ class OnlineStep:
 class BackfillStep:
     """Rows that get a value, a few hundred at a time, in the order of a unique key."""
 
+    kind: ClassVar[Kind] = "backfill"
     name: str
     table: str
     key: str
@@ -85,6 +92,13 @@ class BackfillStep:
         return (f"UPDATE {self.table} SET {self.assign} WHERE {self.where}",)
 
 
+CREATE_RECORDS = """
+    CREATE TABLE IF NOT EXISTS schema_steps (
+        version text NOT NULL, name text NOT NULL, done_at timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT schema_steps_pkey PRIMARY KEY (version, name)
+    )
+"""
+"""The table of the steps that are done, which is there before the first of them."""
 RECORD = "INSERT INTO schema_steps (version, name) VALUES ('{version}', '{name}') ON CONFLICT DO NOTHING"
 EXPANDED = "expanded"
 """The name that is recorded when all steps are done that a version's workers need."""

@@ -2,7 +2,7 @@
 
 from prebuilds.views.events import EventRecord, EventRow
 from prebuilds.views.explain import ClaimExplanation, PresetExplanation, QueuedClaim, WaitingPage
-from prebuilds.views.installation import Binding, Initialized, Migrated
+from prebuilds.views.installation import Binding, Initialized, Migrated, MigrationPlan, MigrationStep
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
 from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LoggedBuilds, LogLine
 from prebuilds.views.loop import LoopChange, Reconciled
@@ -65,6 +65,8 @@ __all__ = [
     "MemberRow",
     "MembersResult",
     "Migrated",
+    "MigrationPlan",
+    "MigrationStep",
     "Page",
     "PresetExplanation",
     "PresetInfo",

@@ -1,4 +1,4 @@
-"""Results of `init` and `migrate`."""
+"""Results of `init`, `migrate` and `migrate --check`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,33 @@ class Migrated(Payload):
     schema_before: str | None
     """The version before; None when the database was empty."""
     schema_now: str = Field(serialization_alias="schema")  # pydantic has a `schema` of its own
+    steps: list[str]
+    """The steps that were carried out now, in order."""
+    finished: bool
+    """False while the release before may still run and start there: until `prebuilds migrate --finish`."""
+
+
+class MigrationStep(Payload):
+    """One step of a migration."""
+
+    name: str
+    kind: Literal["short", "index", "online", "backfill"]
+    """`short`: locks tables for less than 100 ms. The others may take long, and nobody waits for them."""
+
+
+class MigrationPlan(Payload):
+    """What `prebuilds migrate` would do."""
+
+    schema_before: str | None
+    """The schema version of now; None of an empty database."""
+    schema_now: str = Field(serialization_alias="schema")
+    """The version that this release needs."""
+    needed: bool
+    """Whether `prebuilds migrate` has something to do."""
+    steps: list[MigrationStep]
+    """The steps that it would carry out, in order. Empty for an empty database, which gets everything at once."""
+    finished: bool
+    """As in `Migrated`."""
 
 
 class Binding(Payload):

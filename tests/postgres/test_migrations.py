@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import StackUnreachable
 from prebuilds.store import migrate as migrating
 from prebuilds.store.engine import create_engine
-from prebuilds.store.migrate import check_schema, current_revision, head_revision, migrate, scripts
+from prebuilds.store.migrate import check_schema, current_revision, head_revision, migrate
+from prebuilds.store.schema_versions import scripts
 from prebuilds.store.tables import metadata
 
 OURS = "c.relnamespace = 'public'::regnamespace AND c.relname NOT LIKE 'alembic%'"
@@ -86,7 +87,8 @@ async def test_ten_migrations_at_once_are_one(empty_database_url: str) -> None:
     engines = [create_engine(empty_database_url, connections=2) for _ in range(10)]
     results = await asyncio.gather(*(migrate(engine) for engine in engines))
     head = head_revision()
-    assert sorted(results, key=str) == sorted([(None, head)] + [(head, head)] * 9, key=str)
+    versions = sorted(((done.before, done.now) for done in results), key=str)
+    assert versions == sorted([(None, head)] + [(head, head)] * 9, key=str)
     async with engines[0].connect() as connection:
         assert list(await connection.scalars(text("SELECT version_num FROM alembic_version"))) == [head]
         assert await connection.scalar(text("SELECT count(*) FROM settings")) == 1
@@ -101,7 +103,7 @@ def test_the_version_that_commands_check_is_the_newest_migration() -> None:
 
 async def test_migrating_again_changes_nothing(engine: AsyncEngine) -> None:
     before = await read_catalog(engine)
-    assert await migrate(engine) == (head_revision(), head_revision())
+    assert await migrate(engine) == (head_revision(), head_revision(), [], True)
     assert await read_catalog(engine) == before
 
 

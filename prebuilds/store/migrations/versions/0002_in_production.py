@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import op
 
-from prebuilds.store.schema_steps import EXPANDED, RECORD, ShortStep, Step, function_steps
+from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, Step, function_steps
 
 revision = "0002"
 down_revision = "0001"
@@ -16,15 +16,7 @@ depends_on = None
 FUNCTIONS: tuple[str, ...] = ()
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
-STEPS: tuple[Step, ...] = (
-    ShortStep(
-        "schema_steps",
-        (
-            "CREATE TABLE IF NOT EXISTS schema_steps (version text NOT NULL, name text NOT NULL,"
-            " done_at timestamptz NOT NULL DEFAULT now(), CONSTRAINT schema_steps_pkey PRIMARY KEY (version, name))",
-        ),
-    ),
-)
+STEPS: tuple[Step, ...] = ()
 
 EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
 """What `prebuilds migrate` does beside workers of the release before, in this order. It only adds."""
@@ -35,6 +27,7 @@ CONTRACT: tuple[Step, ...] = ()
 def upgrade() -> None:
     """Make all of it in one transaction, in a database that nobody uses yet."""
     connection = op.get_bind()
+    connection.exec_driver_sql(CREATE_RECORDS)
     for step in (*EXPAND, *CONTRACT):
         for statement in step.at_once:
             connection.exec_driver_sql(statement)

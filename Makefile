@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills bench lock clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ kills: $(STAMP)  ## Provisioner workers killed at each step of each driver; DRIV
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
 	for each in claim burst http refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
+
+sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
+	$(BIN)/python -m benchmarks.sizes
 
 lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \

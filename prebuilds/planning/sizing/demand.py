@@ -1,0 +1,83 @@
+"""What a pool was asked for, counted in short slots of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property, lru_cache
+from itertools import accumulate, chain, repeat
+from operator import sub
+
+SLOT_S = 10
+"""The length of a slot in seconds. A burst of agents is over in less than a minute, so that a minute is too long."""
+SLOTS_PER_MINUTE = 60 // SLOT_S
+
+
+@dataclass(frozen=True, eq=False)  # compared as an object, so that a lead time's counts can be kept with it
+class Demand:
+    """The claims of one preset over some whole minutes, those that found nothing among them."""
+
+    begins_at: datetime
+    """A whole minute."""
+    counts: Sequence[int]
+    """Claims in each slot of `SLOT_S`, oldest first; whole minutes, so that their number is a multiple of 6."""
+
+    @classmethod
+    def of_times(cls, times: Iterable[datetime], *, begins_at: datetime, minutes: int) -> Demand:
+        """Count claims by the times when they were made.
+
+        Args:
+            times: In any order. What lies outside the minutes is left out.
+            begins_at: A whole minute, in the times' zone or with a zone as they have.
+            minutes: How many minutes are counted.
+        """
+        counts = [0] * (minutes * SLOTS_PER_MINUTE)
+        for at in times:
+            slot = math.floor((at - begins_at).total_seconds() / SLOT_S)
+            if 0 <= slot < len(counts):
+                counts[slot] += 1
+        return cls(begins_at, counts)
+
+    @property
+    def minutes(self) -> int:
+        """How many minutes it covers."""
+        return len(self.counts) // SLOTS_PER_MINUTE
+
+    @cached_property
+    def claims(self) -> int:
+        """How many claims there were."""
+        return sum(self.counts)
+
+    def minute_at(self, minute: int) -> datetime:
+        """When a minute begins, counted from zero."""
+        return self.begins_at + timedelta(minutes=minute)
+
+    def first(self, minutes: int) -> Demand:
+        """Its first minutes alone."""
+        return Demand(self.begins_at, self.counts[: minutes * SLOTS_PER_MINUTE])
+
+    @cached_property
+    def per_minute(self) -> Sequence[int]:
+        """Claims in each minute."""
+        return [sum(self.counts[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(self.counts), SLOTS_PER_MINUTE)]
+
+    @lru_cache(maxsize=64)  # noqa: B019 - a demand lives as long as one choice
+    def within_lead(self, lead_s: float) -> Sequence[int]:
+        """The most claims within one lead time that ended in each minute.
+
+        A pool that holds as many has a prebuild for each of them, since what the first one takes is back only a lead
+        time later.
+        """
+        slots = max(math.ceil(lead_s / SLOT_S), 1)
+        gone = chain(repeat(0, slots), self.counts)  # what leaves the window as each slot enters it
+        sums = list(accumulate(map(sub, self.counts, gone)))
+        return [max(sums[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(sums), SLOTS_PER_MINUTE)]
+
+    @cached_property
+    def arrivals(self) -> Sequence[float]:
+        """When each claim was made, in seconds from the beginning; those of one slot evenly spread over it."""
+        return [
+            (slot + (n + 0.5) / count) * SLOT_S for slot, count in enumerate(self.counts) if count for n in range(count)
+        ]

@@ -1,0 +1,182 @@
+"""What would have become of the claims of the past, had a pool held certain sizes."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from prebuilds.planning.sizing.demand import Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a size must keep to, and how it may change."""
+
+    min: int = 0
+    max: int = 1000
+    cool_down_min: int = 10
+    """A size falls only to the most that was asked for within these minutes."""
+
+    def settle(self, sizes: Sequence[int]) -> list[int]:
+        """The sizes that a pool follows: it grows at once, and shrinks after the cool-down.
+
+        A member that is deleted for its pool's size was so of no use for a whole cool-down, and a rule that sways
+        neither deletes nor makes one.
+        """
+        settled: list[int] = []
+        candidates: deque[int] = deque()
+        for n, size in enumerate(sizes):
+            while candidates and candidates[0] < n - self.cool_down_min:
+                candidates.popleft()
+            while candidates and sizes[candidates[-1]] <= size:
+                candidates.pop()
+            candidates.append(n)
+            settled.append(min(max(sizes[candidates[0]], self.min), self.max))
+        return settled
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a replay came to."""
+
+    claims: int
+    hits: int
+    """Claims that found one ready."""
+    waits_s: Sequence[float]
+    """What each of the other claims waited, in rising order; empty where a miss leaves."""
+    minutes: int
+    idle_s: float
+    """Seconds of all members that were ready and not claimed."""
+    member_s: float
+    """Seconds of all members, those being made among them."""
+    idle_peak: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Between 0 and 1; 1 where nobody claimed."""
+        return self.hits / self.claims if self.claims else 1.0
+
+    @property
+    def idle_mean(self) -> float:
+        """Members that were ready on average."""
+        return self.idle_s / (self.minutes * 60) if self.minutes else 0.0
+
+    @property
+    def member_hours(self) -> float:
+        """What the pool cost, in hours of one member."""
+        return self.member_s / 3600
+
+    def wait_s(self, quantile: float) -> float:
+        """The wait within which this share of all claims was served, in seconds; hits waited for nothing."""
+        place = math.ceil(quantile * self.claims) - 1 - self.hits
+        return self.waits_s[min(place, len(self.waits_s) - 1)] if place >= 0 and self.waits_s else 0.0
+
+
+def replay(demand: Demand, sizes: Sequence[int], lead_s: float, *, waits: bool = False, score_from: int = 0) -> Score:
+    """Run a pool of these sizes through a demand.
+
+    The pool is as the planner keeps it: what is claimed is created again at once, a higher size is created at once, a
+    lower one deletes what is ready and lets what is being made end.
+
+    Args:
+        sizes: One for each minute of the demand.
+        lead_s: Seconds from the start of a creation until its prebuild is ready.
+        waits: Whether a claim that finds none ready waits in line, and one more is created for it.
+        score_from: The minute from which claims and idle members count. The earlier ones only bring the pool into the
+            state that it has then.
+    """
+    pool = _Pool(lead_s)
+    arrivals = iter(demand.arrivals)
+    arrival = next(arrivals, math.inf)
+    for minute, size in _changes(sizes[: demand.minutes], score_from):
+        while arrival < minute * 60:
+            pool.claim(arrival, waits=waits)
+            arrival = next(arrivals, math.inf)
+        pool.resize(minute * 60, size)
+        if minute == score_from:
+            pool.forget_score()
+    while arrival < math.inf:
+        pool.claim(arrival, waits=waits)
+        arrival = next(arrivals, math.inf)
+    pool.go_on_until(demand.minutes * 60)
+    return Score(
+        claims=pool.claims,
+        hits=pool.hits,
+        waits_s=sorted(pool.waits_s),
+        minutes=demand.minutes - score_from,
+        idle_s=pool.idle_s,
+        member_s=pool.member_s,
+        idle_peak=pool.idle_peak,
+    )
+
+
+def _changes(sizes: Sequence[int], score_from: int) -> Iterator[tuple[int, int]]:
+    """The minutes at which the size changes, with the new one, and the minute from which is scored."""
+    before = None
+    for minute, size in enumerate(sizes):
+        if size != before or minute == score_from:
+            yield minute, size
+        before = size
+
+
+class _Pool:
+    """The pool of a replay. Each creation takes the same time, so that the oldest is always the next to be ready."""
+
+    def __init__(self, lead_s: float) -> None:
+        self.lead_s = lead_s
+        self.now = 0.0
+        self.size = 0
+        self.ready = 0
+        self.due: deque[float] = deque()
+        """When each creation under way is ready."""
+        self.promised = 0
+        """How many of those, the next ones, go to claims that wait."""
+        self.forget_score()
+
+    def forget_score(self) -> None:
+        self.claims = self.hits = 0
+        self.waits_s: list[float] = []
+        self.idle_s = self.member_s = 0.0
+        self.idle_peak = self.ready
+
+    def go_on_until(self, at: float) -> None:
+        """Let what is being made become ready."""
+        while self.due and self.due[0] <= at:
+            self._count(self.due[0])
+            self.due.popleft()
+            if self.promised:
+                self.promised -= 1
+            elif self.ready + len(self.due) < self.size:
+                self.ready += 1
+                self.idle_peak = max(self.idle_peak, self.ready)
+        self._count(at)
+
+    def resize(self, at: float, size: int) -> None:
+        self.go_on_until(at)
+        self.size = size
+        self.ready -= min(max(self.ready + len(self.due) - self.promised - size, 0), self.ready)
+        self._create()
+
+    def claim(self, at: float, *, waits: bool) -> None:
+        self.go_on_until(at)
+        self.claims += 1
+        if self.ready:
+            self.ready -= 1
+            self.hits += 1
+        elif waits:
+            self.promised += 1
+            self._create()
+            self.waits_s.append(self.due[self.promised - 1] - at)
+        self._create()
+
+    def _create(self) -> None:
+        for _ in range(self.size + self.promised - self.ready - len(self.due)):
+            self.due.append(self.now + self.lead_s)
+
+    def _count(self, at: float) -> None:
+        past_s = at - self.now
+        self.idle_s += self.ready * past_s
+        self.member_s += (self.ready + len(self.due)) * past_s
+        self.now = at

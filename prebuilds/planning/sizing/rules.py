@@ -1,0 +1,177 @@
+"""Rules that say what size a pool should have, each from the demand before.
+
+A rule gives a size for each minute of a demand and for the minute after its end, and looks at earlier minutes alone:
+`tests/unit/test_sizing_rules.py` holds every rule to that. What is replayed on the past and what is followed now is so
+the same function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from prebuilds.planning.sizing.demand import Demand
+from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_where_misses_wait
+
+HOURS_PER_WEEK = 168
+MINUTES_PER_WEEK = 60 * HOURS_PER_WEEK
+LOAD_STEPS_PER_CLAIM = 20
+"""Loads are rounded up to a twentieth of a claim, so that a replay computes each size once."""
+
+
+class Rule(Protocol):
+    """One way to size a pool."""
+
+    @property
+    def name(self) -> str:
+        """What people read: the rule and its settings."""
+        ...
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        """The size for each minute of the demand, and one more for the minute that follows it.
+
+        Args:
+            lead_s: Seconds from the start of a creation until its prebuild is ready.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The same size at all times."""
+
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"fixed {self.size}"
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        return [self.size] * (demand.minutes + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What the formulas say for the rate of the last minutes."""
+
+    window_min: int
+    hit_rate: float
+    waits: bool = False
+    """Whether a miss waits (Poisson) or leaves (Erlang B)."""
+    headroom: float = 1.0
+    """What the rate is multiplied by. A rate that rises is always ahead of its mean over the minutes before."""
+
+    @property
+    def name(self) -> str:
+        formula = "Poisson" if self.waits else "Erlang B"
+        return f"rate of {self.window_min} min x {self.headroom:g}, {formula}"
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        size_of = size_where_misses_wait if self.waits else size_where_misses_leave
+        per_minute = demand.per_minute
+        load_per_claim = self.headroom * lead_s / 60
+        recent, sizes = 0, []
+        for minute in range(demand.minutes + 1):
+            seen = max(min(minute, self.window_min), 1)
+            load = recent / seen * load_per_claim
+            sizes.append(size_of(math.ceil(load * LOAD_STEPS_PER_CLAIM) / LOAD_STEPS_PER_CLAIM, self.hit_rate))
+            if minute < demand.minutes:
+                recent += per_minute[minute]
+                recent -= per_minute[minute - self.window_min] if minute >= self.window_min else 0
+        return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class PeakHold:
+    """The most claims that came within one lead time, over the last while.
+
+    Bursts are far from a Poisson process: agents start together. Who has seen a burst of forty holds forty.
+    """
+
+    lookback_min: int
+    headroom: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"peak of {self.lookback_min} min x {self.headroom:g}"
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        return [math.ceil(n * self.headroom) for n in highest_before(demand.within_lead(lead_s), self.lookback_min)]
+
+
+@dataclass(frozen=True, slots=True)
+class ByHour:
+    """A quantile of the claims within one lead time, over the same hour of the weeks before.
+
+    The hour that begins within a lead time counts already. A week that was not seen yet says nothing: the size is 0.
+    """
+
+    quantile: float
+    headroom: float = 1.0
+
+    @property
+    def name(self) -> str:
+        return f"hour of the week, quantile {self.quantile:g} x {self.headroom:g}"
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        within = demand.within_lead(lead_s)
+        ahead = math.ceil(lead_s / 60) + 1
+        first = demand.begins_at.weekday() * 1440 + demand.begins_at.hour * 60 + demand.begins_at.minute
+        seen: dict[int, list[int]] = defaultdict(list)
+        known: dict[int, int] = {}
+        sizes = []
+        for minute in range(demand.minutes + 1):
+            most = max(self._of(seen, known, first + minute), self._of(seen, known, first + minute + ahead))
+            sizes.append(math.ceil(most * self.headroom))
+            if minute < demand.minutes:
+                hour = _hour(first + minute)
+                seen[hour].append(within[minute])
+                if (first + minute) % 60 == 59:
+                    known.pop(hour, None)
+        return sizes
+
+    def _of(self, seen: dict[int, list[int]], known: dict[int, int], minute: int) -> int:
+        hour = _hour(minute)
+        if hour not in known:
+            counts = sorted(seen[hour])
+            known[hour] = counts[min(int(self.quantile * len(counts)), len(counts) - 1)] if counts else 0
+        return known[hour]
+
+
+@dataclass(frozen=True, slots=True)
+class Larger:
+    """The larger of two rules at each minute: what a week has taught, and what happens now."""
+
+    one: Rule
+    other: Rule
+
+    @property
+    def name(self) -> str:
+        return f"{self.one.name} or {self.other.name}"
+
+    def sizes(self, demand: Demand, lead_s: float) -> list[int]:
+        return [
+            max(pair) for pair in zip(self.one.sizes(demand, lead_s), self.other.sizes(demand, lead_s), strict=True)
+        ]
+
+
+def highest_before(values: Sequence[int], lookback: int) -> list[int]:
+    """The highest of the `lookback` values before each one, and before the end; 0 where there is none."""
+    highest: list[int] = []
+    candidates: deque[int] = deque()  # positions whose values fall, so that the first is the highest
+    for n in range(len(values) + 1):
+        while candidates and candidates[0] < n - lookback:
+            candidates.popleft()
+        highest.append(values[candidates[0]] if candidates else 0)
+        if n < len(values):
+            while candidates and values[candidates[-1]] <= values[n]:
+                candidates.pop()
+            candidates.append(n)
+    return highest
+
+
+def _hour(minute: int) -> int:
+    return minute // 60 % HOURS_PER_WEEK

@@ -1,0 +1,144 @@
+"""Rules of a pool's size: what they say of known demands, and that none of them looks ahead."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
+from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_where_misses_wait
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Rule, highest_before
+
+MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
+HOUR = 60
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+RULES: tuple[Rule, ...] = (
+    Fixed(3),
+    Rate(10, 0.99),
+    Rate(5, 0.95, waits=True, headroom=1.5),
+    PeakHold(7),
+    PeakHold(30, 1.25),
+    ByHour(0.9),
+    Larger(ByHour(1.0, 1.25), PeakHold(3)),
+)
+demands = st.builds(
+    lambda begins, minutes: Demand(
+        MONDAY + timedelta(minutes=begins), [n for minute in minutes for n in (minute, 0, minute // 2, 0, 0, 1)]
+    ),
+    st.integers(0, WEEK),
+    st.lists(st.integers(0, 9), min_size=1, max_size=150),
+)
+
+
+def per_minute(*counts: int) -> Demand:
+    """A demand of so many claims at the beginning of each minute."""
+    return Demand(MONDAY, [n for count in counts for n in (count, *[0] * (SLOTS_PER_MINUTE - 1))])
+
+
+def erlang_b(load: float, size: int) -> float:
+    """Erlang's loss formula as it stands in books."""
+    terms = [load**n / math.factorial(n) for n in range(size + 1)]
+    return terms[-1] / sum(terms)
+
+
+@pytest.mark.parametrize("load", [0.05, 0.5, 2, 7.3, 20])
+@pytest.mark.parametrize("hit_rate", [0.5, 0.9, 0.99, 0.999])
+def test_a_size_by_erlang_is_the_smallest_that_loses_few_enough(load: float, hit_rate: float) -> None:
+    size = size_where_misses_leave(load, hit_rate)
+    assert erlang_b(load, size) <= 1 - hit_rate < erlang_b(load, size - 1)
+
+
+@pytest.mark.parametrize("load", [0.05, 0.5, 2, 7.3, 20])
+@pytest.mark.parametrize("hit_rate", [0.5, 0.9, 0.99, 0.999])
+def test_a_size_by_poisson_is_the_smallest_quantile(load: float, hit_rate: float) -> None:
+    size = size_where_misses_wait(load, hit_rate)
+
+    def fewer_than(n: int) -> float:
+        return sum(math.exp(-load) * load**k / math.factorial(k) for k in range(n))
+
+    assert fewer_than(size) >= hit_rate
+    assert fewer_than(size - 1) < hit_rate or size == 0
+
+
+def test_nobody_claims_so_nothing_is_held() -> None:
+    assert size_where_misses_leave(0, 0.99) == size_where_misses_wait(0, 0.99) == 0
+
+
+def test_claims_are_counted_in_their_slots() -> None:
+    times = [MONDAY + timedelta(seconds=s) for s in (-1, 0, 9.9, 10, 59, 119.9, 120)]
+    demand = Demand.of_times(times, begins_at=MONDAY, minutes=2)
+    assert list(demand.counts) == [2, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert (demand.minutes, demand.claims, list(demand.per_minute)) == (2, 5, [4, 1])
+
+
+def test_the_claims_of_a_slot_are_spread_over_it() -> None:
+    assert list(Demand(MONDAY, [2, 0, 1, 0, 0, 0]).arrivals) == [2.5, 7.5, 25]
+
+
+@pytest.mark.parametrize(("lead_s", "most"), [(1, [4, 3]), (10, [4, 3]), (11, [5, 3]), (20, [5, 3]), (60, [6, 4])])
+def test_claims_within_a_lead_time(lead_s: float, most: list[int]) -> None:
+    demand = Demand(MONDAY, [4, 1, 0, 0, 0, 1, 0, 3, 0, 0, 0, 0])
+    assert list(demand.within_lead(lead_s)) == most
+
+
+def test_a_peak_is_held_for_its_while() -> None:
+    assert PeakHold(2).sizes(per_minute(0, 5, 0, 0, 1), 10) == [0, 0, 5, 5, 0, 1]
+    assert PeakHold(2, 1.5).sizes(per_minute(0, 5), 10) == [0, 0, 8]
+
+
+def test_a_rate_is_that_of_the_minutes_before() -> None:
+    steady = Rate(5, 0.99).sizes(per_minute(*[1] * 20), 60)
+    assert steady[0] == 0
+    assert set(steady[1:]) == {size_where_misses_leave(1, 0.99)}
+    assert Rate(5, 0.99).sizes(per_minute(*[1] * 5, *[0] * 6), 60)[-1] == 0
+
+
+def test_an_hour_is_known_from_the_week_before() -> None:
+    lecture = [20 if minute == 9 * HOUR else 0 for minute in range(DAY)]
+    week = lecture * 5 + [0] * 2 * DAY
+    sizes = ByHour(1.0).sizes(per_minute(*week, *lecture), 120)
+    assert set(sizes[: WEEK + 1]) == {0}, "the first week knows no week before it"
+    ready_from = WEEK + 9 * HOUR - 3
+    assert sizes[ready_from - 1] == 0
+    assert set(sizes[ready_from : WEEK + 10 * HOUR]) == {20}
+    assert sizes[WEEK + 10 * HOUR] == 0
+
+
+@given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 50))
+def test_the_highest_before(values: list[int], lookback: int) -> None:
+    expected = [max(values[max(n - lookback, 0) : n], default=0) for n in range(len(values) + 1)]
+    assert highest_before(values, lookback) == expected
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+@settings(max_examples=30, deadline=None)
+@given(demand=demands, lead_s=st.sampled_from([5, 30, 90]), data=st.data())
+def test_no_rule_looks_ahead(rule: Rule, demand: Demand, lead_s: float, data: st.DataObject) -> None:
+    sizes = rule.sizes(demand, lead_s)
+    assert len(sizes) == demand.minutes + 1
+    minute = data.draw(st.integers(0, demand.minutes))
+    assert rule.sizes(demand.first(minute), lead_s) == sizes[: minute + 1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 30), max_size=60),
+    low=st.integers(0, 5),
+    more=st.integers(0, 20),
+    cool_down=st.integers(0, 12),
+)
+def test_a_size_keeps_its_bounds_and_does_not_sway(sizes: list[int], low: int, more: int, cool_down: int) -> None:
+    bounds = Bounds(low, low + more, cool_down)
+    settled = bounds.settle(sizes)
+    assert all(bounds.min <= size <= bounds.max for size in settled)
+    for n, size in enumerate(settled):
+        since = sizes[max(n - cool_down, 0) : n + 1]
+        assert size == min(max(*since, bounds.min), bounds.max), "it grows at once"
+        if n and size < settled[n - 1]:
+            assert all(asked <= size for asked in since) or size == bounds.max, "nobody asked for it in the cool-down"

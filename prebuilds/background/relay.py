@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
+from prebuilds.background.demand import DemandCounter
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
@@ -116,6 +117,7 @@ class Relay:
         self._client = client
         self._dispatcher = dispatcher
         self._settings = settings
+        self._demand = DemandCounter(engine)
 
     async def run(self) -> None:
         """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""
@@ -135,7 +137,7 @@ class Relay:
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> Sequence[UUID]:
-        """Start due and lost builds, serve waiting claims, and delete old logs, events and requests.
+        """Start due and lost builds, serve waiting claims, delete old logs, events and requests, and count claims.
 
         Returns:
             The ids of the builds that it has started for the first time or again.
@@ -148,6 +150,7 @@ class Relay:
         await forget_old_logs(self._engine)
         await forget_old_events(self._engine)
         await forget_old_requests(self._engine)
+        await self._demand.step()
         return [*begun, *lost]
 
     async def _attend_queue(self) -> None:

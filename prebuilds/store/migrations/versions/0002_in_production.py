@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import op
 
-from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, Step, function_steps
+from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, ShortStep, Step, function_steps
 
 revision = "0002"
 down_revision = "0001"
@@ -16,7 +16,33 @@ depends_on = None
 FUNCTIONS: tuple[str, ...] = ()
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
-STEPS: tuple[Step, ...] = ()
+STEPS: tuple[Step, ...] = (
+    ShortStep(
+        "preset_demand",
+        (
+            """
+            CREATE TABLE preset_demand (
+                template_id uuid NOT NULL CONSTRAINT preset_demand_template_id_fkey REFERENCES templates (id),
+                preset_name text NOT NULL,
+                minute timestamptz NOT NULL,
+                claims integer[] NOT NULL,
+                hits integer NOT NULL,
+                CONSTRAINT preset_demand_pkey PRIMARY KEY (template_id, preset_name, minute),
+                CONSTRAINT preset_demand_claims_check CHECK (cardinality(claims) = 6)
+            )
+            """,
+            """
+            CREATE TABLE demand_progress (
+                id boolean NOT NULL DEFAULT true,
+                event_id bigint NOT NULL DEFAULT 0,
+                CONSTRAINT demand_progress_pkey PRIMARY KEY (id),
+                CONSTRAINT demand_progress_one_row_check CHECK (id)
+            )
+            """,
+            "INSERT INTO demand_progress DEFAULT VALUES",
+        ),
+    ),
+)
 
 EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
 """What `prebuilds migrate` does beside workers of the release before, in this order. It only adds."""

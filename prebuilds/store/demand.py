@@ -1,0 +1,102 @@
+"""What pools were asked for: claims counted from their events, by preset name and minute.
+
+A claim writes nothing more for it. Whoever counts reads the events in an order in which none is missed
+(`event_feed.py`), and moves on in the transaction of its counts, so that each is counted once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.planning.sizing.demand import SLOT_S, SLOTS_PER_MINUTE, Demand
+from prebuilds.store.event_feed import NEWEST_NUMBER
+from prebuilds.store.pools import AT_ONCE
+
+EVENTS_PER_SWEEP_MAX = 5000
+
+# Another worker that counts is waited for, and what it has counted is seen.
+TAKE_TURN = text("SELECT event_id FROM demand_progress FOR UPDATE")
+LAST_OF_BATCH = text("""
+    SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND id <= :up_to ORDER BY id LIMIT :limit) AS batch
+""")
+# A claim counts when it was made. One that waited has its event when it was served.
+COUNT = text(f"""
+    WITH made AS (
+        SELECT p.template_id, p.name AS preset_name, coalesce(c.created_at, e.at) AS at,
+               e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}' AS hit
+          FROM events e JOIN presets p ON p.id = e.preset_id LEFT JOIN claims c ON c.id = e.claim_id
+         WHERE e.id > :after AND e.id <= :up_to AND e.kind IN ('claim_prebuilt', 'claim_created', 'claim_missed')
+    ), counted AS (
+        SELECT template_id, preset_name, date_trunc('minute', at) AS minute, count(*) FILTER (WHERE hit) AS hits,
+               floor(extract(second FROM at) / {SLOT_S})::int AS slot, count(*) AS claims
+          FROM made GROUP BY 1, 2, 3, 5
+    )
+    INSERT INTO preset_demand AS old (template_id, preset_name, minute, claims, hits)
+    SELECT template_id, preset_name, minute,
+           ARRAY(SELECT coalesce(sum(claims) FILTER (WHERE slot = n), 0)::int
+                   FROM unnest(array_agg(slot), array_agg(claims)) AS s (slot, claims),
+                        generate_series(0, {SLOTS_PER_MINUTE - 1}) AS n GROUP BY n ORDER BY n),
+           sum(hits)
+      FROM counted GROUP BY 1, 2, 3
+    ON CONFLICT (template_id, preset_name, minute) DO UPDATE
+       SET hits = old.hits + excluded.hits,
+           claims = ARRAY(SELECT was + added FROM unnest(old.claims, excluded.claims)
+                                                  WITH ORDINALITY AS s (was, added, n) ORDER BY n)
+""")
+MOVE_ON = text("UPDATE demand_progress SET event_id = :to")
+READ = text("""
+    SELECT minute, claims FROM preset_demand
+     WHERE template_id = :template_id AND preset_name = :preset_name AND minute >= :from AND minute < :until
+""")
+
+
+async def read_progress(engine: AsyncEngine) -> int:
+    """Read the number of the event up to which claims were counted."""
+    async with engine.connect() as connection:
+        return int(str(await connection.scalar(text("SELECT event_id FROM demand_progress"))))
+
+
+async def count_claims(engine: AsyncEngine, up_to: int) -> int:
+    """Count the claims of events that are not counted yet, at most `EVENTS_PER_SWEEP_MAX` events.
+
+    Args:
+        up_to: The last event that is settled: no lower number can appear any more.
+    Returns:
+        The number up to which claims are counted now. A lower one than *up_to* means that there are more.
+    """
+    async with engine.begin() as connection:
+        after = int(str(await connection.scalar(TAKE_TURN)))
+        if after > int(str(await connection.scalar(NEWEST_NUMBER))):
+            # A restored database gives its numbers again. From here they are counted.
+            await connection.execute(MOVE_ON, {"to": up_to})
+            return up_to
+        if after >= up_to:  # another worker has counted them
+            return up_to
+        values = {"after": after, "up_to": up_to}
+        last = await connection.scalar(LAST_OF_BATCH, values | {"limit": EVENTS_PER_SWEEP_MAX})
+        to = up_to if last is None else int(last)
+        await connection.execute(COUNT, {"after": after, "up_to": to})
+        await connection.execute(MOVE_ON, {"to": to})
+        return to
+
+
+async def read_demand(
+    connection: AsyncConnection, template_id: UUID, preset_name: str, begins_at: datetime, minutes: int
+) -> Demand:
+    """Read the demand of a preset by its name.
+
+    Args:
+        begins_at: A whole minute.
+        minutes: How many minutes from then.
+    """
+    counts = [0] * (minutes * SLOTS_PER_MINUTE)
+    values = {"template_id": template_id, "preset_name": preset_name}
+    span = {"from": begins_at, "until": begins_at + timedelta(minutes=minutes)}
+    for row in await connection.execute(READ, values | span):
+        first = int((row.minute - begins_at).total_seconds()) // SLOT_S
+        counts[first : first + SLOTS_PER_MINUTE] = row.claims
+    return Demand(begins_at, counts)

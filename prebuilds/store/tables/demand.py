@@ -1,0 +1,29 @@
+"""What pools were asked for, in small rows."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from prebuilds.store.tables.columns import metadata, time_column, uuid_column
+
+# The claims of one minute, by the preset's name: a new version goes on with what was learned of the one before.
+preset_demand = Table(
+    "preset_demand",
+    metadata,
+    uuid_column("template_id", "templates.id", pk=True),
+    Column("preset_name", Text, primary_key=True),
+    Column("minute", time_column("minute").type, primary_key=True),
+    Column("claims", ARRAY(Integer), nullable=False),  # in each ten seconds of the minute
+    Column("hits", Integer, nullable=False),  # claims of the minute that found one ready
+    CheckConstraint("cardinality(claims) = 6", name="preset_demand_claims_check"),
+)
+
+# Up to which event claims were counted.
+demand_progress = Table(
+    "demand_progress",
+    metadata,
+    Column("id", Boolean, primary_key=True, server_default=text("true")),
+    Column("event_id", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("id", name="demand_progress_one_row_check"),
+)

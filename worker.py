@@ -48,6 +48,7 @@ from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.background.notifying import Notifier
 from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
+from prebuilds.background.sizing import Sizer
 from prebuilds.background.watching import Watcher
 from prebuilds.background.witness import HostWitness
 from prebuilds.embedded import claims_worker_on
@@ -140,6 +141,7 @@ async def serve(
             background.append(partial(_reseal_secrets, engine, settings))
         if "control" in options.roles:
             background.append(Relay(engine, client, dispatcher, settings).run)
+            background.append(Sizer(engine, dispatcher).run)
             url = settings.webhook_url
             background.append(Notifier(engine, str(url) if url is not None else None).run)
         for run in background:

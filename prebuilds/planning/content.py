@@ -82,6 +82,10 @@ class PresetPolicy:
     timezone: str | None
     schedule: tuple[tuple[str, int], ...]
     """The windows, each a cron expression and an instance count. The first one that matches applies."""
+    target: Mapping[str, Any] | None = None
+    """What the pool is to reach, as `SizeTarget.of_json` reads it; None: `instances` is its size."""
+    cost_per_hour: float | None = None
+    """What one prebuild costs for an hour, in any currency; None: not known."""
 
 
 def policy_changes(

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from prebuilds.planning.rules import Rules
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.vocabulary import BuildStatus, Transition
 
 IN_PROGRESS = frozenset({BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.CANCELING})
@@ -44,6 +45,10 @@ class Preset:
     """The organization that owns the preset. The prebuilds user must be a member of it."""
     member: bool = True
     """Whether the prebuilds user is a member of the organization."""
+    target: SizeTarget | None = None
+    """What its pool is to reach; None: its size is the base count."""
+    sized: int | None = None
+    """The size that its target's rule says now; None: none was computed yet."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
 

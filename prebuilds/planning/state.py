@@ -9,6 +9,7 @@ from typing import Any
 
 from prebuilds.planning.holds import Held, creation_hold
 from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import CreationHistory, Instant, PoolCounts, Preset
 
 
@@ -20,7 +21,9 @@ class Desired:
     window: str | None = None
     """The cron expression of the window that decides; None when the base count does."""
     unreadable: str | None = None
-    """Why the stored schedule cannot be read, so that the base count is used; None when it can."""
+    """Why the stored schedule cannot be read, so that it is passed over; None when it can."""
+    sized: bool = False
+    """Whether the count is what the preset's target asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class PoolState:
     desired: int
     window: str | None
     """The cron expression of the window that decides; None when the base count does."""
+    sized: bool
+    """Whether `desired` is what the preset's target asks for."""
     unreadable_schedule: str | None
     """Why the stored schedule cannot be read; None when it can."""
     target: int
@@ -50,20 +55,25 @@ class PoolState:
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
-    """Return the desired count at an instant: the schedule's, or the base count where no window or no readable schedule
-    says otherwise."""
-    base = preset.base_instances or 0
-    if not preset.windows:
-        return Desired(base)
-    try:
-        window = read_schedule(preset.timezone, preset.windows).window_at(at)
-    except UnreadableSchedule as error:
-        return Desired(base, unreadable=str(error))
-    return Desired(base) if window is None else Desired(window.instances, window.cron)
+    """Return the desired count at an instant: that of the schedule's window, or else the target's size if the pool is
+    to follow it, or else the base count."""
+    unreadable = None
+    if preset.windows:
+        try:
+            window = read_schedule(preset.timezone, preset.windows).window_at(at)
+        except UnreadableSchedule as error:
+            unreadable = str(error)
+        else:
+            if window is not None:
+                return Desired(window.instances, window.cron)
+    if preset.target is not None and preset.target.acts and preset.sized is not None:
+        return Desired(preset.target.bounds.clamp(preset.sized), unreadable=unreadable, sized=True)
+    return Desired(preset.base_instances or 0, unreadable=unreadable)
 
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
-    """Return a preset with the desired counts that it had before *changes*: base count, time zone and windows.
+    """Return a preset with the desired counts that it had before *changes*: base count, time zone, windows, target and
+    its size.
 
     Args:
         changes: What `policy_changes` has returned for each change, oldest first.
@@ -78,6 +88,8 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
         base_instances=old.get("instances", preset.base_instances),
         timezone=old.get("timezone", preset.timezone),
         windows=tuple((cron, instances) for cron, instances in windows),
+        target=SizeTarget.of_json(old["target"]) if "target" in old else preset.target,
+        sized=old.get("sized", preset.sized),
     )
 
 
@@ -90,6 +102,7 @@ def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at:
         active=preset.active,
         desired=desired.instances,
         window=desired.window,
+        sized=desired.sized,
         unreadable_schedule=desired.unreadable,
         target=target,
         actual=counts.running,

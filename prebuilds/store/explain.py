@@ -46,7 +46,7 @@ PRESET_EVENTS = text(f"""
 
 CHANGES_SINCE = text("""
     SELECT data -> 'changes' AS changes FROM events
-     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed' AND at > :at
+     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind IN ('policy_changed', 'pool_resized') AND at > :at
        AND jsonb_typeof(data -> 'changes') = 'object'
      ORDER BY id
 """)

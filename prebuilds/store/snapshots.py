@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
 from prebuilds.planning.rules import Rules
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import (
     PROBE_FAILURES_MAX,
     Creation,
@@ -35,7 +36,7 @@ INSTANT = text(
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
-    p.template_id, p.template_version_id = t.active_version_id AS serves,
+    p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, z.size AS sized,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -43,6 +44,7 @@ _PRESETS = f"""
     presets p JOIN template_versions v ON v.id = p.template_version_id JOIN templates t ON t.id = p.template_id
     JOIN organizations o ON o.id = t.organization_id
     LEFT JOIN organization_members m ON m.organization_id = o.id AND m.user_id = '{PREBUILDS_USER_ID}'
+    LEFT JOIN preset_sizes z ON p.target IS NOT NULL AND z.template_id = p.template_id AND z.preset_name = p.name
 """
 
 # One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
@@ -94,7 +96,7 @@ COUNT_WAITING = text("""
 _HISTORIES = """
     WITH failing AS (
         SELECT b.preset_id, p.limit_reset_at,
-               greatest(1, :hard_limit, p.desired_instances,
+               greatest(1, :hard_limit, p.desired_instances, CAST(p.target ->> 'max' AS integer),
                         (SELECT max(s.instances) FROM preset_schedules s WHERE s.preset_id = b.preset_id)) AS examined,
                count(*) FILTER (WHERE b.created_at >= now() - CAST(:lookback AS interval)) AS failures,
                max(b.created_at) FILTER (WHERE b.error_type = 'InvalidSource' AND b.stage = 'create') AS invalid_at
@@ -269,6 +271,8 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], 
         windows=windows,
         organization_id=row.organization_id,
         member=row.member,
+        target=SizeTarget.of_json(row.target),
+        sized=row.sized,
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
     )
 

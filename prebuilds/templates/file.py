@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -124,6 +124,42 @@ class WindowEntry(Payload):
     """How many prebuilds are kept ready while the window lasts."""
 
 
+class TargetEntry(Payload):
+    """What a pool is to reach: one of `hit_rate` and `wait_p95`. Its size follows from its own demand."""
+
+    hit_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of claims that find a prebuild ready, such as 0.99. A claim that finds none goes elsewhere."""
+    wait_p95: Annotated[Duration, AfterValidator(_positive)] | None = None
+    """The wait within which 19 of 20 claims are served, such as 5s. A claim that finds none ready waits."""
+    min: Instances = 0
+    """The smallest size."""
+    max: Instances
+    """The largest size."""
+    max_idle: Annotated[float, Field(gt=0)] | None = None
+    """The most prebuilds that may be ready on average; None for no limit. It goes before what is to be reached."""
+    mode: Literal["suggest", "act"] = "suggest"
+    """`suggest` shows the size only; with `act` the pool follows it."""
+
+    @model_validator(mode="after")
+    def _is_one_target(self) -> TargetEntry:
+        if (self.hit_rate is None) == (self.wait_p95 is None):
+            raise ValueError("needs either hit_rate or wait_p95")
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        """The target as a JSON value; `SizeTarget.of_json` reads it."""
+        return {
+            "hit_rate": self.hit_rate,
+            "wait_p95_seconds": None if self.wait_p95 is None else self.wait_p95.total_seconds(),
+            "min": self.min,
+            "max": self.max,
+            "max_idle": self.max_idle,
+            "mode": self.mode,
+        }
+
+
 class PresetEntry(Payload):
     """A preset: a set of parameters with a policy."""
 
@@ -142,7 +178,17 @@ class PresetEntry(Payload):
     timezone: Annotated[str, AfterValidator(_timezone)] | None = None
     """The time zone of the schedule, such as Europe/Berlin. A schedule needs one."""
     schedule: list[WindowEntry] = Field(default_factory=list)
-    """Windows with another count than `instances`. They must not overlap."""
+    """Windows with another count than `instances`. They must not overlap. They go before the target."""
+    target: TargetEntry | None = None
+    """What the pool is to reach. It needs `instances`, which is the size until one is known."""
+    cost_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
+
+    @model_validator(mode="after")
+    def _target_has_a_pool(self) -> PresetEntry:
+        if self.target is not None and self.instances is None:
+            raise ValueError("target needs instances, the size until one is known from demand")
+        return self
 
     def policy(self) -> PresetPolicy:
         """Return the settings that change in place."""
@@ -153,6 +199,8 @@ class PresetEntry(Payload):
             claim_parameters=tuple(sorted(self.claim_parameters)),
             timezone=self.timezone,
             schedule=tuple((window.cron, window.instances) for window in self.schedule),
+            target=None if self.target is None else self.target.stored(),
+            cost_per_hour=self.cost_per_hour,
         )
 
 

@@ -87,6 +87,10 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
         case "policy_changed":
             changes = ", ".join(f"{field} from {old} to {new}" for field, (old, new) in data["changes"].items())
             return f"{data['what']} changed by {actor}: {changes}"
+        case "pool_resized":
+            before, after = data["changes"]["sized"]
+            was = "" if before is None else f" from {before}"
+            return f"size for the target{was} to {after}: {data['rule']}, lead time {data['lead_seconds']:.0f} s"
         case "applied":
             done = [f"{what} {_list_few(data[what])}" for what in ("created", "updated") if data[what]]
             return f"applied by {actor}: {'; '.join(done)}"

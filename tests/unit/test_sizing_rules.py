@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,7 @@ from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
 from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_where_misses_wait
 from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.rules import ByHour, Fixed, Larger, PeakHold, Rate, Rule, highest_before
+from prebuilds.planning.sizing.stored import rule_of_json, rule_to_json
 
 MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR = 60
@@ -108,6 +110,22 @@ def test_an_hour_is_known_from_the_week_before() -> None:
     assert sizes[ready_from - 1] == 0
     assert set(sizes[ready_from : WEEK + 10 * HOUR]) == {20}
     assert sizes[WEEK + 10 * HOUR] == 0
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_is_kept_as_json(rule: Rule) -> None:
+    assert rule_of_json(json.loads(json.dumps(rule_to_json(rule)))) == rule
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if r.lookback_min(90) < DAY], ids=lambda rule: rule.name)
+@settings(max_examples=30, deadline=None)
+@given(demand=demands)
+def test_a_rule_needs_no_more_than_it_looks_back(rule: Rule, demand: Demand) -> None:
+    minutes = min(rule.lookback_min(90), demand.minutes)
+    begin = demand.minutes - minutes
+    last = Demand(demand.minute_at(begin), demand.counts[begin * SLOTS_PER_MINUTE :])
+    whole = rule.sizes(demand, 90)[-1]
+    assert rule.sizes(last, 90)[-1] == whole
 
 
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 50))

@@ -13,6 +13,7 @@ from operator import sub
 SLOT_S = 10
 """The length of a slot in seconds. A burst of agents is over in less than a minute, so that a minute is too long."""
 SLOTS_PER_MINUTE = 60 // SLOT_S
+DAY_MIN = 24 * 60
 
 
 @dataclass(frozen=True, eq=False)  # compared as an object, so that a lead time's counts can be kept with it
@@ -57,6 +58,16 @@ class Demand:
     def first(self, minutes: int) -> Demand:
         """Its first minutes alone."""
         return Demand(self.begins_at, self.counts[: minutes * SLOTS_PER_MINUTE])
+
+    def newest(self, claims_max: int) -> Demand:
+        """Its newest minutes with at most so many claims, and at least a day of them if it has one."""
+        claims = 0
+        for minute in range(self.minutes - 1, -1, -1):
+            claims += self.per_minute[minute]
+            if claims > claims_max and self.minutes - minute > DAY_MIN:
+                begin = minute + 1
+                return Demand(self.minute_at(begin), self.counts[begin * SLOTS_PER_MINUTE :])
+        return self
 
     @cached_property
     def per_minute(self) -> Sequence[int]:

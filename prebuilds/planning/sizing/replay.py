@@ -19,6 +19,10 @@ class Bounds:
     cool_down_min: int = 10
     """A size falls only to the most that was asked for within these minutes."""
 
+    def clamp(self, size: int) -> int:
+        """The nearest size within the bounds."""
+        return min(max(size, self.min), self.max)
+
     def settle(self, sizes: Sequence[int]) -> list[int]:
         """The sizes that a pool follows: it grows at once, and shrinks after the cool-down.
 
@@ -33,7 +37,7 @@ class Bounds:
             while candidates and sizes[candidates[-1]] <= size:
                 candidates.pop()
             candidates.append(n)
-            settled.append(min(max(sizes[candidates[0]], self.min), self.max))
+            settled.append(self.clamp(sizes[candidates[0]]))
         return settled
 
 

@@ -18,6 +18,8 @@ from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_whe
 
 HOURS_PER_WEEK = 168
 MINUTES_PER_WEEK = 60 * HOURS_PER_WEEK
+HISTORY_DAYS = 14
+"""How far back any rule looks."""
 LOAD_STEPS_PER_CLAIM = 20
 """Loads are rounded up to a twentieth of a claim, so that a replay computes each size once."""
 
@@ -28,6 +30,10 @@ class Rule(Protocol):
     @property
     def name(self) -> str:
         """What people read: the rule and its settings."""
+        ...
+
+    def lookback_min(self, lead_s: float) -> int:
+        """How many minutes of demand the size of a minute depends on, the rule's own and those of a lead time."""
         ...
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
@@ -49,6 +55,9 @@ class Fixed:
     def name(self) -> str:
         return f"fixed {self.size}"
 
+    def lookback_min(self, lead_s: float) -> int:
+        return 0
+
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         return [self.size] * (demand.minutes + 1)
 
@@ -68,6 +77,9 @@ class Rate:
     def name(self) -> str:
         formula = "Poisson" if self.waits else "Erlang B"
         return f"rate of {self.window_min} min x {self.headroom:g}, {formula}"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return self.window_min
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         size_of = size_where_misses_wait if self.waits else size_where_misses_leave
@@ -91,15 +103,18 @@ class PeakHold:
     Bursts are far from a Poisson process: agents start together. Who has seen a burst of forty holds forty.
     """
 
-    lookback_min: int
+    hold_min: int
     headroom: float = 1.0
 
     @property
     def name(self) -> str:
-        return f"peak of {self.lookback_min} min x {self.headroom:g}"
+        return f"peak of {self.hold_min} min x {self.headroom:g}"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return self.hold_min + math.ceil(lead_s / 60)
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
-        return [math.ceil(n * self.headroom) for n in highest_before(demand.within_lead(lead_s), self.lookback_min)]
+        return [math.ceil(n * self.headroom) for n in highest_before(demand.within_lead(lead_s), self.hold_min)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +130,9 @@ class ByHour:
     @property
     def name(self) -> str:
         return f"hour of the week, quantile {self.quantile:g} x {self.headroom:g}"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return HISTORY_DAYS * 24 * 60
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         within = demand.within_lead(lead_s)
@@ -151,6 +169,9 @@ class Larger:
     @property
     def name(self) -> str:
         return f"{self.one.name} or {self.other.name}"
+
+    def lookback_min(self, lead_s: float) -> int:
+        return max(self.one.lookback_min(lead_s), self.other.lookback_min(lead_s))
 
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         return [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Integer, Table, Text, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Float, Integer, Table, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from prebuilds.store.tables.columns import metadata, time_column, uuid_column
 
@@ -17,6 +17,22 @@ preset_demand = Table(
     Column("claims", ARRAY(Integer), nullable=False),  # in each ten seconds of the minute
     Column("hits", Integer, nullable=False),  # claims of the minute that found one ready
     CheckConstraint("cardinality(claims) = 6", name="preset_demand_claims_check"),
+)
+
+# The sizes that targets ask for, and why.
+preset_sizes = Table(
+    "preset_sizes",
+    metadata,
+    uuid_column("template_id", "templates.id", pk=True),
+    Column("preset_name", Text, primary_key=True),
+    Column("size", Integer),  # null: nothing was computed yet
+    Column("rule", JSONB),  # the rule that is followed; null: none was chosen yet
+    Column("chosen_for", JSONB),  # the target that it was chosen for
+    Column("outcome", JSONB),  # what the rules came to when it was chosen
+    Column("lead_seconds", Float),  # the lead time that the size was computed for
+    time_column("chosen_at"),
+    time_column("sized_at"),  # when a worker last took its turn
+    CheckConstraint("size >= 0", name="preset_sizes_size_check"),
 )
 
 # Up to which event claims were counted.

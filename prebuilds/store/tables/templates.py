@@ -7,6 +7,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -78,6 +79,8 @@ presets = Table(
     Column("desired_instances", Integer),  # null: no pool
     Column("expire_after", Interval),
     Column("timezone", Text),
+    Column("target", JSONB),  # what the pool is to reach; null: the count above is its size
+    Column("cost_per_hour", Float),
     Column("is_default", Boolean, nullable=False, server_default=text("false")),
     Column("claim_parameters", ARRAY(Text), nullable=False, server_default=text("'{}'")),
     time_column("last_invalidated_at"),

@@ -42,6 +42,27 @@ STEPS: tuple[Step, ...] = (
             "INSERT INTO demand_progress DEFAULT VALUES",
         ),
     ),
+    ShortStep(
+        "preset_sizes",
+        (
+            """
+            CREATE TABLE preset_sizes (
+                template_id uuid NOT NULL CONSTRAINT preset_sizes_template_id_fkey REFERENCES templates (id),
+                preset_name text NOT NULL,
+                size integer,
+                rule jsonb,
+                chosen_for jsonb,
+                outcome jsonb,
+                lead_seconds double precision,
+                chosen_at timestamptz,
+                sized_at timestamptz,
+                CONSTRAINT preset_sizes_pkey PRIMARY KEY (template_id, preset_name),
+                CONSTRAINT preset_sizes_size_check CHECK (size >= 0)
+            )
+            """,
+            "ALTER TABLE presets ADD COLUMN target jsonb, ADD COLUMN cost_per_hour double precision",
+        ),
+    ),
 )
 
 EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))

@@ -1,0 +1,31 @@
+"""A preset's target: what its pool is to reach, within which sizes, and whether that is acted on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prebuilds.planning.sizing.choosing import Target
+from prebuilds.planning.sizing.replay import Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class SizeTarget:
+    """The policy `target` of a preset."""
+
+    target: Target
+    bounds: Bounds
+    acts: bool
+    """Whether the pool follows the size. If not, the size is shown only."""
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any] | None) -> SizeTarget | None:
+        """Read what the preset's row and its recorded changes hold; None: the preset has no target."""
+        if value is None:
+            return None
+        return cls(
+            Target(hit_rate=value["hit_rate"], wait_p95_s=value["wait_p95_seconds"], idle_max=value["max_idle"]),
+            Bounds(min=value["min"], max=value["max"]),
+            acts=value["mode"] == "act",
+        )

@@ -1,0 +1,129 @@
+"""The sizes that presets' targets ask for: whose turn it is, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.store.events import record_event
+from prebuilds.vocabulary import PREBUILDS_USER
+
+TURNS_MAX = 20
+
+# Each preset once a minute, those first that were left longest. Of several workers that ask at once, one gets the turn.
+TAKE_TURNS = text("""
+    WITH due AS (
+        SELECT p.template_id, p.name
+          FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
+          LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
+         WHERE p.target IS NOT NULL AND (z.sized_at IS NULL OR z.sized_at < date_trunc('minute', now()))
+         ORDER BY z.sized_at NULLS FIRST, p.id LIMIT :limit
+    ), taken AS (
+        INSERT INTO preset_sizes AS z (template_id, preset_name, sized_at) SELECT template_id, name, now() FROM due
+        ON CONFLICT (template_id, preset_name) DO UPDATE SET sized_at = now()
+         WHERE z.sized_at < date_trunc('minute', now())
+        RETURNING z.*
+    )
+    SELECT taken.*, p.id AS preset_id, p.target
+      FROM taken JOIN templates t ON t.id = taken.template_id
+      JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = taken.preset_name
+""")
+# A worker that comes late finds that somebody else has had a turn since, and writes nothing.
+RECORD = text("""
+    UPDATE preset_sizes
+       SET size = :size, rule = CAST(:rule AS jsonb), chosen_for = CAST(:chosen_for AS jsonb),
+           outcome = CAST(:outcome AS jsonb), lead_seconds = :lead_seconds, chosen_at = :chosen_at
+     WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
+    RETURNING 1
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A preset whose size is to be computed, and what is known of it."""
+
+    template_id: UUID
+    preset_name: str
+    preset_id: UUID
+    target: Mapping[str, Any]
+    """Its target, as `SizeTarget.of_json` reads it."""
+    size: int | None
+    rule: Mapping[str, Any] | None
+    """The rule that it follows, as `rule_of_json` reads it; None when none was chosen yet."""
+    chosen_for: Mapping[str, Any] | None
+    """The target for which the rule was chosen."""
+    outcome: Mapping[str, Any] | None
+    chosen_at: datetime | None
+    sized_at: datetime
+    """The database's time of the turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """What a turn has come to."""
+
+    size: int
+    rule: Mapping[str, Any]
+    rule_name: str
+    outcome: Mapping[str, Any] | None
+    lead_s: float
+    chosen_at: datetime
+
+
+async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
+    """Take the presets whose size is due; nobody else gets them in this minute."""
+    async with engine.begin() as connection:
+        rows = (await connection.execute(TAKE_TURNS, {"limit": limit})).all()
+    return [
+        Turn(
+            template_id=row.template_id,
+            preset_name=row.preset_name,
+            preset_id=row.preset_id,
+            target=row.target,
+            size=row.size,
+            rule=row.rule,
+            chosen_for=row.chosen_for,
+            outcome=row.outcome,
+            chosen_at=row.chosen_at,
+            sized_at=row.sized_at,
+        )
+        for row in rows
+    ]
+
+
+async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
+    """Record a size, and tell it as an event where a pool follows it.
+
+    Returns:
+        Whether the pool has another size to follow now.
+    """
+    values = {
+        "template_id": turn.template_id,
+        "preset_name": turn.preset_name,
+        "sized_at": turn.sized_at,
+        "size": sized.size,
+        "rule": json.dumps(sized.rule),
+        "chosen_for": json.dumps(turn.target),
+        "outcome": None if sized.outcome is None else json.dumps(sized.outcome),
+        "lead_seconds": sized.lead_s,
+        "chosen_at": sized.chosen_at,
+    }
+    async with engine.begin() as connection:
+        if await connection.scalar(RECORD, values) is None:
+            return False
+        if turn.target["mode"] != "act" or sized.size == turn.size:
+            return False
+        data = {
+            "changes": {"sized": (turn.size, sized.size)},
+            "rule": sized.rule_name,
+            "lead_seconds": sized.lead_s,
+        }
+        await record_event(connection, "pool_resized", PREBUILDS_USER, preset_id=turn.preset_id, data=data)
+        return True

@@ -1,0 +1,179 @@
+"""Pools with a target get the size that their own demand asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.sizing import Sizer
+from prebuilds.planning.state import desired_at
+from prebuilds.store.explain import explain_preset
+from prebuilds.store.sizes import Sized, record_size, take_turns
+from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
+from tests.builders import MadePreset, make_preset
+from tests.postgres.pool_steps import RULES, make_ready
+from tests.rows import do, one
+
+TARGET = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": None, "mode": "act"}
+
+
+class Nudged(Dispatcher):
+    """Keeps which presets a pass was asked for."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine, Client.__new__(Client))
+        self.presets: list[UUID] = []
+
+    def nudge(self, preset_ids: Any, *, urgent: bool = False) -> None:
+        self.presets += preset_ids
+
+
+async def with_target(engine: AsyncEngine, lead: timedelta = timedelta(seconds=60), **changes: object) -> MadePreset:
+    """A preset with a target, whose creations took so long."""
+    preset = await make_preset(engine)
+    await set_target(engine, **changes)
+    await make_ready(engine, preset, 1)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE workspace_builds SET completed_at = created_at + :lead WHERE status = 'succeeded'"),
+            {"lead": lead},
+        )
+    return preset
+
+
+async def set_target(engine: AsyncEngine, **changes: object) -> None:
+    await do(engine, f"UPDATE presets SET target = '{json.dumps(TARGET | changes)}'")
+
+
+async def add_burst(engine: AsyncEngine, ago: timedelta, claims: int) -> None:
+    """So many claims within ten seconds, some time ago."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+                SELECT template_id, name, date_trunc('minute', now() - CAST(:ago AS interval)),
+                       ARRAY[:claims, 0, 0, 0, 0, 0], 0 FROM presets
+            """),
+            {"ago": ago, "claims": claims},
+        )
+
+
+async def next_minute(engine: AsyncEngine) -> None:
+    """Make every preset due again."""
+    await do(engine, "UPDATE preset_sizes SET sized_at = sized_at - interval '1 minute'")
+
+
+async def desired(engine: AsyncEngine, preset: MadePreset, at: datetime | None = None) -> tuple[int, bool]:
+    async with snapshot_transaction(engine) as connection:
+        snapshot = await snapshot_preset(connection, preset.id, RULES)
+    found = desired_at(snapshot.preset, at or snapshot.taken_at)
+    return found.instances, found.sized
+
+
+async def test_a_pool_follows_its_demand_and_is_told(engine: AsyncEngine) -> None:
+    preset = await with_target(engine)
+    dispatcher = Nudged(engine)
+    sizer = Sizer(engine, dispatcher)
+    base = await desired(engine, preset)
+    assert not base[1]
+    assert await sizer.step() == 1
+    assert await desired(engine, preset) == (2, True), "nobody claimed: the smallest size"
+    assert await sizer.step() == 0, "once a minute"
+
+    await add_burst(engine, timedelta(minutes=3), 12)
+    await next_minute(engine)
+    before = (await one(engine, "SELECT clock_timestamp() AS at")).at
+    await sizer.step()
+    assert await desired(engine, preset) == (12, True)
+    assert dispatcher.presets == [preset.id] * 2
+    explained = await explain_preset(engine, str(preset.id), RULES, None)
+    assert explained.desired == 12
+    assert explained.events[-1].kind == "pool_resized"
+    assert (await explain_preset(engine, str(preset.id), RULES, before)).desired == 2, "as it was then"
+
+    await do(engine, "UPDATE presets SET desired_instances = 3")
+    await do(engine, "INSERT INTO preset_schedules VALUES ((SELECT id FROM presets), 0, '* * * * *', 5)")
+    await do(engine, "UPDATE presets SET timezone = 'UTC'")
+    assert await desired(engine, preset) == (5, False), "a schedule's window goes before the target"
+
+
+async def test_a_size_keeps_its_bounds(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, max=5)
+    await add_burst(engine, timedelta(minutes=3), 12)
+    await Sizer(engine, Nudged(engine)).step()
+    assert await desired(engine, preset) == (5, True)
+    await set_target(engine, max=3)
+    assert await desired(engine, preset) == (3, True), "at once, before the next turn"
+
+
+async def test_a_suggested_size_is_not_acted_on(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, mode="suggest")
+    base = await desired(engine, preset)
+    await add_burst(engine, timedelta(minutes=3), 12)
+    dispatcher = Nudged(engine)
+    await Sizer(engine, dispatcher).step()
+    assert (await one(engine, "SELECT size FROM preset_sizes")).size == 12
+    assert await desired(engine, preset) == base
+    assert not dispatcher.presets
+
+
+async def test_without_a_measured_creation_the_base_count_stays(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    await set_target(engine)
+    base = await desired(engine, preset)
+    assert await Sizer(engine, Nudged(engine)).step() == 1
+    assert await desired(engine, preset) == base
+    assert not base[1]
+
+
+async def test_a_rule_is_chosen_by_the_pools_own_demand(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, hit_rate=0.9)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+                SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',
+                       ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, 2000) AS n
+            """)
+        )
+    await Sizer(engine, Nudged(engine)).step()
+    row = await one(engine, "SELECT * FROM preset_sizes")
+    assert row.outcome["met"]
+    assert row.outcome["tried"][0]["hit_rate"] >= 0.9
+    assert row.chosen_for == TARGET | {"hit_rate": 0.9}
+    assert await desired(engine, preset) == (row.size, True)
+    chosen_at = row.chosen_at
+    await next_minute(engine)
+    await Sizer(engine, Nudged(engine)).step()
+    assert (await one(engine, "SELECT chosen_at FROM preset_sizes")).chosen_at == chosen_at, "it is followed for hours"
+    await set_target(engine, hit_rate=0.5)
+    await next_minute(engine)
+    await Sizer(engine, Nudged(engine)).step()
+    assert (await one(engine, "SELECT chosen_at FROM preset_sizes")).chosen_at > chosen_at, "another target"
+
+
+async def test_of_several_workers_one_gets_the_turn(engine: AsyncEngine) -> None:
+    await with_target(engine)
+    for _ in range(3):
+        taken = await asyncio.gather(*(take_turns(engine) for _ in range(4)))
+        assert sum(map(len, taken)) == 1
+        await next_minute(engine)
+
+
+async def test_a_worker_that_comes_late_writes_nothing(engine: AsyncEngine) -> None:
+    preset = await with_target(engine)
+    [late] = await take_turns(engine)
+    await next_minute(engine)
+    [turn] = await take_turns(engine)
+    rule: dict[str, Any] = {"kind": "fixed", "size": 4}
+    assert await record_size(engine, turn, Sized(4, rule, "fixed 4", None, 60, turn.sized_at))
+    assert not await record_size(engine, late, Sized(9, rule, "fixed 9", None, 60, late.sized_at))
+    assert await desired(engine, preset) == (4, True)

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "inventory": "inventory",
     "restored": "restored",
     "snapshot": "system",
+    "size": "size",
     "doctor": "doctor",
 }
 """Command -> module of this package that has the function of the same name; in the order of the help."""

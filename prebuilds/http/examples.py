@@ -126,6 +126,36 @@ EXPLAINED: Example = {
     "events": [EVENT],
     "next": None,
 }
+SIZED: Example = {
+    "preset": "acme/python/small",
+    "preset_id": PRESET["preset_id"],
+    "begins_at": "2026-02-16T09:14:00Z",
+    "ends_at": "2026-03-02T09:14:00Z",
+    "scored_from": "2026-02-23T09:14:00Z",
+    "claims": 8207,
+    "lead_seconds": 120,
+    "target": {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": None},
+    "met": True,
+    "enough_history": True,
+    "lines": [
+        {
+            "rule": "rate of 60 min x 1.25, Erlang B",
+            "today": False,
+            "chosen": True,
+            "met": True,
+            "hit_rate": 0.9927,
+            "wait_p95_seconds": 0,
+            "wait_p99_seconds": 0,
+            "idle_mean": 3.3,
+            "idle_peak": 13,
+            "member_hours": 612.5,
+            "cost": 73.5,
+            "size_now": 6,
+        }
+    ],
+    "parts": [{"begins_at": "2026-02-23T09:14:00Z", "claims": 118, "size": 9, "missed": 1}],
+    "suggestion": "target: {hit_rate: 0.99, min: 2, max: 26, mode: suggest}",
+}
 LINTED: Example = {
     "preset": "acme/python/small",
     "preset_id": PRESET["preset_id"],

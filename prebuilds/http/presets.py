@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import DECODED, PageQuery, answers, in_path
+from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action
-from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExplanation, PresetPage
+from prebuilds.planning.sizing.question import LAST_MAX, SizeQuestion
+from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExplanation, PresetPage, SizeReport
 
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
 
@@ -30,6 +32,32 @@ class ExplainQuery(PageQuery):
     at: AwareDatetime | None = Field(
         None, description="The time to explain; without it now, with the hold that is in force"
     )
+
+
+class SizeQuery(Asked):
+    """What the size is to reach, and which past is replayed."""
+
+    hit_rate: float | None = Field(
+        None, gt=0, lt=1, description="The share of claims that are to find one ready; the preset's own target"
+    )
+    wait_p95_seconds: float | None = Field(
+        None, gt=0, le=86400, description="The wait within which 19 of 20 claims are to be served"
+    )
+    last_seconds: float = Field(
+        LAST_MAX.total_seconds(), ge=60, le=LAST_MAX.total_seconds(), description="How much of the past is replayed"
+    )
+    lead_seconds: float | None = Field(
+        None, gt=0, le=86400, description="The lead time to assume; without it, as it was measured"
+    )
+
+    def question(self) -> SizeQuestion:
+        """The same as the operation takes it."""
+        return SizeQuestion(
+            hit_rate=self.hit_rate,
+            wait_p95=None if self.wait_p95_seconds is None else timedelta(seconds=self.wait_p95_seconds),
+            last=timedelta(seconds=self.last_seconds),
+            lead=None if self.lead_seconds is None else timedelta(seconds=self.lead_seconds),
+        )
 
 
 @router.get(
@@ -55,6 +83,19 @@ async def explain_preset(guard: Guarded, preset: Preset, query: Annotated[Explai
     """The decisions behind it now or at a past time, with the newest events, oldest first. `after` gets older ones."""
     found = await guard.preset(preset, Action.SEE_PRESETS)
     return await guard.operations.explain.preset(found, query.at, limit=query.limit, after=query.after)
+
+
+@router.get(
+    "/{preset}/size",
+    summary="Say what each rule of its size would have come to",
+    operation_id="size_preset",
+    responses=answers(examples.SIZED, 404),
+)
+async def size_preset(guard: Guarded, preset: Preset, query: Annotated[SizeQuery, Query()]) -> SizeReport:
+    """Past claims are replayed under today's policy and under each rule, and scored on their second half. Nothing is
+    changed."""
+    found = await guard.preset(preset, Action.SEE_PRESETS)
+    return await guard.operations.sizes.size(found, query.question())
 
 
 @router.post(

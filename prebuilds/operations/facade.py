@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.pools import PoolOperations
     from prebuilds.operations.presets import PresetOperations
     from prebuilds.operations.resources import ResourceOperations
+    from prebuilds.operations.sizes import SizeOperations
     from prebuilds.operations.status import StatusOperations
     from prebuilds.operations.system import SystemOperations
     from prebuilds.operations.templates import TemplateOperations
@@ -113,6 +114,12 @@ class Operations:
         from prebuilds.operations.resources import ResourceOperations
 
         return ResourceOperations(self.context.engine)
+
+    @property
+    def sizes(self) -> SizeOperations:
+        from prebuilds.operations.sizes import SizeOperations
+
+        return SizeOperations(self.context)
 
     @property
     def status(self) -> StatusOperations:

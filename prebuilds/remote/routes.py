@@ -88,6 +88,12 @@ LOGS = Route("GET", "/v1/logs/{reference}", answer_s=LONG_S)
 
 LIST_PRESETS = Route("GET", "/v1/presets", query=("template", *PAGE))
 EXPLAIN_PRESET = Route("GET", "/v1/presets/{preset}/explain", query=("at", *PAGE))
+SIZE_PRESET = Route(
+    "GET",
+    "/v1/presets/{preset}/size",
+    query=("hit_rate", "wait_p95_seconds", "last_seconds", "lead_seconds"),
+    answer_s=HELD_S,
+)
 INVALIDATE_PRESET = Route("POST", "/v1/presets/{preset}:invalidate", repeats=False)
 RESUME_PRESET = Route("POST", "/v1/presets/{preset}:resume")
 LINT_PRESET = Route("POST", "/v1/presets/{preset}:lint", answer_s=LINT_S)

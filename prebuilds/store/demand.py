@@ -6,6 +6,7 @@ A claim writes nothing more for it. Whoever counts reads the events in an order 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -48,6 +49,7 @@ COUNT = text(f"""
                                                   WITH ORDINALITY AS s (was, added, n) ORDER BY n)
 """)
 MOVE_ON = text("UPDATE demand_progress SET event_id = :to")
+FIND_POOL = text("SELECT template_id, name, cost_per_hour FROM presets WHERE id = :preset_id")
 READ = text("""
     SELECT minute, claims FROM preset_demand
      WHERE template_id = :template_id AND preset_name = :preset_name AND minute >= :from AND minute < :until
@@ -82,6 +84,21 @@ async def count_claims(engine: AsyncEngine, up_to: int) -> int:
         await connection.execute(COUNT, {"after": after, "up_to": to})
         await connection.execute(MOVE_ON, {"to": to})
         return to
+
+
+@dataclass(frozen=True, slots=True)
+class DemandedPool:
+    """By what a preset's demand is kept, and what its prebuilds cost."""
+
+    template_id: UUID
+    preset_name: str
+    cost_per_hour: float | None
+
+
+async def find_pool(connection: AsyncConnection, preset_id: UUID) -> DemandedPool:
+    """Find by what the demand of an existing preset is kept."""
+    row = (await connection.execute(FIND_POOL, {"preset_id": preset_id})).one()
+    return DemandedPool(row.template_id, row.name, row.cost_per_hour)
 
 
 async def read_demand(

@@ -18,6 +18,7 @@ from prebuilds.views.people import (
     UserRow,
 )
 from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, PresetPage, WindowRow
+from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
 from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
 from prebuilds.views.templates import TemplateChange, TemplatePage, TemplateRow
 from prebuilds.views.tokens import TokenCreated, TokenPage, TokenRevoked, TokenRow, TokensConfirmed
@@ -76,6 +77,10 @@ __all__ = [
     "QueuedClaim",
     "Reconciled",
     "RestoredReport",
+    "SizeLine",
+    "SizePart",
+    "SizeReport",
+    "SizeWanted",
     "StatusPage",
     "SystemStatus",
     "TemplateChange",

@@ -55,6 +55,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "GET /v1/logs/{reference}": Endpoint("/v1/logs/bob%2Fdev", Action.SEE_LOG),
     "GET /v1/presets": Endpoint("/v1/presets", Action.SEE_AVAILABILITY, lists=True),
     "GET /v1/presets/{preset}/explain": Endpoint(f"{PRESET}/explain", Action.SEE_PRESETS),
+    "GET /v1/presets/{preset}/size": Endpoint(f"{PRESET}/size?lead_seconds=60", Action.SEE_PRESETS),
     "GET /v1/snapshot": Endpoint("/v1/snapshot", Action.SEE_SNAPSHOT),
     "GET /v1/status": Endpoint("/v1/status", Action.SEE_STATUS, lists=True),
     "GET /v1/templates": Endpoint("/v1/templates", Action.SEE_TEMPLATES, lists=True),

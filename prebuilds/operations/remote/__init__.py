@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prebuilds.operations.remote.people import RemotePeople, RemoteTokens
-from prebuilds.operations.remote.pools import RemoteLint, RemotePresets, RemoteTemplates
+from prebuilds.operations.remote.pools import RemoteLint, RemotePresets, RemoteSizes, RemoteTemplates
 from prebuilds.operations.remote.system import RemoteDoctor, RemoteInventory, RemoteLoop, RemoteStatus
 from prebuilds.operations.remote.workspaces import RemoteExplanations, RemoteJobs, RemoteWorkspaces
 from prebuilds.remote.transport import Transport, open_transport
@@ -28,6 +28,7 @@ class RemoteOperations:
         self.loop = RemoteLoop(transport)
         self.people = RemotePeople(transport)
         self.presets = RemotePresets(transport)
+        self.sizes = RemoteSizes(transport)
         self.status = RemoteStatus(transport)
         self.templates = RemoteTemplates(transport)
         self.tokens = RemoteTokens(transport)

@@ -16,6 +16,7 @@ from prebuilds.views import (
     Page,
     PresetInfo,
     PresetPage,
+    SizeReport,
     TemplateChange,
     TemplatePage,
     TemplateRow,
@@ -24,6 +25,7 @@ from prebuilds.views.paging import LIMIT_DEFAULT
 from prebuilds.vocabulary.actors import Actor
 
 if TYPE_CHECKING:
+    from prebuilds.planning.sizing.question import SizeQuestion
     from prebuilds.templates import ApplyResult, TemplateFile
 
 
@@ -54,6 +56,28 @@ class RemoteLint(Remote):
 
     async def preset(self, preset: str) -> LintReport:
         return await self.transport.ask(routes.LINT_PRESET, LintReport, preset=preset)
+
+
+class RemoteSizes(Remote):
+    """As `SizeOperations`."""
+
+    async def size(self, preset: str, question: SizeQuestion) -> SizeReport:
+        from prebuilds.planning.sizing.question import check_question
+
+        check_question(question)
+        if question.times is not None:
+            raise InvalidInput.field(
+                "csv", "can only be replayed beside the database", "run the command without PREBUILDS_URL"
+            )
+        return await self.transport.ask(
+            routes.SIZE_PRESET,
+            SizeReport,
+            preset=preset,
+            hit_rate=question.hit_rate,
+            wait_p95_seconds=None if question.wait_p95 is None else question.wait_p95.total_seconds(),
+            last_seconds=question.last.total_seconds(),
+            lead_seconds=None if question.lead is None else question.lead.total_seconds(),
+        )
 
 
 class RemoteTemplates(Remote):

@@ -80,22 +80,26 @@ class Choice:
 
 
 def choose(demand: Demand, target: Target, bounds: Bounds, lead_s: float) -> Choice:
-    """Replay all rules on a demand, and take the cheapest one that met the target.
+    """Replay all rules on a demand, and take the cheapest one that met the target on its second half.
 
-    Where none met it within the limit of idle members, the one with the best claims within that limit is taken; where
-    none is within the limit, the cheapest.
+    The first half is what rules have learned by then. Where none met it within the limit of idle members, the one with
+    the best claims within that limit is taken; where none is within the limit, the cheapest.
     """
-    if demand.minutes < HISTORY_MIN or demand.claims < CLAIMS_MIN:
+    if not is_enough(demand):
         return Choice(FIRST, (), met=False)
-    tried = sorted(
-        (_try(rule, demand, target, bounds, lead_s) for rule in candidates(demand, target, bounds, lead_s)), key=_cost
-    )
+    rules = candidates(demand, target, bounds, lead_s)
+    tried = sorted((_try(rule, demand, target, bounds, lead_s) for rule in rules), key=_cost)
     good = [t for t in tried if t.met and t.affordable]
     if good:
         return Choice(good[0].rule, tried, met=True)
     affordable = [t for t in tried if t.affordable]
     best = max(affordable, key=lambda t: (t.score.hit_rate, -t.score.idle_mean)) if affordable else tried[0]
     return Choice(best.rule, tried, met=False)
+
+
+def is_enough(demand: Demand) -> bool:
+    """Whether there is enough history to choose by."""
+    return demand.minutes >= HISTORY_MIN and demand.claims >= CLAIMS_MIN
 
 
 def candidates(demand: Demand, target: Target, bounds: Bounds, lead_s: float) -> Iterator[Rule]:

@@ -56,6 +56,8 @@ class Score:
     member_s: float
     """Seconds of all members, those being made among them."""
     idle_peak: int
+    missed_at: Sequence[float]
+    """When each claim came that found none ready, in seconds from the demand's beginning."""
 
     @property
     def hit_rate(self) -> float:
@@ -113,6 +115,7 @@ def replay(demand: Demand, sizes: Sequence[int], lead_s: float, *, waits: bool =
         idle_s=pool.idle_s,
         member_s=pool.member_s,
         idle_peak=pool.idle_peak,
+        missed_at=pool.missed_at,
     )
 
 
@@ -142,6 +145,7 @@ class _Pool:
     def forget_score(self) -> None:
         self.claims = self.hits = 0
         self.waits_s: list[float] = []
+        self.missed_at: list[float] = []
         self.idle_s = self.member_s = 0.0
         self.idle_peak = self.ready
 
@@ -166,10 +170,13 @@ class _Pool:
     def claim(self, at: float, *, waits: bool) -> None:
         self.go_on_until(at)
         self.claims += 1
-        if self.ready:
+        hit = self.ready > 0
+        if hit:
             self.ready -= 1
             self.hits += 1
-        elif waits:
+        else:
+            self.missed_at.append(at)
+        if not hit and waits:
             self.promised += 1
             self._create()
             self.waits_s.append(self.due[self.promised - 1] - at)

@@ -1,0 +1,161 @@
+"""`prebuilds size`: what each rule of a pool's size would have held, hit and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prebuilds.cli import output
+from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.output import document, progress, say_line, table
+from prebuilds.cli.system import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from prebuilds.views.sizes import SizeLine, SizeReport
+
+COLUMNS = ("", "RULE", "HIT", "P95 WAIT", "IDLE", "PEAK", "HOURS", "COST", "NOW", "MET")
+DROP = ("HOURS", "PEAK", "P95 WAIT", "COST")
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+def size(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="organization/template/preset, or an id")],
+    target: Annotated[
+        str | None,
+        typer.Option(help="A hit rate such as 0.99, or a wait such as 5s that 19 of 20 claims keep; the preset's own"),
+    ] = None,
+    last: Annotated[str, typer.Option(help="How much of the past is replayed, such as 14d")] = "14d",
+    csv: Annotated[
+        Path | None, typer.Option(help="Replay these claims instead: a time in the first column of each line")
+    ] = None,
+    lead: Annotated[str | None, typer.Option(help="The lead time to assume, such as 60s; as it was measured")] = None,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Print the target as YAML, and nothing else")] = False,
+) -> None:
+    """Show what each rule of a pool's size would have held, hit and cost on its past claims. It changes nothing."""
+
+    async def go() -> None:
+        from prebuilds.planning.sizing.question import SizeQuestion
+
+        hit_rate, wait = (None, None) if target is None else read_target(target)
+        question = SizeQuestion(
+            hit_rate=hit_rate,
+            wait_p95=None if wait is None else duration(wait, "target"),
+            last=duration(last, "last"),
+            lead=None if lead is None else duration(lead, "lead"),
+            times=None if csv is None else read_times(csv),
+        )
+        async with operations() as system:
+            with progress("replaying claims"):
+                report = await system.sizes.size(preset, question)
+        if suggest and not output.AS_JSON:
+            say_line(report.suggestion)
+            return
+        document(report, human=_summary(report))
+        if not output.AS_JSON:
+            table(COLUMNS, [_row(line) for line in report.lines], empty="", drop=DROP)
+            for line in chart(report):
+                say_line(line)
+
+    run_command(go())
+
+
+def read_target(text: str) -> tuple[float | None, str | None]:
+    """Return a hit rate or a wait: `0.99` and `99%` are hit rates, `5s` is a wait."""
+    share = text.removesuffix("%")
+    try:
+        rate = float(share)
+    except ValueError:
+        return None, text
+    return (rate / 100 if text.endswith("%") else rate), None
+
+
+def read_times(path: Path) -> Sequence[datetime]:
+    """Read the times of claims from the first column of a CSV file. A first line that is no time is its heading.
+
+    Raises:
+        InvalidInput: A line has no time, or one without its zone; names the line.
+    """
+    import csv
+    from datetime import datetime
+
+    from prebuilds.api import InvalidInput
+
+    times = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                if not row or not row[0].strip():
+                    continue
+                try:
+                    at = datetime.fromisoformat(row[0].strip())
+                except ValueError:
+                    if number == 1:
+                        continue
+                    raise InvalidInput.field(
+                        "csv", f"line {number}: {row[0]!r} is no time", "write it as 2026-03-02T09:14:00Z"
+                    ) from None
+                if at.tzinfo is None:
+                    raise InvalidInput.field("csv", f"line {number}: {row[0]!r} has no time zone", "end it with Z")
+                times.append(at)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput.field("csv", f"{path} cannot be read: {error}") from error
+    return times
+
+
+def _summary(report: SizeReport) -> str:
+    wanted = report.target
+    wish = (
+        f"{wanted.hit_rate:.4g} of the claims find one ready"
+        if wanted.hit_rate is not None
+        else f"19 of 20 claims wait at most {wanted.wait_p95_seconds:g} s"
+    )
+    idle = "" if wanted.max_idle is None else f", with at most {wanted.max_idle:g} idle on average"
+    text = (
+        f"{report.preset}: {report.claims} claims, lead time {report.lead_seconds:.0f} s; target: {wish}, "
+        f"between {wanted.min} and {wanted.max}{idle}"
+    )
+    if not report.enough_history:
+        return (
+            f"{text}\nThere is less than a day of claims, or fewer than 50, so that no rule can be told from another."
+        )
+    if not report.met:
+        return f"{text}\nNo rule met it; the chosen one came nearest."
+    return text
+
+
+def _row(line: SizeLine) -> tuple[object, ...]:
+    return (
+        "today" if line.today else "chosen" if line.chosen else "",
+        line.rule,
+        f"{100 * line.hit_rate:.1f}%",
+        f"{line.wait_p95_seconds:.1f}s",
+        f"{line.idle_mean:.1f}",
+        line.idle_peak,
+        f"{line.member_hours:.0f}",
+        None if line.cost is None else f"{line.cost:.2f}",
+        line.size_now,
+        "yes" if line.met else "no",
+    )
+
+
+def chart(report: SizeReport) -> list[str]:
+    """Demand, size and misses under the chosen rule over the scored time, each as a line of bars."""
+    if not report.parts:
+        return []
+    rows = {
+        "claims": [part.claims for part in report.parts],
+        "size": [part.size for part in report.parts],
+        "missed": [part.missed for part in report.parts],
+    }
+    return [f"{name:>7} {_bars(values)} max {max(values)}" for name, values in rows.items()]
+
+
+def _bars(values: Sequence[int]) -> str:
+    most = max(values)
+    return "".join(BARS[0] if not value else BARS[1 + value * 7 // most] for value in values)

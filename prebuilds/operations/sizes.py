@@ -1,0 +1,153 @@
+"""What a preset's pool would have held, hit and cost under each rule of its size."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from prebuilds.api import InvalidInput
+from prebuilds.failures.database import reaching
+from prebuilds.operations.context import Context
+from prebuilds.planning.lead_times import lead_time
+from prebuilds.planning.sizing.choosing import Target
+from prebuilds.planning.sizing.demand import Demand
+from prebuilds.planning.sizing.question import SizeQuestion, check_question, demand_of
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.target import SizeTarget
+from prebuilds.planning.sizing.what_if import Line, WhatIf, what_if
+from prebuilds.planning.snapshot import Preset
+from prebuilds.planning.state import desired_at
+from prebuilds.store.demand import find_pool, read_demand
+from prebuilds.store.outlooks import read_durations
+from prebuilds.store.presets import find_preset
+from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
+from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
+
+CLAIMS_MAX = 20_000
+"""The newest claims that are replayed. They bound what one question costs: about two seconds of CPU."""
+BOUNDS = Bounds(min=0, max=500)
+HIT_RATE = 0.99
+"""What is asked for a preset that has no target."""
+STEP_MIN = 15
+"""Windows of a schedule begin and end at whole hours of their time zone, so at quarters of an hour."""
+_one_at_a_time = asyncio.Semaphore(1)
+
+
+@dataclass(frozen=True, slots=True)
+class SizeOperations:
+    """Operations on the sizes of pools. They change nothing."""
+
+    context: Context
+
+    async def size(self, preset: str, question: SizeQuestion) -> SizeReport:
+        """Replay the demand of a preset under each rule.
+
+        Raises:
+            InvalidInput: The question is not valid, or nothing was measured that it needs; names the field.
+            PresetNotFound: No live template has this preset.
+            StackUnreachable: The database went away.
+        """
+        check_question(question)
+        with reaching("the demand was read"):
+            rules = await self.context.rules()
+            async with snapshot_transaction(self.context.engine) as connection:
+                found = await find_preset(connection, preset)
+                snapshot = await snapshot_preset(connection, found.id, rules)
+                pool = await find_pool(connection, found.id)
+                durations = (await read_durations(connection, [found.id])).get(found.id, [])
+                if question.times is None:
+                    minutes = int(question.last.total_seconds() // 60)
+                    ends_at = snapshot.taken_at.replace(second=0, microsecond=0)
+                    begins_at = ends_at - timedelta(minutes=minutes)
+                    demand = await read_demand(connection, pool.template_id, pool.preset_name, begins_at, minutes)
+                else:
+                    demand = demand_of(question.times)
+        lead = question.lead or lead_time(durations)
+        if lead is None:
+            raise InvalidInput.field(
+                "lead", "is needed: no creation of this preset was measured yet", "give one, such as 60s"
+            )
+        wanted = _wanted(question, snapshot.preset)
+        demand = demand.newest(CLAIMS_MAX)
+        async with _one_at_a_time:  # it is Python's own work, beside requests that wait for less
+            found_out = await asyncio.to_thread(_replayed, demand, wanted, snapshot.preset, lead.total_seconds())
+        return _report(snapshot.preset, demand, wanted, lead, found_out, pool.cost_per_hour)
+
+
+def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
+    own = preset.target
+    bounds = own.bounds if own is not None else BOUNDS
+    idle_max = own.target.idle_max if own is not None else None
+    if question.wait_p95 is not None:
+        return SizeTarget(Target(wait_p95_s=question.wait_p95.total_seconds(), idle_max=idle_max), bounds, acts=False)
+    if question.hit_rate is None and own is not None:
+        return own
+    return SizeTarget(Target(hit_rate=question.hit_rate or HIT_RATE, idle_max=idle_max), bounds, acts=False)
+
+
+def _replayed(demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float) -> WhatIf:
+    typed = replace(preset, target=None)
+    today: list[int] = []
+    for minute in range(0, demand.minutes + 1, STEP_MIN):
+        today += [desired_at(typed, demand.minute_at(minute)).instances] * STEP_MIN
+    return what_if(demand, wanted, today[: demand.minutes + 1], lead_s)
+
+
+def _report(
+    preset: Preset, demand: Demand, wanted: SizeTarget, lead: timedelta, found: WhatIf, cost_per_hour: float | None
+) -> SizeReport:
+    target = SizeWanted(
+        hit_rate=wanted.target.hit_rate,
+        wait_p95_seconds=wanted.target.wait_p95_s,
+        min=wanted.bounds.min,
+        max=wanted.bounds.max,
+        max_idle=wanted.target.idle_max,
+    )
+    return SizeReport(
+        preset=preset.path,
+        preset_id=preset.id,
+        begins_at=demand.begins_at,
+        ends_at=demand.minute_at(demand.minutes),
+        scored_from=found.scored_from,
+        claims=demand.claims,
+        lead_seconds=lead.total_seconds(),
+        target=target,
+        met=found.met,
+        enough_history=found.enough_history,
+        lines=[_line(line, cost_per_hour) for line in found.lines],
+        parts=[
+            SizePart(begins_at=part.begins_at, claims=part.claims, size=part.size, missed=part.missed)
+            for part in found.parts
+        ],
+        suggestion=_suggestion(target, found),
+    )
+
+
+def _line(line: Line, cost_per_hour: float | None) -> SizeLine:
+    score = line.score
+    return SizeLine(
+        rule=line.rule,
+        today=line.today,
+        chosen=line.chosen,
+        met=line.met,
+        hit_rate=score.hit_rate,
+        wait_p95_seconds=score.wait_s(0.95),
+        wait_p99_seconds=score.wait_s(0.99),
+        idle_mean=score.idle_mean,
+        idle_peak=score.idle_peak,
+        member_hours=score.member_hours,
+        cost=None if cost_per_hour is None else score.member_hours * cost_per_hour,
+        size_now=line.size_now,
+    )
+
+
+def _suggestion(target: SizeWanted, found: WhatIf) -> str:
+    """The target as a line of YAML, its largest size twice the peak that the replay came to."""
+    chosen = next(line for line in found.lines if line.chosen)
+    wish = (
+        f"hit_rate: {target.hit_rate:g}" if target.hit_rate is not None else f"wait_p95: {target.wait_p95_seconds:g}s"
+    )
+    largest = min(max(2 * chosen.score.idle_peak, target.min, 1), target.max)
+    idle = "" if target.max_idle is None else f", max_idle: {target.max_idle:g}"
+    return f"target: {{{wish}, min: {target.min}, max: {largest}{idle}, mode: suggest}}"

@@ -1,0 +1,114 @@
+"""What each rule would have held of a demand, next to today's policy, for people who set a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prebuilds.planning.sizing.choosing import Tried, choose, is_enough
+from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
+from prebuilds.planning.sizing.replay import Score, replay
+from prebuilds.planning.sizing.rules import Rule
+from prebuilds.planning.sizing.target import SizeTarget
+
+PARTS = 96
+"""In how many parts of time the demand is told: a quarter of an hour each, for a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One way to size the pool, and what it came to on the scored part of the demand."""
+
+    rule: str
+    score: Score
+    met: bool
+    size_now: int
+    """The size that it asks for at the end of the demand."""
+    today: bool = False
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the time that was scored, under the chosen rule."""
+
+    begins_at: datetime
+    claims: int
+    size: int
+    """The largest of its minutes."""
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """All of it."""
+
+    scored_from: datetime
+    """Earlier demand only taught the rules."""
+    met: bool
+    enough_history: bool
+    lines: Sequence[Line]
+    """Today's policy, the chosen rule, and the best of each other kind of rule."""
+    parts: Sequence[Part]
+
+
+def what_if(demand: Demand, wanted: SizeTarget, today: Sequence[int], lead_s: float) -> WhatIf:
+    """Replay today's sizes and all rules on a demand.
+
+    Args:
+        today: The sizes of today's policy, one for each minute of the demand and the minute after it.
+        lead_s: Seconds from the start of a creation until its prebuild is ready.
+    """
+    choice = choose(demand, wanted.target, wanted.bounds, lead_s)
+    begin = demand.minutes // 2 if is_enough(demand) else 0
+    now = Line(
+        "today's policy",
+        score := replay(demand, today, lead_s, waits=wanted.target.waits, score_from=begin),
+        wanted.target.is_met(score) and wanted.target.is_affordable(score),
+        today[-1],
+        today=True,
+    )
+    sizes = wanted.bounds.settle(choice.rule.sizes(demand, lead_s))
+    score = replay(demand, sizes, lead_s, waits=wanted.target.waits, score_from=begin)
+    chosen = Line(choice.rule.name, score, choice.met, sizes[-1], chosen=True)
+    others = [
+        Line(
+            one.rule.name,
+            one.score,
+            one.met and one.affordable,
+            wanted.bounds.settle(one.rule.sizes(demand, lead_s))[-1],
+        )
+        for one in best_of_each_kind(choice.tried, choice.rule)
+    ]
+    return WhatIf(
+        scored_from=demand.minute_at(begin),
+        met=choice.met,
+        enough_history=is_enough(demand),
+        lines=[now, chosen, *others],
+        parts=_parts(demand, sizes, score, begin),
+    )
+
+
+def best_of_each_kind(tried: Sequence[Tried], besides: Rule) -> list[Tried]:
+    """The cheapest of each other kind of rule that met the target, or else the one that came nearest."""
+    kinds, best = {type(besides)}, []
+    for one in sorted(tried, key=lambda t: (not t.met, t.score.member_s if t.met else -t.score.hit_rate)):
+        if type(one.rule) not in kinds:
+            kinds.add(type(one.rule))
+            best.append(one)
+    return best
+
+
+def _parts(demand: Demand, sizes: Sequence[int], score: Score, begin: int) -> list[Part]:
+    length = max(-(-(demand.minutes - begin) // PARTS), 1)
+    missed = [int(at // 60) for at in score.missed_at]
+    return [
+        Part(
+            demand.minute_at(first),
+            sum(demand.counts[first * SLOTS_PER_MINUTE : (first + length) * SLOTS_PER_MINUTE]),
+            max(sizes[first : min(first + length, demand.minutes)]),
+            sum(first <= minute < first + length for minute in missed),
+        )
+        for first in range(begin, demand.minutes, length)
+    ]

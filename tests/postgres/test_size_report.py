@@ -1,0 +1,131 @@
+"""`prebuilds size`: past claims under today's policy and under each rule."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from prebuilds.api import InvalidInput, PresetNotFound
+from prebuilds.cli.size import chart, read_target, read_times
+from prebuilds.operations.context import Context
+from prebuilds.operations.sizes import SizeOperations
+from prebuilds.planning.sizing.question import SizeQuestion
+from prebuilds.settings import Settings
+from tests.builders import make_preset
+from tests.postgres.pool_steps import NotedDispatcher
+from tests.rows import do
+
+
+@pytest.fixture
+def sizes(engine: AsyncEngine) -> SizeOperations:
+    return SizeOperations(Context(engine, cast("Client", None), NotedDispatcher(), Settings()))
+
+
+async def add_demand(engine: AsyncEngine, minutes: int) -> None:
+    """One claim a minute, and a burst of six every third hour, until now."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+                SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',
+                       ARRAY[1, 0, CASE WHEN n % 180 = 0 THEN 6 ELSE 0 END, 0, 0, 0], 0
+                  FROM presets, generate_series(1, :minutes) AS n
+            """),
+            {"minutes": minutes},
+        )
+
+
+async def test_rules_stand_beside_todays_policy(engine: AsyncEngine, sizes: SizeOperations) -> None:
+    preset = await make_preset(engine, instances=3)
+    await do(engine, "UPDATE presets SET cost_per_hour = 0.5")
+    await add_demand(engine, 3000)
+    report = await sizes.size(
+        "acme/python/small", SizeQuestion(hit_rate=0.95, last=timedelta(minutes=3000), lead=timedelta(seconds=60))
+    )
+    assert (report.preset, report.preset_id, report.claims) == ("acme/python/small", preset.id, 3000 + 16 * 6)
+    assert report.scored_from - report.begins_at == timedelta(minutes=1500)
+    today, chosen, *others = report.lines
+    assert (today.rule, today.today, today.size_now) == ("today's policy", True, 3)
+    assert today.idle_mean < 3
+    assert chosen.chosen
+    assert chosen.met
+    assert chosen.hit_rate >= 0.95
+    assert chosen.cost == pytest.approx(chosen.member_hours / 2)
+    assert len({line.rule for line in others}) == len(others) >= 2
+    assert sum(part.claims for part in report.parts) == 1500 + 8 * 6
+    assert sum(part.missed for part in report.parts) == round((1 - chosen.hit_rate) * (1500 + 48))
+    assert report.suggestion.startswith("target: {hit_rate: 0.95, min: 0, max: ")
+    assert [line.split()[0] for line in chart(report)] == ["claims", "size", "missed"]
+
+
+async def test_a_short_history_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:
+    await make_preset(engine)
+    await add_demand(engine, 30)
+    report = await sizes.size("acme/python/small", SizeQuestion(last=timedelta(hours=1), lead=timedelta(seconds=5)))
+    assert not report.enough_history
+    assert not report.met
+    assert [line.chosen for line in report.lines] == [False, True]
+
+
+async def test_claims_of_a_file_are_replayed(engine: AsyncEngine, sizes: SizeOperations, tmp_path: Path) -> None:
+    await make_preset(engine)
+    file = tmp_path / "claims.csv"
+    file.write_text("at,who\n2026-03-02T09:14:00Z,alice\n\n2026-03-02T10:15:30+01:00,bob\n")
+    times = read_times(file)
+    report = await sizes.size("acme/python/small", SizeQuestion(times=times, lead=timedelta(seconds=60)))
+    assert (report.claims, report.begins_at.isoformat()) == (2, "2026-03-02T09:14:00+00:00")
+    assert report.ends_at - report.begins_at == timedelta(minutes=2)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("at\nyesterday\n", "line 2: 'yesterday' is no time"),
+        ("2026-03-02T09:14:00\n", "line 1: '2026-03-02T09:14:00' has no time zone"),
+    ],
+)
+def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, content: str, why: str) -> None:
+    file = tmp_path / "claims.csv"
+    file.write_text(content)
+    with pytest.raises(InvalidInput) as error:
+        read_times(file)
+    assert why in error.value.details["csv"]
+
+
+@pytest.mark.parametrize(
+    ("field", "question"),
+    [
+        ("target", SizeQuestion(hit_rate=1.0)),
+        ("target", SizeQuestion(wait_p95=timedelta(0))),
+        ("target", SizeQuestion(hit_rate=0.9, wait_p95=timedelta(seconds=1))),
+        ("last", SizeQuestion(last=timedelta(days=90))),
+        ("lead", SizeQuestion(lead=timedelta(0))),
+        ("lead", SizeQuestion()),  # no creation was measured
+        ("csv", SizeQuestion(times=[], lead=timedelta(seconds=1))),
+    ],
+)
+async def test_an_impossible_question_names_its_field(
+    engine: AsyncEngine, sizes: SizeOperations, field: str, question: SizeQuestion
+) -> None:
+    await make_preset(engine)
+    with pytest.raises(InvalidInput) as error:
+        await sizes.size("acme/python/small", question)
+    assert field in error.value.details
+
+
+async def test_an_unknown_preset_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:
+    with pytest.raises(PresetNotFound):
+        await sizes.size("acme/python/none", SizeQuestion())
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"), [("0.99", (0.99, None)), ("99%", (0.99, None)), ("5s", (None, "5s")), ("1m", (None, "1m"))]
+)
+def test_a_target_is_a_share_or_a_wait(typed: str, read: tuple[float | None, str | None]) -> None:
+    assert read_target(typed) == read

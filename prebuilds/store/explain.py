@@ -45,9 +45,11 @@ PRESET_EVENTS = text(f"""
 """)
 
 CHANGES_SINCE = text("""
-    SELECT data -> 'changes' AS changes FROM events
-     WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind IN ('policy_changed', 'pool_resized') AND at > :at
-       AND jsonb_typeof(data -> 'changes') = 'object'
+    SELECT data -> 'changes' AS changes
+      FROM (SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed'
+             UNION ALL
+            SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'pool_resized') AS e
+     WHERE at > :at AND jsonb_typeof(data -> 'changes') = 'object'
      ORDER BY id
 """)
 # The settings at :at follow from the current ones and the recorded changes since then. They are not known when

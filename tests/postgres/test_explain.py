@@ -150,7 +150,8 @@ READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
          "before": explain.ID_MAX},
         {"events_preset_idx", "events_of_all_idx"},
     ),
-    (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON}, {"events_preset_kind_idx"}),
+    (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON},
+     {"events_preset_kind_idx", "events_pool_resized_idx"}),
     (inventory.PLACES, {"recently": timedelta(days=7)}, {"workspaces_deleted_idx"}),
     (
         inventory.READ_RECORDED,

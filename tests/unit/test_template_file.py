@@ -10,6 +10,9 @@ import pytest
 from prebuilds.api import InvalidInput
 from prebuilds.planning.content import VersionContent
 from prebuilds.planning.schedule import check_cron
+from prebuilds.planning.sizing.choosing import Target
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.templates import parse_template_file
 from prebuilds.templates.file import OrganizationEntry, PresetEntry, TemplateEntry
 from tests.template_files import CONTRACT, TEMPLATE, written
@@ -48,7 +51,12 @@ def test_every_key_of_the_contract_is_read() -> None:
         "claim_parameters": ["token"],
         "timezone": "Europe/Berlin",
         "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+        "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
+        "cost_per_hour": 0.12,
     }
+    assert SizeTarget.of_json(preset.policy().target) == SizeTarget(
+        Target(hit_rate=0.99, idle_max=20), Bounds(min=2, max=40), acts=True
+    )
 
 
 def test_no_key_is_left_untested() -> None:
@@ -70,6 +78,8 @@ def test_optional_keys_have_defaults() -> None:
         "claim_parameters": [],
         "timezone": None,
         "schedule": [],
+        "target": None,
+        "cost_per_hour": None,
     }
     organization = parse_template_file("organizations: [{name: acme}]").organizations[0]
     assert (organization.prebuilds, organization.members_exact) == (None, None)

@@ -50,6 +50,23 @@ from tests.template_files import CONTRACT, PRESET, TEMPLATE, merged, problems, w
         ({"timezone": ""}, ".timezone", "must be the name of a time zone"),
         ({"timezone": "CET+1"}, ".timezone", "must be the name of a time zone"),
         ({"schedule": {"cron": "* * * * *"}}, ".schedule", "must be a list"),
+        ({"instances": 1, "target": {"hit_rate": 0.9}}, ".target.max", "is required"),
+        ({"instances": 1, "target": {"max": 3}}, ".target", "needs either hit_rate or wait_p95"),
+        (
+            {"instances": 1, "target": {"max": 3, "hit_rate": 0.9, "wait_p95": "5s"}},
+            ".target",
+            "needs either hit_rate or wait_p95",
+        ),
+        ({"instances": 1, "target": {"max": 3, "hit_rate": 1}}, ".target.hit_rate", "less than 1"),
+        ({"instances": 1, "target": {"max": 3, "hit_rate": 0}}, ".target.hit_rate", "greater than 0"),
+        ({"instances": 1, "target": {"max": 3, "hit_rate": "99%"}}, ".target.hit_rate", "must be a number"),
+        ({"instances": 1, "target": {"max": 3, "wait_p95": 0}}, ".target.wait_p95", "must be more than 0"),
+        ({"instances": 1, "target": {"max": 3, "min": 4, "hit_rate": 0.9}}, ".target", "min 4 is above max 3"),
+        ({"instances": 1, "target": {"max": 3, "max_idle": 0, "hit_rate": 0.9}}, ".target.max_idle", "greater than 0"),
+        ({"instances": 1, "target": {"max": 3, "mode": "on", "hit_rate": 0.9}}, ".target.mode", "suggest"),
+        ({"instances": 1, "target": {"max": 3, "hitrate": 0.9}}, ".target.hitrate", "unknown key"),
+        ({"target": {"max": 3, "hit_rate": 0.9}}, "", "target needs instances"),
+        ({"cost_per_hour": -1}, ".cost_per_hour", "greater than or equal to 0"),
     ],
 )
 def test_wrong_preset_is_named_by_its_path(preset: dict[str, Any], field: str, message: str) -> None:

@@ -103,6 +103,7 @@ events = Table(
             " 'schedule_unreadable')"
         ),
     ),
+    Index("events_pool_resized_idx", "preset_id", "id", postgresql_where=text("kind = 'pool_resized'")),
     Index(
         "events_of_all_idx",
         "id",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alembic import op
 
-from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, ShortStep, Step, function_steps
+from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, IndexStep, ShortStep, Step, function_steps
 
 revision = "0002"
 down_revision = "0001"
@@ -63,6 +63,7 @@ STEPS: tuple[Step, ...] = (
             "ALTER TABLE presets ADD COLUMN target jsonb, ADD COLUMN cost_per_hour double precision",
         ),
     ),
+    IndexStep("events_pool_resized_idx", "events (preset_id, id) WHERE kind = 'pool_resized'"),
 )
 
 EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))

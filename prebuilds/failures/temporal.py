@@ -20,6 +20,14 @@ from prebuilds.vocabulary.error import PrebuildsError
 
 START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 SEND_CREDENTIALS = "set TEMPORAL_API_KEY or TEMPORAL_TLS_* to credentials that may do this in the namespace"
+CHECK_TLS = (
+    "correct TEMPORAL_TLS_*: the file of the server's authority, and a client certificate that the server accepts and "
+    "that has not expired"
+)
+CUT_OFF = re.compile("certificate|close_notify|alert|broken pipe|operation was canceled", re.IGNORECASE)
+"""Finds TLS in a reason. A server that refuses a client's certificate cuts the connection, and the client often sees
+only that."""
+UNTRUSTED = re.compile(r"InvalidCertificate\((\w+)")
 INNERMOST = re.compile(r'(?:message|error): "([^"]+)"')
 """Finds the reason in the SDK core's text about a failed first connection; the last match is the innermost cause."""
 
@@ -106,8 +114,13 @@ def unanswered(error: RPCError) -> PrebuildsError:
 
 def unreached(where: str, error: BaseException) -> StackUnreachable:
     """Make the error of a failed connection to *where*, with the innermost reason in *error*."""
-    reasons = INNERMOST.findall(str(error))
-    return StackUnreachable(f"cannot reach {where} ({reasons[-1] if reasons else error})", remedy=START_TEMPORAL)
+    text = str(error)
+    if untrusted := UNTRUSTED.search(text):
+        reason = f"its certificate is not trusted: {untrusted[1]}"
+    else:
+        reason = [text, *INNERMOST.findall(text)][-1]
+    remedy = CHECK_TLS if CUT_OFF.search(reason) else START_TEMPORAL
+    return StackUnreachable(f"cannot reach {where} ({reason})", remedy=remedy)
 
 
 def is_failed_connect(error: BaseException) -> bool:

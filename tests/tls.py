@@ -126,7 +126,7 @@ def _listening(
         # A client who does not trust us leaves. Cancelled at the end: asyncio would print it.
         with suppress(OSError, EOFError, asyncio.CancelledError):
             await serve(reader, writer)
-        writer.close()
+        writer.transport.abort()
 
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -150,6 +150,7 @@ async def _end(server: asyncio.Server) -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)  # else the transports' own ends would not run
 
 
 async def _join(one: Streams, other: Streams) -> None:
@@ -161,7 +162,7 @@ async def _join(one: Streams, other: Streams) -> None:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        other[1].close()
+        other[1].transport.abort()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

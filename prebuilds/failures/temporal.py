@@ -21,12 +21,12 @@ from prebuilds.vocabulary.error import PrebuildsError
 START_TEMPORAL = "start `prebuilds dev`, or set TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE to a running server's"
 SEND_CREDENTIALS = "set TEMPORAL_API_KEY or TEMPORAL_TLS_* to credentials that may do this in the namespace"
 CHECK_TLS = (
-    "correct TEMPORAL_TLS_*: the file of the server's authority, and a client certificate that the server accepts and "
-    "that has not expired"
+    f"{START_TEMPORAL}; if it demands TLS, TEMPORAL_TLS_* must name the file of its authority, and a client "
+    "certificate that it accepts and that has not expired"
 )
-CUT_OFF = re.compile("certificate|close_notify|alert|broken pipe|operation was canceled", re.IGNORECASE)
-"""Finds TLS in a reason. A server that refuses a client's certificate cuts the connection, and the client often sees
-only that."""
+CUT_OFF = re.compile("certificate|close_notify|alert|broken pipe|canceled|transport error", re.IGNORECASE)
+"""Finds a refused certificate in a reason. A server that refuses a client's cuts the connection, and the client often
+sees only that."""
 UNTRUSTED = re.compile(r"InvalidCertificate\((\w+)")
 INNERMOST = re.compile(r'(?:message|error): "([^"]+)"')
 """Finds the reason in the SDK core's text about a failed first connection; the last match is the innermost cause."""

@@ -1,4 +1,4 @@
-"""A database that is away in five ways, each while claims are made of it: what they are told, when, and what they win.
+"""A database that is away in six ways, each while claims are made of it: what they are told, when, and what they win.
 
 Most faults are tried at the same time: each has a database and a Temporal namespace of its own.
 """
@@ -6,16 +6,14 @@ Most faults are tried at the same time: each has a database and a Temporal names
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
 import httpx
-import psutil
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import WorkflowEnvironment
@@ -33,24 +31,24 @@ from prebuilds.operations.open_claims import open_direct_claims
 from prebuilds.operations.waiting_claims import WaitingClaims
 from prebuilds.payloads import ClaimRequest, ClaimsRequest
 from prebuilds.settings import Settings
-from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
 from prebuilds.temporal.connecting import connect
 from prebuilds.vocabulary import claim_workflow_id
-from tests.conftest import create_database, execute
+from tests.conftest import create_database
+from tests.faults.databases import FAULTS, ON_A_SERVER_OF_ITS_OWN, Fault, database_at_server
 from tests.postgres.http_steps import KnownTokens
+from tests.standby import MayStandBy
 from tests.workflow.conftest import binary
 
-CLAIMS = {"stopped": 20, "frozen": 20, "read-only": 20, "closed": 3, "refusing": 3}
-"""Claims that are made at the same time. The last two faults differ from the first in what is told alone."""
+CLAIMS = {"stopped": 20, "frozen": 20, "read-only": 20, "standby": 3, "closed": 3, "refusing": 3}
+"""Claims that are made at the same time. The last three faults differ from the others in what is told alone."""
 BATCHES = 2
 REQUESTS = 5
 """Claims over HTTP."""
 HEALED_S = 60.0
 GIVEN = text("SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL")
 BUSY = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'prebuilds-claims' AND state <> 'idle'")
-END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
 
 
 @dataclass
@@ -76,108 +74,6 @@ class Seen:
     """The length of the histories of a claim that was won, and of one that was not."""
 
 
-class Fault:
-    """A database with a fault that begins and ends."""
-
-    def __init__(self, url: str, server: EmbeddedPostgres) -> None:
-        self.url, self.server = url, server
-        self.name = url.rpartition("?")[0].rpartition("/")[2]
-        self.admin = database_at_server(server, "postgres")
-
-    async def begin(self) -> None:
-        raise NotImplementedError
-
-    async def end(self) -> None:
-        raise NotImplementedError
-
-
-class Stopped(Fault):
-    async def begin(self) -> None:
-        await asyncio.to_thread(self.server.stop)
-
-    async def end(self) -> None:
-        self.server.start()  # from this thread, as it asks for; it takes some hundredths of a second
-
-
-class Frozen(Fault):
-    """Nothing of the server runs, and its sockets take what is sent."""
-
-    def __init__(self, url: str, server: EmbeddedPostgres) -> None:
-        super().__init__(url, server)
-        self._stopped: list[psutil.Process] = []
-
-    async def begin(self) -> None:
-        main = psutil.Process(self.server.pid)
-        main.send_signal(signal.SIGSTOP)  # first, so that no session is begun beside the list
-        self._stopped = [main, *main.children(recursive=True)]
-        self._send(signal.SIGSTOP)
-
-    async def end(self) -> None:
-        self._send(signal.SIGCONT)
-
-    def _send(self, sent: signal.Signals) -> None:
-        for process in self._stopped:
-            with suppress(psutil.NoSuchProcess):  # a session that was just ending
-                process.send_signal(sent)
-
-
-class ReadOnly(Fault):
-    """As a guard of its disk leaves it."""
-
-    async def begin(self) -> None:
-        await execute(self.admin, f'ALTER DATABASE "{self.name}" SET default_transaction_read_only = on')
-        await execute(self.admin, END_SESSIONS.format(self.name))
-
-    async def end(self) -> None:
-        await execute(self.admin, f'ALTER DATABASE "{self.name}" RESET default_transaction_read_only')
-        await execute(self.admin, END_SESSIONS.format(self.name))
-
-
-class Closed(Fault):
-    """It takes no connections."""
-
-    async def begin(self) -> None:
-        await execute(self.admin, f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS false')
-        await execute(self.admin, END_SESSIONS.format(self.name))
-
-    async def end(self) -> None:
-        await execute(self.admin, f'ALTER DATABASE "{self.name}" ALLOW_CONNECTIONS true')
-
-
-class Refusing(Fault):
-    """It answers every write of a claim with an error that no claim foresees: an encoding that lacks a character."""
-
-    async def begin(self) -> None:
-        await execute(
-            self.url,
-            """
-            CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN
-                RAISE EXCEPTION 'character has no equivalent in encoding "LATIN1"' USING ERRCODE = '22P05';
-            END $$;
-            CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON claims FOR EACH ROW EXECUTE FUNCTION refuse();
-            """,
-        )
-
-    async def end(self) -> None:
-        await execute(self.url, "DROP TRIGGER refuse ON claims")
-
-
-FAULTS: dict[str, Callable[[str, EmbeddedPostgres], Fault]] = {
-    "stopped": Stopped,
-    "frozen": Frozen,
-    "read-only": ReadOnly,
-    "closed": Closed,
-    "refusing": Refusing,
-}
-ON_A_SERVER_OF_ITS_OWN = ("stopped", "frozen")
-
-
-def database_at_server(server: EmbeddedPostgres, name: str) -> str:
-    path, _, query = server.url.partition("?")
-    return f"{path.rpartition('/')[0]}/{name}?{query}"
-
-
 async def try_all(folder: Path) -> dict[str, Seen]:
     """Try every fault, and return what was seen of each."""
     names = [word for name in FAULTS for word in ("--namespace", name)]
@@ -189,7 +85,7 @@ async def try_all(folder: Path) -> dict[str, Seen]:
             )
         )
         address = env.client.service_client.config.target_host
-        servers = {name: EmbeddedPostgres(folder / name, durable=False) for name in (*ON_A_SERVER_OF_ITS_OWN, "shared")}
+        servers = {name: MayStandBy(folder / name, durable=False) for name in (*ON_A_SERVER_OF_ITS_OWN, "shared")}
         for server in servers.values():
             stack.callback(server.stop)
             server.start()

@@ -6,11 +6,17 @@ import asyncio
 
 import pytest
 
-from tests.faults.away import BATCHES, CLAIMS, FAULTS, REQUESTS, Seen, try_all
+from tests.faults.away import BATCHES, CLAIMS, REQUESTS, Seen, try_all
+from tests.faults.databases import FAULTS
 
 LONGEST_S = 30.0
 """A claim ends within 16 s on a machine that does nothing else; this one runs other tests at the same time."""
-WORDS = {"stopped": "does not answer", "frozen": "did not answer", "read-only": "is read-only"}
+WORDS = {
+    "stopped": "does not answer",
+    "frozen": "did not answer",
+    "read-only": "is read-only",
+    "standby": "is read-only",
+}
 """What the callers of a claim are told of the database, of some faults."""
 
 

@@ -1,9 +1,15 @@
-"""A promoted standby: one that was behind is noticed by whoever has seen what it lacks, one that was not by nobody."""
+"""A promoted standby: one that was behind is noticed by whoever has seen what it lacks, one that was not by nobody.
+
+Claims go on at the other host of their URL, and nothing that somebody was told of is lost with a synchronous standby.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import asyncio
+import os
+import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,34 +18,21 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from prebuilds.api import StoreUnavailable
 from prebuilds.background.witness import HostWitness
-from prebuilds.stack.postgres import USER, EmbeddedPostgres, as_ordinary_user, wheel_bin_dir
-from prebuilds.store.engine import create_engine
+from prebuilds.stack.postgres import DATABASE, USER, EmbeddedPostgres
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.events import record_event
 from prebuilds.store.loop import read_control
 from prebuilds.store.migrate import migrate
+from tests.builders import make_preset
+from tests.conftest import execute
+from tests.postgres.pool_steps import claim, make_ready
+from tests.standby import Standby
 
-PROGRAM = wheel_bin_dir() / "pg_basebackup"
 CATCH_UP_S = 30.0
-
-
-class Standby(EmbeddedPostgres):
-    """A copy of another server, which follows it where it is told to, until it is promoted."""
-
-    def __init__(self, folder: Path, primary: EmbeddedPostgres, *, follows: bool) -> None:
-        super().__init__(folder, durable=False)
-        folder.mkdir()
-        source = f"host={primary._socket_dir} user={USER} dbname=postgres"
-        words = [str(PROGRAM), "-d", source, "-D", str(self._data), "--checkpoint=fast", *(["-R"] if follows else [])]
-        subprocess.run([*as_ordinary_user(folder, PROGRAM), *words], check=True, capture_output=True)
-        (self._data / "standby.signal").touch()
-
-    def _is_ready(self, pid: int) -> bool:
-        lines = (self._data / "postmaster.pid").read_text().splitlines() if self._has_begun() else []
-        return len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() in ("ready", "standby")
-
-    def _has_begun(self) -> bool:
-        return (self._data / "postmaster.pid").exists()
+CLAIMS, CLAIMERS = 80, 8
 
 
 @pytest.fixture
@@ -95,3 +88,46 @@ async def test_a_promoted_standby_is_noticed_only_where_it_lost_something(
     found = await what_is_found(behind, tmp_path)
     assert found is not None
     assert found.startswith("host h1: event ")
+
+
+async def test_claims_go_on_at_the_other_host_and_keep_what_was_told(
+    tmp_path: Path, start: Callable[[EmbeddedPostgres], EmbeddedPostgres]
+) -> None:
+    primary = start(EmbeddedPostgres(tmp_path / "primary", durable=False))
+    engine = create_engine(primary.url)
+    await migrate(engine)
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, CLAIMS)
+    await engine.dispose()
+    standby = start(Standby(tmp_path / "standby", primary, follows=True))
+    for setting in ("synchronous_standby_names = '*'", "synchronous_commit = on"):
+        await execute(primary.url, f"ALTER SYSTEM SET {setting}")
+    await execute(primary.url, "SELECT pg_reload_conf()")
+    hosts = ",".join(str(server._socket_dir) for server in (primary, standby))
+    url = f"postgresql://{USER}@/{DATABASE}?host={hosts}&target_session_attrs=read-write"
+    told, refused, half = {}, Counter[type[BaseException]](), asyncio.Event()
+
+    async def claimer(store: ClaimStore, ids: list[str]) -> None:
+        for claim_id in ids:
+            while claim_id not in told:
+                try:
+                    told[claim_id] = (await claim(store, preset, claim_id, name=claim_id)).result
+                except StoreUnavailable as error:  # asked again under its id, as Temporal does
+                    refused[type(error.__cause__)] += 1
+                    await asyncio.sleep(0.02)
+            if len(told) >= CLAIMS / 2:
+                half.set()
+
+    async def fail_over() -> None:
+        await half.wait()
+        os.kill(primary.pid or 0, signal.SIGKILL)
+        assert await ask(standby, "SELECT pg_promote()")
+
+    async with asyncio.timeout(CATCH_UP_S), await create_claim_pool(url, size=4) as pool:
+        store, ids = ClaimStore(pool, enabled=True), [f"c{n}" for n in range(CLAIMS)]
+        await asyncio.gather(fail_over(), *[claimer(store, ids[n::CLAIMERS]) for n in range(CLAIMERS)])
+        found = {row["id"]: row["workspace_id"] for row in await pool.fetch("SELECT id, workspace_id FROM claims")}
+    won = {claim_id: result.workspace_id for claim_id, result in told.items() if result is not None}
+    assert refused, "it happened under load"
+    assert len(set(won.values())) == CLAIMS
+    assert found == won

@@ -8,6 +8,7 @@ import logging
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.api import InvalidInput
 from prebuilds.planning.notifying import judge_delivery
 from prebuilds.store.notifications import (
     BATCH_MAX,
@@ -95,17 +96,19 @@ class Notifier:
         """
         import httpx
 
+        from prebuilds.remote.proxies import open_http
+
         headers = {"Idempotency-Key": str(notification.id), "Prebuilds-Event": notification.kind}
         try:
             async with (
                 asyncio.timeout(SEND_TIMEOUT_S),
-                httpx.AsyncClient(timeout=SEND_TIMEOUT_S) as http,
+                open_http(self._url or "", timeout=SEND_TIMEOUT_S) as http,
                 http.stream("POST", self._url or "", json=notification.body, headers=headers) as response,
             ):
                 return response.status_code, f"HTTP {response.status_code}"
         except TimeoutError:
             return None, f"no answer within {SEND_TIMEOUT_S:g} s"
-        except (httpx.HTTPError, OSError) as error:
+        except (httpx.HTTPError, OSError, InvalidInput) as error:
             return None, f"no answer ({type(error).__name__})"
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import httpx
 import jwt
 
-from prebuilds.api import StackUnreachable
+from prebuilds.api import InvalidInput, StackUnreachable
+from prebuilds.remote.proxies import open_http
 from prebuilds.settings.oidc import OidcRules, check_address
 from prebuilds.vocabulary.owners import check_person
 from prebuilds.vocabulary.scopes import Scope
@@ -136,7 +137,7 @@ class IdentityProvider:
             asked_at = self._clock()
             try:
                 by_id = await self._fetch_keys()
-            except (httpx.HTTPError, ValueError, jwt.PyJWTError) as error:
+            except (httpx.HTTPError, ValueError, jwt.PyJWTError, InvalidInput) as error:
                 logger.warning("The identity provider's keys could not be read", extra={"error": repr(error)})
                 if not known.by_id:
                     raise StackUnreachable(
@@ -148,11 +149,10 @@ class IdentityProvider:
             return self._keys
 
     async def _fetch_keys(self) -> dict[str | None, jwt.PyJWK]:
-        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, transport=self._transport) as client:
-            found = await _fetch(client, f"{self._rules.issuer.rstrip('/')}/.well-known/openid-configuration")
-            if found.get("issuer") != self._rules.issuer:
-                raise ValueError(f"the provider calls itself {found.get('issuer')!r}")
-            keys = jwt.PyJWKSet.from_dict(await _fetch(client, check_address(str(found.get("jwks_uri")))))
+        found = await self._fetch(f"{self._rules.issuer.rstrip('/')}/.well-known/openid-configuration")
+        if found.get("issuer") != self._rules.issuer:
+            raise ValueError(f"the provider calls itself {found.get('issuer')!r}")
+        keys = jwt.PyJWKSet.from_dict(await self._fetch(check_address(str(found.get("jwks_uri")))))
         by_id: dict[str | None, jwt.PyJWK] = {
             key.key_id: key for key in keys.keys if key.public_key_use in (None, "sig")
         }
@@ -160,13 +160,13 @@ class IdentityProvider:
             by_id[None] = next(iter(by_id.values()))
         return by_id
 
-
-async def _fetch(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
-    response = await client.get(address)
-    response.raise_for_status()
-    if len(response.content) > DOCUMENT_BYTES_MAX:
-        raise ValueError(f"{address} answers with {len(response.content)} bytes")
-    document = response.json()
-    if not isinstance(document, dict):
-        raise ValueError(f"{address} answers with no object")
-    return document
+    async def _fetch(self, address: str) -> dict[str, Any]:
+        async with open_http(address, timeout=FETCH_TIMEOUT_S, transport=self._transport) as client:
+            response = await client.get(address)
+        response.raise_for_status()
+        if len(response.content) > DOCUMENT_BYTES_MAX:
+            raise ValueError(f"{address} answers with {len(response.content)} bytes")
+        document = response.json()
+        if not isinstance(document, dict):
+            raise ValueError(f"{address} answers with no object")
+        return document

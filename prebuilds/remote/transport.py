@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from prebuilds.api import ERRORS, InvalidInput, RequestFailed, StackUnreachable
 from prebuilds.remote.address import URL_VARIABLE, ServerAddress, configured_url, read_address
 from prebuilds.remote.problems import SET_URL, error_of_answer, read_problem, without_token
+from prebuilds.remote.proxies import open_http
 from prebuilds.remote.routes import HEALTH, Route
 from prebuilds.vocabulary.error import PrebuildsError
 
@@ -43,18 +44,21 @@ class Transport:
     """The connections to one server. They belong to one event loop; `close` ends them.
 
     Redirects are not followed: they could lead the token to another host. Proxies and certificates are taken from the
-    environment (`HTTPS_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`).
+    environment (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`).
     """
 
     def __init__(self, server: ServerAddress, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Args:
         transport: What carries the requests; None for the network.
+        Raises:
+            InvalidInput: The environment's proxy cannot be used.
         """
         self.server = server
         headers = {"User-Agent": "prebuilds", "Accept": "application/json"}
         if server.token is not None:
             headers["Authorization"] = f"Bearer {server.token}"
-        self._http = httpx.AsyncClient(
+        self._http = open_http(
+            server.url,
             headers=headers,
             follow_redirects=False,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=IDLE_S),

@@ -250,7 +250,9 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
     """
     db_url = database_url(settings)
     await check_reachable(db_url)
-    engine = create_engine(db_url, connections=settings.other_connections)
+    engine = create_engine(
+        db_url, connections=settings.other_connections, statement_timeout=settings.database_statement_timeout
+    )
     try:
         await check_schema(engine)
         async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:

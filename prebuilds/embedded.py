@@ -148,7 +148,12 @@ async def claims_worker(
         raise TypeError("PREBUILDS_PAYLOAD_KEY is set, but the client does not encrypt; use prebuilds.client.connect")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)
-    engine = create_engine(database_url, application="prebuilds-embedded", connections=CONNECTIONS)
+    engine = create_engine(
+        database_url,
+        application="prebuilds-embedded",
+        connections=CONNECTIONS,
+        statement_timeout=settings.database_statement_timeout,
+    )
     try:
         await check_schema(engine)
         with asking_temporal():

@@ -28,8 +28,9 @@ CONNECTION_LOST: tuple[type[BaseException], ...] = (
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
     asyncpg.exceptions.TooManyConnectionsError,
+    asyncpg.exceptions.QueryCanceledError,
 )
-"""Errors of asyncpg while the database is away; the same statement may succeed later."""
+"""Errors of asyncpg while the database is away or too slow; the same statement may succeed later."""
 ANY_FAULT: tuple[type[BaseException], ...] = (*CONNECTION_LOST, asyncpg.PostgresError)
 """Errors of asyncpg by which the database does not carry out a statement, for whatever reason."""
 READ_ONLY = "25006"
@@ -37,10 +38,6 @@ READ_ONLY = "25006"
 IS_READ_ONLY = "the database is read-only: a failover is not over, or a guard of its disk has closed it for writes"
 DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE for a full disk."""
-NOT_ALLOWED = "42501"
-"""PostgreSQL's SQLSTATE for a role that lacks a right."""
-STATEMENT_LOST = ("26000", "42P05")
-"""SQLSTATEs for a prepared statement that is gone, or is there already."""
 LET_IT_WRITE = "see `SHOW transaction_read_only` there and end what keeps it read-only, then try again"
 MORE_CONNECTIONS = "end some of them or raise its `max_connections`, then try again with the same id"
 
@@ -53,21 +50,35 @@ def as_typed(error: BaseException) -> PrebuildsError | None:
     """Convert the error of a database that is full or away; None for any other error, which is a bug."""
     if is_full(error):
         return DiskFull("no space is left on the disk of the database's server")
-    if sqlstate(error) == NOT_ALLOWED:
-        return StackUnreachable(
-            f"the database's role lacks a right: {_message(error)}",
-            remedy="connect as the role that ran `prebuilds init`, or have that role GRANT the right",
-        )
-    if sqlstate(error) in STATEMENT_LOST:
-        return StackUnreachable(
-            "the database forgets prepared statements, as PgBouncer does in transaction mode",
-            remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
-        )
-    if is_read_only(error):
-        return StackUnreachable(IS_READ_ONLY, remedy=LET_IT_WRITE)
+    if refused := _refused(error):
+        return refused
     if is_lost(error):
         return StackUnreachable(f"the connection was lost ({type(error).__name__}: {error})")
     return None
+
+
+def _refused(error: BaseException) -> StackUnreachable | None:
+    """Convert the error of a server that answers and does not do it, for a reason with a remedy of its own."""
+    match sqlstate(error):
+        case "42501":  # the role lacks a right
+            return StackUnreachable(
+                f"the database's role lacks a right: {_message(error)}",
+                remedy="connect as the role that ran `prebuilds init`, or have that role GRANT the right",
+            )
+        case "26000" | "42P05":  # a prepared statement is gone, or is there already
+            return StackUnreachable(
+                "the database forgets prepared statements, as PgBouncer does in transaction mode",
+                remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
+            )
+        case "57014":  # the statement took too long, or somebody has canceled it
+            return StackUnreachable(
+                f"the database ended a statement ({_message(error).rpartition(': ')[2]})",
+                remedy="see what held it up in `pg_stat_activity`, or raise PREBUILDS_DATABASE_STATEMENT_TIMEOUT",
+            )
+        case "25006":  # as `is_read_only`
+            return StackUnreachable(IS_READ_ONLY, remedy=LET_IT_WRITE)
+        case _:
+            return None
 
 
 def is_full(error: BaseException) -> bool:
@@ -120,7 +131,7 @@ def store_unavailable(error: BaseException) -> StoreUnavailable:
         return StoreUnavailable(IS_READ_ONLY, remedy=f"{LET_IT_WRITE} with the same id")
     if isinstance(error, asyncpg.TooManyConnectionsError):
         return StoreUnavailable("the database accepts no more connections", remedy=MORE_CONNECTIONS)
-    slow = isinstance(error, (*CONNECTION_LOST, asyncpg.QueryCanceledError))
+    slow = isinstance(error, CONNECTION_LOST)
     if isinstance(error, asyncpg.PostgresError) and not slow:
         return StoreUnavailable(f"the database refuses the statement ({type(error).__name__})")
     return StoreUnavailable(f"the database does not answer ({type(error).__name__})")

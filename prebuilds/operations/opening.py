@@ -101,7 +101,10 @@ async def open_claim_service(settings: Settings, **options: Any) -> AsyncIterato
     url = database_url(settings)
     await check_reachable(url)
     engine = create_engine(
-        url, application="prebuilds-http", connections=min(SERVER_CONNECTIONS, settings.other_connections)
+        url,
+        application="prebuilds-http",
+        connections=min(SERVER_CONNECTIONS, settings.other_connections),
+        statement_timeout=settings.database_statement_timeout,
     )
     try:
         await check_schema(engine)
@@ -145,7 +148,8 @@ async def open_database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngin
     """Open an engine on the environment's database, after checking that it answers and has this release's schema.
 
     Args:
-        any_schema: Accept any schema, none included, and any deployment.
+        any_schema: Accept any schema, none included, and any deployment, for a migration. Statements then have no
+            time limit.
     Raises:
         StackUnreachable: The database does not answer, or its schema is another one. The error says which database and
             what to do.
@@ -154,7 +158,8 @@ async def open_database(*, any_schema: bool = False) -> AsyncIterator[AsyncEngin
     settings = load_settings()
     url = database_url(settings)
     await check_reachable(url)
-    engine = create_engine(url, application="prebuilds-cli", connections=8)
+    within = None if any_schema else settings.database_statement_timeout
+    engine = create_engine(url, application="prebuilds-cli", connections=8, statement_timeout=within)
     try:
         if not any_schema:
             await check_schema(engine)

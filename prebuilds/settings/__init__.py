@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 _warned_variables: set[str] = set()
 """Variables that this process has already warned of."""
 
+STATEMENT_TIMEOUT = timedelta(seconds=60)
+"""Statements take seconds at most, also with 100,000 workspaces."""
 Orphans = Literal["remove", "report"]
 
 
@@ -48,6 +50,8 @@ class Settings(BaseSettings):
     database_url: str | None = Field(default=None, repr=False)
     database_connections: int = Field(default=36, ge=12, le=1000)
     """The most connections to the database that a worker or an HTTP server opens."""
+    database_statement_timeout: Annotated[Duration, AfterValidator(check_interval)] = STATEMENT_TIMEOUT
+    """The longest time of a statement. Claims have a shorter one of their own, and migrations none."""
     state_dir: Path = Path(".prebuilds")
     """The folder of the embedded stack, and of provisioners that keep things on this host."""
     reconcile_interval: Annotated[Duration, AfterValidator(check_interval)] = timedelta(seconds=15)

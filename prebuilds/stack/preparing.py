@@ -20,7 +20,7 @@ async def set_up(database_url: str, temporal_address: str) -> Bound:
     Raises:
         WrongDeployment: The database belongs to another deployment than the one that PREBUILDS_DEPLOYMENT names.
     """
-    engine = create_engine(database_url)
+    engine = create_engine(database_url, statement_timeout=None)
     try:
         await migrate(engine, finish=True)  # all processes of a stack are of one release
         await check_database(engine, database_url, load_settings().deployment)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.database import reaching
+from prebuilds.settings import STATEMENT_TIMEOUT
 from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
@@ -19,6 +22,8 @@ PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's 
 IDLE_IN_TRANSACTION_TIMEOUT = "30s"
 """The server ends idle transactions after this time. A forgotten one keeps dead index entries alive, and claims slow
 down to a fifth within seconds."""
+CLIENT_GRACE_S = 5.0
+"""The client waits longer than the server by this time: the server says what it ends, and a frozen one says nothing."""
 CLAIM_TIMEOUT_S = 10
 """The longest time of a claim's statement, kept by both sides: a server that was frozen amid a statement ends it."""
 CLAIM_IDLE_TIMEOUT = "5s"
@@ -65,10 +70,6 @@ def _options(application: str) -> dict[str, Any]:
     }
 
 
-async def _limit_idle_transactions(connection: Any, timeout: str) -> None:
-    await connection.execute(f"SET idle_in_transaction_session_timeout = '{timeout}'")
-
-
 async def _prepare_for_claims(connection: Any) -> None:
     await connection.execute(f"""
         SET idle_in_transaction_session_timeout = '{CLAIM_IDLE_TIMEOUT}';
@@ -77,16 +78,28 @@ async def _prepare_for_claims(connection: Any) -> None:
     """)
 
 
-def create_engine(url: str, *, application: str = "prebuilds", connections: int = 20) -> AsyncEngine:
+def create_engine(
+    url: str,
+    *,
+    application: str = "prebuilds",
+    connections: int = 20,
+    statement_timeout: timedelta | None = STATEMENT_TIMEOUT,
+) -> AsyncEngine:
     """Make an engine on asyncpg. asyncpg itself reads the URL, so that its options work for both pools.
 
     Args:
         connections: The most connections. Half of them stay open; a statement waits 30 s for one, then fails.
+        statement_timeout: The longest time of a statement, kept by both sides; None for no limit, as migrations need.
     """
+    limit_s = None if statement_timeout is None else statement_timeout.total_seconds()
+    within = {} if limit_s is None else {"command_timeout": limit_s + CLIENT_GRACE_S}
 
     async def connect() -> Any:
-        connection = await asyncpg.connect(dsn_of(url), **_options(application))
-        await _limit_idle_transactions(connection, IDLE_IN_TRANSACTION_TIMEOUT)
+        connection = await asyncpg.connect(dsn_of(url), **_options(application), **within)
+        await connection.execute(f"""
+            SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}';
+            SET statement_timeout = {math.ceil((limit_s or 0) * 1000)}
+        """)
         return connection
 
     return create_async_engine(

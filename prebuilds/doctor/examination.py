@@ -34,7 +34,7 @@ from prebuilds.store.tokens import count_unconfirmed
 from prebuilds.temporal.binding import Fit
 from prebuilds.temporal.connecting import connect, described, first_payload
 from prebuilds.temporal.payload_key import is_encrypted, payload_codec
-from prebuilds.temporal.queues import queues_without_pollers
+from prebuilds.temporal.queues import paused_builds, queues_without_pollers
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.vocabulary.passwords import hide_password
@@ -177,7 +177,7 @@ class Examination:
         return f"{len(KEYWORDS)} registered"
 
     async def task_queues(self) -> str:
-        """Check that a worker polls every task queue that the deployment uses."""
+        """Check that a worker polls every task queue that the deployment uses, and that no build on them is paused."""
         workflows = {CONTROL_QUEUE: "--role control", CLAIMS_QUEUE: "--role claims"}
         activities = {
             provisioning_queue(queue, pool=pool, host=None): "--role provisioner"
@@ -191,6 +191,8 @@ class Examination:
         if unserved:
             commands = dict.fromkeys(f"`prebuilds worker {workers[name]}`" for name in workers if name in unserved)
             raise CheckFailed(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
+        if paused := await paused_builds(self._client):
+            raise CheckFailed(f"paused by hand in Temporal: {', '.join(paused)}", remedies.UNPAUSE)
         return f"served: {', '.join(workers)}"
 
     async def clock_skew(self) -> str:

@@ -10,6 +10,7 @@ REGISTER_ATTRIBUTES = "run `prebuilds init`, or have the cluster's operator add 
 REPLACE_ATTRIBUTES = "run `temporal operator search-attribute remove --name NAME` for each, then `prebuilds init`"
 SEE_ISOLATION = "set PREBUILDS_PROCESS_UIDS to user ids that this host has, or to none to run without isolation"
 FREE_SPACE = "free some space there; `prebuilds workspaces prune --failed` deletes failed prebuilds with their files"
+UNPAUSE = "see who paused it with `temporal workflow describe -w ID`; `temporal activity unpause -w ID --activity-id 1`"
 CORRECT_CLOCKS = "let a time service such as chrony set the clocks of this machine, the database and Temporal"
 SEE_WHY_NO_PASS = (
     "see what fails in the log of `prebuilds worker --role control`, and what the loop waits for with "

@@ -9,7 +9,7 @@ import ipaddress
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -56,7 +56,7 @@ def _find_proxy(url: str) -> tuple[str, str | None]:
 
 def _is_excluded(host: str, place: str, proxies: dict[str, str]) -> bool:
     """Whether `NO_PROXY` lists the host: by its name, a domain, with its port, by its address, or by a network."""
-    if proxy_bypass_environment(place, proxies):
+    if proxy_bypass(place):
         return True
     with suppress(ValueError):
         address = ipaddress.ip_address(host)

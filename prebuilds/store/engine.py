@@ -92,7 +92,7 @@ def create_engine(
         statement_timeout: The longest time of a statement, kept by both sides; None for no limit, as migrations need.
     """
     limit_s = None if statement_timeout is None else statement_timeout.total_seconds()
-    within = {} if limit_s is None else {"command_timeout": limit_s + CLIENT_GRACE_S}
+    within: dict[str, Any] = {} if limit_s is None else {"command_timeout": limit_s + CLIENT_GRACE_S}
 
     async def connect() -> Any:
         connection = await asyncpg.connect(dsn_of(url), **_options(application), **within)

@@ -1,4 +1,4 @@
-"""Finds out which task queues no worker polls, and which were polled lately."""
+"""Finds out which task queues no worker polls, which were polled lately, and which builds are paused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client, WorkflowExecutionStatus
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from prebuilds.temporal.connecting import described
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 
 ASKED_AT_ONCE = 10
+PAUSED_MAX = 10
+"""The most paused builds that are named."""
 WARNINGS_TIMEOUT_S = 1.0
 """The time for all queues together, in seconds. `status` must not wait for a Temporal that is away."""
 SILENT_AFTER = timedelta(seconds=90)
@@ -54,6 +56,22 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
     names = sorted(set(queues))
     served = await asyncio.gather(*[is_served(name) for name in names])
     return {name for name, yes in zip(names, served, strict=True) if not yes}
+
+
+async def paused_builds(client: Client) -> list[str]:
+    """Return workflows of builds whose activity somebody has paused, at most `PAUSED_MAX`; none where the server cannot
+    tell.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    paused = 'TemporalPauseInfo IS NOT NULL AND WorkflowType = "WorkspaceBuild" AND ExecutionStatus = "Running"'
+    try:
+        return [found.id async for found in client.list_workflows(paused, limit=PAUSED_MAX)]
+    except RPCError as error:
+        if error.status is not RPCStatusCode.INVALID_ARGUMENT:  # the server has no such search attribute
+            raise
+        return []
 
 
 async def polled_within(client: Client, queues: Collection[str], within: timedelta) -> bool:

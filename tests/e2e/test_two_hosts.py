@@ -178,6 +178,47 @@ def test_what_a_host_has_waits_for_it_while_it_is_away(stack: DevStack, workers:
         host.kill()
 
 
+def test_a_build_that_is_paused_by_hand_is_told_and_goes_on_when_unpaused(
+    stack: DevStack, workers: Workers, tmp_path: Path
+) -> None:
+    queue, host = "by-hand", workers.host(tmp_path / "a", "by-hand")
+    stack.apply("by-hand", 0, queue=queue, **QUICK)
+    made = stack.ask(
+        *("claim", "--preset", "by-hand/python/small", "--owner", "alice", "--name", "paused", "--claim-id", "paused"),
+        *("--on-empty", "create"),
+    )
+    build_id = UUID(made["build_id"])
+    workflow = f"workspace-build/{build_id}"
+    until(lambda: stack.workflow_status(workflow) is not None, "the build's workflow")
+    # Nobody serves the queue yet, so that the activity is scheduled and has not begun.
+    until(lambda: asyncio.run(scheduled_on(stack, build_id)) == [f"{queue}-people"], "the build to wait there")
+    activity = ("-w", workflow, "--activity-id", "1")
+    paused = stack.temporal("activity", "pause", *activity)
+    assert paused.code == 0, paused
+    host.start()
+    # A later build of the same queue shows that its worker works.
+    other = stack.ask(
+        *("claim", "--preset", "by-hand/python/small", "--owner", "bob", "--name", "other", "--on-empty", "create"),
+        "--wait-ready",
+    )
+    assert count(host) == {other["workspace_id"]: RUNS}
+    told = {
+        job["workspace"]: job["status"] for job in stack.ask("jobs", "list", "--template", "by-hand/python")["jobs"]
+    }
+    assert told == {"alice/paused": "pending", "bob/other": "succeeded"}
+    explained = stack.ask("explain", "claim", "paused")
+    assert [event["kind"] for event in explained["events"]] == ["claim_created"]
+    until(lambda: stack.count_workflows("TemporalPauseInfo IS NOT NULL") == 1, "Temporal to list it")
+    checks = {check["name"]: check for check in stack.cli("doctor", "--json").json["checks"]}
+    assert checks["task_queues"]["detail"] == f"paused by hand in Temporal: {workflow}"
+    assert "temporal activity unpause" in checks["task_queues"]["remedy"]
+
+    assert stack.temporal("activity", "unpause", *activity).code == 0
+    until(lambda: stack.ask("workspaces", "show", "alice/paused")["ready"], "the paused build to be done")
+    empty(stack, "by-hand", queue, [host])
+    host.kill()
+
+
 async def scheduled_on(stack: DevStack, build_id: UUID) -> list[str]:
     """The queues that a build's workflow has put its provisioning on."""
     client: Client = await connect(stack.facts["temporal_address"])

@@ -19,6 +19,7 @@ from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.provisioners.kit.trees import write_tree
 from prebuilds.provisioners.terraform.check import raise_config_errors, validation_errors
 from prebuilds.provisioners.terraform.folder import TerraformFolders, record_for, union
+from prebuilds.provisioners.terraform.initialised import INITIALISED, forget_unused, is_fresh, is_initialised
 from prebuilds.provisioners.terraform.mark import COMMON, end_orphan
 from prebuilds.provisioners.terraform.module import RunStage, inputs_of, load_module
 from prebuilds.provisioners.terraform.output import INPUTS, PLAN
@@ -35,9 +36,6 @@ from prebuilds.provisioners.terraform.source import parse_source
 from prebuilds.provisioners.terraform.state import Saved, has_resources, later, pack, replacements_in, seed, unpack
 
 LOCK_FILE = ".terraform.lock.hcl"
-INITIALISED = "prebuilds-ready"
-"""A file beside what `init` has fetched, made when all of it is there. No module has a file there: `.terraform` is left
-out of what a version keeps."""
 
 
 class Planned(BaseModel):
@@ -253,18 +251,17 @@ class Work:
         return await self._terraform.run(*words, mark=mark, beside=beside, finishes=saving)
 
     async def _initialise(self, terraform: Terraform) -> None:
-        """Run `init` and `validate`, once for this module's content on this host.
+        """Run `init` and `validate`, once for this module's content on this host. Removes what is unused for a week.
 
         Raises:
             InvalidSource: The module's text is wrong.
             ProvisionFailed: `init` failed.
         """
         folder = terraform.folder
-        ready = folder / ".terraform" / INITIALISED
-        if ready.is_file():
+        if is_fresh(folder):
             return
         async with self._folders.initialising():
-            if ready.is_file():
+            if is_initialised(folder):
                 return
             mark = self._folders.initialising_mark
             await end_orphan(mark, folder.parent, INTERRUPT_S, self.log)
@@ -275,8 +272,10 @@ class Work:
             raise_config_errors(validation_errors(checked.output), self.source)
             if ran.code != 0:
                 raise ProvisionFailed(f"terraform init failed: {ran.reason}")
+            ready = folder / INITIALISED
             ready.parent.mkdir(exist_ok=True)
             ready.touch()
+            await asyncio.to_thread(forget_unused, folder.parent)
 
     async def _place_module(self) -> None:
         before, after = set(self.record.files), set(self.module.tree)

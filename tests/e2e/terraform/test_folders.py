@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import pytest
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import Provision
+from prebuilds.provisioners.kit.folders import FORGET_AFTER
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
+from prebuilds.provisioners.terraform.initialised import INITIALISED
 from prebuilds.provisioners.terraform.output import INPUTS
 from prebuilds.provisioners.terraform.run import Terraform
 from tests.e2e.terraform.builds import Log, later, wanted
@@ -244,3 +248,33 @@ async def test_a_version_without_its_files_or_with_a_fault_is_stopped_and_delete
     assert log.names == [name for name in before if name != "terraform_data.vm"]
     await driver.destroy(later(first, log, build_number=5, source=stricter), log)
     assert log.names == []
+
+
+async def test_a_module_that_nobody_uses_any_more_leaves_the_host(
+    driver: TerraformProvisioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, log = tmp_path / "module", Log()
+    module.mkdir()
+
+    def initialised() -> set[Path]:
+        return set((tmp_path / "host-a" / "terraform" / "modules").iterdir())
+
+    builds = []
+    for name in ("old", "used", "new"):
+        (module / "main.tf").write_text(INNER.replace("one", name))
+        before = initialised() if builds else set()
+        builds.append(build(driver, module))
+        await driver.apply(builds[-1], log)
+        [folder] = initialised() - before
+        if name == "new":
+            break
+        ready, long_ago = folder / INITIALISED, time.time() - FORGET_AFTER.total_seconds() - 60
+        os.utime(ready, (long_ago, long_ago))
+        if name == "used":
+            await driver.apply(later(builds[-1], log), log)
+            used = folder
+    assert initialised() == {used, folder}
+    await driver.destroy(later(builds[0], log, build_number=3), log)
+    assert len(initialised()) == 3, "a workspace of it can be destroyed all the same"
+    for made in builds[1:]:
+        await driver.destroy(later(made, log, build_number=3), log)

@@ -12,7 +12,7 @@ import pytest
 
 from prebuilds.cli import run
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, create_engine
+from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
 from tests.builders import make_preset
 from tests.postgres.pool_steps import claim, make_ready
 from tests.tls import Authority, server_context, tls_before_postgres
@@ -42,6 +42,12 @@ async def test_verify_full_connects_to_the_server_that_it_trusts_and_to_no_other
         async with await create_claim_pool(url(authority), size=2) as pool:
             assert (await claim(ClaimStore(pool, enabled=True), preset)).result is not None
         await engine.dispose()
+
+        over_tls = url(authority)
+        for mode in ("prefer", "require", "verify-ca"):
+            assert await check_reachable(over_tls.replace("verify-full", mode)), mode
+        for mode in ("disable", "allow", "prefer"):
+            assert await check_reachable(f"{database_url}&sslmode={mode}"), mode
 
         async def listed(url: str) -> tuple[int, str]:
             monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)

@@ -4,12 +4,13 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock image-locks clean
 
 help:  ## What can be made
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## .venv with everything in it, the prebuilds and temporal commands too
 
@@ -53,9 +54,14 @@ bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes
 
-lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into requirements.lock
+lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into the locks
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \
 		--extra embedded --group dev --no-emit-package prebuilds pyproject.toml -o requirements.lock
+	$(MAKE) image-locks
+
+image-locks: $(STAMP)  ## The locks of the image, which have the versions of requirements.lock
+	$(IMAGE_LOCK) pyproject.toml -o requirements-runtime.lock
+	echo hatchling | $(IMAGE_LOCK) - -o requirements-build.lock
 
 clean:  ## Remove what was installed and cached
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 
 import yaml
 from compose_spec import PyCompose
 
-from hatch_build import MODULES, PACKAGES
 from prebuilds.settings import Settings
 from prebuilds.stack.temporal_server import SETTINGS
 from worker import parse_options
@@ -86,11 +84,3 @@ def test_the_cluster_has_the_embedded_servers_settings() -> None:
     deployed = yaml.safe_load((ROOT / "deploy/dynamicconfig/prebuilds.yaml").read_text())
     flat = {key: str(entries[0]["value"]).lower() for key, entries in deployed.items()}
     assert flat == {key: value.strip('"').lower() for key, value in embedded.items()}
-
-
-def test_the_image_has_every_package() -> None:
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
-    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
-    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    made_of = {*wheel["packages"], *PACKAGES, *(f"{name}.py" for name in MODULES), wheel["hooks"]["custom"]["path"]}
-    assert made_of <= copied

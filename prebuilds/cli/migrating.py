@@ -10,7 +10,7 @@ from prebuilds.cli import output
 from prebuilds.cli.connections import require_database
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, note
-from prebuilds.cli.system import duration
+from prebuilds.cli.system import Roles, duration
 
 if TYPE_CHECKING:
     from prebuilds.views import Migrated, MigrationPlan
@@ -31,6 +31,7 @@ def migrate(
     timeout: Annotated[
         str, typer.Option(help="How long each step waits for transactions of others, such as a long report")
     ] = "10m",
+    roles: Roles = None,
 ) -> None:
     """Create or upgrade the schema while workers of the release before go on. Safe to repeat, to kill and to run from
     several places at once."""
@@ -45,7 +46,8 @@ def migrate(
             if plan.needed:
                 raise typer.Exit(NEEDED)
             return
-        done = await system.migrate(finish=finish, patience=duration(timeout, "timeout"), tell=tell_step)
+        patience = duration(timeout, "timeout")
+        done = await system.migrate(finish=finish, patience=patience, roles=roles, tell=tell_step)
         document(done, human=migrated_in_words(done))
 
     run_command(go())
@@ -59,6 +61,11 @@ def tell_step(text: str) -> None:
 
 def migrated_in_words(done: Migrated) -> str:
     """Say what a migration has done."""
+    roles = [f"roles: {', '.join(done.roles)}"] if done.roles else []
+    return "\n".join([_schema_in_words(done), *roles, *(f"warning: {warning}" for warning in done.warnings)])
+
+
+def _schema_in_words(done: Migrated) -> str:
     if done.schema_before is None:
         return f"schema {done.schema_now}: created"
     if done.finished:

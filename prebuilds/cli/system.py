@@ -46,6 +46,16 @@ def actor() -> Actor:
         return OPERATOR
 
 
+Roles = Annotated[
+    str | None,
+    typer.Option(
+        "--roles",
+        metavar="PREFIX",
+        help="Grant the database roles PREFIX_worker, PREFIX_server and PREFIX_reader what they need, and no more",
+    ),
+]
+
+
 def init(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Bind database and namespace also when one belongs to something else")
@@ -53,6 +63,7 @@ def init(
     forget_state_key: Annotated[
         bool, typer.Option("--forget-state-key", help="Go on without a state key that is lost, and what it encrypted")
     ] = False,
+    roles: Roles = None,
 ) -> None:
     """Create or upgrade the schema, register Temporal's search attributes, and bind the database and the Temporal
     namespace to each other. Safe to repeat. The exit code is 3 when Temporal cannot be reached: run it again then."""
@@ -62,7 +73,7 @@ def init(
         from prebuilds.cli.migrating import migrated_in_words, tell_step
         from prebuilds.operations import system
 
-        done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key, tell=tell_step)
+        done = await system.init(actor(), adopt=adopt, forget_state_key=forget_state_key, roles=roles, tell=tell_step)
         if done.binding is None:
             lines = [f"search attributes and binding to Temporal: {done.search_attributes}"]
         else:

@@ -17,6 +17,7 @@ from prebuilds.store import migrate as migrating
 from prebuilds.store import restoring
 from prebuilds.store.claim_secrets import forget_request_key
 from prebuilds.store.expanding import PATIENCE_S
+from prebuilds.store.roles import check_roles, grant_roles, role_names
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.search_attributes import register
 from prebuilds.views import Binding, Initialized, Migrated, MigrationPlan, MigrationStep, RestoredReport
@@ -52,7 +53,11 @@ def _tell_nobody(_: str) -> None:
 
 
 async def migrate(
-    *, finish: bool = False, patience: timedelta = PATIENCE, tell: Callable[[str], None] = _tell_nobody
+    *,
+    finish: bool = False,
+    patience: timedelta = PATIENCE,
+    roles: str | None = None,
+    tell: Callable[[str], None] = _tell_nobody,
 ) -> Migrated:
     """Create or upgrade the schema of the environment's database, beside workers of the release before. It is safe to
     repeat and to run concurrently.
@@ -60,15 +65,27 @@ async def migrate(
     Args:
         finish: Those workers have all ended: shut their release out, and drop what only it needed.
         patience: How long each step waits for others' transactions.
+        roles: Grant `ROLES_worker`, `ROLES_server` and `ROLES_reader` what they need; None grants nothing.
         tell: Called with a line for each step.
     Raises:
+        InvalidInput: One of the roles does not exist; then nothing is changed.
         StackUnreachable: The database does not answer, its version is too old, or its schema is newer than this
             release.
         MigrationBlocked: Others' transactions have lasted for longer than *patience*.
     """
     async with open_database(any_schema=True) as engine:
+        if roles is not None:
+            await check_roles(engine, roles)
         done = await migrating.migrate(engine, finish=finish, patience_s=patience.total_seconds(), tell=tell)
-    return Migrated(schema_before=done.before, schema_now=done.now, steps=done.steps, finished=done.finished)
+        warnings = await grant_roles(engine, roles) if roles is not None else []
+    return Migrated(
+        schema_before=done.before,
+        schema_now=done.now,
+        steps=done.steps,
+        finished=done.finished,
+        roles=list(role_names(roles).values()) if roles is not None else [],
+        warnings=warnings,
+    )
 
 
 async def plan_migration() -> MigrationPlan:
@@ -89,6 +106,7 @@ async def init(
     *,
     adopt: bool = False,
     forget_state_key: bool = False,
+    roles: str | None = None,
     tell: Callable[[str], None] = _tell_nobody,
 ) -> Initialized:
     """Set up a deployment: migrate the database, register Temporal's search attributes, and bind the database and the
@@ -97,14 +115,14 @@ async def init(
     Args:
         adopt: Bind the two also when one of them is bound to something else.
         forget_state_key: Continue without a lost state key, and delete what was encrypted with it.
-        tell: As for `migrate`.
+        roles, tell: As for `migrate`.
     Returns:
         What was done. If Temporal does not answer, its part is missing: `binding` is None.
     Raises:
-        StackUnreachable: As for `migrate`.
+        InvalidInput, StackUnreachable: As for `migrate`.
         WrongDeployment: One of the two is bound to something else, or *adopt* would replace a binding that is in use.
     """
-    schema = await migrate(tell=tell)
+    schema = await migrate(roles=roles, tell=tell)
     if forget_state_key:
         async with open_database() as engine:
             await forget_request_key(engine)
@@ -114,10 +132,7 @@ async def init(
     except StackUnreachable as error:
         attributes = f"not done: {error}"
     return Initialized(
-        schema_before=schema.schema_before,
-        schema_now=schema.schema_now,
-        steps=schema.steps,
-        finished=schema.finished,
+        **dict(schema),
         search_attributes=attributes,
         binding=binding,
     )

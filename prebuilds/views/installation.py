@@ -20,6 +20,10 @@ class Migrated(Payload):
     """The steps that were carried out now, in order."""
     finished: bool
     """False while the release before may still run and start there: until `prebuilds migrate --finish`."""
+    roles: list[str] = Field(default_factory=list)
+    """The database roles that were granted their rights; empty when none were asked for."""
+    warnings: list[str] = Field(default_factory=list)
+    """What is wrong with those roles' rights, in words."""
 
 
 class MigrationStep(Payload):

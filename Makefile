@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock image-locks clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into the 
 image-locks: $(STAMP)  ## The locks of the image, which have the versions of requirements.lock
 	$(IMAGE_LOCK) pyproject.toml -o requirements-runtime.lock
 	echo hatchling | $(IMAGE_LOCK) - -o requirements-build.lock
+
+env:  ## .env for docker-compose.yml, with random passwords; one that exists is left as it is
+	@$(PYTHON) deploy/compose/make_env.py
 
 clean:  ## Remove what was installed and cached
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

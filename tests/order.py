@@ -25,6 +25,7 @@ SECONDS = {
     "e2e/test_operating.py": 25,
     "e2e/test_waiting_claims.py": 25,
     "e2e/test_bench.py": 25,
+    "e2e/test_compose_apart.py": 20,
     "e2e/container/test_owners.py": 25,
     "e2e/test_readme.py": 20,
     "e2e/test_installed.py": 20,

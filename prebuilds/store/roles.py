@@ -24,8 +24,13 @@ GRANT_LOCK = 0x7072656272_6F6C65
 VERSION_TABLE = "alembic_version"
 ALL: Final = "SELECT, INSERT, UPDATE, DELETE"
 _OF_BOTH: Mapping[str, str] = {VERSION_TABLE: "SELECT", "schema_steps": "SELECT", "settings": "SELECT, UPDATE"}
-OF_WORKERS: Mapping[str, str] = {**_OF_BOTH, "tokens": "", "sign_in_links": ""}
-"""A worker's rights where they are not all. Only servers and commands have anything to do with tokens."""
+OF_WORKERS: Mapping[str, str] = {
+    **_OF_BOTH,
+    # What the clean-up of old rows needs. PostgreSQL asks whoever locks a row for the right to update some column.
+    "tokens": "SELECT (id, revoked_at, expires_at), UPDATE (last_used_at), DELETE",
+    "sign_in_links": "SELECT (digest, expires_at), UPDATE (expires_at), DELETE",
+}
+"""A worker's rights where they are not all. Only servers and commands make tokens and see their digests."""
 OF_SERVERS: Mapping[str, str] = {**_OF_BOTH, "tokens": "SELECT, INSERT, UPDATE"}
 UNREADABLE_TABLES = frozenset(
     ("build_logs", "claim_secrets", "notifications", "operator_requests", "sign_in_links", "template_files")
@@ -117,7 +122,7 @@ def grants(prefix: str, *, schema: str, owner: str) -> list[str]:
     ]
     for role, exceptions in ((worker, OF_WORKERS), (server, OF_SERVERS)):
         rights = {name: exceptions.get(name, ALL) for name in names}
-        for right in sorted(set(rights.values()) - {""}):
+        for right in sorted(set(rights.values())):
             on = ", ".join(f"{schema}.{name}" for name in names if rights[name] == right)
             statements.append(f"GRANT {right} ON {on} TO {role}")
     statements.append(f"GRANT SELECT ON {schema}.{VERSION_TABLE} TO {reader}")

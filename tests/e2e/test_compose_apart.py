@@ -126,6 +126,8 @@ def test_every_role_apart_serves_claims_by_tls_and_drains(apart: ComposeApart) -
         asyncio.run(read_as_reader(apart, "SELECT 1", more="sslmode=disable"))
 
     assert apart.stop() == dict.fromkeys(SERVICES, 0)
+    for service in ("control", "claims", "http"):
+        assert not any((apart.folder / f"state-{service}").iterdir()), "its root file system is read-only"
     secrets = set(apart.passwords.values()) | {token.strip()}
     for service in SERVICES:
         assert apart.lines(service), "JSON, line by line"

@@ -109,7 +109,7 @@ async def test_a_worker_fills_and_claims_and_changes_no_schema(roles: Roles) -> 
     await denied(roles.url("worker"), *SCHEMA_CHANGES)
 
 
-async def test_only_a_server_has_anything_to_do_with_tokens(roles: Roles) -> None:
+async def test_a_server_makes_tokens_and_a_worker_only_cleans_up_after_them(roles: Roles) -> None:
     engine = create_engine(roles.url("server"))
     await make_preset(engine)
     tokens = TokenOperations(engine)
@@ -119,8 +119,17 @@ async def test_only_a_server_has_anything_to_do_with_tokens(roles: Roles) -> Non
     assert await tokens.take_link(link.code) == made.token
     await engine.dispose()
     await denied(roles.url("server"), *SCHEMA_CHANGES, "DELETE FROM tokens")
+    for table, ended in (("tokens", "least(revoked_at, expires_at)"), ("sign_in_links", "expires_at")):
+        key = "id" if table == "tokens" else "digest"
+        old = f"SELECT {key} FROM {table} WHERE {ended} < now() FOR UPDATE SKIP LOCKED"
+        await execute(roles.url("worker"), f"DELETE FROM {table} WHERE {key} IN ({old})")
     await denied(
-        roles.url("worker"), "SELECT digest FROM tokens", "UPDATE tokens SET scopes = '{admin}'", "TABLE sign_in_links"
+        roles.url("worker"),
+        "SELECT digest FROM tokens",
+        "UPDATE tokens SET scopes = '{admin}'",
+        "UPDATE tokens SET revoked_at = NULL",
+        "INSERT INTO tokens SELECT * FROM tokens",
+        "SELECT sealed FROM sign_in_links",
     )
 
 

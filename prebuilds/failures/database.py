@@ -63,7 +63,7 @@ def _refused(error: BaseException) -> StackUnreachable | None:
         case "42501":  # the role lacks a right
             return StackUnreachable(
                 f"the database's role lacks a right: {_message(error)}",
-                remedy="connect as the role that ran `prebuilds init`, or have that role GRANT the right (`init --roles`)",
+                remedy="connect as the role that ran `prebuilds init`, or have it GRANT the right (`init --roles`)",
             )
         case "26000" | "42P05":  # a prepared statement is gone, or is there already
             return StackUnreachable(

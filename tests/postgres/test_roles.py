@@ -27,7 +27,10 @@ from tests.conftest import execute
 from tests.postgres.pool_steps import claim, make_ready
 from tests.rows import one
 
-NOT_SECRET = {"events.data", "settings.rules"}
+NOT_SECRET = {
+    *("events.data", "settings.rules", "presets.target"),
+    *("preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
+}
 """Columns of bytes or JSON that the reader may see."""
 Init = Callable[..., Awaitable[tuple[int, dict[str, object]]]]
 
@@ -195,7 +198,8 @@ def test_whatever_can_hold_a_secret_is_hidden_or_named_here() -> None:
         for column in table.columns
         if isinstance(column.type, LargeBinary | JSONB)
     }
-    assert able & seen <= NOT_SECRET
+    unsaid = able & seen - NOT_SECRET
+    assert not unsaid, "name it in prebuilds/store/roles.py if it may hold a secret, else here"
     named = {*OF_WORKERS, *OF_SERVERS, *UNREADABLE_TABLES, *UNREADABLE_COLUMNS} - {"alembic_version"}
     assert named <= set(metadata.tables)
     for table, columns in UNREADABLE_COLUMNS.items():

@@ -28,6 +28,7 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimResult
 from prebuilds.store.engine import create_engine
 from prebuilds.store.identity import Identity, read_identity
+from tests.e2e.forking import ForkedDev
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
@@ -68,7 +69,10 @@ class Said:
 class DevStack:
     """A `prebuilds dev` with its state in a folder of the test."""
 
-    program: Sequence[str | Path] = (BIN / "prebuilds",)
+    program: Sequence[str | Path] = ()
+    """Starts `prebuilds dev` in an interpreter of its own. Empty: it is forked, which takes half of the CPU time."""
+    workers = 6
+    """Starts of a worker that are prepared in a fork: one for each role, and some after kills."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.state_dir = folder / "state"
@@ -77,7 +81,7 @@ class DevStack:
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PREBUILDS_", "TEMPORAL_", "PYTHONDONT"))}
         self.env |= {"PREBUILDS_STATE_DIR": str(self.state_dir), "PREBUILDS_RECONCILE_INTERVAL": "2s"}
         self.env |= {"PREBUILDS_HTTP_PORT": "0", **env}  # stacks that start at the same time would want the same one
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | ForkedDev | None = None
         self._applied_by: dict[str, str] = {}
 
     def start(self) -> None:
@@ -86,6 +90,10 @@ class DevStack:
 
     def begin(self, *options: str, out: Path | None = None) -> None:
         """Start `prebuilds dev` without waiting for it; *out* gets its stdout, None adds that to the log."""
+        if not self.program:
+            self.log.write_bytes(b"")
+            self.process = ForkedDev(["dev", *options], self.env, out or self.log, self.log, self.workers)
+            return
         with self.log.open("wb") as log, out.open("wb") if out else contextlib.nullcontext(log) as printed:
             self.process = subprocess.Popen(
                 [*self.program, "dev", *options], env=self.env, stdout=printed, stderr=log, start_new_session=True
@@ -236,6 +244,12 @@ class DevStack:
             )
 
         return asyncio.run(claim_all())
+
+
+class TypedStack(DevStack):
+    """A `prebuilds dev` that is started as a person starts it."""
+
+    program = (BIN / "prebuilds",)
 
 
 @contextmanager

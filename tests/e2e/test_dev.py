@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests import host_driver
-from tests.e2e.dev_stack import START_S, DevStack, until
+from tests.e2e.dev_stack import START_S, DevStack, TypedStack, until
 from tests.unit.queries import OF_TEMPORAL
 
 FACTS = {"temporal_address", "temporal_ui", "database_url", "deployment_id", "token_file", "metrics", "http", "pids"}
@@ -44,7 +44,7 @@ organizations:
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """A stack of this file's own, since it is started again."""
     path = host_driver.install(tmp_path_factory.mktemp("site"))
-    stack = DevStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0", PYTHONPATH=path)
+    stack = TypedStack(tmp_path_factory.mktemp("dev"), PREBUILDS_METRICS_PORT="0", PYTHONPATH=path)
     stack.start()
     yield stack
     assert stack.stop() == 0

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from prebuilds.stack import role_worker
-from tests.e2e.dev_stack import BIN, DevStack
+from tests.e2e.dev_stack import BIN, DevStack, TypedStack
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def wheel_stack(tmp_path: Path, project: Path) -> Iterator[DevStack]:
     subprocess.run([sys.executable, *install, site, ROOT], check=True, env=os.environ | {"PIP_CONFIG_FILE": os.devnull})
     assert {path.name for path in site.iterdir() if "dist-info" not in path.name} == {"bin", "prebuilds"}
     make_foreign(site)
-    stack = DevStack(tmp_path, PYTHONPATH=f"{site}{os.pathsep}.")
+    stack = TypedStack(tmp_path, PYTHONPATH=f"{site}{os.pathsep}.")
     stack.program = (site / "bin/prebuilds",)
     stack.start()
     yield stack

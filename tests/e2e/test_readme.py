@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.dev_stack import BIN, DevStack, until
+from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 
 ROOT = Path(__file__).parents[2]
 HTTP = "http://127.0.0.1:8080"
@@ -31,7 +31,7 @@ MASKED = (
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    stack = DevStack(tmp_path_factory.mktemp("readme"))
+    stack = TypedStack(tmp_path_factory.mktemp("readme"))
     stack.start()
     yield stack
     assert stack.stop() == 0

@@ -16,6 +16,7 @@ POOL, CLAIMERS = 10, 40
 @pytest.mark.timeout(300)
 def test_everybody_is_answered_and_nothing_is_given_twice(tmp_path: Path) -> None:
     stack = DevStack(tmp_path)
+    stack.workers = 30
     stack.start()
     try:
         stack.apply("storm", POOL, **QUICK)

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from cryptography.fernet import Fernet
 
-from tests.e2e.dev_stack import BIN, DevStack, until
+from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.secrets.collector import Collector, collector
 from tests.secrets.search import has, in_files, places, watched_processes
@@ -61,7 +61,7 @@ def stack_with(folder: Path, *, keys: bool, **env: str) -> Iterator[tuple[DevSta
         env["PREBUILDS_PAYLOAD_KEY"] = base64.b64encode(os.urandom(32)).decode()
     with collector() as kept:
         env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": kept.address, "OTEL_EXPORTER_OTLP_INSECURE": "true"}
-        stack = DevStack(folder, OTEL_BSP_SCHEDULE_DELAY="200", OTEL_METRIC_EXPORT_INTERVAL="500", **env)
+        stack = TypedStack(folder, OTEL_BSP_SCHEDULE_DELAY="200", OTEL_METRIC_EXPORT_INTERVAL="500", **env)
         stack.start()
         try:
             yield stack, kept

@@ -77,9 +77,9 @@ def harms_nobody(stack: DevStack, folder: Path, running: Callable[[], dict[str, 
 
 
 def _is_handed_over(stack: DevStack, workspace_id: str) -> bool:
-    builds = stack.ask("workspaces", "show", workspace_id)["builds"]
+    builds = stack.shown(workspace_id)["builds"]
     return all(build["status"] == "succeeded" for build in builds)
 
 
 def _status(stack: DevStack, workspace: str) -> str:
-    return str(stack.ask("workspaces", "show", workspace)["status"])
+    return str(stack.shown(workspace)["status"])

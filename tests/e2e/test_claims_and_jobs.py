@@ -78,7 +78,7 @@ def test_the_pools_jobs_never_contain_a_claim(stack: DevStack) -> None:
         finally:
             stack.ask("resume")
     for name in ("job-a", "job-b"):
-        until(lambda name=name: stack.ask("workspaces", "show", f"alice/{name}")["ready"], f"{name}'s hand-over")
+        until(lambda name=name: stack.shown(f"alice/{name}")["ready"], f"{name}'s hand-over")
     stack.wait_whole("jobs")
 
 
@@ -92,7 +92,7 @@ def test_a_build_whose_workflow_is_terminated_still_ends(stack: DevStack) -> Non
         workflow = f"workspace-build/{made['build_id']}"
         until(lambda: stack.workflow_status(workflow) is not None, "the build's workflow")
         assert stack.temporal("workflow", "terminate", "-w", workflow, "--reason", "by hand").code == 0
-    until(lambda: stack.ask("workspaces", "show", "alice/cut")["ready"], "the build to end all the same", 40)
+    until(lambda: stack.shown("alice/cut")["ready"], "the build to end all the same", 40)
 
 
 def test_claims_build_while_the_loop_is_stopped(stack: DevStack) -> None:
@@ -102,7 +102,7 @@ def test_claims_build_while_the_loop_is_stopped(stack: DevStack) -> None:
     try:
         results = stack.claim_at_once("stopped", ["while-stopped"])
         assert isinstance(results[0], ClaimResult)
-        until(lambda: stack.ask("workspaces", "show", "alice/while-stopped")["ready"], "the hand-over")
+        until(lambda: stack.shown("alice/while-stopped")["ready"], "the hand-over")
         made = stack.ask(
             *("claim", "--preset", "stopped/python/small", "--owner", "bob", "--name", "made", "--on-empty", "create"),
             "--wait-ready",

@@ -54,7 +54,7 @@ def check_whole(stack: DevStack, *organizations: str) -> None:
         stack.wait_whole(organization)
 
     def rows_and_processes_agree() -> bool:
-        rows = {w["id"] for w in stack.ask("workspaces", "list", "--all")["workspaces"] if w["status"] == "running"}
+        rows = {w["id"] for w in stack.all_workspaces() if w["status"] == "running"}
         return rows == set(stack.processes())
 
     until(rows_and_processes_agree, "a process for each row and a row for each process")

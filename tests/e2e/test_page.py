@@ -82,7 +82,7 @@ def claim(stack: DevStack, name: str) -> None:
 
 def is_whole(stack: DevStack) -> bool:
     """Whether all prebuilds of acme/python/small are ready."""
-    return any(row["preset"] == "small" and row["eligible"] == 6 for row in stack.ask("status")["presets"])
+    return any(row["preset"] == "small" and row["eligible"] == 6 for row in stack.status()["presets"])
 
 
 def until_row(page: Page, preset: str, words: str) -> None:
@@ -205,6 +205,6 @@ def test_the_page_needs_no_scripts(stack: DevStack, browser: Browser) -> None:
     says(page, "#loop", "without scripts")
     page.locator("#act-resume").click()
     page.get_by_role("button", name="Resume").click()
-    until(lambda: not stack.ask("status")["loop"]["paused"], "the pools to be resumed", 30, stack.log)
+    until(lambda: not stack.status()["loop"]["paused"], "the pools to be resumed", 30, stack.log)
     page.get_by_role("button", name="Sign out").click()
     expect(page.locator("h1")).to_have_text("Sign in")

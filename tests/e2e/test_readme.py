@@ -84,4 +84,4 @@ def test_what_the_pages_show_is_what_a_stranger_sees(fresh: DevStack) -> None:
 
 
 def pools_are_whole(stack: DevStack) -> bool:
-    return all(row["eligible"] == row["desired"] for row in stack.ask("status")["presets"])
+    return all(row["eligible"] == row["desired"] for row in stack.status()["presets"])

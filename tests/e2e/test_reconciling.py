@@ -22,9 +22,9 @@ from tests.e2e.dev_stack import DevStack, frozen, until
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 NEVER_READY = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
 POOL_SLOTS = 20
-CROWD = 200
-"""Ten times the slots, and none of them is free before the crowd's builds time out: who had to queue behind them would
-wait for a minute."""
+CROWD = 60
+"""Three times the slots, and none of them is free before the crowd's builds time out: who had to queue behind them
+would wait for a minute."""
 CLAIMS = 3
 """Of which one may be stalled by a busy machine. A queue stalls each."""
 CLAIM_BUILD_STARTS = timedelta(seconds=1)
@@ -79,7 +79,7 @@ async def test_a_preset_whose_builds_fail_gets_three_and_harms_no_other(stack: D
 
 def queue_time_of_a_claim(stack: DevStack, name: str) -> timedelta:
     claimed = stack.ask("claim", "--preset", "many/python/small", "--owner", "alice", "--name", name)
-    until(lambda: stack.ask("workspaces", "show", f"alice/{name}")["ready"], "the hand-over", 30, stack.log)
+    until(lambda: stack.shown(f"alice/{name}")["ready"], "the hand-over", 30, stack.log)
     [build] = [b for b in stack.ask("workspaces", "show", f"alice/{name}")["builds"] if b["stage"] == "claim"]
     assert build["build_id"] == claimed["build_id"]
     return datetime.fromisoformat(build["started_at"]) - datetime.fromisoformat(build["created_at"])

@@ -109,7 +109,7 @@ def test_a_running_build_is_cancelled_and_leaves_nothing(stack: DevStack) -> Non
     until(lambda: made["workspace_id"] in stack.processes(), "its process")
     done = stack.ask("jobs", "cancel", "--template", "cancel/python", "--status", "running")
     assert done == {"canceled": 1, "skipped": 0}
-    until(lambda: stack.ask("workspaces", "show", "alice/slow")["status"] == "canceled", "the build to be canceled")
+    until(lambda: stack.shown("alice/slow")["status"] == "canceled", "the build to be canceled")
     assert made["workspace_id"] not in stack.processes()
     assert stack.cli("release", "alice/slow", "--wait").code == 0
 

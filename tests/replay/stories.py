@@ -314,7 +314,7 @@ def the_loop_is_stopped_in_mid_pass(stack: DevStack) -> None:
         _until_reconciling(stack, 1)
         time.sleep(5)  # for a pass that finds it, too
         _signal(stack, "stop", '"in mid-pass"')
-        until(lambda: stack.ask("status")["loop"]["state"] == "draining", "the drain")
+        until(lambda: stack.status()["loop"]["state"] == "draining", "the drain")
         begin(stack, "OperatorRequest", "request-3", "prebuilds", {"action": "start"})  # it waits for the drain
         time.sleep(1)
         stack.temporal("workflow", "cancel", "-w", "request-3")

@@ -177,7 +177,7 @@ def stack(tmp_path: Path, terraform_bin: Path, receiver: Receiver) -> Iterator[D
 
 def wait_ready(stack: DevStack) -> None:
     def ready() -> bool:
-        return all(row["eligible"] == row["desired"] for row in stack.ask("status")["presets"])
+        return all(row["eligible"] == row["desired"] for row in stack.status()["presets"])
 
     until(ready, "all pools to be ready", 60, stack.log)
 

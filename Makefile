@@ -17,8 +17,9 @@ install: $(STAMP)  ## .venv with everything in it, the prebuilds and temporal co
 demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing running; PROVISIONER=process
 	$(BIN)/python examples/demo.py $(PROVISIONER)
 
-test: $(STAMP)  ## The whole test suite
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
+test: $(STAMP)  ## The whole test suite, in WORKERS=3 processes
+	@$(BIN)/python -m compileall -q prebuilds activities workflows worker.py tests  # else each of them compiles it all
+	$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
 
 check: $(STAMP)  ## Lint, types, import contracts
 	$(BIN)/ruff check .

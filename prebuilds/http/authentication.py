@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 
 from prebuilds.operations.rate_limits import RateLimits
 from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
@@ -67,21 +68,27 @@ class Entrance:
 Given = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-async def _enter(request: Request, given: HTTPAuthorizationCredentials | None, limit: Limit) -> Actor:
-    """As `Entrance.admit`. A request with a body was admitted before that was read."""
+def token_of(authorization: str | None) -> str | None:
+    """Return the bearer token of an `Authorization` header; None when it has none."""
+    scheme, token = get_authorization_scheme_param(authorization)
+    return token if scheme.lower() == "bearer" else None
+
+
+async def admit_request(request: Request, limit: Limit) -> Actor:
+    """Admit a request as `Entrance.admit` does. A request with a body was admitted before that was read."""
     admitted: Actor | None = request.scope["state"].get("actor")
     if admitted is not None:
         return admitted
     entrance: Entrance = request.app.state.entrance
-    return await entrance.admit(given.credentials if given is not None else None, limit, request.scope["state"])
+    return await entrance.admit(token_of(request.headers.get("authorization")), limit, request.scope["state"])
 
 
-async def _claimant(request: Request, given: Given) -> Actor:
-    return await _enter(request, given, CLAIMS)
+async def _claimant(request: Request, _: Given) -> Actor:
+    return await admit_request(request, CLAIMS)
 
 
-async def _caller(request: Request, given: Given) -> Actor:
-    return await _enter(request, given, REQUESTS)
+async def _caller(request: Request, _: Given) -> Actor:
+    return await admit_request(request, REQUESTS)
 
 
 Claimant = Annotated[Actor, Depends(_claimant)]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from prebuilds.api import PrebuildsError
 from prebuilds.failures import as_typed
-from prebuilds.http.authentication import Entrance
+from prebuilds.http.authentication import Entrance, token_of
 from prebuilds.http.problems import describe, plain_problem, respond
 from prebuilds.http.service import Service
 from prebuilds.planning.rate_limit import CLAIMS, REQUESTS
@@ -99,12 +98,9 @@ class Bounds:
             headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         ):
             return None
-        scheme, token = get_authorization_scheme_param(headers.get("authorization"))
-        limit = CLAIMS if path.startswith("/v1/claims") else REQUESTS
+        token, limit = token_of(headers.get("authorization")), CLAIMS if path.startswith("/v1/claims") else REQUESTS
         try:
-            scope["state"]["actor"] = await self._entrance.admit(
-                token if scheme.lower() == "bearer" else None, limit, scope["state"]
-            )
+            scope["state"]["actor"] = await self._entrance.admit(token, limit, scope["state"])
         except PrebuildsError as error:
             return respond(describe(error), {"Connection": "close"})
         return None

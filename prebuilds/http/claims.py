@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from fastapi import APIRouter, Body, Depends, Header, Request
@@ -13,6 +12,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.http.answering import answer_claim
 from prebuilds.http.authentication import Caller, Claimant
 from prebuilds.http.claim_access import check_may_claim, find_claim, with_initiator
+from prebuilds.http.claim_route import ClaimRoute, claim_id_of
 from prebuilds.http.claim_stream import event_id_of, follow_claim
 from prebuilds.http.documents import ALWAYS, LOCATION, problem_responses, whole
 from prebuilds.http.guard import Guarded
@@ -24,6 +24,8 @@ from prebuilds.payloads import ClaimResult, ClaimsResult, parse_claim_id
 from prebuilds.planning.policy import Action
 
 router = APIRouter(tags=["claims"])
+deciding = APIRouter(tags=["claims"], route_class=ClaimRoute)
+"""The routes that decide claims."""
 
 DECIDED: dict[int | str, dict[str, Any]] = {
     201: {
@@ -51,19 +53,11 @@ DECIDED: dict[int | str, dict[str, Any]] = {
 Prefer = Annotated[str | None, Header(description="`wait=N` holds the answer for up to N seconds, at most 60")]
 
 
-async def claim_id_of(request: Request) -> str:
-    """The claim's id in the address, where a slash is written `%2F`.
-
-    Raises:
-        InvalidInput: It is none.
-    """
-    try:
-        return parse_claim_id(unquote(request.path_params["claim_id"], errors="strict"))
-    except UnicodeDecodeError as error:
-        raise InvalidInput.field("claim_id", "must be UTF-8, percent-encoded") from error
+async def _claim_id_of(request: Request) -> str:  # a function that is no coroutine would run in a thread
+    return claim_id_of(request)
 
 
-AddressedClaim = Annotated[str, Depends(claim_id_of)]
+AddressedClaim = Annotated[str, Depends(_claim_id_of)]
 IN_PATH: dict[str, Any] = {
     "parameters": [
         {
@@ -79,7 +73,7 @@ IN_PATH: dict[str, Any] = {
 GivenBody = Annotated[ClaimBody, Body(openapi_examples=CLAIM_EXAMPLES)]
 
 
-@router.put(
+@deciding.put(
     "/v1/claims/{claim_id}",
     summary="Claim a workspace under an id of one's own",
     operation_id="put_claim",
@@ -89,7 +83,7 @@ GivenBody = Annotated[ClaimBody, Body(openapi_examples=CLAIM_EXAMPLES)]
     openapi_extra=IN_PATH,
 )
 async def put_claim(
-    request: Request, service: Served, actor: Claimant, claim_id: AddressedClaim, body: GivenBody, prefer: Prefer = None
+    request: Request, service: Served, actor: Claimant, body: GivenBody, claim_id: AddressedClaim, prefer: Prefer = None
 ) -> Response:
     """Safe to repeat for ever: an id that has won gets the same answer; one that has missed is tried again."""
     body = with_initiator(body, actor)
@@ -97,7 +91,7 @@ async def put_claim(
     return await answer_claim(service, body, claim_id, Patience(wait_of(prefer), actor.token_id))
 
 
-@router.post(
+@deciding.post(
     "/v1/claims",
     summary="Claim a workspace",
     operation_id="post_claim",

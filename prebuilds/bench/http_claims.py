@@ -54,17 +54,22 @@ class HttpClaims(Claims):
         Raises:
             RuntimeError: The claim has not won one now.
         """
-        body = {"preset": next(self._turn), "owner": self.pools.organization, "name": f"w-{uuid4().hex[:20]}"}
         key = f"{self.pools.organization}/http-{next(self._number)}-{uuid4().hex[:8]}"
         headers = next(self._headers) | {"Idempotency-Key": key}
-        async with self._http.post("/v1/claims", json=body, headers=headers) as answer:
+        async with self._http.post("/v1/claims", json=self._body(), headers=headers) as answer:
             if answer.status != HTTPStatus.CREATED:
                 raise RuntimeError(f"{answer.status}: {await answer.text()}")
             self.workspace_ids.append(UUID((await answer.json())["workspace_id"]))
 
     async def noop(self) -> None:
-        """Send a request that does nothing."""
-        async with self._http.post("/v1/nothing", headers=next(self._headers)) as answer:
+        """Send the same body to an ordinary route of the server, which does nothing but send it back."""
+        async with self._http.post("/v1/claims:nothing", json=self._body(), headers=next(self._headers)) as answer:
+            answer.raise_for_status()
+            await answer.json()
+
+    async def bare_request(self) -> None:
+        """Send a request without token and body, to which the server says that it runs."""
+        async with self._http.get("/healthz") as answer:
             answer.raise_for_status()
 
     async def statement(self, store: ClaimStore) -> None:
@@ -79,6 +84,9 @@ class HttpClaims(Claims):
         if claimed.result is None:
             raise RuntimeError(f"nothing was ready: {claimed.miss_reason}")
         self.workspace_ids.append(claimed.result.workspace_id)
+
+    def _body(self) -> dict[str, str]:
+        return {"preset": next(self._turn), "owner": self.pools.organization, "name": f"w-{uuid4().hex[:20]}"}
 
     async def wait_until_listed(self) -> None:
         """Return at once: no workflow stands behind these claims."""

@@ -32,7 +32,7 @@ from prebuilds.http import (
 )
 from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
-from prebuilds.http.documents import add_common, unfold
+from prebuilds.http.documents import Asked, add_common, unfold
 from prebuilds.http.models import Health
 from prebuilds.http.page import forms
 from prebuilds.http.page import routes as pages
@@ -72,10 +72,19 @@ async def readyz(service: Served) -> Response:
     return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
 
-@health.post("/v1/nothing", include_in_schema=False, status_code=204)
-async def nothing(actor: Claimant) -> Response:
-    """Do nothing, as a caller with a token: what the benchmark compares claims with."""
-    return Response(status_code=204)
+class Nothing(Asked):
+    """A body as long as a claim's."""
+
+    preset: str
+    owner: str
+    name: str
+
+
+@health.post("/v1/claims:nothing", include_in_schema=False)
+async def nothing(_: Claimant, body: Nothing) -> Nothing:
+    """Answer what was sent: an ordinary route of this server, with a token and JSON both ways, that does nothing. The
+    benchmark compares claims with it (decision 0032)."""
+    return body
 
 
 class Application(FastAPI):

@@ -4,6 +4,7 @@ clock."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Literal, TypeAlias, TypeVar
 from uuid import UUID
@@ -74,10 +75,10 @@ def preset_target(preset: str) -> ClaimTarget:
     Raises:
         InvalidInput: *preset* is neither.
     """
-    try:
-        return ClaimTarget(preset, preset_id=UUID(preset))
-    except ValueError:
-        return ClaimTarget(preset, path=parse_path(preset, 3, "preset", "acme/python/small"))
+    if "/" not in preset:  # trying to read a path as an id would cost more than reading the path
+        with suppress(ValueError):
+            return ClaimTarget(preset, preset_id=UUID(preset))
+    return ClaimTarget(preset, path=parse_path(preset, 3, "preset", "acme/python/small"))
 
 
 def with_next_start(request: ClaimRequest, now: datetime) -> ClaimRequest:

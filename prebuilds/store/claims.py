@@ -7,7 +7,6 @@ and it can afford one round trip (decision 0004).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 from collections.abc import Sequence
@@ -51,6 +50,7 @@ NAME_HOLDER = """
 NAME_KEY = "workspaces_live_name_key"
 """The constraint that keeps a name unique among its owner's live workspaces."""
 
+_SORTED = json.JSONEncoder(sort_keys=True)
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
 
 
@@ -79,8 +79,8 @@ def hash_request(request: ClaimTerms, key: bytes = b"") -> bytes:
         key: The deployment's own (`load_request_key`). Nobody who reads a hash but lacks this key can test guesses of
             the request's secrets against it.
     """
-    text = json.dumps(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True), sort_keys=True)
-    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+    text = _SORTED.encode(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True))
+    return hmac.digest(key, text.encode(), "sha256")
 
 
 class ClaimStore:

@@ -69,7 +69,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "GET /v1/tokens": Endpoint("/v1/tokens", Action.SEE_TOKENS),
     "GET /v1/users": Endpoint("/v1/users", Action.SEE_USERS),
     "GET /v1/waiting": Endpoint("/v1/waiting?preset=acme/python/small", Action.SEE_STATUS),
-    "POST /v1/nothing": Endpoint("/v1/nothing", None),
+    "POST /v1/claims:nothing": Endpoint("/v1/claims:nothing", None, CLAIM),
     "PUT /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.CLAIM, CLAIM),
     "POST /v1/claims": Endpoint("/v1/claims", Action.CLAIM, CLAIM),
     "DELETE /v1/claims/{claim_id}": Endpoint("/v1/claims/c1", Action.LEAVE_QUEUE),

@@ -234,4 +234,4 @@ async def test_every_endpoint_but_health_and_the_documentation_asks_for_a_token(
             if answer.status_code != 401:
                 open_to_all.add(path)
     assert open_to_all == {"/healthz", "/readyz"}
-    assert (await server.http.post("/v1/nothing")).status_code == 401
+    assert (await server.http.post("/v1/claims:nothing")).status_code == 401

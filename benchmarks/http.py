@@ -1,5 +1,5 @@
-"""What a claim over HTTP costs, beside its floors in the same run: the same server's request that does nothing, and the
-bare statement that decides a claim.
+"""What a claim over HTTP costs, beside its floors in the same run: an ordinary request to the same server that does
+nothing, and the bare statement that decides a claim.
 
     python -m benchmarks.http [--quick] [--processes N]
 
@@ -18,8 +18,10 @@ import aiohttp
 
 from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import burst, poisson, saturation
+from prebuilds.bench.figures import Sample
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.http_claims import HttpClaims, connect_to, sequential, tokens_for
+from prebuilds.bench.load import run_at_once
 from prebuilds.client import PrebuildsClient
 from prebuilds.stack import Stack
 from prebuilds.stack.answering import until_everything_answers
@@ -58,7 +60,11 @@ async def measure(running: Stack, http: aiohttp.ClientSession, size: Size) -> No
         async with await create_claim_pool(running.database_url, size=2) as pool:
             told(await sequential(claims, ClaimStore(pool, enabled=True), size.rounds))
         told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
-        told(await burst(claims, AT_ONCE, size.bursts))
+        report = await burst(claims, AT_ONCE, size.bursts)
+        bare = Sample(f"{AT_ONCE} requests without token and body")
+        await run_at_once((claims.bare_request, bare), AT_ONCE)
+        report.figures.append(bare.figure())
+        told(report)
         report = await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=size.saturated_s / 4)
         report.counts = await claims.counts()
         told(report)

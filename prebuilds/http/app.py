@@ -116,7 +116,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_refused)
     app.add_exception_handler(Exception, problems.on_fault)
-    app.router.routes += claims.deciding.routes  # first, and not behind a router of their own: they are asked most
+    app.router.routes[:0] = claims.deciding.routes  # without a router of their own to look through: they are asked most
     app.include_router(health)
     parts = (claims, explanations, workspaces, upkeep, jobs, builds, logs, presets, templates, status, loop, events)
     for routes in (*parts, people, tokens):

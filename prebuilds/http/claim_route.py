@@ -38,7 +38,8 @@ class ClaimRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             actor = await admit_request(request, CLAIMS)  # first, so that nobody else learns what is wrong
-            headers, named = request.headers, {}
+            headers = request.headers
+            named: dict[str, str | None] = {}
             if is_addressed:
                 named["claim_id"] = claim_id_of(request)
             else:

@@ -186,6 +186,9 @@ async def test_bad_input_names_its_fields_and_writes_nothing(engine: AsyncEngine
     for content in (b"{", b"", b"[1]", b"\xff"):
         refused = await server.http.put("/v1/claims/c1", content=content, headers={"Content-Type": "application/json"})
         assert (refused.status_code, refused.json()["errors"].keys()) == (422, {"body"}), content
+    for kind in ("text/plain", ""):  # as pages of other sites may send it without asking
+        refused = await server.http.put("/v1/claims/c1", content=json.dumps(BODY), headers={"Content-Type": kind})
+        assert (refused.status_code, refused.json()["errors"].keys()) == (422, {"body"}), kind
     assert (await server.http.put(f"/v1/claims/{'x' * 201}", json={})).status_code == 422
     assert (await server.http.put("/v1/claims/%ff", json={})).json()["errors"].keys() >= {"claim_id"}
     long = await server.http.put("/v1/claims/c1", content=b" " * 1_000_001)

@@ -18,10 +18,10 @@ import aiohttp
 
 from benchmarks.stacks import run, stack, told, worker
 from prebuilds.bench.claiming import burst, poisson, saturation
-from prebuilds.bench.figures import Sample
+from prebuilds.bench.figures import Report, Sample
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.http_claims import HttpClaims, connect_to, sequential, tokens_for
-from prebuilds.bench.load import run_at_once
+from prebuilds.bench.load import run_at_once, run_closed_loop
 from prebuilds.client import PrebuildsClient
 from prebuilds.stack import Stack
 from prebuilds.stack.answering import until_everything_answers
@@ -34,6 +34,9 @@ POOLS = 4
 RATE = 45.0
 AT_ONCE = 300
 CLIENTS = 50
+STORE_CALLERS = 8
+STORE_IS_FASTER = 5
+"""At most so many times as many statements as claims are expected, so that no pool runs empty."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,35 @@ async def measure(running: Stack, http: aiohttp.ClientSession, size: Size) -> No
     await pools.fill(engine, ready=0)
     async with tokens_for(engine, pools) as tokens:
         claims = HttpClaims(client, engine, pools, http, tokens)
-        async with await create_claim_pool(running.database_url, size=2) as pool:
-            told(await sequential(claims, ClaimStore(pool, enabled=True), size.rounds))
-        told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
-        report = await burst(claims, AT_ONCE, size.bursts)
-        bare = Sample(f"{AT_ONCE} requests without token and body")
-        await run_at_once((claims.bare_request, bare), AT_ONCE)
-        report.figures.append(bare.figure())
-        told(report)
-        report = await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=size.saturated_s / 4)
-        report.counts = await claims.counts()
-        told(report)
+        async with await create_claim_pool(running.database_url, size=STORE_CALLERS) as pool:
+            store = ClaimStore(pool, enabled=True)
+            told(await sequential(claims, store, size.rounds))
+            told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
+            told(await at_once(claims, size.bursts))
+            told(await sustained(claims, store, size.saturated_s))
     await engine.dispose()
+
+
+async def at_once(claims: HttpClaims, rounds: int) -> Report:
+    """Measure bursts, and one of the least that the server can be asked."""
+    report = await burst(claims, AT_ONCE, rounds)
+    bare = Sample(f"{AT_ONCE} without token and body")
+    await run_at_once((claims.bare_request, bare), AT_ONCE)
+    report.figures.append(bare.figure())
+    return report
+
+
+async def sustained(claims: HttpClaims, store: ClaimStore, seconds: float) -> Report:
+    """Measure how many claims a second are possible; by the bare statement, too."""
+    report = await saturation(claims, clients=CLIENTS, seconds=seconds, slice_s=seconds / 4)
+    rate = report.figures[1].per_second or 0.0
+    statement = Sample(f"{STORE_CALLERS} callers of the statement")
+    await claims.fill_pools(rate * seconds * STORE_IS_FASTER)
+    await run_closed_loop((lambda: claims.statement(store), statement), clients=STORE_CALLERS, seconds=seconds)
+    report.figures.append(statement.figure())
+    report.ratios["claims' rate / statements' rate"] = rate / statement.rate
+    report.counts = await claims.counts()
+    return report
 
 
 @asynccontextmanager

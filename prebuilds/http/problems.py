@@ -56,6 +56,7 @@ STATUSES: Mapping[str, int] = {
     "WrongDeployment": 503,
     "DiskFull": 503,
     "SystemFault": 503,
+    "MigrationBlocked": 503,
     "RequestFailed": 500,
     "ProvisionFailed": 500,
     "WorkerKeepsFailing": 500,

@@ -34,7 +34,7 @@ class TokenBody(Asked):
     scopes: list[Text] = Field(description="Each `RIGHT` or `RIGHT:ORGANIZATION`; 1 to 100 of them")
     user: Text | None = Field(None, description="Whose claims it makes; required with the scope `claim`")
     expires_seconds: float | None = Field(
-        None, le=LIFE_MAX_S, description="From now until it is refused; null for never"
+        None, gt=0, le=LIFE_MAX_S, description="From now until it is refused; null for never"
     )
 
 

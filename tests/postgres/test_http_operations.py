@@ -155,3 +155,11 @@ async def test_pools_are_paused_and_the_loop_needs_temporal(engine: AsyncEngine,
     assert (await server.http.post("/v1/loop:start", json={"interval_seconds": 0})).status_code == 422
     unknown = await server.http.post("/v1/reconcile", json={"preset": "acme/python/none"})
     assert unknown.status_code == 404
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -2.2e307, 1e307])
+async def test_a_token_lives_for_a_time_that_can_be(engine: AsyncEngine, server: Server, seconds: float) -> None:
+    body = {"name": "ci", "scopes": ["read"], "expires_seconds": seconds}
+    refused = await server.http.post("/v1/tokens", json=body)
+    assert (refused.status_code, refused.json()["errors"].keys()) == (422, {"expires_seconds"})
+    assert (await one(engine, "SELECT count(*) FROM tokens")).count == 0

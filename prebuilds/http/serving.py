@@ -28,8 +28,8 @@ QUIET_S, QUIET_WITHIN_S = 0.2, 2.0
 """Connections that callers have made are accepted until none has sent anything for so long, and no longer than the
 second time. When the socket closes, the system drops those that were not accepted yet."""
 KEEP_ALIVE_S = 75
-"""How long a connection without a request stays open, in seconds. Callers and proxies mostly keep theirs for 60 s: whoever
-uses a connection that the server closes at the same moment gets no answer."""
+"""How long a connection without a request stays open, in seconds: longer than callers and proxies keep theirs, mostly
+for 60 s. Whoever uses a connection that the server closes at the same moment gets no answer."""
 BACKLOG = 2048
 FILES = 65536
 """Open files of the process, where the system allows so many."""

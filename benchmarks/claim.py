@@ -40,7 +40,7 @@ CLIENTS = 50
 BATCH = 100
 STATEMENT_CLIENTS = 8
 STATEMENT = """\
-SELECT * FROM claim_workspace(gen_random_uuid()::text, '\\x00', NULL,
+SELECT * FROM decide_claim(gen_random_uuid()::text, '\\x00', NULL,
     '{organization}', 't1', 'p' || (1 + (random() * 3)::int), '{organization}', '{organization}',
     left(md5(random()::text), 30), NULL, NULL, NULL, '{{}}', 'fail', true, NULL, gen_random_uuid(), gen_random_uuid(),
     NULL, 'bench', now(), now() + interval '5 s');

@@ -1,6 +1,6 @@
 """The claim's one statement, on asyncpg itself: SQLAlchemy has a fifth of the throughput here.
 
-The statement calls a database function, `claim_workspace`: a claim is several steps that each depend on the one before,
+The statement calls a database function, `decide_claim`: a claim is several steps that each depend on the one before,
 and it can afford one round trip (decision 0004).
 """
 
@@ -30,9 +30,9 @@ from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
 CLAIM = """
-    SELECT answer, fresh, organization, template, preset, build_is_open((answer ->> 'build_id')::uuid) AS build_open
-      FROM claim_workspace($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                           $19, $20, $21, $22, $23)
+    SELECT answer, fresh, organization, template, preset, build_open
+      FROM decide_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                        $19, $20, $21, $22, $23)
 """
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
@@ -224,7 +224,7 @@ class ClaimStore:
     ) -> ClaimOutcome:
         """Decide a claim as `claim` does, on a connection of the caller's and inside its transaction.
 
-        Calls the database function `claim_workspace`. Arguments are those of `claim`.
+        Calls the database function `decide_claim`. Arguments are those of `claim`.
 
         Args:
             connection: In a transaction; or the pool, for a transaction of its own.
@@ -289,7 +289,7 @@ class ClaimStore:
             miss_reason=MissReason(answer["miss_reason"]) if answer["miss_reason"] else None,
             preset_id=UUID(answer["preset_id"]),
             decided_now=row["fresh"],
-            build_open=row["build_open"],
+            build_open=bool(row["build_open"]),
             labels={
                 "organization_name": row["organization"] or "",
                 "template_name": row["template"] or "",

@@ -13,7 +13,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS: tuple[str, ...] = ()
+FUNCTIONS: tuple[str, ...] = ("check_people", "decide_claim")
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
 STEPS: tuple[Step, ...] = (

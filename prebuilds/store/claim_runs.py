@@ -1,7 +1,7 @@
 """Answers to runs of a claim. Each is recorded before it is sent, so that every later attempt at the run repeats it.
 
 A run is one run of the claim's workflow, with all its activity attempts. Two workers may work on one run when the first
-one was frozen. The SQL functions `claim_workspace` and `answer_claim_run` keep the late one from taking a workspace
+one was frozen. The SQL functions `decide_claim` and `answer_claim_run` keep the late one from taking a workspace
 after its run was told that it gets none.
 """
 

@@ -287,3 +287,43 @@ async def test_the_schema_itself_refuses_a_claim_by_the_prebuilds_user(engine: A
     await claim(store, preset)
     with pytest.raises(IntegrityError, match="workspace_builds_claim_has_person_check"):
         await do(engine, "UPDATE workspace_builds SET initiator_id = :id WHERE stage = 'claim'", id=PREBUILDS_USER_ID)
+
+
+@pytest.mark.parametrize("hands_over", [True, False], ids=["with_build", "without_build"])
+async def test_a_first_and_a_repeated_attempt_write_the_same_rows(
+    engine: AsyncEngine, store: ClaimStore, hands_over: bool
+) -> None:
+    """`decide_claim` decides the one, `claim_workspace` the other, whose first attempt has missed."""
+    preset = await make_preset(engine)
+    await do(engine, "UPDATE template_versions SET hands_over = :hands_over", hands_over=hands_over)
+    terms = {"ttl_seconds": 3600, "claim_parameters": {"token": "t"}}
+    assert (await claim(store, preset, "repeated", name="dev-1", **terms)).result is None
+    await make_ready(engine, preset, 2)
+    written = {}
+    for id_, name in (("repeated", "dev-1"), ("first", "dev-2")):
+        assert (await claim(store, preset, id_, name=name, **terms)).build_open is hands_over
+        row = await one(
+            engine,
+            """
+            SELECT to_jsonb(c) AS claim, to_jsonb(w) AS workspace, to_jsonb(b) AS build, to_jsonb(e) AS event,
+                   to_jsonb(s) AS secret
+              FROM claims c JOIN workspaces w ON w.id = c.workspace_id
+              JOIN workspace_builds b ON b.workspace_id = w.id AND b.number = w.latest_build
+              JOIN events e ON e.claim_id = c.id AND e.kind = 'claim_prebuilt'
+              JOIN claim_secrets s ON s.workspace_id = w.id
+             WHERE c.id = :id
+            """,
+            id=id_,
+        )
+        written[id_] = {
+            f"{table}.{column}": value for table in row._fields for column, value in row._mapping[table].items()
+        }
+    differ = {column for column, value in written["first"].items() if value != written["repeated"][column]}
+    expected = {f"claim.{column}" for column in ("answer", "id", "request_hash", "run", "other_runs_after")}
+    expected.add("claim.run_answered")  # the miss was the answer of its run
+    expected |= {f"workspace.{column}" for column in ("id", "name", "address")}
+    expected |= {"build.id", "event.id", "event.data", "event.claim_id"}
+    ids = {"claim.workspace_id", "build.workspace_id", "event.workspace_id", "secret.workspace_id"}
+    assert {column for column in differ if not column.endswith(("_at", ".at"))} <= expected | ids
+    for column in differ:  # times differ, but none is missing
+        assert (written["first"][column] is None) == (written["repeated"][column] is None), column

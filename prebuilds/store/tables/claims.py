@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from prebuilds.store.tables.columns import metadata, time_column, uuid_column
+from prebuilds.store.tables.columns import metadata, one_of, time_column, uuid_column
 
 claims = Table(
     "claims",
@@ -47,9 +47,10 @@ claims = Table(
     time_column("completed_at"),
     UniqueConstraint("workspace_id"),
     CheckConstraint("octet_length(id) BETWEEN 1 AND 200", name="claims_id_check"),
-    CheckConstraint("outcome IN ('prebuilt', 'created', 'missed', 'refused')", name="claims_outcome_check"),
+    CheckConstraint(one_of("outcome", "prebuilt", "created", "missed", "refused"), name="claims_outcome_check"),
     CheckConstraint(
-        "(workspace_id IS NOT NULL) = coalesce(outcome IN ('prebuilt', 'created'), false)", name="claims_winner_check"
+        f"(workspace_id IS NOT NULL) = coalesce({one_of('outcome', 'prebuilt', 'created')}, false)",
+        name="claims_winner_check",
     ),
 )
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.store.tables.columns import NAME_CHECK, UNFINISHED, metadata, time_column, uuid_column
+from prebuilds.store.tables.columns import NAME_CHECK, UNFINISHED, metadata, one_of, time_column, uuid_column
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 workspaces = Table(
@@ -137,13 +137,16 @@ workspace_builds = Table(
     ),
     Index("workspace_builds_failed_idx", "preset_id", "completed_at", postgresql_where=text("status = 'failed'")),
     CheckConstraint("number >= 1", name="workspace_builds_number_check"),
-    CheckConstraint("transition IN ('start', 'stop', 'delete')", name="workspace_builds_transition_check"),
-    CheckConstraint("stage IN ('none', 'create', 'claim')", name="workspace_builds_stage_check"),
+    CheckConstraint(one_of("transition", "start", "stop", "delete"), name="workspace_builds_transition_check"),
+    CheckConstraint(one_of("stage", "none", "create", "claim"), name="workspace_builds_stage_check"),
     CheckConstraint(
-        "status IN ('pending', 'running', 'succeeded', 'failed', 'canceling', 'canceled')",
+        one_of("status", "pending", "running", "succeeded", "failed", "canceling", "canceled"),
         name="workspace_builds_status_check",
     ),
-    CheckConstraint(f"(completed_at IS NULL) = ({UNFINISHED})", name="workspace_builds_completed_when_finished_check"),
+    CheckConstraint(
+        f"(completed_at IS NULL) = ({one_of('status', 'pending', 'running', 'canceling')})",
+        name="workspace_builds_completed_when_finished_check",
+    ),
     # A claim is initiated by a person, never by the prebuilds user. This is the project's main promise.
     CheckConstraint(
         f"stage <> 'claim' OR initiator_id <> '{PREBUILDS_USER_ID}'", name="workspace_builds_claim_has_person_check"

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from alembic import op
 
-from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, RECORD, IndexStep, ShortStep, Step, function_steps
+from prebuilds.store.schema_steps import (
+    CREATE_RECORDS,
+    EXPANDED,
+    RECORD,
+    IndexStep,
+    OnlineStep,
+    ShortStep,
+    Step,
+    function_steps,
+)
 
 revision = "0002"
 down_revision = "0001"
@@ -66,7 +75,42 @@ STEPS: tuple[Step, ...] = (
     IndexStep("events_pool_resized_idx", "events (preset_id, id) WHERE kind = 'pool_resized'"),
 )
 
-EXPAND: tuple[Step, ...] = (*STEPS, *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
+CHEAPER_CHECKS = {
+    "claims": {
+        "claims_outcome_check": "outcome = ANY ('{prebuilt,created,missed,refused}'::text[])",
+        "claims_winner_check": (
+            "(workspace_id IS NOT NULL) = coalesce(outcome = ANY ('{prebuilt,created}'::text[]), false)"
+        ),
+    },
+    "workspace_builds": {
+        "workspace_builds_transition_check": "transition = ANY ('{start,stop,delete}'::text[])",
+        "workspace_builds_stage_check": "stage = ANY ('{none,create,claim}'::text[])",
+        "workspace_builds_status_check": (
+            "status = ANY ('{pending,running,succeeded,failed,canceling,canceled}'::text[])"
+        ),
+        "workspace_builds_completed_when_finished_check": (
+            "(completed_at IS NULL) = (status = ANY ('{pending,running,canceling}'::text[]))"
+        ),
+    },
+}
+"""Checks of two tables that every claim writes. They say the same as before, each by one constant: PostgreSQL reads a
+check anew for each statement that writes the table, and this saves a claim 5 % of its time (decision 0031)."""
+
+
+def cheaper_checks() -> tuple[Step, ...]:
+    """Steps that put these checks in the place of the ones before."""
+    steps: list[Step] = []
+    for table, checks in CHEAPER_CHECKS.items():
+        changes = [
+            f"DROP CONSTRAINT IF EXISTS {name}, ADD CONSTRAINT {name} CHECK ({rule}) NOT VALID"
+            for name, rule in checks.items()
+        ]
+        steps.append(ShortStep(f"cheaper_checks_of_{table}", (f"ALTER TABLE {table} {', '.join(changes)}",)))
+        steps += [OnlineStep(f"valid_{name}", f"ALTER TABLE {table} VALIDATE CONSTRAINT {name}") for name in checks]
+    return tuple(steps)
+
+
+EXPAND: tuple[Step, ...] = (*STEPS, *cheaper_checks(), *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
 """What `prebuilds migrate` does beside workers of the release before, in this order. It only adds."""
 CONTRACT: tuple[Step, ...] = ()
 """What `prebuilds migrate --finish` does when those workers have ended: drops what only they need."""

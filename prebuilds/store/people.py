@@ -1,8 +1,8 @@
 """People: members of organizations, and users who are disabled or enabled.
 
 A removal locks the person's row of `users` until its commit. A claim's hand-over waits for that row by its foreign keys
-and then checks the person again (`check_people`, `decide_claim`). So the list of the person's workspaces in a removal's result is
-complete.
+and then checks the person again (`check_people`, `decide_claim`). So the list of the person's workspaces in a removal's
+result is complete.
 """
 
 from __future__ import annotations

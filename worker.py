@@ -68,7 +68,7 @@ from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
-from prebuilds.telemetry.exporting import exporting, otlp_configured
+from prebuilds.telemetry.exporting import exporting, otlp_exports
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
@@ -116,7 +116,7 @@ async def serve(
         if "control" in options.roles:
             gauges = PoolGauges(settings.reconcile_interval)
             running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges))
-            if settings.metrics_port is not None or otlp_configured():
+            if settings.metrics_port is not None or otlp_exports("METRICS"):
                 keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), settings.rules)
                 background.append(keeper.run)
         if "provisioner" in options.roles:
@@ -250,12 +250,12 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
     """
     db_url = database_url(settings)
     await check_reachable(db_url)
-    engine = create_engine(
-        db_url, connections=settings.other_connections, statement_timeout=settings.database_statement_timeout
-    )
-    try:
-        await check_schema(engine)
-        async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:
+    async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:  # before any connection is opened
+        engine = create_engine(
+            db_url, connections=settings.other_connections, statement_timeout=settings.database_statement_timeout
+        )
+        try:
+            await check_schema(engine)
             client = await connect(temporal_address(settings), **telemetry)
             with asking_temporal():
                 await check_deployment(engine, client, db_url, settings.deployment)
@@ -265,8 +265,8 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
                 logger.info("Serving %s", ", ".join(options.roles))
                 await _until_first(stop, watch_deployment(engine, client, db_url, settings.deployment))
                 logger.info("Draining")
-    finally:
-        await engine.dispose()
+        finally:
+            await engine.dispose()
 
 
 def parse_options(argv: Sequence[str] | None = None) -> WorkerOptions:

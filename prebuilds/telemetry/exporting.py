@@ -1,7 +1,7 @@
 """Exports traces, our metrics, and the Temporal SDK's metrics beside them. It is off unless configured.
 
-OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`, switch on OTLP. `PREBUILDS_METRICS_PORT` switches
-on a server of Prometheus text. Without either, nothing is imported and nothing runs.
+OpenTelemetry's own variables switch on OTLP: `OTEL_EXPORTER_OTLP_ENDPOINT`, or one for traces or metrics alone.
+`PREBUILDS_METRICS_PORT` switches on a server of Prometheus text. Without either, nothing is imported and nothing runs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
+
+from prebuilds.api import InvalidInput
 
 TEMPORAL_LATENCY_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0)
 """Buckets of the SDK's latencies. OpenTelemetry's own buckets are made for milliseconds."""
@@ -18,9 +20,30 @@ TEMPORAL_METRICS_BUFFERED = 10_000
 error in the log."""
 
 
-def otlp_configured() -> bool:
-    """Whether the environment configures OTLP."""
-    return any(name.startswith("OTEL_EXPORTER_OTLP") for name in os.environ)
+Signal = Literal["TRACES", "METRICS"]
+
+
+def otlp_exports(signal: Signal) -> bool:
+    """Whether the environment names an endpoint for this signal, and does not switch its export off."""
+    environment = os.environ.get
+    if environment("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if environment(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() == "none":
+        return False
+    return any(environment(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT") for name in (f"{signal}_", ""))
+
+
+def check_protocol() -> None:
+    """Check that the environment asks for the protocol that we speak.
+
+    Raises:
+        InvalidInput: It asks for OTLP over HTTP.
+    """
+    for name in ("", "TRACES_", "METRICS_"):
+        variable = f"OTEL_EXPORTER_OTLP_{name}PROTOCOL"
+        if os.environ.get(variable, "grpc") != "grpc":
+            remedy = "set it to grpc, and the endpoint to the collector's port for gRPC, usually 4317"
+            raise InvalidInput.field(variable, "must be grpc", remedy)
 
 
 @asynccontextmanager
@@ -32,16 +55,20 @@ async def exporting(metrics_port: int | None, metrics_host: str = "127.0.0.1") -
         metrics_host: The address on which to serve it.
     Yields:
         Options for `prebuilds.client.connect`, so that the SDK exports too; empty when nothing is exported.
+    Raises:
+        InvalidInput: The environment asks for a protocol that we do not speak, or nobody can listen at the port.
     """
-    otlp = otlp_configured()
-    if metrics_port is None and not otlp:
+    traces, otlp_metrics = otlp_exports("TRACES"), otlp_exports("METRICS")
+    if traces or otlp_metrics:
+        check_protocol()
+    if metrics_port is None and not traces and not otlp_metrics:
         yield {}
         return
     # These imports take a tenth of a second, and most processes export nothing.
-    from opentelemetry import metrics, trace
+    from opentelemetry import metrics
     from opentelemetry.sdk.metrics import Histogram, MeterProvider
     from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-    from temporalio.contrib.opentelemetry import MetricsExporter, OpenTelemetryPlugin, create_tracer_provider
+    from temporalio.contrib.opentelemetry import MetricsExporter, OpenTelemetryPlugin
     from temporalio.runtime import MetricBuffer, MetricBufferDurationFormat, Runtime, TelemetryConfig
 
     from prebuilds.temporal.core_log import CORE_LOGGING
@@ -51,18 +78,16 @@ async def exporting(metrics_port: int | None, metrics_host: str = "127.0.0.1") -
     closing: list[Any] = []
     if metrics_port is not None:
         readers.append(_read_for_prometheus(metrics_host, metrics_port, closing))
-    if otlp:
+    if otlp_metrics:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-        tracer_provider = create_tracer_provider()
-        tracer_provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        trace.set_tracer_provider(tracer_provider)
+    if traces:
+        from prebuilds.telemetry.trace_export import export_traces
+
+        closing.append(export_traces())
         options["plugins"] = [OpenTelemetryPlugin(add_temporal_spans=True)]
-        closing.append(tracer_provider.shutdown)
     latencies = View(
         instrument_type=Histogram,
         instrument_name="temporal_*",

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
+from contextvars import Context
 from datetime import timedelta
 from math import inf
 from typing import Any
 from uuid import UUID
 
+from opentelemetry.trace import Link
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.common import Priority
@@ -25,6 +27,7 @@ from prebuilds.payloads import WorkspaceBuildInput
 from prebuilds.store import builds
 from prebuilds.store.builds import BuildFacts
 from prebuilds.store.hand_over import Served
+from prebuilds.telemetry import tracing
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.temporal.connecting import PEOPLE_PRIORITY, start_short
 from prebuilds.vocabulary import (
@@ -58,6 +61,8 @@ ten were started together, a claim took half as long again (decision 0005)."""
 CREATIONS_READ = 10
 """How many creations are read together, just before they start."""
 SIGNAL_TIMEOUT = timedelta(seconds=5)
+CAUSES_MAX = 100
+"""The most links of one nudge; the SDK keeps 128 of a span."""
 
 DELETE_PRIORITY, CREATE_PRIORITY = 2, 4
 """Priorities within a queue. Work that a person waits for comes first. Deletions come next, since they free what
@@ -78,6 +83,8 @@ class Dispatcher:
         self._nudged_at: dict[UUID, float] = {}
         """When presets were nudged within the last `NUDGE_SPACING_S`."""
         self._nudge_timer: asyncio.TimerHandle | None = None
+        self._nudge_causes: list[Link] = []
+        """Links to the spans that have asked for the next nudges."""
         self._recorded: set[UUID] = set()
         """Builds to start after `START_DELAY_S`."""
         self._creations: dict[UUID, None] = {}
@@ -110,7 +117,7 @@ class Dispatcher:
         no repetition: its workflow ends by itself when a provisioner begins with it.
         """
         if ids := list(build_ids):
-            self._spawn(self._cancel_each(ids))
+            self._spawn(self._cancel_each(ids), traced=True)
 
     def nudge(self, preset_ids: Iterable[UUID], *, urgent: bool = False) -> None:
         """Ask the loop, soon, to reconcile these presets. Call after the commit. A stopped loop stays stopped.
@@ -123,14 +130,18 @@ class Dispatcher:
             spaced = 0.0 if urgent else self._nudged_at.get(preset, 0.0) + NUDGE_SPACING_S
             due = max(now + NUDGE_WINDOW_S, spaced)
             self._nudges[preset] = min(due, self._nudges.get(preset, due))
+        if (cause := tracing.link_to_current()) is not None and len(self._nudge_causes) < CAUSES_MAX:
+            self._nudge_causes.append(cause)
         self._schedule_nudges()
 
     def follow_up(self, served: Served) -> None:
         """Act on hand-overs: wake the waiting claims, start their builds, refill the pools. Call after the commit."""
         for workflow_id in served.workflow_ids:
-            self._spawn(self._wake(workflow_id))
+            self._spawn(self._wake(workflow_id), traced=True)
         for labels in served.labels:
             METRICS.count_claim(labels, None)
+        for waited in served.waited:
+            METRICS.record_wait(waited)
         self.start_builds(served.build_ids)
         self.nudge(served.preset_ids)
 
@@ -143,8 +154,13 @@ class Dispatcher:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._draining = False
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None], *, traced: bool = False) -> None:
+        """Run *work* in the background.
+
+        Args:
+            traced: Whether it belongs to the caller's trace. False for work that is done for several callers together.
+        """
+        task = asyncio.create_task(work, context=None if traced else Context())
         self._tasks.add(task)
         task.add_done_callback(self._forget_task)
 
@@ -176,17 +192,19 @@ class Dispatcher:
             del self._nudges[preset]
         self._schedule_nudges()
         if due:
-            self._spawn(self._send_nudges(due))
+            causes, self._nudge_causes = self._nudge_causes, []
+            self._spawn(self._send_nudges(due, causes))
 
-    async def _send_nudges(self, presets: Sequence[UUID]) -> None:
+    async def _send_nudges(self, presets: Sequence[UUID], causes: Sequence[Link]) -> None:
         if len(presets) > NUDGED_MAX:
             presets = []  # an empty list means all presets
         handle = self._client.get_workflow_handle(ORCHESTRATOR_ID)
-        try:
-            await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and stays so
-                raise
+        with tracing.span("nudge", {"prebuilds.presets": len(presets)}, links=causes):
+            try:
+                await handle.signal("nudge", [str(preset) for preset in presets], rpc_timeout=SIGNAL_TIMEOUT)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:  # not found: the loop is stopped, and stays so
+                    raise
 
     async def _wake(self, workflow_id: str) -> None:
         try:
@@ -268,6 +286,10 @@ class Dispatcher:
         return [build for build in await builds.read_builds(self._engine, list(ids)) if not build.status.ended]
 
     async def _start(self, build: BuildFacts) -> None:
+        with tracing.in_trace(build.traceparent):
+            await self._start_workflow(build)
+
+    async def _start_workflow(self, build: BuildFacts) -> None:
         path = f"{build.organization}/{build.template}"
         async with self._starting:
             await start_short(

@@ -57,6 +57,7 @@ from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget, Superseded
 from prebuilds.store.claims import ClaimOutcome, ClaimStore
 from prebuilds.store.status import creation_is_held
+from prebuilds.telemetry import tracing
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import MissReason, OnEmpty
 
@@ -260,9 +261,14 @@ class Claims:
     ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         with METRICS.time_claim() as timed:
             checked, target = await find_target(self._store.pool, request)
+            timed.end_phase("target")
             claimed = await self._run_statement(checked, target, attempt)
+            timed.end_phase("statement")
+            if tracing.is_on():
+                _annotate(attempt.claim_id, claimed)
             if claimed.result is None and _waits(request, attempt):
                 joined = await self._join_queue(checked, target, attempt, claimed)
+                timed.end_phase("queue")
                 if isinstance(joined, ClaimQueued):
                     return Decided(joined, decided_now=True)
                 claimed = joined
@@ -384,6 +390,18 @@ async def _retry_on_new_version(request: ClaimTerms, decide: Callable[[], Awaita
             if request.template is None or not tries_left:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _annotate(claim_id: str, claimed: ClaimOutcome) -> None:
+    """Say in the current span what was claimed, and what was decided."""
+    decided = {
+        "prebuilds.claim.id": claim_id,
+        "prebuilds.preset": "/".join(claimed.labels.values()),
+        "prebuilds.claim.outcome": claimed.result.source if claimed.result else "missed",
+        "prebuilds.claim.miss_reason": claimed.miss_reason,
+        "prebuilds.workspace.id": str(claimed.result.workspace_id) if claimed.result else None,
+    }
+    tracing.annotate({name: value for name, value in decided.items() if value is not None})
 
 
 def _waits(request: ClaimRequest, attempt: _Attempt) -> bool:

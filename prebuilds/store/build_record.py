@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
+from prebuilds.store.kept_traces import keep_trace
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
 
 REDISPATCH_STEP = timedelta(seconds=5)
@@ -116,6 +117,7 @@ async def record_build(
         "preset_id": row.preset_id,
         "version_id": row.template_version_id,
     }
+    await keep_trace(connection)
     await connection.execute(RECORD, build)
     await connection.execute(ADVANCE_WORKSPACE, build)
     return RecordedBuild(build_id_of(workspace_id, number), canceled)

@@ -20,7 +20,7 @@ from prebuilds.vocabulary import PEOPLE_SUFFIX, PREBUILDS_USER_ID, BuildStatus, 
 
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id,
-           b.initiator_id, i.name AS initiator, b.created_at, w.name, w.owner_id, w.latest_build,
+           b.initiator_id, i.name AS initiator, b.created_at, b.traceparent, w.name, w.owner_id, w.latest_build,
            b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
            t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
            v.queue, v.source, v.files_digest, p.claim_parameters AS claim_parameter_names,
@@ -76,6 +76,8 @@ class BuildFacts:
     created_at: datetime
     attempt: int
     """How often the build was begun. Only the latest attempt may save a state or end the build."""
+    traceparent: str | None = None
+    """The trace in which it was recorded; None when it was recorded in none."""
 
 
 def provisioning_queue(queue: str, *, pool: bool, host: str | None) -> str:
@@ -144,4 +146,5 @@ def facts_of(row: Row[tuple[object, ...]]) -> BuildFacts:
         build_timeout=row.build_timeout,
         created_at=row.created_at,
         attempt=row.attempt,
+        traceparent=row.traceparent,
     )

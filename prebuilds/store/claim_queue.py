@@ -23,6 +23,7 @@ from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal, tra
 from prebuilds.store.claim_runs import record_answer
 from prebuilds.store.claim_transactions import run_transaction
 from prebuilds.store.claims import ClaimOutcome, ClaimStore
+from prebuilds.store.kept_traces import keep_trace_of_claim
 from prebuilds.vocabulary import MissReason
 from prebuilds.vocabulary.owners import owner_key
 
@@ -162,6 +163,7 @@ class ClaimQueue:
             timeout = timedelta(seconds=request.wait_timeout_seconds)
             clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request)
             people = (owner_key(request.owner), owner_key(request.asked_by))
+            await keep_trace_of_claim(connection)
             place = (claim_id, workflow_id, *queue, clear, secrets, request_hash, timeout, *people)
             try:
                 is_new = await connection.fetchval(TAKE_PLACE, *place)

@@ -26,6 +26,8 @@ from prebuilds.store.claim_refusals import LATE, REFUSED, ClaimTarget, refusal, 
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_transactions import locking_max, run_transaction
 from prebuilds.store.clock import DatabaseClock
+from prebuilds.store.kept_traces import SETTING
+from prebuilds.telemetry import tracing
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
@@ -34,6 +36,11 @@ CLAIM = """
       FROM decide_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                         $19, $20, $21, $22, $23)
 """
+# The function depends on the setting's value, so that the setting is made first. Its builds keep the trace by it.
+TRACED_CLAIM = CLAIM.replace(
+    "claim_workspace($1,",
+    f"set_config('{SETTING}', $24, true) AS traced CROSS JOIN LATERAL claim_workspace(left(traced, 0) || $1::text,",
+)
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
       FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) JOIN claims c ON c.id = wanted.id
@@ -238,9 +245,10 @@ class ClaimStore:
         workspace_id = uuid4()
         organization, template, preset = target.path or (None, None, None)
         ttl = None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds)
+        traceparent = tracing.traceparent()
         try:
             row = await connection.fetchrow(
-                CLAIM,
+                CLAIM if traceparent is None else TRACED_CLAIM,
                 claim_id,
                 request_hash,
                 target.preset_id,
@@ -264,6 +272,7 @@ class ClaimStore:
                 run.began_at,
                 run.ends_at,
                 run.token_id,
+                *(() if traceparent is None else (traceparent,)),
             )
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.database import reaching
 from prebuilds.settings import STATEMENT_TIMEOUT
+from prebuilds.store.traced_statements import trace_connection, trace_engine
 from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
 
 CONNECT_TIMEOUT_S = 5.0
@@ -76,6 +77,7 @@ async def _prepare_for_claims(connection: Any) -> None:
         SET statement_timeout = '{CLAIM_TIMEOUT_S}s';
         SET default_transaction_isolation = 'read committed' -- the claim's function is made for it
     """)
+    trace_connection(connection)
 
 
 def create_engine(
@@ -100,9 +102,10 @@ def create_engine(
             SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}';
             SET statement_timeout = {math.ceil((limit_s or 0) * 1000)}
         """)
+        trace_connection(connection)
         return connection
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=connections // 2,
@@ -111,6 +114,8 @@ def create_engine(
         isolation_level="READ COMMITTED",
         hide_parameters=True,  # errors would show a statement's values, such as a claim's parameters
     )
+    trace_engine(engine)
+    return engine
 
 
 async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput, WorkspaceNotFound
 from prebuilds.store.events import record_event
+from prebuilds.store.kept_traces import keep_trace
 from prebuilds.store.pool import BEGIN_DELETIONS, RECORD_DELETIONS
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.workspaces import resolve_workspace
@@ -167,6 +168,7 @@ async def _prune_batch(connection: AsyncConnection, preset_id: UUID, kinds: dict
         "numbers": numbers,
         "build_ids": [build_id_of(row.id, number) for row, number in zip(rows, numbers, strict=True)],
     }
+    await keep_trace(connection)
     await connection.execute(BEGIN_DELETIONS, values)
     await connection.execute(RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": version_id})
     await record_event(connection, "pruned", by, preset_id=preset_id, data={**kinds, "workspaces": values["ids"]})

@@ -20,6 +20,7 @@ from prebuilds.payloads import ClaimRequest
 from prebuilds.store.claim_refusals import REFUSED
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
+from prebuilds.store.kept_traces import keep_other_trace
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ PRESET = text("""
 # Skips a waiter whose claim's row is held by a retry of its own claim: that may be waiting for our locks.
 HEAD = text("""
     SELECT q.claim_id, q.workflow_id, q.request, q.secrets, q.request_hash, q.owner_id, q.initiator_id,
-           c.workspace_id AS won
+           q.traceparent, clock_timestamp() - q.queued_at AS waited, c.workspace_id AS won
       FROM claim_queue q JOIN claims c ON c.id = q.claim_id
      WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
      ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
@@ -85,6 +86,8 @@ class Served:
     """Presets whose pool has given a prebuild away, to be reconciled."""
     labels: list[dict[str, str]] = field(default_factory=list)
     """The preset's names for each prebuild that was handed over, for the metrics."""
+    waited: list[timedelta] = field(default_factory=list)
+    """How long each claim that was handed a prebuild has waited, for the metrics."""
 
     def add(self, other: Served) -> None:
         """Take over what *other* leaves to be done."""
@@ -92,6 +95,7 @@ class Served:
         self.build_ids += other.build_ids
         self.preset_ids += other.preset_ids
         self.labels += other.labels
+        self.waited += other.waited
 
 
 async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Served) -> None:
@@ -128,6 +132,7 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
             return
         served.preset_ids.append(preset_id)
         served.labels.append(labels)
+        served.waited.append(head.waited)
         if preset.hands_over:
             served.build_ids.append(prebuild.claim_build_id)
 
@@ -187,6 +192,7 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
     }
     try:
         async with connection.begin_nested():  # a savepoint: when this waiter fails, the next one can be served
+            await keep_other_trace(connection, head.traceparent)
             await connection.execute(HAND_OVER, values)
     except IntegrityError as error:
         if NAME_KEY in str(error):

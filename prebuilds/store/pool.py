@@ -22,6 +22,7 @@ from prebuilds.planning.plan import deletions, plan_preset, prebuild_name, state
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.store.events import record_event
+from prebuilds.store.kept_traces import keep_trace
 from prebuilds.store.snapshots import read_preset
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 
@@ -193,6 +194,7 @@ async def create_prebuilds(
                 "version_id": fenced.version_id,
                 "preset_id": preset_id,
             }
+            await keep_trace(fenced.connection)
             await fenced.connection.execute(CREATE_WORKSPACES, values)
             await fenced.connection.execute(RECORD_CREATIONS, values)
             await fenced.record_event("prebuilds_created", {"workspaces": new})
@@ -219,6 +221,7 @@ async def delete_prebuilds(
         builds = [build_id_of(i, number) for i, number in zip(deleted, numbers, strict=True)]
         if rows:
             values = {"ids": deleted, "numbers": numbers, "build_ids": builds}
+            await keep_trace(fenced.connection)
             await fenced.connection.execute(BEGIN_DELETIONS, values)
             await fenced.connection.execute(
                 RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": fenced.version_id}

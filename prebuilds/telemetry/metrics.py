@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
@@ -19,15 +20,22 @@ from prebuilds.planning.pass_plan import PassPlan, PresetDecision
 from prebuilds.planning.snapshot import PresetCounts
 from prebuilds.planning.state import PoolState
 
-CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
 PASS_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-BUILD_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0)
+BUILD_BUCKETS_S = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0, 1800.0)
+
+
+ClaimPhase = Literal["target", "statement", "queue", "wait"]
+"""A part of a claim: finding its preset; the database's decision; joining the queue; waiting there until it is handed a
+prebuild. The hand-over that follows is a build of the stage `claim`."""
 
 
 @dataclass
 class TimedClaim:
     """A claim whose decision is being timed."""
 
+    end_phase: Callable[[ClaimPhase], None]
+    """To be called as each phase ends. A phase begins where the one before ended."""
     source: str | None = None
     """`prebuilt` or `created`, to be set by the caller; None when no workspace was handed out."""
 
@@ -50,6 +58,12 @@ class Metrics:
             description="A claim's decision, from its activity's start",
             explicit_bucket_boundaries_advisory=CLAIM_BUCKETS_S,
         )
+        self._phase_s = meter.create_histogram(
+            "prebuilds_claim_phase_duration",
+            unit="s",
+            description="One phase of a claim",
+            explicit_bucket_boundaries_advisory=CLAIM_BUCKETS_S,
+        )
         self._build_s = meter.create_histogram(
             "prebuilds_build_duration",
             unit="s",
@@ -66,7 +80,15 @@ class Metrics:
     @contextmanager
     def time_claim(self) -> Iterator[TimedClaim]:
         """Time the block as a claim's decision. Nothing is recorded when the caller leaves `source` None."""
-        timed, begun = TimedClaim(), time.perf_counter()
+        begun = phase_begun = time.perf_counter()
+
+        def end_phase(phase: ClaimPhase) -> None:
+            nonlocal phase_begun
+            ended = time.perf_counter()
+            self._phase_s.record(ended - phase_begun, {"phase": phase})
+            phase_begun = ended
+
+        timed = TimedClaim(end_phase)
         yield timed
         if timed.source is not None:
             self._claim_s.record(time.perf_counter() - begun, {"source": timed.source})
@@ -77,6 +99,10 @@ class Metrics:
             self._claimed.add(1, labels)
         else:
             self._misses.add(1, {**labels, "reason": miss_reason})
+
+    def record_wait(self, waited: timedelta) -> None:
+        """Record how long a claim has waited in the queue until it was handed a prebuild."""
+        self._phase_s.record(waited.total_seconds(), {"phase": "wait"})
 
     def record_pass(self, duration: timedelta) -> None:
         """Record a pass that has ended."""

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from prebuilds.store.tables.columns import metadata, one_of, time_column, uuid_column
+from prebuilds.store.tables.columns import metadata, one_of, time_column, traceparent_column, uuid_column
 
 claims = Table(
     "claims",
@@ -74,6 +74,7 @@ claim_queue = Table(
     Column("refusal", Text),  # the type of the error that ended the wait; null: none did
     time_column("looked_after_at", null=False),  # when the relay last checked its workflow
     Column("left_by", Text),  # who asked that it leaves; null: nobody did
+    traceparent_column(),
     Index(
         "claim_queue_waiting_idx",
         "template_id",

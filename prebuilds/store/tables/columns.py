@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, ForeignKey, MetaData, Uuid, text
+from sqlalchemy import Column, DateTime, ForeignKey, MetaData, Text, Uuid, text
 
 from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN
 from prebuilds.vocabulary.owners import OWNER_LENGTH_MAX
@@ -35,6 +35,12 @@ def uuid_column(name: str, references: str | None = None, *, null: bool = False,
     if references is None:
         return Column(name, Uuid, nullable=null, primary_key=pk)
     return Column(name, Uuid, ForeignKey(references), nullable=null, primary_key=pk)
+
+
+def traceparent_column() -> Column[object]:
+    """The trace that the inserting transaction belongs to (`prebuilds/store/kept_traces.py`); null: none."""
+    default = text("nullif(current_setting('prebuilds.traceparent', true), '')")
+    return Column("traceparent", Text, server_default=default)
 
 
 def time_column(name: str, *, null: bool = True) -> Column[object]:

@@ -17,7 +17,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.store.tables.columns import NAME_CHECK, UNFINISHED, metadata, one_of, time_column, uuid_column
+from prebuilds.store.tables.columns import (
+    NAME_CHECK,
+    UNFINISHED,
+    metadata,
+    one_of,
+    time_column,
+    traceparent_column,
+    uuid_column,
+)
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 workspaces = Table(
@@ -112,6 +120,7 @@ workspace_builds = Table(
     time_column("created_at", null=False),
     time_column("started_at"),
     time_column("completed_at"),
+    traceparent_column(),
     UniqueConstraint("workspace_id", "number"),
     Index(
         "workspace_builds_one_active_key",

@@ -73,6 +73,19 @@ STEPS: tuple[Step, ...] = (
         ),
     ),
     IndexStep("events_pool_resized_idx", "events (preset_id, id) WHERE kind = 'pool_resized'"),
+    *(
+        # The trace in which it was recorded (`prebuilds/store/kept_traces.py`). The default is set afterwards, so that
+        # existing rows are not rewritten.
+        ShortStep(
+            f"traces_of_{table}",
+            (
+                f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS traceparent text",
+                f"ALTER TABLE {table} ALTER traceparent"
+                " SET DEFAULT nullif(current_setting('prebuilds.traceparent', true), '')",
+            ),
+        )
+        for table in ("workspace_builds", "claim_queue")
+    ),
 )
 
 CHEAPER_CHECKS = {

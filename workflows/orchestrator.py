@@ -18,6 +18,8 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
+    from opentelemetry import trace
+
     from activities.reconcile import ReconcileActivities, Work
     from prebuilds.api import InvalidInput, LoopRenewed, OrchestratorNotRunning
     from prebuilds.payloads import (
@@ -30,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from prebuilds.vocabulary import rfc3339
     from workflows.ignored_signals import IgnoredSignals
+    from workflows.pass_traces import CAUSES_MAX, begin_pass, below, leave_trace
     from workflows.preset_children import WANTED_MAX, PresetChildren
     from workflows.raw import as_text, only_input, preset_ids, seconds, stop_cause, stop_requested_at, stopped_by
     from workflows.refusal import cause_of, refused
@@ -90,6 +93,8 @@ class PrebuildsOrchestrator:
         self._seen = carried.seen
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._pass: asyncio.Task[None] | None = None
+        self._causes: list[trace.Span] = []
+        """Of the next pass: the spans that have asked for it, and that of the pass before."""
         self._pass_timer: asyncio.Task[None] | None = None
         self._due = False
         self._passes_begun = 0  # in this run of the loop; so is the next count, which includes passes that failed
@@ -144,7 +149,7 @@ class PrebuildsOrchestrator:
         for item in unknown:
             self._ignored.add(f"nudge {item}")
         if len(self._children.wanted) + len(wanted) > WANTED_MAX or not (wanted or unknown):
-            self._wanted_all = True
+            self._want_all()
         elif not self._paused:
             # While paused, nudges that name presets are dropped: each claim sends one, and would have its pool planned
             # for nothing. `resume` asks for a full pass.
@@ -183,7 +188,7 @@ class PrebuildsOrchestrator:
             self._children.want(wanted)
             await self._wait_until_ended(lambda: not self._children.busy_with(wanted))
         else:
-            self._wanted_all = True
+            self._want_all()
             requested_pass = self._passes_begun + 1
             await self._wait_until_ended(lambda: self._passes_ended >= requested_pass)
         if self._stop is not None:
@@ -237,6 +242,11 @@ class PrebuildsOrchestrator:
             await workflow.sleep(after_s, summary="until the next pass")
         self._due = True
 
+    def _want_all(self) -> None:
+        self._wanted_all = True
+        if len(self._causes) < CAUSES_MAX:
+            self._causes.append(trace.get_current_span())
+
     def _pass_is_due(self) -> bool:
         return self._pass is None and (self._wanted_all or self._due)
 
@@ -245,9 +255,11 @@ class PrebuildsOrchestrator:
             self._wanted_all = self._due = False  # before the read, so that a nudge during this pass causes another
             self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))
             self._passes_begun += 1
-            self._pass = asyncio.create_task(self._run_pass())
+            span, self._causes = begin_pass(self._causes), []
+            self._causes.append(span)
+            self._pass = asyncio.create_task(self._run_pass(span), context=below(span))
 
-    async def _run_pass(self) -> None:
+    async def _run_pass(self, span: trace.Span) -> None:
         try:
             work: Work = await workflow.execute_activity_method(
                 ReconcileActivities.find_work, args=[self._seen, self._interval_s], **READ_STATE
@@ -274,6 +286,7 @@ class PrebuildsOrchestrator:
         finally:
             self._passes_ended += 1
             self._pass = None
+        span.end()
 
     async def _wait_until_ended(self, ended: Callable[[], bool]) -> None:
         """Wait until *ended* is true, or until this run of the loop begins nothing more."""
@@ -304,6 +317,7 @@ class PrebuildsOrchestrator:
             pending_max=self._children.pending_max,
             seen=self._seen,
         )
+        leave_trace()
         workflow.continue_as_new(
             self._input.model_copy(update={"carried": carried, "interval_seconds": self._interval_s})
         )

@@ -16,8 +16,11 @@ from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
+    from opentelemetry import trace
+
     from activities.reconcile import Work
     from prebuilds.vocabulary import reconcile_preset_id
+    from workflows.pass_traces import below
     from workflows.refusal import cause_of
 
 WANTED_MAX = 1000
@@ -38,8 +41,8 @@ class PresetChildren:
         pending_max: The share of the capacity that the run before has found; None for no limit.
         max_parallel: The most children at a time.
         """
-        self.wanted: dict[str, None] = dict.fromkeys(wanted)
-        """The ids that wait, in the order of the requests."""
+        self.wanted: dict[str, trace.Span] = dict.fromkeys(wanted, trace.INVALID_SPAN)
+        """The ids that wait, in the order of the requests, each with the span that has asked first."""
         self.reconciling: dict[str, asyncio.Task[None]] = {}
         """The running children by preset id."""
         self.pending_max = pending_max
@@ -57,7 +60,9 @@ class PresetChildren:
 
     def want(self, presets: Iterable[str]) -> None:
         """Have presets reconciled. One that waits already keeps its place."""
-        self.wanted.update(dict.fromkeys(presets))
+        cause = trace.get_current_span()
+        for preset in presets:
+            self.wanted.setdefault(preset, cause)
 
     def note_work(self, work: Work) -> list[str]:
         """Take over the paths and the shares of the capacity that a pass has found. Returns the presets with work."""
@@ -80,8 +85,8 @@ class PresetChildren:
     def begin_wanted(self) -> None:
         """Begin a child for each preset that waits, as far as the limit allows."""
         while (preset := self.next_startable()) is not None:
-            del self.wanted[preset]
-            self.reconciling[preset] = asyncio.create_task(self._reconcile_preset(preset))
+            cause = self.wanted.pop(preset)
+            self.reconciling[preset] = asyncio.create_task(self._reconcile_preset(preset), context=below(cause))
 
     def close(self) -> list[str]:
         """Begin no more children. Returns the presets that still waited, for the next run."""
@@ -102,10 +107,10 @@ class PresetChildren:
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             )
             if done.get("more") and not self.closed:
-                self.wanted[preset] = None
+                self.wanted[preset] = trace.get_current_span()
         except WorkflowAlreadyStartedError:
             await workflow.sleep(BUSY_PAUSE)
-            self.wanted[preset] = None
+            self.wanted[preset] = trace.get_current_span()
         except FailureError as error:
             workflow.logger.warning("A preset failed", extra={"preset_id": preset, "error": repr(cause_of(error))})
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,7 @@ from prebuilds.store.build_begin import AttemptOvertaken, SecretsUnreadable
 from prebuilds.store.build_end import BuildEnd, Lost, end_build
 from prebuilds.store.builds import BuildFacts, provisioning_queue
 from prebuilds.store.replacements import RecordedReplacements, record_replacements
+from prebuilds.telemetry import tracing
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 logger = logging.getLogger(__name__)
@@ -125,20 +127,25 @@ class ProvisioningActivities:
         """
         match facts.transition:
             case Transition.DELETE:
-                await driver.destroy(wanted, progress)
+                with _driver_span(facts, "destroy"):
+                    await driver.destroy(wanted, progress)
                 return None
             case Transition.STOP:
-                return await driver.stop(wanted, progress)
+                with _driver_span(facts, "stop"):
+                    return await driver.stop(wanted, progress)
             case Transition.START if facts.stage is Stage.CLAIM:
-                replacements = await driver.plan(wanted)
+                with _driver_span(facts, "plan"):
+                    replacements = await driver.plan(wanted)
                 if replacements:
                     # Recorded before the effect: an attempt after a crash would find nothing left to replace.
                     await record_replacements(self._engine, facts.workspace_id, facts.id, replacements)
                 for one in replacements:
                     progress(f"{one.resource} is replaced because of {', '.join(one.paths)}")
-                return await driver.claim(wanted, progress)
+                with _driver_span(facts, "claim"):
+                    return await driver.claim(wanted, progress)
             case Transition.START:
-                return await driver.apply(wanted, progress)
+                with _driver_span(facts, "apply"):
+                    return await driver.apply(wanted, progress)
 
     async def _finish_without_driver(self, facts: BuildFacts) -> BuildOutcome:
         """Return the outcome of a build that has ended; a build that is being canceled ends here."""
@@ -202,6 +209,18 @@ class _Progress:
 
     async def save_state(self, state: dict[str, Any]) -> None:
         await build_begin.save_state(self._engine, self._facts.id, state, self._facts.attempt)
+
+
+def _driver_span(facts: BuildFacts, method: str) -> AbstractContextManager[Any]:
+    """Make a span of a driver's call."""
+    attributes: dict[str, str | int] = {
+        "prebuilds.provisioner": facts.provisioner,
+        "prebuilds.workspace.id": str(facts.workspace_id),
+        "prebuilds.build.id": str(facts.id),
+        "prebuilds.build.attempt": facts.attempt,
+        "prebuilds.preset": f"{facts.organization}/{facts.template}/{facts.preset or '-'}",
+    }
+    return tracing.span(f"{facts.provisioner} {method}", attributes)
 
 
 def _cancel_requested() -> bool:

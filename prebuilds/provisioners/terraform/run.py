@@ -20,6 +20,7 @@ from prebuilds.provisioners.kit.masking import masker
 from prebuilds.provisioners.kit.processes import base_environment
 from prebuilds.provisioners.terraform.mark import found_by, interrupt, kill_group, leave_mark, remove_mark
 from prebuilds.provisioners.terraform.output import Diagnostic, parse_line
+from prebuilds.telemetry import tracing
 
 POLL_S = 0.3
 FOLLOW_S = 0.05
@@ -68,7 +69,8 @@ def find_binary(named: str | None) -> str | None:
 
 
 def environment(root: Path, passed_on: Sequence[str]) -> dict[str, str]:
-    """Return the environment of a run: the named variables of the worker's, and our own settings.
+    """Return the environment of a run: the named variables of the worker's, and our own settings. While the worker
+    traces, TRACEPARENT is the driver call's span, which OpenTofu continues.
 
     Args:
         root: The folder for Terraform's configuration and plugin cache.
@@ -95,6 +97,7 @@ def environment(root: Path, passed_on: Sequence[str]) -> dict[str, str]:
         "CHECKPOINT_DISABLE": "1",
         "TF_CLI_CONFIG_FILE": config,
         "TF_PLUGIN_CACHE_DIR": str(plugins),
+        **({"TRACEPARENT": current} if (current := tracing.traceparent()) is not None else {}),
     }
 
 

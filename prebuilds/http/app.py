@@ -39,6 +39,8 @@ from prebuilds.http.page import routes as pages
 from prebuilds.http.page.asking import PageState
 from prebuilds.http.page.states import States
 from prebuilds.http.service import Served, Service
+from prebuilds.http.tracing import TracedRequests
+from prebuilds.telemetry import tracing
 
 DESCRIPTION = """
 Claims of prebuilt workspaces, decided at the speed of the database.
@@ -91,7 +93,10 @@ class Application(FastAPI):
     """FastAPI inside the bounds, which come before everything else."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Bounds(super().build_middleware_stack(), self.state.service, self.state.entrance)
+        app = super().build_middleware_stack()
+        if tracing.is_on():
+            app = TracedRequests(app, self.state.service.operations.context.settings.http_traceparent)
+        return Bounds(app, self.state.service, self.state.entrance)
 
 
 def create_app(service: Service, gate: Gate) -> FastAPI:
@@ -109,6 +114,8 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        # FastAPI's own spans go on with any caller's trace, and have the URL's query, which may be a sign-in's secret.
+        telemetry={"tracing": False, "logs": False, "auto_configure": False},
     )
     app.state.service, app.state.entrance = service, Entrance(gate)
     app.state.page = PageState(States(service))

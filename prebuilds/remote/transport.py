@@ -20,6 +20,7 @@ from prebuilds.remote.problems import SET_URL, error_of_answer, read_problem, wi
 from prebuilds.remote.proxies import open_http
 from prebuilds.remote.routes import HEALTH, Route
 from prebuilds.vocabulary.error import PrebuildsError
+from prebuilds.vocabulary.traceparent import current_traceparent
 
 T = TypeVar("T")
 
@@ -215,6 +216,8 @@ class Transport:
         body: dict[str, Any] | None = {name: given[name] for name in route.body if name in given} or None
         if content is not None:
             headers = {**headers, "Content-Type": "application/json"}
+        if (traceparent := current_traceparent()) is not None:
+            headers = {**headers, "traceparent": traceparent}
         return self._http.build_request(
             route.method,
             self.server.url + route.address(arguments),

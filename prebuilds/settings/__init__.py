@@ -40,6 +40,7 @@ _warned_variables: set[str] = set()
 STATEMENT_TIMEOUT = timedelta(seconds=60)
 """Statements take seconds at most, also with 100,000 workspaces."""
 Orphans = Literal["remove", "report"]
+CallersTraces = Literal["continue", "link", "ignore"]
 
 
 class Settings(BaseSettings):
@@ -77,6 +78,9 @@ class Settings(BaseSettings):
     """The HTTP server's port; 0 takes a free one."""
     http_reuse_port: bool = False
     """Whether several HTTP servers of this user may share the address: Linux spreads connections over them."""
+    http_traceparent: CallersTraces = "link"
+    """What a request's `traceparent` does: its trace goes on here, sampled as it says; or the request's own trace has a
+    link to it; or nothing."""
     temporal_ui: HttpUrl | None = None
     """Temporal's UI, for links on the page; None takes that of the running `prebuilds dev`, or has no links."""
     webhook_url: HttpUrl | None = Field(default=None, repr=False)

@@ -27,6 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.temporal import asking_temporal, no_such_workflow, unreached
 from prebuilds.payloads import OperatorRequest
+from prebuilds.temporal.callers_trace import CallersTrace, traces_here
 from prebuilds.temporal.converter import environment_converter
 from prebuilds.temporal.core_log import logging_runtime
 from prebuilds.temporal.stack_file import embedded_temporal, state_dir
@@ -122,6 +123,8 @@ async def connect(address: str | None = None, **options: Any) -> Client:
         raise InvalidInput.field("PREBUILDS_PAYLOAD_KEY", str(error)) from error
     try:
         options = {"data_converter": converter, **options}
+        if "plugins" not in options and traces_here():
+            options["interceptors"] = [*options.get("interceptors", ()), CallersTrace()]
         options.setdefault("runtime", logging_runtime())
         return await Client.connect(**{**config, **options})
     except (RuntimeError, OSError, RPCError, ValueError) as error:  # the last: an address that is none

@@ -15,10 +15,10 @@ from uuid import uuid4
 
 from cryptography.fernet import Fernet
 
+from tests.collector import Collector, collector
 from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.real_terraform import write_terraform
-from tests.secrets.collector import Collector, collector
 from tests.secrets.search import has, in_files, places, watched_processes
 
 MODULE = """
@@ -60,8 +60,7 @@ def stack_with(folder: Path, *, keys: bool, **env: str) -> Iterator[tuple[DevSta
         env["PREBUILDS_STATE_KEY"] = Fernet.generate_key().decode()
         env["PREBUILDS_PAYLOAD_KEY"] = base64.b64encode(os.urandom(32)).decode()
     with collector() as kept:
-        env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": kept.address, "OTEL_EXPORTER_OTLP_INSECURE": "true"}
-        stack = TypedStack(folder, OTEL_BSP_SCHEDULE_DELAY="200", OTEL_METRIC_EXPORT_INTERVAL="500", **env)
+        stack = TypedStack(folder, **env, **kept.environment)
         stack.start()
         try:
             yield stack, kept
@@ -126,6 +125,8 @@ def tell(stack: DevStack, kept: Collector, driver: str, podman: Podman | None = 
         do(*words, "--json")
     spans_before = len(kept.spans)
     until(lambda: len(kept.spans) > spans_before, "more spans, and so all of before", 30)
+    traced = {span.name for span in kept.read()}
+    assert {"SELECT claim_workspace", "RunActivity:claim", f"{driver} claim"} <= traced, "the claim was traced"
     alive = places(stack, secret, said, lambda: kept.received) | seen | _in_engine(podman, secret)
     do("release", workspace, "--wait")
     deleted = places(stack, secret, said, lambda: kept.received) | _in_engine(podman, secret)

@@ -27,6 +27,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -70,7 +71,7 @@ from prebuilds.store.migrate import check_schema
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.exporting import exporting, otlp_exports
 from prebuilds.telemetry.logs import configure_logging
-from prebuilds.telemetry.metrics import PoolGauges, QueueAges
+from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
@@ -196,17 +197,13 @@ def _provisioner_workers(
     host: str,
 ) -> list[Worker]:
     """Make four workers for each queue: for pool and people's builds, on any host and on this one."""
-    return [
-        worker_on(
-            client,
-            provisioning_queue(queue, pool=pool, host=at),
-            activities=[provisioning.run_build, inventory.inspect_place, lint.plan_claim],
-            max_concurrent_activities=POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS,
-        )
-        for queue in queues
-        for at in (None, host)
-        for pool in (True, False)
-    ]
+    workers = []
+    for queue, at, pool in product(queues, (None, host), (True, False)):
+        name, slots = provisioning_queue(queue, pool=pool, host=at), POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS
+        activities = [provisioning.run_build, inventory.inspect_place, lint.plan_claim]
+        workers.append(worker_on(client, name, activities=activities, max_concurrent_activities=slots))
+        METRICS.add_slots(name, slots)
+    return workers
 
 
 async def _reseal_secrets(engine: AsyncEngine, settings: Settings) -> None:

@@ -19,6 +19,7 @@ from prebuilds.payloads import (
     ClaimsResult,
     parse_input,
 )
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.temporal.local_attempts import time_left
 
 OnWin: TypeAlias = Callable[[str, ClaimResult | ClaimsResult], None]
@@ -40,9 +41,10 @@ class ClaimActivities:
         """
         request, info = _parse_claim(raw), activity.info()
         workflow_id = info.workflow_id or ""
-        decided = await self._claims.decide(
-            request, claim_id, run, workflow_id=workflow_id, now=info.started_time, within=time_left()
-        )
+        with METRICS.use_slot(info.task_queue):
+            decided = await self._claims.decide(
+                request, claim_id, run, workflow_id=workflow_id, now=info.started_time, within=time_left()
+            )
         answer = decided.answer
         if isinstance(answer, ClaimResult) and self._on_win is not None:
             self._on_win(workflow_id, answer)
@@ -56,7 +58,8 @@ class ClaimActivities:
             PrebuildsError: As for one claim.
         """
         request, info = _parse_claims(raw), activity.info()
-        decided = await self._claims.decide_all(request, claim_id, run, now=info.started_time, within=time_left())
+        with METRICS.use_slot(info.task_queue):
+            decided = await self._claims.decide_all(request, claim_id, run, now=info.started_time, within=time_left())
         answer = decided.answer
         if self._on_win is not None:
             self._on_win(info.workflow_id or "", answer)

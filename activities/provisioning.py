@@ -39,6 +39,7 @@ from prebuilds.store.build_end import BuildEnd, Lost, end_build
 from prebuilds.store.builds import BuildFacts, provisioning_queue
 from prebuilds.store.replacements import RecordedReplacements, record_replacements
 from prebuilds.telemetry import tracing
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import PEOPLE_SUFFIX, BuildStatus, Stage, Transition
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,10 @@ class ProvisioningActivities:
     @activity.defn
     async def run_build(self, build_id: UUID) -> BuildOutcome:
         """Take a recorded build to its end. For a build that has ended already, this only returns its outcome."""
+        with METRICS.use_slot(activity.info().task_queue):
+            return await self._run(build_id)
+
+    async def _run(self, build_id: UUID) -> BuildOutcome:
         failures = _unexpected_failures()
         async with heartbeating(failures):
             scheduled_at = activity.info().current_attempt_scheduled_time

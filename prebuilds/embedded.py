@@ -38,6 +38,7 @@ from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
+from prebuilds.telemetry.metrics import METRICS
 from prebuilds.temporal.workers import worker_on
 from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
@@ -68,6 +69,7 @@ async def claims_worker_on(
     """
     async with open_claims(engine, database_url, dispatcher, settings) as claims:
         activities = ClaimActivities(claims, on_win)
+        METRICS.add_slots(CLAIMS_QUEUE, CLAIM_SLOTS)
         yield worker_on(
             client,
             CLAIMS_QUEUE,

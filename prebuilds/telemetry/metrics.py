@@ -77,6 +77,25 @@ class Metrics:
             explicit_bucket_boundaries_advisory=PASS_BUCKETS_S,
         )
 
+        self._slots = meter.create_up_down_counter("prebuilds_slots", description="Slots of this worker, by queue")
+        self._slots_used = meter.create_up_down_counter(
+            "prebuilds_slots_used", description="Slots of this worker that work now, by queue"
+        )
+
+    def add_slots(self, queue: str, number: int) -> None:
+        """Count slots that this process has for a task queue; those of its host's own queue count there, too."""
+        self._slots.add(number, {"queue": _without_host(queue)})
+
+    @contextmanager
+    def use_slot(self, queue: str) -> Iterator[None]:
+        """Count a slot of a task queue as used during the block."""
+        label = {"queue": _without_host(queue)}
+        self._slots_used.add(1, label)
+        try:
+            yield
+        finally:
+            self._slots_used.add(-1, label)
+
     @contextmanager
     def time_claim(self) -> Iterator[TimedClaim]:
         """Time the block as a claim's decision. Nothing is recorded when the caller leaves `source` None."""
@@ -131,6 +150,10 @@ class Metrics:
             (self._created if status == "succeeded" else self._failed).add(1, labels)
         if replaced:
             self._replaced.add(1, labels)
+
+
+def _without_host(queue: str) -> str:
+    return queue.partition("@")[0]
 
 
 METRICS = Metrics()

@@ -190,7 +190,8 @@ def test_each_pass_is_a_trace_of_its_own(stack: DevStack, received: Collector) -
 def test_metrics_of_claims_builds_and_slots_are_scraped(stack: DevStack) -> None:
     scraped = scrape(stack)
     for shown in (
-        'temporal_worker_task_slots_used{namespace="default"',
+        'prebuilds_slots{queue="prebuilds-provisioner-people"} 40.0',
+        'prebuilds_slots_used{queue="prebuilds-claims"} 0.0',
         'prebuilds_claim_phase_duration_seconds_bucket{le="0.001",phase="statement"}',
         'prebuilds_claim_duration_seconds_bucket{le="600.0",source="prebuilt"}',
         'prebuilds_build_duration_seconds_bucket{le="0.001",stage="claim"',

@@ -36,6 +36,14 @@ async def main():
         METRICS.count_claim(labels, "empty")
         with METRICS.time_claim() as timed:
             timed.source = "prebuilt"
+            timed.end_phase("statement")
+        METRICS.record_wait(timedelta(seconds=90))
+        METRICS.add_slots("builds", 20)
+        METRICS.add_slots("builds@host", 20)
+        with METRICS.use_slot("builds@host"):
+            pass
+        using = METRICS.use_slot("builds")
+        using.__enter__()
         METRICS.record_pass(timedelta(seconds=0.3))
         options["runtime"].metric_meter.create_histogram_float("task_latency", "A latency", "s").record(0.02)
         QueueAges().show({"builds": timedelta(seconds=7)})

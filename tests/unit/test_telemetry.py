@@ -15,6 +15,7 @@ COUNTED = (
     "prebuilds_resource_replacements_total",
     "prebuilds_build_duration_seconds_bucket",
     "prebuilds_claim_duration_seconds_bucket",
+    "prebuilds_claim_phase_duration_seconds_bucket",
     "prebuilds_pass_duration_seconds_bucket",
 )
 GAUGES = (
@@ -27,7 +28,7 @@ GAUGES = (
     "prebuilds_reconciliation_paused",
     "prebuilds_last_pass_timestamp_seconds",
 )
-OTHERS = ("prebuilds_queue_age_seconds",)
+OTHERS = ("prebuilds_queue_age_seconds", "prebuilds_slots", "prebuilds_slots_used")
 DEPLOYMENT = (
     "prebuilds_schema_mismatch",
     "prebuilds_loop_stopped",
@@ -73,7 +74,12 @@ def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
     ended = [line for line in first.splitlines() if line.startswith("prebuilds_build_duration_seconds_bucket")]
     assert ended
     assert not any("preset_name" in line for line in ended), "its series are as many as its outcomes"
-    assert 'le="0.001"' in first, "claims are counted from a millisecond"
+    for histogram in ("claim_duration", "claim_phase_duration", "build_duration"):
+        bounds = re.findall(rf'^prebuilds_{histogram}_seconds_bucket{{le="([^"]+)"', first, re.MULTILINE)
+        assert {"0.001", "600.0"} <= set(bounds), "a millisecond can be seen, and ten minutes"
+    assert 'prebuilds_claim_phase_duration_seconds_sum{phase="wait"} 90.0' in first
+    assert 'prebuilds_slots{queue="builds"} 40.0' in first, "those for this host count, too"
+    assert 'prebuilds_slots_used{queue="builds"} 1.0' in first
     assert samples(first, "prebuilds_pass_duration_seconds_count") == {"": {"": 1}}
     assert samples(first, "prebuilds_pass_duration_seconds_sum") == {"": {"": 0.3}}
     (running,) = (line for line in first.splitlines() if line.startswith("prebuilds_running{") and "small" in line)

@@ -10,6 +10,9 @@ recorded the answer; from the commit on, the claim id has no other answer. Other
 worker: each claim is a workflow, and if this process is killed during a claim, another claims worker of the deployment
 continues it after the task timeout of 2 s. A deployment therefore needs at least one other claims worker.
 
+In a service that traces itself, claims here are in its traces: make its provider with `create_tracer_provider` of
+`temporalio.contrib.opentelemetry`, and pass `plugins=[OpenTelemetryPlugin(add_temporal_spans=True)]` to `connect`.
+
 The service's memory holds the database's password. If workspaces run as the service's user, the service first calls
 `prebuilds.telemetry.undumpable.close_to_others()`, so that they cannot read its memory (docs/security.md).
 """
@@ -38,7 +41,9 @@ from prebuilds.settings import Settings, load_settings
 from prebuilds.settings import database_url as find_database
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.migrate import check_schema
+from prebuilds.telemetry import tracing
 from prebuilds.telemetry.metrics import METRICS
+from prebuilds.temporal.callers_trace import traces_here
 from prebuilds.temporal.workers import worker_on
 from prebuilds.vocabulary import CLAIMS_QUEUE
 from workflows.claim_workspace import ClaimWorkspace
@@ -150,6 +155,8 @@ async def claims_worker(
         raise TypeError("PREBUILDS_PAYLOAD_KEY is set, but the client does not encrypt; use prebuilds.client.connect")
     database_url = database_url or find_database(settings)
     await check_reachable(database_url)
+    if traces_here():
+        tracing.switch_on()
     engine = create_engine(
         database_url,
         application="prebuilds-embedded",

@@ -31,16 +31,14 @@ from prebuilds.telemetry import tracing
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
-CLAIM = """
-    SELECT answer, fresh, organization, template, preset, build_open
-      FROM decide_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                        $19, $20, $21, $22, $23)
+_DECISION = "SELECT answer, fresh, organization, template, preset, build_open"
+_AFTER_ID = "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23"
+CLAIM = f"{_DECISION} FROM decide_claim($1, {_AFTER_ID})"
+# Makes the setting by which the claim's build keeps its trace. The function depends on its value, and so comes second.
+TRACED_CLAIM = f"""
+    {_DECISION} FROM set_config('{SETTING}', $24, true) AS traced
+      CROSS JOIN LATERAL decide_claim(left(traced, 0) || $1::text, {_AFTER_ID})
 """
-# The function depends on the setting's value, so that the setting is made first. Its builds keep the trace by it.
-TRACED_CLAIM = CLAIM.replace(
-    "claim_workspace($1,",
-    f"set_config('{SETTING}', $24, true) AS traced CROSS JOIN LATERAL claim_workspace(left(traced, 0) || $1::text,",
-)
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
       FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) JOIN claims c ON c.id = wanted.id

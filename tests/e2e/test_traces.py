@@ -27,21 +27,29 @@ import asyncio, sys
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from prebuilds.client import PrebuildsClient
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+from prebuilds.client import PrebuildsClient, connect
+from prebuilds.embedded import claims_worker
 
-provider = TracerProvider(resource=Resource.create({"service.name": "service"}))
+preset, temporal, http, database = sys.argv[1:]
+provider = create_tracer_provider(resource=Resource.create({"service.name": "service"}))
 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
 trace.set_tracer_provider(provider)
 
+async def claim(client, name):
+    with trace.get_tracer("service").start_as_current_span("work") as span:
+        await client.claim(preset=preset, owner="alice", name=name)
+        print(f"{span.get_span_context().trace_id:032x}")
+
 async def main():
-    for address in sys.argv[2:]:
-        async with await PrebuildsClient.connect(address) as client:
-            with trace.get_tracer("service").start_as_current_span("work") as span:
-                name = "over-http" if address.startswith("http") else "over-temporal"
-                await client.claim(preset=sys.argv[1], owner="alice", name=name)
-                print(f"{span.get_span_context().trace_id:032x}")
+    async with await PrebuildsClient.connect(temporal) as client:
+        await claim(client, "over-temporal")
+    async with await PrebuildsClient.connect(http) as client:
+        await claim(client, "over-http")
+    plugin = OpenTelemetryPlugin(add_temporal_spans=True)
+    async with claims_worker(await connect(temporal, plugins=[plugin]), database) as client:
+        await claim(client, "beside-a-worker")
 
 asyncio.run(main())
 provider.shutdown()
@@ -145,9 +153,9 @@ def test_an_http_request_is_one_trace_down_to_sql_and_the_driver(stack: DevStack
     assert_path(received, spans, *refill, "StartActivity:create_prebuilds", *above, "SignalWorkflow:nudge", "nudge")
 
 
-def test_a_services_claim_is_one_trace_by_either_way(stack: DevStack, received: Collector) -> None:
+def test_a_services_claim_is_one_trace_whichever_way_it_goes(stack: DevStack, received: Collector) -> None:
     stack.wait_whole("traced")
-    addresses = [stack.facts["temporal_address"], stack.facts["http"]]
+    addresses = [stack.facts[name] for name in ("temporal_address", "http", "database_url")]
     done = subprocess.run(
         [sys.executable, "-c", SERVICE, "traced/python/small", *addresses],
         env=stack.env,
@@ -157,16 +165,17 @@ def test_a_services_claim_is_one_trace_by_either_way(stack: DevStack, received: 
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    over_temporal, over_http = done.stdout.split()
-    spans = wait_for(received, over_temporal, "work", *BUILD, "SELECT claim_workspace")
+    over_temporal, over_http, beside_a_worker = done.stdout.split()
     activity = (
         "RunActivity:claim",
         "StartActivity:claim",
         "RunWorkflow:ClaimWorkspace",
         "StartWorkflow:ClaimWorkspace",
     )
-    assert assert_path(received, spans, "SELECT claim_workspace", *activity, "work").service == "service"
-    assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", *activity, "work")
+    for trace in (over_temporal, beside_a_worker):
+        spans = wait_for(received, trace, "work", *BUILD, "SELECT claim_workspace")
+        assert assert_path(received, spans, "SELECT claim_workspace", *activity, "work").service == "service"
+        assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", *activity, "work")
     spans = wait_for(received, over_http, "work", *BUILD, "SELECT claim_workspace")
     assert_path(received, spans, "SELECT claim_workspace", "PUT /v1/claims/{claim_id}", "work")
     assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", "PUT /v1/claims/{claim_id}", "work")

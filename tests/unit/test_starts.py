@@ -51,6 +51,7 @@ class Server:
                 **dict.fromkeys(("organization", "template", "preset", "initiator", "owner", "name", "queue"), "x"),
                 preset_id=None,
                 workspace_id=one,
+                traceparent=None,
             )
             for one in ids
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import shutil
 import signal
 import socket
@@ -24,6 +25,9 @@ START_TIMEOUT_S = 30.0
 STOP_GRACE_S = 10.0
 HOST = "127.0.0.1"
 USUAL_PORTS = (7233, 8233)
+PORT_MIN, PORT_OUTGOING_MIN = 10_240, 32_768
+"""Ports for servers: above those that services are known by, and below Linux's first one for outgoing connections."""
+PORTS_TRIED = 50
 
 SETTINGS = (
     # By default a history shard polls its transfer queue 20 times a second, which delays each start and activity by up
@@ -168,12 +172,16 @@ def find_temporal() -> str:
 
 
 def free_port(wanted: int) -> int:
-    """Return *wanted* when no program listens there, else a free port that the system chooses.
+    """Return *wanted* when no program listens there, else a free port.
+
+    The port is free now, and its server binds it a moment later. So it is taken from below the range from which the
+    system gives ports to outgoing connections: one of those could take it in between.
 
     Raises:
         StackUnreachable: No port is free.
     """
-    for port in (wanted, 0):
+    below = random.sample(range(PORT_MIN, PORT_OUTGOING_MIN), PORTS_TRIED)
+    for port in (*((wanted,) if wanted else ()), *below, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself does
             try:

@@ -121,9 +121,9 @@ def claim_over_http(stack: DevStack, name: str, **headers: str) -> None:
 
 def test_an_http_request_is_one_trace_down_to_sql_and_the_driver(stack: DevStack, received: Collector) -> None:
     claim_over_http(stack, "by-http", traceparent=CALLER)
-    spans = wait_for(received, CALLERS_TRACE, *BUILD, "SELECT claim_workspace")
+    spans = wait_for(received, CALLERS_TRACE, *BUILD, "SELECT decide_claim")
     route = "PUT /v1/claims/{claim_id}"
-    server = assert_path(received, spans, "SELECT claim_workspace", route)
+    server = assert_path(received, spans, "SELECT decide_claim", route)
     assert server.parent == CALLERS_SPAN
     assert assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", route) == server
     assert assert_path(received, spans, "UPDATE workspace_builds", "RunActivity:run_build").service == "prebuilds"
@@ -138,7 +138,7 @@ def test_an_http_request_is_one_trace_down_to_sql_and_the_driver(stack: DevStack
     assert expected.items() <= server.attributes.items()
     driver = spans["process claim"].attributes
     assert driver["prebuilds.workspace.id"] == server.attributes["prebuilds.workspace.id"]
-    assert spans["SELECT claim_workspace"].attributes["db.system.name"] == "postgresql"
+    assert spans["SELECT decide_claim"].attributes["db.system.name"] == "postgresql"
     assert not any(span.failed for span in spans.values())
 
     # The refill is caused by the claim, and by others as well: another trace, with a link to this one.
@@ -173,11 +173,11 @@ def test_a_services_claim_is_one_trace_whichever_way_it_goes(stack: DevStack, re
         "StartWorkflow:ClaimWorkspace",
     )
     for trace in (over_temporal, beside_a_worker):
-        spans = wait_for(received, trace, "work", *BUILD, "SELECT claim_workspace")
-        assert assert_path(received, spans, "SELECT claim_workspace", *activity, "work").service == "service"
+        spans = wait_for(received, trace, "work", *BUILD, "SELECT decide_claim")
+        assert assert_path(received, spans, "SELECT decide_claim", *activity, "work").service == "service"
         assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", *activity, "work")
-    spans = wait_for(received, over_http, "work", *BUILD, "SELECT claim_workspace")
-    assert_path(received, spans, "SELECT claim_workspace", "PUT /v1/claims/{claim_id}", "work")
+    spans = wait_for(received, over_http, "work", *BUILD, "SELECT decide_claim")
+    assert_path(received, spans, "SELECT decide_claim", "PUT /v1/claims/{claim_id}", "work")
     assert_path(received, spans, *BUILD, "StartWorkflow:WorkspaceBuild", "PUT /v1/claims/{claim_id}", "work")
 
 

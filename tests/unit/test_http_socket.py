@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from prebuilds.api import StackUnreachable
 from prebuilds.http.serving import bound_socket
+from prebuilds.stack.temporal_server import PORT_MIN, PORT_OUTGOING_MIN, free_port
 
 
 def test_an_address_is_shared_only_by_servers_that_say_so() -> None:
@@ -26,3 +29,17 @@ def test_an_address_is_shared_only_by_servers_that_say_so() -> None:
             bound_socket("127.0.0.1", port, shared=True),
         ):
             pass
+
+
+def test_a_free_port_is_not_one_that_an_outgoing_connection_may_take() -> None:
+    for _ in range(20):
+        assert PORT_MIN <= free_port(0) < PORT_OUTGOING_MIN
+
+
+def test_a_port_that_is_in_use_is_passed_over() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+    assert free_port(port) == port

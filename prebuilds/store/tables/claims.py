@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from prebuilds.store.tables.columns import metadata, one_of, time_column, traceparent_column, uuid_column
+from prebuilds.store.tables.columns import APPENDED, metadata, one_of, time_column, traceparent_column, uuid_column
 
 claims = Table(
     "claims",
@@ -34,7 +34,7 @@ claims = Table(
     Column("token_id", Uuid),  # the token that it came with; null: none
     Column("outcome", Text),  # null: not decided yet
     Column("miss_reason", Text),
-    uuid_column("workspace_id", "workspaces.id", null=True),
+    uuid_column("workspace_id", null=True),  # no foreign key, since the workspace's row is removed before the answer
     Column("answer", JSONB),
     time_column("transferred_at"),  # when its workspace was transferred; from then on the answer is not given any more
     # A run is one run of the claim's workflow, with all its attempts. The row has the run for which the claim was last
@@ -46,12 +46,14 @@ claims = Table(
     time_column("created_at", null=False),
     time_column("completed_at"),
     UniqueConstraint("workspace_id"),
+    Index("claims_without_workspace_idx", "created_at", postgresql_where=text("workspace_id IS NULL")),
     CheckConstraint("octet_length(id) BETWEEN 1 AND 200", name="claims_id_check"),
     CheckConstraint(one_of("outcome", "prebuilt", "created", "missed", "refused"), name="claims_outcome_check"),
     CheckConstraint(
         f"(workspace_id IS NOT NULL) = coalesce({one_of('outcome', 'prebuilt', 'created')}, false)",
         name="claims_winner_check",
     ),
+    postgresql_with=APPENDED,
 )
 
 # Claims that wait. A decided row stays until its workflow has read the answer.

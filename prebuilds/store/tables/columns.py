@@ -19,6 +19,10 @@ UNFINISHED = "status IN ('pending', 'running', 'canceling')"
 NAME_CHECK = f"name ~ '^{NAME_PATTERN.pattern}$' AND length(name) <= {NAME_LENGTH_MAX}"
 OWNER_CHECK = f"name ~ '^[^/[:space:][:cntrl:]]+$' AND length(name) <= {OWNER_LENGTH_MAX} AND name NOT IN ('.', '..')"
 NOW = text("now()")
+OFTEN_VACUUMED = {"autovacuum_vacuum_scale_factor": "0.02", "autovacuum_analyze_scale_factor": "0.02"}
+"""Storage of a table whose rows are updated and removed."""
+APPENDED = {"autovacuum_vacuum_scale_factor": "0.01", "autovacuum_vacuum_insert_scale_factor": "0.05"}
+"""Storage of a table whose rows are hardly updated, and removed the oldest first."""
 
 
 def one_of(column: str, *values: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Float, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Float, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from prebuilds.store.tables.columns import metadata, time_column, uuid_column
@@ -16,6 +16,7 @@ preset_demand = Table(
     Column("minute", time_column("minute").type, primary_key=True),
     Column("claims", ARRAY(Integer), nullable=False),  # in each ten seconds of the minute
     Column("hits", Integer, nullable=False),  # claims of the minute that found one ready
+    Index("preset_demand_minute_idx", "minute"),
     CheckConstraint("cardinality(claims) = 6", name="preset_demand_claims_check"),
 )
 

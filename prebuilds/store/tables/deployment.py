@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.store.tables.columns import metadata, time_column, uuid_column
+from prebuilds.store.tables.columns import APPENDED, metadata, time_column, uuid_column
 
 pass_numbers = Sequence("pass_numbers", metadata=metadata)
 """Numbers of passes, and of each preset's passes. A sequence never repeats, also not after the loop is restarted."""
@@ -111,6 +111,8 @@ events = Table(
             "preset_id IS NULL AND kind IN ('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
         ),
     ),
+    Index("events_restored_idx", "id", postgresql_where=text("kind = 'restored'")),
+    postgresql_with=APPENDED,
 )
 
 # Operators' requests through Temporal. A row is written in the transaction of the effect, so that a late attempt finds
@@ -140,6 +142,8 @@ notifications = Table(
     Column("error", Text),  # the last attempt's error
     time_column("ended_at"),
     Index("notifications_due_idx", "due_at", postgresql_where=text("status = 'due'")),
+    Index("notifications_build_idx", "build_id"),
+    Index("notifications_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     Index("notifications_given_up_idx", "ended_at", postgresql_where=text("status = 'given_up'")),
     CheckConstraint("notifier IN ('log', 'webhook')", name="notifications_notifier_check"),
     CheckConstraint("status IN ('due', 'sent', 'given_up')", name="notifications_status_check"),
@@ -159,4 +163,17 @@ inventory_sightings = Table(
     Column("sightings", Integer, nullable=False),
     time_column("told_at"),  # when an event about it was recorded
     CheckConstraint("finding IN ('orphan', 'vanished', 'contradicted')", name="inventory_sightings_finding_check"),
+)
+
+# What the removal of old rows remembers of each of its rules (`prebuilds/store/retention.py`). Whoever removes rows
+# holds the rule's row meanwhile.
+retention = Table(
+    "retention",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    time_column("next_at", null=False),  # when the rule is due
+    time_column("round_began_at", null=False),  # when the walk through its rows last began at the oldest
+    time_column("walked_at"),  # how far the walk has come: the time and the id of a row; null: at the beginning
+    Column("walked_id", Uuid),
+    Column("removed_event", BigInteger),  # of the rule `events`: all events up to this number are removed
 )

@@ -18,7 +18,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from prebuilds.store.tables.columns import (
+    APPENDED,
     NAME_CHECK,
+    OFTEN_VACUUMED,
     UNFINISHED,
     metadata,
     one_of,
@@ -78,6 +80,17 @@ workspaces = Table(
         "preset_id",
         postgresql_where=text(f"owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL"),
     ),
+    Index("workspaces_live_idx", "preset_id", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
+    # PostgreSQL checks by these two that nothing refers to a preset or a version that is removed.
+    Index("workspaces_preset_idx", "preset_id"),
+    Index("workspaces_places_idx", "template_version_id", "host", text("deleted_at DESC")),
+    Index(
+        "workspaces_released_name_idx",
+        "owner_id",
+        "name",
+        "deleted_at",
+        postgresql_where=text("deleted_at IS NOT NULL"),
+    ),
     Index("workspaces_deleted_idx", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index("workspaces_next_action_idx", "next_action_at", postgresql_where=text("next_action_at IS NOT NULL")),
     CheckConstraint(NAME_CHECK, name="workspaces_name_check"),
@@ -95,7 +108,7 @@ workspaces = Table(
         f"(claimed_at IS NULL) OR (owner_id <> '{PREBUILDS_USER_ID}')", name="workspaces_claimed_has_owner_check"
     ),
     # Free space in each page lets claims and deletions update a row without new entries in unchanged indexes.
-    postgresql_with={"fillfactor": "80"},
+    postgresql_with={"fillfactor": "80"} | OFTEN_VACUUMED,
 )
 
 workspace_builds = Table(
@@ -132,6 +145,15 @@ workspace_builds = Table(
     Index("workspace_builds_outbox_idx", "next_dispatch_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_queue_idx", "initiator_id", "created_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_created_idx", "created_at"),
+    Index("workspace_builds_preset_idx", "preset_id"),  # for the check when a preset is removed
+    Index("workspace_builds_version_idx", "template_version_id", text("created_at DESC"), "id"),
+    Index("workspace_builds_initiator_idx", "initiator_id", text("created_at DESC"), "id"),
+    Index(
+        "workspace_builds_ended_badly_idx",
+        text("created_at DESC"),
+        "id",
+        postgresql_where=text("status IN ('failed', 'canceled')"),
+    ),
     Index(
         "workspace_builds_creations_idx",
         "preset_id",
@@ -160,6 +182,7 @@ workspace_builds = Table(
     CheckConstraint(
         f"stage <> 'claim' OR initiator_id <> '{PREBUILDS_USER_ID}'", name="workspace_builds_claim_has_person_check"
     ),
+    postgresql_with=OFTEN_VACUUMED,
 )
 
 # The claim parameters of a workspace, which every later build of it gets. The row is deleted with the workspace. There
@@ -181,6 +204,7 @@ build_logs = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("line", Text, nullable=False),
     Index("build_logs_begun_idx", "at", postgresql_where=text("number = 1")),  # old logs are found by their first lines
+    postgresql_with=APPENDED,
 )
 
 resource_replacements = Table(
@@ -191,4 +215,5 @@ resource_replacements = Table(
     uuid_column("workspace_id", "workspaces.id"),
     Column("paths", ARRAY(Text), nullable=False),
     time_column("created_at", null=False),
+    Index("resource_replacements_workspace_idx", "workspace_id"),
 )

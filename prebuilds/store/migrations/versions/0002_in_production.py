@@ -22,7 +22,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS: tuple[str, ...] = ("check_people", "decide_claim")
+FUNCTIONS: tuple[str, ...] = ("check_people", "claim_workspace", "answer_claim_run", "decide_claim")
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
 STEPS: tuple[Step, ...] = (
@@ -123,7 +123,66 @@ def cheaper_checks() -> tuple[Step, ...]:
     return tuple(steps)
 
 
-EXPAND: tuple[Step, ...] = (*STEPS, *cheaper_checks(), *function_steps(Path(__file__).with_name("0002"), FUNCTIONS))
+_OFTEN = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02"
+_APPENDED = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05"
+RETENTION: tuple[Step, ...] = (
+    ShortStep(
+        "retention",
+        (
+            """
+            CREATE TABLE retention (
+                rule text NOT NULL,
+                next_at timestamptz NOT NULL DEFAULT now(),
+                round_began_at timestamptz NOT NULL DEFAULT now(),
+                walked_at timestamptz,
+                walked_id uuid,
+                removed_event bigint,
+                CONSTRAINT retention_pkey PRIMARY KEY (rule)
+            )
+            """,
+            # What the release before has removed is not recorded: it is below the oldest event that is left.
+            """
+            INSERT INTO retention (rule, removed_event)
+            SELECT rule, CASE rule WHEN 'events' THEN (SELECT min(id) - 1 FROM events) END
+              FROM unnest(ARRAY['logs', 'workspaces', 'builds', 'misses', 'events', 'notifications', 'versions',
+                                'tokens', 'sign_in_links', 'requests', 'demand']) AS r (rule)
+            """,
+        ),
+    ),
+    # A claim that has won keeps its row, and its workspace's goes.
+    ShortStep("claims_without_workspaces", ("ALTER TABLE claims DROP CONSTRAINT claims_workspace_id_fkey",)),
+    # The tables that grow are vacuumed by hundredths of them: a fifth of a year's rows is much too late.
+    OnlineStep("workspaces_vacuum", f"ALTER TABLE workspaces SET ({_OFTEN})"),
+    OnlineStep("workspace_builds_vacuum", f"ALTER TABLE workspace_builds SET ({_OFTEN})"),
+    OnlineStep("claims_vacuum", f"ALTER TABLE claims SET ({_APPENDED})"),
+    OnlineStep("events_vacuum", f"ALTER TABLE events SET ({_APPENDED})"),
+    OnlineStep("build_logs_vacuum", f"ALTER TABLE build_logs SET ({_APPENDED})"),
+    IndexStep("workspaces_live_idx", "workspaces (preset_id, created_at, id) WHERE deleted_at IS NULL"),
+    IndexStep("workspaces_preset_idx", "workspaces (preset_id)"),
+    IndexStep("workspaces_places_idx", "workspaces (template_version_id, host, deleted_at DESC)"),
+    IndexStep("workspaces_released_name_idx", "workspaces (owner_id, name, deleted_at) WHERE deleted_at IS NOT NULL"),
+    IndexStep("workspace_builds_preset_idx", "workspace_builds (preset_id)"),
+    IndexStep("workspace_builds_version_idx", "workspace_builds (template_version_id, created_at DESC, id)"),
+    IndexStep("workspace_builds_initiator_idx", "workspace_builds (initiator_id, created_at DESC, id)"),
+    IndexStep(
+        "workspace_builds_ended_badly_idx",
+        "workspace_builds (created_at DESC, id) WHERE status IN ('failed', 'canceled')",
+    ),
+    IndexStep("claims_without_workspace_idx", "claims (created_at) WHERE workspace_id IS NULL"),
+    IndexStep("events_restored_idx", "events (id) WHERE kind = 'restored'"),
+    IndexStep("notifications_build_idx", "notifications (build_id)"),
+    IndexStep("notifications_ended_idx", "notifications (ended_at) WHERE ended_at IS NOT NULL"),
+    IndexStep("resource_replacements_workspace_idx", "resource_replacements (workspace_id)"),
+    IndexStep("preset_demand_minute_idx", "preset_demand (minute)"),
+)
+"""What keeps every table small, and every list quick."""
+
+EXPAND: tuple[Step, ...] = (
+    *STEPS,
+    *RETENTION,
+    *cheaper_checks(),
+    *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
+)
 """What `prebuilds migrate` does beside workers of the release before, in this order. It only adds."""
 CONTRACT: tuple[Step, ...] = ()
 """What `prebuilds migrate --finish` does when those workers have ended: drops what only they need."""

@@ -49,6 +49,7 @@ from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.background.notifying import Notifier
 from prebuilds.background.probing import Prober
 from prebuilds.background.relay import Relay
+from prebuilds.background.retaining import Retention
 from prebuilds.background.sizing import Sizer
 from prebuilds.background.watching import Watcher
 from prebuilds.background.witness import HostWitness
@@ -143,6 +144,7 @@ async def serve(
         if "control" in options.roles:
             background.append(Relay(engine, client, dispatcher, settings).run)
             background.append(Sizer(engine, dispatcher).run)
+            background.append(Retention(engine, settings).run)
             url = settings.webhook_url
             background.append(Notifier(engine, str(url) if url is not None else None).run)
         for run in background:

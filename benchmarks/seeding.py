@@ -115,7 +115,8 @@ _WORKSPACES = f"""
            CASE WHEN s.n > CAST(:workspaces AS int) - CAST(:unfinished AS int) THEN 'pending' ELSE 'succeeded' END,
            CASE WHEN s.n <= CAST(:workspaces AS int) - CAST(:unfinished AS int) THEN at + interval '10 hours' END
       FROM generate_series(1, CAST(:workspaces AS int)) AS s (n)
-     CROSS JOIN LATERAL (SELECT now() - interval '12 hours' - {YEAR} * (1 - s.n::float8 / CAST(:workspaces AS int)) AS at,
+     CROSS JOIN LATERAL (SELECT now() - interval '12 hours'
+                                      - {YEAR} * (1 - s.n::float8 / CAST(:workspaces AS int)) AS at,
                                 s.n > CAST(:workspaces AS int) - CAST(:live AS int) AS live,
                                 s.n % 50 = 0 AND s.n <= CAST(:workspaces AS int) - CAST(:live AS int) AS failed) AS w
       JOIN seeded_presets p ON p.n = s.n % (SELECT count(*) FROM seeded_presets)

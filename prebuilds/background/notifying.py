@@ -13,7 +13,7 @@ from prebuilds.planning.notifying import judge_delivery
 from prebuilds.store.notifications import (
     BATCH_MAX,
     Notification,
-    forget_old,
+    forget_unsendable,
     give_up,
     mark_sent,
     put_off,
@@ -49,7 +49,7 @@ class Notifier:
             try:
                 tried = await self.sweep()
                 if clock() >= next_forget:
-                    await forget_old(self._engine, self._notifiers)
+                    await forget_unsendable(self._engine, self._notifiers)
                     next_forget = clock() + FORGET_INTERVAL_S
             except Exception as error:
                 logger.warning("A sweep of notifications failed; it is tried again", extra={"error": repr(error)})

@@ -22,13 +22,10 @@ from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
 from prebuilds.store import actions, build_record, loop
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
-from prebuilds.store.events import forget_old_events
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
-from prebuilds.store.logs import forget_old_logs
 from prebuilds.store.loop import Control
 from prebuilds.store.people import refuse_waiting
-from prebuilds.store.requests import forget_old_requests
 from prebuilds.temporal.connecting import described
 from prebuilds.vocabulary import CONTROL_QUEUE, INVENTORY_ID, ORCHESTRATOR_ID
 
@@ -137,7 +134,7 @@ class Relay:
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def sweep(self) -> Sequence[UUID]:
-        """Start due and lost builds, serve waiting claims, delete old logs, events and requests, and count claims.
+        """Start due and lost builds, serve waiting claims, and count claims.
 
         Returns:
             The ids of the builds that it has started for the first time or again.
@@ -147,9 +144,6 @@ class Relay:
         lost = await build_record.take_due_builds(self._engine)
         self._dispatcher.repeat_starts(lost)
         await self._attend_queue()
-        await forget_old_logs(self._engine)
-        await forget_old_events(self._engine)
-        await forget_old_requests(self._engine)
         await self._demand.step()
         return [*begun, *lost]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prebuilds.views import LoggedBuild, LogLine
 
 INDENT = "    "
+KEPT_IN_WORDS = "; old lines are removed (PREBUILDS_RETENTION_LOGS)"
 
 
 def logs(
@@ -66,10 +67,4 @@ def _print_end(has_lines: bool, released_at: datetime | None) -> None:
     if released_at is not None:
         say_line(f"its workspace was deleted at {clock(released_at, None)}")
     if not has_lines:
-        say_line(f"nothing is logged{_kept_in_words() if released_at is not None else ''}")
-
-
-def _kept_in_words() -> str:
-    from prebuilds.operations.logs import LOG_DAYS
-
-    return f"; lines are kept for {LOG_DAYS} days after a build's end"
+        say_line(f"nothing is logged{KEPT_IN_WORDS if released_at is not None else ''}")

@@ -40,7 +40,7 @@ LastEventId = Annotated[str | None, Header(description="The id of the last event
     response_model=None,
     responses={
         200: {
-            "description": "Events `event` with an `EventRecord` each",
+            "description": "Events `event` with an `EventRecord` each; `gap` where older ones are removed",
             "content": {
                 "text/event-stream": {"example": frame("5e3f1a9a.1204", "event", json.dumps(examples.EVENT_RECORD))}
             },
@@ -52,11 +52,14 @@ async def stream_events(
     guard: Guarded, query: Annotated[EventQuery, Query()], last_event_id: LastEventId = None
 ) -> EventStream:
     """The events from now on, or after the one that was read last: each comes exactly once, in the order of their
-    numbers. A token of one organization gets the events of its presets and workspaces."""
+    numbers. A token of one organization gets the events of its presets and workspaces. Events are kept for a while
+    (`PREBUILDS_RETENTION_EVENTS`): who comes back later than that is told by an event `gap` that some are missing."""
     reach = guard.reach(Action.SEE_EVENTS)
 
     async def frames() -> AsyncGenerator[str, None]:
         async for part in guard.service.events.follow(last_event_id or query.after, reach):
+            if part.missing_after is not None:
+                yield frame(part.missing_after, "gap", json.dumps({"after": part.missing_after}))
             for event in part.events:
                 yield frame(part.cursor_of(event), "event", event.model_dump_json())
             if not part.events or part.cursor != part.cursor_of(part.events[-1]):

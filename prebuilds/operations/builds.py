@@ -42,7 +42,7 @@ class BuildOperations:
             raise WorkspaceNotFound(
                 f"no build has the id {build_id}",
                 {"build_id": str(build_id)},
-                remedy="correct it as `prebuilds jobs list` has it",
+                remedy="correct it as `prebuilds jobs list` has it; builds of workspaces released long ago are removed",
             )
         return found[0]
 

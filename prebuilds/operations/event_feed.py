@@ -28,6 +28,8 @@ RECENT_MAX = 1000
 PART_MAX = 500
 """Events of one part."""
 EPOCH_LENGTH = 8
+FROM_THE_FIRST = "0"
+"""The cursor of all events that are recorded."""
 NO_CURSOR = "is no cursor of this list"
 
 
@@ -40,6 +42,8 @@ class EventPart:
     cursor: str
     """Where the reader goes on."""
     epoch: str
+    missing_after: str | None = None
+    """The cursor before, when events that followed it are missing, since they were removed for their age; else None."""
 
     def cursor_of(self, event: EventRecord) -> str:
         """Where a reader goes on that has read up to this event."""
@@ -66,7 +70,8 @@ class EventFeed:
 
         Args:
             after: The cursor of the last event that the reader has; `0` for all that are recorded, None for those from
-                now on. A cursor from before a restore goes on where the restored history parts from the lost one.
+                now on. A cursor from before a restore goes on where the restored history parts from the lost one. When
+                events after the cursor are removed for their age, the part that comes next says so.
             reach: Only events of organizations within it.
         Raises:
             InvalidInput: *after* is no cursor.
@@ -81,10 +86,19 @@ class EventFeed:
             settled = await self._settled_after(None)
             position = settled if start is None else start  # another server may be ahead of this one
             yield EventPart([], f"{self._epoch}.{position}", self._epoch)
+            wants_all = after == FROM_THE_FIRST
             while True:
                 while position < settled:
-                    events, position = await self._read(position, settled, reach)
-                    yield EventPart(events, f"{self._epoch}.{position}", self._epoch)
+                    before = position
+                    events, position = await self._read(before, settled, reach)
+                    missing = not wants_all and await self._are_removed_after(before)
+                    wants_all = False
+                    yield EventPart(
+                        events,
+                        f"{self._epoch}.{position}",
+                        self._epoch,
+                        missing_after=f"{self._epoch}.{before}" if missing else None,
+                    )
                 seen, settled = settled, await self._settled_after(settled)
                 if settled < seen:  # the database was restored meanwhile
                     position = min(position, settled)
@@ -103,6 +117,10 @@ class EventFeed:
             return near, up_to
         events = await event_feed.read_events(self._engine, after, up_to, PART_MAX, reach)
         return events, events[-1].id if len(events) == PART_MAX else up_to
+
+    async def _are_removed_after(self, position: int) -> bool:
+        """Whether events after this number are removed. Nobody asks for one of those that are kept for all readers."""
+        return position < self._recent_after and position < await event_feed.read_removed(self._engine)
 
     async def _look(self) -> None:
         """Look for new events while anybody reads. An outage of the database is waited for."""
@@ -142,7 +160,7 @@ class EventFeed:
         self._moved = asyncio.Event()
 
     async def _position_of(self, cursor: str) -> int:
-        if cursor == "0":
+        if cursor == FROM_THE_FIRST:
             return 0
         known, _, digits = cursor.partition(".")
         if not (digits.isascii() and digits.isdigit() and len(digits) < 19):

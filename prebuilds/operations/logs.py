@@ -10,16 +10,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.store import logs
-from prebuilds.store.logs import LOG_LIFE
 from prebuilds.store.logs import Position as Position  # noqa: PLC0414 - where a reader goes on
 from prebuilds.views import LoggedBuild, LogLine
 
 POLL_INTERVAL_S = 0.5
 LINES_MAX = 1000
 """The most lines of one part."""
-LOG_DAYS = LOG_LIFE.days
-"""Days for which a build's lines are kept after its end."""
-
 
 START = Position()
 

@@ -1,8 +1,8 @@
 """Detects a database that has lost history, by comparing it with what a witness outside the database has seen there.
 
 A witness (a host's state folder, the loop's workflow) remembers the newest event that it has seen in the database.
-Events are only ever appended, and are removed by age alone. So a database that lacks a remembered event, or has another
-one in its place, was restored from a backup or promoted from a standby that was behind.
+Events are only ever appended, and are removed by age alone, the oldest first. So a database that lacks a remembered
+event, or has another one in its place, was restored from a backup or promoted from a standby that was behind.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from uuid import UUID
 
 from prebuilds.payloads import SeenEvent
 
-EVENT_LIFE = timedelta(days=90)
-"""How long events are kept. A claim's answer is not an event: its claim id gets the same answer for ever."""
-CERTAIN_AGE = EVENT_LIFE - timedelta(days=1)
-"""A missing event that is younger than this was not removed for its age."""
+EVENT_LIFE_BEFORE = timedelta(days=90)
+"""How long the first release keeps events. It records nothing of their removal, so while one of its workers runs
+beside others, an event of that age may be gone without a trace."""
+CERTAIN_AGE = EVENT_LIFE_BEFORE - timedelta(days=1)
+"""A missing event that is younger than this was not removed by the first release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class History:
     """The time that this database has recorded for the witness's event; None when it has no such event."""
     now: datetime
     """The database's time."""
+    removed: int = 0
+    """All events up to this number were removed for their age."""
 
 
 def lost_history(seen: SeenEvent, history: History) -> str | None:
@@ -48,7 +51,8 @@ def lost_history(seen: SeenEvent, history: History) -> str | None:
     if seen.event > (history.newest or 0):
         return f"{event} was seen, but the newest event in the database is {history.newest or 'none'}"
     if history.seen_at is None:
-        return f"{event} was seen, but is not in the database" if history.now - seen.at < CERTAIN_AGE else None
+        removed = seen.event <= history.removed or history.now - seen.at >= CERTAIN_AGE
+        return None if removed else f"{event} was seen, but is not in the database"
     if history.seen_at != seen.at:
         return f"{event} was seen, but event {seen.event} in the database is another one"
     return None

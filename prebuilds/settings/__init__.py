@@ -18,12 +18,13 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.payloads import field_messages
 from prebuilds.planning.rules import Rules
 from prebuilds.settings.oidc import OidcRules, check_address, parse_group_scopes
+from prebuilds.settings.retention import RetentionSettings
 from prebuilds.settings.sealing import KeyRing, parse_key_ring
 from prebuilds.settings.state_key import split_keys
 from prebuilds.settings.user_ids import parse_user_ids
@@ -43,7 +44,7 @@ Orphans = Literal["remove", "report"]
 CallersTraces = Literal["continue", "link", "ignore"]
 
 
-class Settings(BaseSettings):
+class Settings(RetentionSettings):
     """The variables `PREBUILDS_*`, with their defaults. A field's variable is its name in upper case."""
 
     model_config = SettingsConfigDict(env_prefix="PREBUILDS_", frozen=True, extra="ignore", hide_input_in_errors=True)

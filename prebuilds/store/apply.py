@@ -19,6 +19,7 @@ from prebuilds.vocabulary.owners import owner_key
 APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each sees what the one before has done
 
 TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
+TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
 
 FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled FROM organizations WHERE name = :name")
 CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabled) VALUES (:id, :name, :enabled)")
@@ -68,6 +69,11 @@ class RecordedTemplate:
 async def lock_apply(connection: AsyncConnection) -> None:
     """Let one transaction at a time change templates; released with the transaction."""
     await connection.execute(TAKE_LOCK, {"key": APPLY_LOCK})
+
+
+async def try_lock_apply(connection: AsyncConnection) -> bool:
+    """Take the lock of `lock_apply` if it is free now; return whether it was taken."""
+    return bool(await connection.scalar(TRY_LOCK, {"key": APPLY_LOCK}))
 
 
 async def find_organization(connection: AsyncConnection, name: str) -> tuple[UUID, bool] | None:

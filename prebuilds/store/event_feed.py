@@ -35,6 +35,7 @@ READ = text("""
        AND (CAST(:organizations AS text[]) IS NULL OR o.name = ANY(CAST(:organizations AS text[])))
      ORDER BY e.id LIMIT :limit
 """)
+REMOVED = text("SELECT coalesce(removed_event, 0) FROM retention WHERE rule = 'events'")
 EPOCHS = text("SELECT earlier_epochs || epoch AS epochs FROM settings")
 BEGAN_BY = text("SELECT id FROM events WHERE kind = 'restored' AND data ->> 'epoch' = :epoch ORDER BY id LIMIT 1")
 
@@ -88,6 +89,15 @@ async def read_events(
     }
     async with engine.connect() as connection:
         return [_record(row) for row in await connection.execute(READ, values)]
+
+
+async def read_removed(engine: AsyncEngine) -> int:
+    """Read the number up to which events are removed for their age; 0 when none is.
+
+    Read after the events that follow a number, it tells whether some of them may have been missing.
+    """
+    async with engine.connect() as connection:
+        return int(str(await connection.scalar(REMOVED)))
 
 
 async def read_epochs(engine: AsyncEngine) -> list[UUID]:

@@ -10,7 +10,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import Note
 from prebuilds.vocabulary import PREBUILDS_USER
 from prebuilds.vocabulary.plain_text import LINES, escape, escape_all
@@ -47,14 +46,6 @@ RECORD_NOTES = text(f"""
                          ORDER BY newest.id DESC LIMIT 1) AS last
             WHERE last.kind = n.kind AND last.data = CAST(n.data AS jsonb))
 """)
-# The oldest events have the lowest ids, so a sweep that finds nothing old reads only the first few.
-# The newest event stays whatever its age: a witness that has seen it knows by it that the database has lost nothing.
-FORGET = text("""
-    DELETE FROM events WHERE at < now() - CAST(:life AS interval)
-                         AND id IN (SELECT id FROM events ORDER BY id LIMIT :limit)
-                         AND id < (SELECT max(id) FROM events)
-""")
-EVENTS_PER_SWEEP_MAX = 500
 ENDS_HOLD = ["prebuilds_created", "holds_lifted", "version_activated"]
 MENDS_SCHEDULE = ["policy_changed", "version_activated"]
 
@@ -133,9 +124,3 @@ async def record_notes(engine: AsyncEngine, notes: Sequence[Note]) -> None:
                 "mends_schedule": MENDS_SCHEDULE,
             },
         )
-
-
-async def forget_old_events(engine: AsyncEngine) -> int:
-    """Remove a few events that are older than `EVENT_LIFE`. Returns their number."""
-    async with engine.begin() as connection:
-        return (await connection.execute(FORGET, {"life": EVENT_LIFE, "limit": EVENTS_PER_SWEEP_MAX})).rowcount

@@ -11,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
-from prebuilds.planning.history import EVENT_LIFE
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
@@ -53,11 +52,12 @@ CHANGES_SINCE = text("""
      ORDER BY id
 """)
 # The settings at :at follow from the current ones and the recorded changes since then. They are not known when
-#  - events of that time may be forgotten;
+#  - events of that time were removed;
 #  - no preset of the path existed then;
 #  - a version has added the preset later, for the first time or again: then nothing recorded how it differs.
 SETTINGS_RECORDED = text("""
-    SELECT (:at >= now() - CAST(:life AS interval) OR (SELECT at FROM events ORDER BY id LIMIT 1) <= :at)
+    SELECT (NOT EXISTS (SELECT FROM retention WHERE rule = 'events' AND removed_event IS NOT NULL)
+            OR (SELECT at FROM events ORDER BY id LIMIT 1) <= :at)
        AND EXISTS (SELECT FROM presets WHERE id = ANY(CAST(:presets AS uuid[])) AND created_at <= :at)
        AND NOT EXISTS (SELECT FROM events
                         WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'version_activated' AND at > :at
@@ -155,7 +155,7 @@ async def _with_settings_at(
     """Return the preset with its settings at an instant, and True; with the oldest known ones, and False."""
     values = {"presets": everywhere, "at": at}
     changes = await connection.scalars(CHANGES_SINCE, values)
-    recorded = await connection.scalar(SETTINGS_RECORDED, values | {"life": EVENT_LIFE})
+    recorded = await connection.scalar(SETTINGS_RECORDED, values)
     return undo_changes(preset, changes), bool(recorded)
 
 

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 READ = text("""
     SELECT s.epoch, s.earlier_epochs, s.restore_found_at IS NOT NULL AS found, clock_timestamp() AS now,
            newest.id AS newest, newest.at AS newest_at,
-           (SELECT e.at FROM events e WHERE e.id = CAST(:event AS bigint)) AS seen_at
+           (SELECT e.at FROM events e WHERE e.id = CAST(:event AS bigint)) AS seen_at,
+           coalesce((SELECT removed_event FROM retention WHERE rule = 'events'), 0) AS removed
       FROM settings s LEFT JOIN LATERAL (SELECT id, at FROM events ORDER BY id DESC LIMIT 1) AS newest ON true
 """)
 MARK_RESTORED = text("""
@@ -39,7 +40,7 @@ async def check_history(engine: AsyncEngine, seen: SeenEvent | None, witness: st
     async with engine.connect() as connection:
         row = (await connection.execute(READ, {"event": seen.event if seen is not None else None})).one()
     if seen is not None:
-        history = History(row.epoch, row.earlier_epochs, row.newest, row.seen_at, row.now)
+        history = History(row.epoch, row.earlier_epochs, row.newest, row.seen_at, row.now, row.removed)
         if (lost := lost_history(seen, history)) is not None:
             await report_restored(engine, f"{witness}: {lost}", row.epoch)
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Row, text
@@ -16,11 +16,6 @@ from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import LoggedBuild, LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 from prebuilds.vocabulary.owners import owner_key
-
-LOG_LIFE = timedelta(days=14)
-"""How long a log is kept after its build's end: long enough to ask why, short enough for a busy deployment's disk."""
-BUILDS_PER_SWEEP_MAX = 10
-"""Builds whose logs one sweep removes: at most 50,000 short rows, and five builds a second, more than pools make."""
 
 COUNT_BEFORE = text("SELECT count(*) FROM build_logs WHERE build_id = :id AND attempt < :attempt")
 # A line that is sent again, after a lost reply, exists already.
@@ -49,13 +44,6 @@ BUILDS_OF = text(f"{_BUILDS} WHERE b.workspace_id = :id ORDER BY b.number")
 LAST_RELEASED = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
      WHERE u.key = :owner AND w.name = :name AND w.deleted_at IS NOT NULL ORDER BY w.deleted_at DESC LIMIT 1
-""")
-FORGET = text("""
-    DELETE FROM build_logs WHERE build_id IN (
-        SELECT l.build_id FROM build_logs l JOIN workspace_builds b ON b.id = l.build_id
-         WHERE l.number = 1 AND l.at < now() - CAST(:life AS interval)
-           AND b.completed_at < now() - CAST(:life AS interval)
-         ORDER BY l.at LIMIT :limit FOR UPDATE OF l SKIP LOCKED)
 """)
 
 
@@ -173,9 +161,3 @@ def _logged(row: Row[tuple[object, ...]]) -> LoggedBuild:
         released_at=row.deleted_at,
         logged=row.logged or bool(row.error),
     )
-
-
-async def forget_old_logs(engine: AsyncEngine) -> int:
-    """Remove the logs of a few builds that ended long ago. Returns the number of lines removed."""
-    async with engine.begin() as connection:
-        return (await connection.execute(FORGET, {"life": LOG_LIFE, "limit": BUILDS_PER_SWEEP_MAX})).rowcount

@@ -21,7 +21,7 @@ NOTIFIERS = ("log", "webhook")
 BATCH_MAX = 10
 LEASE = timedelta(seconds=30)
 """The lease of a batch, after which another worker may send it. A batch is sent at once, with a timeout of 5 s."""
-KEPT = timedelta(days=14)
+FORGOTTEN_AT_ONCE = 500
 NOTIFICATIONS = uuid5(NAMESPACE_URL, "prebuilds/notifications")
 
 READ_FACTS = text("""
@@ -64,9 +64,10 @@ GIVE_UP = text("""
 # A notification that no notifier of this deployment sends (no webhook is set) is forgotten without an event.
 FORGET = text("""
     DELETE FROM notifications
-     WHERE ended_at < now() - CAST(:kept AS interval)
-        OR status = 'due' AND notifier <> ALL(CAST(:notifiers AS text[]))
-                          AND created_at < now() - CAST(:life AS interval)
+     WHERE (id, notifier) IN (SELECT id, notifier FROM notifications
+                               WHERE status = 'due' AND notifier <> ALL(CAST(:notifiers AS text[]))
+                                 AND created_at < now() - CAST(:life AS interval)
+                               LIMIT :limit FOR UPDATE SKIP LOCKED)
 """)
 COUNT_FAILING = text("""
     SELECT count(*) FILTER (WHERE status = 'due') AS failing, count(*) FILTER (WHERE status = 'given_up') AS given_up,
@@ -174,10 +175,10 @@ async def give_up(engine: AsyncEngine, one: Notification, error: str) -> bool:
     return True
 
 
-async def forget_old(engine: AsyncEngine, notifiers: Sequence[str]) -> int:
-    """Remove notifications that ended long ago, and old ones that none of *notifiers* sends. Returns their number."""
+async def forget_unsendable(engine: AsyncEngine, notifiers: Sequence[str]) -> int:
+    """Remove some old notifications that none of *notifiers* sends. Returns their number."""
     async with engine.begin() as connection:
-        values = {"kept": KEPT, "life": LIFE, "notifiers": list(notifiers)}
+        values = {"life": LIFE, "notifiers": list(notifiers), "limit": FORGOTTEN_AT_ONCE}
         return (await connection.execute(FORGET, values)).rowcount
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import text
@@ -44,16 +44,8 @@ END = text("""
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, CAST(:lost AS jsonb))
  RETURNING answer
 """)
-FORGET = text("""
-    DELETE FROM operator_requests
-     WHERE run IN (SELECT run FROM operator_requests WHERE began_at < now() - CAST(:life AS interval)
-                    ORDER BY began_at LIMIT :limit)
-""")
 LOST = "the request was carried out, at least in part, but its answer is lost"
 LOOK = "look at what it has changed before asking again"
-ROW_LIFE = timedelta(days=1)
-"""How long a row is kept: far longer than the life of a request, after which an attempt writes nothing anyway."""
-FORGOTTEN_AT_ONCE = 500
 
 
 class AnsweredBefore(Exception):
@@ -152,12 +144,6 @@ async def recorded_answer(engine: AsyncEngine, run: str) -> Any:
     if recorded is None:
         raise StoreUnavailable(LOST, remedy=LOOK)
     return _answer_from(recorded)
-
-
-async def forget_old_requests(engine: AsyncEngine) -> int:
-    """Remove some rows that no attempt can need any more. Returns their number."""
-    async with engine.begin() as connection:
-        return (await connection.execute(FORGET, {"life": ROW_LIFE, "limit": FORGOTTEN_AT_ONCE})).rowcount
 
 
 def _refuses(answer: Any) -> bool:

@@ -62,10 +62,9 @@ EVENTS_OF = text("""
     SELECT at, kind, actor, data FROM events WHERE workspace_id = :id ORDER BY id DESC LIMIT :limit
 """)
 RELEASED = text("""
-    SELECT u.name || '/' || w.name AS path,
+    SELECT u.name || '/' || w.name AS path, w.latest_transition = 'delete' AS released,
            (SELECT min(created_at) FROM workspace_builds WHERE workspace_id = w.id AND transition = 'delete') AS at
-      FROM workspaces w JOIN users u ON u.id = w.owner_id
-     WHERE w.id = :id AND w.latest_transition = 'delete'
+      FROM workspaces w JOIN users u ON u.id = w.owner_id WHERE w.id = :id
 """)
 USER_NAME = text("SELECT name FROM users WHERE id = :id")
 # Lock first, read the builds in a second statement: after a lock wait, joined rows are as old as the statement.
@@ -226,11 +225,17 @@ async def check_not_released(engine: AsyncEngine, workspace_id: UUID) -> None:
     """Check that a workspace's deletion is not recorded, before its address is given out late.
 
     Raises:
-        WorkspaceNotFound: It was released; the message has the time and the remedy.
+        WorkspaceNotFound: It was released; the message has the time and the remedy. Or it was released so long ago
+            that its row is removed.
     """
     async with engine.connect() as connection:
         released = (await connection.execute(RELEASED, {"id": workspace_id})).one_or_none()
-    if released is not None:
+    if released is None:
+        long_ago = f"workspace {workspace_id} is gone, released long ago"
+        raise WorkspaceNotFound(
+            long_ago, {"workspace_id": str(workspace_id)}, remedy="claim another with a new claim id"
+        )
+    if released.released:
         at = released.at.astimezone(UTC).isoformat(timespec="seconds")
         details = {"workspace_id": str(workspace_id), "released_at": at}
         raise WorkspaceNotFound(

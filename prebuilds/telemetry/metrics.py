@@ -52,6 +52,9 @@ class Metrics:
         self._replaced = meter.create_counter(
             "prebuilds_resource_replacements", description="Claims whose infrastructure was rebuilt"
         )
+        self._removed = meter.create_counter(
+            "prebuilds_rows_removed", description="Rows removed from a table since they were older than their retention"
+        )
         self._claim_s = meter.create_histogram(
             "prebuilds_claim_duration",
             unit="s",
@@ -122,6 +125,11 @@ class Metrics:
     def record_wait(self, waited: timedelta) -> None:
         """Record how long a claim has waited in the queue until it was handed a prebuild."""
         self._phase_s.record(waited.total_seconds(), {"phase": "wait"})
+
+    def count_removed(self, rows: Mapping[str, int]) -> None:
+        """Count rows that retention has removed, by table."""
+        for table, number in rows.items():
+            self._removed.add(number, {"table": table})
 
     def record_pass(self, duration: timedelta) -> None:
         """Record a pass that has ended."""

@@ -27,6 +27,7 @@ from prebuilds.store.templates import delete_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, Desk, begin_prebuilds, claim, fail, finish, make_ready
+from tests.postgres.retention_steps import remove_old
 from tests.rows import do, one
 
 PATH = "acme/python/small"
@@ -322,10 +323,7 @@ async def test_an_unknown_claim_is_refused_by_name(engine: AsyncEngine) -> None:
     assert list(refusal.value.details) == ["claim_id"]
 
 
-async def test_events_are_forgotten_after_their_life_a_few_at_a_time(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "EVENTS_PER_SWEEP_MAX", 2)
+async def test_events_are_removed_after_their_life_a_few_at_a_time(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     told = await kinds(engine, PATH)
     assert len(told) == 2
@@ -334,8 +332,7 @@ async def test_events_are_forgotten_after_their_life_a_few_at_a_time(
     await do(engine, "UPDATE events SET at = now() - interval '89 days 23 hours' WHERE at > now() - interval '1 day'")
     recent = (await kinds(engine, PATH))[2:]
     assert recent
-    forgotten = [await events.forget_old_events(engine) for _ in range(2)]
-    while await events.forget_old_events(engine):
-        pass
-    assert forgotten[0] == 2
+    turns = [await remove_old(engine, "events", batch=2) for _ in range(3)]
+    assert turns[0] == {"events": 2}
+    assert turns[-1] == {}
     assert await kinds(engine, PATH) == recent

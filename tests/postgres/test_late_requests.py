@@ -32,12 +32,12 @@ from prebuilds.store.requests import (
     RequestFence,
     end_request,
     fenced,
-    forget_old_requests,
 )
 from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.pool_steps import NotedDispatcher, Workflows
+from tests.postgres.retention_steps import remove_old
 from tests.rows import do, events, one
 
 PAUSE = {"action": "pause", "reason": "tonight", "by": "ops"}
@@ -222,6 +222,6 @@ async def test_who_starts_and_stops_the_loop_is_recorded(engine: AsyncEngine) ->
 async def test_requests_are_forgotten_in_the_end(engine: AsyncEngine, ask: Ask) -> None:
     await ask(PAUSE)
     await ask(RESUME)
-    assert await forget_old_requests(engine) == 0
+    assert await remove_old(engine, "requests") == {}
     await do(engine, "UPDATE operator_requests SET began_at = now() - interval '25 hours'")
-    assert await forget_old_requests(engine) == 2
+    assert await remove_old(engine, "requests") == {"operator_requests": 2}

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
-from temporalio.client import Client
 
 from activities import build_log
 from activities.build_log import LINE_CHARS_MAX, LINES_MAX, BuildLog
 from prebuilds.api import InvalidInput, ProvisionFailed, WorkspaceNotFound
-from prebuilds.background.dispatch import Dispatcher
-from prebuilds.background.relay import Relay
+from prebuilds.background.retaining import Retention
 from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.settings import Settings
 from prebuilds.store import logs
@@ -27,7 +25,8 @@ from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.log_steps import Telling, log_of, recorded, run, telling
-from tests.postgres.pool_steps import Workflows, make_ready, record_prebuilds
+from tests.postgres.pool_steps import make_ready, record_prebuilds
+from tests.postgres.retention_steps import remove_old
 from tests.rows import do, one
 from tests.workflow.fakes import until
 
@@ -230,19 +229,16 @@ async def test_the_relay_removes_logs_two_weeks_after_their_builds_end(engine: A
     await age(engine, recent, fortnight - day)
     await age(engine, late, fortnight + day, ended=fortnight - day)
     await age(engine, going, fortnight + day)
-    client = cast("Client", Workflows())
-    dispatcher = Dispatcher(engine, client)
-    await Relay(engine, client, dispatcher, Settings()).sweep()
-    await dispatcher.drain()
+    await Retention(engine, Settings()).sweep()
     assert [len(await log_of(engine, build_id)) for build_id in (old, recent, late, going)] == [0, 2, 2, 1]
 
 
-async def test_a_sweep_removes_the_logs_of_a_few_builds(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "BUILDS_PER_SWEEP_MAX", 2)
+async def test_a_turn_removes_the_logs_of_a_few_builds(engine: AsyncEngine) -> None:
     preset = await make_preset(engine)
     builds = [build_id_of(w, 1) for w in await make_ready(engine, preset, 3)]
     for build_id in builds:
         async with BuildLog(engine, build_id, 1) as log:
             log.add("a\nb")
         await age(engine, build_id, timedelta(days=15))
-    assert [await logs.forget_old_logs(engine) for _ in range(3)] == [4, 2, 0]
+    turns = [await remove_old(engine, "logs", batch=2) for _ in range(3)]
+    assert turns == [{"build_logs": 4}, {"build_logs": 2}, {}]

@@ -144,7 +144,9 @@ async def test_what_a_released_workspace_has_logged_is_told_with_its_end(
     told = json.loads(out)
     assert ([line["line"] for line in told["lines"]], told["released_at"] is None) == (["handed over"], False)
     code, out = await logs(str(deletion))
-    assert out.endswith(f"{end}nothing is logged; lines are kept for 14 days after a build's end\n"), "it said nothing"
+    assert out.endswith(f"{end}nothing is logged; old lines are removed (PREBUILDS_RETENTION_LOGS)\n"), (
+        "it said nothing"
+    )
 
     another = await claimed(engine, store, claim_id="another")
     code, out = await logs("alice/dev")

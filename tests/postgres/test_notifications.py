@@ -17,11 +17,12 @@ from prebuilds.background.notifying import Notifier
 from prebuilds.payloads import Replacement
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.notifications import count_failing, forget_old, take_due
+from prebuilds.store.notifications import count_failing, forget_unsendable, take_due
 from prebuilds.store.replacements import record_replacements
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import claim, make_ready
+from tests.postgres.retention_steps import remove_old
 from tests.receiver import Receiver
 from tests.rows import do, events, one
 
@@ -191,12 +192,12 @@ async def test_without_a_webhook_only_the_log_is_told_and_the_rest_is_forgotten(
 ) -> None:
     assert await Notifier(engine, None).sweep() == 1
     assert (await webhook(engine)).status == "due"
-    assert await forget_old(engine, ["log"]) == 0
+    assert await forget_unsendable(engine, ["log"]) == 0
     await do(engine, "UPDATE notifications SET created_at = now() - interval '25 hours'")
-    assert await forget_old(engine, ["log", "webhook"]) == 0
-    assert await forget_old(engine, ["log"]) == 1
+    assert await forget_unsendable(engine, ["log", "webhook"]) == 0
+    assert await forget_unsendable(engine, ["log"]) == 1
     await do(engine, "UPDATE notifications SET ended_at = now() - interval '15 days'")
-    assert await forget_old(engine, ["log"]) == 1
+    assert await remove_old(engine, "notifications") == {"notifications": 1}
 
 
 async def test_it_is_recorded_with_the_replacement_or_not_at_all(engine: AsyncEngine, workspace: UUID) -> None:

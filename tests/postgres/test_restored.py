@@ -16,7 +16,6 @@ from prebuilds.store import history as store_history
 from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.events import forget_old_events
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
 from prebuilds.store.pool import create_prebuilds, delete_prebuilds
@@ -25,6 +24,7 @@ from prebuilds.store.snapshots import next_pass_number
 from prebuilds.store.workspaces import show_workspace
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, snapshot_of
+from tests.postgres.retention_steps import remove_old
 from tests.rows import do, events, one
 
 
@@ -99,7 +99,7 @@ async def test_the_newest_event_stays_whatever_its_age(engine: AsyncEngine, witn
     await make_preset(engine)
     await do(engine, "UPDATE events SET at = at - interval '91 days'")
     await witness.contact()
-    assert await forget_old_events(engine) > 0
+    assert await remove_old(engine, "events")
     await witness.contact()
     assert (await read_control(engine)).restore_found is None
 

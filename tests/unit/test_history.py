@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from prebuilds.payloads import SeenEvent
-from prebuilds.planning.history import EVENT_LIFE, History, lost_history
+from prebuilds.planning.history import EVENT_LIFE_BEFORE, History, lost_history
 
 EPOCH, EARLIER, LATER = UUID(int=2), UUID(int=1), UUID(int=3)
 AT = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -26,7 +26,11 @@ WHOLE = History(EPOCH, [EARLIER], newest=120, seen_at=AT, now=AT + timedelta(hou
         pytest.param(SEEN, replace(WHOLE, newest=None, seen_at=None), "in the database is none", id="empty"),
         pytest.param(SEEN, replace(WHOLE, seen_at=AT + timedelta(seconds=1)), "another one", id="went on elsewhere"),
         pytest.param(SEEN, replace(WHOLE, seen_at=None), "is not in the database", id="a gap where it was"),
-        pytest.param(SEEN, replace(WHOLE, seen_at=None, now=AT + EVENT_LIFE), None, id="removed for its age"),
+        pytest.param(SEEN, replace(WHOLE, seen_at=None, removed=100), None, id="removed for its age"),
+        pytest.param(SEEN, replace(WHOLE, seen_at=None, removed=99), "is not in the database", id="not removed"),
+        pytest.param(
+            SEEN, replace(WHOLE, seen_at=None, now=AT + EVENT_LIFE_BEFORE), None, id="removed by the first release"
+        ),
         pytest.param(SEEN.model_copy(update={"epoch": EARLIER}), WHOLE, None, id="answered before"),
         pytest.param(
             SEEN.model_copy(update={"epoch": LATER}), WHOLE, "later life", id="a backup from before `restored`"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,12 +16,15 @@ from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, desired_at, undo_changes
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
+from prebuilds.store.pools import FIRST_EVENT
 from prebuilds.store.presets import find_preset, find_presets_ever
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import ClaimExplanation, EventRow, Page, PresetExplanation, QueuedClaim
 
 ID_MAX = 2**63 - 1
 """Above every event's id."""
+COMMITTED_WITHIN = timedelta(hours=1)
+"""Longer than any transaction: an event whose time is so much later than another's has the higher number."""
 CONCERN_ALL = "('paused', 'resumed', 'loop_started', 'loop_stopped', 'applied')"
 """Kinds of events that have no preset and may explain any preset; an `applied` event explains those of its
 organizations. They are the kinds of the index `events_of_all_idx`."""
@@ -130,6 +133,9 @@ async def explain_preset(
             decision = next((decision for decision in decisions if decision.item.preset.id == found.id), None)
             wanted = Desired(decision.state.desired, decision.state.window) if decision is not None else Desired(0)
             held = decision.held if decision is not None else None
+        if until + COMMITTED_WITHIN < snapshot.taken_at:  # else all later events would be read, only to be left out
+            first_later = await connection.scalar(FIRST_EVENT, {"since": until + COMMITTED_WITHIN})
+            before = min(before, int(str(first_later)) + 1)
         organization = found.path.partition("/")[0]
         values = {"presets": everywhere, "at": until, "before": before, "organization": organization}
         rows = (await connection.execute(PRESET_EVENTS, values | {"limit": check_limit(limit) + 1})).all()

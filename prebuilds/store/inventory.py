@@ -32,28 +32,57 @@ REMOVAL_NUMBER = 2**31 - 1
 TAKE_TURN = text("""
     UPDATE settings SET inventory_at = now() WHERE inventory_at <= now() - CAST(:interval AS interval) RETURNING 1
 """)
+# The hosts of each version are found one after the other in an index (`workspaces_places_idx`), whatever the number of
+# workspaces on each: `found` has the first host of a version, and then the next one after it, null last. For each, the
+# workspace counts that lives, or was deleted last.
 # For a driver that acts on one host, the host is recorded before it makes anything. So a workspace without a host whose
 # build has begun can be served by any host: it is inspected through the plain queue, which may have its own account.
-# The subselect is no EXISTS: for that, the planner may read every build that ever was, to answer for all workspaces.
 PLACES = text("""
-    SELECT v.provisioner, w.host, CASE WHEN w.host IS NULL THEN v.queue END AS shared,
-           array_agg(v.queue ORDER BY w.created_at DESC) AS queues
-      FROM (SELECT * FROM workspaces WHERE deleted_at IS NULL
-             UNION ALL
-            SELECT * FROM workspaces WHERE deleted_at > now() - CAST(:recently AS interval)) AS w
-      JOIN template_versions v ON v.id = w.template_version_id
-     WHERE (w.host IS NOT NULL OR (
-            SELECT true FROM workspace_builds b WHERE b.workspace_id = w.id AND b.started_at IS NOT NULL LIMIT 1))
-     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    WITH RECURSIVE found AS (
+        SELECT v.id AS version_id, first.host, first.known
+          FROM template_versions v
+         CROSS JOIN LATERAL (SELECT w.host, true AS known FROM workspaces w WHERE w.template_version_id = v.id
+                              ORDER BY w.host LIMIT 1) AS first
+         UNION ALL
+        SELECT f.version_id, next.host, next.known
+          FROM found f
+         CROSS JOIN LATERAL (
+               SELECT * FROM (SELECT w.host, true AS known FROM workspaces w
+                               WHERE w.template_version_id = f.version_id AND w.host > f.host
+                               ORDER BY w.host LIMIT 1) AS named
+                UNION ALL
+               SELECT * FROM (SELECT w.host, true AS known FROM workspaces w
+                               WHERE w.template_version_id = f.version_id AND w.host IS NULL LIMIT 1) AS unnamed
+                LIMIT 1) AS next
+         WHERE f.host IS NOT NULL
+    )
+    SELECT v.provisioner, f.host, CASE WHEN f.host IS NULL THEN v.queue END AS shared,
+           array_agg(v.queue ORDER BY newest.deleted_at DESC, v.created_at DESC) AS queues
+      FROM found f JOIN template_versions v ON v.id = f.version_id
+     CROSS JOIN LATERAL (
+           SELECT w.deleted_at FROM workspaces w
+            WHERE w.template_version_id = f.version_id AND w.host = f.host
+            ORDER BY w.deleted_at DESC LIMIT 1) AS newest
+     WHERE newest.deleted_at IS NULL OR newest.deleted_at > now() - CAST(:recently AS interval)
+     GROUP BY 1, 2, 3
+     UNION ALL
+    SELECT v.provisioner, NULL, v.queue, array_agg(v.queue)
+      FROM found f JOIN template_versions v ON v.id = f.version_id
+     WHERE f.host IS NULL
+       AND EXISTS (SELECT FROM workspaces w
+                    WHERE w.template_version_id = f.version_id AND w.host IS NULL
+                      AND (w.deleted_at IS NULL OR w.deleted_at > now() - CAST(:recently AS interval))
+                      AND (SELECT true FROM workspace_builds b
+                            WHERE b.workspace_id = w.id AND b.started_at IS NOT NULL LIMIT 1))
+     GROUP BY 1, 2, 3
+     ORDER BY 1, 2, 3
 """)
 CLOCK = text("SELECT clock_timestamp()")
-READ_RECORDED = text(f"""
+_RECORDED = f"""
     SELECT w.id, w.deleted_at IS NULL AS live, w.owner_id <> '{PREBUILDS_USER_ID}' AS owned, u.name AS owner,
            w.previous_owners, (SELECT c.id FROM claims c WHERE c.workspace_id = w.id) AS claim_id,
            w.abandoned_at IS NOT NULL AS abandoned,
-           v.provisioner = :provisioner
-             AND CASE WHEN CAST(:host AS text) IS NULL THEN w.host IS NULL AND v.queue = :queue ELSE w.host = :host END
-             AS here,
+           coalesce(v.provisioner = :provisioner AND {{here}}, false) AS here,
            coalesce((SELECT true FROM workspace_builds b
                       WHERE b.workspace_id = w.id AND b.completed_at IS NULL LIMIT 1), false) AS building,
            CASE WHEN w.latest_transition = 'start' AND w.latest_status = 'succeeded' THEN w.latest_ended_at END
@@ -62,12 +91,12 @@ READ_RECORDED = text(f"""
      WHERE w.id IN (
            SELECT unnest(CAST(:ids AS uuid[]))
             UNION
-           SELECT l.id FROM workspaces l JOIN template_versions lv ON lv.id = l.template_version_id
-            WHERE l.deleted_at IS NULL AND l.latest_transition = 'start' AND l.latest_status = 'succeeded'
-              AND lv.provisioner = :provisioner
-              AND CASE WHEN CAST(:host AS text) IS NULL THEN l.host IS NULL AND lv.queue = :queue
-                       ELSE l.host = :host END)
-""")
+           SELECT w.id FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
+            WHERE w.deleted_at IS NULL AND w.latest_transition = 'start' AND w.latest_status = 'succeeded'
+              AND v.provisioner = :provisioner AND {{here}})
+"""
+READ_RECORDED_ON_HOST = text(_RECORDED.format(here="w.host = :host"))
+READ_RECORDED_ON_QUEUE = text(_RECORDED.format(here="w.host IS NULL AND v.queue = :queue"))
 READ_SIGHTINGS = text("""
     SELECT workspace_id, finding, first_seen_at, last_seen_at, sightings FROM inventory_sightings
      WHERE provisioner = :provisioner AND place = :place
@@ -172,8 +201,10 @@ async def read_clock(engine: AsyncEngine) -> datetime:
 
 async def read_recorded(engine: AsyncEngine, place: Place, ids: Sequence[UUID]) -> list[Recorded]:
     """Read the rows of *ids*, including deleted ones, and of all workspaces that should run at *place*."""
+    statement = READ_RECORDED_ON_QUEUE if place.host is None else READ_RECORDED_ON_HOST
+    where = {"queue": place.queues[0]} if place.host is None else {"host": place.host}
     async with engine.connect() as connection:
-        rows = await connection.execute(READ_RECORDED, _location_of(place) | {"ids": list(ids)})
+        rows = await connection.execute(statement, {"provisioner": place.provisioner, "ids": list(ids), **where})
         return [
             Recorded(
                 r.id,
@@ -300,10 +331,6 @@ async def report_vanished(engine: AsyncEngine, place: Place, found: Found) -> bo
 
 def _key_of(place: Place) -> dict[str, Any]:
     return {"provisioner": place.provisioner, "place": place.key}
-
-
-def _location_of(place: Place) -> dict[str, Any]:
-    return {"provisioner": place.provisioner, "host": place.host, "queue": place.queues[0]}
 
 
 def _event_data(place: Place) -> dict[str, Any]:

@@ -14,16 +14,15 @@ from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.actions import plan_next_action
 from prebuilds.store.builds import provisioning_queue, set_latest
 from prebuilds.store.events import record_event, record_for_builds
+from prebuilds.store.job_selection import JOBS, select_jobs
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.pool import cancel_pending_creations
-from prebuilds.store.reach import WITHIN_REACH, reach_values
 from prebuilds.store.tables import UNFINISHED
 from prebuilds.store.templates import find_templates_ever
 from prebuilds.store.users import check_initiator
 from prebuilds.views import CancelResult, JobFilter, JobRow
 from prebuilds.views.pools import BuildCount
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage
-from prebuilds.vocabulary.owners import owner_key
 
 CREATIONS_AT_ONCE = 100
 """Pending creations that end in one transaction. Claims do not wait for their rows, since none can be claimed yet."""
@@ -35,25 +34,7 @@ CANCELED_AT_ONCE = 500
 UNFINISHED_MAX = 50
 """The most builds that `list_unfinished` returns: more than a person looks at."""
 
-_JOBS = """
-    SELECT b.id AS build_id, b.workspace_id, b.preset_id, b.transition, b.stage, b.status, u.name AS initiator,
-           b.initiator_id, v.queue, w.host, b.created_at, b.started_at, b.completed_at, b.error, b.number,
-           owner.name || '/' || w.name AS workspace, o.name || '/' || t.name || '/' || p.name AS preset
-      FROM workspace_builds b JOIN users u ON u.id = b.initiator_id JOIN workspaces w ON w.id = b.workspace_id
-      JOIN template_versions v ON v.id = b.template_version_id JOIN users owner ON owner.id = w.owner_id
-      JOIN templates t ON t.id = v.template_id JOIN organizations o ON o.id = t.organization_id
-      LEFT JOIN presets p ON p.id = b.preset_id
-"""
-_JOB_FILTER = f"""
-     WHERE (CAST(:initiator AS text) IS NULL OR u.key = :initiator)
-       AND (cardinality(CAST(:status AS text[])) = 0 OR b.status = ANY(CAST(:status AS text[])))
-       AND (CAST(:templates AS uuid[]) IS NULL OR v.template_id = ANY(CAST(:templates AS uuid[])))
-       AND {WITHIN_REACH}
-       AND (CAST(:after_at AS timestamptz) IS NULL
-            OR b.created_at <= CAST(:after_at AS timestamptz)
-               AND (b.created_at < CAST(:after_at AS timestamptz) OR b.id > CAST(:after_id AS uuid)))
-"""
-LIST_JOBS = text(f"{_JOBS} {_JOB_FILTER} ORDER BY b.created_at DESC, b.id LIMIT :limit")
+_JOBS = JOBS.format(builds="workspace_builds")
 JOBS_OF = text(f"{_JOBS} WHERE b.workspace_id = :id ORDER BY b.number")
 # The statuses stand in the statement, so that a partial index answers it however many builds have ended.
 LIST_UNFINISHED = text(f"{_JOBS} WHERE b.{UNFINISHED} ORDER BY b.created_at, b.id LIMIT {UNFINISHED_MAX}")
@@ -229,15 +210,10 @@ async def _find(
     templates = None
     if wanted.template is not None:
         templates = [template.id for template in await find_templates_ever(connection, wanted.template)]
-    status = [status.value for status in wanted.status]
-    initiator = None if wanted.initiator is None else owner_key(wanted.initiator)
-    after_at, after_id = read_cursor(after, datetime, UUID) if after is not None else (None, None)
-    values = {
-        **{"initiator": initiator, "status": status, "templates": templates},
-        **{"limit": limit, "after_at": after_at, "after_id": after_id},
-        **reach_values(reach),
-    }
-    return (await connection.execute(LIST_JOBS, values)).all()
+    statement, values = select_jobs(
+        wanted, templates, reach, limit, read_cursor(after, datetime, UUID) if after is not None else None
+    )
+    return (await connection.execute(text(f"{statement} ORDER BY b.created_at DESC, b.id"), values)).all()
 
 
 def _job(row: Row[tuple[object, ...]]) -> JobRow:

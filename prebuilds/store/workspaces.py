@@ -17,43 +17,15 @@ from prebuilds.store.events import record_event
 from prebuilds.store.jobs import LIST_MAX, jobs_of
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.presets import find_presets_ever
-from prebuilds.store.reach import WITHIN_REACH, reach_values
 from prebuilds.store.users import check_owner
+from prebuilds.store.workspace_selection import WORKSPACES, select_workspaces
 from prebuilds.views import EventRow, WorkspaceDetails, WorkspaceRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.vocabulary.owners import owner_key
 
 EVENTS_SHOWN = 50
 
-# `vanished`: its owner was warned since the latest start, and the last inspection still found nothing that runs.
-# The subselect of `prebuilt` is no EXISTS: the planner would answer that for all rows at once, from every build ever.
-_WORKSPACES = """
-    SELECT w.id, w.name, owner.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
-           v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
-           w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
-           w.next_action_at, w.quarantined_at, w.quarantine_reason, w.abandoned_at,
-           coalesce((SELECT b.stage = 'create' FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1),
-                    false) AS prebuilt,
-           w.latest_transition = 'start' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL
-             AND EXISTS (SELECT FROM inventory_sightings s
-                          WHERE s.workspace_id = w.id AND s.finding = 'vanished' AND s.told_at > w.latest_ended_at)
-             AS vanished
-      FROM workspaces w JOIN users owner ON owner.id = w.owner_id JOIN organizations o ON o.id = w.organization_id
-      JOIN templates t ON t.id = w.template_id JOIN template_versions v ON v.id = w.template_version_id
-      LEFT JOIN presets p ON p.id = w.preset_id
-"""
-LIST = text(f"""
-    {_WORKSPACES}
-     WHERE w.deleted_at IS NULL AND (CAST(:owner AS text) IS NULL OR owner.key = :owner)
-       AND (CAST(:presets AS uuid[]) IS NULL OR w.preset_id = ANY(CAST(:presets AS uuid[])))
-       AND {WITHIN_REACH}
-       AND (NOT :prebuilt OR w.owner_id = '{PREBUILDS_USER_ID}')
-       AND (CAST(:after_id AS uuid) IS NULL OR (o.name, t.name, coalesce(p.name, ''), w.created_at, w.id) >
-            (:after_organization, :after_template, :after_preset, CAST(:after_at AS timestamptz),
-             CAST(:after_id AS uuid)))
-     ORDER BY o.name, t.name, coalesce(p.name, ''), w.created_at, w.id LIMIT :limit
-""")
-SHOW = text(f"{_WORKSPACES} WHERE w.id = :id")
+SHOW = text(f"{WORKSPACES.format(workspaces='workspaces')} WHERE w.id = :id")
 FIND = text("""
     SELECT w.id FROM workspaces w JOIN users u ON u.id = w.owner_id
      WHERE u.key = :owner AND w.name = :name AND w.deleted_at IS NULL
@@ -76,9 +48,6 @@ STATUS_WORDS = {
     Transition.STOP: ("stopping", "stopped"),
     Transition.DELETE: ("deleting", "deleted"),
 }
-
-
-_ORDER = ("after_organization", "after_template", "after_preset", "after_at", "after_id")
 
 
 def workspace_cursor(row: WorkspaceRow) -> str:
@@ -109,20 +78,13 @@ async def list_workspaces(
         OwnerNotFound, PresetNotFound: There never was such an owner or preset.
         InvalidInput: *after* is not such a cursor.
     """
-    values = read_cursor(after, str, str, str, datetime, UUID) if after is not None else [None] * len(_ORDER)
+    passed = read_cursor(after, str, str, str, datetime, UUID) if after is not None else None
     async with engine.connect() as connection:
         if owner is not None:
             await check_owner(connection, owner)
         presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset)]
-        wanted = {
-            "owner": None if owner is None else owner_key(owner),
-            "presets": presets,
-            "prebuilt": prebuilt,
-            **reach_values(reach),
-            "limit": limit,
-            **dict(zip(_ORDER, values, strict=True)),
-        }
-        rows = await connection.execute(LIST, wanted)
+        statement, values = select_workspaces(owner, presets, prebuilt, reach, limit, passed)
+        rows = await connection.execute(text(statement), values)
         return [WorkspaceRow(**_workspace(row)) for row in rows]
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, PresetNotFound
-from prebuilds.planning.policy import EVERYWHERE
 from prebuilds.planning.rules import Rules
-from prebuilds.store import events, explain, inventory, jobs, snapshots, status, workspaces
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
@@ -22,9 +19,8 @@ from prebuilds.store.explain import explain_claim, explain_preset, list_waiting
 from prebuilds.store.loop import pause, resume
 from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.presets import invalidate
-from prebuilds.store.reach import reach_values
 from prebuilds.store.templates import delete_template
-from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
+from prebuilds.vocabulary import BuildStatus
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, Desk, begin_prebuilds, claim, fail, finish, make_ready
 from tests.postgres.retention_steps import remove_old
@@ -124,60 +120,6 @@ async def test_a_claim_that_waits_is_told_as_waiting_and_listed(engine: AsyncEng
     told = await explain_claim(engine, "c0")
     assert (told.outcome, told.position, told.deadline) == ("prebuilt", None, None)
     assert [w.claim_id for w in (await list_waiting(engine, None)).rows] == ["c1"]
-
-
-ALL = reach_values(EVERYWHERE)
-NEWEST_JOBS: dict[str, Any] = {
-    **ALL,
-    **{"initiator": None, "status": [], "templates": None, "limit": 100},
-    **{"after_at": datetime(2026, 1, 1, tzinfo=UTC), "after_id": PREBUILDS_USER_ID},
-}
-NEWEST_WORKSPACES: dict[str, Any] = {
-    **ALL,
-    **{"owner": None, "presets": None, "prebuilt": False, "limit": 100, "after_id": None, "after_at": None},
-    **dict.fromkeys(("after_organization", "after_template", "after_preset"), ""),
-}
-# What only grows is read by an index made for the question, however much of it there is.
-READS: list[tuple[TextClause, dict[str, Any], set[str]]] = [
-    (
-        events.RECORD_NOTES,
-        {"actor": "x", "kinds": ["creation_held"], "presets": [PREBUILDS_USER_ID], "data": ["{}"],
-         "ends_hold": events.ENDS_HOLD, "mends_schedule": events.MENDS_SCHEDULE},
-        {"events_preset_kind_idx"},
-    ),
-    (
-        explain.PRESET_EVENTS,
-        {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON, "limit": 100, "organization": "acme",
-         "before": explain.ID_MAX},
-        {"events_preset_idx", "events_of_all_idx"},
-    ),
-    (explain.CHANGES_SINCE, {"presets": [PREBUILDS_USER_ID], "at": MONDAY_NOON},
-     {"events_preset_kind_idx", "events_pool_resized_idx"}),
-    (inventory.PLACES, {"recently": timedelta(days=7)}, {"workspaces_deleted_idx"}),
-    (
-        inventory.READ_RECORDED,
-        {"provisioner": "process", "host": "h1", "queue": "q", "ids": [PREBUILDS_USER_ID]},
-        {"workspace_builds_workspace_id_number_key"},
-    ),
-    (status.PENDING_BUILDS, {}, {"workspace_builds_one_waiting_key"}),
-    (status.LAST_ERRORS, {"ids": [PREBUILDS_USER_ID]}, {"workspace_builds_failed_idx"}),
-    (jobs.LIST_JOBS, NEWEST_JOBS, {"workspace_builds_created_idx"}),
-    (snapshots.READ_HISTORIES, {"hard_limit": 3, "lookback": timedelta(hours=1)}, {"workspace_builds_creations_idx"}),
-    (workspaces.LIST, NEWEST_WORKSPACES, {"workspace_builds_workspace_id_number_key"}),
-]  # fmt: skip
-READ_BY = ("notes", "events", "changes", "places", "recorded", "pending", "errors", "jobs", "histories", "workspaces")
-
-
-@pytest.mark.parametrize(("statement", "values", "indexes"), READS, ids=READ_BY)
-async def test_what_ever_was_is_not_scanned(
-    engine: AsyncEngine, statement: TextClause, values: dict[str, Any], indexes: set[str]
-) -> None:
-    async with engine.connect() as connection:
-        await connection.execute(text("SET LOCAL enable_seqscan = off"))  # the tables are tiny
-        rows = await connection.execute(text(f"EXPLAIN {statement.text}"), values)
-        plan = "\n".join(row[0] for row in rows)
-    assert {index for index in indexes if index in plan} == indexes, plan
-    assert [name for name in ("events", "workspace_builds") if f"Seq Scan on {name}" in plan] == [], plan
 
 
 async def test_the_newest_events_are_told_oldest_first(engine: AsyncEngine) -> None:

@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills bench sizes lock image-locks env clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills bench rows sizes lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth 
 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes
+
+rows: $(STAMP)  ## A million workspaces beside ten thousand: claims, passes and lists; ROWS=1000000
+	$(BIN)/python -m benchmarks.rows $(if $(ROWS),--workspaces $(ROWS))
 
 lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into the locks
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \

@@ -1,5 +1,4 @@
-"""Fills a database with the rows of a deployment that has been in use for a year, in one and a half minutes for a
-million workspaces.
+"""Fills a database with the rows of a deployment that has been in use for a year: a million workspaces in some minutes.
 
 The rows are as the store would have written them: each workspace was created for a pool, claimed, used and released,
 but for the newest, which live. The statements run on the server, so only a superuser may run them: they switch the
@@ -225,11 +224,12 @@ _REST = (
     """,
 )
 _INDEXES = text("""
-    SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition
-      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-     WHERE i.indrelid = ANY(CAST(:tables AS regclass[]))
-       AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid)
+    SELECT i.indrelid::regclass::text AS "table", c.relname AS name, k.conname IS NOT NULL AS is_constraint,
+           coalesce(pg_get_constraintdef(k.oid), pg_get_indexdef(i.indexrelid)) AS definition
+      FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_constraint k ON k.conindid = i.indexrelid
+     WHERE i.indrelid = ANY(CAST(:tables AS regclass[])) AND coalesce(k.contype = 'u', k.oid IS NULL)
 """)
+"""The secondary indexes. Primary keys stay, since foreign keys need them."""
 
 
 async def seed(engine: AsyncEngine, wanted: Seed = Seed()) -> None:
@@ -248,11 +248,13 @@ async def seed(engine: AsyncEngine, wanted: Seed = Seed()) -> None:
             await connection.execute(text(f"SET LOCAL {setting}"))
         indexes = (await connection.execute(_INDEXES, {"tables": list(BIG_TABLES)})).all()
         for index in indexes:
-            await connection.execute(text(f"DROP INDEX {index.name}"))
+            constraint = f"ALTER TABLE {index.table} DROP CONSTRAINT {index.name}"
+            await connection.execute(text(constraint if index.is_constraint else f"DROP INDEX {index.name}"))
         for statement in (*_DEFINITIONS, _WORKSPACES, _READY, *_BUILDS, _CLAIMS, _MISSES, _EVENTS, *_REST):
             await connection.exec_driver_sql(_fill_in(statement, values))
         for index in indexes:
-            await connection.execute(text(index.definition))
+            constraint = f"ALTER TABLE {index.table} ADD CONSTRAINT {index.name} {index.definition}"
+            await connection.execute(text(constraint if index.is_constraint else index.definition))
     async with engine.connect() as connection:
         await (await connection.execution_options(isolation_level="AUTOCOMMIT")).execute(text("VACUUM ANALYZE"))
 

@@ -43,6 +43,7 @@ SECONDS = {
     "e2e/test_doctor.py": 15,
     "e2e/test_http.py": 30,
     "e2e/test_restore.py": 15,
+    "postgres/test_hot_statements.py": 20,
     "postgres/test_claim_races.py": 12,
     "postgres/test_claim_queue.py": 12,
 }

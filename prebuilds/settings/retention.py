@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from typing import Annotated
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
-from prebuilds.vocabulary import Duration
+from prebuilds.vocabulary import parse_duration
 
 RETENTION_MIN: dict[str, timedelta] = {
     "retention_workspaces": timedelta(days=7),
@@ -26,26 +28,35 @@ RETENTION_MAX = timedelta(days=36_500)
 """A hundred years, which is as good as for ever and fits into every date."""
 
 
+def _parse(value: object) -> object:
+    """Read a duration, also one of more than a year, in days."""
+    days = re.fullmatch(r"(\d{1,5})d", str(value).strip())
+    return timedelta(days=int(days[1])) if days is not None else parse_duration(value)
+
+
+LongDuration = Annotated[timedelta, BeforeValidator(_parse)]
+
+
 class RetentionSettings(BaseSettings):
     """The times for which rows are kept that nothing needs any more but people who ask what happened."""
 
-    retention_workspaces: Duration = timedelta(days=30)
+    retention_workspaces: LongDuration = timedelta(days=30)
     """Released workspaces with their builds, from their deletion. What a claim has won stays its answer for ever."""
-    retention_builds: Duration = timedelta(days=30)
+    retention_builds: LongDuration = timedelta(days=30)
     """Builds of live workspaces, from their end, but for the newest of each kind."""
-    retention_logs: Duration = timedelta(days=14)
+    retention_logs: LongDuration = Field(default=timedelta(days=14), validate_default=True)
     """Lines of builds, from the build's end."""
-    retention_misses: Duration = timedelta(days=30)
+    retention_misses: LongDuration = timedelta(days=30)
     """Claims that won nothing, from their last answer."""
-    retention_events: Duration = timedelta(days=90)
+    retention_events: LongDuration = timedelta(days=90)
     """Events, but for the newest one."""
-    retention_notifications: Duration = timedelta(days=14)
+    retention_notifications: LongDuration = Field(default=timedelta(days=14), validate_default=True)
     """Notifications that were sent or given up."""
-    retention_versions: Duration = timedelta(days=90)
+    retention_versions: LongDuration = timedelta(days=90)
     """Template versions that nothing uses, with their presets and files, from when they were made."""
-    retention_tokens: Duration = timedelta(days=90)
+    retention_tokens: LongDuration = timedelta(days=90)
     """Tokens that were revoked or have expired."""
-    retention_requests: Duration = timedelta(days=1)
+    retention_requests: LongDuration = timedelta(days=1)
     """Answers to operators' requests through Temporal."""
 
     @field_validator(*RETENTION_MIN)

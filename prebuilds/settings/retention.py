@@ -21,9 +21,11 @@ RETENTION_MIN: dict[str, timedelta] = {
     "retention_versions": timedelta(days=1),
     "retention_tokens": timedelta(days=1),
     "retention_requests": timedelta(hours=1),
+    "retention_demand": timedelta(days=35),
 }
 """The shortest times. An inventory looks for what deleted workspaces have left behind for 7 days, and a claim waits for
-up to a day, so that a late attempt at it needs its row for longer. The others leave a day, or an hour, to look."""
+up to a day, so that a late attempt at it needs its row for longer. Sizes follow from the last weeks. The others leave a
+day, or an hour, to look."""
 RETENTION_MAX = timedelta(days=36_500)
 """A hundred years, which is as good as for ever and fits into every date."""
 
@@ -58,6 +60,8 @@ class RetentionSettings(BaseSettings):
     """Tokens that were revoked or have expired."""
     retention_requests: LongDuration = timedelta(days=1)
     """Answers to operators' requests through Temporal."""
+    retention_demand: LongDuration = timedelta(days=90)
+    """The counts of claims by minute, from which the sizes of pools follow."""
 
     @field_validator(*RETENTION_MIN)
     @classmethod

@@ -70,6 +70,7 @@ RULES = (
     Rule("tokens", statements.TOKENS, batch=500),
     Rule("sign_in_links", statements.SIGN_IN_LINKS, batch=500),
     Rule("requests", statements.REQUESTS, batch=500),
+    Rule("demand", statements.DEMAND, batch=1000),
 )
 
 

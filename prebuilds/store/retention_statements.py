@@ -179,6 +179,17 @@ VERSIONS = text(f"""
            (SELECT count(*) FROM files) AS removed_template_files
 """)
 
+DEMAND = text(f"""
+    WITH due AS MATERIALIZED (
+        SELECT template_id, preset_name, minute FROM preset_demand WHERE minute < {_OLD}
+         ORDER BY minute LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM preset_demand d USING due
+         WHERE (d.template_id, d.preset_name, d.minute) = (due.template_id, due.preset_name, due.minute) RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_preset_demand
+""")
+
 TOKENS = text(f"""
     WITH due AS MATERIALIZED (
         SELECT id FROM tokens WHERE least(revoked_at, expires_at) < {_OLD} LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -209,6 +220,7 @@ COUNTS = frozenset(
     f"removed_{table}"
     for table in (
         *("build_logs", "claims", "events", "notifications", "operator_requests", "presets", "resource_replacements"),
+        "preset_demand",
         *("sign_in_links", "template_files", "template_versions", "tokens", "workspace_builds", "workspaces"),
     )
 )

@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.seeding import ORGANIZATION, Seed, claim_id, person, preset_path, seed, workspace_id
+from prebuilds.planning.pass_plan import Note
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.rules import Rules
 from prebuilds.settings import Settings
@@ -27,6 +28,7 @@ from prebuilds.store import (
     claim_queue_sweep,
     claim_states,
     event_feed,
+    events,
     hand_over,
     health,
     history,
@@ -150,6 +152,10 @@ async def _relay(of: Deployment) -> None:
     await inventory.take_inventory_turn(of.engine)
 
 
+async def _record_notes(of: Deployment) -> None:
+    await events.record_notes(of.engine, [Note(of.preset_id, "creation_held", {"reason": "backoff"})])
+
+
 async def _due_actions(of: Deployment) -> None:
     live = [workspace_id(SEED.workspaces - 100 - n) for n in range(50)]
     await do(of.engine, "UPDATE workspaces SET next_action_at = now(), ttl = '1 hour' WHERE id = ANY(:ids)", ids=live)
@@ -240,6 +246,7 @@ HOT: dict[str, Callable[[Deployment], Awaitable[None]]] = {
     "snapshots": _take_snapshot,
     "relay": _relay,
     "due actions": _due_actions,
+    "notes of a pass": _record_notes,
     "jobs": _jobs(),
     "jobs of a person": _jobs(initiator=person(3)),
     "jobs of the pools": _jobs(initiator="prebuilds"),

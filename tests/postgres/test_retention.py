@@ -311,6 +311,21 @@ async def test_revoked_tokens_and_old_links_go(engine: AsyncEngine) -> None:
     assert await remove_old(engine, "sign_in_links") == {"sign_in_links": 1}
 
 
+async def test_old_demand_goes(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+    for days in (91, 89):
+        await do(
+            engine,
+            """
+            INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+            VALUES (:template_id, 'small', date_trunc('minute', now()) - CAST(:age AS interval), '{1,0,0,0,0,0}', 1)
+            """,
+            template_id=preset.template_id,
+            age=timedelta(days=days),
+        )
+    assert await remove_old(engine, "demand") == {"preset_demand": 1}
+
+
 async def test_nothing_is_removed_while_a_restore_is_found(engine: AsyncEngine) -> None:
     await make_link(engine, "t")
     await do(engine, "UPDATE sign_in_links SET expires_at = now()")
@@ -323,7 +338,7 @@ async def test_one_relay_at_a_time_applies_a_rule_and_rests_when_it_is_done(engi
         await connection.execute(text("SELECT FROM retention WHERE rule = 'tokens' FOR UPDATE"))
         assert await Retention(engine, Settings()).sweep() is False
     row = await one(engine, "SELECT count(*) FILTER (WHERE next_at > now()) AS rest, count(*) AS n FROM retention")
-    assert (row.rest, row.n) == (9, 10)
+    assert (row.rest, row.n) == (10, 11)
 
 
 async def test_what_a_claim_has_locked_is_passed_over(engine: AsyncEngine, store: ClaimStore) -> None:

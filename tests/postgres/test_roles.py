@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from prebuilds.operations.access import Gate
 from prebuilds.operations.tokens import TokenOperations
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, create_engine
+from prebuilds.store.retention import RULES, apply_rule
 from prebuilds.store.roles import KINDS, OF_SERVERS, OF_WORKERS, UNREADABLE_COLUMNS, UNREADABLE_TABLES, readable
 from prebuilds.store.tables import metadata
 from prebuilds.vocabulary.actors import Actor
@@ -134,6 +136,13 @@ async def test_a_server_makes_tokens_and_a_worker_only_cleans_up_after_them(role
         "INSERT INTO tokens SELECT * FROM tokens",
         "SELECT sealed FROM sign_in_links",
     )
+
+
+async def test_a_worker_may_apply_every_rule_of_retention(roles: Roles) -> None:
+    engine = create_engine(roles.url("worker"))
+    for rule in RULES:
+        assert await apply_rule(engine, rule, timedelta(days=30), hard_limit=3) is not None, rule.name
+    await engine.dispose()
 
 
 async def test_the_reader_sees_what_dashboards_need_and_no_secret(roles: Roles) -> None:

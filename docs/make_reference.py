@@ -33,7 +33,8 @@ from prebuilds.payloads import (
     WorkspaceBuildInput,
     WorkspaceBuildResult,
 )
-from prebuilds.templates.file import OrganizationEntry, PresetEntry, TemplateEntry, TemplateFile, WindowEntry
+from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
+from prebuilds.templates.file import TemplateFile
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.views import (
     AbandonResult,

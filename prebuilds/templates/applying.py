@@ -18,7 +18,8 @@ from prebuilds.store import apply as store
 from prebuilds.store.events import record_event
 from prebuilds.store.people import members_except, remove_members
 from prebuilds.templates.applying_template import ApplyingTemplate, policy_changed
-from prebuilds.templates.file import OrganizationEntry, TemplateEntry, TemplateFile
+from prebuilds.templates.entries import OrganizationEntry, TemplateEntry
+from prebuilds.templates.file import TemplateFile
 from prebuilds.templates.result import ApplyResult
 from prebuilds.vocabulary import PREBUILDS_USER
 

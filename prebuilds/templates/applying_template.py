@@ -19,7 +19,7 @@ from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
 from prebuilds.store.template_files import read_manifest
 from prebuilds.store.versions import RecordedPreset
-from prebuilds.templates.file import TemplateEntry
+from prebuilds.templates.entries import TemplateEntry
 from prebuilds.templates.result import ActivatedVersion, AppliedChange, ApplyResult, PoolPrebuilds
 
 

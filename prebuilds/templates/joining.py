@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prebuilds.api import InvalidInput
-from prebuilds.templates.file import OrganizationEntry, TemplateFile
+from prebuilds.templates.entries import OrganizationEntry
+from prebuilds.templates.file import TemplateFile
 from prebuilds.vocabulary.owners import owner_key
 
 

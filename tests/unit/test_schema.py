@@ -11,7 +11,7 @@ import pytest
 from prebuilds.cli import run
 from prebuilds.cli.schema import claim_schema, field_texts, templates_schema
 from prebuilds.payloads import ClaimRequest
-from prebuilds.templates.file import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
+from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
 from prebuilds.vocabulary import parse_duration
 
 

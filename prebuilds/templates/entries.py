@@ -1,0 +1,264 @@
+"""The entries of a template file: their keys, their defaults, and what each value may be.
+
+An entry of a template or preset describes it completely: an optional key that is left out gets its default, even if the
+entry was applied with another value before. Templates and organizations without an entry are left as they are. An
+organization's `prebuilds` is left as it is too when the key is missing, since the templates of one organization may be
+spread over several files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
+
+from prebuilds.payloads import Payload
+from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
+from prebuilds.planning.schedule import check_cron
+from prebuilds.provisioners.base import Kept
+from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
+from prebuilds.vocabulary.owners import Person, owner_key
+from prebuilds.vocabulary.plain_text import VALUES, check_plain
+
+INSTANCES_MAX = 10_000
+"""A higher count is more often a typing error than meant."""
+PARAMETER_LENGTH_MAX = 8192
+_PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+
+
+def _parameter_name(value: str) -> str:
+    if not _PARAMETER_NAME.fullmatch(value):
+        raise ValueError("a parameter's name must be 1 to 64 letters, digits, underscores, dots and dashes")
+    return value
+
+
+def _parameter_value(value: object) -> object:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("must be text, a number, true or false")
+    if len(value) > PARAMETER_LENGTH_MAX:
+        raise ValueError(f"must be at most {PARAMETER_LENGTH_MAX} characters")
+    return check_plain(value, keep=VALUES)
+
+
+def _distinct(values: list[str]) -> list[str]:
+    repeated = sorted(value for value, count in Counter(values).items() if count > 1)
+    if repeated:
+        raise ValueError(f"has {', '.join(repeated)} more than once")
+    return values
+
+
+def _distinct_people(values: list[str]) -> list[str]:
+    keys = [owner_key(value) for value in values]
+    counted = Counter(keys)
+    repeated = sorted({value for value, key in zip(values, keys, strict=True) if counted[key] > 1})
+    if repeated:
+        raise ValueError(f"has {', '.join(repeated)} more than once, as names are compared without case")
+    return values
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _none_for_zero(value: timedelta | None) -> timedelta | None:
+    return value or None
+
+
+def _cron(value: str) -> str:
+    check_cron(value)
+    return " ".join(value.split())
+
+
+_time_zones = cache(available_timezones)
+
+
+def _timezone(value: str) -> str:
+    if value not in _time_zones():
+        raise ValueError("must be the name of a time zone, such as Europe/Berlin or UTC")
+    return value
+
+
+Instances = Annotated[StrictInt, Field(ge=0, le=INSTANCES_MAX)]
+ParameterName = Annotated[str, AfterValidator(_parameter_name)]
+ParameterValue = Annotated[
+    str, BeforeValidator(_parameter_value), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
+Timeout = Annotated[Duration, AfterValidator(_positive)]
+Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
+"""A duration, or None for no limit; 0 means None too."""
+
+
+class WindowEntry(Payload):
+    """A time in which a preset keeps another number of prebuilds ready."""
+
+    cron: Annotated[str, AfterValidator(_cron)]
+    """A cron expression of five fields. Its minute field names every minute (`*`), its days are 0 (Sunday) to 6."""
+    instances: Instances
+    """How many prebuilds are kept ready while the window lasts."""
+
+
+class TargetEntry(Payload):
+    """What a pool is to reach: one of `hit_rate` and `wait_p95`. Its size follows from its own demand."""
+
+    hit_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The share of claims that find a prebuild ready, such as 0.99. A claim that finds none goes elsewhere."""
+    wait_p95: Annotated[Duration, AfterValidator(_positive)] | None = None
+    """The wait within which 19 of 20 claims are served, such as 5s. A claim that finds none ready waits."""
+    min: Instances = 0
+    """The smallest size."""
+    max: Instances
+    """The largest size."""
+    max_idle: Annotated[float, Field(gt=0)] | None = None
+    """The most prebuilds that may be ready on average; None for no limit. It goes before what is to be reached."""
+    mode: Literal["suggest", "act"] = "suggest"
+    """`suggest` shows the size only; with `act` the pool follows it."""
+
+    @model_validator(mode="after")
+    def _is_one_target(self) -> TargetEntry:
+        if (self.hit_rate is None) == (self.wait_p95 is None):
+            raise ValueError("needs either hit_rate or wait_p95")
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        """The target as a JSON value; `SizeTarget.of_json` reads it."""
+        return {
+            "hit_rate": self.hit_rate,
+            "wait_p95_seconds": None if self.wait_p95 is None else self.wait_p95.total_seconds(),
+            "min": self.min,
+            "max": self.max,
+            "max_idle": self.max_idle,
+            "mode": self.mode,
+        }
+
+
+class PresetEntry(Payload):
+    """A preset: a set of parameters with a policy."""
+
+    name: Name
+    """Unique in its template."""
+    parameters: dict[ParameterName, ParameterValue] = Field(default_factory=dict)
+    """What the provisioner is given, in placeholders or variables. A change replaces this preset's pool."""
+    instances: Instances | None = None
+    """How many prebuilds are kept ready; None for no pool."""
+    expire_after: Limit = None
+    """How long an unclaimed prebuild may wait before it is replaced; None or 0 for no limit."""
+    default: StrictBool = False
+    """Whether claims by template whose parameters fit no other preset get this one; it has no parameters then."""
+    claim_parameters: Annotated[list[ParameterName], AfterValidator(_distinct)] = Field(default_factory=list)
+    """The parameters that a claim may set; they reach the provisioner's claim step."""
+    timezone: Annotated[str, AfterValidator(_timezone)] | None = None
+    """The time zone of the schedule, such as Europe/Berlin. A schedule needs one."""
+    schedule: list[WindowEntry] = Field(default_factory=list)
+    """Windows with another count than `instances`. They must not overlap. They go before the target."""
+    target: TargetEntry | None = None
+    """What the pool is to reach. It needs `instances`, which is the size until one is known."""
+    cost_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
+
+    @model_validator(mode="after")
+    def _target_has_a_pool(self) -> PresetEntry:
+        if self.target is not None and self.instances is None:
+            raise ValueError("target needs instances, the size until one is known from demand")
+        return self
+
+    def policy(self) -> PresetPolicy:
+        """Return the settings that change in place."""
+        return PresetPolicy(
+            instances=self.instances,
+            expire_after=self.expire_after,
+            default=self.default,
+            claim_parameters=tuple(sorted(self.claim_parameters)),
+            timezone=self.timezone,
+            schedule=tuple((window.cron, window.instances) for window in self.schedule),
+            target=None if self.target is None else self.target.stored(),
+            cost_per_hour=self.cost_per_hour,
+        )
+
+
+class TemplateEntry(Payload):
+    """A template: how workspaces are made, with its presets."""
+
+    name: Name
+    """Unique in its organization."""
+    provisioner: Text
+    """The driver: `process`, `container`, `terraform`, or an installed driver's name. A change replaces all pools."""
+    queue: Annotated[str, AfterValidator(check_provisioner_queue)] = PROVISIONER_QUEUE
+    """The task queue of the workers that provision it. A change replaces all pools."""
+    source: dict[str, Any]
+    """What the driver makes a workspace of: JSON values, under the driver's own keys. A change replaces all pools."""
+    build_timeout: Timeout = timedelta(minutes=30)
+    """How long a build may be at work before it has failed."""
+    ready_timeout: Timeout = timedelta(minutes=5)
+    """How long a started workspace may take until it is ready."""
+    default_ttl: Limit = None
+    """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
+    presets: list[PresetEntry] = Field(default_factory=list)
+
+    _kept: Kept | None = PrivateAttr(default=None)
+
+    @property
+    def kept(self) -> Kept | None:
+        """The source as a version keeps it; None when nobody has checked it yet."""
+        return self._kept
+
+    def set_kept(self, kept: Kept) -> None:
+        """Set the source as a version keeps it."""
+        self._kept = kept
+
+    def content(self) -> VersionContent:
+        kept = self._kept or Kept(self.source)
+        return VersionContent(
+            provisioner=self.provisioner,
+            queue=self.queue,
+            source=kept.source,
+            files=kept.files.digest if kept.files is not None else None,
+            parameters={preset.name: preset.parameters for preset in self.presets},
+        )
+
+    def policy(self) -> TemplatePolicy:
+        """Return the settings that change in place."""
+        return TemplatePolicy(
+            default_ttl=self.default_ttl, build_timeout=self.build_timeout, ready_timeout=self.ready_timeout
+        )
+
+
+class OrganizationEntry(Payload):
+    """An organization with its members and templates."""
+
+    name: Name
+    """Unique in the deployment."""
+    prebuilds: StrictBool | None = None
+    """Whether the feature is on; None leaves it as it is, and a new organization has it on."""
+    members: Annotated[list[Person], AfterValidator(_distinct_people)] = Field(default_factory=list)
+    """The people who may own workspaces here. Names are compared without case."""
+    members_exact: StrictBool | None = None
+    """Whether everybody else is removed, and no claim adds anybody; None leaves it as it is and removes nobody."""
+    templates: list[TemplateEntry] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _exact_members_are_listed(self) -> OrganizationEntry:
+        if self.members_exact and "members" not in self.model_fields_set:
+            raise ValueError("members_exact: true needs members; an empty list removes everybody")
+        return self

@@ -34,8 +34,10 @@ async def only_migration(engine: AsyncEngine) -> AsyncIterator[Callable[[], Awai
     async with engine.connect() as connection:
         await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{LET_GO_AFTER}'"))
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
-        while not await connection.scalar(TRY_LOCK, {"key": LOCK}):  # noqa: ASYNC110 - another process holds it
+        while not await connection.scalar(TRY_LOCK, {"key": LOCK}):
+            await _let_snapshot_go(connection)
             await asyncio.sleep(POLL_S)
+        await _let_snapshot_go(connection)
         beating = asyncio.create_task(_beat(connection))
 
         async def check_held() -> None:
@@ -55,4 +57,11 @@ async def only_migration(engine: AsyncEngine) -> AsyncIterator[Callable[[], Awai
 async def _beat(connection: AsyncConnection) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
-        await connection.execute(text("SELECT 1"))
+        await _let_snapshot_go(connection)
+
+
+async def _let_snapshot_go(connection: AsyncConnection) -> None:
+    """Send a statement by the simple protocol, which ends the one before: by the extended protocol that one keeps its
+    snapshot until the transaction ends."""
+    raw = await connection.get_raw_connection()
+    await raw.driver_connection.execute("SELECT 1")  # type: ignore[union-attr]  # asyncpg's connection

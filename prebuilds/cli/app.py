@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "logs": "logs",
     "inventory": "inventory",
     "restored": "restored",
+    "replay": "replay",
     "snapshot": "system",
     "size": "size",
     "doctor": "doctor",

@@ -18,6 +18,7 @@ from prebuilds.views.people import (
     UserRow,
 )
 from prebuilds.views.presets import InvalidateResult, LiftResult, LintReport, PresetInfo, PresetPage, WindowRow
+from prebuilds.views.replays import Difference, Replayed, ReplayReport
 from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
 from prebuilds.views.status import LastError, LoopStatus, PresetRow, StatusPage, SystemStatus, status_page
 from prebuilds.views.templates import TemplateChange, TemplatePage, TemplateRow
@@ -40,6 +41,7 @@ __all__ = [
     "BuildLog",
     "CancelResult",
     "ClaimExplanation",
+    "Difference",
     "DoubtfulPrebuild",
     "EventRecord",
     "EventRow",
@@ -76,6 +78,8 @@ __all__ = [
     "PruneResult",
     "QueuedClaim",
     "Reconciled",
+    "ReplayReport",
+    "Replayed",
     "RestoredReport",
     "SizeLine",
     "SizePart",

@@ -190,6 +190,19 @@ def test_a_claim_is_explained(stack: DevStack) -> None:
     assert stack.cli("release", "alice/explained", "--wait").code == 0
 
 
+def test_the_histories_of_a_running_deployment_replay(stack: DevStack) -> None:
+    stack.apply("replayed", 1, **QUICK)
+    stack.wait_whole("replayed")
+    won = claim(stack, "replayed", "replayed", "--claim-id", "replayed-1")
+    ids = ("prebuilds-orchestrator", "claim-workspace/replayed-1", f"workspace-build/{won['build_id']}")
+    report = stack.ask("replay", *(word for id_ in ids for word in ("--workflow-id", id_)))
+    assert [(one["workflow_id"], one["difference"]) for one in report["histories"]] == [(id_, None) for id_ in ids]
+    unknown = stack.cli("--json", "replay", "--workflow-id", "never-was")
+    assert (unknown.code, unknown.json["error"]["type"]) == (1, "InvalidInput")
+    assert "no workflow never-was is known" in unknown.json["error"]["message"]
+    assert stack.cli("release", "alice/replayed", "--wait").code == 0
+
+
 def test_a_queue_without_workers_is_told(stack: DevStack) -> None:
     queue = f"operating-{uuid4().hex[:8]}"
     stack.apply("unserved", 1, queue=queue, **QUICK)

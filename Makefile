@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills bench rows sizes lock image-locks env clean
+.PHONY: help install demo test check format reference simulate fuzz faults late kills upgrade bench rows sizes lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ late: $(STAMP)  ## Claims whose worker freezes and goes on when all are answered
 
 kills: $(STAMP)  ## Provisioner workers killed at each step of each driver; DRIVER=process, ROUNDS=5
 	$(BIN)/python -m tests.kill_steps $(if $(DRIVER),--driver $(DRIVER)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+upgrade: $(STAMP)  ## 500 claims through an upgrade from the release before, with kills of workers of both; CLAIMS=500
+	$(BIN)/python -m tests.upgrade $(if $(CLAIMS),--claims $(CLAIMS))
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
 	for each in claim burst http refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done

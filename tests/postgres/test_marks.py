@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.api import DatabaseRestored
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.loop import read_control
-from prebuilds.store.workspaces import release_workspace
+from prebuilds.store.restoring import restored
+from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import MadePreset, make_preset
 from tests.conftest import create_database, database_at, drop_database
@@ -105,6 +107,31 @@ async def test_a_forgotten_claim_keeps_its_workspace(
     assert told_to(host, prebuild) == "alice"
     told = json.loads((host.driver._folders.folder(prebuild) / "claim.json").read_text())
     assert (told["claim_id"], told["build_id"]) == ("alices", str(build_id_of(prebuild, 2))), "one of it, however often"
+    assert await host.runs(prebuild)
+
+
+async def test_the_inventory_quarantines_what_was_handed_over_before_anybody_claims_it_again(
+    restore: Restore, host: Host, prebuild: UUID, preset: MadePreset, tmp_path: Path
+) -> None:
+    restored_to = await restore()
+    back = Host(restored_to.engine, tmp_path / "state")
+    row = await one(back.engine, "SELECT claimable_preset_id FROM workspaces WHERE id = :id", id=prebuild)
+    assert row.claimable_preset_id == preset.id, "the restored database would give it away"
+    looks = [await back.look() for _ in range(3)]
+    assert [told(rows) for rows in looks[:2]] == [
+        [(prebuild, "contradicted", 1, "none")],
+        [(prebuild, "contradicted", 2, "quarantined")],
+    ]
+    assert {(row.claimed_by, row.claim_id) for row in looks[1]} == {("alice", "alices")}
+    shown = await show_workspace(back.engine, str(prebuild))
+    assert (shown.status, shown.ready) == ("quarantined", False)
+    assert "says that alice claimed it by claim alices" in (shown.quarantine_reason or "")
+    with pytest.raises(DatabaseRestored):
+        await claim_by("bob", "bobs", restored_to.url, preset)
+    await restored(back.engine, "ops", dry_run=False)
+    assert await claim_by("bob", "bobs-again", restored_to.url, preset) is None, "it is claimable never again"
+    assert (await one(back.engine, "SELECT count(*) FROM events WHERE kind = 'quarantined'")) == (1,)
+    assert told_to(host, prebuild) == "alice"
     assert await host.runs(prebuild)
 
 

@@ -28,7 +28,14 @@ from prebuilds.store.doctor import ServerFacts, presets_held_for_good, provision
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
-from prebuilds.store.migrate import SERVER_VERSION_MIN, UPGRADE_DATABASE, check_encoding, check_schema, head_revision
+from prebuilds.store.migrate import (
+    SERVER_VERSION_MIN,
+    UPGRADE_DATABASE,
+    check_encoding,
+    check_schema,
+    current_revision,
+    head_revision,
+)
 from prebuilds.store.notifications import count_failing
 from prebuilds.store.tokens import count_unconfirmed
 from prebuilds.temporal.binding import Fit
@@ -116,6 +123,8 @@ class Examination:
         """Check that the database has this release's schema."""
         await check_schema(self._engine)
         self.deployment_id = (await read_identity(self._engine)).deployment_id
+        if await current_revision(self._engine) != head_revision():
+            return f"{head_revision()}; the release before may go on beside it until `prebuilds migrate --finish`"
         return head_revision()
 
     async def state_key(self) -> str:

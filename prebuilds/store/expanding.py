@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import MigrationBlocked
 from prebuilds.failures.database import has_waited_too_long, sqlstate
-from prebuilds.store.schema_steps import RECORD, BackfillStep, IndexStep, OnlineStep, ShortStep, Step
+from prebuilds.store.schema_steps import RECORD, RECORD_KEY, BackfillStep, IndexStep, OnlineStep, ShortStep, Step
 
 T = TypeVar("T")
 
-LOCK_TIMEOUT = "50ms"
-"""How long a step waits for a lock. Everybody who comes after it waits for as long."""
-STATEMENT_TIMEOUT = "90ms"
-"""How long a statement that has the lock may work, its wait included."""
+LOCK_TIMEOUT_MS = 50
+"""How long a step waits for its locks, in milliseconds. Everybody who comes after it waits for as long."""
+STATEMENT_TIMEOUT_MS = 90
+"""How long a statement that has its lock may work, the wait included, in milliseconds."""
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.2, 5.0
 """Between two tries: those who waited in the meantime work first."""
 PATIENCE_S = 600.0
@@ -90,12 +91,22 @@ class Runner:
             await connection.exec_driver_sql(RECORD.format(version=self.version, name=name))
 
     async def _run_short(self, step: ShortStep) -> None:
-        async with self.engine.begin() as connection:
-            await limit_locks(connection)
-            if not (await connection.exec_driver_sql(RECORD.format(version=self.version, name=step.name))).rowcount:
-                return  # by a migration that has taken this one for dead
-            for statement in step.statements:
-                await connection.exec_driver_sql(statement)
+        """Carry out a step and record it, in one transaction and one message: its locks are held for no round trip,
+        and not while this process stands still."""
+        begin = f"BEGIN; {_limits(len(step.statements))}; INSERT INTO schema_steps (version, name)"
+        script = f"{begin} VALUES ('{self.version}', '{step.name}'); {'; '.join(step.statements)}; COMMIT"
+        async with self.engine.connect() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            try:
+                await raw.execute(script)  # type: ignore[union-attr]  # asyncpg's connection
+            except asyncpg.UniqueViolationError as error:
+                await connection.invalidate()  # with the transaction that has failed
+                if error.constraint_name != RECORD_KEY:
+                    raise
+                # Otherwise a migration that has taken this one for dead has done it.
+            except BaseException:
+                await connection.invalidate()
+                raise
 
     async def _build_index(self, step: IndexStep) -> None:
         """Build an index, after what an earlier migration has left of it: a valid one is done, an invalid one only
@@ -151,7 +162,8 @@ class Runner:
         within = f"{key} <= :last" + ("" if after is None else f" AND {key} > :after")
         keys = {} if after is None else {"after": after}
         async with self.engine.begin() as connection:
-            await limit_locks(connection)
+            for limit in _limits(1).split("; "):
+                await connection.exec_driver_sql(limit)
             last = await connection.scalar(until, keys)
             if last is not None:
                 change = text(f"UPDATE {table} SET {step.assign} WHERE {within} AND ({step.where})")
@@ -165,7 +177,7 @@ class Runner:
             await self.check()
             try:
                 return await work()
-            except DBAPIError as error:
+            except (DBAPIError, asyncpg.PostgresError) as error:
                 if not has_waited_too_long(error):
                     raise
                 blocker = await self._blocker()
@@ -187,10 +199,10 @@ class Runner:
         return f" (the oldest transaction is that of {who}, pid {row.pid}, {row.state} since {row.xact_start:%H:%M:%S})"
 
 
-async def limit_locks(connection: AsyncConnection) -> None:
-    """Bound how long this transaction waits for a lock, and how long each of its statements takes."""
-    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-    await connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{STATEMENT_TIMEOUT}'")
+def _limits(statements: int) -> str:
+    """Bound how long a transaction of so many statements waits for its locks, and how long each of them takes."""
+    wait_ms = max(LOCK_TIMEOUT_MS // statements, 5)  # a statement may wait with the locks of those before it
+    return f"SET LOCAL lock_timeout = {wait_ms}; SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}"
 
 
 async def recorded_steps(engine: AsyncEngine, version: str) -> set[str]:

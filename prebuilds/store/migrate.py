@@ -98,7 +98,7 @@ async def migrate(
             there, or the schema is newer than this release.
         MigrationBlocked: A step has not got its lock.
     """
-    async with only_migration(engine) as check:
+    async with only_migration(engine, tell) as check:
         before = await _check_server(engine)
         if before is None:
             async with engine.begin() as connection:
@@ -215,11 +215,11 @@ def _create(connection: Connection) -> None:
 
 async def schema_fits(connection: AsyncConnection) -> bool:
     """True if this release can work with the database's schema."""
-    return _fits(await _current_revision(connection), await _is_expanded(connection))
+    return await _fits(connection, await _current_revision(connection))
 
 
-def _fits(revision: str | None, expanded: bool) -> bool:
-    return revision == head_revision() or (revision == PREVIOUS_REVISION and expanded)
+async def _fits(connection: AsyncConnection, revision: str | None) -> bool:
+    return revision == head_revision() or (revision == PREVIOUS_REVISION and await _is_expanded(connection))
 
 
 async def _is_expanded(connection: AsyncConnection) -> bool:
@@ -239,7 +239,7 @@ async def check_schema(engine: AsyncEngine) -> None:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             async with engine.connect() as connection:
                 current = await _current_revision(connection)
-                fits = _fits(current, current is not None and await _is_expanded(connection))
+                fits = await _fits(connection, current)
     if fits:
         return
     if current is None:

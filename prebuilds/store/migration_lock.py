@@ -20,7 +20,9 @@ LET_GO_AFTER = "60s"
 
 
 @asynccontextmanager
-async def only_migration(engine: AsyncEngine) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+async def only_migration(
+    engine: AsyncEngine, tell: Callable[[str], None]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Wait until no other migration of the database runs, and keep others waiting during the block.
 
     The lock belongs to a transaction on a connection of its own, which does nothing else. So it is given back when the
@@ -28,13 +30,19 @@ async def only_migration(engine: AsyncEngine) -> AsyncIterator[Callable[[], Awai
     it is idle, and whoever waits asks again and again instead of waiting in a statement: an index that is built
     concurrently waits for every snapshot that is older than itself, and would wait for the waiting one for ever.
 
+    Args:
+        tell: Called with a line of text when another one runs.
     Yields:
         A function that raises StackUnreachable once the lock is lost.
     """
     async with engine.connect() as connection:
         await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{LET_GO_AFTER}'"))
         await connection.execute(text("SET LOCAL statement_timeout = 0"))
+        told = False
         while not await connection.scalar(TRY_LOCK, {"key": LOCK}):
+            if not told:
+                tell("another migration of this database is under way; this one waits for it")
+                told = True
             await _let_snapshot_go(connection)
             await asyncio.sleep(POLL_S)
         await _let_snapshot_go(connection)

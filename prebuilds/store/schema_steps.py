@@ -99,6 +99,7 @@ CREATE_RECORDS = """
     )
 """
 """The table of the steps that are done, which is there before the first of them."""
+RECORD_KEY = "schema_steps_pkey"
 RECORD = "INSERT INTO schema_steps (version, name) VALUES ('{version}', '{name}') ON CONFLICT DO NOTHING"
 EXPANDED = "expanded"
 """The name that is recorded when all steps are done that a version's workers need."""

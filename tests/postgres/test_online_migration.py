@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from alembic import command
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import MigrationBlocked, StackUnreachable
@@ -37,6 +38,7 @@ STEPS: tuple[Step, ...] = (
 """A made-up version with a step of each kind, on the tables that claims use most."""
 CONTRACT: tuple[Step, ...] = (OnlineStep("drop_index", "DROP INDEX CONCURRENTLY IF EXISTS workspaces_note_idx"),)
 NAMES = [step.name for step in STEPS]
+TABLES = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 DONE = """
     SELECT (SELECT count(*) FROM workspaces WHERE note IS DISTINCT FROM name) AS unfilled,
            (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('workspaces_note_idx')) AS indexed,
@@ -87,6 +89,33 @@ async def test_an_upgrade_of_the_release_before_ends_at_the_tables_and_shuts_it_
     assert await current_revision(older) == "0002"
     await check_schema(older)
     assert await read_catalog(older) == await read_catalog(engine)
+
+
+async def test_an_upgrade_of_the_release_before_keeps_no_reader_or_writer_of_any_table_waiting(
+    older: AsyncEngine, empty_database_url: str
+) -> None:
+    async with older.connect() as connection:
+        tables = list(await connection.scalars(text(TABLES)))
+    assert "workspaces" in tables
+    told, migrated = list[str](), asyncio.Event()
+
+    async def use_all_tables() -> None:
+        user = await asyncpg.connect(dsn_of(empty_database_url))
+        await user.execute("SET lock_timeout = '100ms'")  # one that waits for longer fails
+        while not migrated.is_set():
+            for mode in ("ACCESS SHARE", "ROW EXCLUSIVE"):  # those of SELECT, and of INSERT, UPDATE and DELETE
+                await user.execute(f"BEGIN; LOCK {', '.join(tables)} IN {mode} MODE; COMMIT")
+        await user.close()
+
+    using = asyncio.create_task(use_all_tables())
+    async with in_use(empty_database_url, f"LOCK {', '.join(tables)} IN ACCESS SHARE MODE"):
+        migration = asyncio.create_task(migrate(older, finish=True, tell=told.append))
+        done, _ = await asyncio.wait({using, migration}, timeout=1)
+        assert not done, "a reader of every table keeps the first step that locks one from it, and nobody else"
+    await asyncio.wait_for(migration, 60)
+    migrated.set()
+    await asyncio.wait_for(using, 10)
+    assert any("others use its table" in line for line in told)
 
 
 @asynccontextmanager

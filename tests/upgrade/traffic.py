@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from prebuilds.api import NoClaimablePrebuiltWorkspaces, PrebuildsError
+from prebuilds.api import NoClaimablePrebuiltWorkspaces, PrebuildsError, WorkspaceNotFound
 from prebuilds.client import PrebuildsClient
 from prebuilds.payloads import ClaimResult
 from prebuilds.vocabulary import OnEmpty
@@ -93,10 +93,14 @@ class Traffic:
         raise AssertionError(f"the claim {name} got no answer")
 
     async def _release(self, result: ClaimResult) -> None:
-        for _ in range(TRIES_MAX):
+        for tried in range(TRIES_MAX):
             try:
                 await self._client.release(str(result.workspace_id))
                 return
+            except WorkspaceNotFound:
+                if tried:
+                    return  # the try before has released it, and its answer was lost
+                raise
             except PrebuildsError as error:
                 self._expect(error)
         raise AssertionError(f"the release of {result.workspace_id} got no answer")

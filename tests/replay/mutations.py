@@ -27,9 +27,13 @@ MUTATIONS = [
         *("PrebuildsOrchestrator", "stopped", "the interval's timer begins after the pass"),
         "            self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))\n"
         "            self._passes_begun += 1\n"
-        "            self._pass = asyncio.create_task(self._run_pass())\n",
+        "            span, self._causes = begin_pass(self._causes), []\n"
+        "            self._causes.append(span)\n"
+        "            self._pass = asyncio.create_task(self._run_pass(span), context=below(span))\n",
         "            self._passes_begun += 1\n"
-        "            self._pass = asyncio.create_task(self._run_pass())\n"
+        "            span, self._causes = begin_pass(self._causes), []\n"
+        "            self._causes.append(span)\n"
+        "            self._pass = asyncio.create_task(self._run_pass(span), context=below(span))\n"
         "            self._schedule_next_pass(workflow.now() + timedelta(seconds=self._interval_s))\n",
     ),
     Mutation(

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, CheckConstraint, Column, Float, Index, Integer, Table, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from prebuilds.store.tables.columns import metadata, time_column, uuid_column
+from prebuilds.store.tables.columns import metadata, time_column
 
 # The claims of one minute, by the preset's name: a new version goes on with what was learned of the one before.
 preset_demand = Table(
     "preset_demand",
     metadata,
-    uuid_column("template_id", "templates.id", pk=True),
+    Column("template_id", Uuid, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
     Column("preset_name", Text, primary_key=True),
     Column("minute", time_column("minute").type, primary_key=True),
     Column("claims", ARRAY(Integer), nullable=False),  # in each ten seconds of the minute
@@ -24,7 +37,7 @@ preset_demand = Table(
 preset_sizes = Table(
     "preset_sizes",
     metadata,
-    uuid_column("template_id", "templates.id", pk=True),
+    Column("template_id", Uuid, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
     Column("preset_name", Text, primary_key=True),
     Column("size", Integer),  # null: nothing was computed yet
     Column("rule", JSONB),  # the rule that is followed; null: none was chosen yet

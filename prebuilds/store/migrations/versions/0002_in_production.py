@@ -31,7 +31,8 @@ STEPS: tuple[Step, ...] = (
         (
             """
             CREATE TABLE preset_demand (
-                template_id uuid NOT NULL CONSTRAINT preset_demand_template_id_fkey REFERENCES templates (id),
+                template_id uuid NOT NULL CONSTRAINT preset_demand_template_id_fkey
+                    REFERENCES templates (id) ON DELETE CASCADE,
                 preset_name text NOT NULL,
                 minute timestamptz NOT NULL,
                 claims integer[] NOT NULL,
@@ -56,7 +57,8 @@ STEPS: tuple[Step, ...] = (
         (
             """
             CREATE TABLE preset_sizes (
-                template_id uuid NOT NULL CONSTRAINT preset_sizes_template_id_fkey REFERENCES templates (id),
+                template_id uuid NOT NULL CONSTRAINT preset_sizes_template_id_fkey
+                    REFERENCES templates (id) ON DELETE CASCADE,
                 preset_name text NOT NULL,
                 size integer,
                 rule jsonb,

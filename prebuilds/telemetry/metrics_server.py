@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -25,6 +26,10 @@ class _Server(ThreadingMixIn, WSGIServer):
     """A scrape that reads slowly keeps nobody else waiting, nor the end of the process."""
 
     daemon_threads = True
+
+
+class _ServerOfIPv6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -57,7 +62,7 @@ def serve_metrics(host: str, port: int) -> Callable[[], None]:
                 return [b"not found; the metrics are at /metrics\n"]
 
     try:
-        server = make_server(host, port, answer, _Server, _QuietHandler)
+        server = make_server(host, port, answer, _ServerOfIPv6 if ":" in host else _Server, _QuietHandler)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InvalidInput.field("PREBUILDS_METRICS_PORT", f"cannot listen at {host}:{port} ({reason})") from error

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from prebuilds.api import StackUnreachable
 from prebuilds.cli import run
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
@@ -63,3 +64,20 @@ async def test_verify_full_connects_to_the_server_that_it_trusts_and_to_no_other
             error = json.loads(out)["error"]
             assert (code, error["type"]) == (3, "StackUnreachable")
             assert reason in error["message"]
+
+
+@pytest.mark.skipif("PREBUILDS_TEST_DATABASE_URL" in os.environ, reason="needs the suite's own PostgreSQL")
+async def test_user_and_authority_may_come_from_variables(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Helm chart sets them so: the URL is the same for all processes, and names nobody."""
+    authority, plain = Authority(tmp_path), urlsplit(database_url)
+    socket = Path(parse_qs(plain.query)["host"][0]) / ".s.PGSQL.5432"
+    with tls_before_postgres(socket, server_context(authority.sign("server"))) as port:
+        url = f"postgresql://localhost:{port}{plain.path}?sslmode=verify-full"
+        monkeypatch.setenv("PGUSER", str(plain.username))
+        monkeypatch.setenv("PGSSLROOTCERT", str(authority.cert))
+        assert await check_reachable(url)
+        monkeypatch.setenv("PGSSLROOTCERT", str(Authority(tmp_path, "other").cert))
+        with pytest.raises(StackUnreachable, match="certificate verify failed"):
+            await check_reachable(url)

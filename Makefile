@@ -21,18 +21,20 @@ test: $(STAMP)  ## The whole test suite, in WORKERS=3 processes
 	@$(BIN)/python -m compileall -q prebuilds activities workflows worker.py tests  # else each of them compiles it all
 	$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
 
-check: $(STAMP)  ## Lint, types, import contracts
+check: $(STAMP)  ## Lint, types, import contracts, the files of Compose and Helm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n 0 tests/unit/test_compose.py tests/unit/chart
 
 format: $(STAMP)  ## Rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reference: $(STAMP)  ## Make docs/reference.md anew from the code
+reference: $(STAMP)  ## Make docs/reference.md anew from the code, and the settings that the Helm chart offers
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m tests.unit.chart.settings
 
 simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints what it tried
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),5)
@@ -64,6 +66,8 @@ rows: $(STAMP)  ## A million workspaces beside ten thousand: claims, passes and 
 lock: $(STAMP)  ## Take the newest versions that pyproject.toml allows into the locks
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade \
 		--extra embedded --group dev --no-emit-package prebuilds pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --upgrade --no-deps \
+		requirements-tools.in -o requirements-tools.lock
 	$(MAKE) image-locks
 
 image-locks: $(STAMP)  ## The locks of the image, which have the versions of requirements.lock
@@ -76,15 +80,17 @@ env:  ## .env for docker-compose.yml, with random passwords; one that exists is 
 clean:  ## Remove what was installed and cached
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock requirements-tools.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Prebuilds needs Python 3.11 or later; name one with: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || echo "no uv; going on with pip"
 	@{ test -x $(BIN)/uv && \
 		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock && \
+		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes -r requirements-tools.lock && \
 		VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps -e .; } || { \
 		echo "uv could not install everything; going on with pip, which knows pip.conf and its certificates"; \
 		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements-tools.lock && \
 		$(BIN)/python -m pip install --quiet --no-deps -e .; }
 	@touch $(STAMP)

@@ -146,7 +146,7 @@ async def serve(
             background.append(Sizer(engine, dispatcher).run)
             background.append(Retention(engine, settings).run)
             url = settings.webhook_url
-            background.append(Notifier(engine, str(url) if url is not None else None).run)
+            background.append(Notifier(engine, str(url) if url is not None else None, settings.signer).run)
         for run in background:
             task = asyncio.create_task(run())
             stack.push_async_callback(_cancel_and_wait, task)

@@ -13,6 +13,8 @@ class Receiver:
     def __init__(self, *statuses: int) -> None:
         """*statuses* are answered one after the other, then 204."""
         self.bodies: list[dict[str, Any]] = []
+        self.raw: list[bytes] = []
+        """The same bodies, as they were sent."""
         self.headers: list[Mapping[str, str]] = []
         self.answering = threading.Event()
         """Cleared, what arrives is kept and gets no answer until it is set."""
@@ -24,6 +26,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.headers.append(dict(self.headers))
+                receiver.raw.append(body)
                 receiver.bodies.append(json.loads(body))
                 receiver.answering.wait(10)
                 self.send_response(statuses_left.pop(0) if statuses_left else 204)

@@ -4,12 +4,15 @@ worker, beside the relay."""
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import time
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput
 from prebuilds.planning.notifying import judge_delivery
+from prebuilds.settings.webhook_secrets import Signer
 from prebuilds.store.notifications import (
     BATCH_MAX,
     Notification,
@@ -32,9 +35,10 @@ SEND_TIMEOUT_S = 5.0
 class Notifier:
     """Delivers the notifications that are due."""
 
-    def __init__(self, engine: AsyncEngine, webhook_url: str | None) -> None:
+    def __init__(self, engine: AsyncEngine, webhook_url: str | None, signer: Signer | None = None) -> None:
         self._engine = engine
         self._url = webhook_url
+        self._signer = signer or Signer()
         self._notifiers = ["log"]
         if webhook_url is not None:
             self._notifiers.append("webhook")
@@ -98,12 +102,18 @@ class Notifier:
 
         from prebuilds.remote.proxies import open_http
 
-        headers = {"Idempotency-Key": str(notification.id), "Prebuilds-Event": notification.kind}
+        webhook_id, body = str(notification.id), json.dumps(notification.body).encode()
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": webhook_id,
+            "Prebuilds-Event": notification.kind,
+            **self._signer.headers(webhook_id, int(time.time()), body),
+        }
         try:
             async with (
                 asyncio.timeout(SEND_TIMEOUT_S),
                 open_http(self._url or "", timeout=SEND_TIMEOUT_S) as http,
-                http.stream("POST", self._url or "", json=notification.body, headers=headers) as response,
+                http.stream("POST", self._url or "", content=body, headers=headers) as response,
             ):
                 return response.status_code, f"HTTP {response.status_code}"
         except TimeoutError:

@@ -272,6 +272,8 @@ class Examination:
         if counts.failing or counts.given_up:
             detail = f"{counts.failing} failed and will be retried, {counts.given_up} were given up within a day"
             raise CheckFailed(f"{detail} ({counts.error})", remedies.REPAIR_WEBHOOK)
+        if self._settings.webhook_url is not None and not self._settings.signer.secrets:
+            return "none has failed; the webhook's are not signed, since PREBUILDS_WEBHOOK_SECRET is not set"
         return "none has failed"
 
     async def fairness(self) -> str:

@@ -28,6 +28,7 @@ from prebuilds.settings.retention import RetentionSettings
 from prebuilds.settings.sealing import KeyRing, parse_key_ring
 from prebuilds.settings.state_key import split_keys
 from prebuilds.settings.user_ids import parse_user_ids
+from prebuilds.settings.webhook_secrets import Signer, parse_webhook_secrets
 from prebuilds.temporal.payload_key import parse_payload_keys
 from prebuilds.temporal.stack_file import STACK_FILE, bearer_token, embedded_temporal, read_stack_file, state_dir
 from prebuilds.vocabulary import Duration, check_interval
@@ -86,6 +87,8 @@ class Settings(RetentionSettings):
     """Temporal's UI, for links on the page; None takes that of the running `prebuilds dev`, or has no links."""
     webhook_url: HttpUrl | None = Field(default=None, repr=False)
     """Where operators are notified when a claim has replaced resources; None notifies by log lines alone."""
+    webhook_secret: SecretStr | None = None
+    """The secrets that sign what the webhook is sent; None sends it unsigned."""
     state_key: SecretStr | None = None
     """The keys that seal the secrets of claims. Drivers read the variable by themselves; it is checked here, so that no
     worker starts with an unusable key."""
@@ -144,6 +147,13 @@ class Settings(RetentionSettings):
             parse_payload_keys(value.get_secret_value())
         return value
 
+    @field_validator("webhook_secret")
+    @classmethod
+    def _are_webhook_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_webhook_secrets(value.get_secret_value())
+        return value
+
     @property
     def claim_connections(self) -> int:
         """How many of `database_connections` decide claims, in a process that does. PostgreSQL works best with a few
@@ -159,6 +169,11 @@ class Settings(RetentionSettings):
     def ring(self) -> KeyRing:
         """The keys of `state_key`; a ring without keys when it is not set."""
         return parse_key_ring(self.state_key.get_secret_value() if self.state_key is not None else "")
+
+    @property
+    def signer(self) -> Signer:
+        """The secrets of `webhook_secret`; a signer without secrets when it is not set."""
+        return parse_webhook_secrets(self.webhook_secret.get_secret_value() if self.webhook_secret is not None else "")
 
     @property
     def oidc(self) -> OidcRules | None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
+import os
+import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import HttpUrl, SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.notifying import Notifier
+from prebuilds.doctor.examination import Examination
 from prebuilds.payloads import Replacement
+from prebuilds.settings import Settings
+from prebuilds.settings.webhook_secrets import parse_webhook_secrets
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.notifications import count_failing, forget_unsendable, take_due
@@ -95,6 +104,47 @@ async def test_a_replacement_is_told_once_to_each_notifier(
     assert (line.levelname, line.__dict__["preset"]) == ("WARNING", "acme/python/small")
     assert "hunter2" not in caplog.text, "a webhook's address is a secret"
     assert (await webhook(engine)).status == "sent"
+
+
+async def test_a_webhook_is_signed_as_the_documentation_verifies_it(
+    engine: AsyncEngine, workspace: UUID, receiver: Receiver
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    [snippet] = re.findall(r"```python\n(import base64, hashlib.*?)```", page, re.DOTALL)
+    told: dict[str, Any] = {}
+    exec(snippet, told)  # noqa: S102 - our own page
+    is_ours = told["is_ours"]
+    old, new, wrong = (f"whsec_{base64.b64encode(os.urandom(32)).decode()}" for _ in range(3))
+    signer = parse_webhook_secrets(f"{new}, {old}")
+    assert new not in repr(signer)
+
+    await Notifier(engine, receiver.url, signer).sweep()
+    [body], [headers] = receiver.raw, [{name.lower(): value for name, value in receiver.headers[0].items()}]
+    assert headers["webhook-id"] == receiver.bodies[0]["id"], "a repeat is recognised by it"
+    assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
+    assert is_ours(headers, body, new)
+    assert is_ours(headers, body, old), "a receiver changes its secret at its own time"
+    assert not is_ours(headers, body, wrong)
+    assert not is_ours(headers, body + b" ", new)
+    assert not is_ours(headers | {"webhook-id": "another"}, body, new)
+    assert not is_ours(headers | {"webhook-timestamp": str(int(headers["webhook-timestamp"]) + 1)}, body, new)
+    long_ago = signer.headers(headers["webhook-id"], int(time.time()) - 301, body)
+    assert not is_ours(long_ago, body, new), "a replay is too old"
+    assert is_ours(long_ago, body, new, tolerance_s=400)
+
+
+async def test_without_a_secret_a_webhook_has_no_signature(
+    engine: AsyncEngine, workspace: UUID, receiver: Receiver
+) -> None:
+    await Notifier(engine, receiver.url).sweep()
+    names = {name.lower() for name in receiver.headers[0]}
+    assert {"webhook-id", "webhook-timestamp"} <= names
+    assert "webhook-signature" not in names
+    for secret, hint in ((None, True), (SecretStr(f"whsec_{base64.b64encode(bytes(32)).decode()}"), False)):
+        examination = Examination(Settings(webhook_url=HttpUrl(receiver.url), webhook_secret=secret))
+        await examination.settings()
+        examination.engine = engine
+        assert ("PREBUILDS_WEBHOOK_SECRET is not set" in await examination.notifications()) is hint
 
 
 async def test_a_receiver_that_is_not_well_or_away_is_tried_again(engine: AsyncEngine, workspace: UUID) -> None:

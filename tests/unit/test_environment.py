@@ -39,6 +39,7 @@ def test_an_unknown_variable_is_told_once_with_what_is_meant(
     [
         ("WEBHOOK_URL", "ftp://host", "must begin with http:// or https://"),
         ("WEBHOOK_URL", "host", "must be an address such as https://host/path"),
+        ("WEBHOOK_SECRET", "hunter2", "must be secrets of 24 to 64 bytes, each whsec_ and base64"),
         ("MAX_PENDING_BUILDS", "many", "must be a whole number"),
         ("MAX_PENDING_BUILDS", "0", "must be greater than or equal to 1"),
         ("ENABLED", "perhaps", "must be true or false"),

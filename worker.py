@@ -65,10 +65,11 @@ from prebuilds.provisioners.state_folder import enter_state_dir, only_worker
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.settings.worker_options import HTTP, ROLES, WorkerOptions, options_for
 from prebuilds.store.builds import provisioning_queue
-from prebuilds.store.claim_secrets import load_request_key, reseal_all
+from prebuilds.store.claim_secrets import load_request_key
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
+from prebuilds.store.resealing import reseal_claims
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.exporting import exporting, otlp_exports
 from prebuilds.telemetry.logs import configure_logging
@@ -211,11 +212,15 @@ def _provisioner_workers(
 async def _reseal_secrets(engine: AsyncEngine, settings: Settings) -> None:
     """Encrypt claims' secrets with the current key if they are in clear text or encrypted with an older key."""
     try:
-        await reseal_all(engine, settings.ring)
+        done = await reseal_claims(engine, settings.ring)
     except (DBAPIError, OSError):
         logger.warning(
             "Some claims' secrets are not encrypted with the current key yet; the next start continues", exc_info=True
         )
+        return
+    changed, left = done.changed.total(), done.unreadable.total()
+    if changed or left:
+        logger.info("Claims' secrets are encrypted anew", extra={"changed": changed, "unreadable": left})
 
 
 async def _cancel_and_wait(task: asyncio.Task[Any]) -> None:

@@ -40,6 +40,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "members": ("people", "members"),
     "users": ("people", "users"),
     "tokens": ("tokens", "app"),
+    "keys": ("keys", "app"),
     "jobs": ("jobs", "app"),
     "explain": ("explain", "app"),
     "provisioners": ("provisioners", "app"),

@@ -4,7 +4,6 @@ claims' requests, which is sealed like them."""
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 from typing import Any, cast
 from uuid import UUID
@@ -16,8 +15,6 @@ from prebuilds.failures.database import reaching
 from prebuilds.settings.sealing import KeyRing, Sealed
 from prebuilds.settings.state_key import StateKeyUnusable
 
-logger = logging.getLogger(__name__)
-
 READ = text("SELECT sealed FROM claim_secrets WHERE workspace_id = :workspace_id")
 FORGET = text("DELETE FROM claim_secrets WHERE workspace_id = :workspace_id")
 
@@ -28,31 +25,6 @@ REPLACE_REQUEST_KEY = text("""
 """)
 FORGET_REQUEST_KEY = text("UPDATE settings SET request_key = NULL")
 
-RESEAL_BATCH = 200
-# In the order of the rows' keys: a value that no key opens stays as it is, and must not be read again and again.
-SEALED_OTHERWISE = {
-    "claim_secrets": text("""
-        SELECT workspace_id::text AS row, sealed FROM claim_secrets
-         WHERE sealed ->> 'key' IS DISTINCT FROM :key AND workspace_id::text > :after
-         ORDER BY workspace_id::text LIMIT :limit
-    """),
-    "claim_queue": text("""
-        SELECT claim_id AS row, secrets AS sealed FROM claim_queue
-         WHERE secrets IS NOT NULL AND secrets ->> 'key' IS DISTINCT FROM :key AND claim_id > :after
-         ORDER BY claim_id LIMIT :limit
-    """),
-}
-# Changes a value only while it is as it was read: a deletion or a decision meanwhile wins.
-RESEAL = {
-    "claim_secrets": text("""
-        UPDATE claim_secrets SET sealed = CAST(:new AS jsonb)
-         WHERE workspace_id = CAST(:row AS uuid) AND sealed = CAST(:before AS jsonb)
-    """),
-    "claim_queue": text("""
-        UPDATE claim_queue SET secrets = CAST(:new AS jsonb)
-         WHERE claim_id = :row AND secrets = CAST(:before AS jsonb)
-    """),
-}
 KEY_LOST = "if that key is lost for good, `prebuilds init --forget-state-key` begins anew without what it sealed"
 
 
@@ -114,40 +86,6 @@ async def forget_request_key(engine: AsyncEngine) -> None:
     refused as `ClaimIdReused`."""
     async with engine.begin() as connection:
         await connection.execute(FORGET_REQUEST_KEY)
-
-
-async def reseal_all(engine: AsyncEngine, ring: KeyRing) -> int:
-    """Seal every secret of claims by *ring*'s first key, if it is stored readable or sealed by another key.
-
-    A value that no key of *ring* opens stays as it is. Without keys nothing changes.
-
-    Returns:
-        How many values were sealed anew.
-    """
-    changed = left = 0
-    if ring.current is None:
-        return 0
-    for table, find in SEALED_OTHERWISE.items():
-        after = ""
-        while True:
-            async with engine.connect() as connection:
-                batch = {"key": ring.current, "after": after, "limit": RESEAL_BATCH}
-                rows = (await connection.execute(find, batch)).all()
-            for row in rows:
-                try:
-                    value = ring.open(row.sealed, table)
-                except StateKeyUnusable:
-                    left += 1
-                    continue
-                change = {"row": row.row, "new": json.dumps(ring.seal(value)), "before": json.dumps(row.sealed)}
-                async with engine.begin() as connection:  # a row at a time: a hand-over locks several in another order
-                    changed += (await connection.execute(RESEAL[table], change)).rowcount
-            if len(rows) < RESEAL_BATCH:
-                break
-            after = rows[-1].row
-    if changed or left:
-        logger.info("Claims' secrets are encrypted anew", extra={"changed": changed, "unreadable": left})
-    return changed
 
 
 async def _read_request_key(engine: AsyncEngine) -> Sealed | None:

@@ -5,6 +5,7 @@ from prebuilds.views.explain import ClaimExplanation, PresetExplanation, QueuedC
 from prebuilds.views.installation import Binding, Initialized, Migrated, MigrationPlan, MigrationStep
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
 from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LoggedBuilds, LogLine
+from prebuilds.views.keys import KeysReport, KeysRotated, KeyUse
 from prebuilds.views.loop import LoopChange, Reconciled
 from prebuilds.views.paging import Page
 from prebuilds.views.people import (
@@ -53,6 +54,9 @@ __all__ = [
     "JobPage",
     "JobRow",
     "KeepResult",
+    "KeyUse",
+    "KeysReport",
+    "KeysRotated",
     "LastError",
     "Leaver",
     "LeaverWorkspace",

@@ -22,12 +22,12 @@ from prebuilds.store.claim_secrets import (
     check_request_key,
     forget_request_key,
     load_request_key,
-    reseal_all,
 )
 from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.lifecycle import retry_workspace, stop_workspace
 from prebuilds.store.people import refuse_waiting, remove_all_members
+from prebuilds.store.resealing import reseal_claims
 from prebuilds.store.tables import metadata
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
@@ -191,18 +191,22 @@ async def test_a_requests_hash_is_keyed(pool: asyncpg.Pool[asyncpg.Record], engi
 async def test_a_new_key_seals_what_there_is(
     engine: AsyncEngine, pool: asyncpg.Pool[asyncpg.Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prebuilds.store.claim_secrets.RESEAL_BATCH", 1)
+    monkeypatch.setattr("prebuilds.store.resealing.BATCH", 1)
     preset = await make_preset(engine, instances=0)
     made: list[UUID] = []
     for keys in ("", OLD, ""):
         made += await make_ready(engine, preset, 1)
         await claim(store_of(pool, keys), preset, **TOKEN)
     await wait_for(store_of(pool, ""), await make_preset(engine, template="waits", instances=0), "w1")
-    assert await reseal_all(engine, parse_key_ring("")) == 0
-    assert await reseal_all(engine, parse_key_ring(NEW)) == 3, "two of them and the waiting one; not the old key's"
+
+    async def sealed(keys: str) -> int:
+        return (await reseal_claims(engine, parse_key_ring(keys))).changed.total()
+
+    assert await sealed("") == 0
+    assert await sealed(NEW) == 3, "two of them and the waiting one; not the old key's"
     assert SECRET not in await dump(engine)
-    assert await reseal_all(engine, parse_key_ring(f"{NEW},{OLD}")) == 1
-    assert await reseal_all(engine, parse_key_ring(NEW)) == 0
+    assert await sealed(f"{NEW},{OLD}") == 1
+    assert await sealed(NEW) == 0
     monkeypatch.setenv("PREBUILDS_STATE_KEY", NEW)
     for workspace_id in made:
         assert await secrets_of(engine, workspace_id) == {"token": SECRET}

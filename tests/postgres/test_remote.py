@@ -277,7 +277,7 @@ async def test_only_what_works_on_the_database_needs_it(
     monkeypatch.setenv("PREBUILDS_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path))
     monkeypatch.delenv("PREBUILDS_DATABASE_URL", raising=False)
-    for words in (["migrate"], ["init"], ["restored", "--dry-run"], ["bench", "claim"]):
+    for words in (["migrate"], ["init"], ["restored", "--dry-run"], ["bench", "claim"], ["keys", "show"]):
         assert await asyncio.to_thread(run, words) == 3, words
         assert "works on the database itself" in capsys.readouterr().err, words
     assert await asyncio.to_thread(run, ["status"]) == 3

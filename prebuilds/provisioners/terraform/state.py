@@ -2,7 +2,7 @@
 
 The database has `{"v": 1, "encoding": "zlib+base64", "data": ..., "made_by": 1, "build": 3, "replaced": [...],
 "mark": {...}, "freed": false}`. A state may have secrets in clear text, as Terraform itself keeps them, and everyone
-with access to the database can read them. With a state key the encoding is `zlib+fernet`.
+with access to the database can read them. With a state key the encoding is `zlib+fernet`, and `key` is that key's id.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.kit.marks import Mark
-from prebuilds.settings.state_key import decrypt, state_cipher
+from prebuilds.settings.sealed_states import ENCRYPTED, PLAIN, write_state
+from prebuilds.settings.sealing import environment_key_ring
+from prebuilds.settings.state_key import decrypt
 
-PLAIN, ENCRYPTED = "zlib+base64", "zlib+fernet"
 REMOVE_BY_HAND = "remove by hand what it had made, then restore the database or release the workspace"
 VERSION = 1
 LINEAGES = uuid5(NAMESPACE_URL, "prebuilds/terraform-lineage")
@@ -49,11 +50,9 @@ class Saved(BaseModel):
 
 def pack(saved: Saved) -> dict[str, Any]:
     """Return the JSON object for the database, encrypted when there is a state key."""
-    packed, cipher = zlib.compress(saved.text.encode(), 6), state_cipher()
     return {
         "v": VERSION,
-        "encoding": PLAIN if cipher is None else ENCRYPTED,
-        "data": (base64.b64encode(packed) if cipher is None else cipher.encrypt(packed)).decode(),
+        **write_state(zlib.compress(saved.text.encode(), 6), environment_key_ring()),
         **saved.model_dump(mode="json", exclude={"text"}),
     }
 

@@ -15,6 +15,7 @@ from prebuilds.api import PrebuildsError
 from prebuilds.http import (
     builds,
     claims,
+    codec,
     docs_page,
     events,
     explanations,
@@ -90,13 +91,13 @@ async def nothing(_: Claimant, body: Nothing) -> Nothing:
 
 
 class Application(FastAPI):
-    """FastAPI inside the bounds, which come before everything else."""
+    """FastAPI inside the bounds, which come before everything else but a browser's question whether it may ask."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        app = super().build_middleware_stack()
+        app, service = super().build_middleware_stack(), self.state.service
         if tracing.is_on():
-            app = TracedRequests(app, self.state.service.operations.context.settings.http_traceparent)
-        return Bounds(app, self.state.service, self.state.entrance)
+            app = TracedRequests(app, service.operations.context.settings.http_traceparent)
+        return codec.CodecCors(Bounds(app, service, self.state.entrance), service)
 
 
 def create_app(service: Service, gate: Gate) -> FastAPI:
@@ -128,6 +129,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     parts = (claims, explanations, workspaces, upkeep, jobs, builds, logs, presets, templates, status, loop, events)
     for routes in (*parts, people, tokens):
         app.include_router(routes.router)
+    app.include_router(codec.router)
     app.include_router(docs_page.router)
     app.include_router(pages.router)
     app.include_router(forms.router)

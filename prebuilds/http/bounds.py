@@ -21,6 +21,8 @@ BODY_BYTES_MAX = 1_000_000
 """The longest body. The longest claim, of 500 names, has some twenty kilobytes."""
 BODY_S = 30.0
 """How long a caller may take to send a body, in seconds."""
+WITH_TOKEN = ("/v1/", "/codec/")
+"""Where a bearer token is needed."""
 HEALTH = frozenset({"/healthz", "/readyz"})
 """Answered also when too many requests are under way: a server that has much to do is not ill."""
 
@@ -94,7 +96,7 @@ class Bounds:
     async def _refuse_unread(self, scope: Scope) -> ASGIApp | None:
         """Let no request with a body in whose token is not good, or asks too often: nobody else's body is read."""
         headers, path = Headers(scope=scope), scope["path"]
-        if not path.startswith("/v1/") or (
+        if not path.startswith(WITH_TOKEN) or (
             headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         ):
             return None

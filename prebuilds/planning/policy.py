@@ -100,6 +100,7 @@ class Action(Enum):
     FIX_INVENTORY = "fix_inventory", _everywhere(Right.OPERATE)
     START_LOOP = "start_loop", _everywhere(Right.OPERATE)
     STOP_LOOP = "stop_loop", _everywhere(Right.OPERATE)
+    DECODE_PAYLOADS = "decode_payloads", _everywhere(Right.OPERATE)  # a refused input may have a secret anywhere
     PAUSE = "pause", _everywhere(Right.OPERATE)
     RESUME = "resume", _everywhere(Right.OPERATE)
 

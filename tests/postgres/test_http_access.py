@@ -94,6 +94,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "POST /v1/workspaces:prune": Endpoint(
         "/v1/workspaces:prune", Action.PRUNE_WORKSPACES, {"failed": True, "preset": "acme/python/small"}
     ),
+    "POST /codec/decode": Endpoint("/codec/decode", Action.DECODE_PAYLOADS, {"payloads": []}),
     "POST /v1/inventory": Endpoint("/v1/inventory", Action.SEE_INVENTORY),
     "POST /v1/organizations/{organization}/members:add": Endpoint(
         "/v1/organizations/acme/members:add", Action.CHANGE_MEMBERS, {"users": ["bob"]}

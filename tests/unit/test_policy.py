@@ -65,6 +65,7 @@ EVERYWHERE: dict[Action, str] = {
     Action.FIX_INVENTORY: "pa",
     Action.START_LOOP: "pa",
     Action.STOP_LOOP: "pa",
+    Action.DECODE_PAYLOADS: "pa",
     Action.PAUSE: "pa",
     Action.RESUME: "pa",
     Action.SEE_USERS: "rpa",

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 from cryptography.fernet import Fernet
 
 from tests.collector import Collector, collector
 from tests.e2e.dev_stack import BIN, DevStack, TypedStack, until
 from tests.e2e.podman import IMAGE, Podman
 from tests.real_terraform import write_terraform
+from tests.receiver import Receiver
 from tests.secrets.search import has, in_files, places, watched_processes
 
 MODULE = """
@@ -28,7 +30,8 @@ variable "token" {
   sensitive = true
 }
 resource "terraform_data" "vm" {
-  input = "${var.prebuilds_owner} ${var.token}"
+  input            = "${var.prebuilds_owner} ${var.token}"
+  triggers_replace = var.token # so that the claim replaces it, and a webhook is told
   provisioner "local-exec" { command = "sleep 0.3" }
 }
 """
@@ -46,6 +49,16 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 
 @dataclass
+class Kept:
+    """What was sent out of a stack."""
+
+    told: Collector
+    webhooks: Receiver
+    encrypts: bool
+    """Whether histories are encrypted."""
+
+
+@dataclass
 class Found:
     """Places by name, as the documentation's table calls them."""
 
@@ -54,16 +67,16 @@ class Found:
 
 
 @contextmanager
-def stack_with(folder: Path, *, keys: bool, **env: str) -> Iterator[tuple[DevStack, Collector]]:
-    """A `prebuilds dev` that exports spans, with or without both keys."""
+def stack_with(folder: Path, *, keys: bool, **env: str) -> Iterator[tuple[DevStack, Kept]]:
+    """A `prebuilds dev` that exports spans and sends webhooks, with or without both keys."""
     if keys:
         env["PREBUILDS_STATE_KEY"] = Fernet.generate_key().decode()
         env["PREBUILDS_PAYLOAD_KEY"] = base64.b64encode(os.urandom(32)).decode()
-    with collector() as kept:
-        stack = TypedStack(folder, **env, **kept.environment)
+    with collector() as told, Receiver() as webhooks:
+        stack = TypedStack(folder, **env, **told.environment, PREBUILDS_WEBHOOK_URL=webhooks.url)
         stack.start()
         try:
-            yield stack, kept
+            yield stack, Kept(told, webhooks, keys)
         finally:
             assert stack.stop() == 0
 
@@ -83,7 +96,7 @@ def apply(stack: DevStack, driver: str) -> None:
     assert said.code == 0, said
 
 
-def tell(stack: DevStack, kept: Collector, driver: str, podman: Podman | None = None) -> Found:
+def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None) -> Found:
     """Claim, stop, start, and delete; look after each half."""
     secret = f"hunter2-{uuid4().hex}"
     workspace = f"alice/{driver}-dev"
@@ -123,14 +136,47 @@ def tell(stack: DevStack, kept: Collector, driver: str, podman: Podman | None = 
     for words in (("workspaces", "show", workspace), ("workspaces", "list"), ("logs", workspace), ("status",)):
         do(*words)
         do(*words, "--json")
-    spans_before = len(kept.spans)
-    until(lambda: len(kept.spans) > spans_before, "more spans, and so all of before", 30)
-    traced = {span.name for span in kept.read()}
+    seen |= _in_answers(stack, kept, driver, secret, json.loads(claimed.stdout)["claim_id"])
+    spans = kept.told.spans
+    spans_before = len(spans)
+    until(lambda: len(spans) > spans_before, "more spans, and so all of before", 30)
+    traced = {span.name for span in kept.told.read()}
     assert {"SELECT claim_workspace", "RunActivity:claim", f"{driver} claim"} <= traced, "the claim was traced"
-    alive = places(stack, secret, said, lambda: kept.received) | seen | _in_engine(podman, secret)
+    alive = places(stack, secret, said, lambda: kept.told.received) | seen | _in_engine(podman, secret)
     do("release", workspace, "--wait")
-    deleted = places(stack, secret, said, lambda: kept.received) | _in_engine(podman, secret)
+    deleted = places(stack, secret, said, lambda: kept.told.received) | _in_engine(podman, secret)
+    if driver == "terraform":
+        until(lambda: bool(kept.webhooks.raw), "the webhook to be told of what the claim has replaced", 30)
+    if has(b"\n".join(kept.webhooks.raw), secret):
+        alive.add("webhooks")
     return Found(alive, deleted)
+
+
+def _in_answers(stack: DevStack, kept: Kept, driver: str, secret: str, claim_id: str) -> set[str]:
+    """Whether the HTTP server tells the secret, to a refused claim that brings it, too, or as Temporal's codec."""
+    token, address = (stack.state_dir / "token").read_text().strip(), stack.facts["http"]
+    asked = {"preset": f"{driver}/desk/one", "owner": "alice", "name": f"{driver}-dev"}
+    told = []
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=30) as http:
+        for n, parameters in enumerate(({"token": secret}, {"tokem": secret}, [secret])):
+            answer = http.put(f"/v1/claims/{claim_id}-{n}", json=asked | {"claim_parameters": parameters})
+            assert 400 <= answer.status_code < 500, answer.text
+            told.append(answer.text)
+        told += [http.get(f"/v1/claims/{claim_id}{path}").text for path in ("", "/explain")]
+        told += [http.get(f"/v1/{path}").text for path in ("workspaces", "jobs", "snapshot")]
+    found = {"HTTP answers"} if has("\n".join(told).encode(), secret) else set()
+    if kept.encrypts:
+        shown = stack._process(
+            "temporal",
+            *("workflow", "show", "--workflow-id", f"claim-workspace/{claim_id}", "--output", "json"),
+            *("--address", stack.facts["temporal_address"]),
+            *("--codec-endpoint", f"{address}/codec", "--codec-auth", f"Bearer {token}"),
+        )
+        assert shown.code == 0, shown
+        assert f"{driver}-dev" in shown.out, "what the claim asks for is decoded"
+        if has(shown.out.encode(), secret):
+            found.add("codec answers")
+    return found
 
 
 def _in_engine(podman: Podman | None, secret: str) -> set[str]:

@@ -141,7 +141,7 @@ def tell(stack: DevStack, kept: Kept, driver: str, podman: Podman | None = None)
     spans_before = len(spans)
     until(lambda: len(spans) > spans_before, "more spans, and so all of before", 30)
     traced = {span.name for span in kept.told.read()}
-    assert {"SELECT claim_workspace", "RunActivity:claim", f"{driver} claim"} <= traced, "the claim was traced"
+    assert {"SELECT decide_claim", "RunActivity:claim", f"{driver} claim"} <= traced, "the claim was traced"
     alive = places(stack, secret, said, lambda: kept.told.received) | seen | _in_engine(podman, secret)
     do("release", workspace, "--wait")
     deleted = places(stack, secret, said, lambda: kept.told.received) | _in_engine(podman, secret)

@@ -155,7 +155,7 @@ async def reseal_states(engine: AsyncEngine, ring: KeyRing, tell: Tell = _tell_n
                     continue  # forgotten meanwhile, or done by another one
                 try:
                     new = rewrite_state(state, ring)
-                except (StateKeyUnusable, ValueError):
+                except (StateKeyUnusable, ValueError, KeyError):
                     done.unreadable[STATES] += 1
                     continue
                 change = {"id": build_id, "new": json.dumps(new), "before": state["data"]}

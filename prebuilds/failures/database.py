@@ -68,7 +68,7 @@ def _refused(error: BaseException) -> StackUnreachable | None:
         case "26000" | "42P05":  # a prepared statement is gone, or is there already
             return StackUnreachable(
                 "the database forgets prepared statements, as PgBouncer does in transaction mode",
-                remedy="set `pool_mode = session` in PgBouncer, or connect to PostgreSQL itself",
+                remedy="add `pool_mode=transaction` to the parameters of PREBUILDS_DATABASE_URL, behind its ? or an &",
             )
         case "57014":  # the statement took too long, or somebody has canceled it
             return StackUnreachable(

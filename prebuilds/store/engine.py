@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.database import reaching
 from prebuilds.settings import STATEMENT_TIMEOUT
+from prebuilds.store.pooled import connected_by, statement_options
 from prebuilds.store.traced_statements import trace_connection, trace_engine
-from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask
+from prebuilds.vocabulary.passwords import UnreadableUrl, dsn_of, hide_password, mask, pools_transactions
 
 CONNECT_TIMEOUT_S = 5.0
 PASSWORD_FILE = "PREBUILDS_DATABASE_PASSWORD_FILE"  # noqa: S105 - a variable's name
@@ -71,13 +72,11 @@ def _options(application: str) -> dict[str, Any]:
     }
 
 
-async def _prepare_for_claims(connection: Any) -> None:
-    await connection.execute(f"""
-        SET idle_in_transaction_session_timeout = '{CLAIM_IDLE_TIMEOUT}';
-        SET statement_timeout = '{CLAIM_TIMEOUT_S}s';
-        SET default_transaction_isolation = 'read committed' -- the claim's function is made for it
-    """)
-    trace_connection(connection)
+CLAIM_SETTINGS = {
+    "idle_in_transaction_session_timeout": CLAIM_IDLE_TIMEOUT,
+    "statement_timeout": f"{CLAIM_TIMEOUT_S}s",
+    "default_transaction_isolation": "read committed",  # the claim's function is made for it
+}
 
 
 def create_engine(
@@ -95,19 +94,21 @@ def create_engine(
     """
     limit_s = None if statement_timeout is None else statement_timeout.total_seconds()
     within: dict[str, Any] = {} if limit_s is None else {"command_timeout": limit_s + CLIENT_GRACE_S}
+    bounds = {
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT,
+        "statement_timeout": f"{math.ceil((limit_s or 0) * 1000)}ms",
+    }
 
     async def connect() -> Any:
-        connection = await asyncpg.connect(dsn_of(url), **_options(application), **within)
-        await connection.execute(f"""
-            SET idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_TIMEOUT}';
-            SET statement_timeout = {math.ceil((limit_s or 0) * 1000)}
-        """)
+        by = connected_by(bounds, transactions=pools_transactions(url))
+        connection = await asyncpg.connect(dsn_of(url), **_options(application), **by.options, **within)
+        await by.begin(connection)
         trace_connection(connection)
         return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        connect_args={"async_creator_fn": connect, **statement_options(transactions=pools_transactions(url))},
         pool_size=connections // 2,
         max_overflow=connections - connections // 2,
         pool_pre_ping=True,
@@ -131,6 +132,12 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
         """Skip asyncpg's reset, which would be a second round trip for every claim. Claims change nothing in their
         session, and asyncpg itself ends an open transaction."""
 
+    by = connected_by(CLAIM_SETTINGS, transactions=pools_transactions(url))
+
+    async def begin(connection: Any) -> None:
+        await by.begin(connection)
+        trace_connection(connection)
+
     with reaching("the claims' connections were opened"):
         return await asyncpg.create_pool(
             dsn_of(url),
@@ -138,7 +145,8 @@ async def create_claim_pool(url: str, *, size: int) -> asyncpg.Pool[Any]:
             max_size=size,
             reset=skip_reset,
             command_timeout=CLAIM_TIMEOUT_S,
-            init=_prepare_for_claims,
+            init=begin,
+            **by.options,
             **_options("prebuilds-claims"),
         )
 
@@ -155,7 +163,8 @@ async def check_reachable(url: str) -> str:
     where = hide_password(url)
     try:
         read_password_file()
-        connection = await asyncpg.connect(dsn_of(url), **_options("prebuilds-check"))
+        by = connected_by({}, transactions=pools_transactions(url))
+        connection = await asyncpg.connect(dsn_of(url), **_options("prebuilds-check"), **by.options)
     except PasswordFileError as error:
         raise InvalidInput.field(PASSWORD_FILE, str(error), "name a file that has the password alone") from error
     except UnreadableUrl as error:

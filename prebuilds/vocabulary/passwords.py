@@ -13,7 +13,7 @@ PORT_MAX = 65535
 PORT_RULE = f"must be a number from 1 to {PORT_MAX}; in a password write a : as %3A, a / as %2F, a ? as %3F"
 SCHEMES = ("postgresql", "postgres")
 SHOWN_PARAMETERS = frozenset(
-    {"host", "port", "user", "dbname", "database", "sslmode", "target_session_attrs", "application_name"}
+    {"host", "port", "user", "dbname", "database", "sslmode", "target_session_attrs", "application_name", "pool_mode"}
 )
 """Parameters of a URL that messages may show. A URL that has any other parameter is shown without parameters."""
 
@@ -39,6 +39,10 @@ LIBPQ_ONLY = frozenset(
 """Parameters by which libpq, the C library, makes a connection. Hosted services print them in their URLs. asyncpg does
 not know them, and would ask the server to set them. They are left out; `require_auth` is not, since a connection
 without it may be less safe than the URL demands."""
+
+POOL_MODE = "pool_mode"
+"""The parameter that says how a PgBouncer between here and the server pools. It is ours: asyncpg does not get it."""
+POOL_MODES = ("session", "transaction")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # A quote ends a URL in a text, unless an @ follows before the next space or slash: then it is part of a password.
@@ -73,9 +77,21 @@ def dsn_of(url: str) -> str:
     _check(parts)
     scheme, separator, rest = url.partition("://")
     before, question, _ = rest.partition("?")
-    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in LIBPQ_ONLY]
+    left_out = LIBPQ_ONLY | {POOL_MODE}
+    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in left_out]
     query = f"?{'&'.join(pairs)}" if question and any(pairs) else ""
     return f"{scheme.partition('+')[0]}{separator}{before}{query}"
+
+
+def pools_transactions(url: str) -> bool:
+    """Return whether *url* says, by `pool_mode=transaction`, that each transaction may meet another session.
+
+    Raises:
+        UnreadableUrl: As `dsn_of`.
+    """
+    parts = _split(url)
+    _check(parts)
+    return dict(_split_query(parts.query)).get(POOL_MODE) == "transaction"
 
 
 def hide_password(url: str) -> str:
@@ -145,6 +161,8 @@ def _check(parts: _Parts, *, any_scheme: bool = False) -> None:
     for key, value in pairs:
         if key == "port" and not all(_is_port(port) for port in value.split(",")):
             raise UnreadableUrl(f"its port {PORT_RULE}")
+        if key == POOL_MODE and value not in POOL_MODES:
+            raise UnreadableUrl(f"its {POOL_MODE} must be {' or '.join(POOL_MODES)}")
 
 
 def _is_port(text: str) -> bool:

@@ -1,38 +1,31 @@
-"""Databases as people have them: hosted services' URLs, roles without rights, other encodings, PgBouncer."""
+"""Databases as people have them: hosted services' URLs, roles without rights, other encodings."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import StackUnreachable
 from prebuilds.cli import run
-from prebuilds.failures import as_typed
-from prebuilds.stack.postgres import as_ordinary_user
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
 from prebuilds.store.migrate import migrate
 from tests.builders import make_preset
-from tests.conftest import create_database, database_at, drop_database, execute
+from tests.conftest import database_at, drop_database, execute
 from tests.postgres.pool_steps import claim, make_ready
 from tests.rows import one
 
 HOSTED = "sslmode=prefer&channel_binding=prefer&connect_timeout=10&keepalives=1&keepalives_idle=30&gssencmode=disable"
-PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 Command = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
@@ -160,80 +153,3 @@ async def test_where_transactions_are_serializable_by_default_claims_are_exact_a
         claims = await asyncio.gather(*[claim(store, preset) for _ in range(20)])
     won = [one.result.workspace_id for one in claims if one.result is not None]
     assert (len(won), len(set(won))) == (10, 10)
-
-
-@pytest.fixture
-async def bounced(postgres_server: str, migrated_template: str, tmp_path: Path) -> AsyncIterator[Callable[[str], str]]:
-    """A PgBouncer with its own defaults, before a migrated database; called with a pool mode, it gives the URL."""
-    if PGBOUNCER is None or os.environ.get("PREBUILDS_TEST_DATABASE_URL"):
-        pytest.skip("needs Debian's pgbouncer, and the suite's own PostgreSQL")
-    database = f"bounced_{uuid4().hex[:12]}"
-    await create_database(postgres_server, database, template=migrated_template)
-    url = urlsplit(postgres_server)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    processes: list[subprocess.Popen[bytes]] = []
-
-    def start(mode: str) -> str:
-        settings = tmp_path / "pgbouncer.ini"
-        host = parse_qs(url.query)["host"][0]
-        settings.write_text(f"""
-[databases]
-{database} = host={host} user={url.username}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = any
-pool_mode = {mode}
-""")
-        # Like PostgreSQL, it refuses to run as root.
-        words = [*as_ordinary_user(tmp_path, Path(PGBOUNCER)), PGBOUNCER, "--quiet", settings]
-        processes.append(subprocess.Popen(words, stderr=subprocess.DEVNULL))
-        return f"postgresql://{url.username}@127.0.0.1:{port}/{database}"
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
-    await drop_database(postgres_server, database)
-
-
-async def until_open(url: str) -> None:
-    """Wait until the bouncer listens; it takes milliseconds."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                await check_reachable(url)
-                return
-            except StackUnreachable:
-                await asyncio.sleep(0.02)
-
-
-async def test_behind_a_pgbouncer_of_sessions_everything_works(
-    bounced: Callable[[str], str], command: Command, tmp_path: Path
-) -> None:
-    url = bounced("session")
-    await until_open(url)
-    engine = create_engine(url)
-    preset = await make_preset(engine)
-    await make_ready(engine, preset, 1)
-    async with await create_claim_pool(url, size=2) as pool:
-        assert (await claim(ClaimStore(pool, enabled=True), preset)).result is not None
-    await engine.dispose()
-    code, out, _ = await command(url, "status")
-    assert (code, "acme/python/small" in out) == (0, True)
-
-
-async def test_a_pgbouncer_of_transactions_is_told_as_that(bounced: Callable[[str], str]) -> None:
-    url = bounced("transaction")
-    await until_open(url)
-    first, second = await asyncpg.connect(url), await asyncpg.connect(url)
-    await first.execute("PREPARE one AS SELECT 1")
-    with pytest.raises(asyncpg.PostgresError) as failed:
-        await second.execute("PREPARE one AS SELECT 1")  # as two processes do, which count their statements from 1
-    typed = as_typed(failed.value)
-    assert isinstance(typed, StackUnreachable)
-    assert "set `pool_mode = session` in PgBouncer" in typed.remedy
-    for connection in (first, second):
-        connection.terminate()

@@ -70,6 +70,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         "postgresql://u:hunter22@a,,b/db",
         "postgresql://u@h/db?password=hunter22&er22",
         "postgresql://u@h/db?port=hunter22",
+        "postgresql://u@h/db?pool_mode=hunter22",
         "mysql://u:hunter22@h/db",
         "postgresql:u:hunter22@h/db",
         "host=h user=u password=hunter22",

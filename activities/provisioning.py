@@ -33,6 +33,7 @@ from prebuilds.provisioners.base import (
     Provisioner,
     StaleBuild,
 )
+from prebuilds.provisioners.replies import STATE_MAX, UNPRINTABLE, check_made, check_replacements, json_object, words_of
 from prebuilds.store import build_begin
 from prebuilds.store.build_begin import AttemptOvertaken, SecretsUnreadable
 from prebuilds.store.build_end import BuildEnd, Lost, end_build
@@ -47,6 +48,10 @@ logger = logging.getLogger(__name__)
 UNEXPECTED_TRIES_MAX = 3
 """Attempts after an unexpected driver exception; then the build fails."""
 ERROR_CHARS_MAX = 2000
+
+
+class UnexpectedEnd(Exception):
+    """A driver ended a call as no driver may. It is tried again, as after any other error without a word for it."""
 
 
 class ProvisioningActivities:
@@ -129,7 +134,27 @@ class ProvisioningActivities:
 
         Returns:
             What a start or a claim made, or a stop has left; None for a deletion, and where a stop says nothing.
+        Raises:
+            InvalidReply: The driver has returned what cannot be recorded.
+            UnexpectedEnd: It has raised what only a process or Temporal may: the worker would end, or wait for ever.
         """
+        try:
+            return await self._call_method(driver, facts, wanted, progress)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise UnexpectedEnd("the provisioner has cancelled itself") from error
+        except SystemExit as error:
+            raise UnexpectedEnd(f"the provisioner has called exit({error.code})") from error
+        except Exception as error:
+            if words_of(error).endswith(UNPRINTABLE):
+                raise UnexpectedEnd(f"the provisioner has raised {words_of(error)}") from None
+            raise
+
+    async def _call_method(
+        self, driver: Provisioner, facts: BuildFacts, wanted: Provision, progress: _Progress
+    ) -> Provisioned | None:
         match facts.transition:
             case Transition.DELETE:
                 with _driver_span(facts, "destroy"):
@@ -137,20 +162,20 @@ class ProvisioningActivities:
                 return None
             case Transition.STOP:
                 with _driver_span(facts, "stop"):
-                    return await driver.stop(wanted, progress)
+                    return check_made("stop", await driver.stop(wanted, progress), optional=True)
             case Transition.START if facts.stage is Stage.CLAIM:
                 with _driver_span(facts, "plan"):
-                    replacements = await driver.plan(wanted)
+                    replacements = check_replacements("plan", await driver.plan(wanted))
                 if replacements:
                     # Recorded before the effect: an attempt after a crash would find nothing left to replace.
                     await record_replacements(self._engine, facts.workspace_id, facts.id, replacements)
                 for one in replacements:
                     progress(f"{one.resource} is replaced because of {', '.join(one.paths)}")
                 with _driver_span(facts, "claim"):
-                    return await driver.claim(wanted, progress)
+                    return check_made("claim", await driver.claim(wanted, progress))
             case Transition.START:
                 with _driver_span(facts, "apply"):
-                    return await driver.apply(wanted, progress)
+                    return check_made("apply", await driver.apply(wanted, progress))
 
     async def _finish_without_driver(self, facts: BuildFacts) -> BuildOutcome:
         """Return the outcome of a build that has ended; a build that is being canceled ends here."""
@@ -213,6 +238,7 @@ class _Progress:
         self._log.add(line)
 
     async def save_state(self, state: dict[str, Any]) -> None:
+        json_object("save_state", state, STATE_MAX)
         await build_begin.save_state(self._engine, self._facts.id, state, self._facts.attempt)
 
 

@@ -25,6 +25,7 @@ from prebuilds.planning.schedule import (
     find_overlap,
 )
 from prebuilds.provisioners.base import InvalidSource, Kept, Provisioner
+from prebuilds.provisioners.replies import words_of
 from prebuilds.templates.yaml_text import Path
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
@@ -172,6 +173,10 @@ def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kep
             # The driver's own paths begin with `source`.
             problems = {(*path, field): message for field, message in _messages(error).items()}
             problems = problems or {(*path, "source"): str(error)}
+        except PrebuildsError:
+            raise
+        except Exception as error:  # others write drivers, and nobody should have to read their traceback here
+            problems = {(*path, "source"): f"the provisioner {name} has failed while it checked it: {words_of(error)}"}
     return problems
 
 

@@ -1,0 +1,57 @@
+"""The campaigns by name: what each tries, and the check that says how one example ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.builders import make_preset
+from tests.inputs import commands, drivers, templates
+from tests.inputs.values import Trial
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """One kind of input."""
+
+    inputs: st.SearchStrategy[Any]
+    check: Callable[[Any], str]
+    """Tries one, and returns how it ended. Raises whatever nobody may see."""
+    weight: float = 1.0
+    """How many examples it gets, beside others: they cost more or less."""
+
+    def run(self, examples: int, number: int, ended: Counter[str], *, shrink: bool = True) -> None:
+        """Try so many examples, and count how they ended."""
+
+        @seed(number)
+        @settings(
+            max_examples=max(int(examples * self.weight), 1),
+            deadline=None,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        )
+        @given(self.inputs)
+        def try_one(example: Any) -> None:
+            ended[self.check(example)] += 1
+
+        try_one()
+
+
+def campaigns(trial: Trial) -> dict[str, Campaign]:
+    """Return all campaigns on one database, which is migrated."""
+    preset = trial.run(make_preset(trial.engine, organization="driven"))
+    return {
+        "templates": Campaign(templates.files, lambda text: trial.run(templates.check_file(trial, text)), 3),
+        "commands": Campaign(commands.command_lines(), lambda line: commands.check_line(trial, line)),
+        "drivers": Campaign(
+            st.tuples(st.sampled_from(drivers.METHODS), drivers.behaviours),
+            lambda asked: trial.run(drivers.check_build(trial, preset, *asked)),
+        ),
+    }

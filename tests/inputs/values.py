@@ -1,0 +1,96 @@
+"""Values that nobody means to send, and the checks that all of this folder's campaigns share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import PrebuildsError
+from prebuilds.store.tables import metadata
+
+T = TypeVar("T")
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+TEXTS = (
+    *("", " ", "\0", "\ud800", "\x1b[2J", "\u202e", "\ufeff", "é", "e\u0301", "\U0001d518", "a\nb", "\r"),
+    *("a" * 300, "a" * 20_000, "null", "true", "-", "--", "-1", "1e999", "NaN", "[]", "{", "{}", "'", '"'),
+    *("%", "%s", "{owner}", "${HOME}", "../..", "/", "acme", "acme/python", "acme/python/small", "alice", "alice/dev"),
+    *("prebuilds", NO_ID, "5s", "0s", "-5s", "9" * 400 + "d", "Europe/Berlin"),
+    *("2026-03-02T09:14:00Z", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"),
+    *("* * * * *", "* 9 * * 1-5", "* 9-17 31 2 *", "CRON_TZ=Mars/Base * 9 * * *", "99 * * * *"),
+)
+NUMBERS = (0, -0.0, 1, -1, 3, 0.5, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 1e308, 5e-324)
+NOT_JSON = (float("nan"), float("inf"), float("-inf"))
+texts = st.sampled_from(TEXTS) | st.text(max_size=12)
+scalars = st.none() | st.booleans() | st.sampled_from(NUMBERS) | st.sampled_from(NOT_JSON) | texts
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for n in range(depth):
+        value = [value] if n % 2 else {"a": value}
+    return value
+
+
+json_values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
+) | st.sampled_from((40, 300)).map(nested)
+
+
+def check_refusal(error: PrebuildsError, *, fields: bool = True) -> None:
+    """A refusal says what is wrong, where, and what to do.
+
+    Args:
+        fields: Whether it is about the input alone, and so names what of it is wrong.
+    """
+    assert error.message
+    assert error.remedy
+    assert error.details or not fields
+    said = f"{error} {error.details}"
+    assert "Traceback" not in said
+    assert "\x1b" not in said
+    assert "\0" not in said
+    said.encode()  # no half of a surrogate pair
+
+
+async def dump(engine: AsyncEngine, *, without: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """All rows of all tables, as text.
+
+    Args:
+        without: Tables to leave out, such as those that keep refusals.
+    """
+    async with engine.connect() as connection:
+        return {
+            table.name: sorted(await connection.scalars(text(f'SELECT t::text FROM "{table.name}" t')))
+            for table in metadata.sorted_tables
+            if table.name not in without
+        }
+
+
+class Trial:
+    """What a campaign tries on: a migrated database, a folder, and the event loop that its examples run on."""
+
+    def __init__(self, engine: AsyncEngine, url: str, folder: Path, runner: asyncio.Runner) -> None:
+        self.engine = engine
+        self.url = url
+        self.folder = folder
+        self._runner = runner
+        self._closing = contextlib.AsyncExitStack()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def enter(self, context: contextlib.AbstractAsyncContextManager[T]) -> T:
+        """Enter what the examples share; `close` leaves it."""
+        return self.run(self._closing.enter_async_context(context))
+
+    def close(self) -> None:
+        self.run(self._closing.aclose())
+        self.run(self.engine.dispose())

@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz faults late kills upgrade bench rows sizes lock image-locks env clean
+.PHONY: help install demo test check format reference simulate fuzz inputs faults late kills upgrade bench rows sizes lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ simulate: $(STAMP)  ## Random histories of a deployment, for MINUTES=5; prints w
 
 fuzz: $(STAMP)  ## Random requests to the HTTP server, for MINUTES=20; prints each that brings a fault
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),20)
+
+inputs: $(STAMP)  ## Files, claims, commands, drivers' replies and messages that nobody means, for MINUTES=5
+	$(BIN)/python -W ignore -m tests.inputs --minutes $(or $(MINUTES),5) $(if $(ONLY),--only $(ONLY))
 
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults

@@ -34,6 +34,7 @@ SECONDS = {
     "e2e/test_binding.py": 20,
     "e2e/test_stack_start.py": 20,
     "fuzz/test_fuzz.py": 20,
+    "inputs/test_inputs.py": 20,
     "e2e/terraform/test_workspaces.py": 11,
     "e2e/terraform/test_interrupted.py": 11,
     "e2e/container/test_starts.py": 20,

@@ -22,7 +22,7 @@ from pathlib import Path
 from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.store.engine import create_engine
 from prebuilds.store.migrate import migrate
-from tests.inputs.campaigns import campaigns
+from tests.inputs.campaigns import campaigns, prepare
 from tests.inputs.values import Trial
 
 EXAMPLES = 40
@@ -45,10 +45,11 @@ def main() -> None:
         trial = Trial(create_engine(server.url), server.url, Path(folder), runner)
         try:
             runner.run(migrate(trial.engine))
-            rounds = 0
+            rounds, tried = 0, campaigns(trial)
             while rounds == 0 or time.monotonic() - begun < 60 * given.minutes:
                 print(f"round {rounds + 1}, seed {first + rounds}", flush=True)
-                for name, campaign in campaigns(trial).items():
+                runner.run(prepare(trial))
+                for name, campaign in tried.items():
                     if given.only in (None, name):
                         campaign.run(EXAMPLES, first + rounds, ended.setdefault(name, Counter()))
                 rounds += 1

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.builders import make_preset
-from tests.inputs import commands, drivers, templates
+from tests.inputs import claims, commands, drivers, environment, templates, workflows
 from tests.inputs.values import Trial
+from tests.postgres.pool_steps import make_ready
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,26 @@ class Campaign:
 def campaigns(trial: Trial) -> dict[str, Campaign]:
     """Return all campaigns on one database, which is migrated."""
     preset = trial.run(make_preset(trial.engine, organization="driven"))
+    client = cache(lambda: trial.enter(workflows.served(trial)))
     return {
         "templates": Campaign(templates.files, lambda text: trial.run(templates.check_file(trial, text)), 3),
+        "claims": Campaign(
+            st.tuples(claims.requests(), claims.claim_ids),
+            lambda asked: trial.run(claims.check_claim(trial, trial.pool, *asked)),
+            2,
+        ),
+        "environment": Campaign(
+            environment.environments, lambda given: trial.run(environment.check_environment(trial, given)), 2
+        ),
+        "workflows": Campaign(workflows.runs, lambda asked: trial.run(workflows.check_run(client(), *asked))),
         "commands": Campaign(commands.command_lines(), lambda line: commands.check_line(trial, line)),
         "drivers": Campaign(
             st.tuples(st.sampled_from(drivers.METHODS), drivers.behaviours),
             lambda asked: trial.run(drivers.check_build(trial, preset, *asked)),
         ),
     }
+
+
+async def prepare(trial: Trial) -> None:
+    """Prebuilds of acme/python/small, which files and claims of the campaigns name."""
+    await make_ready(trial.engine, await make_preset(trial.engine, instances=3), 20)

@@ -30,7 +30,7 @@ from prebuilds.store.lifecycle import stop_workspace
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset
-from tests.inputs.values import Trial, json_values, scalars, texts
+from tests.inputs.values import Long, Trial, json_values, scalars, texts
 from tests.postgres.pool_steps import NotedDispatcher, claim, record_prebuilds
 from tests.rows import one
 
@@ -69,8 +69,8 @@ SPECIAL = (
 )
 
 odd_values = json_values | st.sampled_from(NO_JSON)
-addresses = st.none() | texts | st.sampled_from((5, b"x", "h" * 100_000))
-mappings = st.dictionaries(texts, odd_values, max_size=3) | st.just({"a": "x" * 3_000_000})
+addresses = st.none() | texts | st.sampled_from((5, b"x", Long("h" * 100_000)))
+mappings = st.dictionaries(texts, odd_values, max_size=3) | st.just({"a": Long("x" * 3_000_000)})
 
 
 def checked(address: Any, resources: Any, state: Any) -> Any:
@@ -109,7 +109,7 @@ behaviours = st.builds(
     reply=replies,
     error=st.none() | st.none() | errors,
     plan=st.just([]) | replies,
-    lines=st.lists(texts | scalars | st.just("x" * 100_000), max_size=2),
+    lines=st.lists(texts | scalars | st.just(Long("x" * 100_000)), max_size=2),
     saved=st.none() | st.none() | mappings | odd_values,
 )
 

@@ -8,14 +8,26 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import PrebuildsError
+from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.tables import metadata
 
 T = TypeVar("T")
+
+
+class Long(str):
+    """A text that examples do not print in full."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Long({self[:1]!r} * {len(self)})"
+
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
 TEXTS = (
@@ -82,6 +94,7 @@ class Trial:
         self.url = url
         self.folder = folder
         self._runner = runner
+        self._pool: asyncpg.Pool[Any] | None = None
         self._closing = contextlib.AsyncExitStack()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -90,6 +103,14 @@ class Trial:
     def enter(self, context: contextlib.AbstractAsyncContextManager[T]) -> T:
         """Enter what the examples share; `close` leaves it."""
         return self.run(self._closing.enter_async_context(context))
+
+    @property
+    def pool(self) -> asyncpg.Pool[Any]:
+        """Connections for claims."""
+        if self._pool is None:
+            self._pool = self.run(create_claim_pool(self.url, size=4))
+            self._closing.push_async_callback(self._pool.close)
+        return self._pool
 
     def close(self) -> None:
         self.run(self._closing.aclose())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import entry_points
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from prebuilds.provisioners.base import InvalidSource, KeepingProvisioner, Kept, Provisioner
+
+logger = logging.getLogger(__name__)
 
 GROUP = "prebuilds.provisioners"
 NO_DEPLOYMENT = UUID(int=0)
@@ -80,10 +83,12 @@ def read_by_name(name: str, source: dict[str, Any]) -> Kept:
 def hands_over(name: str, source: dict[str, Any]) -> bool:
     """Return whether the driver *name* acts when a workspace of this source is claimed.
 
-    True also when the driver is not installed here, so that the worker that has it is called.
+    True also when the driver is not installed here, or fails, so that the worker that has it is called.
     """
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # the driver only reads the source
         try:
-            return load(name, Path(folder), NO_DEPLOYMENT).hands_over(source)
-        except InvalidSource:
+            return bool(load(name, Path(folder), NO_DEPLOYMENT).hands_over(source))
+        except Exception as error:
+            if not isinstance(error, InvalidSource):
+                logger.warning("A provisioner could not say whether it hands over", extra={"provisioner": name})
             return True

@@ -161,8 +161,11 @@ def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kep
         provisioner = load(name)
     except (InvalidSource, InvalidInput) as error:
         return {(*path, "provisioner"): "; ".join(_messages(error).values()) or str(error)}
-    except ImportError as error:
-        return {(*path, "provisioner"): f"cannot be loaded here ({error}); install what it needs"}
+    except PrebuildsError:
+        raise
+    except Exception as error:  # mostly an ImportError
+        why = str(error) if isinstance(error, ImportError) else words_of(error)
+        return {(*path, "provisioner"): f"cannot be loaded here ({why}); install what it needs"}
     if not isinstance(source, dict):
         return {}
     problems = dict(_not_json(source, (*path, "source")))

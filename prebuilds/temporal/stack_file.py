@@ -24,11 +24,18 @@ def state_dir() -> Path:
 
 
 def read_stack_file(state_dir: Path) -> dict[str, Any]:
-    """Read what a running `prebuilds dev` has written about itself; empty when there is none."""
+    """Read what a running `prebuilds dev` has written about itself; empty when there is none.
+
+    Raises:
+        InvalidInput: There can be no such folder, or it may not be read.
+    """
     try:
         found = json.loads((state_dir / STACK_FILE).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):  # text that is no JSON, or no text
         return {}
+    except OSError as error:
+        why = f"cannot be read ({(error.strerror or type(error).__name__).lower()})"
+        raise InvalidInput.field(STATE_DIR_VARIABLE, why, "name a folder that this user may read") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from prebuilds import settings
 from prebuilds.api import InvalidInput
-from prebuilds.settings import check_names, load_settings
+from prebuilds.settings import check_names, database_url, load_settings
+from prebuilds.temporal.stack_file import read_stack_file
 
 
 def test_an_empty_state_folder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREBUILDS_STATE_DIR", "")
     with pytest.raises(InvalidInput, match="PREBUILDS_STATE_DIR: is empty; name a folder"):
         load_settings()
+
+
+@pytest.mark.parametrize("folder", ["9" * 300, "loop"])
+def test_a_state_folder_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setenv("PREBUILDS_STATE_DIR", str(tmp_path / folder))
+    monkeypatch.delenv("PREBUILDS_DATABASE_URL", raising=False)
+    with pytest.raises(InvalidInput, match="PREBUILDS_STATE_DIR: cannot be read"):
+        database_url(load_settings())
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[" * 100_000, b"{", b"[]"])
+def test_a_stack_file_that_says_nothing_is_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "stack.json").write_bytes(content)
+    assert read_stack_file(tmp_path) == {}
 
 
 def test_an_unknown_variable_is_told_once_with_what_is_meant(

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from prebuilds import provisioners
+from prebuilds.api import InvalidInput
 from prebuilds.templates import parse_template_file
 from tests.template_files import CONTRACT, PRESET, TEMPLATE, merged, problems, written
 
@@ -363,3 +365,37 @@ def test_source_that_json_cannot_keep_is_refused(source: str, path: str, message
     found = problems(text)
     assert list(found) == [f"{TEMPLATE}.source{path}"]
     assert message in found[f"{TEMPLATE}.source{path}"]
+
+
+class Failing:
+    """A driver that fails in every call."""
+
+    def validate(self, source: dict[str, Any]) -> None:
+        raise KeyError("image")
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        raise KeyError("image")
+
+
+def test_a_driver_that_fails_while_it_checks_a_source_is_told_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provisioners, "load", lambda *_: Failing())
+    assert provisioners.hands_over("odd", {}), "so that the worker which has it is called"
+    assert _problems_of_odd() == {".source": "the provisioner odd has failed while it checked it: KeyError: 'image'"}
+
+
+def test_a_driver_that_cannot_be_loaded_is_told_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> Failing:
+        raise ZeroDivisionError("no engine")
+
+    monkeypatch.setattr(provisioners, "load", load)
+    message = "cannot be loaded here (ZeroDivisionError: no engine); install what it needs"
+    assert _problems_of_odd() == {".provisioner": message}
+
+
+def _problems_of_odd() -> dict[str, Any]:
+    """What is wrong with a template of the provisioner odd, by the place in the template."""
+    text = "organizations: [{name: acme, templates: [{name: python, provisioner: odd, source: {}}]}]"
+    with pytest.raises(InvalidInput) as refused:
+        parse_template_file(text)
+    place = "organizations[acme].templates[python]"
+    return {path.removeprefix(place): message for path, message in refused.value.details.items()}

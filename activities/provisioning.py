@@ -216,7 +216,9 @@ class ProvisioningActivities:
 
     async def _end_failed(self, facts: BuildFacts, error: Exception, lost: Lost | None = None) -> BuildEnd:
         """End a build as failed with *error*."""
-        message = str(error) if isinstance(error, PrebuildsError) else f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, PrebuildsError) else words_of(error)
+        if not message.strip():
+            message = f"{type(error).__name__}, for which the provisioner gave no reason"
         return await self._end(
             facts, BuildStatus.FAILED, error=message[:ERROR_CHARS_MAX], error_type=type(error).__name__, lost=lost
         )

@@ -33,7 +33,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "wait_timeout_seconds": st.sampled_from((1, 1e-9, 86_400)),
     "on_timeout": st.sampled_from(("fail", "create")),
 }
-NAMES = (f"n{n}" for n in itertools.count(1))
+NAMES = (f"tried{n}" for n in itertools.count(1))
 names = st.builds(lambda: next(NAMES))
 odd = json_values | scalars | texts
 

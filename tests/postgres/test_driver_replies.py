@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.testing import ActivityEnvironment
 
 from activities.provisioning import UNEXPECTED_TRIES_MAX, ProvisioningActivities
+from prebuilds.api import ProvisionFailed
 from prebuilds.provisioners.base import Locality, Progress, Provision, Provisioned
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
@@ -84,6 +85,14 @@ async def test_an_end_that_no_driver_may_have_is_tried_thrice_and_fails_the_buil
 ) -> None:
     row = await outcome(engine, Odd(error=error), attempts=UNEXPECTED_TRIES_MAX)
     assert (row.status, row.error_type, row.error) == ("failed", "UnexpectedEnd", said)
+
+
+async def test_a_failure_without_a_reason_is_told_as_that(engine: AsyncEngine) -> None:
+    row = await outcome(engine, Odd(error=ProvisionFailed("")), attempts=1)
+    assert (row.error_type, row.error) == (
+        "ProvisionFailed",
+        "ProvisionFailed, for which the provisioner gave no reason",
+    )
 
 
 async def outcome(engine: AsyncEngine, driver: Odd, *, attempts: int) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from temporalio.client import Client
 
 from tests.builders import make_preset
 from tests.inputs import claims, commands, drivers, environment, templates, workflows
@@ -26,6 +27,8 @@ class Campaign:
     """Tries one, and returns how it ended. Raises whatever nobody may see."""
     weight: float = 1.0
     """How many examples it gets, beside others: they cost more or less."""
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
+    """What is there while it runs."""
 
     def run(self, examples: int, number: int, ended: Counter[str], *, shrink: bool = True) -> None:
         """Try so many examples, and count how they ended."""
@@ -43,13 +46,22 @@ class Campaign:
         def try_one(example: Any) -> None:
             ended[self.check(example)] += 1
 
-        try_one()
+        with self.around():
+            try_one()
 
 
 def campaigns(trial: Trial) -> dict[str, Campaign]:
     """Return all campaigns on one database, which is migrated."""
     preset = trial.run(make_preset(trial.engine, organization="driven"))
-    client = cache(lambda: trial.enter(workflows.served(trial)))
+    clients: list[Client] = []
+
+    @contextmanager
+    def serving() -> Iterator[None]:
+        """Its workers change the tables, which other campaigns compare: they serve no longer than needed."""
+        with trial.within(workflows.served(trial)) as client:
+            clients[:] = [client]
+            yield
+
     return {
         "templates": Campaign(templates.files, lambda text: trial.run(templates.check_file(trial, text)), 3),
         "claims": Campaign(
@@ -60,7 +72,9 @@ def campaigns(trial: Trial) -> dict[str, Campaign]:
         "environment": Campaign(
             environment.environments, lambda given: trial.run(environment.check_environment(trial, given)), 2
         ),
-        "workflows": Campaign(workflows.runs, lambda asked: trial.run(workflows.check_run(client(), *asked))),
+        "workflows": Campaign(
+            workflows.runs, lambda asked: trial.run(workflows.check_run(clients[0], *asked)), around=serving
+        ),
         "commands": Campaign(commands.command_lines(), lambda line: commands.check_line(trial, line)),
         "drivers": Campaign(
             st.tuples(st.sampled_from(drivers.METHODS), drivers.behaviours),

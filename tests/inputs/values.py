@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,9 +100,14 @@ class Trial:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
 
-    def enter(self, context: contextlib.AbstractAsyncContextManager[T]) -> T:
-        """Enter what the examples share; `close` leaves it."""
-        return self.run(self._closing.enter_async_context(context))
+    @contextlib.contextmanager
+    def within(self, context: contextlib.AbstractAsyncContextManager[T]) -> Iterator[T]:
+        """Enter what examples share, and leave it."""
+        entered = self.run(context.__aenter__())
+        try:
+            yield entered
+        finally:
+            self.run(context.__aexit__(None, None, None))
 
     @property
     def pool(self) -> asyncpg.Pool[Any]:

@@ -19,8 +19,9 @@ from prebuilds.store.pools import AT_ONCE
 
 EVENTS_PER_SWEEP_MAX = 5000
 
-# Another worker that counts is waited for, and what it has counted is seen.
-TAKE_TURN = text("SELECT event_id FROM demand_progress FOR UPDATE")
+# One worker counts at a time. The others go on without waiting: the relay that asks also starts builds, and a worker
+# that was frozen in the middle of its transaction keeps the row for a long time.
+TAKE_TURN = text("SELECT event_id FROM demand_progress FOR UPDATE SKIP LOCKED")
 LAST_OF_BATCH = text("""
     SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND id <= :up_to ORDER BY id LIMIT :limit) AS batch
 """)
@@ -50,8 +51,10 @@ COUNT = text(f"""
 """)
 MOVE_ON = text("UPDATE demand_progress SET event_id = :to")
 FIND_POOL = text("SELECT template_id, name, cost_per_hour FROM presets WHERE id = :preset_id")
+# One row of two arrays: two weeks are 20,000 minutes, and as many rows would hold up the event loop.
 READ = text("""
-    SELECT minute, claims FROM preset_demand
+    SELECT array_agg(CAST(extract(epoch FROM minute - :from) / 60 AS integer)) AS minutes, array_agg(claims) AS claims
+      FROM preset_demand
      WHERE template_id = :template_id AND preset_name = :preset_name AND minute >= :from AND minute < :until
 """)
 
@@ -68,10 +71,14 @@ async def count_claims(engine: AsyncEngine, up_to: int) -> int:
     Args:
         up_to: The last event that is settled: no lower number can appear any more.
     Returns:
-        The number up to which claims are counted now. A lower one than *up_to* means that there are more.
+        The number up to which claims are counted now. A lower one than *up_to* means that there are more; -1 that
+        another worker counts at this moment.
     """
     async with engine.begin() as connection:
-        after = int(str(await connection.scalar(TAKE_TURN)))
+        turn = await connection.scalar(TAKE_TURN)
+        if turn is None:
+            return -1
+        after = int(turn)
         if after > int(str(await connection.scalar(NEWEST_NUMBER))):
             # A restored database gives its numbers again. From here they are counted.
             await connection.execute(MOVE_ON, {"to": up_to})
@@ -113,7 +120,8 @@ async def read_demand(
     counts = [0] * (minutes * SLOTS_PER_MINUTE)
     values = {"template_id": template_id, "preset_name": preset_name}
     span = {"from": begins_at, "until": begins_at + timedelta(minutes=minutes)}
-    for row in await connection.execute(READ, values | span):
-        first = int((row.minute - begins_at).total_seconds()) // SLOT_S
-        counts[first : first + SLOTS_PER_MINUTE] = row.claims
+    row = (await connection.execute(READ, values | span)).one()
+    for minute, claims in zip(row.minutes or (), row.claims or (), strict=True):
+        first = minute * SLOTS_PER_MINUTE
+        counts[first : first + SLOTS_PER_MINUTE] = claims
     return Demand(begins_at, counts)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.planning.lead_times import lead_time
-from prebuilds.planning.sizing.choosing import Choice, choose
+from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.rules import HISTORY_DAYS, Rule
 from prebuilds.planning.sizing.stored import rule_of_json, rule_to_json
@@ -30,6 +30,9 @@ TRY_AGAIN_AFTER = timedelta(minutes=30)
 """The same while there was too little history to choose by."""
 CLAIMS_REPLAYED_MAX = 20_000
 """The newest claims by which a rule is chosen. They bound what a choice of a busy pool costs."""
+REST_AFTER_CHOICE = 2
+"""Before the next choice a worker waits this many times as long as the last one took. A thousand presets that get a
+target at once are sized all the same by the rule that they have, and other threads get their share of the CPU."""
 ALTERNATIVES_SHOWN = 5
 
 
@@ -39,6 +42,8 @@ class Sizer:
     def __init__(self, engine: AsyncEngine, dispatcher: Dispatcher) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
+        self._choose_from = 0.0
+        """When the next rule may be chosen, by the clock of the event loop."""
 
     async def run(self) -> None:
         """Compute sizes until cancelled. What fails is logged and tried again."""
@@ -58,9 +63,15 @@ class Sizer:
         """
         turns = await take_turns(self._engine)
         for turn in turns:
-            sized = await self._size(turn)
-            if sized is not None and await record_size(self._engine, turn, sized):
-                self._dispatcher.nudge([turn.preset_id])
+            try:
+                sized = await self._size(turn)
+                if sized is not None and await record_size(self._engine, turn, sized):
+                    self._dispatcher.nudge([turn.preset_id])
+            except Exception as error:  # one preset that cannot be sized holds up no other
+                logger.warning(
+                    "A preset's size could not be computed; it is tried again in a minute",
+                    extra={"preset_id": str(turn.preset_id), "error": repr(error)},
+                )
         return len(turns)
 
     async def _size(self, turn: Turn) -> Sized | None:
@@ -69,16 +80,22 @@ class Sizer:
         async with self._engine.connect() as connection:
             durations = (await read_durations(connection, [turn.preset_id])).get(turn.preset_id, [])
         lead = lead_time(durations)
-        if policy is None or lead is None:
+        # A pool that was empty for so long that its creations are forgotten has the lead time that it had.
+        lead_s = lead.total_seconds() if lead is not None else turn.lead_s
+        if policy is None or lead_s is None:
             return None
-        lead_s, rule = lead.total_seconds(), _followed(turn)
-        outcome, chosen_at = turn.outcome, turn.chosen_at
-        if rule is None or chosen_at is None or _is_stale(turn, chosen_at):
-            demand = (await self._demand(turn, HISTORY_DAYS * 24 * 60)).newest(CLAIMS_REPLAYED_MAX)
-            choice = await asyncio.to_thread(choose, demand, policy.target, policy.bounds, lead_s)
+        rule, outcome, chosen_at = _followed(turn) or FIRST, turn.outcome, turn.chosen_at
+        if turn.chosen_for != turn.target:
+            outcome, chosen_at = None, None
+        now = asyncio.get_running_loop().time
+        if (chosen_at is None or _is_stale(turn, chosen_at)) and now() >= self._choose_from:
+            demand = await self._demand(turn, HISTORY_DAYS * 24 * 60)
+            begun = now()
+            choice = await asyncio.to_thread(_choose, demand, policy, lead_s)
+            self._choose_from = now() + REST_AFTER_CHOICE * (now() - begun)
             rule, outcome, chosen_at = choice.rule, describe(choice), turn.sized_at
         demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down_min)
-        size = policy.bounds.settle(rule.sizes(demand, lead_s))[-1]
+        size = await asyncio.to_thread(_size_now, rule, demand, policy, lead_s)
         return Sized(size, rule_to_json(rule), rule.name, outcome, lead_s, chosen_at)
 
     async def _demand(self, turn: Turn, minutes: int) -> Demand:
@@ -86,6 +103,14 @@ class Sizer:
         begins_at = turn.sized_at.replace(second=0, microsecond=0) - timedelta(minutes=minutes)
         async with self._engine.connect() as connection:
             return await read_demand(connection, turn.template_id, turn.preset_name, begins_at, minutes)
+
+
+def _choose(demand: Demand, policy: SizeTarget, lead_s: float) -> Choice:
+    return choose(demand.newest(CLAIMS_REPLAYED_MAX), policy.target, policy.bounds, lead_s)
+
+
+def _size_now(rule: Rule, demand: Demand, policy: SizeTarget, lead_s: float) -> int:
+    return policy.bounds.settle(rule.sizes(demand, lead_s))[-1]
 
 
 def describe(choice: Choice) -> dict[str, Any]:
@@ -110,8 +135,8 @@ def describe(choice: Choice) -> dict[str, Any]:
 
 
 def _followed(turn: Turn) -> Rule | None:
-    """The rule that was chosen; None when none was, or another release has chosen it."""
-    if turn.rule is None or turn.chosen_for != turn.target:
+    """The rule that was chosen, maybe for an earlier target; None when none was, or another release has chosen it."""
+    if turn.rule is None:
         return None
     try:
         return rule_of_json(turn.rule)
@@ -122,4 +147,4 @@ def _followed(turn: Turn) -> Rule | None:
 def _is_stale(turn: Turn, chosen_at: datetime) -> bool:
     outcome: Mapping[str, Any] = turn.outcome or {}
     followed_for = CHOSEN_FOR if outcome.get("enough_history") else TRY_AGAIN_AFTER
-    return turn.sized_at - chosen_at > followed_for
+    return not timedelta(0) <= turn.sized_at - chosen_at <= followed_for  # in the future: a clock was set back

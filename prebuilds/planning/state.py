@@ -56,7 +56,7 @@ class PoolState:
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
     """Return the desired count at an instant: that of the schedule's window, or else the target's size if the pool is
-    to follow it, or else the base count."""
+    to follow it, or else the base count. Before a size is known, the base count keeps to the target's bounds, too."""
     unreadable = None
     if preset.windows:
         try:
@@ -66,9 +66,12 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
         else:
             if window is not None:
                 return Desired(window.instances, window.cron)
-    if preset.target is not None and preset.target.acts and preset.sized is not None:
-        return Desired(preset.target.bounds.clamp(preset.sized), unreadable=unreadable, sized=True)
-    return Desired(preset.base_instances or 0, unreadable=unreadable)
+    base = preset.base_instances or 0
+    if preset.target is None or not preset.target.acts:
+        return Desired(base, unreadable=unreadable)
+    is_sized = preset.sized is not None
+    size = preset.sized if preset.sized is not None else base
+    return Desired(preset.target.bounds.clamp(size), unreadable=unreadable, sized=is_sized)
 
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:

@@ -18,17 +18,19 @@ from prebuilds.vocabulary import PREBUILDS_USER
 TURNS_MAX = 20
 
 # Each preset once a minute, those first that were left longest. Of several workers that ask at once, one gets the turn.
-TAKE_TURNS = text("""
+# A turn in the future was taken before the database's clock was set back.
+_IS_DUE = "(z.sized_at < date_trunc('minute', now()) OR z.sized_at > now() + interval '1 minute')"
+TAKE_TURNS = text(f"""
     WITH due AS (
         SELECT p.template_id, p.name
           FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
           LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
-         WHERE p.target IS NOT NULL AND (z.sized_at IS NULL OR z.sized_at < date_trunc('minute', now()))
+         WHERE p.target IS NOT NULL AND (z.sized_at IS NULL OR {_IS_DUE})
          ORDER BY z.sized_at NULLS FIRST, p.id LIMIT :limit
     ), taken AS (
         INSERT INTO preset_sizes AS z (template_id, preset_name, sized_at) SELECT template_id, name, now() FROM due
         ON CONFLICT (template_id, preset_name) DO UPDATE SET sized_at = now()
-         WHERE z.sized_at < date_trunc('minute', now())
+         WHERE {_IS_DUE}
         RETURNING z.*
     )
     SELECT taken.*, p.id AS preset_id, p.target
@@ -60,6 +62,8 @@ class Turn:
     chosen_for: Mapping[str, Any] | None
     """The target for which the rule was chosen."""
     outcome: Mapping[str, Any] | None
+    lead_s: float | None
+    """The lead time that the size before was computed for."""
     chosen_at: datetime | None
     sized_at: datetime
     """The database's time of the turn."""
@@ -74,7 +78,8 @@ class Sized:
     rule_name: str
     outcome: Mapping[str, Any] | None
     lead_s: float
-    chosen_at: datetime
+    chosen_at: datetime | None
+    """When the rule was chosen; None: it is followed until one is chosen for this target."""
 
 
 async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
@@ -91,6 +96,7 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             rule=row.rule,
             chosen_for=row.chosen_for,
             outcome=row.outcome,
+            lead_s=row.lead_seconds,
             chosen_at=row.chosen_at,
             sized_at=row.sized_at,
         )
@@ -99,7 +105,10 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
 
 
 async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
-    """Record a size, and tell it as an event where a pool follows it.
+    """Record a size, and tell it as an event where a pool follows it, or no longer does.
+
+    While no pool follows it, its changes are told nobody. So the size at which a pool stopped to follow is told then:
+    without it, nobody could say later what the pool had before.
 
     Returns:
         Whether the pool has another size to follow now.
@@ -118,12 +127,14 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
     async with engine.begin() as connection:
         if await connection.scalar(RECORD, values) is None:
             return False
-        if turn.target["mode"] != "act" or sized.size == turn.size:
+        acts, acted = (told is not None and told["mode"] == "act" for told in (turn.target, turn.chosen_for))
+        if acts == acted and (not acts or sized.size == turn.size):
             return False
         data = {
             "changes": {"sized": (turn.size, sized.size)},
             "rule": sized.rule_name,
             "lead_seconds": sized.lead_s,
+            "mode": turn.target["mode"],
         }
         await record_event(connection, "pool_resized", PREBUILDS_USER, preset_id=turn.preset_id, data=data)
-        return True
+        return acts

@@ -89,6 +89,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
             return f"{data['what']} changed by {actor}: {changes}"
         case "pool_resized":
             before, after = data["changes"]["sized"]
+            if data.get("mode") == "suggest":
+                return f"size for the target, {before}, no longer followed"
             was = "" if before is None else f" from {before}"
             return f"size for the target{was} to {after}: {data['rule']}, lead time {data['lead_seconds']:.0f} s"
         case "applied":

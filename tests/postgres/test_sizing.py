@@ -15,8 +15,9 @@ from temporalio.client import Client
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.sizing import Sizer
 from prebuilds.planning.state import desired_at
+from prebuilds.store.events import record_event
 from prebuilds.store.explain import explain_preset
-from prebuilds.store.sizes import Sized, record_size, take_turns
+from prebuilds.store.sizes import Sized, Turn, record_size, take_turns
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from tests.builders import MadePreset, make_preset
 from tests.postgres.pool_steps import RULES, make_ready
@@ -177,3 +178,90 @@ async def test_a_worker_that_comes_late_writes_nothing(engine: AsyncEngine) -> N
     assert await record_size(engine, turn, Sized(4, rule, "fixed 4", None, 60, turn.sized_at))
     assert not await record_size(engine, late, Sized(9, rule, "fixed 9", None, 60, late.sized_at))
     assert await desired(engine, preset) == (4, True)
+
+
+async def test_a_preset_that_cannot_be_sized_holds_up_no_other(engine: AsyncEngine) -> None:
+    await with_target(engine)
+    await make_preset(engine, "large", template="java")
+    await do(engine, "UPDATE presets SET target = '{\"mode\": \"act\"}' WHERE name = 'large'")
+    [small] = await take_turns_of(engine, "small")
+    # It comes before the other one, each minute again.
+    await do(engine, "UPDATE preset_sizes SET sized_at = sized_at - interval '1 hour' WHERE preset_name = 'large'")
+    await next_minute(engine)
+    assert await Sizer(engine, Nudged(engine)).step() == 2
+    row = await one(engine, f"SELECT size FROM preset_sizes WHERE template_id = '{small.template_id}'")
+    assert row.size == 2
+
+
+async def take_turns_of(engine: AsyncEngine, name: str) -> list[Turn]:
+    return [turn for turn in await take_turns(engine) if turn.preset_name == name]
+
+
+async def test_choices_leave_time_for_sizes(engine: AsyncEngine) -> None:
+    await with_target(engine)
+    other = await make_preset(engine, "large", template="java")
+    await set_target(engine)
+    await make_ready(engine, other, 1)
+    sizer = Sizer(engine, Nudged(engine))
+    await sizer.step()
+    rows = await one(engine, "SELECT count(size) AS sized, count(chosen_at) AS chosen FROM preset_sizes")
+    assert (rows.sized, rows.chosen) == (2, 1), "the other one is sized by the first rule until it is its turn"
+    for _ in range(100):  # a choice without history takes next to no time
+        await next_minute(engine)
+        await sizer.step()
+        rows = await one(engine, "SELECT count(chosen_at) AS chosen FROM preset_sizes")
+        if rows.chosen == 2:
+            break
+    assert rows.chosen == 2
+
+
+async def test_a_clock_that_is_set_back_stops_no_sizes(engine: AsyncEngine) -> None:
+    await with_target(engine)
+    await Sizer(engine, Nudged(engine)).step()
+    await do(
+        engine, "UPDATE preset_sizes SET sized_at = now() + interval '1 day', chosen_at = now() + interval '1 day'"
+    )
+    assert await Sizer(engine, Nudged(engine)).step() == 1
+    assert (await one(engine, "SELECT chosen_at <= now() AS past FROM preset_sizes")).past, "chosen again, too"
+
+
+async def test_a_pool_that_stood_empty_for_long_is_sized_by_the_lead_time_that_it_had(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, min=0)
+    sizer = Sizer(engine, Nudged(engine))
+    await sizer.step()
+    assert await desired(engine, preset) == (0, True)
+    await do(engine, "UPDATE workspace_builds SET stage = 'none'")  # its creations are remembered no more
+    await add_burst(engine, timedelta(minutes=3), 12)
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired(engine, preset) == (12, True)
+
+
+async def test_the_base_count_keeps_to_the_bounds_until_a_size_is_known(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=0)
+    await set_target(engine)
+    assert await desired(engine, preset) == (2, False), "else nothing is created, and no lead time is ever measured"
+    await set_target(engine, mode="suggest")
+    assert await desired(engine, preset) == (0, False)
+
+
+async def test_the_past_is_told_also_when_sizes_are_no_longer_followed(engine: AsyncEngine) -> None:
+    preset = await with_target(engine)
+    sizer = Sizer(engine, Nudged(engine))
+    await add_burst(engine, timedelta(minutes=3), 5)
+    await sizer.step()
+    followed = (await one(engine, "SELECT clock_timestamp() AS at")).at
+    async with engine.begin() as connection:
+        await record_event(connection, "policy_changed", "alice", preset_id=preset.id, data=changed_to_suggest())
+    for claims in (0, 12):
+        await set_target(engine, mode="suggest")
+        if claims:
+            await add_burst(engine, timedelta(minutes=4), claims)
+        await next_minute(engine)
+        await sizer.step()
+    assert (await one(engine, "SELECT size FROM preset_sizes")).size == 12
+    assert (await explain_preset(engine, str(preset.id), RULES, followed)).desired == 5
+
+
+def changed_to_suggest() -> dict[str, Any]:
+    return {"what": "preset small", "changes": {"target": (TARGET, TARGET | {"mode": "suggest"})}}

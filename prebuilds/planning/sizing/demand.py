@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate, chain, repeat
 from operator import sub
 
@@ -16,7 +16,7 @@ SLOTS_PER_MINUTE = 60 // SLOT_S
 DAY_MIN = 24 * 60
 
 
-@dataclass(frozen=True, eq=False)  # compared as an object, so that a lead time's counts can be kept with it
+@dataclass(frozen=True)
 class Demand:
     """The claims of one preset over some whole minutes, those that found nothing among them."""
 
@@ -74,7 +74,6 @@ class Demand:
         """Claims in each minute."""
         return [sum(self.counts[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(self.counts), SLOTS_PER_MINUTE)]
 
-    @lru_cache(maxsize=64)  # noqa: B019 - a demand lives as long as one choice
     def within_lead(self, lead_s: float) -> Sequence[int]:
         """The most claims within one lead time that ended in each minute.
 
@@ -82,6 +81,16 @@ class Demand:
         time later.
         """
         slots = max(math.ceil(lead_s / SLOT_S), 1)
+        if slots not in self._within:
+            self._within[slots] = self._most_within(slots)
+        return self._within[slots]
+
+    @cached_property
+    def _within(self) -> dict[int, Sequence[int]]:
+        """What is kept for each lead time, as long as this demand lives and no longer."""
+        return {}
+
+    def _most_within(self, slots: int) -> Sequence[int]:
         gone = chain(repeat(0, slots), self.counts)  # what leaves the window as each slot enters it
         sums = list(accumulate(map(sub, self.counts, gone)))
         return [max(sums[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(sums), SLOTS_PER_MINUTE)]

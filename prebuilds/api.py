@@ -297,7 +297,7 @@ class TokenNotFound(PrebuildsError):
 
 
 class RateLimited(PrebuildsError):
-    """The token has sent too many requests. Details: `limit`, `retry_after_seconds`."""
+    """The token has sent too many requests, or too many of one kind wait. Details: `limit`, `retry_after_seconds`."""
 
     default_remedy = "try again after `retry_after_seconds`"
     retryable = True

@@ -29,7 +29,8 @@ CHOSEN_FOR = timedelta(hours=6)
 TRY_AGAIN_AFTER = timedelta(minutes=30)
 """The same while there was too little history to choose by."""
 CLAIMS_REPLAYED_MAX = 20_000
-"""The newest claims by which a rule is chosen. They bound what a choice of a busy pool costs."""
+"""The newest claims by which a rule is chosen; ten times as many of a busy day (`Demand.newest`). They bound what a
+choice costs."""
 REST_AFTER_CHOICE = 2
 """Before the next choice a worker waits this many times as long as the last one took. A thousand presets that get a
 target at once are sized all the same by the rule that they have, and other threads get their share of the CPU."""

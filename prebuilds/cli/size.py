@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 COLUMNS = ("", "RULE", "HIT", "P95 WAIT", "IDLE", "PEAK", "HOURS", "COST", "NOW", "MET")
 DROP = ("HOURS", "PEAK", "P95 WAIT", "COST")
 BARS = " ▁▂▃▄▅▆▇█"
+CSV_LINES_MAX = 1_000_000
+"""Lines of a file. Only the newest 200,000 claims of a day are replayed in any case."""
+YEARS = range(1970, 9000)
 
 
 def size(
@@ -79,7 +82,8 @@ def read_times(path: Path) -> Sequence[datetime]:
     """Read the times of claims from the first column of a CSV file. A first line that is no time is its heading.
 
     Raises:
-        InvalidInput: A line has no time, or one without its zone; names the line.
+        InvalidInput: A line has no time, or one without its zone, and then it names the line; or the file is no text,
+            or has more lines than `CSV_LINES_MAX`.
     """
     import csv
     from datetime import datetime
@@ -90,6 +94,8 @@ def read_times(path: Path) -> Sequence[datetime]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.reader(file), start=1):
+                if number > CSV_LINES_MAX:
+                    raise InvalidInput.field("csv", f"has more than {CSV_LINES_MAX} lines", "give its newest ones")
                 if not row or not row[0].strip():
                     continue
                 try:
@@ -102,8 +108,10 @@ def read_times(path: Path) -> Sequence[datetime]:
                     ) from None
                 if at.tzinfo is None:
                     raise InvalidInput.field("csv", f"line {number}: {row[0]!r} has no time zone", "end it with Z")
+                if at.year not in YEARS:
+                    raise InvalidInput.field("csv", f"line {number}: {row[0]!r} is no time of a claim")
                 times.append(at)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InvalidInput.field("csv", f"{path} cannot be read: {error}") from error
     return times
 

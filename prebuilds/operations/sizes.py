@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from prebuilds.api import InvalidInput
 from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
+from prebuilds.operations.replaying import in_turn
 from prebuilds.planning.lead_times import lead_time
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.demand import Demand
@@ -25,13 +25,13 @@ from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
 
 CLAIMS_MAX = 20_000
-"""The newest claims that are replayed. They bound what one question costs: about two seconds of CPU."""
+"""The newest claims that are replayed; ten times as many of a busy day (`Demand.newest`). They bound what one question
+costs: two seconds of CPU, and eight for the busiest pool."""
 BOUNDS = Bounds(min=0, max=500)
 HIT_RATE = 0.99
 """What is asked for a preset that has no target."""
 STEP_MIN = 15
 """Windows of a schedule begin and end at whole hours of their time zone, so at quarters of an hour."""
-_one_at_a_time = asyncio.Semaphore(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class SizeOperations:
         Raises:
             InvalidInput: The question is not valid, or nothing was measured that it needs; names the field.
             PresetNotFound: No live template has this preset.
+            RateLimited: Too many questions wait for their turn.
             StackUnreachable: The database went away.
         """
         check_question(question)
@@ -70,8 +71,7 @@ class SizeOperations:
             )
         wanted = _wanted(question, snapshot.preset)
         demand = demand.newest(CLAIMS_MAX)
-        async with _one_at_a_time:  # it is Python's own work, beside requests that wait for less
-            found_out = await asyncio.to_thread(_replayed, demand, wanted, snapshot.preset, lead.total_seconds())
+        found_out = await in_turn(_replayed, demand, wanted, snapshot.preset, lead.total_seconds())
         return _report(snapshot.preset, demand, wanted, lead, found_out, pool.cost_per_hour)
 
 
@@ -89,8 +89,9 @@ def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
 def _replayed(demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float) -> WhatIf:
     typed = replace(preset, target=None)
     today: list[int] = []
-    for minute in range(0, demand.minutes + 1, STEP_MIN):
-        today += [desired_at(typed, demand.minute_at(minute)).instances] * STEP_MIN
+    while len(today) <= demand.minutes:
+        at = demand.minute_at(len(today))
+        today += [desired_at(typed, at).instances] * (STEP_MIN - at.minute % STEP_MIN)
     return what_if(demand, wanted, today[: demand.minutes + 1], lead_s)
 
 

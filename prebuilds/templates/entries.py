@@ -36,6 +36,7 @@ from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
 INSTANCES_MAX = 10_000
 """A higher count is more often a typing error than meant."""
+COST_MAX = 1e9
 PARAMETER_LENGTH_MAX = 8192
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
@@ -128,7 +129,7 @@ class TargetEntry(Payload):
     """The smallest size."""
     max: Instances
     """The largest size."""
-    max_idle: Annotated[float, Field(gt=0)] | None = None
+    max_idle: Annotated[float, Field(gt=0, le=INSTANCES_MAX)] | None = None
     """The most prebuilds that may be ready on average; None for no limit. It goes before what is to be reached."""
     mode: Literal["suggest", "act"] = "suggest"
     """`suggest` shows the size only; with `act` the pool follows it."""
@@ -174,7 +175,7 @@ class PresetEntry(Payload):
     """Windows with another count than `instances`. They must not overlap. They go before the target."""
     target: TargetEntry | None = None
     """What the pool is to reach. It needs `instances`, which is the size until one is known."""
-    cost_per_hour: Annotated[float, Field(ge=0)] | None = None
+    cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
     """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
 
     @model_validator(mode="after")

@@ -88,6 +88,9 @@ async def test_claims_of_a_file_are_replayed(engine: AsyncEngine, sizes: SizeOpe
     [
         ("at\nyesterday\n", "line 2: 'yesterday' is no time"),
         ("2026-03-02T09:14:00\n", "line 1: '2026-03-02T09:14:00' has no time zone"),
+        ("9999-12-31T23:59:59Z\n", "line 1: '9999-12-31T23:59:59Z' is no time of a claim"),
+        ("x" * 200_000, "cannot be read: field larger than field limit"),
+        ("\n" * 1_000_001, "has more than 1000000 lines"),
     ],
 )
 def test_a_wrong_file_is_told_by_its_line(tmp_path: Path, content: str, why: str) -> None:

@@ -135,3 +135,10 @@ def test_the_chosen_rule_reaches_on_new_demand_what_it_was_chosen_for(
     result = solve(case, weeks=2, seed=1)
     assert result.chosen.score.hit_rate >= hit_min
     assert result.chosen.idle_ratio <= idle_ratio_max
+
+
+def test_the_newest_claims_are_a_day_of_them_unless_it_is_a_very_busy_one() -> None:
+    calm = of_slots(*[1] * (3 * 1440 * 6), minutes=3 * 1440)
+    assert calm.newest(10_000).minutes == 1440 + 226, "the claims allow for more than a day"
+    assert calm.newest(1000).minutes == 1440
+    assert calm.newest(100).minutes == 166, "with more than ten times as many there is no day"

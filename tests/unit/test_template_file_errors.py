@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,6 +66,12 @@ from tests.template_files import CONTRACT, PRESET, TEMPLATE, merged, problems, w
         ({"instances": 1, "target": {"max": 3, "wait_p95": 0}}, ".target.wait_p95", "must be more than 0"),
         ({"instances": 1, "target": {"max": 3, "min": 4, "hit_rate": 0.9}}, ".target", "min 4 is above max 3"),
         ({"instances": 1, "target": {"max": 3, "max_idle": 0, "hit_rate": 0.9}}, ".target.max_idle", "greater than 0"),
+        (
+            {"target": {"max": 3, "max_idle": math.inf, "hit_rate": 0.9}, "instances": 1},
+            ".target.max_idle",
+            "less than",
+        ),
+        ({"cost_per_hour": math.inf}, ".cost_per_hour", "less than"),
         ({"instances": 1, "target": {"max": 3, "mode": "on", "hit_rate": 0.9}}, ".target.mode", "suggest"),
         ({"instances": 1, "target": {"max": 3, "hitrate": 0.9}}, ".target.hitrate", "unknown key"),
         ({"target": {"max": 3, "hit_rate": 0.9}}, "", "target needs instances"),

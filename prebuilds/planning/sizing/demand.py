@@ -14,6 +14,8 @@ SLOT_S = 10
 """The length of a slot in seconds. A burst of agents is over in less than a minute, so that a minute is too long."""
 SLOTS_PER_MINUTE = 60 // SLOT_S
 DAY_MIN = 24 * 60
+BUSY_DAY = 10
+"""How many times the bound of claims a day may have."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Demand:
         return Demand(self.begins_at, self.counts[: minutes * SLOTS_PER_MINUTE])
 
     def newest(self, claims_max: int) -> Demand:
-        """Its newest minutes with at most so many claims, and at least a day of them if it has one."""
+        """Its newest minutes with at most so many claims, and at least a day of them if it has one.
+
+        A day may have ten times as many claims. A busier one is cut, so that there is too little history to choose by.
+        """
         claims = 0
         for minute in range(self.minutes - 1, -1, -1):
             claims += self.per_minute[minute]
-            if claims > claims_max and self.minutes - minute > DAY_MIN:
+            bound = claims_max if self.minutes - minute > DAY_MIN else BUSY_DAY * claims_max
+            if claims > bound:
                 begin = minute + 1
                 return Demand(self.minute_at(begin), self.counts[begin * SLOTS_PER_MINUTE :])
         return self

@@ -15,11 +15,11 @@ from prebuilds.planning.lead_times import lead_time
 from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.rules import HISTORY_DAYS, Rule
-from prebuilds.planning.sizing.stored import rule_of_json, rule_to_json
+from prebuilds.planning.sizing.stored import rule_to_json
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.demand import read_demand
 from prebuilds.store.outlooks import read_durations
-from prebuilds.store.sizes import Sized, Turn, record_size, take_turns
+from prebuilds.store.sizes import Sized, Turn, followed_rule, record_size, take_turns
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Sizer:
         lead_s = lead.total_seconds() if lead is not None else turn.lead_s
         if policy is None or lead_s is None:
             return None
-        rule, outcome, chosen_at = _followed(turn) or FIRST, turn.outcome, turn.chosen_at
+        rule, outcome, chosen_at = followed_rule(turn.rule) or FIRST, turn.outcome, turn.chosen_at
         if turn.chosen_for != turn.target:
             outcome, chosen_at = None, None
         now = asyncio.get_running_loop().time
@@ -133,16 +133,6 @@ def describe(choice: Choice) -> dict[str, Any]:
             for tried in [*chosen, *others][: ALTERNATIVES_SHOWN + 1]
         ],
     }
-
-
-def _followed(turn: Turn) -> Rule | None:
-    """The rule that was chosen, maybe for an earlier target; None when none was, or another release has chosen it."""
-    if turn.rule is None:
-        return None
-    try:
-        return rule_of_json(turn.rule)
-    except (KeyError, TypeError):
-        return None
 
 
 def _is_stale(turn: Turn, chosen_at: datetime) -> bool:

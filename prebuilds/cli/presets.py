@@ -15,6 +15,7 @@ from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
     from prebuilds.views import PresetInfo
+    from prebuilds.views.presets import TargetRow
 
 app = typer.Typer(help="List presets and operate their pools.", no_args_is_help=True)
 
@@ -23,9 +24,10 @@ Template = Annotated[str | None, typer.Option(help="organization/template, or an
 
 COLUMNS = (
     *("PRESET", "VERSION", "INSTANCES", "READY", "STARTING", "WAIT", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE"),
+    "TARGET",
     *("INVALIDATED", "ID"),
 )
-DROP = ("INVALIDATED", "SCHEDULE", "PARAMETERS", "EXPIRES AFTER", "VERSION", "STARTING", "WAIT", "READY")
+DROP = ("INVALIDATED", "SCHEDULE", "TARGET", "PARAMETERS", "EXPIRES AFTER", "VERSION", "STARTING", "WAIT", "READY")
 
 
 @app.command("list")
@@ -70,8 +72,16 @@ def _row(p: PresetInfo) -> tuple[object, ...]:
             " ".join([*parameters, *settable]) or None,
             schedule,
         ),
+        None if p.target is None else _target(p.target, p.size),
         *(p.last_invalidated_at, p.preset_id),
     )
+
+
+def _target(target: TargetRow, size: int | None) -> str:
+    """What is to be reached and the size that follows, such as `99% act: 7`."""
+    rate, wait = target.hit_rate, target.wait_p95_seconds
+    wish = f"{100 * rate:g}%" if rate is not None else f"{wait:g}s"
+    return f"{wish} {target.mode}: {'-' if size is None else size}"
 
 
 @app.command()

@@ -105,6 +105,12 @@ PRESET: Example = {
     "claim_parameters": ["token"],
     "timezone": "Europe/Berlin",
     "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+    "target": {
+        **{"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": None},
+        "mode": "suggest",
+    },
+    "size": 7,
+    "cost_per_hour": 0.12,
     "last_invalidated_at": None,
     "limit_reset_at": None,
     "ready": 0,

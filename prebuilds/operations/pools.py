@@ -18,6 +18,7 @@ from prebuilds.store import pools
 from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import count_unfinished, list_unfinished
 from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.sizes import read_size
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
 from prebuilds.views import PresetRow, WindowRow
@@ -82,6 +83,7 @@ class PoolOperations:
                 waiting = await pools.read_waiting_since(connection)
                 members = await pools.read_members(connection, ids)
                 failures = await pools.read_failures(connection, ids)
+                size = await read_size(connection, explanation.preset_id)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
         queue = None
         if row is not None and row.waiting:
@@ -97,6 +99,7 @@ class PoolOperations:
             timezone=defined.timezone,
             base=defined.base_instances,
             windows=[WindowRow(cron=cron, instances=instances) for cron, instances in defined.windows],
+            size=size,
             week=[
                 SpanRow(begins_at=span.begins_at, ends_at=span.ends_at, instances=span.instances)
                 for span in spans(defined, found.taken_at)

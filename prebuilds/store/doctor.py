@@ -96,4 +96,7 @@ async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldP
 
 
 def _ever_wants_one(preset: Preset) -> bool:
-    return bool(preset.base_instances or preset.waiting or any(instances for _, instances in preset.windows))
+    may_grow = preset.target is not None and preset.target.acts and preset.target.bounds.max > 0
+    return bool(
+        preset.base_instances or preset.waiting or may_grow or any(instances for _, instances in preset.windows)
+    )

@@ -19,10 +19,11 @@ from prebuilds.store.outlooks import read_durations
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.templates import find_live_template
 from prebuilds.views import PresetInfo, WindowRow
+from prebuilds.views.presets import TargetRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 PRESET_DETAILS = text("""
-    SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at,
+    SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at, p.cost_per_hour, p.target,
            coalesce((SELECT jsonb_object_agg(x.name, x.value) FROM preset_parameters x WHERE x.preset_id = p.id), '{}')
                AS parameters
       FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
@@ -93,6 +94,9 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         claim_parameters=details.claim_parameters,
         timezone=preset.timezone,
         schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
+        target=None if preset.target is None else TargetRow.model_validate(details.target),
+        size=preset.sized,
+        cost_per_hour=details.cost_per_hour,
         last_invalidated_at=preset.last_invalidated_at,
         limit_reset_at=details.limit_reset_at,
         ready=state.eligible,

@@ -10,9 +10,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.planning.sizing.rules import Rule
+from prebuilds.planning.sizing.stored import rule_of_json
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.events import record_event
+from prebuilds.views.pools import PoolSize
+from prebuilds.views.presets import TargetRow
 from prebuilds.vocabulary import PREBUILDS_USER
 
 TURNS_MAX = 20
@@ -44,6 +49,11 @@ RECORD = text("""
            outcome = CAST(:outcome AS jsonb), lead_seconds = :lead_seconds, chosen_at = :chosen_at
      WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
     RETURNING 1
+""")
+READ_SIZE = text("""
+    SELECT p.target, z.size, z.rule, z.chosen_for, z.outcome, z.lead_seconds, z.chosen_at, z.sized_at
+      FROM presets p LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
+     WHERE p.id = :preset_id
 """)
 
 
@@ -102,6 +112,37 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
         )
         for row in rows
     ]
+
+
+async def read_size(connection: AsyncConnection, preset_id: UUID) -> PoolSize | None:
+    """Read what the target of an existing preset asks for, and why; None: it has no target."""
+    row = (await connection.execute(READ_SIZE, {"preset_id": preset_id})).one()
+    if SizeTarget.of_json(row.target) is None:
+        return None
+    rule = followed_rule(row.rule)
+    outcome: Mapping[str, Any] = (row.outcome if row.chosen_for == row.target else None) or {}
+    tried: Mapping[str, Any] = next(iter(outcome.get("tried", ())), {})
+    return PoolSize(
+        target=TargetRow.model_validate(row.target),
+        size=row.size,
+        rule=None if rule is None else rule.name,
+        lead_seconds=row.lead_seconds,
+        chosen_at=row.chosen_at,
+        sized_at=row.sized_at,
+        enough_history=bool(tried),
+        met=outcome["met"] if tried else None,
+        hit_rate=tried.get("hit_rate"),
+        wait_p95_seconds=tried.get("wait_p95_seconds"),
+        idle_mean=tried.get("idle_mean"),
+    )
+
+
+def followed_rule(value: Mapping[str, Any] | None) -> Rule | None:
+    """Return the rule that was kept; None when none was, or another release has chosen it."""
+    try:
+        return None if value is None else rule_of_json(value)
+    except (KeyError, TypeError):
+        return None
 
 
 async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field
 from prebuilds.payloads import Payload
 from prebuilds.views.explain import PresetExplanation, QueuedClaim
 from prebuilds.views.jobs import JobRow
-from prebuilds.views.presets import WindowRow
+from prebuilds.views.presets import TargetRow, WindowRow
 from prebuilds.views.status import PresetRow, SystemStatus
 from prebuilds.vocabulary import BuildStatus, Timestamp
 
@@ -120,6 +120,28 @@ class SpanRow(Payload):
     instances: int
 
 
+class PoolSize(Payload):
+    """What a preset's target asks for, and why."""
+
+    target: TargetRow
+    size: int | None
+    """None until a creation was measured."""
+    rule: str | None
+    """The rule that says the size; None where there is no size, or another release has chosen the rule."""
+    lead_seconds: float | None
+    chosen_at: Timestamp | None
+    """When the rule was chosen for this target; None: none was yet."""
+    sized_at: Timestamp | None
+    """When the size was computed last."""
+    enough_history: bool
+    """Whether rules could be told from each other. The figures below are None if not."""
+    met: bool | None
+    """Whether the rule met the target on the past claims by which it was chosen."""
+    hit_rate: float | None
+    wait_p95_seconds: float | None
+    idle_mean: float | None
+
+
 class PoolDetails(Payload):
     """One preset: its pool, its decisions, its failures and its schedule."""
 
@@ -137,5 +159,7 @@ class PoolDetails(Payload):
     timezone: str | None
     base: int | None
     windows: list[WindowRow]
+    size: PoolSize | None
+    """None: it has no target."""
     week: list[SpanRow]
     """What is desired in the next seven days, in order and without gaps."""

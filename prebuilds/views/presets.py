@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -15,6 +16,19 @@ class WindowRow(Payload):
 
     cron: str
     instances: int
+
+
+class TargetRow(Payload):
+    """What a preset's pool is to reach: one of `hit_rate` and `wait_p95_seconds`."""
+
+    hit_rate: float | None
+    wait_p95_seconds: float | None
+    min: int
+    max: int
+    max_idle: float | None
+    """The most prebuilds that may be ready on average; None without a limit."""
+    mode: Literal["suggest", "act"]
+    """`act`: the pool follows the size; `suggest`: the size is shown only."""
 
 
 class PresetInfo(Payload):
@@ -34,6 +48,12 @@ class PresetInfo(Payload):
     claim_parameters: list[str]
     timezone: str | None
     schedule: list[WindowRow]
+    target: TargetRow | None
+    """None: `instances` is the pool's size, outside the windows of the schedule."""
+    size: int | None
+    """What the target asks for now; None without a target, and until a creation was measured."""
+    cost_per_hour: float | None
+    """What one prebuild costs for an hour; None where nobody has said it."""
     last_invalidated_at: Timestamp | None
     limit_reset_at: Timestamp | None
     ready: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.background.sizing import Sizer
 from prebuilds.http.page.acts import ACTS
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.http_steps import KnownTokens, Server, person, serving
-from tests.postgres.pool_steps import begin_prebuilds, fail, make_ready
+from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, fail, make_ready
 from tests.rows import do, one
 
 OPERATOR = "operator"
@@ -325,3 +327,35 @@ async def test_a_claim_and_a_workspace_have_pages(engine: AsyncEngine, server: S
 
 def test_every_act_says_what_it_does() -> None:
     assert all(act.says.endswith(".") and act.done.endswith(".") for act in ACTS.values())
+
+
+async def test_the_page_tells_the_size_that_a_target_asks_for(engine: AsyncEngine, server: Server) -> None:
+    preset = await make_preset(engine)
+    target = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"}
+    await do(engine, f"UPDATE presets SET target = '{json.dumps(target)}'")
+    await make_ready(engine, preset, 1)
+    await Sizer(engine, NotedDispatcher()).step()
+    tried = {"hit_rate": 0.994, "wait_p95_seconds": 0.0, "idle_mean": 3.4}
+    await do(engine, f"UPDATE preset_sizes SET outcome = '{json.dumps({'met': True, 'tried': [tried]})}'")
+    await make_preset(engine, template="java")
+    await make_preset(engine, template="go")
+    await do(
+        engine,
+        f"UPDATE presets SET target = '{json.dumps(target | {'mode': 'suggest'})}' FROM templates t"
+        " WHERE t.id = template_id AND t.name = 'go'",
+    )
+    http = await sign_in(server)
+
+    async def told(template: str) -> str:
+        found = words_of((await http.get(f"/presets/acme/{template}/small")).text)
+        return found[found.index("Schedule") :]
+
+    assert "It has no target. prebuilds size acme/java/small says" in await told("java")
+    words = await told("go")
+    assert "shown only not known yet for a hit rate of 99 %, between 2 and 40, with at most 20 ready" in words
+    assert "1 prebuilds are desired at all times" in words
+    words = await told("python")
+    assert "It has no schedule: the size for its target is desired at all times." in words
+    assert "Size the pool follows it 2 for a hit rate of 99 %" in words
+    assert "Rule: peak of 1440 min x 1; lead time" in words
+    assert "On past claims it met the target: 99.4 % found one ready, 3.4 were ready on average." in words

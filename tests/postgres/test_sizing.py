@@ -17,7 +17,7 @@ from prebuilds.background.sizing import Sizer
 from prebuilds.planning.state import desired_at
 from prebuilds.store.events import record_event
 from prebuilds.store.explain import explain_preset
-from prebuilds.store.sizes import Sized, Turn, record_size, take_turns
+from prebuilds.store.sizes import Sized, record_size, take_turns
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from tests.builders import MadePreset, make_preset
 from tests.postgres.pool_steps import RULES, make_ready
@@ -180,21 +180,34 @@ async def test_a_worker_that_comes_late_writes_nothing(engine: AsyncEngine) -> N
     assert await desired(engine, preset) == (4, True)
 
 
-async def test_a_preset_that_cannot_be_sized_holds_up_no_other(engine: AsyncEngine) -> None:
+async def two_sized_presets(engine: AsyncEngine) -> None:
     await with_target(engine)
-    await make_preset(engine, "large", template="java")
-    await do(engine, "UPDATE presets SET target = '{\"mode\": \"act\"}' WHERE name = 'large'")
-    [small] = await take_turns_of(engine, "small")
+    other = await make_preset(engine, "large", template="java")
+    await set_target(engine)
+    await make_ready(engine, other, 1)
+    for _ in range(2):  # each worker chooses one rule at a time
+        await Sizer(engine, Nudged(engine)).step()
+        await next_minute(engine)
+
+
+async def test_a_preset_that_cannot_be_sized_holds_up_no_other(engine: AsyncEngine) -> None:
+    await two_sized_presets(engine)
     # It comes before the other one, each minute again.
-    await do(engine, "UPDATE preset_sizes SET sized_at = sized_at - interval '1 hour' WHERE preset_name = 'large'")
-    await next_minute(engine)
+    await do(
+        engine,
+        "UPDATE preset_sizes SET outcome = '[1]', sized_at = sized_at - interval '1 hour' WHERE preset_name = 'large'",
+    )
+    await do(engine, "UPDATE preset_sizes SET size = NULL")
     assert await Sizer(engine, Nudged(engine)).step() == 2
-    row = await one(engine, f"SELECT size FROM preset_sizes WHERE template_id = '{small.template_id}'")
-    assert row.size == 2
+    rows = await one(engine, "SELECT array_agg(preset_name) AS sized FROM preset_sizes WHERE size = 2")
+    assert rows.sized == ["small"]
 
 
-async def take_turns_of(engine: AsyncEngine, name: str) -> list[Turn]:
-    return [turn for turn in await take_turns(engine) if turn.preset_name == name]
+async def test_a_target_of_another_release_stops_no_pass(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=3)
+    await do(engine, 'UPDATE presets SET target = \'{"mode": "act", "spend": 3}\'')
+    assert await desired(engine, preset) == (3, False)
+    assert await Sizer(engine, Nudged(engine)).step() == 1
 
 
 async def test_choices_leave_time_for_sizes(engine: AsyncEngine) -> None:

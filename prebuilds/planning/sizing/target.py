@@ -21,11 +21,18 @@ class SizeTarget:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> SizeTarget | None:
-        """Read what the preset's row and its recorded changes hold; None: the preset has no target."""
+        """Read what the preset's row and its recorded changes hold.
+
+        Returns:
+            None: the preset has no target, or one that only another release can read. A target never stops a pass.
+        """
         if value is None:
             return None
-        return cls(
-            Target(hit_rate=value["hit_rate"], wait_p95_s=value["wait_p95_seconds"], idle_max=value["max_idle"]),
-            Bounds(min=value["min"], max=value["max"]),
-            acts=value["mode"] == "act",
-        )
+        try:
+            return cls(
+                Target(hit_rate=value["hit_rate"], wait_p95_s=value["wait_p95_seconds"], idle_max=value["max_idle"]),
+                Bounds(min=int(value["min"]), max=int(value["max"])),
+                acts=value["mode"] == "act",
+            )
+        except (KeyError, TypeError, ValueError):
+            return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -24,7 +25,14 @@ from prebuilds.provisioners.process.isolation import find_isolation
 from prebuilds.settings import Settings, database_url, load_settings, temporal_address
 from prebuilds.store.builds import provisioning_queue
 from prebuilds.store.claim_secrets import check_request_key
-from prebuilds.store.doctor import ServerFacts, presets_held_for_good, provisioner_queues_in_use, read_server
+from prebuilds.store.doctor import (
+    UNCLAIMED_DAYS,
+    ServerFacts,
+    presets_held_for_good,
+    provisioner_queues_in_use,
+    read_server,
+    unclaimed_presets,
+)
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
@@ -53,8 +61,8 @@ OVERDUE_AFTER_INTERVALS = 3
 OVERDUE_SLACK = timedelta(seconds=60)
 """Added to the intervals before a pass counts as overdue: a pass may take half a minute, and one may have failed."""
 
-HELD_NAMED_MAX = 5
-"""Maximum number of held presets that a finding names."""
+PRESETS_NAMED_MAX = 5
+"""Maximum number of presets that a finding names."""
 MIB = 1024**2
 
 
@@ -245,19 +253,21 @@ class Examination:
         return "no sign that the database was restored"
 
     async def presets(self) -> str:
-        """Check that no preset's creations are held until an operator acts."""
+        """Check that no preset's creations are held until an operator acts, and tell which ones nobody claims."""
         rules = (await read_control(self._engine)).rules or self._settings.rules
         held = await presets_held_for_good(self._engine, rules)
         if held:
-            named = [f"{preset.path} ({preset.reason})" for preset in held[:HELD_NAMED_MAX]]
-            more = [f"{len(held) - len(named)} more"] if len(held) > len(named) else []
+            named = _first([f"{preset.path} ({preset.reason})" for preset in held])
             raise CheckFailed(
-                f"creations are held until somebody acts: {', '.join(named + more)}",
+                f"creations are held until somebody acts: {named}",
                 remedies.RESUME_PRESET.format(held[0].path)
                 if len(held) == 1
                 else f"for each P: {remedies.RESUME_PRESET.format('P')}",
             )
-        return "none is held until somebody acts"
+        well = "none is held until somebody acts"
+        if unclaimed := await unclaimed_presets(self._engine):
+            return f"{well}; with prebuilds that nobody claimed for {UNCLAIMED_DAYS} days: {_first(unclaimed)}"
+        return well
 
     async def tokens(self) -> str:
         """Check that no token waits to be confirmed after a restore."""
@@ -287,3 +297,9 @@ class Examination:
     def _engine(self) -> AsyncEngine:
         assert self.engine is not None  # noqa: S101 - only steps that need the database check use it
         return self.engine
+
+
+def _first(presets: Sequence[str]) -> str:
+    """Name the first presets, and say how many more there are."""
+    more = len(presets) - PRESETS_NAMED_MAX
+    return ", ".join([*presets[:PRESETS_NAMED_MAX], *([f"{more} more"] if more > 0 else [])])

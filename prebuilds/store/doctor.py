@@ -80,6 +80,26 @@ class HeldPreset:
     reason: Hold
 
 
+UNCLAIMED_DAYS = 14
+UNCLAIMED = text(f"""
+    SELECT o.name || '/' || t.name || '/' || p.name AS path
+      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
+      JOIN organizations o ON o.id = t.organization_id
+     WHERE EXISTS (SELECT FROM workspaces w WHERE w.claimable_preset_id = p.id)
+       AND EXISTS (SELECT FROM presets x WHERE x.template_id = p.template_id AND x.name = p.name
+                                           AND x.created_at < now() - interval '{UNCLAIMED_DAYS} days')
+       AND NOT EXISTS (SELECT FROM preset_demand d WHERE d.template_id = p.template_id AND d.preset_name = p.name
+                                                     AND d.minute > now() - interval '{UNCLAIMED_DAYS} days')
+     ORDER BY path
+""")
+
+
+async def unclaimed_presets(engine: AsyncEngine) -> list[str]:
+    """Return the paths of presets that hold prebuilds, and that nobody has claimed for `UNCLAIMED_DAYS`."""
+    async with engine.connect() as connection:
+        return list(await connection.scalars(UNCLAIMED))
+
+
 async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldPreset]:
     """Return the presets that create nothing until a person acts, by path. Presets that never want one are left out."""
     async with snapshot_transaction(engine) as connection:

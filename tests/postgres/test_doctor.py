@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 
@@ -15,10 +16,11 @@ from prebuilds.store.loop import pause
 from prebuilds.store.presets import lift_holds
 from prebuilds.vocabulary.actors import Actor
 from tests.builders import make_preset
-from tests.postgres.pool_steps import RULES, fail
+from tests.postgres.pool_steps import RULES, fail, make_ready
 from tests.rows import do
 
 PATH = "acme/python/small"
+TARGET = {"hit_rate": 0.99, "wait_p95_seconds": None, "min": 0, "max": 40, "max_idle": None, "mode": "act"}
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +67,33 @@ async def test_what_time_lifts_and_what_wants_no_prebuild_is_well(engine: AsyncE
     nightly = {"timezone": "UTC", "schedule": [{"cron": "* 3 1 1 *", "instances": 1}]}
     await fail(engine, await make_preset(engine, template="new-year", instances=0, **nightly), 3)
     assert "acme/new-year/small (hard_limited)" in ((await presets_check(database_url)).detail or "")
+
+
+async def test_a_pool_without_instances_that_follows_its_target_wants_prebuilds(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    await fail(engine, await make_preset(engine, instances=0), 3)
+    await do(engine, f"UPDATE presets SET target = '{json.dumps(TARGET)}'")
+    assert f"{PATH} (hard_limited)" in ((await presets_check(database_url)).detail or "")
+
+
+async def test_presets_that_nobody_claims_are_told(engine: AsyncEngine, database_url: str) -> None:
+    preset = await make_preset(engine)
+    await make_preset(engine, template="without-prebuilds")
+    await make_ready(engine, preset, 1)
+    assert (await presets_check(database_url)).detail == "none is held until somebody acts", "it is too young"
+    await do(engine, "UPDATE presets SET created_at = created_at - interval '15 days'")
+    found = await presets_check(database_url)
+    assert (found.ok, (found.detail or "").partition("; ")[2]) == (
+        True,
+        f"with prebuilds that nobody claimed for 14 days: {PATH}",
+    )
+    await do(
+        engine,
+        "INSERT INTO preset_demand SELECT template_id, name, now() - interval '1 day', ARRAY[1, 0, 0, 0, 0, 0], 0"
+        " FROM presets",
+    )
+    assert (await presets_check(database_url)).detail == "none is held until somebody acts"
 
 
 async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: str) -> None:

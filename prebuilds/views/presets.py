@@ -48,11 +48,11 @@ class PresetInfo(Payload):
     claim_parameters: list[str]
     timezone: str | None
     schedule: list[WindowRow]
-    target: TargetRow | None
+    target: TargetRow | None = None
     """None: `instances` is the pool's size, outside the windows of the schedule."""
-    size: int | None
+    size: int | None = None
     """What the target asks for now; None without a target, and until a creation was measured."""
-    cost_per_hour: float | None
+    cost_per_hour: float | None = None
     """What one prebuild costs for an hour; None where nobody has said it."""
     last_invalidated_at: Timestamp | None
     limit_reset_at: Timestamp | None

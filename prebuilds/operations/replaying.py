@@ -31,15 +31,29 @@ async def in_turn(function: Callable[..., T], *args: Any) -> T:
     Raises:
         RateLimited: `AT_ONCE_MAX` of them are under way or wait.
     """
+    _take_place()
+    future = _one_thread.submit(function, *args)
+    future.add_done_callback(_leave)
+    return await asyncio.wrap_future(future)  # a caller that goes away before its turn gives up its place
+
+
+def check_room() -> None:
+    """Look whether a place is free, before what a computation needs is read from the database.
+
+    Raises:
+        RateLimited: None is.
+    """
+    _take_place()
+    _places.release()
+
+
+def _take_place() -> None:
     if not _places.acquire(blocking=False):
         raise RateLimited(
             f"{AT_ONCE_MAX} questions of this kind wait for their answer",
             {"limit": "replays", "retry_after_seconds": RETRY_AFTER_S},
             remedy=f"ask again in {RETRY_AFTER_S} s",
         )
-    future = _one_thread.submit(function, *args)
-    future.add_done_callback(_leave)
-    return await asyncio.wrap_future(future)  # a caller that goes away before its turn gives up its place
 
 
 def _leave(_: Future[Any]) -> None:

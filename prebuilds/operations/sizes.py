@@ -8,7 +8,7 @@ from datetime import timedelta
 from prebuilds.api import InvalidInput
 from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
-from prebuilds.operations.replaying import in_turn
+from prebuilds.operations.replaying import check_room, in_turn
 from prebuilds.planning.lead_times import lead_time
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.demand import Demand
@@ -50,6 +50,7 @@ class SizeOperations:
             StackUnreachable: The database went away.
         """
         check_question(question)
+        check_room()
         with reaching("the demand was read"):
             rules = await self.context.rules()
             async with snapshot_transaction(self.context.engine) as connection:

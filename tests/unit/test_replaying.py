@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from prebuilds.api import RateLimited
-from prebuilds.operations.replaying import AT_ONCE_MAX, in_turn
+from prebuilds.operations.replaying import AT_ONCE_MAX, check_room, in_turn
 
 
 async def test_more_than_can_wait_are_refused_and_who_goes_away_makes_room() -> None:
@@ -28,6 +28,8 @@ async def test_more_than_can_wait_are_refused_and_who_goes_away_makes_room() -> 
         await asyncio.sleep(0)
         with pytest.raises(RateLimited) as refused:
             await in_turn(work, 99)
+        with pytest.raises(RateLimited):
+            check_room()
         assert refused.value.details["retry_after_seconds"] > 0
         for gone in (tasks[0], tasks.pop()):  # one that is under way, and one that waits
             gone.cancel()
@@ -41,6 +43,7 @@ async def test_more_than_can_wait_are_refused_and_who_goes_away_makes_room() -> 
         go_on.set()
     assert await asyncio.gather(*tasks[1:]) == [*range(1, AT_ONCE_MAX - 1), 42]
     assert most == 1
+    check_room()
 
 
 def test_several_event_loops_share_the_turns() -> None:

@@ -1,0 +1,117 @@
+"""Claims stopped at one point inside the database, while somebody else commits: each goes on with what is there now."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool, dsn_of
+from tests.builders import make_preset
+from tests.postgres.pool_steps import claim, make_ready, until_blocked, workspace_ids
+from tests.rows import do, one
+
+POINT = 7
+"""The advisory lock at which a claim stops."""
+# Looks at a ready prebuild after the statement's snapshot was taken and before its row is locked.
+STOP_BEFORE_LOCK = f"""
+    CREATE OR REPLACE FUNCTION is_expired(
+        p_created_at timestamptz, p_expires_at timestamptz, p_last_invalidated_at timestamptz
+    ) RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared({POINT});
+        RETURN (p_expires_at < now()) IS TRUE OR (p_created_at < p_last_invalidated_at) IS TRUE;
+    END $$
+"""
+# A claim that has locked its prebuild stops before it writes its own row.
+STOP_BEFORE_ROW = (
+    f"""
+    CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared({POINT});
+        RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER stop BEFORE INSERT ON claims FOR EACH ROW WHEN (NEW.outcome = 'prebuilt') EXECUTE FUNCTION stop()
+    """,
+)
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=6) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+async def gate(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Holds the point's lock until it is let go."""
+    connection = await asyncpg.connect(dsn_of(database_url))
+    await connection.execute("SELECT pg_advisory_lock($1)", POINT)
+    yield connection
+    await connection.close()
+
+
+async def test_a_claim_takes_a_prebuild_as_it_is_after_a_change_meanwhile(
+    engine: AsyncEngine, store: ClaimStore, gate: asyncpg.Connection
+) -> None:
+    preset = await make_preset(engine, instances=0)
+    [ready] = await make_ready(engine, preset, 1)
+    await do(engine, STOP_BEFORE_LOCK)
+    claiming = asyncio.create_task(claim(store, preset, "c1", name="dev"))
+    await until_blocked(gate)
+    await do(engine, "UPDATE workspaces SET address = 'http://moved', probe_failures = 1 WHERE id = :id", id=ready)
+    await gate.execute("SELECT pg_advisory_unlock_all()")
+    won = (await claiming).result
+    assert won is not None
+    assert (won.workspace_id, won.address) == (ready, "http://moved")
+    row = await one(
+        engine,
+        """
+        SELECT u.key, w.name, w.claimable_preset_id, w.latest_build, b.number, b.stage, c.workspace_id
+          FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN workspace_builds b ON b.workspace_id = w.id
+          JOIN claims c ON c.id = 'c1' WHERE b.id = :build
+        """,
+        build=won.build_id,
+    )
+    assert tuple(row) == ("alice", "dev", None, 2, 2, "claim", ready)
+
+
+async def test_a_claim_passes_over_a_prebuild_that_somebody_took_meanwhile(
+    engine: AsyncEngine, store: ClaimStore, gate: asyncpg.Connection
+) -> None:
+    preset = await make_preset(engine, instances=0)
+    first, second = await make_ready(engine, preset, 2)
+    await do(engine, STOP_BEFORE_LOCK)
+    claiming = asyncio.create_task(claim(store, preset, "c1"))
+    await until_blocked(gate)
+    await do(
+        engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL WHERE id = :id", id=first
+    )
+    await gate.execute("SELECT pg_advisory_unlock_all()")
+    assert workspace_ids([await claiming]) == [second]
+    assert (await one(engine, "SELECT workspace_id FROM claims")).workspace_id == second
+
+
+async def test_two_attempts_that_wait_for_each_other_get_one_answer(
+    engine: AsyncEngine, store: ClaimStore, gate: asyncpg.Connection
+) -> None:
+    """One has the last prebuild and waits for the claim's row, the other has that row and waits for the prebuild."""
+    preset = await make_preset(engine, instances=0)
+    [last] = await make_ready(engine, preset, 1)
+    for statement in STOP_BEFORE_ROW:
+        await do(engine, statement)
+    attempts = [asyncio.create_task(claim(store, preset, "c1", name="dev"))]
+    await until_blocked(gate)
+    attempts.append(asyncio.create_task(claim(store, preset, "c1", name="dev")))
+    await until_blocked(gate, 2)
+    await gate.execute("SELECT pg_advisory_unlock_all()")
+    answers = await asyncio.gather(*attempts)
+    assert workspace_ids(answers) == [last, last]
+    assert sorted(answer.decided_now for answer in answers) == [False, True]
+    assert (await one(engine, "SELECT count(*) AS n FROM workspace_builds WHERE stage = 'claim'")).n == 1

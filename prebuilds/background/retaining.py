@@ -50,7 +50,7 @@ class Retention:
 
     async def _take_turn(self, rule: Rule) -> bool:
         life = retention_of(self._settings, rule.name)
-        removed = await apply_rule(self._engine, rule, life, hard_limit=self._settings.failure_hard_limit)
+        removed = await apply_rule(self._engine, rule, life, self._settings.rules)
         if removed is None:
             return False
         METRICS.count_removed(removed.rows)

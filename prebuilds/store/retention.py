@@ -16,6 +16,7 @@ from datetime import timedelta
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.planning.rules import Rules
 from prebuilds.store import retention_statements as statements
 from prebuilds.store.apply import try_lock_apply
 
@@ -84,12 +85,12 @@ class Removed:
     """Whether there is probably more to remove now."""
 
 
-async def apply_rule(engine: AsyncEngine, rule: Rule, life: timedelta, *, hard_limit: int) -> Removed | None:
+async def apply_rule(engine: AsyncEngine, rule: Rule, life: timedelta, rules: Rules) -> Removed | None:
     """Take a turn of a rule and remove at most one batch.
 
     Args:
         life: How long the rule's rows are kept.
-        hard_limit: PREBUILDS_FAILURE_HARD_LIMIT: the rows of so many of a preset's newest creations decide its holds.
+        rules: The rules of creation: the rows from which a preset's holds follow stay.
     Returns:
         None when it was not this caller's turn: the rule is not due, another relay has it, or a restore was found.
     """
@@ -99,7 +100,8 @@ async def apply_rule(engine: AsyncEngine, rule: Rule, life: timedelta, *, hard_l
             return None
         await connection.execute(GIVE_UP_SOON)
         values = {
-            **{"life": life, "limit": rule.batch, "hard_limit": hard_limit, "versions_kept": VERSIONS_KEPT},
+            **{"life": life, "limit": rule.batch, "versions_kept": VERSIONS_KEPT},
+            **{"hard_limit": rules.failure_hard_limit, "lookback": rules.backoff_lookback},
             **{"walked_at": turn.walked_at, "walked_id": turn.walked_id, "removed_event": turn.removed_event},
         }
         found = (await connection.execute(rule.statement, values)).one()._asdict()

@@ -38,29 +38,36 @@ _BUILDS_GONE = """
     (SELECT count(*) FROM notified) AS removed_notifications,
     (SELECT count(*) FROM builds) AS removed_workspace_builds
 """
-# These stay: abandoned ones, since what is left of them is a person's to remove; and those whose creation is among the
-# newest of an active preset, since its holds follow from them. A log goes by its own rule first: it may be long.
+# These stay: abandoned ones, since what is left of them is a person's to remove; and creations of an active preset from
+# which its holds follow (`_HISTORIES`): those within the backoff's lookback, the newest as many as the hard limit, and
+# the newest that has succeeded or was invalid. A log goes by its own rule first: it may be long.
 WORKSPACES = text(f"""
     WITH candidates AS MATERIALIZED (
         SELECT id, preset_id, created_at, deleted_at, abandoned_at FROM workspaces
          WHERE deleted_at < {_OLD} AND {_BEHIND.format(at="deleted_at", id="id")}
          ORDER BY deleted_at, id LIMIT :limit
     ), examined AS MATERIALIZED (
-        SELECT p.id AS preset_id, oldest.created_at
+        SELECT p.id AS preset_id,
+               (SELECT b.created_at FROM workspace_builds b
+                 WHERE b.preset_id = p.id AND b.number = 1 AND b.status IN ('succeeded', 'failed')
+                 ORDER BY b.created_at DESC LIMIT 1 OFFSET greatest(1, CAST(:hard_limit AS int)) - 1) AS created_at,
+               (SELECT b.created_at FROM workspace_builds b
+                 WHERE b.preset_id = p.id AND b.number = 1 AND b.status = 'succeeded'
+                 ORDER BY b.created_at DESC LIMIT 1) AS succeeded_at,
+               (SELECT b.created_at FROM workspace_builds b
+                 WHERE b.preset_id = p.id AND b.number = 1 AND b.status = 'failed'
+                   AND b.error_type = 'InvalidSource' AND b.stage = 'create'
+                 ORDER BY b.created_at DESC LIMIT 1) AS invalid_at
           FROM (SELECT DISTINCT preset_id FROM candidates) AS c JOIN presets p ON p.id = c.preset_id
           JOIN templates t ON t.id = p.template_id AND t.active_version_id = p.template_version_id
-          LEFT JOIN LATERAL (
-               SELECT b.created_at FROM workspace_builds b
-                WHERE b.preset_id = p.id AND b.number = 1 AND b.status IN ('succeeded', 'failed')
-                ORDER BY b.created_at DESC LIMIT 1
-               OFFSET greatest(1, CAST(:hard_limit AS int), p.desired_instances,
-                               (SELECT max(s.instances) FROM preset_schedules s WHERE s.preset_id = p.id)) - 1)
-               AS oldest ON true
     ), due AS MATERIALIZED (
         SELECT w.id FROM candidates c JOIN workspaces w ON w.id = c.id
          WHERE w.abandoned_at IS NULL
            AND NOT EXISTS (SELECT FROM examined e
-                            WHERE e.preset_id = w.preset_id AND (w.created_at < e.created_at) IS NOT TRUE)
+                            WHERE e.preset_id = w.preset_id
+                              AND ((w.created_at < e.created_at) IS NOT TRUE
+                                   OR w.created_at >= now() - CAST(:lookback AS interval)
+                                   OR w.created_at IN (e.succeeded_at, e.invalid_at)))
            AND NOT EXISTS (SELECT FROM workspace_builds b
                             WHERE b.workspace_id = w.id AND (b.completed_at IS NULL OR {_LOGGED}))
            FOR UPDATE OF w SKIP LOCKED

@@ -29,7 +29,7 @@ async def take_turn(
         engine,
         rule if batch is None else replace(rule, batch=batch),
         retention_of(settings, name) if life is None else life,
-        hard_limit=settings.failure_hard_limit,
+        settings.rules,
     )
 
 

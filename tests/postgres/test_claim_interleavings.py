@@ -90,9 +90,7 @@ async def test_a_claim_passes_over_a_prebuild_that_somebody_took_meanwhile(
     await do(engine, STOP_BEFORE_LOCK)
     claiming = asyncio.create_task(claim(store, preset, "c1"))
     await until_blocked(gate)
-    await do(
-        engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL WHERE id = :id", id=first
-    )
+    await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL WHERE id = :id", id=first)
     await gate.execute("SELECT pg_advisory_unlock_all()")
     assert workspace_ids([await claiming]) == [second]
     assert (await one(engine, "SELECT workspace_id FROM claims")).workspace_id == second

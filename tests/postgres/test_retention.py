@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -155,6 +157,51 @@ async def test_creations_that_holds_look_at_stay(engine: AsyncEngine, store: Cla
     await make_ready(engine, preset, 3)
     await do(engine, "UPDATE retention SET walked_at = NULL, walked_id = NULL")
     assert await remove_old(engine, "workspaces") == {"workspaces": 1, "workspace_builds": 1}
+
+
+async def delete_long_ago(engine: AsyncEngine, ids: list[UUID]) -> None:
+    await do(
+        engine,
+        """
+        UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL, deleted_at = now() - interval '31 days'
+         WHERE id = ANY(:ids)
+        """,
+        ids=ids,
+    )
+
+
+async def test_failures_within_a_long_lookback_stay(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREBUILDS_BACKOFF_LOOKBACK", "60d")
+    rules = replace(Settings().rules, backoff_interval=DAY)
+    preset = await make_preset(engine, instances=3)
+    old = await fail(engine, preset, 2)
+    await let_pass(engine, MONTH)
+    await delete_long_ago(engine, old)
+    await fail(engine, preset, 1)
+    await make_ready(engine, preset, 2)
+    before = state_of(await snapshot_of(engine, preset, rules)).held
+    assert before is not None
+    assert before.reason is Hold.BACKOFF
+    assert await remove_old(engine, "workspaces") == {}
+    assert state_of(await snapshot_of(engine, preset, rules)).held == before
+
+
+@pytest.mark.parametrize("mended", [False, True])
+async def test_the_newest_invalid_creation_and_the_newest_success_stay(engine: AsyncEngine, mended: bool) -> None:
+    """They say whether the input is impossible, however many creations have failed since."""
+    preset = await make_preset(engine, instances=1)
+    old = await fail(engine, preset, 1, "InvalidSource")
+    if mended:
+        await let_pass(engine, DAY)
+        old = await make_ready(engine, preset, 1)  # and the invalid one is kept as evidence
+    await let_pass(engine, MONTH)
+    await delete_long_ago(engine, old)
+    await fail(engine, preset, 3)
+    held = state_of(await snapshot_of(engine, preset)).held
+    assert held is not None
+    assert held.reason is (Hold.HARD_LIMITED if mended else Hold.VALIDATION_FAILED)
+    assert await remove_old(engine, "workspaces") == {}
+    assert state_of(await snapshot_of(engine, preset)).held == held
 
 
 async def test_a_live_workspace_keeps_the_builds_that_its_next_one_needs(

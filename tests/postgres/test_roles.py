@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from prebuilds.cli import run
 from prebuilds.operations.access import Gate
 from prebuilds.operations.tokens import TokenOperations
+from prebuilds.planning.rules import Rules
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, create_engine
 from prebuilds.store.retention import RULES, apply_rule
@@ -141,7 +142,7 @@ async def test_a_server_makes_tokens_and_a_worker_only_cleans_up_after_them(role
 async def test_a_worker_may_apply_every_rule_of_retention(roles: Roles) -> None:
     engine = create_engine(roles.url("worker"))
     for rule in RULES:
-        assert await apply_rule(engine, rule, timedelta(days=30), hard_limit=3) is not None, rule.name
+        assert await apply_rule(engine, rule, timedelta(days=30), Rules()) is not None, rule.name
     await engine.dispose()
 
 

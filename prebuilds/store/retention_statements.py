@@ -125,12 +125,17 @@ MISSES = text(f"""
 """)
 
 # In the order of their numbers and without a gap, so that one number says which are gone. The newest event stays
-# whatever its age: a witness that has seen it knows by it that the database has lost nothing.
-EVENTS = text(f"""
+# whatever its age: a witness that has seen it knows by it that the database has lost nothing. Workers of the first
+# release do not know that number. They take the database for restored when it lacks an event younger than 90 days, so
+# none goes before they have ended.
+EVENTS = text("""
     WITH first AS MATERIALIZED (
         SELECT id, at FROM events WHERE id > coalesce(CAST(:removed_event AS bigint), 0) ORDER BY id LIMIT :limit
+    ), life AS MATERIALIZED (
+        SELECT greatest(CAST(:life AS interval), max(interval '90 days')) AS life
+          FROM alembic_version WHERE version_num = '0001'
     ), bound AS MATERIALIZED (
-        SELECT least((SELECT min(id) FROM first WHERE at >= {_OLD}),
+        SELECT least((SELECT min(id) FROM first WHERE at >= now() - (SELECT life FROM life)),
                      (SELECT id FROM events ORDER BY id DESC LIMIT 1)) AS id
     ), gone AS (
         DELETE FROM events WHERE id IN (SELECT id FROM first) AND id < (SELECT id FROM bound) RETURNING id

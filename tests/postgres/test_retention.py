@@ -313,6 +313,21 @@ async def test_events_go_in_their_order(engine: AsyncEngine) -> None:
     assert await count(engine, "events", "kind = 'old too'") == 1, "a cursor says of all before it that they are there"
 
 
+async def test_events_stay_as_long_as_the_first_release_keeps_them(engine: AsyncEngine) -> None:
+    """Until `prebuilds migrate --finish`, its workers may run: they would say that the database was restored."""
+    for kind in ("very old", "old", "newest"):
+        async with engine.begin() as connection:
+            await record_event(connection, kind, "tester")
+    await do(engine, "UPDATE events SET at = at - interval '80 days' WHERE kind = 'old'")
+    await do(engine, "UPDATE events SET at = at - interval '91 days' WHERE kind = 'very old'")
+    finished = (await one(engine, "SELECT version_num FROM alembic_version")).version_num
+    await do(engine, "UPDATE alembic_version SET version_num = '0001'")
+    assert await remove_old(engine, "events", life=2 * DAY) == {"events": 1}
+    await do(engine, "UPDATE alembic_version SET version_num = :finished", finished=finished)
+    assert await remove_old(engine, "events", life=2 * DAY) == {"events": 1}
+    assert await count(engine, "events", "kind = 'newest'") == 1
+
+
 async def test_versions_go_with_their_presets_and_files_when_nothing_uses_them(
     engine: AsyncEngine, store: ClaimStore
 ) -> None:

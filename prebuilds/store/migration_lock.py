@@ -17,6 +17,8 @@ POLL_S = 0.2
 HEARTBEAT_S = 15.0
 LET_GO_AFTER = "60s"
 """The server ends the lock's transaction when no heartbeat has come for so long: the migration's host is gone."""
+REST = text("SET LOCAL statement_timeout = 0")
+"""A statement without a snapshot. That of a query stays until the next statement: asyncpg leaves its portal open."""
 
 
 @asynccontextmanager
@@ -36,16 +38,14 @@ async def only_migration(
         A function that raises StackUnreachable once the lock is lost.
     """
     async with engine.connect() as connection:
-        await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{LET_GO_AFTER}'"))
-        await connection.execute(text("SET LOCAL statement_timeout = 0"))
         told = False
-        while not await connection.scalar(TRY_LOCK, {"key": LOCK}):
+        while not await _try_lock(connection):
             if not told:
                 tell("another migration of this database is under way; this one waits for it")
                 told = True
-            await _let_snapshot_go(connection)
+            await connection.rollback()
             await asyncio.sleep(POLL_S)
-        await _let_snapshot_go(connection)
+        await connection.execute(REST)
         beating = asyncio.create_task(_beat(connection))
 
         async def check_held() -> None:
@@ -62,14 +62,14 @@ async def only_migration(
                 await beating
 
 
+async def _try_lock(connection: AsyncConnection) -> bool:
+    """Begin a transaction and ask for the lock."""
+    await connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{LET_GO_AFTER}'"))
+    await connection.execute(REST)
+    return bool(await connection.scalar(TRY_LOCK, {"key": LOCK}))
+
+
 async def _beat(connection: AsyncConnection) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
-        await _let_snapshot_go(connection)
-
-
-async def _let_snapshot_go(connection: AsyncConnection) -> None:
-    """Send a statement by the simple protocol, which ends the one before: by the extended protocol that one keeps its
-    snapshot until the transaction ends."""
-    raw = await connection.get_raw_connection()
-    await raw.driver_connection.execute("SELECT 1")  # type: ignore[union-attr]  # asyncpg's connection
+        await connection.execute(REST)

@@ -66,7 +66,8 @@ def test_our_drivers_keep_the_promises(conformance_check: Any) -> None:
 async def test_a_process_made_for_a_person_is_told_so(tmp_path: Path) -> None:
     """As a claim on an empty pool makes it. A later start leaves what it was told."""
     driver = ProcessProvisioner(tmp_path, DEPLOYMENT)
-    script = 'cp "$PREBUILDS_CLAIM_FILE" told; touch up; exec sleep 1000'
+    # At a later start `up` is there already, so that `told` may be written while it is read: it is replaced as a whole.
+    script = 'cp "$PREBUILDS_CLAIM_FILE" new; mv new told; touch up; exec sleep 1000'
     reads = {"command": ["sh", "-c", script], "ready": {"file": "up"}, "isolation": "none"}
     build = Provision(
         **WHO,

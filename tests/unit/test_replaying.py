@@ -13,19 +13,20 @@ from prebuilds.operations.replaying import AT_ONCE_MAX, check_room, in_turn
 
 
 async def test_more_than_can_wait_are_refused_and_who_goes_away_makes_room() -> None:
-    go_on, at_once, most = threading.Event(), 0, 0
+    begun, go_on, at_once, most = threading.Event(), threading.Event(), 0, 0
 
     def work(number: int) -> int:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
+        begun.set()
         go_on.wait(10)
         at_once -= 1
         return number
 
     tasks = [asyncio.create_task(in_turn(work, number)) for number in range(AT_ONCE_MAX)]
     try:
-        await asyncio.sleep(0)
+        assert await asyncio.to_thread(begun.wait, 10)
         with pytest.raises(RateLimited) as refused:
             await in_turn(work, 99)
         with pytest.raises(RateLimited):

@@ -204,6 +204,9 @@ async def test_a_rotation_without_the_keys_is_refused(engine: AsyncEngine, monke
 def test_the_commands_name_keys_by_their_ids_alone(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(_load(database_url, OLD))
     monkeypatch.setenv("PREBUILDS_STATE_KEY", f"{NEW},{OLD}")
+    monkeypatch.setattr(
+        "prebuilds.cli.output.AS_JSON", False
+    )  # a command before, in this process, may have asked for it
     tree, run = command_tree(["keys"]), CliRunner()
     shown = run.invoke(tree, ["keys", "show"])
     assert shown.exit_code == 0, shown

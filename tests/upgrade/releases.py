@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,8 +60,8 @@ def release_before(folder: Path, *, own_venv: bool) -> Release | None:
     )
     if packed.returncode != 0:
         return None
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
-        archive.extractall(folder, filter="data")
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "--extract", "--directory", folder], input=packed.stdout, check=True, timeout=60)
     python = Path(sys.executable)
     if own_venv:
         subprocess.run(["make", "install"], cwd=folder, check=True, capture_output=True, timeout=600)

@@ -84,8 +84,8 @@ WORKSPACES = text(f"""
            (SELECT id FROM last) AS walked_id, (SELECT count(*) FROM gone) AS removed_workspaces, {_BUILDS_GONE}
 """)
 
-# Of a live workspace, these stay: the first build, the latest one, the newest ended one of each kind, and the newest
-# with a saved state. They say what the workspace is and what happens to it next.
+# These builds of a live workspace stay: the first one, the latest one, the newest ended one of each kind, and the
+# newest one with a saved state. They say what the workspace is and what happens to it next.
 BUILDS = text(f"""
     WITH candidates AS MATERIALIZED (
         SELECT id, workspace_id, number, transition, stage, created_at, completed_at,

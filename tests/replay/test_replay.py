@@ -7,28 +7,11 @@ from pathlib import Path
 import pytest
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from prebuilds.replaying import WORKFLOWS
 from tests.replay.cases import CASES
 from tests.replay.steps import shows, steps_of
 from tests.replay.stored import HISTORIES, case_of, load, replay
-from workflows.claim_workspace import ClaimWorkspace
-from workflows.claim_workspaces import ClaimWorkspaces
-from workflows.lint_preset import LintPreset
-from workflows.operator_request import OperatorRequest
-from workflows.orchestrator import PrebuildsOrchestrator
-from workflows.reconcile_inventory import ReconcileInventory
-from workflows.reconcile_preset import ReconcilePreset
-from workflows.workspace_build import WorkspaceBuild
 
-WORKFLOWS = [
-    PrebuildsOrchestrator,
-    ReconcilePreset,
-    WorkspaceBuild,
-    ClaimWorkspace,
-    ClaimWorkspaces,
-    OperatorRequest,
-    ReconcileInventory,
-    LintPreset,
-]
 HISTORIES_MIN = 59
 """A file goes only together with the old path of a patch, which nothing else replays."""
 names = pytest.mark.parametrize("path", HISTORIES, ids=[path.name for path in HISTORIES])

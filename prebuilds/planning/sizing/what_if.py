@@ -13,7 +13,7 @@ from prebuilds.planning.sizing.rules import Rule
 from prebuilds.planning.sizing.target import SizeTarget
 
 PARTS = 96
-"""In how many parts of time the demand is told: a quarter of an hour each, for a day."""
+"""The report divides the scored time into this many parts; a day has parts of a quarter of an hour."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from prebuilds.payloads import Payload
 from prebuilds.planning.inventory import APART, YOUNG, Existing, Finding, Found, compare, find_vanished
 from prebuilds.provisioners.base import InventoryItem, Locality, Provisioner
 from prebuilds.settings import Orphans
-from prebuilds.store import inventory
+from prebuilds.store import inventory, inventory_findings
 from prebuilds.store.identity import read_identity
 from prebuilds.store.inventory import Place
 from prebuilds.store.loop import read_control
@@ -148,14 +148,14 @@ class InventoryActivities:
         for one in [one for one in confirmed if one.sighting.finding is Finding.VANISHED]:
             actions[one.sighting.workspace_id] = await self._follow_up_vanished(place, one)
         for one in [one for one in confirmed if one.sighting.finding is Finding.CONTRADICTED]:
-            if await inventory.quarantine_contradicted(self._engine, place, one, epoch):
+            if await inventory_findings.quarantine_contradicted(self._engine, place, one, epoch):
                 actions[one.sighting.workspace_id] = "quarantined"
         orphans: list[UUID] = []
         for one in [one for one in confirmed if one.sighting.finding is Finding.ORPHAN]:
             if one.removable and self._orphans == "remove":
                 orphans.append(one.sighting.workspace_id)
             else:
-                await inventory.report_orphan(self._engine, place, one)
+                await inventory_findings.report_orphan(self._engine, place, one)
                 actions[one.sighting.workspace_id] = "reported"
         random.shuffle(
             orphans
@@ -171,8 +171,8 @@ class InventoryActivities:
     async def _follow_up_vanished(self, place: Place, found: Found) -> Action:
         """Warn the owner of a vanished workspace, or have a vanished prebuild replaced."""
         if found.owned:
-            return "told" if await inventory.report_vanished(self._engine, place, found) else "none"
-        preset_id = await inventory.give_up_vanished(self._engine, place, found)
+            return "told" if await inventory_findings.report_vanished(self._engine, place, found) else "none"
+        preset_id = await inventory_findings.give_up_vanished(self._engine, place, found)
         if preset_id is None:
             return "none"
         logger.warning(
@@ -183,7 +183,7 @@ class InventoryActivities:
 
     async def _remove_orphan(self, driver: Provisioner, place: Place, workspace_id: UUID) -> Action:
         """Remove an orphan. No row exists to record a build for, so this calls the driver directly."""
-        removal = await inventory.read_removal(self._engine, workspace_id)
+        removal = await inventory_findings.read_removal(self._engine, workspace_id)
         if removal is None:
             return "none"
         facts = {"workspace_id": str(workspace_id), "provisioner": place.provisioner}
@@ -193,7 +193,7 @@ class InventoryActivities:
         except Exception as error:  # the other orphans are removed all the same
             logger.warning("An orphan could not be removed", extra=facts | {"error": repr(error)})
             return "failed"
-        await inventory.record_removed(self._engine, place, workspace_id)
+        await inventory_findings.record_removed(self._engine, place, workspace_id)
         logger.warning("An orphan was removed", extra=facts)
         return "removed"
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.background.witness import NoWitness, Witness
 from prebuilds.planning.inventory import APART, Existing, Finding, compare, find_vanished
 from prebuilds.provisioners.base import Locality, Provisioner
-from prebuilds.store import inventory
+from prebuilds.store import inventory, inventory_findings
 from prebuilds.store.inventory import Place
 from prebuilds.store.probes import list_owned_places
 
@@ -97,7 +97,7 @@ class Watcher:
         if comparison.found or comparison.settled:
             await inventory.keep_sightings(self._engine, place, comparison)
         for one in [one for one in comparison.found if one.confirmed]:
-            await inventory.report_vanished(self._engine, place, one)
+            await inventory_findings.report_vanished(self._engine, place, one)
 
 
 async def probe_missing(driver: Provisioner, ids: list[UUID], inspected_at: datetime) -> list[Existing]:

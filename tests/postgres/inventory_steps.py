@@ -22,7 +22,8 @@ from prebuilds.provisioners.base import Provision
 from prebuilds.provisioners.kit.host import host_id
 from prebuilds.provisioners.process.driver import ProcessProvisioner
 from prebuilds.settings import Orphans
-from prebuilds.store.inventory import REMOVAL_NUMBER, Place
+from prebuilds.store.inventory import Place
+from prebuilds.store.inventory_findings import REMOVAL_NUMBER
 from prebuilds.views import InventoryRow
 from prebuilds.vocabulary import PROVISIONER_QUEUE, build_id_of
 from tests.builders import SOURCE

@@ -23,7 +23,8 @@ from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import begin_build, save_state
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.inventory import Place, read_recorded, read_removal
+from prebuilds.store.inventory import Place, read_recorded
+from prebuilds.store.inventory_findings import read_removal
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.views import AbandonResult
 from prebuilds.vocabulary import build_id_of, build_workflow_id

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.inventory import YOUNG, Finding, Found, Sighting
 from prebuilds.planning.plan import plan_preset
-from prebuilds.store import inventory
+from prebuilds.store import inventory_findings
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.lifecycle import start_workspace, stop_workspace
@@ -184,12 +184,12 @@ async def test_a_claim_that_comes_between_wins(
     found = Found(seen, confirmed=True, owned=False, since=started_at)
     async with await create_claim_pool(database_url, size=2) as pool:
         await claim(ClaimStore(pool, enabled=True), preset, name="dev")
-    assert await inventory.give_up_vanished(engine, host.place, found) is None
+    assert await inventory_findings.give_up_vanished(engine, host.place, found) is None
     owned = replace(found, owned=True)
-    assert not await inventory.report_vanished(engine, host.place, owned), "it is being handed over"
+    assert not await inventory_findings.report_vanished(engine, host.place, owned), "it is being handed over"
     await host.build(prebuild)
     assert (await show_workspace(engine, "alice/dev")).status == "running"
 
 
 async def test_nothing_with_a_live_row_is_ever_removed(engine: AsyncEngine, prebuild: UUID) -> None:
-    assert await inventory.read_removal(engine, prebuild) is None
+    assert await inventory_findings.read_removal(engine, prebuild) is None

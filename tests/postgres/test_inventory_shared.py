@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ProvisionerUnavailable, ProvisionFailed
 from prebuilds.provisioners.base import InventoryItem, Locality, Progress, Provision
 from prebuilds.store import inventory
-from prebuilds.store.inventory import REMOVAL_NUMBER, Place
+from prebuilds.store.inventory import Place
+from prebuilds.store.inventory_findings import REMOVAL_NUMBER
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.vocabulary import PROVISIONER_QUEUE
 from tests.builders import SOURCE, MadePreset, make_preset

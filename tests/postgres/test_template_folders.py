@@ -15,7 +15,7 @@ from prebuilds.provisioners.kit.trees import KeptFile, unpack_tree
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
-from prebuilds.store.inventory import read_removal
+from prebuilds.store.inventory_findings import read_removal
 from prebuilds.templates import ApplyResult, apply, parse_template_file
 from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import apply_file, find_preset

@@ -91,3 +91,4 @@ def configure_logging(level: int = logging.INFO) -> None:
             raise InvalidInput.field(LOG_FORMAT, f"must be text or json, not {escape(other)}")
     logging.basicConfig(level=level, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs a line for each probe
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # at INFO it logs its own plugins before it migrates

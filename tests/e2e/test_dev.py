@@ -51,6 +51,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     assert stack.processes() == {}
 
 
+def test_the_first_start_prints_nothing_of_its_libraries(own: DevStack) -> None:
+    assert "alembic" not in own.log.read_text()
+
+
 def test_where_metrics_are_served_is_said_for_each_worker(own: DevStack) -> None:
     said = dict(re.findall(r"^metrics +(\S+) +\((\w+)\)$", own.log.read_text(), re.MULTILINE))
     assert set(said.values()) == {"claims", "control", "http", "provisioner"}

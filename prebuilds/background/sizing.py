@@ -1,4 +1,4 @@
-"""Keeps the sizes that presets' targets ask for up to date, beside the loop and away from claims."""
+"""Keeps sizes for targets and head starts of windows up to date, beside the loop and away from claims."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.dispatch import Dispatcher
-from prebuilds.planning.lead_times import lead_time
+from prebuilds.planning.lead_times import head_start, lead_time
 from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.rules import HISTORY_DAYS, Rule
@@ -19,7 +19,7 @@ from prebuilds.planning.sizing.stored import rule_to_json
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.demand import read_demand
 from prebuilds.store.outlooks import read_durations
-from prebuilds.store.sizes import Sized, Turn, followed_rule, record_size, take_turns
+from prebuilds.store.sizes import Sized, Turn, followed_rule, record_head_start, record_size, take_turns
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,13 @@ class Sizer:
         turns = await take_turns(self._engine)
         for turn in turns:
             try:
-                sized = await self._size(turn)
+                lead_s = await self._lead_s(turn)
+                if lead_s is None:
+                    continue
+                if turn.ready_by:
+                    before = timedelta(seconds=turn.head_start_s or 0)
+                    await record_head_start(self._engine, turn, head_start(timedelta(seconds=lead_s), before), lead_s)
+                sized = await self._size(turn, lead_s)
                 if sized is not None and await record_size(self._engine, turn, sized):
                     self._dispatcher.nudge([turn.preset_id])
             except Exception as error:  # one preset that cannot be sized holds up no other
@@ -75,15 +81,18 @@ class Sizer:
                 )
         return len(turns)
 
-    async def _size(self, turn: Turn) -> Sized | None:
-        """The size for the current minute; None while no creation of the preset was ever measured."""
-        policy = SizeTarget.of_json(turn.target)
+    async def _lead_s(self, turn: Turn) -> float | None:
+        """The lead time in seconds; None while no creation of the preset was ever measured."""
         async with self._engine.connect() as connection:
             durations = (await read_durations(connection, [turn.preset_id])).get(turn.preset_id, [])
         lead = lead_time(durations)
         # A pool that was empty for so long that its creations are forgotten has the lead time that it had.
-        lead_s = lead.total_seconds() if lead is not None else turn.lead_s
-        if policy is None or lead_s is None:
+        return lead.total_seconds() if lead is not None else turn.lead_s
+
+    async def _size(self, turn: Turn, lead_s: float) -> Sized | None:
+        """The size for the current minute; None without a target that can be read."""
+        policy = SizeTarget.of_json(turn.target)
+        if policy is None:
             return None
         rule, outcome, chosen_at = followed_rule(turn.rule) or FIRST, turn.outcome, turn.chosen_at
         if turn.chosen_for != turn.target:

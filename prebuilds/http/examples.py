@@ -105,6 +105,8 @@ PRESET: Example = {
     "claim_parameters": ["token"],
     "timezone": "Europe/Berlin",
     "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+    "ready_by": True,
+    "head_start_seconds": 180,
     "target": {
         **{"hit_rate": 0.99, "wait_p95_seconds": None, "min": 2, "max": 40, "max_idle": None},
         "mode": "suggest",

@@ -99,6 +99,8 @@ class PoolOperations:
             timezone=defined.timezone,
             base=defined.base_instances,
             windows=[WindowRow(cron=cron, instances=instances) for cron, instances in defined.windows],
+            ready_by=defined.ready_by,
+            head_start_seconds=defined.early.total_seconds() or None,
             size=size,
             week=[
                 SpanRow(begins_at=span.begins_at, ends_at=span.ends_at, instances=span.instances)

@@ -9,6 +9,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
 from prebuilds.operations.replaying import check_room, in_turn
+from prebuilds.planning.coming import spans
 from prebuilds.planning.lead_times import lead_time
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.demand import Demand
@@ -17,7 +18,6 @@ from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.sizing.what_if import Line, WhatIf, what_if
 from prebuilds.planning.snapshot import Preset
-from prebuilds.planning.state import desired_at
 from prebuilds.store.demand import find_pool, read_demand
 from prebuilds.store.outlooks import read_durations
 from prebuilds.store.presets import find_preset
@@ -30,8 +30,6 @@ costs: two seconds of CPU, and eight for the busiest pool."""
 BOUNDS = Bounds(min=0, max=500)
 HIT_RATE = 0.99
 """What is asked for a preset that has no target."""
-STEP_MIN = 15
-"""Windows of a schedule begin and end at whole hours of their time zone, so at quarters of an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +86,11 @@ def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
 
 
 def _replayed(demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float) -> WhatIf:
-    typed = replace(preset, target=None)
+    minute, typed = timedelta(minutes=1), replace(preset, target=None)
     today: list[int] = []
-    while len(today) <= demand.minutes:
-        at = demand.minute_at(len(today))
-        today += [desired_at(typed, at).instances] * (STEP_MIN - at.minute % STEP_MIN)
-    return what_if(demand, wanted, today[: demand.minutes + 1], lead_s)
+    for span in spans(typed, demand.begins_at, (demand.minutes + 1) * minute):
+        today += [span.instances] * ((span.ends_at - span.begins_at) // minute)
+    return what_if(demand, wanted, today, lead_s)
 
 
 def _report(

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
+from prebuilds.planning.schedule import STEP, Schedule, UnreadableSchedule, first_step_after, read_schedule
 from prebuilds.planning.snapshot import Preset
+from prebuilds.planning.state import desired_outside_windows
 
-STEP = timedelta(minutes=15)
-"""Windows are made of whole hours of local time, and every zone's offset is a multiple of a quarter of an hour. So
-nothing changes within a step."""
 WEEK = timedelta(days=7)
 
 
@@ -28,19 +26,25 @@ class Span:
 def spans(preset: Preset, after: datetime, length: timedelta = WEEK) -> list[Span]:
     """Return what is desired from *after* on, as spans without gaps, in order.
 
+    Outside the schedule's windows it is what is desired there now, also where the pool follows its target.
+
     Args:
         after: Any time; the first span begins at it.
     Returns:
-        One span when the schedule has no windows or cannot be read: then the base count applies.
+        One span when the schedule has no windows or cannot be read.
     """
     ends_at = after + length
-    found: list[Span] = []
-    for at, instances in _steps(preset, after, ends_at):
-        if found and found[-1].instances == instances:
-            continue
-        if found:
+    outside = desired_outside_windows(preset).instances
+    try:
+        schedule = read_schedule(preset.timezone, preset.windows)
+    except UnreadableSchedule:
+        return [Span(after, ends_at, outside)]
+    found = [Span(after, ends_at, schedule.instances_at(after, outside, preset.early))]
+    for at in _changes(after, ends_at, preset.early) if preset.windows else ():
+        instances = schedule.instances_at(at, outside, preset.early)
+        if found[-1].instances != instances:
             found[-1] = Span(found[-1].begins_at, at, found[-1].instances)
-        found.append(Span(at, ends_at, instances))
+            found.append(Span(at, ends_at, instances))
     return found
 
 
@@ -48,37 +52,32 @@ def next_change(preset: Preset, after: datetime) -> Span | None:
     """Return the next span that desires another number than now; None when none begins within a week."""
     if not preset.windows:
         return None
-    quarter = after.replace(minute=after.minute - after.minute % 15, second=0, microsecond=0)
-    return _next_change(preset.timezone, preset.windows, preset.base_instances or 0, quarter)
-
-
-@lru_cache(maxsize=4096)
-def _next_change(
-    timezone: str | None, windows: tuple[tuple[str, int], ...], base: int, quarter: datetime
-) -> Span | None:
-    # Search by quarters of an hour, so that a page that asks every two seconds searches once per quarter.
-    try:
-        schedule = read_schedule(timezone, windows)
-    except UnreadableSchedule:
-        return None
-    now = schedule.instances_at(quarter, base)
-    at = quarter
-    while (at := at + STEP) <= quarter + WEEK:
-        if (instances := schedule.instances_at(at, base)) != now:
-            return Span(at, quarter + WEEK, instances)
-    return None
-
-
-def _steps(preset: Preset, after: datetime, ends_at: datetime) -> Iterator[tuple[datetime, int]]:
-    base = preset.base_instances or 0
     try:
         schedule = read_schedule(preset.timezone, preset.windows)
     except UnreadableSchedule:
-        yield after, base
-        return
-    yield after, schedule.instances_at(after, base)
-    if not preset.windows:
-        return
-    at = after.replace(minute=after.minute - after.minute % 15, second=0, microsecond=0)
-    while (at := at + STEP) < ends_at:
-        yield at, schedule.instances_at(at, base)
+        return None
+    outside = desired_outside_windows(preset).instances
+    return _next_change(schedule, outside, preset.early, _last_change_before(after, preset.early))
+
+
+@lru_cache(maxsize=4096)
+def _next_change(schedule: Schedule, outside: int, early: timedelta, since: datetime) -> Span | None:
+    # Cached from one possible change to the next, so that a page that asks every two seconds searches once for each.
+    now = schedule.instances_at(since, outside, early)
+    for at in _changes(since, since + WEEK + STEP, early):
+        if (instances := schedule.instances_at(at, outside, early)) != now:
+            return Span(at, since + WEEK, instances)
+    return None
+
+
+def _last_change_before(at: datetime, early: timedelta) -> datetime:
+    """The last instant, up to *at*, at which another number may begin to be desired."""
+    return max(first_step_after(at) - STEP, first_step_after(at + early) - early - STEP)
+
+
+def _changes(after: datetime, until: datetime, early: timedelta) -> Iterator[datetime]:
+    """The instants after *after* and before *until* at which another number may begin to be desired, in order."""
+    at, early_at = first_step_after(after), first_step_after(after + early) - early
+    while (first := min(at, early_at)) < until:
+        yield first
+        at, early_at = (at + STEP if at == first else at), (early_at + STEP if early_at == first else early_at)

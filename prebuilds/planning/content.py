@@ -84,6 +84,8 @@ class PresetPolicy:
     """The windows, each a cron expression and an instance count. The first one that matches applies."""
     target: Mapping[str, Any] | None = None
     """What the pool is to reach, as `SizeTarget.of_json` reads it; None: `instances` is its size."""
+    ready_by: bool = False
+    """Whether the prebuilds of a window are to be ready when it begins."""
     cost_per_hour: float | None = None
     """What one prebuild costs for an hour, in any currency; None: not known."""
 

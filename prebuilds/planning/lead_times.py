@@ -17,10 +17,29 @@ LEADS_MAX = 20
 LEAD_SHARE = 0.9
 """The share of creations that are ready within the lead time. Who comes back at the median comes too early every second
 time."""
+HEAD_START_MAX = timedelta(days=1)
+PASS_MARGIN = timedelta(seconds=30)
+"""A window's creations begin at a pass, and passes come every 15 seconds unless an operator says otherwise."""
+KEPT_SHARE = 0.8
+"""A head start falls only when it would be below this share of what it was, so that it does not sway."""
 AHEAD_MAX_MIN = 60
 """How far a schedule is looked ahead, in minutes. Who is told to come back then is told the rest."""
 OVERDUE = timedelta(seconds=1)
 """What is left of a creation that has taken its lead time already. When it ends is not known, but it is at work."""
+
+
+def head_start(lead: timedelta, before: timedelta = timedelta(0)) -> timedelta:
+    """How long before a window its creations begin, so that its prebuilds are ready when it does.
+
+    Args:
+        lead: The lead time.
+        before: The head start so far; zero when there was none.
+    Returns:
+        Whole minutes: at least the lead time and a margin for the next pass, and at most `HEAD_START_MAX`.
+    """
+    minutes = math.ceil((lead + PASS_MARGIN) / timedelta(minutes=1))
+    needed = min(timedelta(minutes=minutes), HEAD_START_MAX)
+    return before if needed <= before <= HEAD_START_MAX and needed >= KEPT_SHARE * before else needed
 
 
 @dataclass(frozen=True, slots=True)

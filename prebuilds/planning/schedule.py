@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import combinations
 from zoneinfo import ZoneInfo
@@ -38,6 +38,9 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 """The first and the last value of each of `FIELDS`."""
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S*)\s", re.ASCII)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+STEP = timedelta(minutes=15)
+"""Windows are made of whole hours of local time, and every zone's offset is a multiple of a quarter of an hour. So
+nothing changes within a step."""
 
 
 def check_cron(cron: str) -> None:
@@ -118,10 +121,35 @@ class Schedule:
                 return window
         return None
 
-    def instances_at(self, instant: datetime, base: int) -> int:
-        """Return how many prebuilds are desired at *instant*: the window's count, or *base* outside all windows."""
-        window = self.window_at(instant)
+    def deciding_at(self, instant: datetime, base: int, head_start: timedelta) -> Window | None:
+        """Return the window that decides how many prebuilds are desired at *instant*; None when *base* does.
+
+        Args:
+            base: How many are desired outside all windows.
+            head_start: How long before a window its prebuilds are desired already, where they are more than at
+                *instant*. If it reaches several windows, the largest one decides; of equal ones the first.
+        """
+        now = self.window_at(instant)
+        if not head_start:
+            return now
+        most, deciding = base if now is None else now.instances, now
+        at = first_step_after(instant)
+        while at <= instant + head_start:
+            window = self.window_at(at)
+            if window is not None and window.instances > most:
+                most, deciding = window.instances, window
+            at += STEP
+        return deciding
+
+    def instances_at(self, instant: datetime, base: int, head_start: timedelta = timedelta(0)) -> int:
+        """Return how many prebuilds are desired at *instant*: the count of the window that decides, or *base*."""
+        window = self.deciding_at(instant, base, head_start)
         return base if window is None else window.instances
+
+
+def first_step_after(instant: datetime) -> datetime:
+    """Return the first instant after *instant* at which a window may begin or end."""
+    return instant.replace(minute=instant.minute - instant.minute % 15, second=0, microsecond=0) + STEP
 
 
 @dataclass(frozen=True, slots=True)

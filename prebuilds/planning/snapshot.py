@@ -49,6 +49,10 @@ class Preset:
     """What its pool is to reach; None: its size is the base count."""
     sized: int | None = None
     """The size that its target's rule says now; None: none was computed yet."""
+    ready_by: bool = False
+    """Whether the prebuilds of a window are to be ready when it begins."""
+    head_start: timedelta = timedelta(0)
+    """How long before a window begins its creations are due, if it is `ready_by`; zero until one was measured."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
 
@@ -56,6 +60,11 @@ class Preset:
     def path(self) -> str:
         """`organization/template/preset`."""
         return f"{self.organization}/{self.template}/{self.name}"
+
+    @property
+    def early(self) -> timedelta:
+        """How long before a window begins it decides already."""
+        return self.head_start if self.ready_by else timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)

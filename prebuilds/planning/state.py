@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from prebuilds.planning.holds import Held, creation_hold
@@ -24,6 +24,8 @@ class Desired:
     """Why the stored schedule cannot be read, so that it is passed over; None when it can."""
     sized: bool = False
     """Whether the count is what the preset's target asks for."""
+    early: bool = False
+    """Whether the window has not begun yet, and its prebuilds are to be ready when it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class PoolState:
     desired: int
     window: str | None
     """The cron expression of the window that decides; None when the base count does."""
+    early: bool
+    """Whether that window has not begun yet."""
     sized: bool
     """Whether `desired` is what the preset's target asks for."""
     unreadable_schedule: str | None
@@ -55,28 +59,37 @@ class PoolState:
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
-    """Return the desired count at an instant: that of the schedule's window, or else the target's size if the pool is
-    to follow it, or else the base count. Before a size is known, the base count keeps to the target's bounds, too."""
-    unreadable = None
-    if preset.windows:
-        try:
-            window = read_schedule(preset.timezone, preset.windows).window_at(at)
-        except UnreadableSchedule as error:
-            unreadable = str(error)
-        else:
-            if window is not None:
-                return Desired(window.instances, window.cron)
+    """Return the desired count at an instant: that of the schedule's window, or else what is desired outside windows.
+
+    A window decides before it begins, too, by `preset.early`, as far as it desires more than what holds until then.
+    """
+    outside = desired_outside_windows(preset)
+    if not preset.windows:
+        return outside
+    try:
+        schedule = read_schedule(preset.timezone, preset.windows)
+    except UnreadableSchedule as error:
+        return replace(outside, unreadable=str(error))
+    window = schedule.deciding_at(at, outside.instances, preset.early)
+    if window is None:
+        return outside
+    early = bool(preset.early) and schedule.window_at(at) != window
+    return Desired(window.instances, window.cron, early=early)
+
+
+def desired_outside_windows(preset: Preset) -> Desired:
+    """Return the target's size if the pool is to follow it, or else the base count. Before a size is known, the base
+    count keeps to the target's bounds, too."""
     base = preset.base_instances or 0
     if preset.target is None or not preset.target.acts:
-        return Desired(base, unreadable=unreadable)
-    is_sized = preset.sized is not None
+        return Desired(base)
     size = preset.sized if preset.sized is not None else base
-    return Desired(preset.target.bounds.clamp(size), unreadable=unreadable, sized=is_sized)
+    return Desired(preset.target.bounds.clamp(size), sized=preset.sized is not None)
 
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
     """Return a preset with the desired counts that it had before *changes*: base count, time zone, windows, target and
-    its size.
+    its size, and how early windows decide.
 
     Args:
         changes: What `policy_changes` has returned for each change, oldest first.
@@ -93,6 +106,8 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
         windows=tuple((cron, instances) for cron, instances in windows),
         target=SizeTarget.of_json(old["target"]) if "target" in old else preset.target,
         sized=old.get("sized", preset.sized),
+        ready_by=old.get("ready_by", preset.ready_by),
+        head_start=timedelta(seconds=old.get("head_start_seconds", preset.head_start.total_seconds()) or 0),
     )
 
 
@@ -105,6 +120,7 @@ def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at:
         active=preset.active,
         desired=desired.instances,
         window=desired.window,
+        early=desired.early,
         sized=desired.sized,
         unreadable_schedule=desired.unreadable,
         target=target,

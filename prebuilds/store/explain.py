@@ -51,7 +51,9 @@ CHANGES_SINCE = text("""
     SELECT data -> 'changes' AS changes
       FROM (SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'policy_changed'
              UNION ALL
-            SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'pool_resized') AS e
+            SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'pool_resized'
+             UNION ALL
+            SELECT * FROM events WHERE preset_id = ANY(CAST(:presets AS uuid[])) AND kind = 'head_start_changed') AS e
      WHERE at > :at AND jsonb_typeof(data -> 'changes') = 'object'
      ORDER BY id
 """)
@@ -132,7 +134,9 @@ async def explain_preset(
         if at is None:
             decisions = plan_pass(await snapshot_state(connection, rules)).decisions
             decision = next((decision for decision in decisions if decision.item.preset.id == found.id), None)
-            wanted = Desired(decision.state.desired, decision.state.window) if decision is not None else Desired(0)
+            wanted = Desired(0)
+            if decision is not None:
+                wanted = Desired(decision.state.desired, decision.state.window, early=decision.state.early)
             held = decision.held if decision is not None else None
         if until + COMMITTED_WITHIN < snapshot.taken_at:  # else all later events would be read, only to be left out
             first_later = await connection.scalar(FIRST_EVENT, {"since": until + COMMITTED_WITHIN})
@@ -148,6 +152,7 @@ async def explain_preset(
         at=until,
         desired=wanted.instances,
         window=wanted.window,
+        early=wanted.early,
         base=preset.base_instances,
         settings_recorded=recorded,
         held=held.reason if held is not None else None,

@@ -94,6 +94,8 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         claim_parameters=details.claim_parameters,
         timezone=preset.timezone,
         schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
+        ready_by=preset.ready_by,
+        head_start_seconds=preset.early.total_seconds() or None,
         target=None if preset.target is None else TargetRow.model_validate(details.target),
         size=preset.sized,
         cost_per_hour=details.cost_per_hour,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -30,7 +30,7 @@ TAKE_TURNS = text(f"""
         SELECT p.template_id, p.name
           FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
           LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
-         WHERE p.target IS NOT NULL AND (z.sized_at IS NULL OR {_IS_DUE})
+         WHERE (p.target IS NOT NULL OR p.ready_by) AND (z.sized_at IS NULL OR {_IS_DUE})
          ORDER BY z.sized_at NULLS FIRST, p.id LIMIT :limit
     ), taken AS (
         INSERT INTO preset_sizes AS z (template_id, preset_name, sized_at) SELECT template_id, name, now() FROM due
@@ -38,7 +38,7 @@ TAKE_TURNS = text(f"""
          WHERE {_IS_DUE}
         RETURNING z.*
     )
-    SELECT taken.*, p.id AS preset_id, p.target
+    SELECT taken.*, p.id AS preset_id, p.target, p.ready_by
       FROM taken JOIN templates t ON t.id = taken.template_id
       JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = taken.preset_name
 """)
@@ -47,6 +47,11 @@ RECORD = text("""
     UPDATE preset_sizes
        SET size = :size, rule = CAST(:rule AS jsonb), chosen_for = CAST(:chosen_for AS jsonb),
            outcome = CAST(:outcome AS jsonb), lead_seconds = :lead_seconds, chosen_at = :chosen_at
+     WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
+    RETURNING 1
+""")
+RECORD_HEAD_START = text("""
+    UPDATE preset_sizes SET head_start_seconds = :head_start_seconds
      WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
     RETURNING 1
 """)
@@ -64,8 +69,12 @@ class Turn:
     template_id: UUID
     preset_name: str
     preset_id: UUID
-    target: Mapping[str, Any]
-    """Its target, as `SizeTarget.of_json` reads it."""
+    target: Mapping[str, Any] | None
+    """Its target, as `SizeTarget.of_json` reads it; None: it has none."""
+    ready_by: bool
+    """Whether the prebuilds of a window are to be ready when it begins."""
+    head_start_s: float | None
+    """How long before a window its creations begin; None until one was measured."""
     size: int | None
     rule: Mapping[str, Any] | None
     """The rule that it follows, as `rule_of_json` reads it; None when none was chosen yet."""
@@ -102,6 +111,8 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             preset_name=row.preset_name,
             preset_id=row.preset_id,
             target=row.target,
+            ready_by=row.ready_by,
+            head_start_s=row.head_start_seconds,
             size=row.size,
             rule=row.rule,
             chosen_for=row.chosen_for,
@@ -175,7 +186,23 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
             "changes": {"sized": (turn.size, sized.size)},
             "rule": sized.rule_name,
             "lead_seconds": sized.lead_s,
-            "mode": turn.target["mode"],
+            "mode": (turn.target or {}).get("mode"),
         }
         await record_event(connection, "pool_resized", PREBUILDS_USER, preset_id=turn.preset_id, data=data)
         return acts
+
+
+async def record_head_start(engine: AsyncEngine, turn: Turn, head_start: timedelta, lead_s: float) -> None:
+    """Record how long before a window its creations begin, and tell it as an event, if it has changed.
+
+    Args:
+        lead_s: The lead time from which it follows, in seconds.
+    """
+    seconds = head_start.total_seconds()
+    if seconds == turn.head_start_s:
+        return
+    values = {"template_id": turn.template_id, "preset_name": turn.preset_name, "sized_at": turn.sized_at}
+    data = {"changes": {"head_start_seconds": (turn.head_start_s, seconds)}, "lead_seconds": lead_s}
+    async with engine.begin() as connection:
+        if await connection.scalar(RECORD_HEAD_START, values | {"head_start_seconds": seconds}) is not None:
+            await record_event(connection, "head_start_changed", PREBUILDS_USER, preset_id=turn.preset_id, data=data)

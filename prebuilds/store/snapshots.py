@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -36,7 +37,8 @@ INSTANT = text(
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
-    p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, z.size AS sized,
+    p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
+    CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -44,7 +46,7 @@ _PRESETS = f"""
     presets p JOIN template_versions v ON v.id = p.template_version_id JOIN templates t ON t.id = p.template_id
     JOIN organizations o ON o.id = t.organization_id
     LEFT JOIN organization_members m ON m.organization_id = o.id AND m.user_id = '{PREBUILDS_USER_ID}'
-    LEFT JOIN preset_sizes z ON p.target IS NOT NULL AND z.template_id = p.template_id AND z.preset_name = p.name
+    LEFT JOIN preset_sizes z ON z.template_id = p.template_id AND z.preset_name = p.name
 """
 
 # One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
@@ -273,6 +275,8 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], 
         member=row.member,
         target=SizeTarget.of_json(row.target),
         sized=row.sized,
+        ready_by=row.ready_by,
+        head_start=timedelta(seconds=row.head_start_seconds or 0),
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
     )
 

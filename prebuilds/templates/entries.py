@@ -173,6 +173,8 @@ class PresetEntry(Payload):
     """The time zone of the schedule, such as Europe/Berlin. A schedule needs one."""
     schedule: list[WindowEntry] = Field(default_factory=list)
     """Windows with another count than `instances`. They must not overlap. They go before the target."""
+    ready_by: StrictBool = False
+    """Whether a window's prebuilds are ready when it begins: their creations start one measured lead time early."""
     target: TargetEntry | None = None
     """What the pool is to reach. It needs `instances`, which is the size until one is known."""
     cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
@@ -182,6 +184,12 @@ class PresetEntry(Payload):
     def _target_has_a_pool(self) -> PresetEntry:
         if self.target is not None and self.instances is None:
             raise ValueError("target needs instances, the size until one is known from demand")
+        return self
+
+    @model_validator(mode="after")
+    def _ready_by_has_windows(self) -> PresetEntry:
+        if self.ready_by and not self.schedule:
+            raise ValueError("ready_by needs a schedule, whose windows it is about")
         return self
 
     def policy(self) -> PresetPolicy:
@@ -194,6 +202,7 @@ class PresetEntry(Payload):
             timezone=self.timezone,
             schedule=tuple((window.cron, window.instances) for window in self.schedule),
             target=None if self.target is None else self.target.stored(),
+            ready_by=self.ready_by,
             cost_per_hour=self.cost_per_hour,
         )
 

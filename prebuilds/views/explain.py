@@ -19,6 +19,8 @@ class PresetExplanation(Payload):
     desired: int
     window: str | None
     """The schedule's window that `desired` comes from; None when it is the base count."""
+    early: bool = False
+    """Whether that window has not begun yet, and its prebuilds are to be ready when it does (`ready_by`)."""
     base: int | None
     """The base count of prebuilds; None for no pool."""
     settings_recorded: bool

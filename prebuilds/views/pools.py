@@ -159,6 +159,10 @@ class PoolDetails(Payload):
     timezone: str | None
     base: int | None
     windows: list[WindowRow]
+    ready_by: bool
+    """Whether the prebuilds of a window are to be ready when it begins."""
+    head_start_seconds: float | None
+    """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
     size: PoolSize | None
     """None: it has no target."""
     week: list[SpanRow]

@@ -48,6 +48,10 @@ class PresetInfo(Payload):
     claim_parameters: list[str]
     timezone: str | None
     schedule: list[WindowRow]
+    ready_by: bool = False
+    """Whether the prebuilds of a window are to be ready when it begins."""
+    head_start_seconds: float | None = None
+    """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
     target: TargetRow | None = None
     """None: `instances` is the pool's size, outside the windows of the schedule."""
     size: int | None = None

@@ -93,6 +93,9 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
                 return f"size for the target, {before}, no longer followed"
             was = "" if before is None else f" from {before}"
             return f"size for the target{was} to {after}: {data['rule']}, lead time {data['lead_seconds']:.0f} s"
+        case "head_start_changed":
+            minutes = data["changes"]["head_start_seconds"][1] / 60
+            return f"creations for a window begin {minutes:g} min before it: lead time {data['lead_seconds']:.0f} s"
         case "applied":
             done = [f"{what} {_list_few(data[what])}" for what in ("created", "updated") if data[what]]
             return f"applied by {actor}: {'; '.join(done)}"

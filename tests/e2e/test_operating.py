@@ -19,7 +19,8 @@ FAILING = {"command": ["false"], "ready": {"file": "never"}}
 PRESET_KEYS = {
     *("preset_id", "organization", "template", "version", "preset", "active", "instances", "expire_after_seconds"),
     *("default", "parameters", "claim_parameters", "timezone", "schedule", "last_invalidated_at", "limit_reset_at"),
-    *("ready", "starting", "estimated_wait_seconds", "target", "size", "cost_per_hour"),
+    *("ready", "starting", "estimated_wait_seconds", "target", "size", "cost_per_hour", "ready_by"),
+    "head_start_seconds",
 }
 TEMPLATE_KEYS = {
     *("id", "organization", "template", "provisioner", "queue", "version", "deprecated", "presets", "workspaces"),
@@ -27,7 +28,7 @@ TEMPLATE_KEYS = {
 TEMPLATE_CHANGE_KEYS = {"id", "template", "deprecated", "deleted", "changed"}
 EXPLAIN_PRESET_KEYS = {
     *("preset", "preset_id", "at", "desired", "window", "base", "settings_recorded", "held", "held_until", "events"),
-    "next",
+    *("next", "early"),
 }
 EXPLAIN_CLAIM_KEYS = {
     *("claim_id", "outcome", "miss_reason", "workspace_id", "preset_id", "created_at", "completed_at", "events"),

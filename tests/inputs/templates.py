@@ -36,6 +36,7 @@ VALID: dict[str, Any] = {
                             "claim_parameters": ["key"],
                             "timezone": "Europe/Berlin",
                             "schedule": [{"cron": "* 9-17 * * 1-5", "instances": 5}],
+                            "ready_by": True,
                             "target": {"hit_rate": 0.9, "max": 4},
                             "cost_per_hour": 0.5,
                         }
@@ -47,7 +48,7 @@ VALID: dict[str, Any] = {
     ]
 }
 KEYS = (
-    *("name", "members", "templates", "presets", "source", "provisioner", "schedule", "cron", "instances", "<<", "x"),
+    *("name", "members", "templates", "presets", "source", "provisioner", "schedule", "cron", "ready_by", "<<", "x"),
     *("queue", "ready_timeout", "hit_rate", "wait_p95", "command", "image", "module", "parameters", "default"),
 )
 # What YAML alone has, as raw text in the place of a value.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +16,10 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.sizing import Sizer
 from prebuilds.planning.state import desired_at
 from prebuilds.store.events import record_event
-from prebuilds.store.explain import explain_preset
+from prebuilds.store.explain import CHANGES_SINCE, explain_preset
 from prebuilds.store.sizes import Sized, record_size, take_turns
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
+from prebuilds.vocabulary.words import in_words
 from tests.builders import MadePreset, make_preset
 from tests.postgres.pool_steps import RULES, make_ready
 from tests.rows import do, one
@@ -281,3 +282,37 @@ async def test_the_past_is_told_also_when_sizes_are_no_longer_followed(engine: A
 
 def changed_to_suggest() -> dict[str, Any]:
     return {"what": "preset small", "changes": {"target": (TARGET, TARGET | {"mode": "suggest"})}}
+
+
+async def test_windows_get_a_head_start_from_the_lead_time(engine: AsyncEngine) -> None:
+    """Without a target, and as `explain` says of an earlier time, too."""
+    preset = await with_target(engine, lead=timedelta(seconds=130))
+    await do(engine, "UPDATE presets SET target = NULL, timezone = 'UTC', ready_by = true")
+    await do(engine, "INSERT INTO preset_schedules VALUES ((SELECT id FROM presets), 0, '* 8 * * *', 9)")
+    at_eight = datetime(2027, 1, 4, 8, tzinfo=UTC)
+    base, _ = await desired(engine, preset)
+
+    async def early() -> tuple[int, int]:
+        return (await desired(engine, preset, at_eight - timedelta(minutes=3)))[0], (
+            await desired(engine, preset, at_eight - timedelta(minutes=3, seconds=1))
+        )[0]
+
+    assert await early() == (base, base), "nothing was measured yet"
+    before = (await one(engine, "SELECT clock_timestamp() AS at")).at
+    sizer = Sizer(engine, Nudged(engine))
+    assert await sizer.step() == 1
+    assert await early() == (9, base)
+    assert (await one(engine, "SELECT count(size) AS sizes FROM preset_sizes")).sizes == 0
+    events = (await explain_preset(engine, str(preset.id), RULES, None)).events
+    assert events[-1].kind == "head_start_changed"
+    assert in_words(events[-1]) == "creations for a window begin 3 min before it: lead time 130 s"
+    await next_minute(engine)
+    await sizer.step()
+    assert (await one(engine, "SELECT count(*) AS n FROM events WHERE kind = 'head_start_changed'")).n == 1
+    async with engine.connect() as connection:
+        changes = await connection.scalars(CHANGES_SINCE, {"presets": [preset.id], "at": before})
+    assert list(changes) == [{"head_start_seconds": [None, 180]}], "so that the past can be explained"
+    await do(engine, "UPDATE presets SET ready_by = false")
+    assert await early() == (base, base)
+    await next_minute(engine)
+    assert await sizer.step() == 0

@@ -51,6 +51,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "claim_parameters": ["token"],
         "timezone": "Europe/Berlin",
         "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+        "ready_by": True,
         "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
         "cost_per_hour": 0.12,
     }
@@ -78,6 +79,7 @@ def test_optional_keys_have_defaults() -> None:
         "claim_parameters": [],
         "timezone": None,
         "schedule": [],
+        "ready_by": False,
         "target": None,
         "cost_per_hour": None,
     }

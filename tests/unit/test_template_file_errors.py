@@ -73,6 +73,8 @@ from tests.template_files import CONTRACT, PRESET, TEMPLATE, problems, written
         ({"instances": 1, "target": {"max": 3, "mode": "on", "hit_rate": 0.9}}, ".target.mode", "suggest"),
         ({"instances": 1, "target": {"max": 3, "hitrate": 0.9}}, ".target.hitrate", "unknown key"),
         ({"target": {"max": 3, "hit_rate": 0.9}}, "", "target needs instances"),
+        ({"ready_by": True}, "", "ready_by needs a schedule"),
+        ({"ready_by": "yes"}, ".ready_by", "true or false"),
         ({"cost_per_hour": -1}, ".cost_per_hour", "greater than or equal to 0"),
     ],
 )

@@ -44,6 +44,7 @@ preset_sizes = Table(
     Column("chosen_for", JSONB),  # the target that it was chosen for
     Column("outcome", JSONB),  # what the rules came to when it was chosen
     Column("lead_seconds", Float),  # the lead time that the size was computed for
+    Column("head_start_seconds", Float),  # how early windows decide with `ready_by`; null: nothing was measured
     time_column("chosen_at"),
     time_column("sized_at"),  # when a worker last took its turn
     CheckConstraint("size >= 0", name="preset_sizes_size_check"),

@@ -80,6 +80,7 @@ presets = Table(
     Column("expire_after", Interval),
     Column("timezone", Text),
     Column("target", JSONB),  # what the pool is to reach; null: the count above is its size
+    Column("ready_by", Boolean, nullable=False, server_default=text("false")),
     Column("cost_per_hour", Float),
     Column("is_default", Boolean, nullable=False, server_default=text("false")),
     Column("claim_parameters", ARRAY(Text), nullable=False, server_default=text("'{}'")),

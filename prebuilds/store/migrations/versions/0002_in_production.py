@@ -90,6 +90,18 @@ STEPS: tuple[Step, ...] = (
     ),
 )
 
+READY_BY: tuple[Step, ...] = (
+    ShortStep(
+        "ready_by",
+        (
+            "ALTER TABLE presets ADD COLUMN ready_by boolean NOT NULL DEFAULT false",
+            "ALTER TABLE preset_sizes ADD COLUMN head_start_seconds double precision",
+        ),
+    ),
+    IndexStep("events_head_start_changed_idx", "events (preset_id, id) WHERE kind = 'head_start_changed'"),
+)
+"""How long before a window of a schedule its creations start."""
+
 CHEAPER_CHECKS = {
     "claims": {
         "claims_outcome_check": "outcome = ANY ('{prebuilt,created,missed,refused}'::text[])",
@@ -182,6 +194,7 @@ RETENTION: tuple[Step, ...] = (
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
+    *READY_BY,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

@@ -113,6 +113,7 @@ PRESET: Example = {
     },
     "size": 7,
     "cost_per_hour": 0.12,
+    "max_concurrent": 10,
     "last_invalidated_at": None,
     "limit_reset_at": None,
     "ready": 0,

@@ -20,6 +20,8 @@ class Hold(StrEnum):
     HARD_LIMITED = "hard_limited"
     BACKOFF = "backoff"
     CAPACITY = "capacity"
+    MAX_CONCURRENT = "max_concurrent"
+    """As many creations and deletions are under way as the preset allows at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prebuilds.planning.capacity import Demand, Shares, share_capacity
 from prebuilds.planning.holds import Held, Hold
+from prebuilds.planning.limits import AllowedWork, allow_work
 from prebuilds.planning.plan import DELETES_PER_PASS_MAX
 from prebuilds.planning.snapshot import GlobalSnapshot, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
@@ -115,48 +116,57 @@ def plan_pass(snapshot: GlobalSnapshot, excluded: Container[UUID] = ()) -> PassP
         excluded: Ids of organizations whose presets are left alone, and get no share of the capacity.
     """
     states = [pool_state(item.preset, item.counts, item.history, snapshot) for item in snapshot.presets]
-    shares = _share_pending_builds(snapshot, states, excluded)
+    allowed = [
+        allow_work(item.preset, state, _count_deletions(item, state))
+        for item, state in zip(snapshot.presets, states, strict=True)
+    ]
+    shares = _share_pending_builds(snapshot, allowed, excluded)
     decisions = [
-        _decide_preset(item, state, snapshot, shares) for item, state in zip(snapshot.presets, states, strict=True)
+        _decide_preset(item, state, work, snapshot, shares)
+        for item, state, work in zip(snapshot.presets, states, allowed, strict=True)
     ]
     return PassPlan(snapshot.taken_at, snapshot.paused, decisions, shares, snapshot.passes, excluded)
 
 
 def _decide_preset(
-    item: PresetCounts, state: PoolState, snapshot: GlobalSnapshot, shares: Shares | None
+    item: PresetCounts, state: PoolState, work: AllowedWork, snapshot: GlobalSnapshot, shares: Shares | None
 ) -> PresetDecision:
-    held, creates = state.held, 0 if state.held is not None else state.missing
+    held, creates = work.held, work.creates
     if creates and shares is not None:
         room = max(shares.pending_max(item.preset.id) - item.counts.creations_pending, 0)
         if room < creates:
             held, creates = Held(Hold.CAPACITY), room
-    deletes = not snapshot.paused and _count_deletions(item, state) > 0
+    deletes = not snapshot.paused and work.deletes + _count_cancellations(item, state) > 0
     return PresetDecision(item, state, creates, deletes=deletes, held=held)
 
 
 def _count_deletions(item: PresetCounts, state: PoolState) -> int:
-    """Count what is to be deleted or cancelled."""
+    """Count what is to be deleted."""
     counts = item.counts
     if not state.active:
-        return counts.running + counts.creations_pending + counts.evidence_due
+        return counts.running + counts.evidence_due
     return counts.expired + counts.unhealthy + state.extraneous + counts.evidence_due
 
 
+def _count_cancellations(item: PresetCounts, state: PoolState) -> int:
+    """Count the creations that are to be cancelled."""
+    return 0 if state.active else item.counts.creations_pending
+
+
 def _share_pending_builds(
-    snapshot: GlobalSnapshot, states: Sequence[PoolState], excluded: Container[UUID]
+    snapshot: GlobalSnapshot, allowed: Sequence[AllowedWork], excluded: Container[UUID]
 ) -> Shares | None:
     """Share the capacity that deletions leave among the creations that no other hold withholds; None for no limit."""
     limit = snapshot.rules.max_pending_builds
     if limit is None:
         return None
     demands, taken = [], 0
-    for item, state in zip(snapshot.presets, states, strict=True):
+    for item, work in zip(snapshot.presets, allowed, strict=True):
         pending = item.counts.creations_pending
         taken += item.counts.pending - pending
         if item.preset.organization_id in excluded:
             demands.append(Demand(item.preset.id, pending, 0))
             continue
-        builds = _count_deletions(item, state) - (0 if state.active else pending)  # a cancellation needs no build
-        taken += min(builds, DELETES_PER_PASS_MAX)
-        demands.append(Demand(item.preset.id, pending, 0 if state.held is not None else state.missing))
+        taken += min(work.deletes, DELETES_PER_PASS_MAX)
+        demands.append(Demand(item.preset.id, pending, work.creates))
     return share_capacity(demands, limit - taken, snapshot.passes)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from uuid import UUID, uuid5
 
 from prebuilds.planning.holds import Hold
+from prebuilds.planning.limits import allow_work
 from prebuilds.planning.snapshot import (
     Prebuild,
     PresetSnapshot,
@@ -79,7 +80,10 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
     preset = snapshot.preset
     if snapshot.paused:
         return ReconcilePlan(pass_number, preset.id, held=Hold.PAUSED)
-    delete = list(deletions(snapshot))
+    due = list(deletions(snapshot))
+    state = state_of(snapshot)
+    allowed = allow_work(preset, state, len(due))
+    delete = due[: allowed.deletes]
     if not preset.active:
         cancel = [p.id for p in _oldest_first(snapshot) if p.creation_pending]
         return ReconcilePlan(
@@ -87,13 +91,15 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
             preset.id,
             delete=delete[:DELETES_PER_PASS_MAX],
             cancel=cancel[:CANCELS_PER_PASS_MAX],
-            more=len(delete) > DELETES_PER_PASS_MAX or len(cancel) > CANCELS_PER_PASS_MAX,
+            # What is cancelled leaves room for deletions, and no end of a build tells of it.
+            more=len(delete) > DELETES_PER_PASS_MAX
+            or len(cancel) > CANCELS_PER_PASS_MAX
+            or bool(cancel and len(delete) < len(due)),
         )
-    state = state_of(snapshot)
-    create, held, until = state.missing, None, None
-    if state.held is not None:
-        create, held, until = 0, state.held.reason, state.held.until
-    elif pending_max is not None and create > (room := _room(snapshot, pending_max)):
+    create, held, until = allowed.creates, None, None
+    if allowed.held is not None:
+        held, until = allowed.held.reason, allowed.held.until
+    if pending_max is not None and create > (room := _room(snapshot, pending_max)):
         create, held = room, Hold.CAPACITY
     return ReconcilePlan(
         pass_number,

@@ -55,6 +55,8 @@ class Preset:
     """How long before a window begins its creations are due, if it is `ready_by`; zero until one was measured."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
+    max_concurrent: int | None = None
+    """How many creations and deletions may be under way at a time; None: any number."""
 
     @property
     def path(self) -> str:

@@ -214,7 +214,10 @@ async def delete_prebuilds(
         if fenced.snapshot.paused:
             return Written([], [], lost=len(ids))
         due = deletions(fenced.snapshot)
-        wanted = {"ids": [i for i in ids if i in due], "preset_id": preset_id}
+        still_due = [i for i in ids if i in due]
+        if fenced.snapshot.preset.max_concurrent is not None:
+            still_due = still_due[: len(plan_preset(fenced.snapshot, pass_number).delete)]
+        wanted = {"ids": still_due, "preset_id": preset_id}
         rows = (await fenced.connection.execute(LOCK_DELETABLE, wanted)).all()
         deleted = [row.id for row in rows]
         numbers = [row.latest_build + 1 for row in rows]

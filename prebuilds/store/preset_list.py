@@ -99,6 +99,7 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         target=None if preset.target is None else TargetRow.model_validate(details.target),
         size=preset.sized,
         cost_per_hour=details.cost_per_hour,
+        max_concurrent=preset.max_concurrent,
         last_invalidated_at=preset.last_invalidated_at,
         limit_reset_at=details.limit_reset_at,
         ready=state.eligible,

@@ -38,7 +38,7 @@ _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
-    CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds,
+    CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds, p.max_concurrent,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -278,6 +278,7 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], 
         ready_by=row.ready_by,
         head_start=timedelta(seconds=row.head_start_seconds or 0),
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
+        max_concurrent=row.max_concurrent,
     )
 
 

@@ -58,7 +58,7 @@ COUNT_PREBUILDS = text(f"""
 """)
 _READ_PRESETS = """
     SELECT p.id, p.name, p.desired_instances, p.expire_after, p.timezone, p.is_default, p.claim_parameters,
-           p.target, p.ready_by, p.cost_per_hour,
+           p.target, p.ready_by, p.cost_per_hour, p.max_concurrent,
            coalesce((SELECT jsonb_agg(jsonb_build_array(s.cron, s.instances) ORDER BY s.position)
                        FROM preset_schedules s WHERE s.preset_id = p.id), '[]') AS schedule
       FROM presets p WHERE {}
@@ -69,7 +69,7 @@ SET_POLICY = text("""
     UPDATE presets
        SET desired_instances = :instances, expire_after = :expire_after, timezone = :timezone,
            is_default = :default, claim_parameters = :claim_parameters, target = CAST(:target AS jsonb),
-           ready_by = :ready_by, cost_per_hour = :cost_per_hour
+           ready_by = :ready_by, cost_per_hour = :cost_per_hour, max_concurrent = :max_concurrent
      WHERE id = :id
 """)
 CLEAR_SCHEDULE = text("DELETE FROM preset_schedules WHERE preset_id = :id")
@@ -190,6 +190,7 @@ async def set_policies(connection: AsyncConnection, policies: Mapping[UUID, Pres
             "target": None if policy.target is None else json.dumps(policy.target),
             "ready_by": policy.ready_by,
             "cost_per_hour": policy.cost_per_hour,
+            "max_concurrent": policy.max_concurrent,
         }
         for preset, policy in policies.items()
     ]
@@ -237,4 +238,5 @@ def _policy(row: Row[tuple[object, ...]]) -> PresetPolicy:
         target=row.target,
         ready_by=row.ready_by,
         cost_per_hour=row.cost_per_hour,
+        max_concurrent=row.max_concurrent,
     )

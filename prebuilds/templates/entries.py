@@ -179,6 +179,8 @@ class PresetEntry(Payload):
     """What the pool is to reach. It needs `instances`, which is the size until one is known."""
     cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
     """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
+    max_concurrent: Annotated[StrictInt, Field(ge=1, le=INSTANCES_MAX)] | None = None
+    """How many creations and deletions of the pool may be under way at a time; None for any number."""
 
     @model_validator(mode="after")
     def _target_has_a_pool(self) -> PresetEntry:
@@ -204,6 +206,7 @@ class PresetEntry(Payload):
             target=None if self.target is None else self.target.stored(),
             ready_by=self.ready_by,
             cost_per_hour=self.cost_per_hour,
+            max_concurrent=self.max_concurrent,
         )
 
 

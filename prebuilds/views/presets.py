@@ -58,6 +58,8 @@ class PresetInfo(Payload):
     """What the target asks for now; None without a target, and until a creation was measured."""
     cost_per_hour: float | None = None
     """What one prebuild costs for an hour; None where nobody has said it."""
+    max_concurrent: int | None = None
+    """How many creations and deletions may be under way at a time; None: any number."""
     last_invalidated_at: Timestamp | None
     limit_reset_at: Timestamp | None
     ready: int

@@ -20,7 +20,7 @@ PRESET_KEYS = {
     *("preset_id", "organization", "template", "version", "preset", "active", "instances", "expire_after_seconds"),
     *("default", "parameters", "claim_parameters", "timezone", "schedule", "last_invalidated_at", "limit_reset_at"),
     *("ready", "starting", "estimated_wait_seconds", "target", "size", "cost_per_hour", "ready_by"),
-    "head_start_seconds",
+    *("head_start_seconds", "max_concurrent"),
 }
 TEMPLATE_KEYS = {
     *("id", "organization", "template", "provisioner", "queue", "version", "deprecated", "presets", "workspaces"),

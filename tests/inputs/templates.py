@@ -39,6 +39,7 @@ VALID: dict[str, Any] = {
                             "ready_by": True,
                             "target": {"hit_rate": 0.9, "max": 4},
                             "cost_per_hour": 0.5,
+                            "max_concurrent": 2,
                         }
                     ],
                 },

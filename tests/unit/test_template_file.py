@@ -54,6 +54,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "ready_by": True,
         "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
         "cost_per_hour": 0.12,
+        "max_concurrent": 10,
     }
     assert SizeTarget.of_json(preset.policy().target) == SizeTarget(
         Target(hit_rate=0.99, idle_max=20), Bounds(min=2, max=40), acts=True
@@ -82,6 +83,7 @@ def test_optional_keys_have_defaults() -> None:
         "ready_by": False,
         "target": None,
         "cost_per_hour": None,
+        "max_concurrent": None,
     }
     organization = parse_template_file("organizations: [{name: acme}]").organizations[0]
     assert (organization.prebuilds, organization.members_exact) == (None, None)

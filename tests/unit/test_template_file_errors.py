@@ -76,6 +76,7 @@ from tests.template_files import CONTRACT, PRESET, TEMPLATE, problems, written
         ({"ready_by": True}, "", "ready_by needs a schedule"),
         ({"ready_by": "yes"}, ".ready_by", "true or false"),
         ({"cost_per_hour": -1}, ".cost_per_hour", "greater than or equal to 0"),
+        ({"max_concurrent": 0}, ".max_concurrent", "greater than or equal to 1"),
     ],
 )
 def test_wrong_preset_is_named_by_its_path(preset: dict[str, Any], field: str, message: str) -> None:

@@ -46,6 +46,7 @@ HOLDS = {
     "hard_limited": "stopped after repeated failures",
     "validation_failed": "stopped: its input can never work",
     "capacity": "waits for a build slot",
+    "max_concurrent": "as many builds are under way as the preset allows",
 }
 """Why creation is withheld, in words."""
 

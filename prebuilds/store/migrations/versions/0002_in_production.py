@@ -191,10 +191,24 @@ RETENTION: tuple[Step, ...] = (
 )
 """What keeps every table small, and every list quick."""
 
+LIMITS: tuple[Step, ...] = (
+    ShortStep(
+        "max_concurrent",
+        (
+            """
+            ALTER TABLE presets ADD COLUMN max_concurrent integer
+                CONSTRAINT presets_max_concurrent_check CHECK (max_concurrent > 0)
+            """,
+        ),
+    ),
+)
+"""How much of a preset, or of an organization, there may be at a time."""
+
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
     *READY_BY,
+    *LIMITS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

@@ -18,7 +18,7 @@ variable "prebuilds_owner" {
 
 variable "prebuilds_stage" {
   type        = string
-  description = "create, claim, start or stop; stop only with prebuilds_start_count."
+  description = "create, claim, start, stop or paused; the last two only with prebuilds_start_count."
 }
 
 # A claim keeps this resource, since nothing in it depends on the owner.

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import PrebuildsError
-from prebuilds.conformance import checks, interrupted, ownership, returning
+from prebuilds.conformance import checks, interrupted, ownership, pausing, returning
 from prebuilds.conformance.subject import Skipped, Subject, Violation
 from prebuilds.conformance.trial import Trial, error_text
 
@@ -36,6 +36,10 @@ CHECKS: dict[str, Check] = {
         ownership.marks_outlive_the_database,
         ownership.another_deployment_is_apart,
         returning.suspended_comes_back,
+        pausing.pause_keeps_it,
+        pausing.paused_is_claimed,
+        pausing.older_pauses_are_refused,
+        pausing.killed_while_pausing,
         interrupted.cancel_is_prompt,
         interrupted.cancelled_half_way,
         interrupted.killed_half_way,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from prebuilds.conformance.cuts import Cut, cancelled, spread
 from prebuilds.conformance.subject import expect
 from prebuilds.conformance.trial import Kept, Trial, same_thing
-from prebuilds.conformance.victims import Victims
+from prebuilds.conformance.victims import Victims, using_victims
 from prebuilds.provisioners.base import Provision
 
 
@@ -34,7 +32,7 @@ async def cancelled_half_way(trial: Trial) -> None:
 
 async def killed_half_way(trial: Trial) -> None:
     """apply that was killed with its worker, at its steps or between them, and is repeated makes one thing"""
-    async with _victims(trial) as victims:
+    async with using_victims(trial) as victims:
         for n, cut in enumerate(await _cuts(trial, victims, "apply", trial.build(), trial.subject.cuts)):
             build = trial.build()
             await victims.killed("apply", build, cut)
@@ -51,7 +49,7 @@ async def killed_half_way(trial: Trial) -> None:
 
 async def killed_while_claiming(trial: Trial) -> None:
     """claim that was killed with its worker and is repeated hands over the one workspace"""
-    async with _victims(trial) as victims:
+    async with using_victims(trial) as victims:
         sample = trial.build()
         await trial.apply(sample)
         for cut in await _cuts(trial, victims, "claim", trial.claiming(sample), max(trial.subject.cuts // 2, 1)):
@@ -67,7 +65,7 @@ async def killed_while_claiming(trial: Trial) -> None:
 
 async def killed_while_destroying(trial: Trial) -> None:
     """destroy that was killed with its worker and is repeated leaves nothing, and an older apply stays refused"""
-    async with _victims(trial) as victims:
+    async with using_victims(trial) as victims:
         sample = trial.build()
         await trial.apply(sample)
         for cut in await _cuts(trial, victims, "destroy", trial.next(sample), max(trial.subject.cuts // 2, 1)):
@@ -104,13 +102,3 @@ async def _whole_again(trial: Trial, build: Provision, when: str) -> None:
     await trial.expect_existing([(build, True)], when)
     await trial.destroy(trial.next(build), trial.another())
     await trial.expect_existing([], f"{when}, and destroyed")
-
-
-@asynccontextmanager
-async def _victims(trial: Trial) -> AsyncIterator[Victims]:
-    victims = Victims(trial)
-    await victims.start()
-    try:
-        yield victims
-    finally:
-        await victims.end()

@@ -151,6 +151,10 @@ class Trial:
         """Call `claim`, and keep the state that it returns."""
         return await self._making("claim", build, driver)
 
+    async def resume(self, build: Provision, driver: Provisioner | None = None) -> Provisioned:
+        """Call `resume`, and keep the state that it returns."""
+        return await self._making("resume", build, driver)
+
     async def stop(self, build: Provision, driver: Provisioner | None = None) -> None:
         """Call `stop`."""
         await self.call("stop", build, driver)

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from prebuilds.conformance.cuts import Cut
@@ -98,3 +100,14 @@ class Victims:
         reply: dict[str, Any] = json.loads(line)
         states[build.workspace_id] = reply["state"]
         return reply
+
+
+@asynccontextmanager
+async def using_victims(trial: Trial) -> AsyncIterator[Victims]:
+    """Start the process for a check, and end it after the block."""
+    victims = Victims(trial)
+    await victims.start()
+    try:
+        yield victims
+    finally:
+        await victims.end()

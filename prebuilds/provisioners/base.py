@@ -178,7 +178,7 @@ class Provisioner(Protocol):
     deployment's id, or a mark that does not fit the call. They check that before the build number, and change nothing.
 
     A driver may also have `conformance_source`, a small source that works anywhere, for the conformance kit; the
-    methods of `HostProvisioner`, `KeepingProvisioner` and `TendedProvisioner`.
+    methods of `HostProvisioner`, `KeepingProvisioner`, `PausingProvisioner` and `TendedProvisioner`.
     """
 
     locality: Locality
@@ -304,6 +304,45 @@ class KeepingProvisioner(Protocol):
 
         Raises:
             InvalidSource: The source is wrong, or names files of this host.
+        """
+        ...
+
+
+@runtime_checkable
+class PausingProvisioner(Protocol):
+    """Optional methods of a driver that can pause a workspace: a paused one keeps its files, costs less than one that
+    runs, and is ready again sooner than a new one.
+
+    Only a prebuild is paused. `claim` and `apply` of a paused workspace resume it as well, so that a claim of a paused
+    prebuild is one call; where `hands_over` is False, the build calls `resume` alone. `stop` and `destroy` of a paused
+    one work as of any other. All rules of `Provisioner` about build numbers and marks hold for these calls, too.
+    """
+
+    def pauses(self, source: dict[str, Any]) -> bool:
+        """Return whether workspaces of such a source can be paused. Writes nothing.
+
+        Raises:
+            InvalidSource: The source is wrong.
+        """
+        ...
+
+    async def pause(self, wanted: Provision, progress: Progress) -> Stopped | None:
+        """Put a workspace away that no person has: afterwards nothing of it runs, and everything that is stored stays.
+        Succeeds when it is paused already, and when nothing exists.
+
+        Returns:
+            What is left; None: people are shown the same resources as before.
+        Raises:
+            ProvisionFailed: It could not be paused. A repeated call goes on from where it stands.
+        """
+        ...
+
+    async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Make a paused workspace run again, with what was stored; return once it is ready. Its address may change.
+        Changes nothing of one that runs, and makes what is missing as `apply` does.
+
+        Raises:
+            ProvisionFailed: It does not run, or was not ready within `ready_timeout_s`. What was stored is kept.
         """
         ...
 

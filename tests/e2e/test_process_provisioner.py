@@ -56,6 +56,21 @@ async def test_a_workspace_serves_stops_starts_and_goes(driver: ProcessProvision
     assert not list((tmp_path / "ports").iterdir())
 
 
+async def test_a_paused_workspace_is_its_folder_and_comes_back_with_it(driver: ProcessProvisioner) -> None:
+    first = wanted(SERVE)
+    made = await driver.apply(first, log)
+    kept = Path(made.resources["folder"]) / "kept.txt"
+    kept.write_text("mine")
+    pause = later(first)
+    await driver.pause(pause, log)
+    assert not psutil.pid_exists(made.resources["pid"])
+    assert (await running(driver), kept.read_text()) == ({first.workspace_id: False}, "mine")
+    resumed = await driver.resume(later(pause), log)
+    assert resumed.address is not None
+    assert "kept.txt" in httpx.get(resumed.address).text
+    assert await driver.probe(first.workspace_id)
+
+
 async def test_each_call_twice_and_at_once_makes_one_thing(driver: ProcessProvisioner) -> None:
     build = wanted(SERVE)
     made = await asyncio.gather(*[driver.apply(build, log) for _ in range(4)])

@@ -18,6 +18,11 @@ from prebuilds.conformance.subject import PROMPT_S, Subject
 from prebuilds.conformance.trial import Trial
 from tests import broken_drivers as broken
 from tests import host_driver as host
+from tests import pausing_driver as pausing
+
+PAUSING = ("pause_keeps_it", "paused_is_claimed", "older_pauses_are_refused", "killed_while_pausing")
+NOT_OF_THE_EXAMPLE = ("failed_start_leaves_nothing", "suspended_comes_back", *PAUSING)
+"""Checks of optional methods that the example lacks, and one of a failure that it never has."""
 
 
 def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
@@ -56,6 +61,12 @@ def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
         ("suspended_comes_back", host.RestoresTheStopped, r"'idle', 'stopped while suspended'\] instead of"),
         ("suspended_comes_back", host.SuspendsNothing, "after suspend, the inventory says running: True"),
         ("suspended_comes_back", host.SuspendsOthers, "another deployment's driver ends this one's"),
+        ("pause_keeps_it", pausing.PausesByRemoving, "after pause, the inventory lacks"),
+        ("pause_keeps_it", pausing.PausesNothing, "after pause, the inventory says running: True"),
+        ("pause_keeps_it", pausing.ResumesElsewhere, "after resume twice, the address went"),
+        ("paused_is_claimed", pausing.ClaimsOnlyWhatRuns, "after claim and apply of paused ones, the inventory says"),
+        ("older_pauses_are_refused", pausing.PausesWhoever, "resume of build 1 was not refused with StaleBuild"),
+        ("killed_while_pausing", pausing.StaysBusyPausing, "another worker is at it"),
         ("cancel_is_prompt", broken.TakesItsTime, r"still runs 0\.3 s later"),
         ("cancel_is_prompt", broken.FailsWhenCancelled, "instead of CancelledError"),
         ("cancelled_half_way", broken.StaysBusy, "another worker is at it"),
@@ -74,9 +85,14 @@ def test_a_broken_promise_is_found(check: str, driver: Any, reason: str, tmp_pat
 @pytest.mark.parametrize("check", CHECKS)
 def test_a_driver_that_keeps_its_promises_passes(check: str, tmp_path: Path) -> None:
     outcome = outcome_of(check, broken.FolderProvisioner, tmp_path)
-    skipped = ("failed_start_leaves_nothing", "suspended_comes_back")
-    expected = Verdict.SKIPPED if check in skipped else Verdict.PASSED
+    expected = Verdict.SKIPPED if check in NOT_OF_THE_EXAMPLE else Verdict.PASSED
     assert (outcome.verdict, outcome.check) == (expected, check), outcome.reason
+
+
+@pytest.mark.parametrize("check", PAUSING)
+def test_a_driver_that_pauses_and_resumes_passes(check: str, tmp_path: Path) -> None:
+    outcome = outcome_of(check, pausing.PausingFolder, tmp_path)
+    assert outcome.verdict is Verdict.PASSED, outcome.reason
 
 
 def test_a_host_driver_that_suspends_and_restores_passes(tmp_path: Path) -> None:

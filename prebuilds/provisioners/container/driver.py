@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 
 class ContainerProvisioner:
-    """Implements `Provisioner`, where each method is described."""
+    """Implements `Provisioner` and `PausingProvisioner`, where each method is described."""
 
     conformance_source = SMALL_SOURCE
 
@@ -137,6 +137,18 @@ class ContainerProvisioner:
             if container is not None and container.running:
                 await engine.stop(container)
                 progress(f"container {container.name} is stopped")
+
+    def pauses(self, source: dict[str, Any]) -> bool:
+        """Return True: a paused workspace is a stopped container with its volumes."""
+        return True
+
+    async def pause(self, wanted: Provision, progress: Progress) -> None:
+        """Stop the container; keep it with its volumes. A frozen one (`docker pause`) would keep its memory."""
+        await self.stop(wanted, progress)
+
+    async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Start the container, unless it runs, and wait until it is ready."""
+        return await self.apply(wanted, progress)
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """Remove the container and its volumes, the mark last."""

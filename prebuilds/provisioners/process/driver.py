@@ -42,7 +42,8 @@ from prebuilds.provisioners.process.whole_host import WholeHost
 
 
 class ProcessProvisioner:
-    """Implements `Provisioner`, `HostProvisioner` and `TendedProvisioner`, where each method is described."""
+    """Implements `Provisioner`, `HostProvisioner`, `PausingProvisioner` and `TendedProvisioner`, where each method is
+    described."""
 
     locality = Locality.HOST
     conformance_source: ClassVar[dict[str, Any]] = {
@@ -126,6 +127,18 @@ class ProcessProvisioner:
                 return
             self._folders.write(record.model_copy(update={"build_number": wanted.build_number, "wanted": False}))
             await self._runner.end(wanted.workspace_id, record)
+
+    def pauses(self, source: dict[str, Any]) -> bool:
+        """Return True: a paused workspace is its folder, without a process."""
+        return True
+
+    async def pause(self, wanted: Provision, progress: Progress) -> None:
+        """End the command and all its children; keep the folder."""
+        await self.stop(wanted, progress)
+
+    async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Start the command in its folder, unless it runs, and wait until it is ready."""
+        return await self.apply(wanted, progress)
 
     async def destroy(self, wanted: Provision, progress: Progress) -> None:
         """End the command and all its children; remove the folder, and free port and user id."""

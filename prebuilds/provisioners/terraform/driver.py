@@ -44,7 +44,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22}
 
 
 class TerraformProvisioner:
-    """Implements `Provisioner`, where each method is described."""
+    """Implements `Provisioner`, `KeepingProvisioner` and `PausingProvisioner`, where each method is described."""
 
     locality = Locality.SHARED
     conformance_source = SMALL_SOURCE
@@ -148,11 +148,31 @@ class TerraformProvisioner:
     async def stop(self, wanted: Provision, progress: Progress) -> Stopped | None:
         """Record that the workspace is stopped. Its resources stay, unless its module declares `prebuilds_start_count`:
         then the module is applied with the stage `stop`."""
+        return await self._put_away(wanted, progress, RunStage.STOP)
+
+    def pauses(self, source: dict[str, Any]) -> bool:
+        """Return whether the module declares `prebuilds_start_count`, by which it removes what costs."""
+        return read_module(parse_source(source)).frees_when_stopped
+
+    async def pause(self, wanted: Provision, progress: Progress) -> Stopped | None:
+        """Apply the module with the stage `paused` and `prebuilds_start_count = 0`.
+
+        Raises:
+            ProvisionFailed: The module cannot be paused, or would replace something. Everything stays.
+        """
+        return await self._put_away(wanted, progress, RunStage.PAUSED)
+
+    async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
+        """Apply the module with the stage `start`, and wait until its address answers."""
+        return await self.apply(wanted, progress)
+
+    async def _put_away(self, wanted: Provision, progress: Progress, stage: RunStage) -> Stopped | None:
+        """Free what the module counts by `prebuilds_start_count`, and record that the workspace does not run."""
         stopped = None
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.enter(wanted)
             if record is not None or wanted.state is not None:
-                stopped = await self._free(wanted, progress)
+                stopped = await self._free(wanted, progress, stage)
                 record = self._folders.read(wanted.workspace_id)
             if record is not None:
                 update = {"build_number": wanted.build_number, "address": None, "served": False, "stopped": True}
@@ -161,18 +181,26 @@ class TerraformProvisioner:
                 self._folders.note(wanted.workspace_id, wanted.build_number)
         return stopped
 
-    async def _free(self, wanted: Provision, progress: Progress) -> Stopped | None:
-        """Apply the module with the stage `stop`, where it declares `prebuilds_start_count` and nothing is replaced.
+    async def _free(self, wanted: Provision, progress: Progress, stage: RunStage) -> Stopped | None:
+        """Apply the module with the stage, where it declares `prebuilds_start_count` and nothing is replaced.
 
         The state may have other values than this stop: the prebuild's, when no claim has applied the module since.
         Then the plan may replace what is to be kept, such as a disk that names its owner.
+
+        Raises:
+            ProvisionFailed: A pause could free nothing. A stop keeps everything then, and succeeds.
         """
+        pauses = stage is RunStage.PAUSED
         try:
             module = await asyncio.to_thread(load_module, parse_source(wanted.source), wanted.files)
         except ProvisionFailed as error:
+            if pauses:
+                raise
             progress(f"all resources stay: {error}")
             return None
         if not module.frees_when_stopped:
+            if pauses:
+                raise ProvisionFailed("the module declares no prebuilds_start_count, so it cannot be paused")
             progress("all resources stay: the module declares no prebuilds_start_count. A start applies it again")
             return None
         if wanted.claim_parameters_withheld:
@@ -184,10 +212,13 @@ class TerraformProvisioner:
         work.keep_mark()
         if not has_resources(work.state):
             return None
-        await work.prepare(RunStage.STOP)
+        await work.prepare(stage)
         planned = await work.plan()
         if planned.replacements:
             work.discard_plan()
+            if pauses:
+                names = ", ".join(one.resource for one in planned.replacements)
+                raise ProvisionFailed(f"a pause replaces nothing, and this one would have to replace {names}")
             progress("all resources stay: a stop replaces nothing, and this one would have had to")
             for one in planned.replacements:
                 progress(f"replace {one.resource}, forced by {', '.join(one.paths) or 'its plan'}")

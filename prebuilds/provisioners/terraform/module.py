@@ -44,6 +44,7 @@ class RunStage(StrEnum):
     CLAIM = "claim"
     START = "start"  # also a deletion, of a workspace that somebody owns
     STOP = "stop"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Module:
     variables: frozenset[str] = field(init=False)
     outputs: frozenset[str] = field(init=False)
     frees_when_stopped: bool = field(init=False)
-    """True: a stop applies it, since it declares `prebuilds_start_count`. The object `prebuilds` has that number, too,
-    and does not ask for it: a module may pass the whole object on without knowing a stage `stop`."""
+    """True: a stop and a pause apply it, since it declares `prebuilds_start_count`. The object `prebuilds` has that
+    number, too, and does not ask for it: a module may pass the whole object on without knowing a stage `stop`."""
 
     def __post_init__(self) -> None:
         texts = texts_in(self.tree)
@@ -153,7 +154,7 @@ def inputs_of(source: TerraformSource, module: Module, wanted: Provision, stage:
         "owner_slug": wanted.owner_slug,
         "stage": stage,
         "prebuild_count": 1 if unclaimed else 0,
-        "start_count": 0 if stage is RunStage.STOP else 1,
+        "start_count": 0 if stage in (RunStage.STOP, RunStage.PAUSED) else 1,
         "organization": wanted.organization,
         "template": wanted.template,
         "preset": wanted.preset or "",

@@ -24,8 +24,9 @@ NOT_HERE = ("port", "folder")
 PARALLELISM_MAX = 256
 SMALL_SOURCE: dict[str, Any] = {
     "files": {
-        "main.tf": 'variable "prebuilds_owner" {}\n'
+        "main.tf": 'variable "prebuilds_owner" {}\nvariable "prebuilds_start_count" {}\n'
         'resource "terraform_data" "workspace" { input = var.prebuilds_owner }\n'
+        'resource "terraform_data" "machine" { count = var.prebuilds_start_count }\n'
     }
 }
 """The conformance kit's source, unless it is given another. It needs no provider, so nothing is downloaded."""

@@ -201,6 +201,33 @@ async def test_a_hand_over_makes_what_a_stop_has_freed_though_the_template_skips
     assert "not applied again" in log.lines[-1]
 
 
+async def test_a_pause_frees_what_the_module_counts_and_a_claim_makes_it_again(driver: TerraformProvisioner) -> None:
+    log, first = Log(), wanted(COSTS)
+    assert driver.pauses({"files": COSTS})
+    await driver.apply(first, log)
+    pause = later(first, log)
+    paused = await driver.pause(pause, log)
+    assert paused is not None
+    assert (log.names, paused.resources["told"]) == (["terraform_data.disk"], "paused 0")
+    assert [item.running for item in await driver.inventory()] == [False]
+    resumed = await driver.resume(later(pause, log), log)
+    assert (log.names, resumed.resources["told"]) == (["terraform_data.disk", "terraform_data.vm"], "start 1")
+    again = later(later(pause, log), log)
+    await driver.pause(again, log)
+    claimed = await driver.claim(later(again, log, owner="alice", claimed=True, claim_id="c"), log)
+    assert (log.names, claimed.resources["told"]) == (["terraform_data.disk", "terraform_data.vm"], "claim 1")
+
+
+async def test_a_module_that_frees_nothing_cannot_be_paused(driver: TerraformProvisioner) -> None:
+    log, files = Log(), {"main.tf": 'resource "terraform_data" "vm" {}\n'}
+    assert not driver.pauses({"files": files})
+    first = wanted(files)
+    await driver.apply(first, log)
+    with pytest.raises(ProvisionFailed, match="prebuilds_start_count"):
+        await driver.pause(later(first, log), log)
+    assert [item.running for item in await driver.inventory()] == [True]
+
+
 OWNED = {
     "main.tf": """
 variable "prebuilds_owner" {}

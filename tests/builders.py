@@ -38,6 +38,7 @@ def template_file(
     template: str = "python",
     members: Sequence[str] = ("alice", "bob"),
     prebuilds: bool | None = None,
+    limits: dict[str, Any] | None = None,
     **entry: Any,
 ) -> TemplateFile:
     """Return a template file with one template.
@@ -45,6 +46,7 @@ def template_file(
     Args:
         presets: The presets' entries, as in a template file.
         prebuilds: The organization's switch for prebuilds; None leaves it out.
+        limits: The organization's limits; None leaves them out.
         entry: Further keys of the template's entry.
     """
     entry = {"provisioner": "process", "source": SOURCE} | entry
@@ -54,6 +56,7 @@ def template_file(
                 {
                     "name": organization,
                     "prebuilds": prebuilds,
+                    "limits": limits,
                     "members": list(members),
                     "templates": [{"name": template, "presets": list(presets), **entry}],
                 }

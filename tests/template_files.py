@@ -16,6 +16,7 @@ organizations:
     prebuilds: false
     members: [alice, bob]
     members_exact: true
+    limits: {pool_members: 200}
     templates:
       - name: python
         provisioner: process

@@ -37,6 +37,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "presets": ("presets", "app"),
     "templates": ("templates", "app"),
     "workspaces": ("workspaces", "app"),
+    "limits": ("people", "limits"),
     "members": ("people", "members"),
     "users": ("people", "users"),
     "tokens": ("tokens", "app"),

@@ -1,4 +1,4 @@
-"""`prebuilds members` and `prebuilds users`: who may claim, and the workspaces of people who may no longer claim."""
+"""`prebuilds members`, `users` and `limits`: who may claim, how much, and the workspaces of people who left."""
 
 from __future__ import annotations
 
@@ -17,11 +17,34 @@ from prebuilds.cli.system import actor
 if TYPE_CHECKING:
     from prebuilds.views import LeavingResult
 
+limits = typer.Typer(help="How much organizations may have; `prebuilds apply` sets it.", no_args_is_help=True)
 members = typer.Typer(help="Who may claim in an organization.", no_args_is_help=True)
 users = typer.Typer(help="People and services, in all organizations.", no_args_is_help=True)
 
 Organization = Annotated[str, typer.Argument(metavar="ORG")]
 Users = Annotated[list[str], typer.Argument(metavar="USER ...", help="Such as alice@example.com; case does not matter")]
+
+
+@limits.command("list")
+def list_limits(limit: Limit = 100, after: After = None, all_: All = False) -> None:
+    """List the limits of organizations, with what is used of each."""
+
+    async def go() -> None:
+        async with operations() as system:
+            await print_list(
+                *(
+                    "limits",
+                    lambda n, at: system.limits.list(limit=n, after=at),
+                    ("ORGANIZATION", "LIMIT", "MAX", "USED"),
+                ),
+                lambda row: (row.organization, row.limit, row.maximum, row.used),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no limits; `limits` of an organization in a template file sets them",
+            )
+
+    run_command(go())
 
 
 @members.command()

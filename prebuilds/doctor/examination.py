@@ -35,6 +35,7 @@ from prebuilds.store.doctor import (
 )
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
+from prebuilds.store.limits import list_limits
 from prebuilds.store.loop import read_control
 from prebuilds.store.migrate import (
     SERVER_VERSION_MIN,
@@ -268,6 +269,12 @@ class Examination:
         if unclaimed := await unclaimed_presets(self._engine):
             return f"{well}; with prebuilds that nobody claimed for {UNCLAIMED_DAYS} days: {_first(unclaimed)}"
         return well
+
+    async def limits(self) -> str:
+        """Tell which organizations have reached one of their limits. That is what a limit is for, so nothing fails."""
+        reached = [row for row in await list_limits(self._engine) if row.reached]
+        named = _first([f"{row.organization} {row.limit} ({row.used} of {row.maximum})" for row in reached])
+        return f"reached: {named}" if reached else "none is reached"
 
     async def tokens(self) -> str:
         """Check that no token waits to be confirmed after a restore."""

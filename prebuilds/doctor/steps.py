@@ -45,6 +45,7 @@ STEPS = (
     Step("loop", Examination.loop, remedies.SEE_WHY_NO_PASS, needs=("deployment",)),
     Step("history", Examination.history, remedies.START_DATABASE, needs=("schema_version",)),
     Step("presets", Examination.presets, remedies.START_DATABASE, needs=("schema_version",)),
+    Step("limits", Examination.limits, remedies.START_DATABASE, needs=("schema_version",)),
     Step("tokens", Examination.tokens, remedies.START_DATABASE, needs=("schema_version",)),
     Step("notifications", Examination.notifications, remedies.START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),

@@ -1,4 +1,4 @@
-"""Members and users over HTTP: who may claim, and what is left when somebody may no longer."""
+"""Members, users and limits over HTTP: who may claim and how much, and what is left when somebody may no longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prebuilds.http import upkeep_examples
 from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action, Resource
-from prebuilds.views import LeavingResult, MemberPage, MembersResult, UserPage
+from prebuilds.views import LeavingResult, LimitPage, MemberPage, MembersResult, UserPage
 from prebuilds.vocabulary import Text
 
 router = APIRouter(prefix="/v1", tags=["people"])
@@ -33,6 +33,19 @@ class UserQuery(PageQuery):
 
 
 Named = Annotated[PeopleBody, Body(examples=[PEOPLE])]
+
+
+@router.get(
+    "/limits",
+    summary="List the limits of organizations",
+    operation_id="list_limits",
+    responses=answers({"limits": [upkeep_examples.LIMIT], "next": None}),
+)
+async def list_limits(guard: Guarded, query: Annotated[PageQuery, Query()]) -> LimitPage:
+    """With what is used of each; those of the organizations that the token may see, by organization and name."""
+    reach = guard.reach(Action.SEE_LIMITS)
+    page = await guard.operations.limits.list(reach=reach, limit=query.limit, after=query.after)
+    return LimitPage(limits=page.rows, next=page.next)
 
 
 @router.get(

@@ -22,6 +22,7 @@ BUILD_RESULT: Example = {
     "replacements": [],
     "address": WORKSPACE["address"],
 }
+LIMIT: Example = {"organization": "acme", "limit": "pool_members", "maximum": 200, "used": 37}
 TRANSFERRED: Example = CHANGE | {
     "transition": "start",
     "status": "starting",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.explain import ExplainOperations
     from prebuilds.operations.inventory import InventoryOperations
     from prebuilds.operations.jobs import JobOperations
+    from prebuilds.operations.limits import LimitOperations
     from prebuilds.operations.lint import LintOperations
     from prebuilds.operations.logs import LogOperations
     from prebuilds.operations.loop import LoopOperations
@@ -72,6 +73,12 @@ class Operations:
         from prebuilds.operations.jobs import JobOperations
 
         return JobOperations(self.context)
+
+    @property
+    def limits(self) -> LimitOperations:
+        from prebuilds.operations.limits import LimitOperations
+
+        return LimitOperations(self.context.engine)
 
     @property
     def lint(self) -> LintOperations:

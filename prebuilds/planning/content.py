@@ -111,6 +111,18 @@ def policy_changes(
     return changes
 
 
+def limit_changes(
+    before: Mapping[str, int] | None, after: Mapping[str, int] | None
+) -> dict[str, tuple[int | None, int | None]]:
+    """Return the limits of an organization that differ: `limits.NAME` -> (old, new); None for no limit."""
+    old, new = before or {}, after or {}
+    return {
+        f"limits.{name}": (old.get(name), new.get(name))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
+
+
 def content_changes(before: VersionContent, after: VersionContent) -> list[tuple[str | None, str, Any, Any]]:
     """List what has changed for the provisioner: (preset, field, old value, new value).
 

@@ -22,6 +22,8 @@ class Hold(StrEnum):
     CAPACITY = "capacity"
     MAX_CONCURRENT = "max_concurrent"
     """As many creations and deletions are under way as the preset allows at a time."""
+    POOL_MEMBERS = "pool_members"
+    """The organization's pools have as many members as its limit allows, or the preset's share of it is used up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,5 +133,5 @@ def forecast(
     due = sorted(max(at + lead - taken_at, OVERDUE) for at in begun)
     if ahead < len(due):
         return Outlook(due[ahead], held_until)
-    comes = state.active and state.held is None and (waits or state.desired > 0)
+    comes = state.active and state.held is None and state.room != 0 and (waits or state.desired > 0)
     return Outlook(lead if comes else None, held_until)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from prebuilds.planning.holds import Held, Hold
-from prebuilds.planning.snapshot import Preset
-from prebuilds.planning.state import PoolState
+from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, Preset, PresetCounts
+from prebuilds.planning.state import PoolState, pool_state
+
+HELD_FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
+"""Holds that last until somebody acts. Meanwhile the others use what such a preset leaves of the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +31,13 @@ def allow_work(preset: Preset, state: PoolState, deletes: int) -> AllowedWork:
     Args:
         deletes: Deletions that are due.
     """
-    due = 0 if state.held is not None else state.missing
+    due, held = (0, state.held) if state.held is not None else (state.missing, None)
+    if state.room is not None and due > state.room:
+        due, held = state.room, Held(Hold.POOL_MEMBERS)
     creates, deletes = share_concurrent(
         preset.max_concurrent, starting=state.starting, deleting=state.deleting, creates=due, deletes=deletes
     )
-    return AllowedWork(creates, deletes, Held(Hold.MAX_CONCURRENT) if creates < due else state.held)
+    return AllowedWork(creates, deletes, Held(Hold.MAX_CONCURRENT) if creates < due else held)
 
 
 def share_concurrent(limit: int | None, *, starting: int, deleting: int, creates: int, deletes: int) -> tuple[int, int]:
@@ -51,3 +59,92 @@ def share_concurrent(limit: int | None, *, starting: int, deleting: int, creates
     half = (limit + 1) // 2
     deletions = min(deletes, room, max(room - creates, half - deleting, 0))
     return min(creates, room - deletions), deletions
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWant:
+    """What one pool wants of a limit on pool members."""
+
+    floor: int
+    """Members that it gets before others get more than theirs: the target's `min`, or else the desired count."""
+    wanted: int
+    """All members that it wants, with those for claims that wait."""
+    members: int
+    """Members that it has, and that are neither expired nor unhealthy."""
+    waiting: bool = False
+    """Whether a claim waits for one of them."""
+
+
+def share_members(wants: Sequence[PoolWant], limit: int, rotation: int) -> list[int]:
+    """Divide a limit on pool members among the pools of one organization.
+
+    Floors come first. If they do not fit, each pool gets a part in proportion to its floor; if they do, what is left
+    raises the lowest pools to one level. What remains of either division is single members: for pools with waiting
+    claims first, then for those that have one more already, so that no member is deleted for another's turn, then by
+    rotation.
+
+    Args:
+        wants: One for each pool, in the same order each time.
+        rotation: A number that grows by one with each pass.
+    Returns:
+        The most members of each pool, in the order of *wants*; together the limit, or all that is wanted if that fits.
+    """
+    floors = [min(want.floor, want.wanted) for want in wants]
+    if sum(want.wanted for want in wants) <= limit:
+        return [want.wanted for want in wants]
+    if (total := sum(floors)) > limit:
+        shares = [limit * floor // total for floor in floors]
+        may_grow = [n for n, floor in enumerate(floors) if shares[n] < floor]
+    else:
+        level = _highest_level(wants, floors, limit)
+        shares = _at_level(wants, floors, level)
+        may_grow = [n for n, want in enumerate(wants) if shares[n] == level < want.wanted]
+    left = limit - sum(shares)
+    first = rotation * left % len(may_grow) if may_grow else 0
+    turns = {n: turn for turn, n in enumerate(may_grow[first:] + may_grow[:first])}
+
+    def precedence(n: int) -> tuple[bool, bool, int]:
+        has_it = wants[n].members > shares[n]
+        return not wants[n].waiting, not has_it, n if has_it else turns[n]
+
+    for n in sorted(may_grow, key=precedence)[:left]:
+        shares[n] += 1
+    return shares
+
+
+def _highest_level(wants: Sequence[PoolWant], floors: Sequence[int], limit: int) -> int:
+    low, high = 0, limit
+    while low < high:
+        level = (low + high + 1) // 2
+        low, high = (level, high) if sum(_at_level(wants, floors, level)) <= limit else (low, level - 1)
+    return low
+
+
+def _at_level(wants: Sequence[PoolWant], floors: Sequence[int], level: int) -> list[int]:
+    return [max(floor, min(level, want.wanted)) for want, floor in zip(wants, floors, strict=True)]
+
+
+def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
+    """Return the share of each pool whose organization limits pool members, by preset."""
+    limited: dict[UUID | None, list[PresetCounts]] = defaultdict(list)
+    for item in snapshot.presets:
+        if item.preset.pool_members is not None:
+            limited[item.preset.organization_id].append(item)
+    shares: dict[UUID, MemberShare] = {}
+    for items in limited.values():
+        limit = items[0].preset.pool_members or 0
+        room = limit - sum(item.counts.members for item in items)
+        most = share_members([_want(item, snapshot) for item in items], limit, snapshot.passes)
+        shares |= {item.preset.id: MemberShare(part, room) for item, part in zip(items, most, strict=True)}
+    return shares
+
+
+def _want(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolWant:
+    preset, members = item.preset, item.counts.fresh + item.counts.starting
+    state = pool_state(preset, item.counts, item.history, snapshot)
+    is_sized = preset.target is not None and preset.target.acts and state.window is None
+    floor = preset.target.bounds.min if preset.target is not None and is_sized else state.desired
+    wanted = state.target
+    if state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
+        wanted = min(wanted, members)
+    return PoolWant(min(floor, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)

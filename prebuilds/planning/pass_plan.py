@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prebuilds.planning.capacity import Demand, Shares, share_capacity
 from prebuilds.planning.holds import Held, Hold
-from prebuilds.planning.limits import AllowedWork, allow_work
+from prebuilds.planning.limits import AllowedWork, allow_work, member_shares
 from prebuilds.planning.plan import DELETES_PER_PASS_MAX
 from prebuilds.planning.snapshot import GlobalSnapshot, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
@@ -115,7 +115,11 @@ def plan_pass(snapshot: GlobalSnapshot, excluded: Container[UUID] = ()) -> PassP
     Args:
         excluded: Ids of organizations whose presets are left alone, and get no share of the capacity.
     """
-    states = [pool_state(item.preset, item.counts, item.history, snapshot) for item in snapshot.presets]
+    members = member_shares(snapshot)
+    states = [
+        pool_state(item.preset, item.counts, item.history, snapshot, members.get(item.preset.id))
+        for item in snapshot.presets
+    ]
     allowed = [
         allow_work(item.preset, state, _count_deletions(item, state))
         for item, state in zip(snapshot.presets, states, strict=True)

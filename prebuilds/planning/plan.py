@@ -36,6 +36,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     UNHEALTHY = "unhealthy"
     EXTRANEOUS = "extraneous"
+    POOL_MEMBERS = "pool_members"
+    """It is within the target, and beyond the preset's share of the organization's limit."""
     INACTIVE = "inactive"
     EVIDENCE = "evidence"
 
@@ -117,7 +119,7 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
 def state_of(snapshot: PresetSnapshot) -> PoolState:
     """Return the figures of the snapshot's pool."""
     counts = count_prebuilds(snapshot.preset, snapshot.prebuilds, snapshot)
-    return pool_state(snapshot.preset, counts, snapshot.history, snapshot)
+    return pool_state(snapshot.preset, counts, snapshot.history, snapshot, snapshot.share)
 
 
 def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
@@ -136,7 +138,9 @@ def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
             elif is_unhealthy(prebuild):
                 due[prebuild.id] = Reason.UNHEALTHY
         fresh = [p.id for p in running if p.id not in due]
-        due |= dict.fromkeys(fresh[: state_of(snapshot).extraneous], Reason.EXTRANEOUS)
+        state = state_of(snapshot)
+        due |= dict.fromkeys(fresh[: state.extraneous - state.surplus], Reason.EXTRANEOUS)
+        due |= dict.fromkeys(fresh[state.extraneous - state.surplus : state.extraneous], Reason.POOL_MEMBERS)
     else:
         due |= {p.id: Reason.INACTIVE for p in running}
     return due | {p.id: Reason.EVIDENCE for p in oldest_first if is_evidence_due(p, snapshot.taken_at, snapshot.rules)}

@@ -104,6 +104,7 @@ class Action(Enum):
     PAUSE = "pause", _everywhere(Right.OPERATE)
     RESUME = "resume", _everywhere(Right.OPERATE)
 
+    SEE_LIMITS = "see_limits", _READ
     SEE_MEMBERS = "see_members", _READ
     CHANGE_MEMBERS = "change_members", _ADMIN
     SEE_USERS = "see_users", _everywhere(Right.READ)

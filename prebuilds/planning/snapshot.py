@@ -57,6 +57,8 @@ class Preset:
     """How many claims wait for one of its prebuilds."""
     max_concurrent: int | None = None
     """How many creations and deletions may be under way at a time; None: any number."""
+    pool_members: int | None = None
+    """How many members the pools of its organization may have together; None: any number."""
 
     @property
     def path(self) -> str:
@@ -136,6 +138,12 @@ class PoolCounts:
         """Running prebuilds that are neither expired nor unhealthy, so that a person may still get them."""
         return self.running - self.expired - self.unhealthy
 
+    @property
+    def members(self) -> int:
+        """The prebuilds that a limit on pool members counts: those that run or are being made. One that is being
+        deleted, or is kept as evidence, is none."""
+        return self.running + self.starting
+
 
 @dataclass(frozen=True, slots=True)
 class Creation:
@@ -189,6 +197,16 @@ class GlobalSnapshot(Instant):
     path, then version."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemberShare:
+    """One pool's part of its organization's limit on pool members."""
+
+    most: int
+    """How many members it may have that are neither expired nor unhealthy."""
+    room: int
+    """How many more members all pools of the organization may have together; negative when there are too many."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresetSnapshot(Instant):
     """One pool's rows, in any order."""
@@ -198,6 +216,8 @@ class PresetSnapshot(Instant):
     preset: Preset
     prebuilds: list[Prebuild] = field(default_factory=list)
     history: CreationHistory = field(default_factory=CreationHistory)
+    share: MemberShare | None = None
+    """None: its organization has no limit on pool members."""
 
 
 def is_expired(preset: Preset, created_at: datetime, taken_at: datetime) -> bool:

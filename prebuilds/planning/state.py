@@ -10,7 +10,7 @@ from typing import Any
 from prebuilds.planning.holds import Held, creation_hold
 from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
 from prebuilds.planning.sizing.target import SizeTarget
-from prebuilds.planning.snapshot import CreationHistory, Instant, PoolCounts, Preset
+from prebuilds.planning.snapshot import CreationHistory, Instant, MemberShare, PoolCounts, Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,12 @@ class PoolState:
     missing: int
     """How many creations would bring the pool to its target if there were no hold."""
     held: Held | None
-    """The first hold on creation, without capacity; None when there is none, and for an inactive preset, which creates
-    nothing."""
+    """The first hold on creation, without capacity and limits; None when there is none, and for an inactive preset,
+    which creates nothing."""
+    surplus: int = 0
+    """How many of the extraneous prebuilds are within the target, and beyond the share of the limit on pool members."""
+    room: int | None = None
+    """How many creations the limit on pool members allows now; None: there is no such limit."""
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
@@ -111,12 +115,18 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
     )
 
 
-def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at: Instant) -> PoolState:
-    """Compute the figures of one pool."""
+def pool_state(
+    preset: Preset, counts: PoolCounts, history: CreationHistory, at: Instant, share: MemberShare | None = None
+) -> PoolState:
+    """Compute the figures of one pool.
+
+    Args:
+        share: Its part of the organization's limit on pool members; None for no limit.
+    """
     desired = desired_at(preset, at.taken_at) if preset.active else Desired(0)
     target = desired.instances + (preset.waiting if preset.active else 0)
     held = creation_hold(history, at, desired=desired.instances, base=preset.base_instances) if preset.active else None
-    return PoolState(
+    state = PoolState(
         active=preset.active,
         desired=desired.instances,
         window=desired.window,
@@ -133,4 +143,18 @@ def pool_state(preset: Preset, counts: PoolCounts, history: CreationHistory, at:
         deleting=counts.deleting,
         missing=max(target - counts.fresh - counts.starting, 0) if preset.active else 0,
         held=held,
+    )
+    return state if share is None or not preset.active else _keep_to_share(state, counts, share)
+
+
+def _keep_to_share(state: PoolState, counts: PoolCounts, share: MemberShare) -> PoolState:
+    """Return the figures of an active pool that keeps to its share of the limit on pool members."""
+    extraneous = max(counts.fresh - min(state.target, share.most), 0)
+    # What this pool deletes in the same pass makes room.
+    room = share.room + counts.expired + counts.unhealthy + extraneous
+    return replace(
+        state,
+        extraneous=extraneous,
+        surplus=extraneous - state.extraneous,
+        room=max(min(share.most - counts.fresh - counts.starting, room), 0),
     )

@@ -116,6 +116,7 @@ PAUSE_LOOP = Route("POST", "/v1/loop:pause", body=("reason",))
 RESUME_LOOP = Route("POST", "/v1/loop:resume")
 RECONCILE = Route("POST", "/v1/reconcile", body=("preset", "wait"), answer_s=HELD_S)
 
+LIST_LIMITS = Route("GET", "/v1/limits", query=PAGE)
 LIST_MEMBERS = Route("GET", "/v1/organizations/{organization}/members", query=PAGE)
 ADD_MEMBERS = Route("POST", "/v1/organizations/{organization}/members:add", body=("users",))
 REMOVE_MEMBERS = Route("POST", "/v1/organizations/{organization}/members:remove", body=("users",))

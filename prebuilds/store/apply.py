@@ -6,7 +6,8 @@ workspaces, which is the order of a reconcile pass and of a claim; so nobody wai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4, uuid5
 
@@ -21,8 +22,9 @@ APPLY_LOCK = 0x7072656275696C61  # "prebuila": one apply at a time, so that each
 TAKE_LOCK = text("SELECT pg_advisory_xact_lock(:key)")
 TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
 
-FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled FROM organizations WHERE name = :name")
+FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled, limits FROM organizations WHERE name = :name")
 CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabled) VALUES (:id, :name, :enabled)")
+SET_LIMITS = text("UPDATE organizations SET limits = CAST(:limits AS jsonb) WHERE id = :id")
 SWITCH_ORGANIZATION = text("UPDATE organizations SET prebuilds_enabled = :enabled WHERE id = :id")
 
 CREATE_USERS = text("""
@@ -59,6 +61,14 @@ UPDATE_TEMPLATE = text("""
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedOrganization:
+    id: UUID
+    enabled: bool
+    """Whether the feature is on for it."""
+    limits: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedTemplate:
     id: UUID
     policy: TemplatePolicy
@@ -76,10 +86,10 @@ async def try_lock_apply(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(TRY_LOCK, {"key": APPLY_LOCK}))
 
 
-async def find_organization(connection: AsyncConnection, name: str) -> tuple[UUID, bool] | None:
-    """Its id, and whether the feature is on for it."""
+async def find_organization(connection: AsyncConnection, name: str) -> RecordedOrganization | None:
+    """Return the organization of this name."""
     row = (await connection.execute(FIND_ORGANIZATION, {"name": name})).one_or_none()
-    return None if row is None else (row.id, row.prebuilds_enabled)
+    return None if row is None else RecordedOrganization(row.id, row.prebuilds_enabled, row.limits)
 
 
 async def create_organization(connection: AsyncConnection, name: str, *, enabled: bool) -> UUID:
@@ -90,6 +100,12 @@ async def create_organization(connection: AsyncConnection, name: str, *, enabled
 
 async def switch_organization(connection: AsyncConnection, organization_id: UUID, *, enabled: bool) -> None:
     await connection.execute(SWITCH_ORGANIZATION, {"id": organization_id, "enabled": enabled})
+
+
+async def set_limits(connection: AsyncConnection, organization_id: UUID, limits: Mapping[str, int] | None) -> None:
+    """Replace the limits of an organization; None removes them all."""
+    stored = None if limits is None else json.dumps(limits)
+    await connection.execute(SET_LIMITS, {"id": organization_id, "limits": stored})
 
 
 async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:

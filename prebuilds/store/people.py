@@ -264,7 +264,7 @@ async def _find_organization(connection: AsyncConnection, organization: str) -> 
     found = await apply.find_organization(connection, organization)
     if found is None:
         raise InvalidInput.field("organization", f"{organization} is not known", "correct the name, or apply its file")
-    return found[0]
+    return found.id
 
 
 async def _find_keys(engine: AsyncEngine, names: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
 from prebuilds.store.events import record_event
 from prebuilds.store.kept_traces import keep_trace
+from prebuilds.store.limits import lock_members
 from prebuilds.store.snapshots import read_preset
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 
@@ -32,7 +33,8 @@ FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
 LOCK_TEMPLATE = text("""
-    SELECT t.id AS template_id, t.organization_id FROM presets p JOIN templates t ON t.id = p.template_id
+    SELECT t.id AS template_id, t.organization_id, o.limits ? 'pool_members' AS limits_members
+      FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
      WHERE p.id = :preset_id FOR SHARE OF t
 """)
 
@@ -152,6 +154,8 @@ async def _enter_fence(
         if version_id is None:
             raise SupersededPass(f"a pass after {pass_number} has reconciled preset {preset_id}")
         template = (await connection.execute(LOCK_TEMPLATE, {"preset_id": preset_id})).one()
+        if template.limits_members:
+            await lock_members(connection, template.organization_id)
         snapshot = await read_preset(connection, preset_id, rules)
         yield _FencedPreset(
             connection, pass_number, snapshot, version_id, template.template_id, template.organization_id
@@ -180,6 +184,8 @@ async def create_prebuilds(
     async with _enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as fenced:
         made = set(await fenced.connection.scalars(EXISTING, {"ids": list(ids)}))
         allowed = len(plan_preset(fenced.snapshot, pass_number, pending_max).create)
+        if fenced.snapshot.share is not None:  # the plan counts on room that its deletions make; these may have failed
+            allowed = min(allowed, fenced.snapshot.share.room)
         if limit is not None:
             allowed = min(allowed, limit - int(str(await fenced.connection.scalar(COUNT_PENDING))))
         new = [i for i in ids if i not in made][: max(allowed, 0)]

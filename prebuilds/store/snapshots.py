@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
+from prebuilds.planning.limits import member_shares
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import (
@@ -39,6 +40,7 @@ _PRESET = """
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
     CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds, p.max_concurrent,
+    CAST(o.limits ->> 'pool_members' AS integer) AS pool_members,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -50,7 +52,7 @@ _PRESETS = f"""
 """
 
 # One scan of the pools' partial index counts all presets; no rows of workspaces leave the database.
-COUNT_POOLS = text(f"""
+_COUNT_POOLS = f"""
     WITH pools AS (
         SELECT w.preset_id,
                count(*) FILTER (WHERE running) AS running,
@@ -72,19 +74,32 @@ COUNT_POOLS = text(f"""
                                is_expired(w.created_at, expiry_of(w.created_at, p.expire_after), p.last_invalidated_at)
                                    AS expired) AS s
          WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL AND w.quarantined_at IS NULL
+           AND {{of_workspaces}}
          GROUP BY w.preset_id
     )
     SELECT {_PRESET}, pools.*
       FROM {_PRESETS} LEFT JOIN pools ON pools.preset_id = p.id
-     WHERE pools.preset_id IS NOT NULL OR (p.template_version_id = t.active_version_id AND t.deleted_at IS NULL)
+     WHERE (pools.preset_id IS NOT NULL OR (p.template_version_id = t.active_version_id AND t.deleted_at IS NULL))
+       AND {{of_presets}}
      ORDER BY o.name, t.name, p.name, v.number
-""")
+"""
+COUNT_POOLS = text(_COUNT_POOLS.format(of_workspaces="true", of_presets="true"))
+# By preset, so that the index of the pools serves it however many pools other organizations have.
+COUNT_POOLS_OF = text(
+    _COUNT_POOLS.format(
+        of_workspaces="""w.preset_id IN (SELECT x.id FROM presets x JOIN templates y ON y.id = x.template_id
+                                          WHERE y.organization_id = :organization_id)""",
+        of_presets="o.id = :organization_id",
+    )
+)
 
 READ_PRESET = text(f"SELECT {_PRESET} FROM {_PRESETS} WHERE p.id = :preset_id")
 
 _ACTIVE = "SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id"
 _WINDOWS = "SELECT preset_id, cron, instances FROM preset_schedules WHERE preset_id {} ORDER BY preset_id, position"
+_ACTIVE_OF = f"{_ACTIVE} WHERE t.organization_id = :organization_id"
 READ_WINDOWS = text(_WINDOWS.format(f"IN ({_ACTIVE})"))
+READ_WINDOWS_IN = text(_WINDOWS.format(f"IN ({_ACTIVE_OF})"))
 READ_WINDOWS_OF = text(_WINDOWS.format("= :preset_id"))
 
 COUNT_WAITING = text("""
@@ -121,6 +136,7 @@ _HISTORIES = """
      GROUP BY f.preset_id, f.failures, f.invalid_at
 """
 READ_HISTORIES = text(_HISTORIES.format(f"IN ({_ACTIVE})"))
+READ_HISTORIES_IN = text(_HISTORIES.format(f"IN ({_ACTIVE_OF})"))
 READ_HISTORY_OF = text(_HISTORIES.format("= :preset_id"))
 
 READ_POOL = text(f"""
@@ -166,12 +182,21 @@ async def snapshot_state(connection: AsyncConnection, rules: Rules) -> GlobalSna
         SnapshotIsolationError: *connection* is not inside such a transaction.
     """
     await require_snapshot_isolation(connection)
+    return await _count_pools(connection, rules)
+
+
+async def _count_pools(
+    connection: AsyncConnection, rules: Rules, organization_id: UUID | None = None
+) -> GlobalSnapshot:
+    """Count the pools of all presets, or of one organization's."""
+    of = {} if organization_id is None else {"organization_id": organization_id}
     instant = (await connection.execute(INSTANT)).one()
-    windows = _windows(await connection.execute(READ_WINDOWS))
+    windows = _windows(await connection.execute(READ_WINDOWS_IN if of else READ_WINDOWS, of))
     waiting = await _count_waiting(connection)
-    histories = await connection.execute(READ_HISTORIES, _history_values(rules))
+    histories = await connection.execute(READ_HISTORIES_IN if of else READ_HISTORIES, of | _history_values(rules))
     history = {row.preset_id: _history(row) for row in histories}
-    found = await connection.execute(COUNT_POOLS, {"enabled": rules.enabled, "retention": rules.failed_retention})
+    counted = {"enabled": rules.enabled, "retention": rules.failed_retention, **of}
+    found = await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted)
     none = CreationHistory()
     return GlobalSnapshot(
         taken_at=instant.taken_at,
@@ -201,6 +226,9 @@ async def snapshot_preset(connection: AsyncConnection, preset_id: UUID, rules: R
 async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules) -> PresetSnapshot:
     """Read the rows of one preset's pool in a transaction that has locked the preset, so that it cannot grow meanwhile.
 
+    If the organization limits pool members, its other pools are counted, too. The caller has locked that count
+    (`prebuilds/store/limits.py`) if it is going to create anything.
+
     Raises:
         PresetNotFound: No preset has this id.
     """
@@ -211,6 +239,9 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": preset_id}))
     waiting = await _count_waiting(connection)
     history = await connection.execute(READ_HISTORY_OF, {"preset_id": preset_id, **_history_values(rules)})
+    share = None
+    if row.pool_members is not None:
+        share = member_shares(await _count_pools(connection, rules, row.organization_id)).get(preset_id)
     prebuilds = await connection.execute(READ_POOL, {"preset_id": preset_id})
     return PresetSnapshot(
         taken_at=instant.taken_at,
@@ -220,6 +251,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         preset=_preset(row, windows.get(preset_id, ()), waiting),
         prebuilds=[_prebuild(p) for p in prebuilds],
         history=next((_history(h) for h in history), CreationHistory()),
+        share=share,
     )
 
 
@@ -279,6 +311,7 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], 
         head_start=timedelta(seconds=row.head_start_seconds or 0),
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
         max_concurrent=row.max_concurrent,
+        pool_members=row.pool_members,
     )
 
 

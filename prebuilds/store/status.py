@@ -121,4 +121,6 @@ async def creation_is_held(engine: AsyncEngine, preset_id: UUID, rules: Rules) -
     """
     with store_answers():
         async with snapshot_transaction(engine) as connection:
-            return state_of(await snapshot_preset(connection, preset_id, rules)).held is not None
+            snapshot = await snapshot_preset(connection, preset_id, rules)
+            state = state_of(snapshot)
+            return state.held is not None or (state.missing > 0 and state.room == 0)

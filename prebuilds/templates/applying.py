@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import StoreUnavailable
 from prebuilds.failures.database import is_deadlock
+from prebuilds.planning.content import limit_changes
 from prebuilds.provisioners import read_by_name
 from prebuilds.store import apply as store
 from prebuilds.store.events import record_event
@@ -102,12 +103,20 @@ class _Applying:
         if found is None:
             enabled = entry.prebuilds is not False
             organization_id = await store.create_organization(self.connection, entry.name, enabled=enabled)
+            if entry.limits is not None:
+                await store.set_limits(self.connection, organization_id, entry.limits.stored())
             self.result.created.append(label)
         else:
-            organization_id, enabled = found
-            if entry.prebuilds not in (None, enabled):
-                await store.switch_organization(self.connection, organization_id, enabled=not enabled)
-                await self._policy_changed(label, {"prebuilds": (enabled, not enabled)})
+            organization_id = found.id
+            changes: dict[str, tuple[Any, Any]] = {}
+            if entry.prebuilds not in (None, found.enabled):
+                await store.switch_organization(self.connection, organization_id, enabled=not found.enabled)
+                changes["prebuilds"] = (found.enabled, not found.enabled)
+            if entry.limits is not None and entry.limits.stored() != found.limits:
+                await store.set_limits(self.connection, organization_id, entry.limits.stored())
+                changes |= limit_changes(found.limits, entry.limits.stored())
+            if changes:
+                await self._policy_changed(label, changes)
                 self.result.updated.append(label)
             else:
                 self.result.unchanged.append(label)

@@ -2,8 +2,8 @@
 
 An entry of a template or preset describes it completely: an optional key that is left out gets its default, even if the
 entry was applied with another value before. Templates and organizations without an entry are left as they are. An
-organization's `prebuilds` is left as it is too when the key is missing, since the templates of one organization may be
-spread over several files.
+organization's `prebuilds` and `limits` are left as they are too when the key is missing, since the templates of one
+organization may be spread over several files.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from prebuilds.vocabulary.plain_text import VALUES, check_plain
 
 INSTANCES_MAX = 10_000
 """A higher count is more often a typing error than meant."""
+MEMBERS_MAX = 1_000_000
 COST_MAX = 1e9
 PARAMETER_LENGTH_MAX = 8192
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -257,6 +258,17 @@ class TemplateEntry(Payload):
         )
 
 
+class LimitsEntry(Payload):
+    """How much an organization may have at a time. A limit that is left out is removed."""
+
+    pool_members: Annotated[StrictInt, Field(ge=0, le=MEMBERS_MAX)] | None = None
+    """Prebuilds of all its pools together that run or are being made; None for any number."""
+
+    def stored(self) -> dict[str, int] | None:
+        """The limits as a JSON value; None without any."""
+        return self.model_dump(exclude_none=True) or None
+
+
 class OrganizationEntry(Payload):
     """An organization with its members and templates."""
 
@@ -268,6 +280,8 @@ class OrganizationEntry(Payload):
     """The people who may own workspaces here. Names are compared without case."""
     members_exact: StrictBool | None = None
     """Whether everybody else is removed, and no claim adds anybody; None leaves it as it is and removes nobody."""
+    limits: LimitsEntry | None = None
+    """How much it may have at a time; None leaves it as it is, and `{}` removes all limits."""
     templates: list[TemplateEntry] = Field(default_factory=list)
 
     @model_validator(mode="after")

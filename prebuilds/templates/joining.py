@@ -30,7 +30,7 @@ def join_files(files: Sequence[tuple[str, TemplateFile]]) -> TemplateFile:
                     problems[f"{file}: {place}"] = f"is in {said_by[place]}, too; keep one"
                 said_by.setdefault(place, file)
             before = joined.get(entry.name)
-            for field in ("prebuilds", "members_exact"):
+            for field in ("prebuilds", "members_exact", "limits"):
                 said = getattr(entry, field)
                 if said is None:
                     continue
@@ -50,6 +50,7 @@ def _both(before: OrganizationEntry, entry: OrganizationEntry) -> OrganizationEn
         update={
             "prebuilds": entry.prebuilds if before.prebuilds is None else before.prebuilds,
             "members_exact": entry.members_exact if before.members_exact is None else before.members_exact,
+            "limits": entry.limits if before.limits is None else before.limits,
             "members": list(dict.fromkeys(members[owner_key(name)] for name in [*before.members, *entry.members])),
             "templates": [*before.templates, *entry.templates],
         }

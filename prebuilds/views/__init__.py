@@ -6,6 +6,7 @@ from prebuilds.views.installation import Binding, Initialized, Migrated, Migrati
 from prebuilds.views.inventory import DoubtfulPrebuild, InventoryReport, InventoryRow, RestoredReport, Unavailable
 from prebuilds.views.jobs import BuildLog, CancelResult, JobFilter, JobPage, JobRow, LoggedBuild, LoggedBuilds, LogLine
 from prebuilds.views.keys import KeysReport, KeysRotated, KeyUse
+from prebuilds.views.limits import LimitPage, LimitRow
 from prebuilds.views.loop import LoopChange, Reconciled
 from prebuilds.views.paging import Page
 from prebuilds.views.people import (
@@ -62,6 +63,8 @@ __all__ = [
     "LeaverWorkspace",
     "LeavingResult",
     "LiftResult",
+    "LimitPage",
+    "LimitRow",
     "LintReport",
     "LogLine",
     "LoggedBuild",

@@ -59,8 +59,8 @@ class PresetRow(Payload):
     stopping: int
     deleting: int
     held: str | None
-    """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff`, `capacity` or
-    `max_concurrent`; None when it is not."""
+    """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff`, `capacity`,
+    `max_concurrent` or `pool_members`; None when it is not."""
     held_until: Timestamp | None
     """When a backoff ends; None when creation is not held, or for another reason."""
     waiting: int

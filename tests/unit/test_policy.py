@@ -53,6 +53,7 @@ IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
     Action.DELETE_TEMPLATE: ("a", "a", "a"),
     Action.SEE_STATUS: ("rpa", "rpa", "rpa"),
     Action.SEE_EVENTS: ("rpa", "rpa", "rpa"),
+    Action.SEE_LIMITS: ("rpa", "rpa", "rpa"),
     Action.SEE_MEMBERS: ("rpa", "rpa", "rpa"),
     Action.CHANGE_MEMBERS: ("a", "a", "a"),
 }

@@ -32,6 +32,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "prebuilds": False,
         "members": ["alice", "bob"],
         "members_exact": True,
+        "limits": {"pool_members": 200},
     }
     assert template.model_dump(exclude={"presets"}) == {
         "name": "python",
@@ -86,7 +87,7 @@ def test_optional_keys_have_defaults() -> None:
         "max_concurrent": None,
     }
     organization = parse_template_file("organizations: [{name: acme}]").organizations[0]
-    assert (organization.prebuilds, organization.members_exact) == (None, None)
+    assert (organization.prebuilds, organization.members_exact, organization.limits) == (None, None, None)
 
 
 def test_examples_of_the_project_are_right() -> None:

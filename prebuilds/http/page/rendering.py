@@ -47,6 +47,7 @@ HOLDS = {
     "validation_failed": "stopped: its input can never work",
     "capacity": "waits for a build slot",
     "max_concurrent": "as many builds are under way as the preset allows",
+    "pool_members": "its organization's pools may have no more members",
 }
 """Why creation is withheld, in words."""
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prebuilds.operations.remote.people import RemotePeople, RemoteTokens
-from prebuilds.operations.remote.pools import RemoteLint, RemotePresets, RemoteSizes, RemoteTemplates
+from prebuilds.operations.remote.pools import RemoteLimits, RemoteLint, RemotePresets, RemoteSizes, RemoteTemplates
 from prebuilds.operations.remote.system import RemoteDoctor, RemoteInventory, RemoteLoop, RemoteStatus
 from prebuilds.operations.remote.workspaces import RemoteExplanations, RemoteJobs, RemoteWorkspaces
 from prebuilds.remote.transport import Transport, open_transport
@@ -24,6 +24,7 @@ class RemoteOperations:
         self.explain = RemoteExplanations(transport)
         self.inventory = RemoteInventory(transport)
         self.jobs = RemoteJobs(transport)
+        self.limits = RemoteLimits(transport)
         self.lint = RemoteLint(transport)
         self.loop = RemoteLoop(transport)
         self.people = RemotePeople(transport)

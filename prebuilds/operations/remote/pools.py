@@ -12,6 +12,8 @@ from prebuilds.remote import routes
 from prebuilds.views import (
     InvalidateResult,
     LiftResult,
+    LimitPage,
+    LimitRow,
     LintReport,
     Page,
     PresetInfo,
@@ -49,6 +51,14 @@ class RemotePresets(Remote):
 
     async def lift_holds(self, actor: Actor, preset: str) -> LiftResult:
         return await self.transport.ask(routes.RESUME_PRESET, LiftResult, preset=preset)
+
+
+class RemoteLimits(Remote):
+    """As `LimitOperations`."""
+
+    async def list(self, *, limit: int = LIMIT_DEFAULT, after: str | None = None) -> Page[LimitRow]:
+        page = await self.page(routes.LIST_LIMITS, LimitPage, limit=limit, after=after)
+        return Page(page.limits, page.next)
 
 
 class RemoteLint(Remote):

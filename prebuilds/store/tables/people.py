@@ -15,7 +15,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from prebuilds.store.tables.columns import NAME_CHECK, OWNER_CHECK, metadata, time_column, uuid_column
 from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
@@ -27,6 +27,7 @@ organizations = Table(
     Column("name", Text, nullable=False),
     Column("prebuilds_enabled", Boolean, nullable=False, server_default=text("true")),
     Column("members_exact", Boolean, nullable=False, server_default=text("false")),
+    Column("limits", JSONB),  # limit -> number, as the file names them; null: none
     time_column("created_at", null=False),
     UniqueConstraint("name"),
     CheckConstraint(NAME_CHECK, name="organizations_name_check"),

@@ -201,6 +201,7 @@ LIMITS: tuple[Step, ...] = (
             """,
         ),
     ),
+    ShortStep("organization_limits", ("ALTER TABLE organizations ADD COLUMN limits jsonb",)),
 )
 """How much of a preset, or of an organization, there may be at a time."""
 

@@ -1,0 +1,35 @@
+"""The limits of organizations, with what is used of each. `apply` sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.failures.database import reaching
+from prebuilds.planning.policy import EVERYWHERE, Reach
+from prebuilds.store.limits import list_limits
+from prebuilds.store.paging import LIMIT_DEFAULT, page_by_path
+from prebuilds.views import LimitRow, Page
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOperations:
+    """Reads limits; changes nothing."""
+
+    engine: AsyncEngine
+
+    async def list(
+        self, *, reach: Reach = EVERYWHERE, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[LimitRow]:
+        """List one page of the limits, by organization and name.
+
+        Args:
+            reach: Only those of organizations within it.
+            after: The `next` of the previous page; None for the first page.
+        Raises:
+            StackUnreachable: The database went away.
+        """
+        with reaching("the limits were read"):
+            rows = [row for row in await list_limits(self.engine) if reach.has_all_of(row.organization)]
+        return page_by_path(rows, lambda row: f"{row.organization}/{row.limit}", limit, after)

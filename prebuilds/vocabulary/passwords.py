@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from prebuilds.vocabulary.plain_text import escape
@@ -44,7 +45,10 @@ POOL_MODE = "pool_mode"
 """The parameter that says how a PgBouncer between here and the server pools. It is ours: asyncpg does not get it."""
 POOL_MODES = ("session", "transaction")
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+"""Scheme, the part that has hosts, and the rest."""
+_BRACKETS = str.maketrans("[]", "__")
+_IPV6 = re.compile(r"\[([^\[\]]+)\](?::[^\[\]]*)?")
 # A quote ends a URL in a text, unless an @ follows before the next space or slash: then it is part of a password.
 _OURS = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?://(?:[^\s'\"<>]|['\"<>](?=[^\s/]*@))*", re.IGNORECASE)
 _ACCOUNT = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@?#]*):[^\s/@]+@", re.IGNORECASE)
@@ -76,10 +80,17 @@ def dsn_of(url: str) -> str:
     parts = _split(url)
     _check(parts)
     scheme, separator, rest = url.partition("://")
-    before, question, _ = rest.partition("?")
+    before = rest.partition("?")[0]
     left_out = LIBPQ_ONLY | {POOL_MODE}
-    pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in left_out]
-    query = f"?{'&'.join(pairs)}" if question and any(pairs) else ""
+    added: list[str] = []
+    if "[" in parts.places and "," in parts.places:
+        # asyncpg reads URLs by Python's `urlsplit`, some releases of which refuse several hosts with an IPv6 address
+        # among them. As a parameter, the list is read by asyncpg alone. Parameters that it would override are left out.
+        before = f"{before.partition(parts.places)[0]}{parts.path}"
+        added = [f"host={parts.places.replace('+', '%2B').replace('&', '%26')}"]
+        left_out |= {"host", "port"}
+    kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in left_out]
+    query = f"?{'&'.join([*added, *kept])}" if added or kept else ""
     return f"{scheme.partition('+')[0]}{separator}{before}{query}"
 
 
@@ -122,15 +133,19 @@ def _split(url: str) -> _Parts:
     Raises:
         UnreadableUrl: The text is not a URL.
     """
-    if not _SCHEME.match(url):
+    matched = _URL.match(url)
+    if matched is None:
         raise UnreadableUrl("it must be a URL such as postgresql://user@host:5432/database")
     if any(character in url for character in "\t\r\n"):
         raise UnreadableUrl("it contains a line break or a tab")
-    try:
-        found = urlsplit(url)
-    except ValueError:  # unbalanced brackets; the error is not chained, since it may quote the URL
+    scheme, netloc, rest = matched.groups()
+    try:  # without brackets: releases of Python, 3.11.2 of Debian among them, differ in which ones they accept
+        found = urlsplit(f"{scheme}{netloc.translate(_BRACKETS)}{rest}")
+    except ValueError:  # characters that look like a delimiter; the error is not chained, since it may quote the URL
         raise UnreadableUrl("its host cannot be read") from None
-    account, at, places = found.netloc.rpartition("@")
+    account, at, places = netloc.rpartition("@")
+    if "[" in account or "]" in account:
+        raise UnreadableUrl("in a name or password write a [ as %5B and a ] as %5D")
     if "@" in account or "@" in found.path or "@" in found.fragment:
         raise UnreadableUrl("it has one @ too many; in a name or password write an @ as %40, a / as %2F, a # as %23")
     return _Parts(found.scheme, account if at else None, places, found.path, found.query)
@@ -148,10 +163,9 @@ def _check(parts: _Parts, *, any_scheme: bool = False) -> None:
     if len(places) > 1 and "" in places:
         raise UnreadableUrl("one of its hosts is empty")
     for place in places:
-        _, bracket, port = place.partition("]")
-        if place.startswith("[") and not bracket:
-            raise UnreadableUrl("its host cannot be read")
-        _, _, number = (port if place.startswith("[") else place).partition(":")
+        if ("[" in place or "]" in place) and not _is_ipv6(place):
+            raise UnreadableUrl("its host cannot be read; an IPv6 address is written as [::1] or [::1]:5432")
+        _, _, number = place.rpartition("]")[2].partition(":")
         if number and not _is_port(unquote(number)):
             raise UnreadableUrl(f"its port {PORT_RULE}")
     try:
@@ -163,6 +177,15 @@ def _check(parts: _Parts, *, any_scheme: bool = False) -> None:
             raise UnreadableUrl(f"its port {PORT_RULE}")
         if key == POOL_MODE and value not in POOL_MODES:
             raise UnreadableUrl(f"its {POOL_MODE} must be {' or '.join(POOL_MODES)}")
+
+
+def _is_ipv6(place: str) -> bool:
+    """Return whether *place* is an IPv6 address in brackets, with or without a port."""
+    matched = _IPV6.fullmatch(place)
+    try:
+        return matched is not None and bool(IPv6Address(unquote(matched[1])))
+    except ValueError:
+        return False
 
 
 def _is_port(text: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from inspect import signature
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlparse, urlsplit
 
 import pytest
+from asyncpg import connect_utils
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -67,6 +70,10 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
         "postgresql://u:p@h:hunter22/db",
         "postgresql://u:hunter22@h:99999/db",
         "postgresql://u:hunter22@[::1/db",
+        "postgresql://u:hunter22@::1]/db",
+        "postgresql://u:hunter22@[here]/db",
+        "postgresql://u:hunter22@a,[::1]x,b/db",
+        "postgresql://u:[hunter22]@h/db",
         "postgresql://u:hunter22@a,,b/db",
         "postgresql://u@h/db?password=hunter22&er22",
         "postgresql://u@h/db?port=hunter22",
@@ -85,6 +92,33 @@ async def test_what_would_be_read_otherwise_is_refused_without_a_word_of_it(url:
     for part in ("hunt", "er22"):
         assert part not in f"{unreadable.value} {refused.value}"
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("postgresql://u:p%40@a:1,[::1]:2,c/db", [("a", 1), ("::1", 2), ("c", 5432)]),
+        ("postgres://u:p%40@[::1],c:3/db?sslmode=disable&port=7", [("::1", 5432), ("c", 3)]),
+        ("postgresql+asyncpg://u:p%40@[::1]:2,[fe80::1%25eth0]/db?host=x", [("::1", 2), ("fe80::1%eth0", 5432)]),
+        ("postgresql://u:p%40@[::1]:2/db", [("::1", 2)]),
+        ("postgresql://u:p%40@a,b:2/db", [("a", 5432), ("b", 2)]),
+    ],
+)
+def test_each_host_is_read_by_every_release_of_python(
+    monkeypatch: pytest.MonkeyPatch, url: str, hosts: list[tuple[str, int]]
+) -> None:
+    def as_strictest(text: str, *words: Any, **named: Any) -> Any:
+        before, bracket, after = urlsplit(text, *words, **named).netloc.rpartition("@")[2].partition("[")
+        if bracket and (before or not re.fullmatch(r"[^\]]*\](:.*)?", after)):
+            raise ValueError("Invalid IPv6 URL")  # as Python 3.14 and Debian's 3.11.2 do
+        return urlparse(text, *words, **named)
+
+    monkeypatch.setattr("urllib.parse.urlparse", as_strictest)
+    monkeypatch.delenv("PGPORT", raising=False)
+    read = connect_utils._parse_connect_dsn_and_args  # type: ignore[attr-defined]
+    found, parameters = read(**{**dict.fromkeys(signature(read).parameters), "dsn": dsn_of(url)})
+    assert found == hosts
+    assert (parameters.user, parameters.password, parameters.database) == ("u", "p@", "db")
 
 
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=4, max_size=20)

@@ -127,7 +127,8 @@ MISSES = text(f"""
 # In the order of their numbers and without a gap, so that one number says which are gone. The newest event stays
 # whatever its age: a witness that has seen it knows by it that the database has lost nothing. Workers of the first
 # release do not know that number. They take the database for restored when it lacks an event younger than 90 days, so
-# none goes before they have ended.
+# none goes before they have ended. The deletion names its rows in an array: by a join, or by the bound, PostgreSQL 14
+# reads all events.
 EVENTS = text("""
     WITH first AS MATERIALIZED (
         SELECT id, at FROM events WHERE id > coalesce(CAST(:removed_event AS bigint), 0) ORDER BY id LIMIT :limit
@@ -138,7 +139,7 @@ EVENTS = text("""
         SELECT least((SELECT min(id) FROM first WHERE at >= now() - (SELECT life FROM life)),
                      (SELECT id FROM events ORDER BY id DESC LIMIT 1)) AS id
     ), gone AS (
-        DELETE FROM events WHERE id IN (SELECT id FROM first) AND id < (SELECT id FROM bound) RETURNING id
+        DELETE FROM events WHERE id = ANY(ARRAY(SELECT id FROM first WHERE id < (SELECT id FROM bound))) RETURNING id
     )
     SELECT count(*) AS looked_at, max(id) AS removed_event, count(*) AS removed_events FROM gone
 """)

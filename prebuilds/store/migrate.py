@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import StackUnreachable
+from prebuilds.api import InvalidInput, StackUnreachable
 from prebuilds.failures.database import reaching
 from prebuilds.store.expanding import PATIENCE_S, Runner, recorded_steps
 from prebuilds.store.migration_lock import only_migration
+from prebuilds.store.pooled import PooledConnection
 from prebuilds.store.schema_steps import CREATE_RECORDS, EXPANDED, Step
 from prebuilds.store.schema_versions import Version, config, known_revisions, versions_from
 
@@ -97,6 +98,7 @@ async def migrate(
         StackUnreachable: The server is too old, the database has another encoding, the role may not create tables
             there, or the schema is newer than this release.
         MigrationBlocked: A step has not got its lock.
+        InvalidInput: A database that is in use has steps to do, and is reached through a pool of transactions.
     """
     async with only_migration(engine, tell) as check:
         before = await _check_server(engine)
@@ -105,6 +107,8 @@ async def migrate(
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CREATE_LOCK})
                 await connection.run_sync(_create)
             return Migration(None, head_revision(), [], finished=True)
+        if (await plan(engine)).steps:
+            await _refuse_pooled_transactions(engine)
         ran: list[str] = []
         for version in versions_from(before):
             runner = Runner(engine, version.revision, check, tell, patience_s)
@@ -178,6 +182,19 @@ async def _check_server(engine: AsyncEngine) -> str | None:
         if before != head_revision() and not server.may_create:
             raise _may_not_create(server)
     return before
+
+
+async def _refuse_pooled_transactions(engine: AsyncEngine) -> None:
+    """Refuse to change a schema in use through a PgBouncer that pools transactions. There, a step's settings would stay
+    behind in a session for others, and a build of an index may end with its message."""
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+    if issubclass(type(driver), PooledConnection):  # asyncpg calls each connection an instance of each connection class
+        raise InvalidInput.field(
+            "PREBUILDS_DATABASE_URL",
+            "it leads through a pool of transactions (pool_mode=transaction), and the database is in use",
+            "name PostgreSQL itself, or a PgBouncer that pools sessions, for `prebuilds migrate` alone",
+        )
 
 
 def check_encoding(database: str, encoding: str) -> None:

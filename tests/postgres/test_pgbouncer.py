@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -23,13 +24,13 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.stack.postgres import as_ordinary_user
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import check_reachable, create_claim_pool, create_engine
-from prebuilds.store.migrate import migrate
+from prebuilds.store.migrate import PREVIOUS_REVISION, migrate
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from tests.builders import make_preset
 from tests.conftest import create_database, drop_database
 from tests.postgres.pool_steps import RULES, claim, make_ready, workspace_ids
-from tests.rows import one
+from tests.rows import do, one
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 SESSIONS = 3
@@ -173,3 +174,21 @@ async def test_a_pgbouncer_of_transactions_that_the_url_does_not_name_is_told_as
     assert "add `pool_mode=transaction`" in typed.remedy
     for connection in (first, second):
         connection.terminate()
+
+
+async def test_a_used_database_is_not_migrated_through_a_pool_of_transactions(
+    bounced: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = bounced("transaction") + "?pool_mode=transaction"
+    await until_open(url)
+    engine = create_engine(url, statement_timeout=None)
+    assert (await migrate(engine)).steps == []  # nothing is left to do
+    await do(engine, "UPDATE alembic_version SET version_num = :version", version=PREVIOUS_REVISION)
+    await do(engine, "DELETE FROM schema_steps WHERE name = 'workspaces_live_idx'")
+    monkeypatch.setenv("PREBUILDS_DATABASE_URL", url)
+    assert await asyncio.to_thread(run, ("migrate", "--json")) == 1
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert told["type"] == "InvalidInput"
+    assert "PREBUILDS_DATABASE_URL" in told["details"]
+    assert await one(engine, "SELECT count(*) FROM schema_steps WHERE name = 'workspaces_live_idx'") == (0,)
+    await engine.dispose()

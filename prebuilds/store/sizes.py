@@ -38,7 +38,7 @@ TAKE_TURNS = text(f"""
          WHERE {_IS_DUE}
         RETURNING z.*
     )
-    SELECT taken.*, p.id AS preset_id, p.target, p.ready_by
+    SELECT taken.*, p.id AS preset_id, p.target, p.ready_by, p.timezone
       FROM taken JOIN templates t ON t.id = taken.template_id
       JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = taken.preset_name
 """)
@@ -71,6 +71,7 @@ class Turn:
     preset_id: UUID
     target: Mapping[str, Any] | None
     """Its target, as `SizeTarget.of_json` reads it; None: it has none."""
+    timezone: str | None
     ready_by: bool
     """Whether the prebuilds of a window are to be ready when it begins."""
     head_start_s: float | None
@@ -111,6 +112,7 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             preset_name=row.preset_name,
             preset_id=row.preset_id,
             target=row.target,
+            timezone=row.timezone,
             ready_by=row.ready_by,
             head_start_s=row.head_start_seconds,
             size=row.size,

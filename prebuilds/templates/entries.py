@@ -171,7 +171,7 @@ class PresetEntry(Payload):
     claim_parameters: Annotated[list[ParameterName], AfterValidator(_distinct)] = Field(default_factory=list)
     """The parameters that a claim may set; they reach the provisioner's claim step."""
     timezone: Annotated[str, AfterValidator(_timezone)] | None = None
-    """The time zone of the schedule, such as Europe/Berlin. A schedule needs one."""
+    """The time zone of the schedule, such as Europe/Berlin. A schedule needs one. A target's hours of the week, too."""
     schedule: list[WindowEntry] = Field(default_factory=list)
     """Windows with another count than `instances`. They must not overlap. They go before the target."""
     ready_by: StrictBool = False

@@ -39,7 +39,7 @@ async def add_claims(engine: AsyncEngine, preset: MadePreset, *seconds: float, k
 async def demand_of(engine: AsyncEngine, preset: MadePreset, minutes: int = 3) -> Demand:
     row = await one(engine, f"SELECT template_id, name FROM presets WHERE id = '{preset.id}'")
     async with engine.connect() as connection:
-        return await read_demand(connection, row.template_id, row.name, AT, minutes)
+        return await read_demand(connection, row.template_id, row.name, AT, minutes, None)
 
 
 async def test_claims_are_counted_when_they_were_made(engine: AsyncEngine) -> None:

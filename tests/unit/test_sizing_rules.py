@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +112,27 @@ def test_an_hour_is_known_from_the_week_before() -> None:
     assert sizes[ready_from - 1] == 0
     assert set(sizes[ready_from : WEEK + 10 * HOUR]) == {20}
     assert sizes[WEEK + 10 * HOUR] == 0
+
+
+@pytest.mark.parametrize(
+    ("begins", "zone", "offsets", "size"),
+    [
+        ("2026-03-23", "Europe/Berlin", (1, 2), 20),  # summer time began in between
+        ("2026-10-19", "Europe/Berlin", (2, 1), 20),  # and ended
+        ("2026-10-19", "Asia/Kolkata", (5.5, 5.5), 20),  # an hour that begins within one of UTC
+        ("2026-03-23", "UTC", (1, 2), 0),
+    ],
+)
+def test_an_hour_of_the_week_is_that_of_the_zones_clock(
+    begins: str, zone: str, offsets: tuple[float, float], size: int
+) -> None:
+    monday = datetime.fromisoformat(begins).replace(tzinfo=UTC)
+    lectures = [n * WEEK + int((9 - offset) * HOUR) for n, offset in enumerate(offsets)]
+    times = [monday + timedelta(minutes=minute) for minute in lectures for _ in range(20)]
+    demand = replace(Demand.of_times(times, begins_at=monday, minutes=2 * WEEK), zone=ZoneInfo(zone))
+    sizes = ByHour(1.0).sizes(demand, 60)
+    assert sizes[lectures[1]] == size
+    assert (sizes[lectures[1] - 5], sizes[lectures[1] + HOUR]) == (0, 20 - size)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

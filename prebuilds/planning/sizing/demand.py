@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cached_property
 from itertools import accumulate, chain, repeat
 from operator import sub
@@ -14,6 +14,8 @@ SLOT_S = 10
 """The length of a slot in seconds. A burst of agents is over in less than a minute, so that a minute is too long."""
 SLOTS_PER_MINUTE = 60 // SLOT_S
 DAY_MIN = 24 * 60
+STEP_MIN = 15
+"""No zone's clock begins an hour within a quarter of an hour of UTC."""
 BUSY_DAY = 10
 """How many times the bound of claims a day may have."""
 
@@ -26,6 +28,8 @@ class Demand:
     """A whole minute."""
     counts: Sequence[int]
     """Claims in each slot of `SLOT_S`, oldest first; whole minutes, so that their number is a multiple of 6."""
+    zone: tzinfo = UTC
+    """By whose clock the hours of the week are counted."""
 
     @classmethod
     def of_times(cls, times: Iterable[datetime], *, begins_at: datetime, minutes: int) -> Demand:
@@ -59,7 +63,7 @@ class Demand:
 
     def first(self, minutes: int) -> Demand:
         """Its first minutes alone."""
-        return Demand(self.begins_at, self.counts[: minutes * SLOTS_PER_MINUTE])
+        return replace(self, counts=self.counts[: minutes * SLOTS_PER_MINUTE])
 
     def newest(self, claims_max: int) -> Demand:
         """Its newest minutes with at most so many claims, and at least a day of them if it has one.
@@ -72,7 +76,7 @@ class Demand:
             bound = claims_max if self.minutes - minute > DAY_MIN else BUSY_DAY * claims_max
             if claims > bound:
                 begin = minute + 1
-                return Demand(self.minute_at(begin), self.counts[begin * SLOTS_PER_MINUTE :])
+                return replace(self, begins_at=self.minute_at(begin), counts=self.counts[begin * SLOTS_PER_MINUTE :])
         return self
 
     @cached_property
@@ -100,6 +104,26 @@ class Demand:
         gone = chain(repeat(0, slots), self.counts)  # what leaves the window as each slot enters it
         sums = list(accumulate(map(sub, self.counts, gone)))
         return [max(sums[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(sums), SLOTS_PER_MINUTE)]
+
+    def hours_of_week(self, minutes: int) -> Sequence[int]:
+        """The hour of the week of each of so many minutes from its beginning, from 0 for Monday's first."""
+        if minutes not in self._hours:
+            self._hours[minutes] = self._list_hours(minutes)
+        return self._hours[minutes]
+
+    @cached_property
+    def _hours(self) -> dict[int, Sequence[int]]:
+        return {}
+
+    def _list_hours(self, minutes: int) -> Sequence[int]:
+        hours: list[int] = []
+        at = self.begins_at.astimezone(UTC)
+        while len(hours) < minutes:
+            local = at.astimezone(self.zone)
+            left = STEP_MIN - at.minute % STEP_MIN
+            hours += [local.weekday() * 24 + local.hour] * left
+            at += timedelta(minutes=left)
+        return hours[:minutes]
 
     @cached_property
     def arrivals(self) -> Sequence[float]:

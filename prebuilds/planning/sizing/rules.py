@@ -16,8 +16,6 @@ from typing import Protocol
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.formulas import size_where_misses_leave, size_where_misses_wait
 
-HOURS_PER_WEEK = 168
-MINUTES_PER_WEEK = 60 * HOURS_PER_WEEK
 HISTORY_DAYS = 14
 """How far back any rule looks."""
 LOAD_STEPS_PER_CLAIM = 20
@@ -119,7 +117,7 @@ class PeakHold:
 
 @dataclass(frozen=True, slots=True)
 class ByHour:
-    """A quantile of the claims within one lead time, over the same hour of the weeks before.
+    """A quantile of the claims within one lead time, over the same hour of the weeks before by the demand's zone.
 
     The hour that begins within a lead time counts already. A week that was not seen yet says nothing: the size is 0.
     """
@@ -137,22 +135,21 @@ class ByHour:
     def sizes(self, demand: Demand, lead_s: float) -> list[int]:
         within = demand.within_lead(lead_s)
         ahead = math.ceil(lead_s / 60) + 1
-        first = demand.begins_at.weekday() * 1440 + demand.begins_at.hour * 60 + demand.begins_at.minute
+        hours = demand.hours_of_week(demand.minutes + 1 + ahead)
         seen: dict[int, list[int]] = defaultdict(list)
         known: dict[int, int] = {}
         sizes = []
         for minute in range(demand.minutes + 1):
-            most = max(self._of(seen, known, first + minute), self._of(seen, known, first + minute + ahead))
+            hour = hours[minute]
+            most = max(self._of(seen, known, hour), self._of(seen, known, hours[minute + ahead]))
             sizes.append(math.ceil(most * self.headroom))
             if minute < demand.minutes:
-                hour = _hour(first + minute)
                 seen[hour].append(within[minute])
-                if (first + minute) % 60 == 59:
+                if hours[minute + 1] != hour:
                     known.pop(hour, None)
         return sizes
 
-    def _of(self, seen: dict[int, list[int]], known: dict[int, int], minute: int) -> int:
-        hour = _hour(minute)
+    def _of(self, seen: dict[int, list[int]], known: dict[int, int], hour: int) -> int:
         if hour not in known:
             counts = sorted(seen[hour])
             known[hour] = counts[min(int(self.quantile * len(counts)), len(counts) - 1)] if counts else 0
@@ -192,7 +189,3 @@ def highest_before(values: Sequence[int], lookback: int) -> list[int]:
                 candidates.pop()
             candidates.append(n)
     return highest
-
-
-def _hour(minute: int) -> int:
-    return minute // 60 % HOURS_PER_WEEK

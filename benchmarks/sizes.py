@@ -101,7 +101,7 @@ def _losers(choice: Choice) -> Iterator[Rule]:
 
 
 def _score(rule: Rule, demand: Demand, case: Case, score_from: int) -> Score:
-    sizes = BOUNDS.settle(rule.sizes(demand, case.lead_s))
+    sizes = BOUNDS.settle(rule.sizes(demand, case.lead_s), case.lead_s)
     return replay(demand, sizes, case.lead_s, waits=case.target.waits, score_from=score_from)
 
 

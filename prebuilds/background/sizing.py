@@ -14,12 +14,14 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.planning.lead_times import head_start, lead_time
 from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
 from prebuilds.planning.sizing.demand import Demand
-from prebuilds.planning.sizing.rules import HISTORY_DAYS, Rule
+from prebuilds.planning.sizing.following import next_size
+from prebuilds.planning.sizing.rules import HISTORY_DAYS
+from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS, asked_of_json, asked_to_json
 from prebuilds.planning.sizing.stored import rule_to_json
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.demand import read_demand
 from prebuilds.store.outlooks import read_durations
-from prebuilds.store.sizes import Sized, Turn, followed_rule, record_head_start, record_size, take_turns
+from prebuilds.store.sizes import Sized, Turn, count_members, followed_rule, record_head_start, record_size, take_turns
 
 logger = logging.getLogger(__name__)
 
@@ -104,9 +106,19 @@ class Sizer:
             choice = await asyncio.to_thread(_choose, demand, policy, lead_s)
             self._choose_from = now() + REST_AFTER_CHOICE * (now() - begun)
             rule, outcome, chosen_at = choice.rule, describe(choice), turn.sized_at
-        demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down_min)
-        size = await asyncio.to_thread(_size_now, rule, demand, policy, lead_s)
-        return Sized(size, rule_to_json(rule), rule.name, outcome, lead_s, chosen_at)
+        demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down(lead_s))
+        asked = asked_of_json(turn.asked)
+        found = await asyncio.to_thread(
+            next_size, rule, demand, lead_s, policy.bounds, at=turn.sized_at, before=turn.size, asked=asked
+        )
+        young = 0
+        if found.shrinks:
+            since = turn.sized_at - timedelta(seconds=WARRANTED_LEADS * lead_s)
+            async with self._engine.connect() as connection:
+                young = await count_members(connection, turn.preset_id, since, turn.sized_at)
+        return Sized(
+            found.size(young), asked_to_json(found.asked), rule_to_json(rule), rule.name, outcome, lead_s, chosen_at
+        )
 
     async def _demand(self, turn: Turn, minutes: int) -> Demand:
         """The demand of the last whole minutes before the turn."""
@@ -117,10 +129,6 @@ class Sizer:
 
 def _choose(demand: Demand, policy: SizeTarget, lead_s: float) -> Choice:
     return choose(demand.newest(CLAIMS_REPLAYED_MAX), policy.target, policy.bounds, lead_s)
-
-
-def _size_now(rule: Rule, demand: Demand, policy: SizeTarget, lead_s: float) -> int:
-    return policy.bounds.settle(rule.sizes(demand, lead_s))[-1]
 
 
 def describe(choice: Choice) -> dict[str, Any]:

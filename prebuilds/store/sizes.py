@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.events import record_event
 from prebuilds.views.pools import PoolSize
 from prebuilds.views.presets import TargetRow
-from prebuilds.vocabulary import PREBUILDS_USER
+from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 
 TURNS_MAX = 20
 
@@ -45,10 +45,18 @@ TAKE_TURNS = text(f"""
 # A worker that comes late finds that somebody else has had a turn since, and writes nothing.
 RECORD = text("""
     UPDATE preset_sizes
-       SET size = :size, rule = CAST(:rule AS jsonb), chosen_for = CAST(:chosen_for AS jsonb),
-           outcome = CAST(:outcome AS jsonb), lead_seconds = :lead_seconds, chosen_at = :chosen_at
+       SET size = :size, asked = CAST(:asked AS jsonb), rule = CAST(:rule AS jsonb),
+           chosen_for = CAST(:chosen_for AS jsonb), outcome = CAST(:outcome AS jsonb),
+           lead_seconds = :lead_seconds, chosen_at = :chosen_at
      WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
     RETURNING 1
+""")
+# Members of the pool, those being made among them.
+COUNT_MEMBERS = text(f"""
+    SELECT count(*) FROM workspaces
+     WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
+       AND latest_transition = 'start' AND latest_status IN ('pending', 'running', 'succeeded')
+       AND created_at BETWEEN :since AND :until
 """)
 RECORD_HEAD_START = text("""
     UPDATE preset_sizes SET head_start_seconds = :head_start_seconds
@@ -77,6 +85,8 @@ class Turn:
     head_start_s: float | None
     """How long before a window its creations begin; None until one was measured."""
     size: int | None
+    asked: Sequence[Any] | None
+    """The sizes that were asked for before, as `asked_of_json` reads them."""
     rule: Mapping[str, Any] | None
     """The rule that it follows, as `rule_of_json` reads it; None when none was chosen yet."""
     chosen_for: Mapping[str, Any] | None
@@ -94,6 +104,8 @@ class Sized:
     """What a turn has come to."""
 
     size: int
+    asked: Sequence[Any]
+    """What still holds the size up, as `asked_of_json` reads it."""
     rule: Mapping[str, Any]
     rule_name: str
     outcome: Mapping[str, Any] | None
@@ -116,6 +128,7 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             ready_by=row.ready_by,
             head_start_s=row.head_start_seconds,
             size=row.size,
+            asked=row.asked,
             rule=row.rule,
             chosen_for=row.chosen_for,
             outcome=row.outcome,
@@ -172,6 +185,7 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
         "preset_name": turn.preset_name,
         "sized_at": turn.sized_at,
         "size": sized.size,
+        "asked": json.dumps(sized.asked),
         "rule": json.dumps(sized.rule),
         "chosen_for": json.dumps(turn.target),
         "outcome": None if sized.outcome is None else json.dumps(sized.outcome),
@@ -192,6 +206,16 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
         }
         await record_event(connection, "pool_resized", PREBUILDS_USER, preset_id=turn.preset_id, data=data)
         return acts
+
+
+async def count_members(connection: AsyncConnection, preset_id: UUID, since: datetime, until: datetime) -> int:
+    """How many members of a preset's pool were made in a time.
+
+    Args:
+        until: The time of now. What was made later was made before a clock was set back.
+    """
+    values = {"preset_id": preset_id, "since": since, "until": until}
+    return int(str(await connection.scalar(COUNT_MEMBERS, values)))
 
 
 async def record_head_start(engine: AsyncEngine, turn: Turn, head_start: timedelta, lead_s: float) -> None:

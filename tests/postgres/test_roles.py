@@ -32,7 +32,7 @@ from tests.rows import one
 
 NOT_SECRET = {
     *("events.data", "settings.rules", "presets.target"),
-    *("preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
+    *("preset_sizes.asked", "preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
 }
 """Columns of bytes or JSON that the reader may see."""
 Init = Callable[..., Awaitable[tuple[int, dict[str, object]]]]

@@ -179,8 +179,8 @@ async def test_a_worker_that_comes_late_writes_nothing(engine: AsyncEngine) -> N
     await next_minute(engine)
     [turn] = await take_turns(engine)
     rule: dict[str, Any] = {"kind": "fixed", "size": 4}
-    assert await record_size(engine, turn, Sized(4, rule, "fixed 4", None, 60, turn.sized_at))
-    assert not await record_size(engine, late, Sized(9, rule, "fixed 9", None, 60, late.sized_at))
+    assert await record_size(engine, turn, Sized(4, [], rule, "fixed 4", None, 60, turn.sized_at))
+    assert not await record_size(engine, late, Sized(9, [], rule, "fixed 9", None, 60, late.sized_at))
     assert await desired(engine, preset) == (4, True)
 
 
@@ -316,3 +316,25 @@ async def test_windows_get_a_head_start_from_the_lead_time(engine: AsyncEngine) 
     assert await early() == (base, base)
     await next_minute(engine)
     assert await sizer.step() == 0
+
+
+async def test_a_pool_shrinks_after_the_cool_down_by_none_that_was_made_just_now(engine: AsyncEngine) -> None:
+    preset = await with_target(engine, max=9, min=0)
+    await add_burst(engine, timedelta(minutes=3), 9)
+    sizer = Sizer(engine, Nudged(engine))
+    await sizer.step()
+    assert await desired(engine, preset) == (9, True)
+    await do(engine, "DELETE FROM preset_demand")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired(engine, preset) == (9, True), "it was asked for a minute ago"
+    later = "asked = (SELECT jsonb_agg(jsonb_build_array(now() - interval '11 minutes', a -> 1))"
+    await do(engine, f"UPDATE preset_sizes SET {later} FROM jsonb_array_elements(asked) AS a)")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired(engine, preset) == (1, True), "the one member was made less than two lead times ago"
+    await do(engine, "UPDATE workspaces SET created_at = created_at - interval '3 minutes'")
+    await do(engine, f"UPDATE preset_sizes SET {later} FROM jsonb_array_elements(asked) AS a)")
+    await next_minute(engine)
+    await sizer.step()
+    assert await desired(engine, preset) == (0, True)

@@ -176,7 +176,7 @@ def test_no_rule_looks_ahead(rule: Rule, demand: Demand, lead_s: float, data: st
 )
 def test_a_size_keeps_its_bounds_and_does_not_sway(sizes: list[int], low: int, more: int, cool_down: int) -> None:
     bounds = Bounds(low, low + more, cool_down)
-    settled = bounds.settle(sizes)
+    settled = bounds.settle(sizes, 0)
     assert all(bounds.min <= size <= bounds.max for size in settled)
     for n, size in enumerate(settled):
         since = sizes[max(n - cool_down, 0) : n + 1]

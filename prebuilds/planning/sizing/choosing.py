@@ -140,7 +140,11 @@ def _meets(size: int, demand: Demand, target: Target, lead_s: float, score_from:
 
 def _try(rule: Rule, demand: Demand, target: Target, bounds: Bounds, lead_s: float) -> Tried:
     score = replay(
-        demand, bounds.settle(rule.sizes(demand, lead_s)), lead_s, waits=target.waits, score_from=demand.minutes // 2
+        demand,
+        bounds.settle(rule.sizes(demand, lead_s), lead_s),
+        lead_s,
+        waits=target.waits,
+        score_from=demand.minutes // 2,
     )
     return Tried(rule, score, target.is_met(score), target.is_affordable(score))
 

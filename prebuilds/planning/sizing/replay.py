@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from prebuilds.planning.sizing.demand import Demand
+from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +18,28 @@ class Bounds:
     min: int = 0
     max: int = 1000
     cool_down_min: int = 10
-    """A size falls only to the most that was asked for within these minutes."""
+    """A size falls only to the most that was asked for within these minutes at least (`cool_down`)."""
 
     def clamp(self, size: int) -> int:
         """The nearest size within the bounds."""
         return min(max(size, self.min), self.max)
 
-    def settle(self, sizes: Sequence[int]) -> list[int]:
+    def cool_down(self, lead_s: float) -> int:
+        """The minutes for which a larger size is held: no member that was made for it is deleted while it is younger
+        than its cost warrants."""
+        return max(self.cool_down_min, math.ceil(WARRANTED_LEADS * lead_s / 60))
+
+    def settle(self, sizes: Sequence[int], lead_s: float) -> list[int]:
         """The sizes that a pool follows: it grows at once, and shrinks after the cool-down.
 
         A member that is deleted for its pool's size was so of no use for a whole cool-down, and a rule that sways
         neither deletes nor makes one.
         """
+        cool_down_min = self.cool_down(lead_s)
         settled: list[int] = []
         candidates: deque[int] = deque()
         for n, size in enumerate(sizes):
-            while candidates and candidates[0] < n - self.cool_down_min:
+            while candidates and candidates[0] < n - cool_down_min:
                 candidates.popleft()
             while candidates and sizes[candidates[-1]] <= size:
                 candidates.pop()

@@ -69,7 +69,7 @@ def what_if(demand: Demand, wanted: SizeTarget, today: Sequence[int], lead_s: fl
         today[-1],
         today=True,
     )
-    sizes = wanted.bounds.settle(choice.rule.sizes(demand, lead_s))
+    sizes = wanted.bounds.settle(choice.rule.sizes(demand, lead_s), lead_s)
     score = replay(demand, sizes, lead_s, waits=wanted.target.waits, score_from=begin)
     chosen = Line(choice.rule.name, score, choice.met, sizes[-1], chosen=True)
     others = [
@@ -77,7 +77,7 @@ def what_if(demand: Demand, wanted: SizeTarget, today: Sequence[int], lead_s: fl
             one.rule.name,
             one.score,
             one.met and one.affordable,
-            wanted.bounds.settle(one.rule.sizes(demand, lead_s))[-1],
+            wanted.bounds.settle(one.rule.sizes(demand, lead_s), lead_s)[-1],
         )
         for one in best_of_each_kind(choice.tried, choice.rule)
     ]

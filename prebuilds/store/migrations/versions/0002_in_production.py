@@ -102,6 +102,9 @@ READY_BY: tuple[Step, ...] = (
 )
 """How long before a window of a schedule its creations start."""
 
+SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
+"""What a pool's size may not fall below yet."""
+
 CHEAPER_CHECKS = {
     "claims": {
         "claims_outcome_check": "outcome = ANY ('{prebuilt,created,missed,refused}'::text[])",
@@ -209,6 +212,7 @@ EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
     *READY_BY,
+    *SHRINKING,
     *LIMITS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),

@@ -1,0 +1,59 @@
+"""The size that a pool follows now, by the rule that was chosen and by what was asked for before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from prebuilds.planning.sizing.demand import Demand
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.rules import Rule
+from prebuilds.planning.sizing.shrinking import Asked, still_asked
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What a turn has come to."""
+
+    asked: Sequence[Asked]
+    """What holds the size up, to be kept for the next turn."""
+    bounds: Bounds
+    before: int | None
+    """The size that was followed until now; None: none was."""
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the pool is to shrink, so that `young` matters."""
+        return self.before is not None and self.asked[0].size < self.before
+
+    def size(self, young: int) -> int:
+        """The size to follow.
+
+        Args:
+            young: How many members are younger than their cost warrants. The oldest are deleted first, so that none of
+                these is deleted for a size that is not below their number.
+        """
+        return self.bounds.clamp(max(self.asked[0].size, min(self.before or 0, young)))
+
+
+def next_size(
+    rule: Rule,
+    demand: Demand,
+    lead_s: float,
+    bounds: Bounds,
+    *,
+    at: datetime,
+    before: int | None,
+    asked: Iterable[Asked],
+) -> Next:
+    """Ask a rule for the size of now.
+
+    Args:
+        demand: The last whole minutes before *at*, as many as the rule and the cool-down look back.
+        before: The size that was followed until now; None: none was.
+        asked: What the turn before has kept.
+    """
+    size = bounds.settle(rule.sizes(demand, lead_s), lead_s)[-1]
+    cool_down = timedelta(minutes=bounds.cool_down(lead_s))
+    return Next(still_asked(asked, Asked(at, size), cool_down), bounds, before)

@@ -39,6 +39,19 @@ class Engine(Inside, Images):
     def __init__(self, docker: Docker) -> None:
         self._docker = docker
 
+    async def settle_api_version(self) -> None:
+        """Take the version of the API that the engine names in the answer to a ping, unless one is settled.
+
+        The library would ask for `/version`. Podman then has the package manager tell the versions of its parts, which
+        takes it a tenth of a second of CPU time.
+        """
+        if self._docker.api_version != "auto":
+            return
+        with engine_errors("asking for the version of its API"):
+            async with self._docker._query("_ping", versioned_api=False) as answer:
+                if version := answer.headers.get("Api-Version"):
+                    self._docker.api_version = f"v{version}"
+
     # --- Containers ---
 
     async def find(self, name: str) -> Container | None:

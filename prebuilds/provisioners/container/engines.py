@@ -101,11 +101,12 @@ class Engines:
             raise ProvisionerUnavailable(message, remedy="give unix:// or tcp://") from error
         async with docker:
             engine = Engine(docker)
+            await engine.settle_api_version()
             if not self._asked:
                 own = await engine.find(
                     socket.gethostname()
                 )  # engines name a container by its id unless told otherwise
                 self._gateway = own.gateway if own is not None else None
                 self._asked = True
-            yield engine
             self._api_version = docker.api_version  # negotiated once, not again for each connection
+            yield engine

@@ -8,7 +8,7 @@ OLDEST_POSTGRES := .venv/postgres-14/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows sizes lock image-locks env clean
+.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows following sizes lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ upgrade: $(STAMP)  ## 500 claims through an upgrade from the release before, wit
 
 bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth of it with QUICK=1
 	for each in claim burst http refill reconcile; do $(BIN)/python -m benchmarks.$$each $(if $(QUICK),--quick) || exit 1; done
+
+following: $(STAMP)  ## Whether a real pool follows what the replay of its size foresaw; HOURS=6
+	$(BIN)/python -m benchmarks.following --hours $(or $(HOURS),6)
 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes

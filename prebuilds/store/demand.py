@@ -54,7 +54,9 @@ MOVE_ON = text("UPDATE demand_progress SET event_id = :to")
 FIND_POOL = text("SELECT template_id, name, cost_per_hour FROM presets WHERE id = :preset_id")
 # One row of two arrays: two weeks are 20,000 minutes, and as many rows would hold up the event loop.
 READ = text("""
-    SELECT array_agg(CAST(extract(epoch FROM minute - :from) / 60 AS integer)) AS minutes, array_agg(claims) AS claims
+    SELECT (SELECT min(minute) FROM preset_demand WHERE template_id = :template_id AND preset_name = :preset_name)
+               AS first_minute,
+           array_agg(CAST(extract(epoch FROM minute - :from) / 60 AS integer)) AS minutes, array_agg(claims) AS claims
       FROM preset_demand
      WHERE template_id = :template_id AND preset_name = :preset_name AND minute >= :from AND minute < :until
 """)
@@ -119,16 +121,20 @@ async def read_demand(
 ) -> Demand:
     """Read the demand of a preset by its name.
 
+    It begins later than asked for where the first claim of all was later: what was before teaches nothing.
+
     Args:
         timezone: The preset's, by which its hours of the week are counted.
         begins_at: A whole minute.
         minutes: How many minutes from then.
     """
-    counts = [0] * (minutes * SLOTS_PER_MINUTE)
     values = {"template_id": template_id, "preset_name": preset_name}
     span = {"from": begins_at, "until": begins_at + timedelta(minutes=minutes)}
     row = (await connection.execute(READ, values | span)).one()
+    began = begins_at + timedelta(minutes=minutes) if row.first_minute is None else row.first_minute
+    before = min(max((began - begins_at) // timedelta(minutes=1), 0), minutes)
+    counts = [0] * ((minutes - before) * SLOTS_PER_MINUTE)
     for minute, claims in zip(row.minutes or (), row.claims or (), strict=True):
-        first = minute * SLOTS_PER_MINUTE
+        first = (minute - before) * SLOTS_PER_MINUTE
         counts[first : first + SLOTS_PER_MINUTE] = claims
-    return Demand(begins_at, counts, zone_or_utc(timezone))
+    return Demand(begins_at + timedelta(minutes=before), counts, zone_or_utc(timezone))

@@ -55,6 +55,20 @@ async def test_claims_are_counted_when_they_were_made(engine: AsyncEngine) -> No
     assert sum((await demand_of(engine, other)).counts) == 1
 
 
+async def test_demand_begins_with_the_first_claim_of_all(engine: AsyncEngine) -> None:
+    """What was before teaches nothing: a pool of yesterday has a day of history, and not two weeks."""
+    preset = await make_preset(engine)
+    assert (await demand_of(engine, preset)).minutes == 0
+    await add_claims(engine, preset, 130)
+    await count(engine)
+    demand = await demand_of(engine, preset, minutes=5)
+    assert (demand.begins_at, list(demand.counts)) == (AT + timedelta(minutes=2), [0, 1, *[0] * 16])
+    assert (await demand_of(engine, preset, minutes=1)).minutes == 0
+    await add_claims(engine, preset, -600)
+    await count(engine)
+    assert (await demand_of(engine, preset)).minutes == 3
+
+
 async def test_real_claims_tell_whether_they_found_one_ready(engine: AsyncEngine, database_url: str) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)

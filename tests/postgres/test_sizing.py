@@ -68,6 +68,19 @@ async def add_burst(engine: AsyncEngine, ago: timedelta, claims: int) -> None:
         )
 
 
+async def add_steady_demand(engine: AsyncEngine, minutes: int) -> None:
+    """One claim a minute of each preset, until now."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
+                SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',
+                       ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, :minutes) AS n
+            """),
+            {"minutes": minutes},
+        )
+
+
 async def next_minute(engine: AsyncEngine) -> None:
     """Make every preset due again."""
     await do(engine, "UPDATE preset_sizes SET sized_at = sized_at - interval '1 minute'")
@@ -141,14 +154,7 @@ async def test_without_a_measured_creation_the_base_count_stays(engine: AsyncEng
 
 async def test_a_rule_is_chosen_by_the_pools_own_demand(engine: AsyncEngine) -> None:
     preset = await with_target(engine, hit_rate=0.9)
-    async with engine.begin() as connection:
-        await connection.execute(
-            text("""
-                INSERT INTO preset_demand (template_id, preset_name, minute, claims, hits)
-                SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',
-                       ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, 2000) AS n
-            """)
-        )
+    await add_steady_demand(engine, 2000)
     await Sizer(engine, Nudged(engine)).step()
     row = await one(engine, "SELECT * FROM preset_sizes")
     assert row.outcome["met"]
@@ -219,11 +225,12 @@ async def test_choices_leave_time_for_sizes(engine: AsyncEngine) -> None:
     other = await make_preset(engine, "large", template="java")
     await set_target(engine)
     await make_ready(engine, other, 1)
+    await add_steady_demand(engine, 2000)
     sizer = Sizer(engine, Nudged(engine))
     await sizer.step()
     rows = await one(engine, "SELECT count(size) AS sized, count(chosen_at) AS chosen FROM preset_sizes")
     assert (rows.sized, rows.chosen) == (2, 1), "the other one is sized by the first rule until it is its turn"
-    for _ in range(100):  # a choice without history takes next to no time
+    for _ in range(1000):
         await next_minute(engine)
         await sizer.step()
         rows = await one(engine, "SELECT count(chosen_at) AS chosen FROM preset_sizes")

@@ -33,7 +33,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.builds import BuildActivities
 from activities.inventory import InventoryActivities, PlaceActivities
@@ -75,7 +75,7 @@ from prebuilds.telemetry.exporting import exporting, otlp_exports
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
-from prebuilds.temporal.workers import settle_heap, worker_on
+from prebuilds.temporal.workers import read_worker_version, settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
@@ -107,6 +107,7 @@ async def serve(
     dispatcher = Dispatcher(engine, client)
     running = Running()
     deployment_id = (await read_identity(engine)).deployment_id
+    version = read_worker_version()
     background: list[Callable[[], Coroutine[Any, Any, None]]] = []
     async with AsyncExitStack() as stack:
         if "provisioner" in options.roles:  # before anything is served or touched
@@ -114,11 +115,11 @@ async def serve(
             stack.enter_context(only_worker(settings.state_dir))
         stack.push_async_callback(dispatcher.drain)
         if "claims" in options.roles:
-            claims = claims_worker_on(client, engine, db_url, dispatcher, settings)
+            claims = claims_worker_on(client, engine, db_url, dispatcher, settings, version=version)
             running.workers.append(await stack.enter_async_context(claims))
         if "control" in options.roles:
             gauges = PoolGauges(settings.reconcile_interval)
-            running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges))
+            running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges, version))
             if settings.metrics_port is not None or otlp_exports("METRICS"):
                 keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), settings.rules)
                 background.append(keeper.run)
@@ -156,7 +157,12 @@ async def serve(
 
 
 def _control_worker(
-    client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher, gauges: PoolGauges
+    client: Client,
+    settings: Settings,
+    engine: AsyncEngine,
+    dispatcher: Dispatcher,
+    gauges: PoolGauges,
+    version: WorkerDeploymentConfig | None,
 ) -> Worker:
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine, dispatcher)
@@ -164,6 +170,7 @@ def _control_worker(
     return worker_on(
         client,
         CONTROL_QUEUE,
+        deployment_config=version,
         workflows=[
             PrebuildsOrchestrator,
             ReconcilePreset,
@@ -199,7 +206,10 @@ def _provisioner_workers(
     queues: Sequence[str],
     host: str,
 ) -> list[Worker]:
-    """Make four workers for each queue: for pool and people's builds, on any host and on this one."""
+    """Make four workers for each queue: for pool and people's builds, on any host and on this one.
+
+    They have no version: they run no workflow, and a host's queue must be served by whichever release is there.
+    """
     workers = []
     for queue, at, pool in product(queues, (None, host), (True, False)):
         name, slots = provisioning_queue(queue, pool=pool, host=at), POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS
@@ -251,7 +261,9 @@ async def run(options: WorkerOptions, settings: Settings, stop: asyncio.Event) -
             or writes anything, and again while it runs.
         OwnedByAnother: The state folder belongs to another deployment.
         StateFolderInUse: Another provisioner worker uses the state folder.
+        InvalidInput: The environment names half a version of the worker.
     """
+    read_worker_version()  # refuses half a version before anything is connected
     db_url = database_url(settings)
     await check_reachable(db_url)
     async with exporting(settings.metrics_port, settings.metrics_host) as telemetry:  # before any connection is opened

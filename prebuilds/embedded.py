@@ -27,7 +27,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import PydanticPayloadConverter
-from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
 
 from activities.claims import ClaimActivities, OnWin
 from prebuilds.api import StackUnreachable
@@ -64,11 +64,13 @@ async def claims_worker_on(
     dispatcher: Dispatcher,
     settings: Settings,
     on_win: OnWin | None = None,
+    version: WorkerDeploymentConfig | None = None,
 ) -> AsyncIterator[Worker]:
     """Make a claims worker. The caller runs it inside the block, which keeps the worker's connections open.
 
     Args:
         on_win: Called with each answer that hands out a workspace, right after its commit; None to report nothing.
+        version: The worker's version; None within a service, whose own version is not that of claims.
     Raises:
         StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
     """
@@ -78,6 +80,7 @@ async def claims_worker_on(
         yield worker_on(
             client,
             CLAIMS_QUEUE,
+            deployment_config=version,
             workflows=[ClaimWorkspace, ClaimWorkspaces],
             activities=[
                 activities.claim,

@@ -11,6 +11,7 @@ SECONDS = {
     "e2e/test_conformance.py": 60,
     "e2e/test_inventory.py": 52,  # before the kills, whose hosts no worker serves any more: it asks every host
     "upgrade/test_upgrade.py": 30,
+    "upgrade/test_worker_versions.py": 25,
     "e2e/test_kills.py": 30,
     "e2e/test_reconciling.py": 25,
     "e2e/container/test_claims.py": 35,

@@ -50,7 +50,7 @@ from prebuilds.store.tokens import count_unconfirmed
 from prebuilds.temporal.binding import Fit
 from prebuilds.temporal.connecting import connect, described, first_payload
 from prebuilds.temporal.payload_key import is_encrypted, payload_codec
-from prebuilds.temporal.queues import paused_builds, queues_without_pollers
+from prebuilds.temporal.queues import idle_versions, paused_builds, queues_without_pollers
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.vocabulary.passwords import hide_password
@@ -209,6 +209,8 @@ class Examination:
         if unserved:
             commands = dict.fromkeys(f"`prebuilds worker {workers[name]}`" for name in workers if name in unserved)
             raise CheckFailed(f"no worker polls {', '.join(sorted(unserved))}", f"start {' and '.join(commands)}")
+        if idle := await idle_versions(self._client, workflows):
+            raise CheckFailed(f"no worker of the current version polls {', '.join(idle)}", remedies.make_current(idle))
         if paused := await paused_builds(self._client):
             raise CheckFailed(f"paused by hand in Temporal: {', '.join(paused)}", remedies.UNPAUSE)
         return f"served: {', '.join(workers)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 START_DATABASE = "start `prebuilds dev`, or set PREBUILDS_DATABASE_URL to a running PostgreSQL 14 or later"
@@ -28,3 +30,19 @@ REPAIR_WEBHOOK = (
 )
 SET_STATE_KEY = "set PREBUILDS_STATE_KEY to the key that the deployment's workers have"
 TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of the Temporal server, 1.29 or later"
+
+
+def make_current(idle: Mapping[str, Collection[tuple[str, str] | None]]) -> str:
+    """Say how the workers that poll get tasks.
+
+    Args:
+        idle: Queue -> the versions (deployment and build id) of its workers; None is that of workers without one.
+    """
+    versions = sorted({version for of_queue in idle.values() for version in of_queue if version is not None})
+    commands = [
+        f"`temporal worker deployment set-current-version --deployment-name {name} --build-id {build_id}`"
+        for name, build_id in versions
+    ]
+    if not commands:
+        commands = ["`temporal worker deployment set-current-version --deployment-name NAME --unversioned`"]
+    return f"start a worker of the current version, or make the one that polls current: {', or '.join(commands)}"

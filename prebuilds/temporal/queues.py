@@ -7,8 +7,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue
+from temporalio.api.enums.v1 import TaskQueueType, WorkerVersioningMode
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueue, TaskQueueVersioningInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
@@ -29,6 +29,8 @@ NOT_TOLD = (RPCError, RuntimeError, ValueError)
 """How a question fails while Temporal is away: a client that cannot connect raises the last two."""
 
 Kind = Literal["activity", "workflow"]
+Version = tuple[str, str] | None
+"""A worker deployment's name and a build id of it; None for workers without a version."""
 _TYPES = {
     "activity": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
     "workflow": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
@@ -56,6 +58,37 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
     names = sorted(set(queues))
     served = await asyncio.gather(*[is_served(name) for name in names])
     return {name for name, yes in zip(names, served, strict=True) if not yes}
+
+
+async def idle_versions(client: Client, queues: Collection[str]) -> dict[str, set[Version]]:
+    """Return those workflow queues that are polled by workers which all get no task, since another version is current:
+    queue -> the versions of these workers, of which None is that of workers without one.
+
+    Raises:
+        RPCError: Temporal does not answer, or refuses.
+    """
+    found: dict[str, set[Version]] = {}
+    for queue in sorted(queues):
+        description = await _describe_queue(client, queue, "workflow")
+        polling = {_version(poller) for poller in description.pollers if _silence(poller) <= SILENT_AFTER}
+        if polling and not polling & _versions_with_tasks(description.versioning_info):
+            found[queue] = polling
+    return found
+
+
+def _version(poller: PollerInfo) -> Version:
+    options = poller.deployment_options
+    versioned = options.worker_versioning_mode == WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
+    return (options.deployment_name, options.build_id) if versioned else None
+
+
+def _versions_with_tasks(info: TaskQueueVersioningInfo) -> set[Version]:
+    """Return the versions to which a queue's tasks go. Where none is current, workers without a version get them."""
+    current, ramping = info.current_deployment_version, info.ramping_deployment_version
+    found: set[Version] = {(current.deployment_name, current.build_id) if current.build_id else None}
+    if info.ramping_version_percentage:
+        found.add((ramping.deployment_name, ramping.build_id) if ramping.build_id else None)
+    return found
 
 
 async def paused_builds(client: Client) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker, WorkerDeploymentConfig
 
+from prebuilds.api import InvalidInput
 from prebuilds.payloads import build_validators
 from prebuilds.temporal.local_attempts import TimedAttempts
 from prebuilds.temporal.typed_errors import TypedErrors
@@ -17,6 +20,32 @@ GRACE = timedelta(seconds=10)
 """How long activities may go on when their worker shuts down, before they are cancelled."""
 STICKY_TIMEOUT = timedelta(seconds=1)
 """How long the workflows that a dead worker had cached wait for it; the SDK's default is 10 s."""
+
+DEPLOYMENT_NAME, BUILD_ID = "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID"
+"""The variables by which Temporal's Worker Controller, or whoever starts a worker, says which version it is."""
+
+
+def read_worker_version() -> WorkerDeploymentConfig | None:
+    """Read from the environment which version of a worker deployment this process is; None: it has no version.
+
+    Every run moves to the version that is current, at its next task. None is pinned to the one that began it: ids of
+    workflows are our locks, and a run whose last worker has gone would hold its build, preset or claim for ever.
+    Source: docs/decisions/0049.
+
+    Raises:
+        InvalidInput: Only one of the two variables is set.
+    """
+    name, build_id = os.environ.get(DEPLOYMENT_NAME, ""), os.environ.get(BUILD_ID, "")
+    if not name and not build_id:
+        return None
+    if not name or not build_id:
+        missing, given = (DEPLOYMENT_NAME, BUILD_ID) if build_id else (BUILD_ID, DEPLOYMENT_NAME)
+        raise InvalidInput.field(missing, f"it is not set, and {given} is", "set both, or neither")
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=name, build_id=build_id),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+    )
 
 
 def settle_heap() -> None:

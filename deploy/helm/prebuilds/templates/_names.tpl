@@ -83,3 +83,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "prebuilds.text" -}}
 {{- if kindIs "float64" . -}}{{- printf "%.0f" . | quote -}}{{- else -}}{{- toString . | quote -}}{{- end -}}
 {{- end -}}
+
+{{/* Not empty: the Worker Controller runs the workers of (list $ role). */}}
+{{- define "prebuilds.isVersioned" -}}
+{{- $controller := (index . 0).Values.workerController -}}
+{{- if and $controller.enabled (or (eq (index . 1) "control") (and $controller.claims (eq (index . 1) "claims"))) -}}true{{- end -}}
+{{- end -}}

@@ -8,8 +8,9 @@ from functools import partial
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
+from prebuilds.store.claim_statement import Connection
 from prebuilds.store.claim_transactions import RetryTransaction, run_transaction
-from prebuilds.store.claims import ClaimOutcome, ClaimStore, Connection
+from prebuilds.store.claims import ClaimOutcome, ClaimStore
 
 # A batch holds rows while it waits for others, which a single claim never does. So it first locks its preset's row, as
 # passes, `apply` and other batches do: they take turns. The template's row is locked too, so that its active version

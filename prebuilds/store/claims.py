@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -24,21 +24,14 @@ from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.settings.sealing import KeyRing
 from prebuilds.store.claim_refusals import LATE, REFUSED, ClaimTarget, refusal, transferred, unstorable
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
+from prebuilds.store.claim_statement import ClaimValues, Connection, Decision, decide_alone
 from prebuilds.store.claim_transactions import locking_max, run_transaction
 from prebuilds.store.clock import DatabaseClock
-from prebuilds.store.kept_traces import SETTING
+from prebuilds.store.shared_statements import SharedStatements
 from prebuilds.telemetry import tracing
 from prebuilds.vocabulary import MissReason, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
-_DECISION = "SELECT answer, fresh, organization, template, preset, build_open"
-_AFTER_ID = "$2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23"
-CLAIM = f"{_DECISION} FROM decide_claim($1, {_AFTER_ID})"
-# Makes the setting by which the claim's build keeps its trace. The function depends on its value, and so comes second.
-TRACED_CLAIM = f"""
-    {_DECISION} FROM set_config('{SETTING}', $24, true) AS traced
-      CROSS JOIN LATERAL decide_claim(left(traced, 0) || $1::text, {_AFTER_ID})
-"""
 WON = """
     SELECT c.answer, c.request_hash, c.transferred_at
       FROM unnest($1::text[]) WITH ORDINALITY AS wanted (id, n) JOIN claims c ON c.id = wanted.id
@@ -56,7 +49,6 @@ NAME_KEY = "workspaces_live_name_key"
 """The constraint that keeps a name unique among its owner's live workspaces."""
 
 _SORTED = json.JSONEncoder(sort_keys=True)
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +103,7 @@ class ClaimStore:
         self.pool = pool
         self.locking = asyncio.Semaphore(locking_max(pool.get_max_size()))
         """Acquire it before a connection for a transaction that locks a preset's row."""
+        self._statements = SharedStatements(pool)
         self._ring = ring or KeyRing()
         self._request_key = request_key
         self._clock = clock
@@ -190,9 +183,9 @@ class ClaimStore:
             PrebuildsError: One of the contract's refusals; nothing was written. `answer_run` makes it final.
             StoreUnavailable: The database is away; whether the claim was decided is known to its next attempt.
         """
-        return await run_transaction(
-            partial(self.claim_on, self.pool, claim_id, request, target, request_hash, run, held=held)
-        )
+        values = self._values_of(claim_id, request, target, request_hash, run, held)
+        decide = self._statements.decide if held is None else partial(decide_alone, self.pool)
+        return await run_transaction(lambda: self._read(decide(values), claim_id, request, target))
 
     async def answer_run(
         self,
@@ -238,40 +231,55 @@ class ClaimStore:
             asyncpg.PostgresError: Anything else; `run_transaction` retries a deadlock and turns a lost connection into
                 `StoreUnavailable`.
         """
+        values = self._values_of(claim_id, request, target, request_hash, run, held)
+        return await self._read(decide_alone(connection, values), claim_id, request, target)
+
+    def _values_of(
+        self,
+        claim_id: str,
+        request: ClaimRequest,
+        target: ClaimTarget,
+        request_hash: bytes,
+        run: ClaimRun,
+        held: bool | None,
+    ) -> ClaimValues:
         # The id of a workspace that this attempt may create. A random one will do: the claim's row keeps the answer, so
         # that no other attempt creates a second workspace.
         workspace_id = uuid4()
         organization, template, preset = target.path or (None, None, None)
-        ttl = None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds)
-        traceparent = tracing.traceparent()
+        return ClaimValues(
+            claim_id,
+            request_hash,
+            target.preset_id,
+            organization,
+            template,
+            preset,
+            owner_key(request.owner),
+            owner_key(request.asked_by),
+            request.name,
+            request.autostart_schedule,
+            request.next_start_at,
+            None if request.ttl_seconds is None else timedelta(seconds=request.ttl_seconds),
+            self.seal(request),
+            request.on_empty.value,
+            self._enabled,
+            held,
+            workspace_id,
+            build_id_of(workspace_id, 1),
+            request.owner if request.create_owner and self._create_owners else None,
+            run.id,
+            run.began_at,
+            run.ends_at,
+            run.token_id,
+            tracing.traceparent(),
+        )
+
+    async def _read(
+        self, deciding: Awaitable[Decision], claim_id: str, request: ClaimRequest, target: ClaimTarget
+    ) -> ClaimOutcome:
+        """Return what the statement has decided, and raise its refusal."""
         try:
-            row = await connection.fetchrow(
-                CLAIM if traceparent is None else TRACED_CLAIM,
-                claim_id,
-                request_hash,
-                target.preset_id,
-                organization,
-                template,
-                preset,
-                owner_key(request.owner),
-                owner_key(request.asked_by),
-                request.name,
-                request.autostart_schedule,
-                request.next_start_at,
-                ttl,
-                self.seal(request),
-                request.on_empty.value,
-                self._enabled,
-                held,
-                workspace_id,
-                build_id_of(workspace_id, 1),
-                request.owner if request.create_owner and self._create_owners else None,
-                run.id,
-                run.began_at,
-                run.ends_at,
-                run.token_id,
-                *(() if traceparent is None else (traceparent,)),
-            )
+            decision = await deciding
         except asyncpg.UniqueViolationError as error:
             if error.constraint_name == NAME_KEY:
                 raise await self._describe_taken(request, target, claim_id) from error
@@ -286,8 +294,8 @@ class ClaimStore:
                     self._clock.doubt()
                 raise refusal(str(error), request, target, claim_id) from error
             raise
-        assert row is not None  # noqa: S101 - a function returns one row
-        answer: dict[str, Any] = json.loads(row["answer"])
+        assert decision.answer is not None  # noqa: S101 - `decide_claim` decides each claim that goes alone
+        answer: dict[str, Any] = json.loads(decision.answer)
         if refused := recorded_refusal(answer):
             raise refused
         won = answer["source"] is not None
@@ -295,12 +303,12 @@ class ClaimStore:
             result=ClaimResult.model_validate(answer) if won else None,
             miss_reason=MissReason(answer["miss_reason"]) if answer["miss_reason"] else None,
             preset_id=UUID(answer["preset_id"]),
-            decided_now=row["fresh"],
-            build_open=bool(row["build_open"]),
+            decided_now=bool(decision.fresh),
+            build_open=bool(decision.build_open),
             labels={
-                "organization_name": row["organization"] or "",
-                "template_name": row["template"] or "",
-                "preset_name": row["preset"] or "",
+                "organization_name": decision.organization or "",
+                "template_name": decision.template or "",
+                "preset_name": decision.preset or "",
             },
         )
 

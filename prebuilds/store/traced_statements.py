@@ -63,6 +63,15 @@ def _trace_query(query: LoggedQuery) -> None:
     _record(query.query, query.elapsed, query.exception)
 
 
+def record_statement(statement: str, elapsed_s: float) -> None:
+    """Make a span of a statement that was run for several callers, in the context of one of them.
+
+    Args:
+        elapsed_s: How long it took, in seconds; it has just ended.
+    """
+    _record(statement, elapsed_s)
+
+
 def _record(statement: str, elapsed_s: float, error: BaseException | None = None) -> None:
     if not tracing.is_recording():  # such as the relay's sweeps, which belong to no trace
         return

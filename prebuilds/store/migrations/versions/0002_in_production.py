@@ -22,7 +22,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS: tuple[str, ...] = ("check_people", "claim_workspace", "answer_claim_run", "decide_claim")
+FUNCTIONS: tuple[str, ...] = ("check_people", "claim_workspace", "answer_claim_run", "decide_claim", "try_claim")
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
 STEPS: tuple[Step, ...] = (

@@ -3,13 +3,14 @@
 -- each repeated attempt has one place. Both write the same rows. Source: docs/decisions/0031.
 --
 -- build_open is whether the workspace's build has to be started; null: there is no workspace.
+-- p_alone is false of a claim that shares its statement with others: what is not decided here is left, with answer null.
 CREATE OR REPLACE FUNCTION decide_claim(
     p_claim_id text, p_request_hash bytea,
     p_preset_id uuid, p_organization text, p_template text, p_preset text,
     p_owner text, p_initiator text, p_name text,
     p_autostart text, p_next_start timestamptz, p_ttl interval, p_secrets jsonb,
     p_on_empty text, p_enabled boolean, p_held boolean, p_new_workspace_id uuid, p_new_build_id uuid,
-    p_new_owner text, p_run text, p_run_began timestamptz, p_ends_at timestamptz, p_token uuid DEFAULT NULL,
+    p_new_owner text, p_run text, p_run_began timestamptz, p_ends_at timestamptz, p_token uuid DEFAULT NULL, p_alone boolean DEFAULT true,
     OUT answer jsonb, OUT fresh boolean, OUT organization text, OUT template text, OUT preset text,
     OUT build_open boolean
 ) LANGUAGE plpgsql AS $$
@@ -132,6 +133,9 @@ BEGIN
         END IF;
     END IF;
 
+    IF NOT p_alone THEN
+        RETURN;
+    END IF;
     SELECT c.answer, c.fresh, c.organization, c.template, c.preset
       INTO answer, fresh, organization, template, preset
       FROM claim_workspace(

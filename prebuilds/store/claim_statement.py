@@ -1,0 +1,101 @@
+"""The claim's one statement: what it sends, and what comes back. It is decided alone here; see `SharedStatements` for
+claims that are decided together."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeAlias
+from uuid import UUID
+
+import asyncpg
+
+from prebuilds.store.kept_traces import SETTING
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
+
+
+class ClaimValues(NamedTuple):
+    """The arguments of the database functions `decide_claim` and `try_claim`, in their order."""
+
+    claim_id: str
+    request_hash: bytes
+    preset_id: UUID | None
+    organization: str | None
+    template: str | None
+    preset: str | None
+    owner: str
+    initiator: str
+    name: str
+    autostart: str | None
+    next_start: datetime | None
+    ttl: timedelta | None
+    secrets: str | None
+    on_empty: str
+    enabled: bool
+    held: bool | None
+    new_workspace_id: UUID
+    new_build_id: UUID
+    new_owner: str | None
+    run: str
+    run_began: datetime
+    ends_at: datetime | None
+    token: UUID | None
+    traceparent: str | None
+    """The trace that the claim's build keeps; `decide_claim` finds it in a setting."""
+
+
+TYPES = (
+    *("text", "bytea", "uuid", "text", "text", "text", "text", "text", "text", "text", "timestamptz", "interval"),
+    *("jsonb", "text", "boolean", "boolean", "uuid", "uuid", "text", "text", "timestamptz", "timestamptz", "uuid"),
+    "text",
+)
+"""PostgreSQL's types of `ClaimValues`."""
+
+
+class Decision(NamedTuple):
+    """What the statement returns for a claim."""
+
+    answer: str | None
+    """JSON; None of a claim that `try_claim` has left."""
+    fresh: bool | None
+    organization: str | None
+    template: str | None
+    preset: str | None
+    build_open: bool | None
+
+
+_DECISION = f"SELECT {', '.join(Decision._fields)}"
+_AFTER_ID = ", ".join(f"${n}" for n in range(2, len(TYPES)))
+CLAIM = f"{_DECISION} FROM decide_claim($1, {_AFTER_ID})"
+# Makes the setting by which the claim's build keeps its trace. The function depends on its value, and so comes second.
+TRACED_CLAIM = f"""
+    {_DECISION} FROM set_config('{SETTING}', ${len(TYPES)}, true) AS traced
+      CROSS JOIN LATERAL decide_claim(left(traced, 0) || $1::text, {_AFTER_ID})
+"""
+_COLUMNS = [f"value{n}" for n in range(1, len(TYPES) + 1)]
+_ARRAYS = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(TYPES, 1))
+SHARED_CLAIM = f"""
+    SELECT try_claim({", ".join(_COLUMNS)})
+      FROM unnest({_ARRAYS}) WITH ORDINALITY AS c ({", ".join(_COLUMNS)}, n) ORDER BY n
+"""
+
+
+async def decide_alone(connection: asyncpg.Pool[Any] | Connection, values: ClaimValues) -> Decision:
+    """Decide one claim by a statement of its own.
+
+    Args:
+        connection: In a transaction; or the pool, for a transaction of its own.
+    """
+    statement, given = (CLAIM, values[:-1]) if values.traceparent is None else (TRACED_CLAIM, values)
+    row = await connection.fetchrow(statement, *given)
+    assert row is not None  # noqa: S101 - a function returns one row
+    return Decision(*row)
+
+
+async def decide_together(pool: asyncpg.Pool[Any], claims: list[ClaimValues]) -> list[Decision]:
+    """Decide claims by one statement.
+
+    Returns:
+        One decision for each claim, in their order. One without an answer was left: nothing was written for it.
+    """
+    return [Decision(*row[0]) for row in await pool.fetch(SHARED_CLAIM, *zip(*claims, strict=True))]

@@ -321,6 +321,7 @@ class Claims:
         won = [claimed.result for claimed in claims if claimed.result is not None]
         if len(won) < len(names):
             METRICS.count_claim(claims[-1].labels, claims[-1].miss_reason)
+            await self._batches.record_miss(attempt.claim_id, batch[1], attempt.run, claims[-1])
             raise nothing_ready(target.label, claims[-1].miss_reason, f"; {len(won)} of {len(names)} would have been")
         for claimed in claims:
             self._start_what_follows(claimed)

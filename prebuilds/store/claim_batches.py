@@ -26,6 +26,16 @@ LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
 """)
 
 
+# Each attempt at a run misses alike, and is one miss.
+RECORD_MISS = """
+    INSERT INTO events (kind, actor, preset_id, claim_id, data)
+    SELECT 'claim_missed', $1, $2, $3,
+           jsonb_build_object('owner', $4::text, 'name', $5::text, 'claims', $6::int, 'miss_reason', $7::text,
+                              'run', $8::text)
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND kind = 'claim_missed' AND data ->> 'run' = $8)
+"""
+
+
 def member_ids(claim_id: str, number: int) -> list[str]:
     """The claim ids of a batch's members, in the order of their names. All attempts at the batch lock the first
     member's row first, and it keeps what the batch's run was answered."""
@@ -62,6 +72,18 @@ class ClaimBatches:
             StoreUnavailable: The database is away.
         """
         return await run_transaction(partial(self._transact, claim_id, requests, target, request_hash, run, held))
+
+    async def record_miss(
+        self, claim_id: str, requests: Sequence[ClaimRequest], run: ClaimRun, missed: ClaimOutcome
+    ) -> None:
+        """Record that a batch has missed, as an event. Its transaction was rolled back, and so had none.
+
+        Raises:
+            StoreUnavailable: The database is away.
+        """
+        first = requests[0]
+        values = (member_ids(claim_id, 1)[0], first.owner, first.name, len(requests), missed.miss_reason, run.id)
+        await run_transaction(partial(self._store.pool.execute, RECORD_MISS, first.asked_by, missed.preset_id, *values))
 
     async def _transact(
         self,

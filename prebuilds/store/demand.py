@@ -26,16 +26,21 @@ TAKE_TURN = text("SELECT event_id FROM demand_progress FOR UPDATE SKIP LOCKED")
 LAST_OF_BATCH = text("""
     SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND id <= :up_to ORDER BY id LIMIT :limit) AS batch
 """)
-# A claim counts when it was made. One that waited has its event when it was served.
+_OF_CLAIMS = "('claim_prebuilt', 'claim_created', 'claim_missed', 'claim_queued')"
+# A claim counts once, when it was made, by its first event: others follow when it waits or is tried again. A batch
+# that missed has one event, which tells how many it wanted.
 COUNT = text(f"""
     WITH made AS (
         SELECT p.template_id, p.name AS preset_name, coalesce(c.created_at, e.at) AS at,
+               coalesce(CAST(e.data ->> 'claims' AS integer), 1) AS claims,
                e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}' AS hit
           FROM events e JOIN presets p ON p.id = e.preset_id LEFT JOIN claims c ON c.id = e.claim_id
-         WHERE e.id > :after AND e.id <= :up_to AND e.kind IN ('claim_prebuilt', 'claim_created', 'claim_missed')
+         WHERE e.id > :after AND e.id <= :up_to AND e.kind IN {_OF_CLAIMS}
+           AND NOT EXISTS (SELECT FROM events o
+                            WHERE o.claim_id = e.claim_id AND o.id < e.id AND o.kind IN {_OF_CLAIMS})
     ), counted AS (
         SELECT template_id, preset_name, date_trunc('minute', at) AS minute, count(*) FILTER (WHERE hit) AS hits,
-               floor(extract(second FROM at) / {SLOT_S})::int AS slot, count(*) AS claims
+               floor(extract(second FROM at) / {SLOT_S})::int AS slot, sum(claims) AS claims
           FROM made GROUP BY 1, 2, 3, 5
     )
     INSERT INTO preset_demand AS old (template_id, preset_name, minute, claims, hits)

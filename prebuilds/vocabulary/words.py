@@ -124,7 +124,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
                 f"claim by {actor}: created {data['owner']}/{data['name']}, as nothing was ready: {data['miss_reason']}"
             )
         case "claim_missed":
-            return f"claim by {actor} for {data['owner']}/{data['name']} missed: {data['miss_reason']}"
+            more = f" and {data['claims'] - 1} more" if data.get("claims", 1) > 1 else ""
+            return f"claim by {actor} for {data['owner']}/{data['name']}{more} missed: {data['miss_reason']}"
         case _:
             return None
 

@@ -104,7 +104,16 @@ async def test_ninety_nine_of_a_hundred_are_none(engine: AsyncEngine, desk: Desk
     with pytest.raises(NoClaimablePrebuiltWorkspaces, match="99 of 100") as refused:
         await desk.ask_all("class", names(100))
     assert refused.value.details == {"miss_reason": "empty"}
-    assert await rows_of(engine) == before
+    after = await rows_of(engine)
+    assert after | {"events": before["events"]} == before, "but that it has missed"
+    event = await one(engine, "SELECT claim_id, data FROM events WHERE kind = 'claim_missed'")
+    assert (event.claim_id, event.data["claims"]) == ("class/0", 100)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces):
+        await desk.ask_all("class", names(100))
+    misses = await one(
+        engine, "SELECT count(*) AS n, count(DISTINCT data ->> 'run') AS runs FROM events WHERE kind = 'claim_missed'"
+    )
+    assert misses.n == misses.runs
     assert desk.dispatcher.started == []
     created = await desk.ask_all("class", names(100), on_empty="create")
     assert sorted(c.source for c in created.claims) == ["created"] + ["prebuilt"] * 99

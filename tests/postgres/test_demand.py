@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
@@ -86,6 +87,36 @@ async def test_real_claims_tell_whether_they_found_one_ready(engine: AsyncEngine
     late = await one(engine, "SELECT outcome FROM claims ORDER BY id LIMIT 1")
     assert (row.claims, row.hits) == (3, 2 - (late.outcome == "prebuilt"))
     assert (await one(engine, "SELECT count(DISTINCT minute) >= 2 AS apart FROM preset_demand")).apart
+
+
+async def test_a_claim_counts_once_and_a_batch_its_size(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine)
+
+    async def add(claim_id: str, kind: str, second: float, **data: int) -> None:
+        async with engine.begin() as connection:
+            await connection.execute(
+                text("""
+                    INSERT INTO events (at, kind, actor, preset_id, claim_id, data)
+                    VALUES (:at, :kind, 'alice', :preset, :claim, CAST(:data AS jsonb))
+                """),
+                {
+                    **{"at": AT + timedelta(seconds=second), "kind": kind, "preset": preset.id, "claim": claim_id},
+                    "data": json.dumps(data),
+                },
+            )
+
+    await add("retried", "claim_missed", 0)
+    await count(engine)
+    await add("retried", "claim_missed", 15)
+    await add("retried", "claim_prebuilt", 25)
+    await add("waited", "claim_queued", 15)
+    await add("waited", "claim_prebuilt", 45)
+    await add("left", "claim_queued", 16)
+    await add("left", "claim_left", 50)
+    await add("batch/0", "claim_missed", 31, claims=7)
+    await add("batch/0", "claim_missed", 41, claims=7)
+    await count(engine)
+    assert list((await demand_of(engine, preset, minutes=1)).counts) == [1, 2, 0, 7, 0, 0]
 
 
 async def test_several_who_count_at_once_count_each_claim_once(engine: AsyncEngine) -> None:

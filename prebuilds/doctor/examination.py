@@ -45,6 +45,7 @@ from prebuilds.store.migrate import (
     current_revision,
     head_revision,
 )
+from prebuilds.store.near_misses import DAYS, read_near_misses
 from prebuilds.store.notifications import count_failing
 from prebuilds.store.tokens import count_unconfirmed
 from prebuilds.temporal.binding import Fit
@@ -256,7 +257,8 @@ class Examination:
         return "no sign that the database was restored"
 
     async def presets(self) -> str:
-        """Check that no preset's creations are held until an operator acts, and tell which ones nobody claims."""
+        """Check that no preset's creations are held until an operator acts; tell which ones nobody claims, and which
+        ones claims miss by one parameter."""
         rules = (await read_control(self._engine)).rules or self._settings.rules
         held = await presets_held_for_good(self._engine, rules)
         if held:
@@ -269,7 +271,12 @@ class Examination:
             )
         well = "none is held until somebody acts"
         if unclaimed := await unclaimed_presets(self._engine):
-            return f"{well}; with prebuilds that nobody claimed for {UNCLAIMED_DAYS} days: {_first(unclaimed)}"
+            well += f"; with prebuilds that nobody claimed for {UNCLAIMED_DAYS} days: {_first(unclaimed)}"
+        async with self._engine.connect() as connection:
+            near = await read_near_misses(connection)
+        if near:
+            missed = [f"{n.missed} of {n.claims} missed {n.preset} by {n.parameter} alone" for n in near]
+            well += f"; claims in {DAYS} days: {_first(missed)}"
         return well
 
     async def limits(self) -> str:

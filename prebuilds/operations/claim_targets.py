@@ -10,14 +10,19 @@ import asyncpg
 from prebuilds.api import PresetNotFound, TemplateNotFound
 from prebuilds.operations.claim_requests import preset_target, template_path
 from prebuilds.payloads import ClaimRequest
-from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset
+from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset, find_near_miss
 from prebuilds.store.claim_offers import offer_of_preset, offers_of_template, template_exists
 from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.near_misses import record_near_miss
 
 
-async def find_target(pool: asyncpg.Pool[Any], request: ClaimRequest) -> tuple[ClaimRequest, ClaimTarget]:
+async def find_target(
+    pool: asyncpg.Pool[Any], request: ClaimRequest, claim_id: str | None = None
+) -> tuple[ClaimRequest, ClaimTarget]:
     """Find the preset that a claim means. A claim that names it and sets no parameters costs no statement here.
 
+    Args:
+        claim_id: Under this id it is recorded that the claim has missed a preset by one parameter alone; None: nowhere.
     Returns:
         The request with all that it sets among its `claim_parameters`; and the preset, which need not exist when the
         request names it: the claim's own statement says what is missing.
@@ -31,6 +36,9 @@ async def find_target(pool: asyncpg.Pool[Any], request: ClaimRequest) -> tuple[C
         offers = await offers_of_template(pool, *path)
         if not offers and not await template_exists(pool, *path):
             raise TemplateNotFound(f"no template {request.template}", {"template": "does not exist"})
+        near = find_near_miss(offers, request.parameters, choose_preset(offers, request.parameters))
+        if near is not None and claim_id is not None:  # it gets no prebuild in any case, so that no hit pays for it
+            await record_near_miss(pool, near, claim_id, request)
         offer = choose_offer(request, offers)
         target = ClaimTarget(f"{request.template}/{offer.name}", preset_id=offer.id)
         return with_claim_parameters(request, offer), target

@@ -260,7 +260,7 @@ class Claims:
         self, request: ClaimRequest, attempt: _Attempt
     ) -> Decided[ClaimResult] | Decided[ClaimQueued]:
         with METRICS.time_claim() as timed:
-            checked, target = await find_target(self._store.pool, request)
+            checked, target = await find_target(self._store.pool, request, attempt.claim_id)
             timed.end_phase("target")
             claimed = await self._run_statement(checked, target, attempt)
             timed.end_phase("statement")
@@ -312,7 +312,7 @@ class Claims:
         self, request: ClaimRequest, names: Sequence[str], attempt: _Attempt
     ) -> Decided[Sequence[ClaimResult]]:
         """Claim one workspace for each of *names*, all of one preset."""
-        checked, target = await find_target(self._store.pool, request)
+        checked, target = await find_target(self._store.pool, request, attempt.claim_id)
         batch = (attempt.claim_id, requests_by_name(checked, names), target, attempt.request_hash, attempt.run)
         claims = await self._batches.claim(*batch, held=None)
         if _is_empty(claims[-1]):

@@ -17,6 +17,7 @@ from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
 from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import count_unfinished, list_unfinished
+from prebuilds.store.near_misses import read_near_misses
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.sizes import read_size
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
@@ -84,6 +85,7 @@ class PoolOperations:
                 members = await pools.read_members(connection, ids)
                 failures = await pools.read_failures(connection, ids)
                 size = await read_size(connection, explanation.preset_id)
+                near_misses = await read_near_misses(connection, explanation.preset)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
         queue = None
         if row is not None and row.waiting:
@@ -102,6 +104,7 @@ class PoolOperations:
             ready_by=defined.ready_by,
             head_start_seconds=defined.early.total_seconds() or None,
             size=size,
+            near_misses=near_misses,
             week=[
                 SpanRow(begins_at=span.begins_at, ends_at=span.ends_at, instances=span.instances)
                 for span in spans(defined, found.taken_at)

@@ -36,6 +36,37 @@ def choose_preset(offers: Sequence[PresetOffer], parameters: Mapping[str, str]) 
     return min(fitting, key=lambda o: (-len(o.parameters), not o.has_pool, o.name), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class NearMiss:
+    """A preset with a pool that a claim would have got, had one of its parameters another value."""
+
+    offer: PresetOffer
+    parameter: str
+
+
+def find_near_miss(
+    offers: Sequence[PresetOffer], parameters: Mapping[str, str], chosen: PresetOffer | None
+) -> NearMiss | None:
+    """Return which preset a claim has missed by one parameter alone; None when it gets one with a pool, or there is no
+    such preset.
+
+    Args:
+        chosen: The preset that the claim gets by `choose_preset`.
+    Returns:
+        Of several presets the one with the most parameters; of equal ones the first by name.
+    """
+    if chosen is not None and chosen.has_pool:
+        return None
+    near = [
+        NearMiss(offer, differing[0])
+        for offer in offers
+        if offer.has_pool
+        and len(differing := [name for name, value in offer.parameters.items() if parameters.get(name) != value]) == 1
+        and (differing[0] in parameters or len(offer.parameters) > 1)
+    ]
+    return min(near, key=lambda miss: (-len(miss.offer.parameters), miss.offer.name), default=None)
+
+
 def check_parameters(
     offer: PresetOffer, parameters: Mapping[str, str], claim_parameters: Mapping[str, str], *, chosen: bool
 ) -> dict[str, str]:

@@ -120,6 +120,18 @@ class SpanRow(Payload):
     instances: int
 
 
+class NearMissRow(Payload):
+    """Claims that would have got a preset, had one parameter of theirs another value, and that no other pool served."""
+
+    preset: str
+    """`organization/template/preset`."""
+    parameter: str
+    missed: int
+    """How many in the last 14 days."""
+    claims: int
+    """With all that got the preset in that time, or missed it otherwise."""
+
+
 class PoolSize(Payload):
     """What a preset's target asks for, and why."""
 
@@ -165,5 +177,7 @@ class PoolDetails(Payload):
     """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
     size: PoolSize | None
     """None: it has no target."""
+    near_misses: list[NearMissRow]
+    """By which parameters claims have missed it."""
     week: list[SpanRow]
     """What is desired in the next seven days, in order and without gaps."""

@@ -115,6 +115,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
             return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
         case "claim_prebuilt":
             return f"claimed by {actor} as {data['owner']}/{data['name']}"
+        case "claim_near_miss":
+            return f"claim by {actor} missed {data['preset']} by {data['parameter']} alone"
         case "member_added" if "user" in data:
             return f"{data['user']} added to {data['organization']} by {actor}"
         case "transferred":

@@ -96,6 +96,21 @@ async def test_presets_that_nobody_claims_are_told(engine: AsyncEngine, database
     assert (await presets_check(database_url)).detail == "none is held until somebody acts"
 
 
+async def test_presets_that_claims_miss_by_one_parameter_are_told(engine: AsyncEngine, database_url: str) -> None:
+    await make_preset(engine)
+    await do(
+        engine,
+        "INSERT INTO events (kind, actor, preset_id, claim_id, data) SELECT 'claim_near_miss', 'alice', id, 'c' || n,"
+        """ '{"preset": "small", "parameter": "region"}' FROM presets, generate_series(1, 38) AS n""",
+    )
+    await do(
+        engine, "INSERT INTO preset_demand SELECT template_id, name, now(), ARRAY[62, 0, 0, 0, 0, 0], 60 FROM presets"
+    )
+    assert ((await presets_check(database_url)).detail or "").partition("; ")[2] == (
+        f"claims in 14 days: 38 of 100 missed {PATH} by region alone"
+    )
+
+
 async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: str) -> None:
     for template in "abcdefg":
         await fail(engine, await make_preset(engine, template=template), 3)

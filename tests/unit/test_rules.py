@@ -14,7 +14,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.operations.claim_requests import check_request
 from prebuilds.payloads import ClaimRequest, parse_input
 from prebuilds.planning.autostart import next_start
-from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset
+from prebuilds.planning.choose import PresetOffer, check_parameters, choose_preset, find_near_miss
 from prebuilds.planning.lifecycle import LatestBuild, next_action
 from prebuilds.vocabulary import BuildStatus, Stage, Transition, parse_duration
 from workflows.raw import preset_ids, seconds, stop_cause
@@ -54,6 +54,33 @@ def test_the_preset_that_says_most_and_fits_is_chosen(parameters: dict[str, str]
 
 def test_a_preset_without_parameters_is_chosen_only_as_default() -> None:
     assert choose_preset([offer("none")], {}) is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "missed"),
+    [
+        ({"size": "big", "region": "asia"}, ("big-eu", "region")),  # it gets `none-fit`, which has no pool
+        ({"size": "big"}, ("big-eu", "region")),
+        ({"size": "small", "region": "eu"}, ("big-eu", "size")),
+        ({"size": "small", "region": "asia"}, None),
+        ({"size": "big", "region": "eu"}, None),  # it gets one with a pool
+        ({"gpu": "two"}, ("gpu", "gpu")),
+        ({}, None),  # a claim that says nothing has not meant `gpu`
+    ],
+)
+def test_a_claim_misses_a_preset_by_one_parameter_alone(
+    parameters: dict[str, str], missed: tuple[str, str] | None
+) -> None:
+    offers = [
+        offer("none-fit", default=True, pool=False),
+        offer("big-eu", size="big", region="eu"),
+        offer("big-us", size="big", region="us"),
+        offer("small-africa", size="small", region="africa", pool=False),
+        offer("gpu", gpu="one"),
+    ]
+    for order in (offers, offers[::-1]):
+        near = find_near_miss(order, parameters, choose_preset(order, parameters))
+        assert (near and (near.offer.name, near.parameter)) == missed
 
 
 def test_a_claim_sets_only_what_its_preset_lets_it() -> None:

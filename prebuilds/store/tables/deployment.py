@@ -104,6 +104,7 @@ events = Table(
         ),
     ),
     Index("events_pool_resized_idx", "preset_id", "id", postgresql_where=text("kind = 'pool_resized'")),
+    Index("events_near_miss_idx", "id", postgresql_where=text("kind = 'claim_near_miss'")),
     Index("events_head_start_changed_idx", "preset_id", "id", postgresql_where=text("kind = 'head_start_changed'")),
     Index(
         "events_of_all_idx",

@@ -104,6 +104,7 @@ READY_BY: tuple[Step, ...] = (
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """What a pool's size may not fall below yet."""
+NEAR_MISSES: tuple[Step, ...] = (IndexStep("events_near_miss_idx", "events (id) WHERE kind = 'claim_near_miss'"),)
 
 CHEAPER_CHECKS = {
     "claims": {
@@ -213,6 +214,7 @@ EXPAND: tuple[Step, ...] = (
     *RETENTION,
     *READY_BY,
     *SHRINKING,
+    *NEAR_MISSES,
     *LIMITS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),

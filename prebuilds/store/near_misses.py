@@ -1,0 +1,74 @@
+"""Claims that missed a preset by one parameter alone: recorded as events, told to operators."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prebuilds.failures.database import ANY_FAULT
+from prebuilds.payloads import ClaimRequest
+from prebuilds.planning.choose import NearMiss
+from prebuilds.views.pools import NearMissRow
+
+logger = logging.getLogger(__name__)
+
+DAYS = 14
+TOLD_MIN = 10
+"""Fewer misses than this may be one person's mistake."""
+READ_MAX = 5000
+"""The newest that are looked at."""
+
+# Attempts at a claim miss alike, and are one miss.
+RECORD = """
+    INSERT INTO events (kind, actor, preset_id, claim_id, data)
+    SELECT 'claim_near_miss', $1, $2, $3, jsonb_build_object('preset', $4::text, 'parameter', $5::text)
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND kind = 'claim_near_miss')
+"""
+# By the name, so that a new version goes on with the counts of the one before. Each is one of the claims that meant the
+# preset; the others are its demand.
+READ = text(f"""
+    WITH newest AS (
+        SELECT preset_id, data ->> 'parameter' AS parameter, at FROM events
+         WHERE kind = 'claim_near_miss' ORDER BY id DESC LIMIT {READ_MAX}
+    ), missed AS (
+        SELECT p.template_id, p.name, n.parameter, count(*) AS missed
+          FROM newest n JOIN presets p ON p.id = n.preset_id
+         WHERE n.at > now() - interval '{DAYS} days'
+         GROUP BY 1, 2, 3 HAVING count(*) >= {TOLD_MIN}
+    )
+    SELECT o.name || '/' || t.name || '/' || m.name AS preset, m.parameter, m.missed,
+           m.missed + (SELECT coalesce(sum((SELECT sum(n) FROM unnest(d.claims) AS n)), 0)
+                         FROM preset_demand d
+                        WHERE d.template_id = m.template_id AND d.preset_name = m.name
+                          AND d.minute > now() - interval '{DAYS} days') AS claims
+      FROM missed m JOIN templates t ON t.id = m.template_id AND t.deleted_at IS NULL
+      JOIN organizations o ON o.id = t.organization_id
+      JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = m.name
+     WHERE CAST(:preset AS text) IS NULL OR o.name || '/' || t.name || '/' || m.name = :preset
+     ORDER BY m.missed DESC, preset, m.parameter
+""")
+
+
+async def record_near_miss(pool: asyncpg.Pool[Any], near: NearMiss, claim_id: str, request: ClaimRequest) -> None:
+    """Record which preset a claim has missed by one parameter alone. Where that fails, the claim goes on without."""
+    try:
+        await pool.execute(RECORD, request.asked_by, near.offer.id, claim_id, near.offer.name, near.parameter)
+    except ANY_FAULT as error:
+        logger.warning("A near miss could not be recorded", extra={"claim_id": claim_id, "error": repr(error)})
+
+
+async def read_near_misses(connection: AsyncConnection, preset: str | None = None) -> list[NearMissRow]:
+    """Read by which parameters claims of the last `DAYS` days have missed presets, those with the most first.
+
+    Args:
+        preset: Only those of this path; None for all.
+    """
+    rows = await connection.execute(READ, {"preset": preset})
+    return [
+        NearMissRow(preset=row.preset, parameter=row.parameter, missed=row.missed, claims=int(row.claims))
+        for row in rows
+    ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from prebuilds.planning.autostart import first_unused_start
+from prebuilds.planning.leases import Lease, LeaseOutlook, find_lease_outlook
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
 
 RETRY_STEP = timedelta(seconds=10)
@@ -25,7 +26,7 @@ CLAIM_RETRY_STEP = timedelta(seconds=2)
 CLAIM_TRIES_MAX = 3
 """A person waits for a claim's build, so it is tried three times quickly; then the workspace is shown as failed."""
 
-TTL, AUTOSTART = "ttl", "autostart"
+TTL, AUTOSTART, LEASE = "ttl", "autostart", "lease"
 """Reasons for actions that follow from the owner's settings. The other reasons are retries of a request."""
 
 
@@ -69,7 +70,7 @@ class NextAction:
     transition: Transition
     stage: Stage = Stage.NONE
     reason: str = ""
-    """`TTL`, `AUTOSTART`, or which kind of retry it is."""
+    """`TTL`, `AUTOSTART`, `LEASE`, or which kind of retry it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Life:
     """None: it never starts by itself."""
     next_start_at: datetime | None = None
     """The schedule's next moment, as it was last computed; None when it was not computed yet."""
+    lease: Lease | None = None
+    """None: it stays until somebody releases it."""
 
     @property
     def start_stage(self) -> Stage:
@@ -109,6 +112,8 @@ class Outlook:
     when neither is to come."""
     unreadable: bool = False
     """Whether the stored schedule cannot be read, so that the workspace does not start by itself."""
+    tell_lease_at: datetime | None = None
+    """When it is to be told that the lease ends, in the past when that is due. None: it is not to be told."""
 
 
 def find_outlook(life: Life, now: datetime) -> Outlook:
@@ -125,14 +130,20 @@ def find_outlook(life: Life, now: datetime) -> Outlook:
         next_start_at=coming,
         start_stage=life.start_stage,
     )
+    lease = _find_lease_outlook(life, now)
+    if lease.release_at is not None and (action is None or lease.release_at <= max(action.at, now)):
+        action = NextAction(lease.release_at, Transition.DELETE, reason=LEASE)
     times = [] if action is None else [action.at]
     if coming is not None and coming > now and life.latest.completed_at is not None:
         times.append(coming)
+    if lease.tell_at is not None:
+        times.append(lease.tell_at)
     return Outlook(
         next_start_at=coming,
         action=action,
         wake_at=min(times, default=None),
         unreadable=starts and coming is None and life.next_start_at is not None,
+        tell_lease_at=lease.tell_at,
     )
 
 
@@ -180,6 +191,13 @@ def next_action(
         end = last_used_at + ttl
         return NextAction(max(end, retry_at) if latest.bad else end, Transition.STOP, reason=TTL)
     return None
+
+
+def _find_lease_outlook(life: Life, now: datetime) -> LeaseOutlook:
+    """Return what follows from the lease. An unfinished build comes first, and a deletion has ended the lease."""
+    if not life.claimed or life.latest.completed_at is None or life.latest.transition is Transition.DELETE:
+        return LeaseOutlook()
+    return find_lease_outlook(life.lease, now)
 
 
 def _find_used_until(life: Life, now: datetime) -> datetime:

@@ -32,6 +32,10 @@ NAME_PATTERN = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 NAME_RULE = "must be 1 to 32 lower-case letters, digits and single dashes, such as alice-dev"
 TTL_MAX = timedelta(days=365)
 """A longer duration is more often a typing error than meant."""
+LEASE_MIN = timedelta(minutes=1)
+"""A caller that renews a lease three times within it must have time to find the database away, and to ask again."""
+LEASE_MAX = timedelta(days=30)
+"""A workspace that is to last longer is released by a person."""
 
 
 def reconcile_preset_id(preset_id: UUID | str) -> str:

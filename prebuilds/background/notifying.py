@@ -63,7 +63,7 @@ class Notifier:
     async def sweep(self) -> int:
         """Deliver one batch of due notifications; return how many were tried."""
         due = await take_due(self._engine, self._notifiers)
-        # A notification whose outcome cannot be recorded is delivered again after its lease; it must not stop others.
+        # A notification whose outcome cannot be recorded is delivered again later; it must not stop others.
         for failure in await asyncio.gather(*[self._deliver(one) for one in due], return_exceptions=True):
             if isinstance(failure, Exception):
                 logger.warning("The outcome of a notification could not be recorded", extra={"error": repr(failure)})
@@ -71,7 +71,7 @@ class Notifier:
 
     async def _deliver(self, notification: Notification) -> None:
         if notification.notifier == "log":
-            _log_replacement(notification)
+            _log(notification)
             await mark_sent(self._engine, notification)
             return
         status, error = await self._post(notification)
@@ -122,17 +122,24 @@ class Notifier:
             return None, f"no answer ({type(error).__name__})"
 
 
-def _log_replacement(notification: Notification) -> None:
+LOGGED_AS = {
+    "resources_replaced": (logging.WARNING, "A claim has replaced resources"),
+    "lease_ending": (logging.INFO, "A workspace is released when its lease ends, unless the lease is renewed"),
+}
+"""Kind of a notification -> level and text of its line in the log."""
+SHOWN_APART = ("kind", "id", "organization", "template", "preset", "workspace_name", "at")
+"""What the line in the log says in other words than the body."""
+
+
+def _log(notification: Notification) -> None:
     body = notification.body
-    logger.warning(
-        "A claim has replaced resources",
+    level, line = LOGGED_AS.get(notification.kind, (logging.WARNING, "A notification"))
+    logger.log(
+        level,
+        line,
         extra={
             "notification_id": str(notification.id),
             "preset": "/".join(body[key] or "-" for key in ("organization", "template", "preset")),
-            "workspace_id": body["workspace_id"],
-            "workspace_owner": body["workspace_owner"],
-            "claim_id": body["claim_id"],
-            "build_id": body["build_id"],
-            "replacements": body["replacements"],
+            **{key: value for key, value in body.items() if key not in SHOWN_APART},
         },
     )

@@ -1,26 +1,25 @@
-"""An outbox of notifications: each is recorded with its cause, leased by one sender at a time, sent at least once."""
+"""An outbox of notifications: each is recorded with its cause, reserved by one sender at a time, sent at least once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.payloads import Replacement
 from prebuilds.planning.notifying import LIFE
 from prebuilds.store.events import record_event
 from prebuilds.vocabulary import PREBUILDS_USER
 
 NOTIFIERS = ("log", "webhook")
 BATCH_MAX = 10
-LEASE = timedelta(seconds=30)
-"""The lease of a batch, after which another worker may send it. A batch is sent at once, with a timeout of 5 s."""
+RESERVED_FOR = timedelta(seconds=30)
+"""How long a batch is its sender's; then another worker may send it. A batch is sent at once, with a timeout of 5 s."""
 FORGOTTEN_AT_ONCE = 500
 NOTIFICATIONS = uuid5(NAMESPACE_URL, "prebuilds/notifications")
 
@@ -30,24 +29,26 @@ READ_FACTS = text("""
       FROM workspaces w JOIN users u ON u.id = w.owner_id JOIN templates t ON t.id = w.template_id
       JOIN organizations o ON o.id = w.organization_id
       LEFT JOIN presets p ON p.id = w.preset_id LEFT JOIN claims c ON c.workspace_id = w.id
-     WHERE w.id = :workspace_id
+     WHERE w.id = ANY(CAST(:ids AS uuid[]))
 """)
 RECORD = text("""
     INSERT INTO notifications (id, notifier, kind, build_id, body)
-    SELECT :id, n, :kind, :build_id, CAST(:body AS jsonb) FROM unnest(CAST(:notifiers AS text[])) AS n
+    SELECT n.id, notifier, :kind, n.build_id, CAST(n.body AS jsonb)
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:build_ids AS uuid[]), CAST(:bodies AS text[])) AS n (id, build_id, body)
+      CROSS JOIN unnest(CAST(:notifiers AS text[])) AS notifier
         ON CONFLICT DO NOTHING
 """)
 TAKE_DUE = text("""
     UPDATE notifications n
-       SET attempts = n.attempts + 1, due_at = now() + CAST(:lease AS interval)
+       SET attempts = n.attempts + 1, due_at = now() + CAST(:reserved_for AS interval)
       FROM (SELECT id, notifier FROM notifications
              WHERE status = 'due' AND due_at <= now() AND notifier = ANY(CAST(:notifiers AS text[]))
              ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED) AS due
      WHERE n.id = due.id AND n.notifier = due.notifier
  RETURNING n.id, n.notifier, n.kind, n.body, n.attempts, now() - n.created_at AS age
 """)
-# A sender that got an answer marks the notification as sent, also when its lease has ended. Only the holder of the
-# lease may record a failure.
+# A sender that got an answer marks the notification as sent, also when it is reserved no more. Only the sender that has
+# reserved it may record a failure.
 MARK_SENT = text("""
     UPDATE notifications SET status = 'sent', ended_at = now(), error = NULL
      WHERE id = :id AND notifier = :notifier AND status <> 'sent'
@@ -79,8 +80,21 @@ COUNT_FAILING = text("""
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """What a notification tells about one workspace."""
+
+    workspace_id: UUID
+    build_id: UUID
+    """The build that it is about, or else the workspace's latest one."""
+    key: str
+    """Distinguishes it from others of the same kind about this build."""
+    facts: Mapping[str, Any]
+    """What its body has beside the names and ids of the workspace."""
+
+
+@dataclass(frozen=True, slots=True)
 class Notification:
-    """A notification that this process has leased, for one notifier."""
+    """A notification that this process has reserved, for one notifier."""
 
     id: UUID
     """The notification's id, the same at every attempt and for every notifier."""
@@ -110,39 +124,32 @@ class Failing:
     """The newest error; None without one."""
 
 
-async def record_notification(
-    connection: AsyncConnection, kind: str, workspace_id: UUID, build_id: UUID, replacements: Sequence[Replacement]
-) -> None:
-    """Record a notification of replacements for every notifier, in the caller's transaction.
+async def record_notifications(connection: AsyncConnection, kind: str, subjects: Sequence[Subject]) -> None:
+    """Record a notification of each subject for every notifier, in the caller's transaction.
 
-    Its id is derived from the build and the replacements, so a second record of the same ones changes nothing.
+    Its id is derived from the build, the kind and the subject's key, so a second record of the same changes nothing.
     """
-    facts = (await connection.execute(READ_FACTS, {"workspace_id": workspace_id})).one()._asdict()
-    id = uuid5(NOTIFICATIONS, f"{build_id}/{kind}/{min(replacement.resource for replacement in replacements)}")
-    body = {
+    rows = await connection.execute(READ_FACTS, {"ids": [subject.workspace_id for subject in subjects]})
+    facts = {row.workspace_id: row._asdict() for row in rows}
+    ids = [uuid5(NOTIFICATIONS, f"{subject.build_id}/{kind}/{subject.key}") for subject in subjects]
+    bodies = [
+        {"kind": kind, "id": id, **facts[subject.workspace_id], "build_id": subject.build_id, **subject.facts}
+        for id, subject in zip(ids, subjects, strict=True)
+    ]
+    values = {
         "kind": kind,
-        "id": str(id),
-        **facts,
-        "at": facts["at"].isoformat().replace("+00:00", "Z"),
-        "build_id": build_id,
-        "replacements": [replacement.model_dump() for replacement in replacements],
+        "ids": ids,
+        "build_ids": [subject.build_id for subject in subjects],
+        "bodies": [json.dumps(body, default=_as_json) for body in bodies],
+        "notifiers": list(NOTIFIERS),
     }
-    await connection.execute(
-        RECORD,
-        {
-            "id": id,
-            "kind": kind,
-            "build_id": build_id,
-            "body": json.dumps(body, default=str),
-            "notifiers": list(NOTIFIERS),
-        },
-    )
+    await connection.execute(RECORD, values)
 
 
 async def take_due(engine: AsyncEngine, notifiers: Sequence[str]) -> list[Notification]:
-    """Lease notifications that are due. One that is not marked is due again when its lease ends."""
+    """Reserve notifications that are due. One that is not marked is due again after `RESERVED_FOR`."""
     async with engine.begin() as connection:
-        values = {"lease": LEASE, "limit": BATCH_MAX, "notifiers": list(notifiers)}
+        values = {"reserved_for": RESERVED_FOR, "limit": BATCH_MAX, "notifiers": list(notifiers)}
         return [Notification(**row._mapping) for row in await connection.execute(TAKE_DUE, values)]
 
 
@@ -186,3 +193,7 @@ async def count_failing(engine: AsyncEngine) -> Failing:
     """Count notifications that could not be sent, for `doctor`."""
     async with engine.connect() as connection:
         return Failing(**(await connection.execute(COUNT_FAILING)).one()._mapping)
+
+
+def _as_json(value: Any) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.payloads import Replacement
 from prebuilds.store.events import record_event
-from prebuilds.store.notifications import record_notification
+from prebuilds.store.notifications import Subject, record_notifications
 
 RECORD_REPLACEMENT = text("""
     INSERT INTO resource_replacements (build_id, resource, workspace_id, paths)
@@ -74,4 +74,10 @@ async def add_replacements(
             build_id=build_id,
             data={"replacements": [replacement.model_dump() for replacement in new]},
         )
-        await record_notification(connection, "resources_replaced", workspace_id, build_id, new)
+        subject = Subject(
+            workspace_id,
+            build_id,
+            key=min(replacement.resource for replacement in new),
+            facts={"replacements": [replacement.model_dump() for replacement in new]},
+        )
+        await record_notifications(connection, "resources_replaced", [subject])

@@ -139,7 +139,7 @@ notifications = Table(
     Column("body", JSONB, nullable=False),
     time_column("created_at", null=False),
     Column("status", Text, nullable=False, server_default=text("'due'")),
-    time_column("due_at", null=False),  # while a sender holds the lease, the lease's end
+    time_column("due_at", null=False),  # while a sender has reserved it, until when
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),  # the last attempt's error
     time_column("ended_at"),

@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
+UNBROKEN_S = 60.0
+"""How long a relay must have swept, without a failure, before it releases workspaces whose lease has ended. Meanwhile,
+callers who could not reach the database renew their leases, and the loop or a host notices that the database was
+restored: it may have lost renewals."""
 LOOP_NUMBER = "loop_number"
 """The memo's key for the number of the loop's start. A run that continues as new keeps the memo."""
 INVENTORY_TIMEOUT = timedelta(minutes=30)
@@ -115,6 +119,8 @@ class Relay:
         self._dispatcher = dispatcher
         self._settings = settings
         self._demand = DemandCounter(engine)
+        self._unbroken_since: float | None = None
+        """When this relay first swept after its last failure, by the event loop's clock; None before that."""
 
     async def run(self) -> None:
         """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""
@@ -123,6 +129,8 @@ class Relay:
         while True:
             try:
                 await self.sweep()
+                if self._unbroken_since is None:
+                    self._unbroken_since = clock()
                 if clock() >= next_keep_alive:
                     if self._settings.enabled:
                         await self.keep_loop_alive()
@@ -130,6 +138,7 @@ class Relay:
                         await start_inventory(self._client, fix=True)
                     next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
             except Exception as error:
+                self._unbroken_since = None
                 logger.warning("The relay's sweep failed; it is tried again", extra={"error": repr(error)})
             await asyncio.sleep(SWEEP_INTERVAL_S)
 
@@ -139,13 +148,17 @@ class Relay:
         Returns:
             The ids of the builds that it has started for the first time or again.
         """
-        begun = await actions.take_due_actions(self._engine)
+        begun = await actions.take_due_actions(self._engine, leases=self._may_release())
         self._dispatcher.start_builds(begun)
         lost = await build_record.take_due_builds(self._engine)
         self._dispatcher.repeat_starts(lost)
         await self._attend_queue()
         await self._demand.step()
         return [*begun, *lost]
+
+    def _may_release(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._unbroken_since is not None and now - self._unbroken_since >= UNBROKEN_S
 
     async def _attend_queue(self) -> None:
         """Look after the queue of waiting claims.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prebuilds.api import InvalidInput
 from prebuilds.payloads.messages import field_messages
@@ -19,6 +19,10 @@ class Payload(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
+
+ONLY_LEASED: Any = Field(default=None, exclude_if=lambda value: value is None)
+"""A field of a record that is written for workspaces with a lease alone. The release before refuses keys that it does
+not know, so it goes on with everybody else's records."""
 
 P = TypeVar("P", bound=BaseModel)
 

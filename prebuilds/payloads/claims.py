@@ -8,9 +8,20 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads.base import Payload
+from prebuilds.payloads.base import ONLY_LEASED, Payload
 from prebuilds.payloads.claim_ids import CLAIMS_MAX
-from prebuilds.vocabulary import TTL_MAX, MissReason, Name, OnEmpty, Source, Text, Texts, Timestamp
+from prebuilds.vocabulary import (
+    LEASE_MAX,
+    LEASE_MIN,
+    TTL_MAX,
+    MissReason,
+    Name,
+    OnEmpty,
+    Source,
+    Text,
+    Texts,
+    Timestamp,
+)
 from prebuilds.vocabulary.owners import OwnerName, owner_key
 
 
@@ -38,6 +49,11 @@ class ClaimTerms(Payload):
     """The first automatic start; None to compute it from the schedule. Needs `autostart_schedule`."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """How long the workspace runs after a start; None for the template's `default_ttl`, 0 for no end."""
+    lease_seconds: float | None = Field(
+        default=None, ge=LEASE_MIN.total_seconds(), le=LEASE_MAX.total_seconds(), exclude_if=lambda value: value is None
+    )
+    """How long the workspace is kept for a caller that may be gone: it is released when this time ends without a
+    renewal. The time begins when the workspace is ready. None for no lease."""
     claim_parameters: Texts = Field(default_factory=dict)
     """Values for parameters that the preset lists in `claim_parameters`. They are treated as secrets."""
     on_empty: OnEmpty = OnEmpty.FAIL
@@ -118,6 +134,11 @@ class ClaimResult(Payload):
     claimed_at: Timestamp
     address: str | None
     """The workspace's address; None for a `created` one, which gets its address when its build succeeds."""
+    lease_seconds: float | None = ONLY_LEASED
+    """How long the lease lasts, and each renewal; left out for a claim without a lease."""
+    lease_until: Timestamp | None = ONLY_LEASED
+    """The earliest end of the lease. It begins anew when the claim's build ends, and at each renewal; this answer stays
+    as it is. Left out for a claim without a lease."""
 
 
 class ClaimsResult(Payload):

@@ -1,4 +1,4 @@
-"""Actions that workspaces take by themselves, by ttl, schedule or retry. The relay takes those that are due.
+"""Actions that workspaces take by themselves, by ttl, schedule, lease or retry. The relay takes those that are due.
 
 `next_action_at` is the time of the next one. Code that changes anything it depends on calls `plan_next_action` in the
 same transaction, with the workspace's row locked. Lock first, read in a second statement: after a lock wait, READ
@@ -8,14 +8,17 @@ COMMITTED re-reads only the locked row, and joined rows are as old as the statem
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.planning.leases import Lease, find_lease_outlook
 from prebuilds.planning.lifecycle import (
     AUTOSTART,
+    LEASE,
     TTL,
     LatestBuild,
     Life,
@@ -27,6 +30,7 @@ from prebuilds.planning.lifecycle import (
 from prebuilds.provisioners.base import OwnedByAnother
 from prebuilds.store.build_record import RecordedBuild, record_build
 from prebuilds.store.events import record_event
+from prebuilds.store.lease_telling import EndingLease, tell_leases
 from prebuilds.vocabulary import BuildStatus, Stage, Transition, build_id_of
 
 RELAY = "relay"
@@ -35,6 +39,9 @@ ACTIONS_AT_ONCE = 100
 BATCHES_MAX = 10
 """Transactions in one sweep: enough for a thousand schedules of the same minute."""
 
+PUT_OFF = timedelta(seconds=5)
+"""How long a release is put off each time."""
+
 TAKE_DUE = text("""
     SELECT id FROM workspaces WHERE next_action_at <= now() AND deleted_at IS NULL AND quarantined_at IS NULL
        AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL)
@@ -42,9 +49,8 @@ TAKE_DUE = text("""
 """)
 READ_LIVES = text("""
     SELECT w.id, w.name, u.name AS owner, w.claimed_at, w.last_used_at, w.ttl, w.autostart_schedule, w.next_start_at,
-           w.next_action_at, w.latest_build, w.owner_id, now() AS now, b.id AS build_id, b.transition, b.stage,
-           b.status, b.completed_at,
-           b.initiator_id, b.error_type,
+           w.next_action_at, w.latest_build, w.owner_id, w.lease, w.lease_until, w.lease_told_at, now() AS now,
+           b.id AS build_id, b.transition, b.stage, b.status, b.completed_at, b.initiator_id, b.error_type,
            coalesce((SELECT c.status = 'succeeded' FROM workspace_builds c
                       WHERE c.workspace_id = w.id AND c.stage = 'claim' ORDER BY c.number DESC LIMIT 1), true)
                AS handed_over,
@@ -99,13 +105,19 @@ RECORD_ACTED = text("""
 """)
 
 
-async def take_due_actions(engine: AsyncEngine) -> list[UUID]:
-    """Record the builds of all actions that are due now. Returns the ids of these builds, which the caller starts."""
+async def take_due_actions(engine: AsyncEngine, *, leases: bool = True) -> list[UUID]:
+    """Record the builds of all actions that are due now.
+
+    Args:
+        leases: Whether workspaces whose lease has ended are released; they are put off otherwise.
+    Returns:
+        The ids of these builds, which the caller starts.
+    """
     recorded: list[UUID] = []
     for _ in range(BATCHES_MAX):
         async with engine.begin() as connection:
             due = list(await connection.scalars(TAKE_DUE, {"limit": ACTIONS_AT_ONCE}))
-            recorded += await _record_due_actions(connection, await read_lives(connection, due))
+            recorded += await _record_due_actions(connection, await read_lives(connection, due), leases=leases)
         if len(due) < ACTIONS_AT_ONCE:
             break
     return recorded
@@ -167,11 +179,15 @@ def life_of(row: Row[tuple[object, ...]]) -> Life:
         ttl=row.ttl,
         autostart_schedule=row.autostart_schedule,
         next_start_at=row.next_start_at,
+        lease=Lease(row.lease, row.lease_until, row.lease_told_at) if row.lease is not None else None,
     )
 
 
-async def _record_due_actions(connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]]) -> list[UUID]:
-    """Record the builds of workspaces' actions, and only the action's new time where it is not due.
+async def _record_due_actions(
+    connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]], *, leases: bool
+) -> list[UUID]:
+    """Record the builds of workspaces' actions, and only the action's new time where it is not due. Tell the leases'
+    ends that are due to be told.
 
     The rows are locked, and the latest build of each whose action is due has ended, so none supersedes another build.
     All builds are recorded by one statement each for builds, workspaces and events: one by one, a thousand schedules
@@ -181,21 +197,32 @@ async def _record_due_actions(connection: AsyncConnection, rows: Sequence[Row[tu
         The ids of the builds.
     """
     due: list[tuple[Row[tuple[object, ...]], NextAction, datetime | None]] = []
+    ending: list[EndingLease] = []
     for row in rows:
         life = life_of(row)
         outlook = find_outlook(life, row.now)
+        if life.lease is not None and outlook.tell_lease_at is not None and outlook.tell_lease_at <= row.now:
+            life = replace(life, lease=replace(life.lease, told_at=row.now))
+            release_at = find_lease_outlook(life.lease, row.now).release_at
+            ending.append(EndingLease(row.id, row.build_id, row.lease_until, release_at or row.lease_until))
+            outlook = find_outlook(life, row.now)
         action = outlook.action
         if action is None or action.at > row.now:
             await _set_outlook(connection, row, outlook)
+            continue
+        if action.reason == LEASE and not leases:
+            await _set_outlook(connection, row, replace(outlook, wake_at=row.now + PUT_OFF))
             continue
         if action.reason == AUTOSTART:
             due.append((row, action, next_start_after_request(life, action.transition, row.now)))
         else:
             await _record_unreadable(connection, row, outlook)
             due.append((row, action, outlook.next_start_at))
+    if ending:
+        await tell_leases(connection, ending)
     if not due:
         return []
-    by_owner = (AUTOSTART, TTL)
+    by_owner = (AUTOSTART, TTL, LEASE)
     numbers = [row.latest_build + 1 for row, _, _ in due]
     build_ids = [build_id_of(row.id, number) for (row, _, _), number in zip(due, numbers, strict=True)]
     values = {

@@ -19,6 +19,7 @@ from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.events import record_event
 from prebuilds.store.hand_over import Served, serve_waiters
 from prebuilds.store.history import mark_restored
+from prebuilds.store.leases import restart_lease
 from prebuilds.store.pool import cancel_creations_of_invalid
 from prebuilds.store.restoring import quarantine
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, build_id_of
@@ -155,6 +156,8 @@ async def end_build(
         canceled: list[UUID] = []
         if error_type == InvalidSource.__name__ and facts.stage is Stage.CREATE and facts.preset_id is not None:
             canceled = await cancel_creations_of_invalid(connection, facts.preset_id, build_id)
+        if row.lease is not None and facts.transition is Transition.START:
+            await restart_lease(connection, facts.workspace_id, facts.number)
         if facts.number == row.latest_build:
             await plan_next_action(connection, facts.workspace_id)
         await record_event(

@@ -21,7 +21,7 @@ from prebuilds.vocabulary import PEOPLE_SUFFIX, PREBUILDS_USER_ID, BuildStatus, 
 _BUILD = """
     SELECT b.id, b.workspace_id, b.number, b.transition, b.stage, b.status, b.error, b.preset_id,
            b.initiator_id, i.name AS initiator, b.created_at, b.traceparent, w.name, w.owner_id, w.latest_build,
-           b.attempt, w.claimed_at, w.previous_owners, w.host, u.name AS owner, o.name AS organization,
+           b.attempt, w.claimed_at, w.previous_owners, w.host, w.lease, u.name AS owner, o.name AS organization,
            t.name AS template, t.build_timeout, t.ready_timeout, p.name AS preset, p.expire_after, v.provisioner,
            v.queue, v.source, v.files_digest, p.claim_parameters AS claim_parameter_names,
            s.deployment_id, s.epoch, c.id AS claim_id

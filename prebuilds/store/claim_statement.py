@@ -72,6 +72,13 @@ TRACED_CLAIM = f"""
     {_DECISION} FROM set_config('{SETTING}', ${len(TYPES)}, true) AS traced
       CROSS JOIN LATERAL decide_claim(left(traced, 0) || $1::text, {_AFTER_ID})
 """
+# Around either statement, for a claim that asks for a lease.
+BEGIN_LEASE = f"""
+    SELECT begin_lease(d.answer, d.fresh, ${{lease}}::interval) AS answer, {", ".join(Decision._fields[1:])}
+      FROM ({{claim}}) AS d
+"""
+LEASED_CLAIM = BEGIN_LEASE.format(claim=CLAIM, lease=len(TYPES))
+TRACED_LEASED_CLAIM = BEGIN_LEASE.format(claim=TRACED_CLAIM, lease=len(TYPES) + 1)
 _COLUMNS = [f"value{n}" for n in range(1, len(TYPES) + 1)]
 _ARRAYS = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(TYPES, 1))
 SHARED_CLAIM = f"""
@@ -80,14 +87,21 @@ SHARED_CLAIM = f"""
 """
 
 
-async def decide_alone(connection: asyncpg.Pool[Any] | Connection, values: ClaimValues) -> Decision:
+async def decide_alone(
+    connection: asyncpg.Pool[Any] | Connection, values: ClaimValues, *, lease: timedelta | None = None
+) -> Decision:
     """Decide one claim by a statement of its own.
 
     Args:
         connection: In a transaction; or the pool, for a transaction of its own.
+        lease: The lease that begins with the claim; None for none.
     """
-    statement, given = (CLAIM, values[:-1]) if values.traceparent is None else (TRACED_CLAIM, values)
-    row = await connection.fetchrow(statement, *given)
+    traced = values.traceparent is not None
+    given: tuple[object, ...] = values if traced else values[:-1]
+    if lease is None:
+        row = await connection.fetchrow(TRACED_CLAIM if traced else CLAIM, *given)
+    else:
+        row = await connection.fetchrow(TRACED_LEASED_CLAIM if traced else LEASED_CLAIM, *given, lease)
     assert row is not None  # noqa: S101 - a function returns one row
     return Decision(*row)
 

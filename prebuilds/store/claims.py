@@ -184,7 +184,9 @@ class ClaimStore:
             StoreUnavailable: The database is away; whether the claim was decided is known to its next attempt.
         """
         values = self._values_of(claim_id, request, target, request_hash, run, held)
-        decide = self._statements.decide if held is None else partial(decide_alone, self.pool)
+        lease = _lease_of(request)
+        shares = held is None and lease is None
+        decide = self._statements.decide if shares else partial(decide_alone, self.pool, lease=lease)
         return await run_transaction(lambda: self._read(decide(values), claim_id, request, target))
 
     async def answer_run(
@@ -232,7 +234,8 @@ class ClaimStore:
                 `StoreUnavailable`.
         """
         values = self._values_of(claim_id, request, target, request_hash, run, held)
-        return await self._read(decide_alone(connection, values), claim_id, request, target)
+        deciding = decide_alone(connection, values, lease=_lease_of(request))
+        return await self._read(deciding, claim_id, request, target)
 
     def _values_of(
         self,
@@ -316,3 +319,7 @@ class ClaimStore:
         """Return the refusal of a claim whose name is taken. It says so when that workspace is on its way out."""
         kind = await self.pool.fetchval(NAME_HOLDER, owner_key(request.owner), request.name)
         return refusal(kind or NameTaken.__name__, request, target, claim_id)
+
+
+def _lease_of(request: ClaimRequest) -> timedelta | None:
+    return None if request.lease_seconds is None else timedelta(seconds=request.lease_seconds)

@@ -87,8 +87,8 @@ async def keep(engine: AsyncEngine, reference: str, by: str, *, undo: bool = Fal
         if row.owner_id != PREBUILDS_USER_ID:
             raise InvalidInput.field(
                 "workspace",
-                f"{row.owner}/{row.name} has an owner, so nothing but its owner's release deletes it",
-                "name a prebuild that nobody has claimed: only such a one need be kept",
+                f"{row.owner}/{row.name} has an owner, so nothing but a release or the end of its lease deletes it",
+                "name a prebuild that nobody has claimed; end a lease with `prebuilds workspaces set W --lease 0`",
             )
         if row.latest_transition == Transition.DELETE and not undo:
             raise InvalidInput.field(

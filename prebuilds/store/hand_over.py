@@ -60,6 +60,7 @@ HAND_OVER = text("""
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
         CAST(:secrets AS jsonb))
 """)
+BEGIN_LEASE = text("SELECT begin_lease(CAST(:answer AS jsonb), true, CAST(:lease AS interval))")
 DECIDE = text("""
     UPDATE claim_queue SET decided_at = now(), refusal = :refusal, secrets = NULL WHERE claim_id = :claim_id
 """)
@@ -193,7 +194,10 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
     try:
         async with connection.begin_nested():  # a savepoint: when this waiter fails, the next one can be served
             await keep_other_trace(connection, head.traceparent)
-            await connection.execute(HAND_OVER, values)
+            answer = await connection.scalar(HAND_OVER, values)
+            if request.lease_seconds is not None:
+                lease = timedelta(seconds=request.lease_seconds)
+                await connection.execute(BEGIN_LEASE, {"answer": json.dumps(answer), "lease": lease})
     except IntegrityError as error:
         if NAME_KEY in str(error):
             return NameTaken.__name__

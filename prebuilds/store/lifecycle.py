@@ -1,4 +1,4 @@
-"""What people do with claimed workspaces: start, stop, retry a failed build, set ttl and schedule.
+"""What people do with claimed workspaces: start, stop, retry a failed build, set ttl, schedule and lease.
 
 A request for a state that the workspace has already is answered and records nothing. So a request that is sent twice
 takes effect once.
@@ -17,6 +17,8 @@ from prebuilds.api import InvalidInput
 from prebuilds.planning.autostart import parse_autostart
 from prebuilds.store.actions import life_of, plan_next_action, read_lives, record_requested_build
 from prebuilds.store.events import record_event
+from prebuilds.store.leases import check_lease, set_lease
+from prebuilds.store.steering import refuse_deletion, refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import WorkspaceChange, WorkspaceSettings
 from prebuilds.vocabulary import TTL_MAX, BuildStatus, Stage, Transition
@@ -87,34 +89,48 @@ async def retry_workspace(engine: AsyncEngine, reference: str, by: str) -> Works
 
 
 async def set_workspace(
-    engine: AsyncEngine, reference: str, by: str, *, ttl: timedelta | None = None, autostart: str | None = None
+    engine: AsyncEngine,
+    reference: str,
+    by: str,
+    *,
+    ttl: timedelta | None = None,
+    autostart: str | None = None,
+    lease: timedelta | None = None,
 ) -> WorkspaceSettings:
-    """Set a workspace's ttl or schedule. An action that is due by the new values is taken at the relay's next sweep.
+    """Set a workspace's ttl, schedule or lease. An action that is due by the new values is taken at the relay's next
+    sweep.
 
     Args:
         reference: `owner/name` or an id.
         by: Who asks, for the event.
         ttl: How long the workspace runs after a start; zero for no end, None to keep the current ttl.
         autostart: A cron expression for `next_start`; empty or `none` for no schedule, None to keep the current one.
+        lease: How long the workspace is kept from now unless its lease is renewed; zero for good, None to keep the
+            current lease and its end.
     Raises:
-        InvalidInput: Neither is given, one is invalid, or the workspace is a prebuild or is being deleted.
+        InvalidInput: None of them is given, one is invalid, or the workspace is a prebuild or is being deleted.
         WorkspaceNotFound: No live workspace has this name or id.
     """
-    if ttl is None and autostart is None:
-        raise InvalidInput.field("ttl", "give at least one of ttl and autostart_schedule")
+    if ttl is None and autostart is None and lease is None:
+        raise InvalidInput.field("ttl", "give at least one of ttl, autostart_schedule and lease_seconds")
     if ttl is not None and not timedelta(0) <= ttl <= TTL_MAX:
         raise InvalidInput.field("ttl", f"must be between 0 and {TTL_MAX.days}d")
+    check_lease(lease, or_none=True)
     async with engine.begin() as connection:
         row = await _lock_and_read(connection, reference)
         refuse_prebuild(row)
         refuse_deletion(row)
         new_ttl = row.ttl if ttl is None else ttl or None
         schedule = row.autostart_schedule if autostart is None else parse_autostart(autostart, row.now)
-        changed = (new_ttl, schedule) != (row.ttl, row.autostart_schedule)
+        ends_none = lease is not None and not lease and row.lease is None
+        changed = (new_ttl, schedule) != (row.ttl, row.autostart_schedule) or (lease is not None and not ends_none)
         if changed:
             await connection.execute(SET, {"id": row.id, "ttl": new_ttl, "schedule": schedule})
-            await plan_next_action(connection, row.id)
             now_set = {"ttl_seconds": new_ttl.total_seconds() if new_ttl else None, "autostart_schedule": schedule}
+            if lease is not None:
+                await set_lease(connection, row.id, lease)
+                now_set["lease_seconds"] = lease.total_seconds() or None
+            await plan_next_action(connection, row.id)
             await record_event(connection, "workspace_set", by, workspace_id=row.id, data=now_set)
             [row] = await read_lives(connection, [row.id])
         return WorkspaceSettings(
@@ -124,6 +140,8 @@ async def set_workspace(
             autostart_schedule=row.autostart_schedule,
             next_start_at=row.next_start_at,
             next_action_at=row.next_action_at,
+            lease_seconds=row.lease.total_seconds() if row.lease else None,
+            lease_until=row.lease_until,
             changed=changed,
         )
 
@@ -166,32 +184,6 @@ async def _lock_and_read(connection: AsyncConnection, reference: str) -> Row[tup
     workspace_id = await lock_workspace(connection, reference)
     [row] = await read_lives(connection, [workspace_id])
     return row
-
-
-def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
-    """Raise unless the workspace is claimed.
-
-    Raises:
-        InvalidInput: It is a prebuild.
-    """
-    if row.claimed_at is None:
-        raise InvalidInput.field(
-            "workspace",
-            f"{row.owner}/{row.name} is a prebuild that nobody has claimed, and its pool manages it",
-            "claim one with `prebuilds claim`, or delete failed and stopped ones with `prebuilds workspaces prune`",
-        )
-
-
-def refuse_deletion(row: Row[tuple[object, ...]]) -> None:
-    """Raise when the workspace is being deleted.
-
-    Raises:
-        InvalidInput: It is being deleted.
-    """
-    if row.transition == Transition.DELETE:
-        raise InvalidInput.field(
-            "workspace", f"{row.owner}/{row.name} is being deleted, which cannot be undone", remedy="claim another one"
-        )
 
 
 def _change(row: Row[tuple[object, ...]], *, changed: bool, canceled: Sequence[UUID] = ()) -> WorkspaceChange:

@@ -3,7 +3,7 @@
 In a restored database, a prebuild may seem idle that was claimed after the backup. A driver that acts at a hand-over
 has marked what it handed over, and refuses to hand over or remove it again. So the prebuilds of such drivers are
 replaced. Where a driver does nothing at a hand-over, there are no marks. So its prebuilds are quarantined, and only a
-person decides about them.
+person decides about them. Leases are suspended: a caller that lives renews its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
+from prebuilds.store.leases import suspend_leases
 from prebuilds.store.pool import cancel_pending_creations
 from prebuilds.store.tokens import count_live_tokens
 from prebuilds.views import DoubtfulPrebuild, RestoredReport
@@ -89,6 +90,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
         if not dry_run:
             await connection.execute(FORGET_LATER_PASSES)
         await connection.execute(LOCK_POOLS)  # this waits for claims that are under way
+        leases = await suspend_leases(connection, dry_run=dry_run)
         settings = (await connection.execute(LOCK_SETTINGS)).one()  # last: transactions that report a restore hold rows
         rows = (await connection.execute(READ_POOLS)).all()
         doubtful = [
@@ -117,6 +119,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
             await connection.execute(QUARANTINE, {"ids": quarantined, "reason": UNMARKED})
             epoch = await connection.scalar(BEGIN_EPOCH)
             counts = {"replaced": len(replaced), "quarantined": len(quarantined), "tokens": tokens}
+            counts["leases"] = leases
             await record_event(
                 connection, "restored", by, data={"what": settings.restore_found, "epoch": str(epoch), **counts}
             )
@@ -127,6 +130,7 @@ async def restored(engine: AsyncEngine, by: str, *, dry_run: bool) -> Restored:
         epoch=epoch,
         prebuilds=doubtful,
         tokens=tokens,
+        leases=leases,
     )
     return Restored(report, preset_ids)
 

@@ -2,11 +2,12 @@
 
 A transfer changes the row's owner and name, and records a build of stage `claim` that hands the workspace over as for a
 prebuild. That build has no claim parameters of the owner before. The claim that had won the workspace answers with it
-no more.
+no more, and its lease ends: the new owner keeps the workspace.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,8 @@ from prebuilds.store.actions import read_lives, record_requested_build
 from prebuilds.store.claim_secrets import forget_claim_secrets
 from prebuilds.store.claims import NAME_KEY
 from prebuilds.store.events import record_event
-from prebuilds.store.lifecycle import refuse_deletion, refuse_prebuild
+from prebuilds.store.leases import set_lease
+from prebuilds.store.steering import refuse_deletion, refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace, status_word
 from prebuilds.views import TransferResult
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Stage, Transition, check_name
@@ -148,6 +150,7 @@ async def _transfer(connection: AsyncConnection, row: Row[Any], to: str, name: s
     unchanged = same_owner(row.owner, to) and name == row.name
     if not unchanged:
         await connection.execute(END_CLAIM, {"id": row.id})
+        await set_lease(connection, row.id, timedelta(0))
     initiator_id = None
     if (key := owner_key(by)) != owner_key(to):
         initiator_id = await connection.scalar(ENABLED, {"key": key})

@@ -21,7 +21,7 @@ WORKSPACES = """
     SELECT w.id, w.name, owner.name AS owner, o.name AS organization, t.name AS template, w.preset_id, p.name AS preset,
            v.number AS version, w.latest_transition, w.latest_status, w.claimable_preset_id, w.owner_id, w.address,
            w.created_at, w.claimed_at, w.ttl, w.resources, w.host, w.autostart_schedule, w.next_start_at,
-           w.next_action_at, w.quarantined_at, w.quarantine_reason, w.abandoned_at,
+           w.next_action_at, w.lease, w.lease_until, w.quarantined_at, w.quarantine_reason, w.abandoned_at,
            coalesce((SELECT b.stage = 'create' FROM workspace_builds b WHERE b.workspace_id = w.id AND b.number = 1),
                     false) AS prebuilt,
            w.latest_transition = 'start' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL

@@ -148,6 +148,8 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
             autostart_schedule=row.autostart_schedule,
             next_start_at=row.next_start_at,
             next_action_at=row.next_action_at,
+            lease_seconds=row.lease.total_seconds() if row.lease is not None else None,
+            lease_until=row.lease_until,
             quarantine_reason=row.quarantine_reason,
             builds=await jobs_of(connection, workspace_id),
             events=[EventRow(at=e.at, kind=e.kind, actor=e.actor, data=e.data) for e in events][::-1],

@@ -28,6 +28,7 @@ from prebuilds.views.tokens import TokenCreated, TokenPage, TokenRevoked, TokenR
 from prebuilds.views.workspaces import (
     AbandonResult,
     KeepResult,
+    LeaseRenewal,
     PruneResult,
     TransferResult,
     WorkspaceChange,
@@ -59,6 +60,7 @@ __all__ = [
     "KeysReport",
     "KeysRotated",
     "LastError",
+    "LeaseRenewal",
     "Leaver",
     "LeaverWorkspace",
     "LeavingResult",

@@ -83,6 +83,9 @@ class RestoredReport(Payload):
     """Things on hosts whose marks name an owner that this database does not know. Only a dry run reads them."""
     not_asked: list[Unavailable] = Field(default_factory=list)
     """Places that did not answer."""
+    leases: int = 0
+    """Leases that are suspended: their workspaces stay until a lease is renewed and ends again, or until somebody
+    releases them."""
     tokens: int = 0
     """Tokens that are refused until `prebuilds tokens confirm`. One that was revoked since the backup is among them, as
     if it had not been."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from prebuilds.payloads import Payload
+from prebuilds.payloads import ONLY_LEASED, Payload
 from prebuilds.views.events import EventRow
 from prebuilds.views.jobs import JobRow
 from prebuilds.vocabulary import Timestamp, Transition
@@ -47,8 +47,13 @@ class WorkspaceDetails(WorkspaceRow):
     next_start_at: Timestamp | None
     """When the schedule starts it next; None without a schedule."""
     next_action_at: Timestamp | None
-    """When it is examined next: its ttl ends, its schedule starts it, or something that failed is tried again. None
-    when nothing is planned."""
+    """When it is examined next: its ttl or its lease ends, its schedule starts it, or something that failed is tried
+    again. None when nothing is planned."""
+    lease_seconds: float | None = ONLY_LEASED
+    """How long each renewal of its lease lasts; left out when it has no lease."""
+    lease_until: Timestamp | None = ONLY_LEASED
+    """When its lease ends, and it is released; left out when it has no lease, or the lease is suspended until it is
+    renewed."""
     builds: list[JobRow]
     events: list[EventRow]
     warnings: list[str] = Field(default_factory=list)
@@ -103,7 +108,7 @@ class AbandonResult(Payload):
 
 
 class WorkspaceSettings(Payload):
-    """A workspace's ttl and schedule after `workspaces set`."""
+    """A workspace's ttl, schedule and lease after `workspaces set`."""
 
     workspace_id: UUID
     workspace: str
@@ -112,7 +117,23 @@ class WorkspaceSettings(Payload):
     autostart_schedule: str | None
     next_start_at: Timestamp | None
     next_action_at: Timestamp | None
+    lease_seconds: float | None = ONLY_LEASED
+    """As of `WorkspaceDetails`."""
+    lease_until: Timestamp | None = ONLY_LEASED
+    """As of `WorkspaceDetails`."""
     changed: bool
+
+
+class LeaseRenewal(Payload):
+    """Result of a renewal of a workspace's lease."""
+
+    workspace_id: UUID
+    workspace: str
+    """`owner/name`."""
+    lease_seconds: float
+    """How long each renewal lasts from now on."""
+    lease_until: Timestamp
+    """When the lease ends, and the workspace is released unless the lease is renewed again."""
 
 
 class WorkspacePage(Payload):

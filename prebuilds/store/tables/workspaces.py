@@ -67,6 +67,9 @@ workspaces = Table(
     # Set when what exists under this id is or may be somebody else's. Then it is not claimed, counted or removed.
     time_column("quarantined_at"),
     Column("quarantine_reason", Text),
+    Column("lease", Interval),  # how long a renewal lasts; null: no lease
+    time_column("lease_until"),  # null beside a lease: it is suspended until it is renewed
+    time_column("lease_told_at"),  # when the lease's end was told; null: not since the last renewal
     Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
     Index(
         "workspaces_claimable_idx",

@@ -22,7 +22,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-FUNCTIONS: tuple[str, ...] = ("check_people", "claim_workspace", "answer_claim_run", "decide_claim", "try_claim")
+FUNCTIONS: tuple[str, ...] = (
+    *("check_people", "claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
+)
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
 STEPS: tuple[Step, ...] = (
@@ -209,6 +211,19 @@ LIMITS: tuple[Step, ...] = (
 )
 """How much of a preset, or of an organization, there may be at a time."""
 
+LEASES: tuple[Step, ...] = (
+    ShortStep(
+        "workspace_leases",
+        (
+            """
+            ALTER TABLE workspaces ADD COLUMN IF NOT EXISTS lease interval,
+                ADD COLUMN IF NOT EXISTS lease_until timestamptz, ADD COLUMN IF NOT EXISTS lease_told_at timestamptz
+            """,
+        ),
+    ),
+)
+"""What keeps a workspace for a caller that may be gone."""
+
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
@@ -216,6 +231,7 @@ EXPAND: tuple[Step, ...] = (
     *SHRINKING,
     *NEAR_MISSES,
     *LIMITS,
+    *LEASES,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

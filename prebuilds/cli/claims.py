@@ -16,7 +16,7 @@ from prebuilds.cli.connections import claims, operations, over_http
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, note, progress
 from prebuilds.cli.system import actor, duration
-from prebuilds.vocabulary.words import one_line
+from prebuilds.vocabulary.words import clock, one_line
 
 if TYPE_CHECKING:
     from prebuilds.payloads import ClaimResult
@@ -42,6 +42,12 @@ def claim(
     initiator: Annotated[str | None, typer.Option(help="Who asks; by default the owner")] = None,
     claim_id: Annotated[str | None, typer.Option(help="Repeat a claim under its id to get the same answer")] = None,
     ttl: Annotated[str | None, typer.Option(help="How long a start lasts, such as 8h; 0 for no end")] = None,
+    lease: Annotated[
+        str | None,
+        typer.Option(
+            help="Release it after this time, such as 10m, unless `workspaces renew` is run before; 1m to 30d"
+        ),
+    ] = None,
     autostart: Annotated[str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'")] = None,
     next_start: Annotated[str | None, typer.Option(help="The first automatic start, RFC 3339")] = None,
     on_empty: Annotated[str, typer.Option(help="When nothing is ready: fail, create or wait")] = "fail",
@@ -71,6 +77,7 @@ def claim(
             "autostart_schedule": autostart,
             "next_start_at": next_start,
             "ttl_seconds": None if ttl is None else duration(ttl, "ttl").total_seconds(),
+            "lease_seconds": None if lease is None else duration(lease, "lease").total_seconds(),
             "on_empty": on_empty,
             "create_owner": create_owner,
         }
@@ -160,7 +167,11 @@ def _withdrawal(claim_id: str) -> str:
 def _describe_claim(result: ClaimResult) -> str:
     where = f" at {result.address}" if result.address else ""
     how = "was ready" if result.miss_reason is None else f"is being created, since the pool is {result.miss_reason}"
-    return (
-        f"{result.owner}/{result.name} {how}{where}\n"
-        f"workspace {result.workspace_id}, claim {result.claim_id}, build {result.build_id}"
-    )
+    lines = [
+        f"{result.owner}/{result.name} {how}{where}",
+        f"workspace {result.workspace_id}, claim {result.claim_id}, build {result.build_id}",
+    ]
+    if result.lease_until is not None:
+        renewal = f"prebuilds workspaces renew {result.owner}/{result.name}"
+        lines.append(f"leased until {clock(result.lease_until, None)} or later; `{renewal}` renews it")
+    return "\n".join(lines)

@@ -10,6 +10,7 @@ from prebuilds.api import InvalidInput, PrebuildsError
 RENAMED = {
     "autostart_schedule": "--autostart",
     "claim_parameters": "--claim-param",
+    "lease_seconds": "--lease",
     "next_start_at": "--next-start",
     "parameters": "--param",
     "ttl_seconds": "--ttl",

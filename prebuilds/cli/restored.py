@@ -61,6 +61,12 @@ def _print_report(report: RestoredReport) -> None:
         )
     for place in report.not_asked:
         say_line(f"could not ask {place.provisioner} at {place.host or place.queue}: {place.error}")
+    if report.leases:
+        suspended = "will be suspended" if report.dry_run else "are suspended"
+        say_line(
+            f"{report.leases} leases {suspended}: this database may have forgotten renewals, so their workspaces stay "
+            "until a lease is renewed, or somebody releases them"
+        )
     if report.tokens:
         refused = "will be refused" if report.dry_run else "are refused"
         say_line(

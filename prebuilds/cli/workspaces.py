@@ -1,5 +1,5 @@
-"""`prebuilds workspaces`: list and show workspaces; start, stop, retry, set and transfer claimed ones; keep or prune
-failed and stopped prebuilds."""
+"""`prebuilds workspaces`: list and show workspaces; start, stop, retry, set, renew and transfer claimed ones; keep or
+prune failed and stopped prebuilds."""
 
 from __future__ import annotations
 
@@ -120,18 +120,40 @@ def set_(
     autostart: Annotated[
         str | None, typer.Option(help="Cron, such as 'CRON_TZ=Europe/Berlin 30 9 * * 1-5'; none for no schedule")
     ] = None,
+    lease: Annotated[
+        str | None, typer.Option(help="Release it this long from now unless it is renewed, such as 10m; 0 for never")
+    ] = None,
 ) -> None:
-    """Change when a workspace stops and starts by itself, from now on."""
+    """Change when a workspace stops and starts by itself, and how long it is kept, from now on."""
 
     async def go() -> None:
-        if ttl is None and autostart is None:
-            raise typer.BadParameter("give at least one of --ttl and --autostart")
+        if ttl is None and autostart is None and lease is None:
+            raise typer.BadParameter("give at least one of --ttl, --autostart and --lease")
         lasts = None if ttl is None else duration(ttl, "ttl")
+        kept = None if lease is None else duration(lease, "lease")
         async with operations() as system:
-            done = await system.workspaces.set(actor(), workspace, ttl=lasts, autostart=autostart)
+            done = await system.workspaces.set(actor(), workspace, ttl=lasts, autostart=autostart, lease=kept)
         document(
             done, human=f"{done.workspace} {'has now' if done.changed else 'had already'}: {_describe_lifetime(done)}"
         )
+
+    run_command(go())
+
+
+@app.command()
+def renew(
+    workspace: Annotated[str, typer.Argument(help="A workspace with a lease: owner/name, or an id")],
+    lease: Annotated[
+        str | None, typer.Option(help="How long each renewal lasts from now on, such as 10m; by default as before")
+    ] = None,
+) -> None:
+    """Renew a workspace's lease from now, so that it is not released. It never ends earlier than before."""
+
+    async def go() -> None:
+        lasts = None if lease is None else duration(lease, "lease")
+        async with operations() as system:
+            done = await system.workspaces.renew(actor(), workspace, lease=lasts)
+        document(done, human=f"{done.workspace} is leased until {clock(done.lease_until, None)}")
 
     run_command(go())
 
@@ -218,12 +240,16 @@ async def _change(
 
 
 def _describe_lifetime(w: WorkspaceDetails | WorkspaceSettings) -> str:
-    """Describe when a workspace stops and starts by itself."""
+    """Describe when a workspace stops and starts by itself, and when it is released."""
     ends = f"ttl {timedelta(seconds=w.ttl_seconds)}" if w.ttl_seconds else "no ttl"
-    if w.autostart_schedule is None:
-        return f"{ends}, no autostart"
-    upcoming = clock(w.next_start_at, None) if w.next_start_at else "never"
-    return f"{ends}, autostart {w.autostart_schedule} (next {upcoming})"
+    starts = "no autostart"
+    if w.autostart_schedule is not None:
+        upcoming = clock(w.next_start_at, None) if w.next_start_at else "never"
+        starts = f"autostart {w.autostart_schedule} (next {upcoming})"
+    if w.lease_seconds is None:
+        return f"{ends}, {starts}"
+    until = f"until {clock(w.lease_until, None)}" if w.lease_until else "suspended until it is renewed"
+    return f"{ends}, {starts}, lease of {timedelta(seconds=w.lease_seconds)} {until}"
 
 
 def _print_details(w: WorkspaceDetails) -> None:

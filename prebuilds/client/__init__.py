@@ -34,6 +34,7 @@ from prebuilds.temporal.stack_file import expected_deployment
 from prebuilds.temporal.waiting import while_served
 from prebuilds.views import (
     AbandonResult,
+    LeaseRenewal,
     LeavingResult,
     LintReport,
     MembersResult,
@@ -140,13 +141,16 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
         *,
         ttl: timedelta | None = None,
         autostart_schedule: str | None = None,
+        lease_seconds: float | None = None,
         by: str = "operator",
     ) -> WorkspaceSettings:
-        """Change when a claimed workspace starts and stops by itself.
+        """Change when a claimed workspace starts and stops by itself, and how long it is kept.
 
         Args:
             ttl: How long a start lasts; zero for no end, None to leave it unchanged.
             autostart_schedule: Cron expression; empty for no schedule, None to leave it unchanged.
+            lease_seconds: How long it is kept from now unless its lease is renewed, also shorter than what is left;
+                zero for good, None to leave its lease and the lease's end unchanged.
         """
         request = {
             "action": "set",
@@ -154,8 +158,23 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
             "by": by,
             "ttl_seconds": seconds_of("ttl", ttl),
             "autostart_schedule": autostart_schedule,
+            "lease_seconds": lease_seconds,
         }
         return WorkspaceSettings.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
+
+    async def renew(self, workspace: str, lease_seconds: float | None = None, *, by: str = "operator") -> LeaseRenewal:
+        """Renew the lease of a claimed workspace from now. It never ends earlier than before. Renewing twice is as
+        renewing once, and renewing after each third of the lease leaves time for an outage.
+
+        Args:
+            lease_seconds: How long each renewal lasts from now on; None for as long as before.
+        Raises:
+            InvalidInput: The workspace has no lease, or *lease_seconds* is not between a minute and 30 days.
+            WorkspaceNotFound: The workspace is being released, or was. Its details have `lease_until` when its lease
+                has ended.
+        """
+        request = {"action": "renew", "workspace": workspace, "by": by, "lease_seconds": lease_seconds}
+        return LeaseRenewal.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
 
     async def transfer(
         self, workspace: str, to: str, *, name: str | None = None, by: str = "operator"

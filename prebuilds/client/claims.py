@@ -75,6 +75,7 @@ class ClaimsClient(TemporalPart):
         autostart_schedule: str | None = None,
         next_start_at: datetime | None = None,
         ttl: timedelta | None = None,
+        lease_seconds: float | None = None,
         claim_parameters: Mapping[str, str] | None = None,
         on_empty: OnEmpty = OnEmpty.FAIL,
         wait_timeout: timedelta | None = None,
@@ -94,6 +95,9 @@ class ClaimsClient(TemporalPart):
                 precedes it. None for never.
             next_start_at: The first automatic start; None to compute it from the schedule.
             ttl: How long a start lasts; None for the template's default, zero for no end.
+            lease_seconds: How long the workspace is kept unless `renew` is called in time, from a minute to 30 days; it
+                is released afterwards, with everything in it. The time begins when the workspace is ready. None to keep
+                it until somebody releases it.
             claim_parameters: Values of the parameters that the preset lets a claim set. They are treated as secrets.
             on_empty: What to do when nothing is ready: fail, create an ordinary workspace, or wait for a prebuild.
             wait_timeout: Maximum time to wait for a prebuild; None for five minutes.
@@ -122,6 +126,7 @@ class ClaimsClient(TemporalPart):
             "autostart_schedule": autostart_schedule,
             "next_start_at": next_start_at,
             "ttl_seconds": seconds_of("ttl", ttl),
+            "lease_seconds": lease_seconds,
             "claim_parameters": dict(claim_parameters or {}),
             "on_empty": on_empty,
             "on_timeout": on_timeout,

@@ -29,6 +29,7 @@ from prebuilds.remote.routes import Route
 from prebuilds.remote.transport import Transport, open_transport
 from prebuilds.views import (
     AbandonResult,
+    LeaseRenewal,
     LeavingResult,
     LintReport,
     LoopChange,
@@ -56,6 +57,7 @@ ACTIONS: Mapping[str, tuple[Route, type[Payload]]] = {
     "stop_workspace": (routes.STOP_WORKSPACE, WorkspaceChange),
     "retry": (routes.RETRY_WORKSPACE, WorkspaceChange),
     "set": (routes.SET_WORKSPACE, WorkspaceSettings),
+    "renew": (routes.RENEW_LEASE, LeaseRenewal),
     "transfer": (routes.TRANSFER_WORKSPACE, TransferResult),
     "add_members": (routes.ADD_MEMBERS, MembersResult),
     "remove_members": (routes.REMOVE_MEMBERS, LeavingResult),

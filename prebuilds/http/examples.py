@@ -81,6 +81,12 @@ SETTINGS: Example = {
     "next_action_at": "2026-03-02T17:14:00Z",
     "changed": True,
 }
+RENEWED: Example = {
+    "workspace_id": WORKSPACE["id"],
+    "workspace": "alice/alice-dev",
+    "lease_seconds": 600,
+    "lease_until": "2026-03-02T09:24:00Z",
+}
 RELEASED: Example = {"workspace_id": WORKSPACE["id"], "build_id": JOB["build_id"]}
 ABANDONED: Example = {
     "workspace_id": WORKSPACE["id"],

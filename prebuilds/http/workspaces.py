@@ -1,4 +1,4 @@
-"""Workspaces over HTTP: list, show, start, stop, retry, keep, set, release and abandon them."""
+"""Workspaces over HTTP: list, show, start, stop, retry, keep, renew, set, release and abandon them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from prebuilds.planning.policy import Action
 from prebuilds.views import (
     AbandonResult,
     KeepResult,
+    LeaseRenewal,
     WorkspaceChange,
     WorkspaceDetails,
     WorkspacePage,
     WorkspaceSettings,
 )
-from prebuilds.vocabulary import TTL_MAX, Text
+from prebuilds.vocabulary import LEASE_MAX, LEASE_MIN, TTL_MAX, Text
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
 
@@ -45,6 +46,24 @@ class WorkspaceSet(Asked):
     )
     autostart_schedule: Text | None = Field(
         None, description="A cron expression, with a time zone if it begins `CRON_TZ=`; empty for no schedule"
+    )
+    lease_seconds: float | None = Field(
+        None,
+        ge=0,
+        le=LEASE_MAX.total_seconds(),
+        description="How long it is kept from now unless its lease is renewed, also shorter than what is left; at least"
+        f" {LEASE_MIN.total_seconds():.0f}, or 0 for no lease",
+    )
+
+
+class LeaseRenew(Asked):
+    """How to renew a lease."""
+
+    lease_seconds: float | None = Field(
+        None,
+        ge=LEASE_MIN.total_seconds(),
+        le=LEASE_MAX.total_seconds(),
+        description="How long each renewal lasts from now on; left out, or null, for as long as before",
     )
 
 
@@ -132,6 +151,24 @@ async def keep_workspace(
 
 
 @router.post(
+    "/{workspace}:renew",
+    summary="Renew a workspace's lease",
+    operation_id="renew_lease",
+    responses=answers(examples.RENEWED, 404, 413, on_404="No such workspace, or it is being released"),
+)
+async def renew_lease(
+    guard: Guarded,
+    workspace: Workspace,
+    body: Annotated[LeaseRenew | None, Body(examples=[{"lease_seconds": 600}])] = None,
+) -> LeaseRenewal:
+    """The lease then lasts its whole time from now; it never ends earlier than before. No body is needed."""
+    found = await guard.workspace(workspace, Action.RENEW_LEASE)
+    seconds = None if body is None else body.lease_seconds
+    lease = None if seconds is None else timedelta(seconds=seconds)
+    return await guard.operations.workspaces.renew(guard.actor, found, lease=lease)
+
+
+@router.post(
     "/{workspace}:abandon",
     summary="Give up a workspace that cannot be deleted",
     operation_id="abandon_workspace",
@@ -145,7 +182,7 @@ async def abandon_workspace(guard: Guarded, workspace: Workspace) -> AbandonResu
 
 @router.patch(
     "/{workspace}",
-    summary="Change a workspace's ttl and schedule",
+    summary="Change a workspace's ttl, schedule and lease",
     operation_id="set_workspace",
     responses=answers(examples.SETTINGS, 404, 409, 413),
 )
@@ -154,10 +191,14 @@ async def set_workspace(
 ) -> WorkspaceSettings:
     """Change a claimed workspace's settings. What is left out, or null, stays as it is."""
     found = await guard.workspace(workspace, Action.SET_WORKSPACE)
-    if body.ttl_seconds is None and body.autostart_schedule is None:
-        raise InvalidInput.field("ttl_seconds", "give at least one of ttl_seconds and autostart_schedule")
-    ttl = None if body.ttl_seconds is None else timedelta(seconds=body.ttl_seconds)
-    return await guard.operations.workspaces.set(guard.actor, found, ttl=ttl, autostart=body.autostart_schedule)
+    if body.ttl_seconds is None and body.autostart_schedule is None and body.lease_seconds is None:
+        fields = "ttl_seconds, autostart_schedule and lease_seconds"
+        raise InvalidInput.field("ttl_seconds", f"give at least one of {fields}")
+    ttl, lease = (
+        None if seconds is None else timedelta(seconds=seconds) for seconds in (body.ttl_seconds, body.lease_seconds)
+    )
+    set_workspace = guard.operations.workspaces.set
+    return await set_workspace(guard.actor, found, ttl=ttl, autostart=body.autostart_schedule, lease=lease)
 
 
 @router.delete(

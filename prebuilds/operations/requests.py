@@ -35,6 +35,7 @@ POLICY: dict[str, Action] = {
     "stop_workspace": Action.STOP_WORKSPACE,
     "retry": Action.RETRY_WORKSPACE,
     "set": Action.SET_WORKSPACE,
+    "renew": Action.RENEW_LEASE,
     "transfer": Action.TRANSFER_WORKSPACE,
     "add_members": Action.CHANGE_MEMBERS,
     "remove_members": Action.CHANGE_MEMBERS,
@@ -87,9 +88,7 @@ async def _change_loop(
 ) -> LoopChange:
     match request.action:
         case "start":
-            seconds = request.interval_seconds
-            interval = None if seconds is None else timedelta(seconds=seconds)
-            return await loop.start(actor, interval, within_s=DRAIN_WAIT_S)
+            return await loop.start(actor, _duration(request.interval_seconds), within_s=DRAIN_WAIT_S)
         case "stop":
             return await loop.stop(actor, request.reason or NO_CAUSE, asked_at=asked_at)
         case "pause":
@@ -143,8 +142,13 @@ async def _change_workspace(
                 raise InvalidInput.field("to", "is required: the new owner of the workspace")
             return await workspaces.transfer(actor, workspace, request.to, name=request.name)
         case "set":
-            seconds = request.ttl_seconds
-            ttl = None if seconds is None else timedelta(seconds=seconds)
-            return await workspaces.set(actor, workspace, ttl=ttl, autostart=request.autostart_schedule)
+            ttl, lease = (_duration(seconds) for seconds in (request.ttl_seconds, request.lease_seconds))
+            return await workspaces.set(actor, workspace, ttl=ttl, autostart=request.autostart_schedule, lease=lease)
+        case "renew":
+            return await workspaces.renew(actor, workspace, lease=_duration(request.lease_seconds))
         case _:
             return await changes[request.action](actor, workspace)
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -1,5 +1,5 @@
-"""Workspaces: release, start, stop, retry, set and transfer them; list and show them; keep or prune failed and stopped
-prebuilds."""
+"""Workspaces: release, start, stop, retry, set, renew and transfer them; list and show them; keep or prune failed and
+stopped prebuilds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.operations.context import Context, report_batches
 from prebuilds.payloads import ReleasedClaims, ReleaseResult, WorkspaceBuildResult
 from prebuilds.planning.policy import EVERYWHERE, Reach
-from prebuilds.store import abandoning, evidence, lifecycle, transfers, workspaces
+from prebuilds.store import abandoning, evidence, leases, lifecycle, transfers, workspaces
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.views import (
     AbandonResult,
     KeepResult,
+    LeaseRenewal,
     Page,
     PruneResult,
     TransferResult,
@@ -82,15 +83,35 @@ class WorkspaceOperations:
         return self._dispatch_change(await lifecycle.retry_workspace(self.context.engine, workspace, actor.name))
 
     async def set(
-        self, actor: Actor, workspace: str, *, ttl: timedelta | None = None, autostart: str | None = None
+        self,
+        actor: Actor,
+        workspace: str,
+        *,
+        ttl: timedelta | None = None,
+        autostart: str | None = None,
+        lease: timedelta | None = None,
     ) -> WorkspaceSettings:
         """Change the settings of a claimed workspace.
 
         Args:
             ttl: How long a start lasts; zero removes the limit, None leaves it unchanged.
             autostart: Cron expression; empty or `none` removes the schedule, None leaves it unchanged.
+            lease: How long it is kept from now unless its lease is renewed; zero for good, None leaves its lease and
+                the lease's end unchanged.
         """
-        return await lifecycle.set_workspace(self.context.engine, workspace, actor.name, ttl=ttl, autostart=autostart)
+        engine, by = self.context.engine, actor.name
+        return await lifecycle.set_workspace(engine, workspace, by, ttl=ttl, autostart=autostart, lease=lease)
+
+    async def renew(self, actor: Actor, workspace: str, *, lease: timedelta | None = None) -> LeaseRenewal:
+        """Renew the lease of a claimed workspace from now. It never ends earlier than before.
+
+        Args:
+            lease: How long each renewal lasts from now on; None for as long as before.
+        Raises:
+            InvalidInput: It has no lease.
+            WorkspaceNotFound: It is being released.
+        """
+        return await leases.renew_lease(self.context.engine, workspace, actor.name, lease=lease)
 
     async def transfer(self, actor: Actor, workspace: str, to: str, *, name: str | None = None) -> TransferResult:
         """Transfer a claimed workspace to another owner. The provisioner hands it over as after a claim, and a stopped

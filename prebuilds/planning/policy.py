@@ -71,6 +71,7 @@ class Action(Enum):
     STOP_WORKSPACE = "stop_workspace", _people(Right.OPERATE)
     RETRY_WORKSPACE = "retry_workspace", _people(Right.OPERATE)
     SET_WORKSPACE = "set_workspace", _people(Right.OPERATE)
+    RENEW_LEASE = "renew_lease", _people(Right.OPERATE)
     RELEASE_WORKSPACE = "release_workspace", _people(Right.OPERATE)
     ABANDON_WORKSPACE = "abandon_workspace", _OPERATE  # what is left costs the operators, not its owner
     SEE_LOG = "see_log", _people(Right.READ)

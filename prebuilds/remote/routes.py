@@ -66,7 +66,10 @@ LIST_WAITING = Route("GET", "/v1/waiting", query=("preset", *PAGE))
 
 LIST_WORKSPACES = Route("GET", "/v1/workspaces", query=("owner", "preset", "prebuilt", *PAGE))
 SHOW_WORKSPACE = Route("GET", "/v1/workspaces/{workspace}")
-SET_WORKSPACE = Route("PATCH", "/v1/workspaces/{workspace}", body=("ttl_seconds", "autostart_schedule"))
+SET_WORKSPACE = Route(
+    "PATCH", "/v1/workspaces/{workspace}", body=("ttl_seconds", "autostart_schedule", "lease_seconds")
+)
+RENEW_LEASE = Route("POST", "/v1/workspaces/{workspace}:renew", body=("lease_seconds",))
 RELEASE_WORKSPACE = Route("DELETE", "/v1/workspaces/{workspace}")
 START_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:start")
 STOP_WORKSPACE = Route("POST", "/v1/workspaces/{workspace}:stop")

@@ -119,6 +119,13 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
             return f"claim by {actor} missed {data['preset']} by {data['parameter']} alone"
         case "member_added" if "user" in data:
             return f"{data['user']} added to {data['organization']} by {actor}"
+        case "lease_ending":
+            until, release_at = (datetime.fromisoformat(data[name]) for name in ("lease_until", "release_at"))
+            return f"lease ends at {clock(until, at, zone)}; released at {clock(release_at, at, zone)} unless renewed"
+        case "lease_renewed":
+            return f"lease renewed by {actor} until {clock(datetime.fromisoformat(data['lease_until']), at, zone)}"
+        case "acted" if data["reason"] == "lease":
+            return "released, as its lease has ended"
         case "transferred":
             return f"{data['from']} handed to {data['to']} by {actor}"
         case "claim_created":

@@ -28,6 +28,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "autostart_schedule": st.sampled_from(("CRON_TZ=Europe/Berlin 0 9 * * 1-5", "0 9 31 2 *", "0 9 * * 1")),
     "next_start_at": st.sampled_from(("2026-03-02T09:14:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z")),
     "ttl_seconds": st.sampled_from((0, 1, 0.001, 1e-9, 3600.5, 31_536_000)),
+    "lease_seconds": st.sampled_from((60, 90.5, 2_592_000)),
     "claim_parameters": st.just({"key": "secret"}),
     "on_empty": st.sampled_from(("fail", "create", "wait")),
     "wait_timeout_seconds": st.sampled_from((1, 1e-9, 86_400)),

@@ -105,6 +105,7 @@ operator_requests = st.fixed_dictionaries(
         "limit": scalars,
         "after": texts,
         "ttl_seconds": scalars,
+        "lease_seconds": scalars,
         "autostart_schedule": texts,
         "claim_ids": st.lists(texts, max_size=2),
     },

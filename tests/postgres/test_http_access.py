@@ -85,6 +85,7 @@ ENDPOINTS: dict[str, Endpoint] = {
     "PATCH /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SET_WORKSPACE, {"ttl_seconds": 60}),
     "POST /v1/workspaces/{workspace}:abandon": Endpoint(f"{WORKSPACE}:abandon", Action.ABANDON_WORKSPACE),
     "POST /v1/workspaces/{workspace}:keep": Endpoint(f"{WORKSPACE}:keep", Action.KEEP_WORKSPACE),
+    "POST /v1/workspaces/{workspace}:renew": Endpoint(f"{WORKSPACE}:renew", Action.RENEW_LEASE),
     "POST /v1/workspaces/{workspace}:retry": Endpoint(f"{WORKSPACE}:retry", Action.RETRY_WORKSPACE),
     "POST /v1/workspaces/{workspace}:start": Endpoint(f"{WORKSPACE}:start", Action.START_WORKSPACE),
     "POST /v1/workspaces/{workspace}:stop": Endpoint(f"{WORKSPACE}:stop", Action.STOP_WORKSPACE),

@@ -52,6 +52,36 @@ async def test_a_claimed_workspace_is_shown_set_stopped_and_released(engine: Asy
     assert (await one(engine, "SELECT actor FROM events WHERE kind = 'released'")).actor == "operator"
 
 
+async def test_a_leased_workspace_is_renewed(engine: AsyncEngine, server: Server) -> None:
+    await make_ready(engine, await make_preset(engine), 2)
+    won = (await server.put("c1", lease_seconds=600)).json()
+    plain = (await server.put("c2", name="two")).json()
+    assert (won["lease_seconds"], "lease_until" in won, "lease_until" in plain) == (600, True, False)
+    for seconds in (59, 2_592_001, "soon"):
+        refused = await server.put("c3", name="three", lease_seconds=seconds)
+        assert (refused.status_code, list(refused.json()["errors"])) == (422, ["lease_seconds"])
+
+    path = f"/v1/workspaces/{won['workspace_id']}"
+    renewed = await server.http.post(f"{path}:renew")
+    assert (renewed.status_code, renewed.json()["lease_seconds"]) == (200, 600)
+    assert renewed.json()["lease_until"] > won["lease_until"]
+    longer = await server.http.post(f"{path}:renew", json={"lease_seconds": 3600})
+    assert longer.json()["lease_until"] == (await server.http.get(path)).json()["lease_until"]
+    assert longer.json()["lease_until"] > renewed.json()["lease_until"]
+    shorter = await server.http.patch(path, json={"lease_seconds": 60})
+    assert shorter.json()["lease_until"] < renewed.json()["lease_until"]
+    for body, field in (({"lease_seconds": 1}, "lease_seconds"), ({"lease": 60}, "lease")):
+        for ask in (server.http.patch(path, json=body), server.http.post(f"{path}:renew", json=body)):
+            refused = await ask
+            assert (refused.status_code, list(refused.json()["errors"])) == (422, [field])
+    none = await server.http.post("/v1/workspaces/alice%2Ftwo:renew")
+    assert (none.status_code, list(none.json()["errors"])) == (422, ["workspace"])
+    assert "lease_until" not in (await server.http.patch(path, json={"lease_seconds": 0})).json()
+    await server.http.delete(path)
+    gone = await server.http.post(f"{path}:renew")
+    assert (gone.status_code, gone.json()["code"]) == (404, "WorkspaceNotFound")
+
+
 async def test_a_failed_prebuild_is_kept_and_no_longer(engine: AsyncEngine, server: Server) -> None:
     [failed] = await fail(engine, await make_preset(engine), 1)
     kept = await server.http.post(f"/v1/workspaces/{failed}:keep")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -201,6 +202,23 @@ async def test_what_a_token_may_not_do_is_not_offered(engine: AsyncEngine, serve
     http = await sign_in(server)
     assert "/acts/pause" in (await http.get("/")).text
     assert "/acts/invalidate?target=acme%2Fpython%2Fsmall" in (await http.get("/presets/acme/python/small")).text
+
+
+async def test_a_lease_is_shown_and_renewed(engine: AsyncEngine, server: Server) -> None:
+    await make_ready(engine, await make_preset(engine), 2)
+    bearer = {"Authorization": f"Bearer {OPERATOR}"}
+    leased = (await server.put("c1", bearer, lease_seconds=600)).json()
+    plain = (await server.put("c2", bearer, name="two")).json()
+    http = await sign_in(server)
+    shown, other = [(await http.get(f"/workspaces/{won['workspace_id']}")).text for won in (leased, plain)]
+    assert f"/acts/renew?target={leased['workspace_id']}" in shown
+    assert "<dt>Lease</dt><dd>until " in shown
+    assert "/acts/renew" not in other
+    assert "<dt>Lease</dt>" not in other
+    renewed = await http.post("/acts/renew", data={"target": leased["workspace_id"]}, headers=OWN)
+    assert renewed.headers["location"] == f"/workspaces/{leased['workspace_id']}?done=renew"
+    until = (await one(engine, "SELECT lease_until FROM workspaces WHERE lease IS NOT NULL")).lease_until
+    assert until > datetime.fromisoformat(leased["lease_until"])
 
 
 async def test_acts_are_forms_with_a_cause_and_work_without_scripts(engine: AsyncEngine, server: Server) -> None:

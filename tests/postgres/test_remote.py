@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import (
     ClaimIdReused,
+    InvalidInput,
     NameTaken,
     NoClaimablePrebuiltWorkspaces,
     PresetNotFound,
@@ -120,6 +121,12 @@ async def test_a_service_claims_and_operates_without_temporal(
 
     shown = await client.show_workspace("alice/dev")
     assert shown.id == won.workspace_id
+    with pytest.raises(InvalidInput, match="has no lease"):
+        await client.renew("alice/two")
+    assert (await client.set_workspace("alice/two", lease_seconds=600)).lease_seconds == 600
+    renewed = [await client.renew("alice/two"), await client.renew("alice/two", lease_seconds=900)]
+    assert [one.lease_seconds for one in renewed] == [600, 900]
+    assert renewed[0].lease_until < renewed[1].lease_until
     assert [row.id for row in await client.list_workspaces(owner="alice")] == [won.workspace_id, second.workspace_id]
     status = await client.status(limit=1)
     assert [row.preset for row in status.presets] == ["small"]
@@ -245,6 +252,8 @@ async def test_commands_are_refused_alike_over_http(engine: AsyncEngine, both: C
         ("workspaces", "list", "--limit", "0"): "InvalidInput",
         ("workspaces", "list", "--after", "nonsense"): "InvalidInput",
         ("workspaces", "start", str(ready)): "InvalidInput",
+        ("workspaces", "renew", str(ready), "--lease", "10m"): "InvalidInput",
+        ("workspaces", "renew", "alice/none"): "WorkspaceNotFound",
         ("presets", "invalidate", "acme/python/none"): "PresetNotFound",
         ("presets", "resume", "acme"): "InvalidInput",
         ("templates", "delete", "acme/none"): "TemplateNotFound",

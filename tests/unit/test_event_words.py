@@ -85,6 +85,14 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ("build_canceled", {**DELETE, "error": None}, "delete canceled"),
     ("claim_prebuilt", {**DEV, "miss_reason": None}, "claimed by ops as alice/dev"),
     ("member_added", {"user": "zoe@example.com", "organization": "acme"}, "zoe@example.com added to acme by ops"),
+    (
+        "lease_ending",
+        {"lease_until": SOON, "release_at": TOMORROW},
+        "lease ends at 14:03:10+00:00; released at 2026-03-03 01:00:00+00:00 unless renewed",
+    ),
+    ("lease_renewed", {"lease_seconds": 600, "lease_until": SOON}, "lease renewed by ops until 14:03:10+00:00"),
+    ("acted", {"reason": "lease"}, "released, as its lease has ended"),
+    ("acted", {"reason": "ttl"}, "acted by ops: reason ttl"),
     ("transferred", {"from": "alice/dev", "to": "bob/desk"}, "alice/dev handed to bob/desk by ops"),
     (
         "claim_created",

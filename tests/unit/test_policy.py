@@ -33,6 +33,7 @@ IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
     Action.STOP_WORKSPACE: ("copa", "opa", "pa"),
     Action.RETRY_WORKSPACE: ("copa", "opa", "pa"),
     Action.SET_WORKSPACE: ("copa", "opa", "pa"),
+    Action.RENEW_LEASE: ("copa", "opa", "pa"),
     Action.RELEASE_WORKSPACE: ("copa", "opa", "pa"),
     Action.ABANDON_WORKSPACE: ("pa", "pa", "pa"),
     Action.SEE_LOG: ("corpa", "orpa", "rpa"),

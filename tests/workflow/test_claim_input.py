@@ -34,6 +34,8 @@ BAD: list[tuple[list[Any], str]] = [
     ([ASKED | {"wait_timeout_seconds": 1e9}], "wait_timeout_seconds"),
     ([ASKED | {"wait_timeout_seconds": "soon"}], "wait_timeout_seconds"),
     ([ASKED | {"ttl_seconds": -1}], "ttl_seconds"),
+    ([ASKED | {"lease_seconds": 59.9}], "lease_seconds"),
+    ([ASKED | {"lease_seconds": 2_592_001}], "lease_seconds"),
     ([ASKED | {"owner": "prebuilds"}], "owner"),
     ([ASKED | {"initiator": "prebuilds"}], "initiator"),
     ([ASKED | {"template": "acme/python"}], "input"),

@@ -143,6 +143,14 @@ ACTS: Mapping[str, Act] = {
         "The build is repeated.",
         lambda on, actor, workspace, __: on.workspaces.retry(actor, workspace),
     ),
+    "renew": Act(
+        "Renew the lease",
+        "workspace",
+        Action.RENEW_LEASE,
+        "The lease lasts its whole time from now. When it ends, the workspace is deleted, unless it is renewed again.",
+        "The lease is renewed.",
+        lambda on, actor, workspace, __: on.workspaces.renew(actor, workspace),
+    ),
     "release": Act(
         "Release",
         "workspace",
@@ -195,6 +203,8 @@ def workspace_offers(viewer: Viewer, workspace: WorkspaceDetails) -> list[Offer]
     # The pool replaces a prebuild that has failed; only its deletion is retried.
     own = workspace.owner != PREBUILDS_USER or workspace.builds[-1].transition == "delete"
     names = ["retry"] if workspace.status in ("failed", "canceled") and own else []
+    lives = workspace.builds[-1].transition != "delete"
+    names += ["renew"] if lives and workspace.lease_seconds is not None else []
     names += [] if workspace.status in ("deleting", "deleted") else ["release"]
     return _offers(viewer, names, workspace.organization, (workspace.owner,))
 

@@ -18,6 +18,7 @@ from prebuilds.views import (
     JobPage,
     JobRow,
     KeepResult,
+    LeaseRenewal,
     Page,
     PresetExplanation,
     PruneResult,
@@ -53,7 +54,13 @@ class RemoteWorkspaces(Remote):
         return await self._change(routes.RETRY_WORKSPACE, workspace)
 
     async def set(
-        self, actor: Actor, workspace: str, *, ttl: timedelta | None = None, autostart: str | None = None
+        self,
+        actor: Actor,
+        workspace: str,
+        *,
+        ttl: timedelta | None = None,
+        autostart: str | None = None,
+        lease: timedelta | None = None,
     ) -> WorkspaceSettings:
         return await self.transport.ask(
             routes.SET_WORKSPACE,
@@ -61,6 +68,15 @@ class RemoteWorkspaces(Remote):
             workspace=workspace,
             ttl_seconds=None if ttl is None else ttl.total_seconds(),
             autostart_schedule=autostart,
+            lease_seconds=None if lease is None else lease.total_seconds(),
+        )
+
+    async def renew(self, actor: Actor, workspace: str, *, lease: timedelta | None = None) -> LeaseRenewal:
+        return await self.transport.ask(
+            routes.RENEW_LEASE,
+            LeaseRenewal,
+            workspace=workspace,
+            lease_seconds=None if lease is None else lease.total_seconds(),
         )
 
     async def transfer(self, actor: Actor, workspace: str, to: str, *, name: str | None = None) -> TransferResult:

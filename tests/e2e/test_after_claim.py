@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -186,3 +190,69 @@ async def test_a_service_does_the_same_without_a_database(stack: DevStack) -> No
         with pytest.raises(InvalidInput, match=r"ttl|autostart_schedule"):
             await client.set_workspace(dev, **bad)
     await client.release(dev)
+
+
+CALLER = """
+import asyncio, sys
+from prebuilds.client import PrebuildsClient
+
+async def go(name):
+    client = await PrebuildsClient.connect()
+    won = await client.claim(preset="leased/python/small", owner="alice", name=name, lease_seconds=60)
+    await client.wait_until_ready(won)
+    print("has it", flush=True)
+    while True:
+        await client.renew("alice/" + name, by="alice")
+        await asyncio.sleep(1)
+
+asyncio.run(go(sys.argv[1]))
+"""
+
+
+def test_a_killed_callers_workspace_is_gone_after_its_lease_and_a_renewed_one_is_not(stack: DevStack) -> None:
+    stack.apply("leased", 2, **QUICK)
+    stack.wait_whole("leased")
+    with calling(stack, "gone") as dying, calling(stack, "lives") as living:
+        dying.kill()
+        gone = show(stack, "alice/gone")["id"]
+        let_lease_pass(stack, timedelta(seconds=50))
+        until(lambda: "lease_ending" in kinds(stack, gone), "the lease's end to be told", 30, stack.log)
+        let_lease_pass(stack, timedelta(seconds=20))
+        until(lambda: show(stack, gone)["status"] == "deleted", "it to be released", 120, stack.log)
+        assert gone not in stack.processes()
+        lives = show(stack, "alice/lives")
+        assert (lives["status"], lives["lease_seconds"]) == ("running", 60)
+        assert lives["lease_until"] > datetime.now(UTC).isoformat()
+        assert living.poll() is None
+    assert stack.cli("release", "alice/lives", "--wait").code == 0
+    refused = stack.cli("workspaces", "renew", "alice/lives", "--lease", "5m")
+    assert (refused.code, "WorkspaceNotFound" in refused.err) == (1, True)
+
+
+@contextmanager
+def calling(stack: DevStack, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A caller in a process of its own, which has claimed `alice/NAME` and renews its lease."""
+    env = os.environ | {"TEMPORAL_ADDRESS": stack.facts["temporal_address"]}
+    with subprocess.Popen([sys.executable, "-c", CALLER, name], stdout=subprocess.PIPE, env=env, text=True) as caller:
+        try:
+            assert caller.stdout is not None
+            assert caller.stdout.readline() == "has it\n"
+            yield caller
+        finally:
+            caller.kill()
+
+
+def kinds(stack: DevStack, workspace: str) -> list[str]:
+    return [event["kind"] for event in show(stack, workspace)["events"]]
+
+
+def let_lease_pass(stack: DevStack, time: timedelta) -> None:
+    """Let time pass for the leases of all workspaces."""
+
+    async def shift() -> None:
+        engine = create_engine(stack.facts["database_url"])
+        moved = ", ".join(f"{name} = {name} - CAST(:time AS interval)" for name in ("lease_until", "lease_told_at"))
+        await do(engine, f"UPDATE workspaces SET {moved}, next_action_at = now() WHERE lease IS NOT NULL", time=time)
+        await engine.dispose()
+
+    asyncio.run(shift())

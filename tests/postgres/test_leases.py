@@ -18,6 +18,8 @@ from prebuilds.api import InvalidInput, WorkspaceNotFound
 from prebuilds.payloads import ClaimRequest
 from prebuilds.store import history
 from prebuilds.store.actions import TAKE_DUE, take_due_actions
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claim_statement import decide_alone
 from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.identity import read_identity
@@ -30,7 +32,7 @@ from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import DEV, FAILED, HOUR, builds_of, claimed, let_pass, row_of, run
-from tests.postgres.pool_steps import Desk, claim, make_ready, until_blocked, workspace_ids
+from tests.postgres.pool_steps import Desk, claim, make_ready, new_run, until_blocked, workspace_ids
 from tests.rows import do, events, one, rows_of
 
 TEN, SECOND = timedelta(minutes=10), timedelta(seconds=1)
@@ -168,6 +170,19 @@ async def test_the_answer_has_the_lease_for_good(engine: AsyncEngine, store: Cla
         assert hash_request(ClaimRequest.model_validate(request)) != hash_request(
             ClaimRequest.model_validate(request | LEASED)
         ), "it is a part of what the claim id stands for"
+
+
+async def test_a_traced_claim_is_leased_and_keeps_its_trace(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine)
+    [dev] = await make_ready(engine, preset, 1)
+    request = ClaimRequest.model_validate({"preset": str(preset.id), "owner": "alice", "name": "dev"} | LEASED)
+    target = ClaimTarget("small", preset_id=preset.id)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    values = store._values_of("c", request, target, hash_request(request), new_run(), None)
+    decided = await decide_alone(store.pool, values._replace(traceparent=trace), lease=TEN)
+    assert '"lease_until"' in (decided.answer or "")
+    assert (await row_of(engine, dev)).lease == TEN
+    assert (await one(engine, "SELECT traceparent FROM workspace_builds WHERE stage = 'claim'")).traceparent == trace
 
 
 async def test_without_a_lease_nothing_is_written_or_said(engine: AsyncEngine, store: ClaimStore) -> None:

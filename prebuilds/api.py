@@ -303,6 +303,18 @@ class RateLimited(PrebuildsError):
     retryable = True
 
 
+class LimitExceeded(PrebuildsError):
+    """A limit of the organization keeps it, or the claim's owner, from one more. Details: `organization`, `limit`,
+    `maximum`, `used`, and `retry_after_seconds`, which is None when only a release makes room; else it is retryable."""
+
+    decided = True
+    default_remedy = "release a workspace, or ask for a higher limit"
+
+    def __init__(self, message: str, details: Mapping[str, Any] | None = None, **advice: Any) -> None:
+        super().__init__(message, details, **advice)
+        self.retryable = self.details.get("retry_after_seconds") is not None
+
+
 class ClaimWouldReplace(PrebuildsError):
     """A claim would replace resources. Details: the lint report."""
 

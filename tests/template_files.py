@@ -16,7 +16,7 @@ organizations:
     prebuilds: false
     members: [alice, bob]
     members_exact: true
-    limits: {pool_members: 200}
+    limits: {workspaces: 500, workspaces_per_member: 5, claims_per_minute: 60, pool_members: 200}
     templates:
       - name: python
         provisioner: process

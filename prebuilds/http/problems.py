@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PrebuildsError, RateLimited
+from prebuilds.api import InvalidInput, LimitExceeded, NoClaimablePrebuiltWorkspaces, PrebuildsError, RateLimited
 from prebuilds.failures import as_typed
 from prebuilds.payloads import plain_message
 
@@ -33,6 +33,7 @@ STATUSES: Mapping[str, int] = {
     "NoClaimablePrebuiltWorkspaces": 429,  # 409 where waiting cannot help: `WAITING_CANNOT_HELP`
     "ClaimTimedOut": 429,
     "RateLimited": 429,
+    "LimitExceeded": 429,  # 409 where only a release makes room
     "Unauthenticated": 401,
     "Forbidden": 403,
     "PresetNotFound": 404,
@@ -119,6 +120,8 @@ def status_of(error: PrebuildsError) -> int:
     """The status of an error; 500 for a type that this release does not know."""
     if isinstance(error, NoClaimablePrebuiltWorkspaces) and error.details.get("miss_reason") in WAITING_CANNOT_HELP:
         return 409
+    if isinstance(error, LimitExceeded) and not error.retryable:
+        return 409
     return STATUSES.get(error.type, 500)
 
 
@@ -140,7 +143,7 @@ def describe(
         retry_after_s = AGAIN_S
     if retry_after_s is None and error.type in RETRY_LATER:
         retry_after_s = LATER_S
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | LimitExceeded):
         retry_after_s = error.details.get("retry_after_seconds")
     return Problem(
         type=f"urn:prebuilds:problem:{error.type}",

@@ -25,6 +25,7 @@ TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(:key)")
 FIND_ORGANIZATION = text("SELECT id, prebuilds_enabled, limits FROM organizations WHERE name = :name")
 CREATE_ORGANIZATION = text("INSERT INTO organizations (id, name, prebuilds_enabled) VALUES (:id, :name, :enabled)")
 SET_LIMITS = text("UPDATE organizations SET limits = CAST(:limits AS jsonb) WHERE id = :id")
+FORGET_CLAIMS = text("DELETE FROM recent_claims WHERE organization_id = :id")
 SWITCH_ORGANIZATION = text("UPDATE organizations SET prebuilds_enabled = :enabled WHERE id = :id")
 
 CREATE_USERS = text("""
@@ -106,6 +107,8 @@ async def set_limits(connection: AsyncConnection, organization_id: UUID, limits:
     """Replace the limits of an organization; None removes them all."""
     stored = None if limits is None else json.dumps(limits)
     await connection.execute(SET_LIMITS, {"id": organization_id, "limits": stored})
+    if "claims_per_minute" not in (limits or {}):
+        await connection.execute(FORGET_CLAIMS, {"id": organization_id})
 
 
 async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from prebuilds.api import (
@@ -11,6 +13,7 @@ from prebuilds.api import (
     DatabaseRestored,
     InitiatorNotFound,
     InvalidInput,
+    LimitExceeded,
     NameTaken,
     NotAMember,
     OwnerNotFound,
@@ -133,6 +136,27 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
         ),
     }
     return refusals.get(kind) or InvalidInput(f"the claim was refused: {kind}")
+
+
+def limit_exceeded(facts: str | None, owner: str) -> LimitExceeded:
+    """The error of a claim that a limit does not allow.
+
+    Args:
+        facts: What the database function `admit_claim` says beside its refusal, a JSON object.
+        owner: Whose claim it is.
+    """
+    told: dict[str, Any] = json.loads(facts or "{}")
+    limit, maximum = told.get("limit", ""), told.get("maximum")
+    organization, wait = told.get("organization", "its organization"), told.get("retry_after_seconds")
+    whose = f"{owner}'s live workspaces in {organization}"
+    if limit == "workspaces":
+        whose = f"the live workspaces of {organization}"
+    elif limit == "claims_per_minute":
+        whose = f"the claims of {organization} within a minute"
+    message = f"{limit} is {maximum}, and {whose} are {told.get('used')}"
+    details = {"organization": organization, "limit": limit, "maximum": maximum, "used": told.get("used")}
+    remedy = None if wait is None else f"claim again in {wait} s"
+    return LimitExceeded(message, details | {"retry_after_seconds": wait}, remedy=remedy)
 
 
 def reused(claim_id: str) -> ClaimIdReused:

@@ -18,11 +18,19 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from prebuilds.api import ClaimIdReused, NameTaken, PrebuildsError
+from prebuilds.api import ClaimIdReused, LimitExceeded, NameTaken, PrebuildsError
 from prebuilds.failures.database import ANY_FAULT, store_unavailable
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun, ClaimTerms
 from prebuilds.settings.sealing import KeyRing
-from prebuilds.store.claim_refusals import LATE, REFUSED, ClaimTarget, refusal, transferred, unstorable
+from prebuilds.store.claim_refusals import (
+    LATE,
+    REFUSED,
+    ClaimTarget,
+    limit_exceeded,
+    refusal,
+    transferred,
+    unstorable,
+)
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_statement import ClaimValues, Connection, Decision, decide_alone
 from prebuilds.store.claim_transactions import locking_max, run_transaction
@@ -293,6 +301,8 @@ class ClaimStore:
             if error.sqlstate == REFUSED:
                 if str(error) == NameTaken.__name__:
                     raise await self._describe_taken(request, target, claim_id) from error
+                if str(error).partition("\n")[0] == LimitExceeded.__name__:  # the facts follow on the next line
+                    raise limit_exceeded(error.detail, request.owner) from error
                 if self._clock is not None and str(error) == LATE:
                     self._clock.doubt()
                 raise refusal(str(error), request, target, claim_id) from error

@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 # Finds an active preset that has waiters and may serve them. A new version of the template takes the waiters along.
 PRESET = text("""
     SELECT p.id, p.name, p.template_id, p.template_version_id, p.last_invalidated_at, v.hands_over, t.default_ttl,
-           t.organization_id, o.name AS organization, t.name AS template
+           t.organization_id, o.name AS organization, t.name AS template,
+           CASE WHEN o.limits ?| ARRAY['workspaces', 'workspaces_per_member'] THEN o.limits END AS limits
       FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.id = p.template_id
       JOIN template_versions v ON v.id = p.template_version_id JOIN organizations o ON o.id = t.organization_id
      WHERE p.id = :preset_id AND t.deleted_at IS NULL AND NOT t.deprecated AND o.prebuilds_enabled
@@ -42,6 +43,7 @@ HEAD = text("""
            q.traceparent, clock_timestamp() - q.queued_at AS waited, c.workspace_id AS won
       FROM claim_queue q JOIN claims c ON c.id = q.claim_id
      WHERE q.template_id = :template_id AND q.preset_name = :name AND q.decided_at IS NULL AND q.deadline > now()
+       AND q.owner_id <> ALL (CAST(:passed AS uuid[]))
      ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
 """)
 OLDEST_READY = text("""
@@ -63,6 +65,19 @@ HAND_OVER = text("""
 BEGIN_LEASE = text("SELECT begin_lease(CAST(:answer AS jsonb), true, CAST(:lease AS interval))")
 DECIDE = text("""
     UPDATE claim_queue SET decided_at = now(), refusal = :refusal, secrets = NULL WHERE claim_id = :claim_id
+""")
+
+LOCK_LIMITS = text("SELECT lock_limits(:organization_id, NULL, CAST(:limits AS jsonb))")
+REACHED_LIMIT = text("""
+    SELECT limit_name, maximum, used FROM reached_limit(:organization_id, :owner_id, CAST(:limits AS jsonb))
+     WHERE limit_name IS NOT NULL
+""")
+# Once for each claim and limit, since the relay asks again every two seconds.
+RECORD_PASSED_OVER = text("""
+    INSERT INTO events (kind, actor, preset_id, claim_id, data)
+    SELECT 'claim_passed_over', 'queue', :preset_id, :claim_id, CAST(:data AS jsonb)
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = :claim_id AND kind = 'claim_passed_over'
+                          AND data ->> 'limit' = CAST(:data AS jsonb) ->> 'limit')
 """)
 
 WAITED_FOR = text("""
@@ -102,6 +117,8 @@ class Served:
 async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Served) -> None:
     """Give a preset's ready prebuilds, oldest first, to the head of its queue, until one of both is used up.
 
+    A waiter whom a limit on workspaces keeps from one more is passed over, and keeps its place.
+
     Args:
         connection: In a transaction that holds the preset's row with a shared lock, so that nobody joins the queue
             meanwhile.
@@ -117,8 +134,18 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
     }
     queue = {"template_id": preset.template_id, "name": preset.name}
     ready = {"preset_id": preset_id, "invalidated": preset.last_invalidated_at}
+    passed: list[UUID] = []
+    if preset.limits is not None:  # before any prebuild is locked, as claims do
+        await connection.execute(LOCK_LIMITS, _limits_of(preset))
     while (prebuild := (await connection.execute(OLDEST_READY, ready)).one_or_none()) is not None:
-        while (head := (await connection.execute(HEAD, queue)).one_or_none()) is not None:
+        while (head := (await connection.execute(HEAD, {**queue, "passed": passed})).one_or_none()) is not None:
+            if preset.limits is not None and head.won is None:
+                reached = await _find_reached_limit(connection, preset, head)
+                if reached == "workspaces":
+                    return  # the limit binds every other waiter, too
+                if reached is not None:
+                    passed.append(head.owner_id)
+                    continue
             refusal = None if head.won is not None else await _hand_over(connection, preset, prebuild, head)
             await connection.execute(DECIDE, {"claim_id": head.claim_id, "refusal": refusal})
             if refusal is not None:
@@ -160,6 +187,23 @@ async def serve_all_waiters(engine: AsyncEngine) -> Served:
         else:
             served.add(now)
     return served
+
+
+def _limits_of(preset: Row[Any]) -> dict[str, Any]:
+    return {"organization_id": preset.organization_id, "limits": json.dumps(preset.limits)}
+
+
+async def _find_reached_limit(connection: AsyncConnection, preset: Row[Any], head: Row[Any]) -> str | None:
+    """Return the limit that keeps a waiter from one more workspace, and record that it is passed over; None for no
+    such limit."""
+    values = {**_limits_of(preset), "owner_id": head.owner_id}
+    reached = (await connection.execute(REACHED_LIMIT, values)).one_or_none()
+    if reached is None:
+        return None
+    facts = {"limit": reached.limit_name, "maximum": reached.maximum, "used": reached.used}
+    event = {"preset_id": preset.id, "claim_id": head.claim_id, "data": json.dumps(facts)}
+    await connection.execute(RECORD_PASSED_OVER, event)
+    return str(reached.limit_name)
 
 
 async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Row[Any], head: Row[Any]) -> str | None:

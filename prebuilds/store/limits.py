@@ -23,15 +23,29 @@ async def lock_members(connection: AsyncConnection, organization_id: UUID) -> No
 
 # Each count is made by preset, so that the index of live workspaces serves it.
 LIST_LIMITS = text(f"""
-    SELECT o.name AS organization, l.key AS "limit", CAST(l.value AS integer) AS maximum, coalesce(u.used, 0) AS used
-      FROM organizations o, jsonb_each_text(o.limits) AS l (key, value),
-           LATERAL (SELECT count(*) AS used
-                      FROM templates t JOIN presets p ON p.template_id = t.id JOIN workspaces w ON w.preset_id = p.id
-                     WHERE l.key = 'pool_members' AND t.organization_id = o.id AND w.deleted_at IS NULL
-                       AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.quarantined_at IS NULL
-                       AND w.latest_transition = 'start'
-                       AND w.latest_status IN ('pending', 'running', 'canceling', 'succeeded')) AS u
-     WHERE o.limits IS NOT NULL
+    WITH live AS (
+        SELECT o.id AS organization_id, w.owner_id, w.latest_transition, w.latest_status, w.quarantined_at
+          FROM organizations o JOIN templates t ON t.organization_id = o.id
+          JOIN template_versions v ON v.template_id = t.id JOIN presets p ON p.template_version_id = v.id
+          JOIN workspaces w ON w.preset_id = p.id AND w.deleted_at IS NULL
+         WHERE o.limits IS NOT NULL AND w.latest_transition IS DISTINCT FROM 'delete'
+    ), owned AS (
+        SELECT organization_id, owner_id, count(*) AS workspaces FROM live
+         WHERE owner_id <> '{PREBUILDS_USER_ID}' GROUP BY organization_id, owner_id
+    )
+    SELECT o.name AS organization, l.key AS "limit", CAST(l.value AS integer) AS maximum,
+           coalesce(CASE l.key
+               WHEN 'workspaces' THEN (SELECT sum(workspaces) FROM owned WHERE organization_id = o.id)
+               WHEN 'workspaces_per_member' THEN (SELECT max(workspaces) FROM owned WHERE organization_id = o.id)
+               WHEN 'claims_per_minute' THEN (SELECT count(*) FROM recent_claims r
+                                               WHERE r.organization_id = o.id
+                                                 AND r.asked_at > now() - interval '1 minute')
+               WHEN 'pool_members' THEN (SELECT count(*) FROM live
+                                          WHERE organization_id = o.id AND owner_id = '{PREBUILDS_USER_ID}'
+                                            AND quarantined_at IS NULL AND latest_transition = 'start'
+                                            AND latest_status IN ('pending', 'running', 'canceling', 'succeeded'))
+           END, 0) AS used
+      FROM organizations o, jsonb_each_text(o.limits) AS l (key, value)
      ORDER BY 1, 2
 """)
 

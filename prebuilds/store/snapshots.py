@@ -87,7 +87,8 @@ COUNT_POOLS = text(_COUNT_POOLS.format(of_workspaces="true", of_presets="true"))
 # By preset, so that the index of the pools serves it however many pools other organizations have.
 COUNT_POOLS_OF = text(
     _COUNT_POOLS.format(
-        of_workspaces="""w.preset_id IN (SELECT x.id FROM presets x JOIN templates y ON y.id = x.template_id
+        of_workspaces="""w.preset_id IN (SELECT x.id FROM templates y JOIN template_versions z ON z.template_id = y.id
+                                           JOIN presets x ON x.template_version_id = z.id
                                           WHERE y.organization_id = :organization_id)""",
         of_presets="o.id = :organization_id",
     )

@@ -258,11 +258,20 @@ class TemplateEntry(Payload):
         )
 
 
+LimitNumber = Annotated[StrictInt, Field(ge=1, le=MEMBERS_MAX)]
+
+
 class LimitsEntry(Payload):
     """How much an organization may have at a time. A limit that is left out is removed."""
 
     pool_members: Annotated[StrictInt, Field(ge=0, le=MEMBERS_MAX)] | None = None
     """Prebuilds of all its pools together that run or are being made; None for any number."""
+    workspaces: LimitNumber | None = None
+    """Live workspaces of all its members together, stopped ones too; None for any number."""
+    workspaces_per_member: LimitNumber | None = None
+    """Live workspaces of each member; None for any number."""
+    claims_per_minute: LimitNumber | None = None
+    """New claims within any minute; None for any number."""
 
     def stored(self) -> dict[str, int] | None:
         """The limits as a JSON value; None without any."""

@@ -13,6 +13,7 @@ class LimitRow(Payload):
     """Its name in the template file, such as `pool_members`."""
     maximum: int
     used: int
+    """What counts toward it now; of `workspaces_per_member` the workspaces of the member who has most."""
 
     @property
     def reached(self) -> bool:

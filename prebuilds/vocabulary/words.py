@@ -65,6 +65,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
             return f"deleted {sum(reasons.values())}: {each}"
         case "creations_canceled":
             return f"canceled {len(data['workspaces'])} creations: {data['cause']}"
+        case "claim_passed_over":
+            return f"passed over in the queue: {data['limit']} is {data['maximum']}, and {data['used']} are used"
         case "creation_held":
             until = datetime.fromisoformat(data["until"]) if data["until"] else None
             return f"creation held: {held_in_words(data['reason'], until, at, zone)}"

@@ -18,7 +18,7 @@ from prebuilds.operations import direct_claims, waiting_claims
 from prebuilds.operations.direct_claims import ClaimFound
 from prebuilds.payloads import ClaimRequest
 from prebuilds.store.engine import create_engine
-from tests.builders import make_preset
+from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.http_steps import BODY, Server, serving
 from tests.postgres.pool_steps import begin_prebuilds, fail, make_ready
 from tests.rows import do, events, one
@@ -322,3 +322,19 @@ async def test_the_document_says_every_answer(server: Server) -> None:
     }
     assert set(put["requestBody"]["content"]["application/json"]["examples"]) == {"one", "wait", "many"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+async def test_a_limit_is_a_conflict_or_says_when_to_come_back(engine: AsyncEngine, server: Server) -> None:
+    small = {"name": "small", "instances": 0}
+    await apply_file(engine, small, limits={"workspaces_per_member": 1, "claims_per_minute": 9})
+    await make_ready(engine, await find_preset(engine), 3)
+    assert (await server.put("c1", name="one")).status_code == 201
+    conflict = await server.put("c2", name="two")
+    assert (conflict.status_code, conflict.json()["code"]) == (409, "LimitExceeded")
+    assert "retry-after" not in conflict.headers
+    assert conflict.json()["details"]["limit"] == "workspaces_per_member"
+    await apply_file(engine, small, limits={"claims_per_minute": 1})
+    busy = await server.put("c3", name="three")
+    assert (busy.status_code, busy.json()["details"]["limit"]) == (429, "claims_per_minute")
+    assert 1 <= int(busy.headers["retry-after"]) <= 60
+    assert (await server.put("c1", name="one")).status_code == 200, "what is won is answered again"

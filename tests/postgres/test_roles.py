@@ -31,7 +31,7 @@ from tests.postgres.pool_steps import claim, make_ready
 from tests.rows import one
 
 NOT_SECRET = {
-    *("events.data", "settings.rules", "presets.target"),
+    *("events.data", "settings.rules", "presets.target", "organizations.limits"),
     *("preset_sizes.asked", "preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
 }
 """Columns of bytes or JSON that the reader may see."""

@@ -100,6 +100,11 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
         "claim by ops: created alice/dev, as nothing was ready: starting",
     ),
     ("claim_missed", {**DEV, "miss_reason": "empty"}, "claim by ops for alice/dev missed: empty"),
+    (
+        "claim_passed_over",
+        {"limit": "workspaces_per_member", "maximum": 5, "used": 5},
+        "passed over in the queue: workspaces_per_member is 5, and 5 are used",
+    ),
     ("job_canceled", {}, "job canceled by ops"),
     ("of_another_release", {"why": "said\nso", "n": 1}, "of another release by ops: why said so, n 1"),
     ("prebuilds_created", {"count": 2}, "prebuilds created by ops: count 2"),

@@ -32,7 +32,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "prebuilds": False,
         "members": ["alice", "bob"],
         "members_exact": True,
-        "limits": {"pool_members": 200},
+        "limits": {"pool_members": 200, "workspaces": 500, "workspaces_per_member": 5, "claims_per_minute": 60},
     }
     assert template.model_dump(exclude={"presets"}) == {
         "name": "python",

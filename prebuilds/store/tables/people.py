@@ -53,6 +53,16 @@ organization_members = Table(
     uuid_column("user_id", "users.id", pk=True),
 )
 
+# The claims of the last minute, where an organization limits them (the database function `admit_claim`).
+recent_claims = Table(
+    "recent_claims",
+    metadata,
+    uuid_column("organization_id", "organizations.id", pk=True),
+    Column("claim_id", Text, primary_key=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    Index("recent_claims_asked_idx", "organization_id", "asked_at"),
+)
+
 # Members who were removed, so that no claim with `create_owner` brings them back.
 former_members = Table(
     "former_members",

@@ -23,7 +23,8 @@ branch_labels = None
 depends_on = None
 
 FUNCTIONS: tuple[str, ...] = (
-    *("check_people", "claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
+    *("check_people", "lock_limits", "reached_limit", "admit_claim"),
+    *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
 )
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
 
@@ -208,6 +209,21 @@ LIMITS: tuple[Step, ...] = (
         ),
     ),
     ShortStep("organization_limits", ("ALTER TABLE organizations ADD COLUMN limits jsonb",)),
+    ShortStep(
+        "recent_claims",
+        (
+            """
+            CREATE TABLE recent_claims (
+                organization_id uuid NOT NULL CONSTRAINT recent_claims_organization_id_fkey
+                    REFERENCES organizations (id),
+                claim_id text NOT NULL,
+                asked_at timestamptz NOT NULL,
+                CONSTRAINT recent_claims_pkey PRIMARY KEY (organization_id, claim_id)
+            )
+            """,
+            "CREATE INDEX recent_claims_asked_idx ON recent_claims (organization_id, asked_at)",
+        ),
+    ),
 )
 """How much of a preset, or of an organization, there may be at a time."""
 

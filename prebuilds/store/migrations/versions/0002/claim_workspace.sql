@@ -114,7 +114,8 @@ BEGIN
     IF p_preset_id IS NOT NULL THEN
         SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
                t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
-               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled
+               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled,
+               o.limits
           INTO v_preset
           FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
           JOIN template_versions v ON v.id = p.template_version_id
@@ -122,7 +123,8 @@ BEGIN
     ELSE
         SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
                t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
-               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled
+               t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled,
+               o.limits
           INTO v_preset
           FROM organizations o
           JOIN templates t ON t.organization_id = o.id AND t.name = p_template AND t.deleted_at IS NULL
@@ -159,6 +161,9 @@ BEGIN
     template := v_preset.template_name;
     preset := v_preset.name;
     v_ttl := nullif(coalesce(p_ttl, v_preset.default_ttl), interval '0');
+    IF v_preset.limits IS NOT NULL THEN
+        PERFORM admit_claim(p_claim_id, v_preset.organization_id, v_owner, v_preset.limits);
+    END IF;
 
     IF NOT (p_enabled AND v_preset.prebuilds_enabled) THEN
         v_miss := 'disabled';

@@ -24,7 +24,7 @@ BEGIN
     IF p_preset_id IS NULL THEN
         SELECT p.id, p.name, p.last_invalidated_at, p.template_version_id, v.hands_over, t.name AS template,
                t.default_ttl, o.id AS organization_id, o.name AS organization, u.id AS owner_id, u.name AS owner,
-               i.id AS initiator_id, i.name AS initiator,
+               i.id AS initiator_id, i.name AS initiator, o.limits,
                EXISTS (SELECT FROM organization_members m
                         WHERE m.organization_id = o.id AND m.user_id = u.id) AS is_member
           INTO v_found
@@ -40,7 +40,7 @@ BEGIN
     ELSE
         SELECT p.id, p.name, p.last_invalidated_at, p.template_version_id, v.hands_over, t.name AS template,
                t.default_ttl, o.id AS organization_id, o.name AS organization, u.id AS owner_id, u.name AS owner,
-               i.id AS initiator_id, i.name AS initiator,
+               i.id AS initiator_id, i.name AS initiator, o.limits,
                EXISTS (SELECT FROM organization_members m
                         WHERE m.organization_id = o.id AND m.user_id = u.id) AS is_member
           INTO v_found
@@ -56,6 +56,9 @@ BEGIN
     END IF;
 
     IF v_found.is_member AND p_enabled THEN
+        IF v_found.limits IS NOT NULL THEN
+            PERFORM admit_claim(p_claim_id, v_found.organization_id, v_found.owner_id, v_found.limits, p_alone);
+        END IF;
         v_ttl := nullif(coalesce(p_ttl, v_found.default_ttl), interval '0');
         -- Writes nothing when no prebuild is ready, or when another attempt at this claim has written the claim's row
         -- meanwhile: it waits here for that one's end. One statement does all, since each costs a claim 3 % of its time.

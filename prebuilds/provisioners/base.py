@@ -12,7 +12,7 @@ call whose deployment id or claim mark does not match with `OwnedByAnother`, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -178,7 +178,8 @@ class Provisioner(Protocol):
     deployment's id, or a mark that does not fit the call. They check that before the build number, and change nothing.
 
     A driver may also have `conformance_source`, a small source that works anywhere, for the conformance kit; the
-    methods of `HostProvisioner`, `KeepingProvisioner`, `PausingProvisioner` and `TendedProvisioner`.
+    methods of `HostProvisioner`, `KeepingProvisioner`, `PausingProvisioner`, `CheckingProvisioner` and
+    `TendedProvisioner`.
     """
 
     locality: Locality
@@ -304,6 +305,36 @@ class KeepingProvisioner(Protocol):
 
         Raises:
             InvalidSource: The source is wrong, or names files of this host.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class CheckEnded:
+    """How a command that was run in a workspace has ended."""
+
+    code: int | None
+    """Its exit code; None when it did not end in time."""
+    output: str
+    """What it has written, at most some ten thousand characters."""
+
+
+@runtime_checkable
+class CheckingProvisioner(Protocol):
+    """Optional method of a driver that can run a command in a workspace, as `drill.command` asks for."""
+
+    async def run_check(
+        self, workspace_id: UUID, words: Sequence[str], env: Mapping[str, str], timeout_s: float
+    ) -> CheckEnded:
+        """Run a command where the workspace's owner works, with the rights of the workspace and no others.
+
+        Output is bounded, and so is the time: what is left after *timeout_s* is killed, or ends with the workspace.
+
+        Args:
+            env: Variables beside those of the workspace.
+        Raises:
+            NotMadeHere: Only the host that created the workspace can run it.
+            ProvisionFailed: The workspace does not run, or has no such program.
         """
         ...
 

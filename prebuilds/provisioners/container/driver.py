@@ -9,7 +9,7 @@ stay, and the plan reports it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from uuid import UUID
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
+    CheckEnded,
     InvalidSource,
     InventoryItem,
     Locality,
@@ -64,7 +65,7 @@ T = TypeVar("T")
 
 
 class ContainerProvisioner:
-    """Implements `Provisioner` and `PausingProvisioner`, where each method is described."""
+    """Implements `Provisioner`, `PausingProvisioner` and `CheckingProvisioner`, where each method is described."""
 
     conformance_source = SMALL_SOURCE
 
@@ -167,6 +168,21 @@ class ContainerProvisioner:
         async with self._engines.open() as engine:
             container = await self._find(engine, workspace_id)
             return container is not None and await is_ready(self._engines, engine, container)
+
+    async def run_check(
+        self, workspace_id: UUID, words: Sequence[str], env: Mapping[str, str], timeout_s: float
+    ) -> CheckEnded:
+        """Run a command in the container, as its user. One that takes too long goes on until the container is removed,
+        since engines cannot end it."""
+        async with self._engines.open() as engine:
+            container = await self._find(engine, workspace_id)
+            if container is None or not container.running:
+                raise ProvisionFailed(f"the container {self._name(workspace_id)} does not run")
+            try:
+                code, output = await engine.run(container.name, words, env=env, timeout_s=timeout_s)
+            except InvalidSource as error:
+                raise ProvisionFailed(f"{words[0]} cannot be started in the workspace: {error.message}") from error
+            return CheckEnded(code, output)
 
     async def inventory(self) -> list[InventoryItem]:
         """List the engine's containers and volumes with this deployment's label."""

@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
-from prebuilds.provisioners.base import InvalidSource, InventoryItem, Locality, Progress, Provision, Provisioned
+from prebuilds.provisioners.base import (
+    CheckEnded,
+    InvalidSource,
+    InventoryItem,
+    Locality,
+    NotMadeHere,
+    Progress,
+    Provision,
+    Provisioned,
+)
 from prebuilds.provisioners.kit import processes
 from prebuilds.provisioners.kit.claim_file import claim_file_text
 from prebuilds.provisioners.kit.folders import write_whole
@@ -30,6 +39,7 @@ from prebuilds.provisioners.kit.marks import (
     must_leave_mark,
     read_mark,
 )
+from prebuilds.provisioners.kit.tried_command import try_command
 from prebuilds.provisioners.process.folder import ProcessFolders, Record
 from prebuilds.provisioners.process.ids import UserIds
 from prebuilds.provisioners.process.isolation import log_isolation
@@ -42,7 +52,8 @@ from prebuilds.provisioners.process.whole_host import WholeHost
 
 
 class ProcessProvisioner:
-    """Implements `Provisioner`, `HostProvisioner`, `PausingProvisioner` and `TendedProvisioner`, where each method is
+    """Implements `Provisioner`, `HostProvisioner`, `PausingProvisioner`, `CheckingProvisioner` and `TendedProvisioner`, where
+    each method is described."""
     described."""
 
     locality = Locality.HOST
@@ -153,6 +164,22 @@ class ProcessProvisioner:
         if record is None or record.found is None or record.deployment_id != self._deployment_id:
             return False
         return await self._readiness.is_ready(record, record.found)
+
+    async def run_check(
+        self, workspace_id: UUID, words: Sequence[str], env: Mapping[str, str], timeout_s: float
+    ) -> CheckEnded:
+        """Run a command in the workspace's folder, as its user and with its environment."""
+        record = self._folders.read(workspace_id)
+        if record is None or record.deployment_id != self._deployment_id:
+            raise NotMadeHere(f"this host did not create workspace {workspace_id}")
+        home, user = self._folders.home(workspace_id), self._users.of(workspace_id)
+        try:
+            tried = await try_command(
+                words, folder=home, env={**record.launch.env, **env}, user=user, timeout_s=timeout_s
+            )
+        except OSError as error:
+            raise ProvisionFailed(f"{words[0]} cannot be started in the workspace: {error.strerror}") from error
+        return CheckEnded(tried.code, tried.output)
 
     async def inventory(self) -> list[InventoryItem]:
         """List workspaces by their folders, and by the tags of running processes."""

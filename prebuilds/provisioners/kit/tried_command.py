@@ -1,0 +1,123 @@
+"""Running a command that nobody trusts to end: its time and its output are bounded, and its children end with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prebuilds.provisioners.kit.confined import start_confined
+from prebuilds.provisioners.kit.finishing import to_the_end
+
+OUTPUT_KEPT = 16_384
+"""Bytes of output that are kept, the last ones."""
+POLL_S = 0.05
+CHUNK = 65_536
+LAST_CHUNKS = 4
+"""What is still read after the command has ended; what its children go on writing is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a command has ended."""
+
+    code: int | None
+    """Its exit code, negative for a signal; None when it took too long and was killed."""
+    output: str
+    """The end of what it has written."""
+
+
+async def try_command(
+    argv: Sequence[str], *, folder: Path, env: Mapping[str, str], user: int | None, timeout_s: float
+) -> Tried:
+    """Run *argv* in a session of its own, and kill that session when the command has ended or *timeout_s* has passed.
+
+    A cancellation kills it, too.
+
+    Args:
+        user: User id to run it as, without any further rights; None: the worker's.
+    Raises:
+        OSError: The program cannot be started.
+    """
+    stop = threading.Event()
+    running = asyncio.ensure_future(asyncio.to_thread(_run, argv, folder, env, user, timeout_s, stop))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        with contextlib.suppress(OSError):
+            await to_the_end(running)
+        raise
+
+
+def _run(
+    argv: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    user: int | None,
+    timeout_s: float,
+    stop: threading.Event,
+) -> Tried:
+    reading, writing = os.pipe()
+    try:
+        os.set_blocking(reading, False)
+        try:
+            child = _start(argv, folder, env, user, writing)
+        finally:
+            os.close(writing)
+        ends_at, kept, ended = time.monotonic() + timeout_s, b"", False
+        with selectors.DefaultSelector() as selector:
+            selector.register(reading, selectors.EVENT_READ)
+            while not ended and time.monotonic() < ends_at and not stop.is_set():
+                if not selector.get_map():  # it has closed its output, and runs on
+                    time.sleep(POLL_S)
+                elif selector.select(POLL_S):
+                    chunk = _read(reading)
+                    kept = (kept + chunk)[-OUTPUT_KEPT:]
+                    if not chunk:
+                        selector.unregister(reading)
+                ended = _has_ended(child)
+        # Killed before it is reaped: until then no other process can have its number.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        code = child.wait()
+        for _ in range(LAST_CHUNKS):
+            kept = (kept + _read(reading))[-OUTPUT_KEPT:]
+        return Tried(code if ended else None, kept.decode(errors="replace"))
+    finally:
+        os.close(reading)
+
+
+def _start(
+    argv: Sequence[str], folder: Path, env: Mapping[str, str], user: int | None, output: int
+) -> subprocess.Popen[bytes]:
+    if user is not None:
+        return start_confined(argv, user=user, folder=folder, env=env, output=output)
+    return subprocess.Popen(
+        argv,
+        cwd=folder,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _read(reading: int) -> bytes:
+    try:
+        return os.read(reading, CHUNK)
+    except BlockingIOError:
+        return b""
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -36,6 +36,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from activities.builds import BuildActivities
+from activities.drills import DrillActivities, DrillTrialActivities
 from activities.inventory import InventoryActivities, PlaceActivities
 from activities.lint import CandidateActivities, LintActivities
 from activities.operator import OperatorActivities
@@ -45,6 +46,7 @@ from prebuilds import provisioners
 from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import check_deployment, watch_deployment
 from prebuilds.background.dispatch import Dispatcher
+from prebuilds.background.drilling import Driller
 from prebuilds.background.gauges import GaugeKeeper
 from prebuilds.background.notifying import Notifier
 from prebuilds.background.probing import Prober
@@ -77,6 +79,7 @@ from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import read_worker_version, settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE
+from workflows.drill_template import DrillTemplate
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
@@ -134,8 +137,14 @@ async def serve(
             provisioning = ProvisioningActivities(engine, dispatcher, driver, host, witness)
             prober = Prober(engine, dispatcher, driver, options.queues, host, witness)
             inventory = InventoryActivities(engine, dispatcher, driver, host, witness, orphans=settings.orphans)
-            lint = LintActivities(engine, driver)
-            running.workers += _provisioner_workers(client, provisioning, inventory, lint, options.queues, host)
+            lint, trials = LintActivities(engine, driver), DrillTrialActivities(engine, driver)
+            activities: list[Callable[..., Any]] = [
+                provisioning.run_build,
+                inventory.inspect_place,
+                lint.plan_claim,
+                trials.try_drilled,
+            ]
+            running.workers += _provisioner_workers(client, activities, options.queues, host)
             background.append(prober.run)
             background.append(Watcher(engine, driver, options.queues, host, witness).run)
             background.append(host_drivers.tend)
@@ -144,16 +153,26 @@ async def serve(
         if "claims" in options.roles:
             background.append(partial(_reseal_secrets, engine, settings))
         if "control" in options.roles:
-            background.append(Relay(engine, client, dispatcher, settings).run)
-            background.append(Sizer(engine, dispatcher).run)
-            background.append(Retention(engine, settings).run)
-            url = settings.webhook_url
-            background.append(Notifier(engine, str(url) if url is not None else None, settings.signer).run)
+            background += _beside_control(client, settings, engine, dispatcher)
         for run in background:
             task = asyncio.create_task(run())
             stack.push_async_callback(_cancel_and_wait, task)
             running.background.append(task)
         yield running
+
+
+def _beside_control(
+    client: Client, settings: Settings, engine: AsyncEngine, dispatcher: Dispatcher
+) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    """Make what runs beside each control worker."""
+    url = settings.webhook_url
+    return [
+        Relay(engine, client, dispatcher, settings).run,
+        Sizer(engine, dispatcher).run,
+        Driller(engine, client, dispatcher).run,
+        Retention(engine, settings).run,
+        Notifier(engine, str(url) if url is not None else None, settings.signer).run,
+    ]
 
 
 def _control_worker(
@@ -166,6 +185,7 @@ def _control_worker(
 ) -> Worker:
     reconcile = ReconcileActivities(engine, dispatcher, gauges, settings.rules)
     builds = BuildActivities(engine, dispatcher)
+    drills = DrillActivities(engine, dispatcher, settings.rules)
     operator = OperatorActivities(Operations(Context(engine, client, dispatcher, settings)))
     return worker_on(
         client,
@@ -178,6 +198,7 @@ def _control_worker(
             OperatorRequest,
             ReconcileInventory,
             LintPreset,
+            DrillTemplate,
         ],
         activities=[
             reconcile.find_work,
@@ -194,17 +215,16 @@ def _control_worker(
             operator.end_request,
             PlaceActivities(engine).list_places,
             CandidateActivities(engine).find_candidates,
+            drills.begin_drill,
+            drills.watch_build,
+            drills.release_drilled,
+            drills.end_drill,
         ],
     )
 
 
 def _provisioner_workers(
-    client: Client,
-    provisioning: ProvisioningActivities,
-    inventory: InventoryActivities,
-    lint: LintActivities,
-    queues: Sequence[str],
-    host: str,
+    client: Client, activities: Sequence[Callable[..., Any]], queues: Sequence[str], host: str
 ) -> list[Worker]:
     """Make four workers for each queue: for pool and people's builds, on any host and on this one.
 
@@ -213,7 +233,6 @@ def _provisioner_workers(
     workers = []
     for queue, at, pool in product(queues, (None, host), (True, False)):
         name, slots = provisioning_queue(queue, pool=pool, host=at), POOL_BUILD_SLOTS if pool else PEOPLE_BUILD_SLOTS
-        activities = [provisioning.run_build, inventory.inspect_place, lint.plan_claim]
         workers.append(worker_on(client, name, activities=activities, max_concurrent_activities=slots))
         METRICS.add_slots(name, slots)
     return workers

@@ -18,6 +18,8 @@ from prebuilds.payloads import (
     ClaimsRequest,
     ClaimsResult,
     ClaimStatus,
+    DrillInput,
+    DrillResult,
     InventoryInput,
     LintInput,
     OperatorRequest,
@@ -33,6 +35,7 @@ from prebuilds.payloads import (
     WorkspaceBuildInput,
     WorkspaceBuildResult,
 )
+from prebuilds.templates.drill_entry import DrillEntry, DrillHttp
 from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
 from prebuilds.templates.file import TemplateFile
 from prebuilds.temporal.search_attributes import KEYWORDS
@@ -64,6 +67,7 @@ from prebuilds.views import (
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, INVENTORY_ID, ORCHESTRATOR_ID
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
+from workflows.drill_template import DrillTemplate
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest as OperatorWorkflow
 from workflows.orchestrator import PrebuildsOrchestrator
@@ -139,6 +143,14 @@ WORKFLOWS = (
         InventoryInput,
         InventoryReport,
     ),
+    Offered(
+        DrillTemplate,
+        "drill-template/{drill_id}",
+        CONTROL_QUEUE,
+        "control workers, `prebuilds drills run`",
+        DrillInput,
+        DrillResult,
+    ),
     Offered(LintPreset, "lint-preset/{preset}", CONTROL_QUEUE, "`prebuilds presets lint`", LintInput, LintReport),
 )
 
@@ -192,6 +204,7 @@ RECORDS: tuple[type[BaseModel], ...] = (
     Leaver,
     LeaverWorkspace,
     Replacement,
+    DrillResult,
     LintReport,
     InventoryReport,
     InventoryRow,
@@ -234,6 +247,8 @@ def _template_file() -> list[str]:
     entries = {
         "An entry of `organizations`": OrganizationEntry,
         "An entry of `templates`": TemplateEntry,
+        "`drill` of a template": DrillEntry,
+        "`http` of a drill": DrillHttp,
         "An entry of `presets`": PresetEntry,
         "An entry of `schedule`": WindowEntry,
     }

@@ -151,6 +151,12 @@ class TemplateUnavailable(PrebuildsError):
     default_remedy = "name the preset by its path, which means the active version, or claim from another template"
 
 
+class DrillNotFound(PrebuildsError):
+    """No drill has this id."""
+
+    default_remedy = "correct the drill; `prebuilds drills list` shows them"
+
+
 class OwnerNotFound(PrebuildsError):
     """The workspace's new owner is not a known user."""
 

@@ -30,6 +30,7 @@ from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker, WorkerDeploymentConfig
 
 from activities.claims import ClaimActivities, OnWin
+from activities.drills import DrillClaimActivities
 from prebuilds.api import StackUnreachable
 from prebuilds.background.deployment import check_deployment
 from prebuilds.background.dispatch import Dispatcher
@@ -75,7 +76,7 @@ async def claims_worker_on(
         StateKeyUnusable: The claims' secrets are encrypted with a key that *settings* do not have.
     """
     async with open_claims(engine, database_url, dispatcher, settings) as claims:
-        activities = ClaimActivities(claims, on_win)
+        activities, drills = ClaimActivities(claims, on_win), DrillClaimActivities(claims.drills)
         METRICS.add_slots(CLAIMS_QUEUE, CLAIM_SLOTS)
         yield worker_on(
             client,
@@ -89,6 +90,7 @@ async def claims_worker_on(
                 activities.leave_queue,
                 activities.create_instead,
                 activities.cancel_all,
+                drills.take_prebuild,
             ],
             max_concurrent_workflow_tasks=CLAIM_SLOTS,
             max_concurrent_local_activities=CLAIM_SLOTS,

@@ -27,6 +27,7 @@ from prebuilds.temporal.converter import environment_converter
 from prebuilds.views import Difference, Replayed, ReplayReport
 from workflows.claim_workspace import ClaimWorkspace
 from workflows.claim_workspaces import ClaimWorkspaces
+from workflows.drill_template import DrillTemplate
 from workflows.lint_preset import LintPreset
 from workflows.operator_request import OperatorRequest
 from workflows.orchestrator import PrebuildsOrchestrator
@@ -43,6 +44,7 @@ WORKFLOWS: Sequence[type[Any]] = (
     OperatorRequest,
     ReconcileInventory,
     LintPreset,
+    DrillTemplate,
 )
 GZIP = b"\x1f\x8b"
 MESSAGE = re.compile(r'message: "((?:[^"\\]|\\.)*)"')

@@ -25,6 +25,7 @@ organizations:
         ready_timeout: 90s
         source: {command: ["python3", "-m", "http.server", "{port}"], ready: {http: "/"}}
         default_ttl: 8h
+        drill: {schedule: "0 3 * * *", timezone: Europe/Berlin, command: ["true"], timeout: 90s}
         presets:
           - name: small
             parameters: {size: small}

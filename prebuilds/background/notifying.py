@@ -15,6 +15,7 @@ from prebuilds.planning.notifying import judge_delivery
 from prebuilds.settings.webhook_secrets import Signer
 from prebuilds.store.notifications import (
     BATCH_MAX,
+    DRILL_FAILED,
     Notification,
     forget_unsendable,
     give_up,
@@ -124,6 +125,7 @@ class Notifier:
 
 LOGGED_AS = {
     "resources_replaced": (logging.WARNING, "A claim has replaced resources"),
+    DRILL_FAILED: (logging.WARNING, "A drill has failed"),
     "lease_ending": (logging.INFO, "A workspace is released when its lease ends, unless the lease is renewed"),
 }
 """Kind of a notification -> level and text of its line in the log."""

@@ -17,6 +17,7 @@ from prebuilds.http import (
     claims,
     codec,
     docs_page,
+    drills,
     events,
     explanations,
     jobs,
@@ -126,7 +127,21 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
     app.add_exception_handler(Exception, problems.on_fault)
     app.router.routes[:0] = claims.deciding.routes  # without a router of their own to look through: they are asked most
     app.include_router(health)
-    parts = (claims, explanations, workspaces, upkeep, jobs, builds, logs, presets, templates, status, loop, events)
+    parts = (
+        claims,
+        explanations,
+        workspaces,
+        upkeep,
+        jobs,
+        builds,
+        logs,
+        presets,
+        templates,
+        drills,
+        status,
+        loop,
+        events,
+    )
     for routes in (*parts, people, tokens):
         app.include_router(routes.router)
     app.include_router(codec.router)

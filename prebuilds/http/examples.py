@@ -228,6 +228,24 @@ TEMPLATE: Example = {
     "presets": 1,
     "workspaces": 4,
 }
+DRILL: Example = {
+    "id": "f3c2a9d4-5b8e-4f1a-a1d0-3f6c8e2b7d90",
+    "template": "acme/python",
+    "preset": "small",
+    "version": 1,
+    "requested_by": None,
+    "due_at": "2026-03-02T03:00:00Z",
+    "status": "failed",
+    "stage": "check",
+    "reason": "the check's command ended with status 1",
+    "evidence": ["ModuleNotFoundError: No module named 'numpy'"],
+    "usable_seconds": 0.4,
+    "workspace_id": WORKSPACE["id"],
+    "build_id": JOB["build_id"],
+    "claimed_at": "2026-03-02T03:00:01Z",
+    "created_at": "2026-03-02T03:00:01Z",
+    "ended_at": "2026-03-02T03:00:03Z",
+}
 TEMPLATE_CHANGE: Example = {
     "id": TEMPLATE["id"],
     "template": "acme/python",

@@ -37,6 +37,7 @@ STATUSES: Mapping[str, int] = {
     "Unauthenticated": 401,
     "Forbidden": 403,
     "PresetNotFound": 404,
+    "DrillNotFound": 404,
     "TemplateNotFound": 404,
     "WorkspaceNotFound": 404,
     "ClaimNotFound": 404,

@@ -40,6 +40,7 @@ from prebuilds.operations.claim_requests import (
     with_next_start,
 )
 from prebuilds.operations.claim_targets import find_target
+from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.payloads import (
     ClaimPlace,
     ClaimQueued,
@@ -121,6 +122,8 @@ class Claims:
         self._batches = ClaimBatches(store)
         self._dispatcher = dispatcher
         self._rules = rules
+        self.drills = DrillClaims(store, dispatcher)
+        """Takes prebuilds for drills."""
 
     async def decide(
         self,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from prebuilds.operations.builds import BuildOperations
     from prebuilds.operations.doctor import DoctorOperations
+    from prebuilds.operations.drills import DrillOperations
     from prebuilds.operations.explain import ExplainOperations
     from prebuilds.operations.inventory import InventoryOperations
     from prebuilds.operations.jobs import JobOperations
@@ -55,6 +56,12 @@ class Operations:
         from prebuilds.operations.doctor import DoctorOperations
 
         return DoctorOperations(self.context.settings)
+
+    @property
+    def drills(self) -> DrillOperations:
+        from prebuilds.operations.drills import DrillOperations
+
+        return DrillOperations(self.context)
 
     @property
     def explain(self) -> ExplainOperations:

@@ -6,7 +6,7 @@ workflow on a mistyped input. Public `run` methods therefore take `Any` and call
 """
 
 from prebuilds.payloads.base import ONLY_LEASED, Payload, build_validators, parse_input
-from prebuilds.payloads.builds import Replacement, WorkspaceBuildInput, WorkspaceBuildResult
+from prebuilds.payloads.builds import DrillInput, DrillResult, Replacement, WorkspaceBuildInput, WorkspaceBuildResult
 from prebuilds.payloads.claim_ids import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimId, parse_claim_id
 from prebuilds.payloads.claims import (
     ClaimPlace,
@@ -60,6 +60,8 @@ __all__ = [
     "ClaimsRequest",
     "ClaimsResult",
     "DeploymentAction",
+    "DrillInput",
+    "DrillResult",
     "InventoryInput",
     "LintInput",
     "OperatorRequest",

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from prebuilds.payloads.base import Payload
 from prebuilds.vocabulary import BuildStatus, Escaped
+from prebuilds.vocabulary.drills import DrillOutcome, DrillStage
 
 
 class Replacement(Payload):
@@ -28,6 +29,27 @@ class WorkspaceBuildInput(Payload):
     """The task queue of its provisioning; None to look it up in the database, as callers outside a worker do."""
     timeout_seconds: float | None = Field(default=None, gt=0)
     """The most seconds that one provisioning attempt may take; None to look it up in the database."""
+
+
+class DrillInput(Payload):
+    """Input of `DrillTemplate`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    drill_id: UUID
+
+
+class DrillResult(Payload):
+    """Result of `DrillTemplate`."""
+
+    drill_id: UUID
+    status: DrillOutcome
+    stage: DrillStage | None = None
+    """Where it has failed; None unless it has."""
+    reason: str | None = None
+    """Why it has failed or was skipped; None otherwise."""
+    usable_seconds: float | None = None
+    """From the claim until the workspace was ready; None unless it was."""
 
 
 class WorkspaceBuildResult(Payload):

@@ -66,6 +66,8 @@ class TemplatePolicy:
     """None: claimed workspaces never stop by themselves."""
     build_timeout: timedelta
     ready_timeout: timedelta
+    drill: Mapping[str, Any] | None = None
+    """When and how claims are tried out, as `DrillPolicy.of_json` reads it; None: they are not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,10 @@ DEPRECATE_TEMPLATE = Route("POST", "/v1/templates/{template}:deprecate", query=(
 INVALIDATE_TEMPLATE = Route("POST", "/v1/templates/{template}:invalidate", repeats=False)
 DELETE_TEMPLATE = Route("DELETE", "/v1/templates/{template}")
 
+LIST_DRILLS = Route("GET", "/v1/drills", query=("template", *PAGE))
+RUN_DRILL = Route("POST", "/v1/drills", body=("target",), repeats=False)
+SHOW_DRILL = Route("GET", "/v1/drills/{drill}")
+
 STATUS = Route("GET", "/v1/status", query=PAGE)
 SNAPSHOT = Route("GET", "/v1/snapshot", answer_s=LONG_S)
 DOCTOR = Route("GET", "/v1/doctor", answer_s=HELD_S)

@@ -22,6 +22,7 @@ RETENTION_MIN: dict[str, timedelta] = {
     "retention_tokens": timedelta(days=1),
     "retention_requests": timedelta(hours=1),
     "retention_demand": timedelta(days=35),
+    "retention_drills": timedelta(days=1),
 }
 """The shortest times. An inventory looks for what deleted workspaces have left behind for 7 days, and a claim waits for
 up to a day, so that a late attempt at it needs its row for longer. Sizes follow from the last weeks. The others leave a
@@ -62,6 +63,8 @@ class RetentionSettings(BaseSettings):
     """Answers to operators' requests through Temporal."""
     retention_demand: LongDuration = timedelta(days=90)
     """The counts of claims by minute, from which the sizes of pools follow."""
+    retention_drills: LongDuration = timedelta(days=90)
+    """Drills with their results, from their end, but for each template's newest and its newest success."""
 
     @field_validator(*RETENTION_MIN)
     @classmethod

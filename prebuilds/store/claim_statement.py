@@ -9,6 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
+from prebuilds.api import NoClaimablePrebuiltWorkspaces
+from prebuilds.planning.drills import SPARE_MIN
 from prebuilds.store.kept_traces import SETTING
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Any]"
@@ -79,6 +81,19 @@ BEGIN_LEASE = f"""
 """
 LEASED_CLAIM = BEGIN_LEASE.format(claim=CLAIM, lease=len(TYPES))
 TRACED_LEASED_CLAIM = BEGIN_LEASE.format(claim=TRACED_CLAIM, lease=len(TYPES) + 1)
+# Takes a prebuild only while another one is ready. It locks both: whoever wants the other one meanwhile waits for the
+# end of this statement, so no two of these, and no two claims, count on the same one.
+SPARE_CLAIM = f"""
+    WITH spare AS MATERIALIZED (
+        SELECT w.id FROM workspaces w JOIN presets p ON p.id = w.claimable_preset_id
+         WHERE p.id = $3 AND NOT is_expired(w.created_at, w.expires_at, p.last_invalidated_at)
+         ORDER BY w.created_at, w.id LIMIT {SPARE_MIN} FOR NO KEY UPDATE OF w SKIP LOCKED
+    )
+    {_DECISION}
+      FROM (SELECT count(*)::int AS ready FROM spare) AS seen
+     CROSS JOIN LATERAL decide_claim(repeat('', seen.ready) || $1::text, {_AFTER_ID})
+     WHERE seen.ready >= {SPARE_MIN} OR EXISTS (SELECT FROM claims WHERE id = $1 AND workspace_id IS NOT NULL)
+"""
 _COLUMNS = [f"value{n}" for n in range(1, len(TYPES) + 1)]
 _ARRAYS = ", ".join(f"${n}::{type_}[]" for n, type_ in enumerate(TYPES, 1))
 SHARED_CLAIM = f"""
@@ -103,6 +118,19 @@ async def decide_alone(
     else:
         row = await connection.fetchrow(TRACED_LEASED_CLAIM if traced else LEASED_CLAIM, *given, lease)
     assert row is not None  # noqa: S101 - a function returns one row
+    return Decision(*row)
+
+
+async def decide_spare(pool: asyncpg.Pool[Any], values: ClaimValues) -> Decision:
+    """Decide one claim, by a preset's id, that may not take the last ready prebuild.
+
+    Raises:
+        NoClaimablePrebuiltWorkspaces: It would. Nothing was written.
+    """
+    row = await pool.fetchrow(SPARE_CLAIM, *values[:-1])
+    if row is None:
+        why = f"no prebuild of the preset {values.preset_id} can be spared: the last one is a person's"
+        raise NoClaimablePrebuiltWorkspaces(why, {"miss_reason": None})
     return Decision(*row)
 
 

@@ -32,7 +32,7 @@ from prebuilds.store.claim_refusals import (
     unstorable,
 )
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
-from prebuilds.store.claim_statement import ClaimValues, Connection, Decision, decide_alone
+from prebuilds.store.claim_statement import ClaimValues, Connection, Decision, decide_alone, decide_spare
 from prebuilds.store.claim_transactions import locking_max, run_transaction
 from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.shared_statements import SharedStatements
@@ -196,6 +196,20 @@ class ClaimStore:
         shares = held is None and lease is None
         decide = self._statements.decide if shares else partial(decide_alone, self.pool, lease=lease)
         return await run_transaction(lambda: self._read(decide(values), claim_id, request, target))
+
+    async def claim_spare(
+        self, claim_id: str, request: ClaimRequest, target: ClaimTarget, request_hash: bytes, run: ClaimRun
+    ) -> ClaimOutcome:
+        """Decide a claim as `claim` does, but take no prebuild when it would be the last ready one.
+
+        Args:
+            target: A preset's id.
+        Raises:
+            NoClaimablePrebuiltWorkspaces: No prebuild can be spared; nothing was written.
+            PrebuildsError: As of `claim`.
+        """
+        values = self._values_of(claim_id, request, target, request_hash, run, None)
+        return await run_transaction(lambda: self._read(decide_spare(self.pool, values), claim_id, request, target))
 
     async def answer_run(
         self,

@@ -17,6 +17,7 @@ from prebuilds.planning.schedule import zone_or_utc
 from prebuilds.planning.sizing.demand import SLOT_S, SLOTS_PER_MINUTE, Demand
 from prebuilds.store.event_feed import NEWEST_NUMBER
 from prebuilds.store.pools import AT_ONCE
+from prebuilds.vocabulary import DRILL_USER
 
 EVENTS_PER_SWEEP_MAX = 5000
 
@@ -35,7 +36,7 @@ COUNT = text(f"""
                coalesce(CAST(e.data ->> 'claims' AS integer), 1) AS claims,
                e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}' AS hit
           FROM events e JOIN presets p ON p.id = e.preset_id LEFT JOIN claims c ON c.id = e.claim_id
-         WHERE e.id > :after AND e.id <= :up_to AND e.kind IN {_OF_CLAIMS}
+         WHERE e.id > :after AND e.id <= :up_to AND e.kind IN {_OF_CLAIMS} AND e.actor <> '{DRILL_USER}'
            AND NOT EXISTS (SELECT FROM events o
                             WHERE o.claim_id = e.claim_id AND o.id < e.id AND o.kind IN {_OF_CLAIMS})
     ), counted AS (

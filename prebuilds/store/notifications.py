@@ -17,6 +17,8 @@ from prebuilds.store.events import record_event
 from prebuilds.vocabulary import PREBUILDS_USER
 
 NOTIFIERS = ("log", "webhook")
+DRILL_FAILED = "drill_failed"
+"""The kind of a notification of a drill."""
 BATCH_MAX = 10
 RESERVED_FOR = timedelta(seconds=30)
 """How long a batch is its sender's; then another worker may send it. A batch is sent at once, with a timeout of 5 s."""
@@ -146,6 +148,27 @@ async def record_notifications(connection: AsyncConnection, kind: str, subjects:
     await connection.execute(RECORD, values)
 
 
+async def record_drill_failure(
+    connection: AsyncConnection, drill_id: UUID, build_id: UUID | None, facts: Mapping[str, Any]
+) -> None:
+    """Record a notification of a drill that has failed for every notifier, in the caller's transaction.
+
+    Args:
+        build_id: The build that handed the workspace over; None when the drill has claimed nothing.
+        facts: What receivers are told.
+    """
+    at = await connection.scalar(text("SELECT now()"))
+    body = {"kind": DRILL_FAILED, "id": drill_id, **facts, "at": at}
+    values = {
+        "kind": DRILL_FAILED,
+        "ids": [drill_id],
+        "build_ids": [build_id],
+        "bodies": [json.dumps(body, default=_as_json)],
+        "notifiers": list(NOTIFIERS),
+    }
+    await connection.execute(RECORD, values)
+
+
 async def take_due(engine: AsyncEngine, notifiers: Sequence[str]) -> list[Notification]:
     """Reserve notifications that are due. One that is not marked is due again after `RESERVED_FOR`."""
     async with engine.begin() as connection:
@@ -167,16 +190,17 @@ async def put_off(engine: AsyncEngine, one: Notification, wait: timedelta, error
 
 async def give_up(engine: AsyncEngine, one: Notification, error: str) -> bool:
     """End the attempts at a notification, with an event. Returns whether this call ended them."""
+    workspace_id = one.body.get("workspace_id")
     async with engine.begin() as connection:
-        build_id = await connection.scalar(GIVE_UP, {**one.key, "error": error})
-        if build_id is None:
+        given_up = (await connection.execute(GIVE_UP, {**one.key, "error": error})).one_or_none()
+        if given_up is None:
             return False
         await record_event(
             connection,
             "notification_given_up",
             PREBUILDS_USER,
-            workspace_id=UUID(one.body["workspace_id"]),
-            build_id=build_id,
+            workspace_id=None if workspace_id is None else UUID(workspace_id),
+            build_id=given_up.build_id,
             data={"notifier": one.notifier, "id": one.id, "attempts": one.attempts, "error": error},
         )
     return True

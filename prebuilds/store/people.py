@@ -20,7 +20,7 @@ from prebuilds.store.events import record_event
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, cursor, make_page, read_cursor
 from prebuilds.store.workspaces import status_word
 from prebuilds.views import Leaver, LeaverWorkspace, LeavingResult, MemberRow, MembersResult, Page, UserRow
-from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
+from prebuilds.vocabulary import DRILL_USER_ID, PREBUILDS_USER_ID, BuildStatus, Transition
 from prebuilds.vocabulary.owners import check_person, owner_key
 
 PEOPLE_MAX = 1000
@@ -34,7 +34,7 @@ LOCK_USERS = text("""
 """)
 MEMBERS_EXCEPT = text(f"""
     SELECT u.name FROM organization_members m JOIN users u ON u.id = m.user_id
-     WHERE m.organization_id = :organization_id AND u.id <> '{PREBUILDS_USER_ID}'
+     WHERE m.organization_id = :organization_id AND u.id NOT IN ('{PREBUILDS_USER_ID}', '{DRILL_USER_ID}')
        AND u.key <> ALL(CAST(:keys AS text[])) ORDER BY u.key
 """)
 REMOVE = text("""
@@ -238,7 +238,7 @@ async def refuse_waiting(engine: AsyncEngine) -> list[str]:
 
 
 async def members_except(connection: AsyncConnection, organization_id: UUID, names: Sequence[str]) -> list[str]:
-    """List the members who are not among *names*, without the prebuilds user."""
+    """List the members who are not among *names*, without the system users."""
     others = {"organization_id": organization_id, "keys": [owner_key(name) for name in names]}
     return list(await connection.scalars(MEMBERS_EXCEPT, others))
 

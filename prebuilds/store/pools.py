@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.store.workspaces import status_in_words
 from prebuilds.views.pools import SLOTS, HourFigures, HourSlot, PoolFailure, PoolMember
-from prebuilds.vocabulary import PREBUILDS_USER_ID
+from prebuilds.vocabulary import DRILL_USER, PREBUILDS_USER_ID
 
 SAMPLES_MAX = 5000
 """The newest claims, and creations, of a preset from which an hour's figures are made. It bounds a busy pool's cost."""
@@ -53,6 +53,7 @@ CLAIMS = text(f"""
                LATERAL (SELECT at, kind, claim_id FROM events
                          WHERE preset_id = p.id AND id >= :first AND at >= :since
                            AND kind IN ('claim_prebuilt', 'claim_created', 'claim_missed')
+                           AND actor <> '{DRILL_USER}'
                          ORDER BY id DESC LIMIT {SAMPLES_MAX}) AS e
           LEFT JOIN claims c ON c.id = e.claim_id
           LEFT JOIN workspace_builds b ON b.id = CAST(c.answer ->> 'build_id' AS uuid) AND b.status = 'succeeded'

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from prebuilds.planning.policy import Reach
-from prebuilds.vocabulary import PREBUILDS_USER_ID
+from prebuilds.vocabulary import DRILL_USER_ID, PREBUILDS_USER_ID
 from prebuilds.vocabulary.owners import owner_key
 
 WITHIN_REACH = f"""
     (CAST(:reach_all AS text[]) IS NULL OR o.name = ANY(CAST(:reach_all AS text[]))
-     OR owner.id <> '{PREBUILDS_USER_ID}'
+     OR owner.id NOT IN ('{PREBUILDS_USER_ID}', '{DRILL_USER_ID}')
         AND (CAST(:reach_people AS text[]) IS NULL OR o.name = ANY(CAST(:reach_people AS text[]))
              OR owner.key = CAST(:reach_user AS text)
                 AND (CAST(:reach_own AS text[]) IS NULL OR o.name = ANY(CAST(:reach_own AS text[])))))

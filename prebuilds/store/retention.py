@@ -72,6 +72,7 @@ RULES = (
     Rule("sign_in_links", statements.SIGN_IN_LINKS, batch=500),
     Rule("requests", statements.REQUESTS, batch=500),
     Rule("demand", statements.DEMAND, batch=1000),
+    Rule("drills", statements.DRILLS, batch=500),
 )
 
 

@@ -203,6 +203,26 @@ DEMAND = text(f"""
     SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_preset_demand
 """)
 
+# Each template's newest drill and newest success stay: they say how it is, and since when.
+DRILLS = text(f"""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM drills d
+         WHERE ended_at < {_OLD}
+           AND EXISTS (SELECT FROM drills n WHERE n.template_id = d.template_id
+                          AND (n.created_at, n.id) > (d.created_at, d.id))
+           AND (d.outcome <> 'succeeded'
+                OR EXISTS (SELECT FROM drills n WHERE n.template_id = d.template_id AND n.outcome = 'succeeded'
+                              AND (n.created_at, n.id) > (d.created_at, d.id)))
+         ORDER BY ended_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM drills WHERE id IN (SELECT id FROM due) RETURNING 1
+    ), claims_gone AS (
+        DELETE FROM claims WHERE id IN (SELECT 'drill/' || id FROM due) RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_drills,
+           (SELECT count(*) FROM claims_gone) AS removed_claims
+""")
+
 TOKENS = text(f"""
     WITH due AS MATERIALIZED (
         SELECT id FROM tokens WHERE least(revoked_at, expires_at) < {_OLD} LIMIT :limit FOR UPDATE SKIP LOCKED
@@ -233,7 +253,7 @@ COUNTS = frozenset(
     f"removed_{table}"
     for table in (
         *("build_logs", "claims", "events", "notifications", "operator_requests", "presets", "resource_replacements"),
-        "preset_demand",
+        *("drills", "preset_demand"),
         *("sign_in_links", "template_files", "template_versions", "tokens", "workspace_builds", "workspaces"),
     )
 )

@@ -39,13 +39,16 @@ UNREADABLE_TABLES = frozenset(
 UNREADABLE_COLUMNS: Mapping[str, frozenset[str]] = {
     "claim_queue": frozenset(("request", "secrets", "request_hash")),
     "claims": frozenset(("answer", "request_hash")),
+    "drills": frozenset(("evidence",)),
     "settings": frozenset(("request_key",)),
     "template_versions": frozenset(("source",)),
+    "templates": frozenset(("drill",)),
     "tokens": frozenset(("digest",)),
     "workspace_builds": frozenset(("provisioner_state",)),
     "workspaces": frozenset(("address", "resources")),
 }
-"""Columns that the reader does not see: keys and digests, a driver's state, and addresses, which may hold a token."""
+"""Columns that the reader does not see: keys and digests, a driver's state, addresses, which may hold a token, and
+what programs have written."""
 
 READ_ROLES = text("SELECT rolname FROM pg_roles WHERE rolname = ANY(CAST(:names AS text[]))")
 READ_PLACE = text("SELECT quote_ident(current_schema()) AS schema, quote_ident(current_user) AS owner")

@@ -73,6 +73,7 @@ class Metrics:
             description="A build, from its record to its end",
             explicit_bucket_boundaries_advisory=BUILD_BUCKETS_S,
         )
+        self._drills = meter.create_counter("prebuilds_drills", description="Drills that have ended, by their outcome")
         self._pass_s = meter.create_histogram(
             "prebuilds_pass_duration",
             unit="s",
@@ -130,6 +131,10 @@ class Metrics:
         """Count rows that retention has removed, by table."""
         for table, number in rows.items():
             self._removed.add(number, {"table": table})
+
+    def count_drill(self, labels: Mapping[str, str], outcome: str) -> None:
+        """Count a drill that has ended: succeeded, failed or skipped."""
+        self._drills.add(1, {**labels, "result": outcome})
 
     def record_pass(self, duration: timedelta) -> None:
         """Record a pass that has ended."""

@@ -135,6 +135,8 @@ class _Applying:
         for template in self.templates:
             await template.activate()
         for template in self.templates:
+            await template.schedule_drills()
+        for template in self.templates:
             await template.set_expiry()
         if self.result.changed:
             changes = self.result.model_dump(mode="json", include={"created", "updated", "versions"})

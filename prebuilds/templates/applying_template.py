@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
 from prebuilds.planning.content import ContentIds, VersionContent, content_changes, file_changes, policy_changes
-from prebuilds.store import versions
+from prebuilds.planning.drills import DrillPolicy
+from prebuilds.store import drills, versions
 from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
 from prebuilds.store.template_files import read_manifest
@@ -118,6 +119,11 @@ class ApplyingTemplate:
                 raise TemplateNotFound(
                     f"template {self.path} was deleted meanwhile", remedy="apply again to make it anew"
                 )
+
+    async def schedule_drills(self) -> None:
+        """Record when the next drill is due, of a template whose drills have changed."""
+        if "drill" in self.changes or (self.found is None and self.entry.drill is not None):
+            await drills.reschedule(self.connection, self.template_id, DrillPolicy.of_json(self.entry.policy().drill))
 
     async def set_expiry(self) -> None:
         """Carry changed expiries over to the prebuilds that can be claimed now."""

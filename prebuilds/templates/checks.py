@@ -24,7 +24,7 @@ from prebuilds.planning.schedule import (
     describe_overlap,
     find_overlap,
 )
-from prebuilds.provisioners.base import InvalidSource, Kept, Provisioner
+from prebuilds.provisioners.base import CheckingProvisioner, InvalidSource, Kept, Provisioner
 from prebuilds.provisioners.replies import words_of
 from prebuilds.templates.yaml_text import Path
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
@@ -69,6 +69,7 @@ def _check_entries(data: dict[Any, Any], load: Load, sent: bool) -> Checked:
             presets = list(_entries(template, path, "presets"))
             problems |= _names_used_twice(presets) | _presets_at_odds(presets)
             source = _source(template, path, load, sent)
+            problems |= _command_nobody_runs(template, path, load)
             if isinstance(source, Kept):
                 kept[path] = source
             else:
@@ -181,6 +182,20 @@ def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kep
         except Exception as error:  # others write drivers, and nobody should have to read their traceback here
             problems = {(*path, "source"): f"the provisioner {name} has failed while it checked it: {words_of(error)}"}
     return problems
+
+
+def _command_nobody_runs(template: dict[Any, Any], path: Path, load: Load) -> dict[Path, str]:
+    """Return what is wrong with `drill.command` of a template whose driver cannot run a command in a workspace."""
+    drill, name = template.get("drill"), template.get("provisioner")
+    if not isinstance(drill, dict) or drill.get("command") is None or not isinstance(name, str):
+        return {}
+    try:
+        runs = isinstance(load(name), CheckingProvisioner)
+    except Exception:
+        return {}  # said of the provisioner
+    return (
+        {} if runs else {(*path, "drill", "command"): f"{name} cannot run a command in a workspace; give http instead"}
+    )
 
 
 def _messages(error: PrebuildsError) -> dict[str, str]:

@@ -30,6 +30,7 @@ from prebuilds.payloads import Payload
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.schedule import check_cron
 from prebuilds.provisioners.base import Kept
+from prebuilds.templates.drill_entry import DrillEntry
 from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
 from prebuilds.vocabulary.owners import Person, owner_key
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
@@ -228,6 +229,8 @@ class TemplateEntry(Payload):
     """How long a started workspace may take until it is ready."""
     default_ttl: Limit = None
     """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
+    drill: DrillEntry | None = None
+    """When and how claims of the template are tried out; None: they are not."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
     _kept: Kept | None = PrivateAttr(default=None)
@@ -254,7 +257,10 @@ class TemplateEntry(Payload):
     def policy(self) -> TemplatePolicy:
         """Return the settings that change in place."""
         return TemplatePolicy(
-            default_ttl=self.default_ttl, build_timeout=self.build_timeout, ready_timeout=self.ready_timeout
+            default_ttl=self.default_ttl,
+            build_timeout=self.build_timeout,
+            ready_timeout=self.ready_timeout,
+            drill=None if self.drill is None else self.drill.stored(),
         )
 
 

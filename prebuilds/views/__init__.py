@@ -1,5 +1,6 @@
 """Views: the rows and documents that operators and services read, as `--json` prints them."""
 
+from prebuilds.views.drills import DrillPage, DrillRow, DrillState
 from prebuilds.views.events import EventRecord, EventRow
 from prebuilds.views.explain import ClaimExplanation, PresetExplanation, QueuedClaim, WaitingPage
 from prebuilds.views.installation import Binding, Initialized, Migrated, MigrationPlan, MigrationStep
@@ -46,6 +47,9 @@ __all__ = [
     "ClaimExplanation",
     "Difference",
     "DoubtfulPrebuild",
+    "DrillPage",
+    "DrillRow",
+    "DrillState",
     "EventRecord",
     "EventRow",
     "Initialized",

@@ -17,6 +17,9 @@ NAMESPACE = UUID("5f0f6a52-2f0b-4a3e-9a57-2a7d4c8c7a10")
 PREBUILDS_USER = "prebuilds"
 PREBUILDS_USER_ID = uuid5(NAMESPACE, "user/prebuilds")
 """The system user that owns the workspaces that nobody has claimed."""
+DRILL_USER = "prebuilds-drill"
+DRILL_USER_ID = uuid5(NAMESPACE, "user/prebuilds-drill")
+"""The system user that claims for drills. It is no person: nothing that it claims is demand, or anybody's."""
 
 CONTROL_QUEUE = "prebuilds"
 CLAIMS_QUEUE = "prebuilds-claims"
@@ -56,6 +59,11 @@ def claim_workflow_id(claim_id: str) -> str:
 def lint_workflow_id(preset: str) -> str:
     """Return the id of the workflow that lints a preset, which is given by its path."""
     return f"lint-preset/{preset}"
+
+
+def drill_workflow_id(drill_id: UUID) -> str:
+    """Return the id of a drill's workflow."""
+    return f"drill-template/{drill_id}"
 
 
 def build_id_of(workspace_id: UUID, number: int) -> UUID:

@@ -14,12 +14,13 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from prebuilds.vocabulary import NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER
+from prebuilds.vocabulary import DRILL_USER, NAME_LENGTH_MAX, NAME_PATTERN, PREBUILDS_USER
 from prebuilds.vocabulary.plain_text import check_plain
 
 OWNER_LENGTH_MAX = 128
 OWNER_RULE = f"must be 1 to {OWNER_LENGTH_MAX} visible characters without spaces and slashes, such as alice@example.com"
-RESERVED_RULE = f"{PREBUILDS_USER} is the system's own user; name a person or a service"
+SYSTEM_USERS = (PREBUILDS_USER, DRILL_USER)
+RESERVED_RULE = f"{PREBUILDS_USER} and {DRILL_USER} are the system's own users; name a person or a service"
 DOT_FOLDERS = (".", "..")
 """Refused, since the placeholder {owner} may stand in a path, where these names lead to other folders."""
 _UNSEEN = re.compile(
@@ -49,8 +50,8 @@ def same_owner(one: str, other: str) -> bool:
 
 
 def is_system(name: str) -> bool:
-    """Whether *name* is the prebuilds user's, in any case."""
-    return owner_key(name) == PREBUILDS_USER
+    """Whether *name* is a system user's, in any case."""
+    return owner_key(name) in SYSTEM_USERS
 
 
 def check_owner_name(value: str) -> str:
@@ -69,7 +70,7 @@ def check_owner_name(value: str) -> str:
 
 
 def check_person(value: str) -> str:
-    """Return *value* if it can be the name of a person or service other than the prebuilds user.
+    """Return *value* if it can be the name of a person or service other than a system user.
 
     Raises:
         ValueError: It cannot.

@@ -62,6 +62,15 @@ CASES: dict[str, dict[str, str]] = {
         "looks": "list_places look completed !timed-out:*",
         "place-away": "list_places look timed-out:SCHEDULE_TO_START completed",
     },
+    "DrillTemplate": {
+        "succeeds": "begin_drill take_prebuild watch_build try_drilled release_drilled watch_build completed:succeeded",
+        "build-fails": "take_prebuild watch_build release_drilled watch_build end_drill completed:failed !try_drilled",
+        "check-fails": "take_prebuild watch_build try_drilled release_drilled end_drill completed:failed",
+        "skipped": "begin_drill completed:skipped !take_prebuild",
+        "not-spared": "take_prebuild step-failed:* release_drilled end_drill completed:skipped !watch_build",
+        "canceled": "watch_build cancel-requested release_drilled watch_build end_drill completed:skipped",
+        "unknown": "begin_drill failed:DrillNotFound",
+    },
     "LintPreset": {
         "plans": "find_candidates plan_claim completed",
         "host-away": "find_candidates plan_claim timed-out:SCHEDULE_TO_START failed:ProvisionerUnavailable",

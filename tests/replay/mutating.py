@@ -20,6 +20,7 @@ MODULES = {
     "OperatorRequest": "operator_request",
     "ReconcileInventory": "reconcile_inventory",
     "LintPreset": "lint_preset",
+    "DrillTemplate": "drill_template",
 }
 
 

@@ -303,6 +303,45 @@ MUTATIONS = [
         "                failure = error  # another prebuild may be on a host that has a worker\n",
         "                await self._plan(prebuild)\n",
     ),
+    # --- Drills ---
+    Mutation(
+        *("DrillTemplate", "succeeds", "what was claimed is not released"),
+        "        not_released = await self._release(begun)\n",
+        "        not_released = None\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "succeeds", "the workspace is not tried out"),
+        "            await self._try_out(begun, queue)\n",
+        "            assert queue\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "succeeds", "the deletion is not waited for"),
+        "            ended = await self._watch(build_id, max(begun.timeout_seconds, RELEASE_TIMEOUT_S))\n",
+        "            return None\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "build-fails", "a workspace that was not handed over is tried out"),
+        "        if ended.status is not BuildStatus.SUCCEEDED:\n",
+        "        if ended.status is None:\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "check-fails", "a failed check ends the drill at once"),
+        "            await self._try_out(begun, queue)\n        except _Stopped as stopped:\n",
+        "            await self._try_out(begun, queue)\n        except _Stopped as stopped:\n"
+        "            if self._stage == 'check':\n                raise InvalidInput('no') from stopped\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "canceled", "a cancelled drill leaves its workspace"),
+        "        except (FailureError, asyncio.CancelledError) as error:\n            return _stopped_by(error)\n",
+        "        except ApplicationError as error:\n            return _stopped_by(error)\n",
+    ),
+    Mutation(
+        *("DrillTemplate", "not-spared", "a late attempt's workspace is not looked for"),
+        "            stopped = await self._try(begun, begun.preset_id)\n",
+        "            stopped = await self._try(begun, begun.preset_id)\n"
+        "            if stopped is not None and stopped.skipped:\n"
+        "                raise InvalidInput('no')\n",
+    ),
 ]
 
 UNNOTICED = [

@@ -35,6 +35,7 @@ from tests.replay.story_steps import (
     ask_client,
     begin,
     claim_words,
+    drill_of,
     locked,
     path_of,
     until_closed,
@@ -239,6 +240,40 @@ def requests(stack: DevStack) -> None:
     until_closed(stack, "request-1")
 
 
+def drills(stack: DevStack) -> None:
+    """A drill in each of its ways. A process of the first template runs once, so that its hand-over fails when it is
+    killed before."""
+    stack.apply("once", 2, command=["sh", "-c", "test ! -e once && touch once && exec sleep infinity"], ready=None)
+    stack.apply("drilled", 2, **QUICK)
+    for organization in ("once", "drilled"):
+        stack.wait_whole(organization)
+    assert stack.cli("drills", "run", "drilled/python", "--wait").code == 0
+    for workspace in stack.workspaces("once"):
+        for pid in stack.processes()[workspace["id"]]:
+            os.kill(pid, signal.SIGKILL)
+    assert stack.cli("drills", "run", "once/python", "--wait").code == 1
+    stack.wait_whole("drilled")
+    with drill_of(stack, "drilled", command=["false"]) as drill:
+        assert stack.cli("drills", "run", drill, "--wait").code == 1
+    stack.wait_whole("drilled")
+    with frozen(stack, "provisioner"):
+        drill_id = stack.ask("drills", "run", "drilled/python")["id"]
+        until(lambda: stack.ask("drills", "show", drill_id)["claimed_at"] is not None, "the drill's claim")
+        stack.temporal("workflow", "cancel", "-w", f"drill-template/{drill_id}")
+    until_closed(stack, f"drill-template/{drill_id}")
+    stack.wait_whole("drilled")
+    with frozen(stack, "claims"):
+        drill_id = stack.ask("drills", "run", "drilled/python")["id"]
+        until(lambda: stack.ask("drills", "show", drill_id)["preset"] is not None, "the drill's preset")
+        stack.ask("pause", "--reason", "nothing is replaced")
+        stack.ask("release", stack.workspaces("drilled")[0]["id"], "--wait")
+    until_closed(stack, f"drill-template/{drill_id}")
+    stack.cli("drills", "run", "drilled/python", "--wait")  # skipped, since paused
+    stack.ask("resume")
+    begin(stack, "DrillTemplate", "drill-template/none", "prebuilds", {"drill_id": str(uuid4())})
+    until_closed(stack, "drill-template/none")
+
+
 def tell(stack: DevStack, folder: Path) -> None:
     """All of it, the slow ends meanwhile."""
     with Workers(stack) as workers:
@@ -251,6 +286,7 @@ def tell(stack: DevStack, folder: Path) -> None:
         a_claim_is_tried_again(stack)
         claims_wait_in_every_way(stack)
         requests(stack)
+        drills(stack)
         the_loop_is_asked(stack)
         a_preset_is_busy(stack)
         the_loop_is_stopped_in_mid_pass(stack)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
+import yaml
 from temporalio.client import WorkflowExecutionStatus
 
 from prebuilds.client import PrebuildsClient
@@ -24,6 +25,22 @@ BROKEN = {"command": ["false"], "ready": {"file": "never"}}
 
 def path_of(organization: str) -> str:
     return f"{organization}/python/small"
+
+
+@contextmanager
+def drill_of(stack: DevStack, organization: str, **drill: Any) -> Iterator[str]:
+    """Give the template of a pool a drill for the block; yields the template's path."""
+    path = stack.files / f"{organization}.yaml"
+    before = path.read_text()
+    file = yaml.safe_load(before)
+    file["organizations"][0]["templates"][0]["drill"] = {"schedule": "0 3 * * *", **drill}
+    path.write_text(yaml.safe_dump(file))
+    assert stack.cli("apply", "-f", str(path)).code == 0
+    try:
+        yield f"{organization}/python"
+    finally:
+        path.write_text(before)
+        assert stack.cli("apply", "-f", str(path)).code == 0
 
 
 def claim_words(organization: str, name: str, *more: str) -> tuple[str, ...]:

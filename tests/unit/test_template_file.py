@@ -42,6 +42,13 @@ def test_every_key_of_the_contract_is_read() -> None:
         "ready_timeout": timedelta(seconds=90),
         "source": {"command": ["python3", "-m", "http.server", "{port}"], "ready": {"http": "/"}},
         "default_ttl": timedelta(hours=8),
+        "drill": {
+            "schedule": "0 3 * * *",
+            "timezone": "Europe/Berlin",
+            "command": ["true"],
+            "http": None,
+            "timeout": timedelta(seconds=90),
+        },
     }
     assert preset.model_dump() == {
         "name": "small",

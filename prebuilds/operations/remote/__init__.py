@@ -10,7 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prebuilds.operations.remote.people import RemotePeople, RemoteTokens
-from prebuilds.operations.remote.pools import RemoteLimits, RemoteLint, RemotePresets, RemoteSizes, RemoteTemplates
+from prebuilds.operations.remote.pools import (
+    RemoteDrills,
+    RemoteLimits,
+    RemoteLint,
+    RemotePresets,
+    RemoteSizes,
+    RemoteTemplates,
+)
 from prebuilds.operations.remote.system import RemoteDoctor, RemoteInventory, RemoteLoop, RemoteStatus
 from prebuilds.operations.remote.workspaces import RemoteExplanations, RemoteJobs, RemoteWorkspaces
 from prebuilds.remote.transport import Transport, open_transport
@@ -21,6 +28,7 @@ class RemoteOperations:
 
     def __init__(self, transport: Transport) -> None:
         self.doctor = RemoteDoctor(transport)
+        self.drills = RemoteDrills(transport)
         self.explain = RemoteExplanations(transport)
         self.inventory = RemoteInventory(transport)
         self.jobs = RemoteJobs(transport)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from prebuilds.api import InvalidInput
 from prebuilds.operations.remote.base import Remote
 from prebuilds.remote import routes
 from prebuilds.views import (
+    DrillPage,
+    DrillRow,
     InvalidateResult,
     LiftResult,
     LimitPage,
@@ -88,6 +91,22 @@ class RemoteSizes(Remote):
             last_seconds=question.last.total_seconds(),
             lead_seconds=None if question.lead is None else question.lead.total_seconds(),
         )
+
+
+class RemoteDrills(Remote):
+    """As `DrillOperations`."""
+
+    async def run(self, actor: Actor, target: str) -> DrillRow:
+        return await self.transport.ask(routes.RUN_DRILL, DrillRow, target=target)
+
+    async def list(
+        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[DrillRow]:
+        page = await self.page(routes.LIST_DRILLS, DrillPage, template=template, limit=limit, after=after)
+        return Page(page.drills, page.next)
+
+    async def show(self, drill: UUID) -> DrillRow:
+        return await self.transport.ask(routes.SHOW_DRILL, DrillRow, drill=drill)
 
 
 class RemoteTemplates(Remote):

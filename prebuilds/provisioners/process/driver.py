@@ -52,9 +52,8 @@ from prebuilds.provisioners.process.whole_host import WholeHost
 
 
 class ProcessProvisioner:
-    """Implements `Provisioner`, `HostProvisioner`, `PausingProvisioner`, `CheckingProvisioner` and `TendedProvisioner`, where
-    each method is described."""
-    described."""
+    """Implements `Provisioner`, `HostProvisioner`, `PausingProvisioner`, `CheckingProvisioner` and `TendedProvisioner`,
+    where each method is described."""
 
     locality = Locality.HOST
     conformance_source: ClassVar[dict[str, Any]] = {

@@ -135,7 +135,7 @@ notifications = Table(
     uuid_column("id", pk=True),
     Column("notifier", Text, primary_key=True),
     Column("kind", Text, nullable=False),
-    uuid_column("build_id", "workspace_builds.id"),
+    uuid_column("build_id", "workspace_builds.id", null=True),  # null: it is about no build
     Column("body", JSONB, nullable=False),
     time_column("created_at", null=False),
     Column("status", Text, nullable=False, server_default=text("'due'")),

@@ -35,6 +35,7 @@ templates = Table(
     Column("build_timeout", Interval, nullable=False, server_default=text("'30 minutes'")),
     Column("ready_timeout", Interval, nullable=False, server_default=text("'5 minutes'")),
     time_column("created_at", null=False),
+    Column("drill", JSONB),  # how claims of it are tried out (`DrillPolicy`); null: they are not
     Index(
         "templates_live_name_key", "organization_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")
     ),

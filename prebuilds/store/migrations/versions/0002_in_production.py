@@ -22,6 +22,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+DRILL_USER, DRILL_USER_ID = "prebuilds-drill", "2c82fe37-eee5-5c8f-a39f-0ea2a9436730"
+
 FUNCTIONS: tuple[str, ...] = (
     *("check_people", "lock_limits", "reached_limit", "admit_claim"),
     *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
@@ -240,6 +242,68 @@ LEASES: tuple[Step, ...] = (
 )
 """What keeps a workspace for a caller that may be gone."""
 
+DRILLS: tuple[Step, ...] = (
+    ShortStep(
+        "drills",
+        (
+            "ALTER TABLE templates ADD COLUMN drill jsonb",
+            """
+            CREATE TABLE drill_schedules (
+                template_id uuid NOT NULL CONSTRAINT drill_schedules_template_id_fkey
+                    REFERENCES templates (id) ON DELETE CASCADE,
+                next_at timestamptz NOT NULL,
+                since timestamptz NOT NULL DEFAULT now(),
+                CONSTRAINT drill_schedules_pkey PRIMARY KEY (template_id)
+            )
+            """,
+            "CREATE INDEX drill_schedules_next_at_idx ON drill_schedules (next_at)",
+            """
+            CREATE TABLE drills (
+                id uuid NOT NULL CONSTRAINT drills_pkey PRIMARY KEY,
+                template_id uuid NOT NULL CONSTRAINT drills_template_id_fkey
+                    REFERENCES templates (id) ON DELETE CASCADE,
+                due_at timestamptz NOT NULL,
+                created_at timestamptz NOT NULL DEFAULT now(),
+                next_dispatch_at timestamptz,
+                requested_by text,
+                wanted_preset text,
+                preset_id uuid,
+                preset_name text,
+                template_version_id uuid,
+                workspace_id uuid,
+                build_id uuid,
+                claimed_at timestamptz,
+                usable_seconds double precision,
+                outcome text,
+                stage text,
+                reason text,
+                evidence text[] NOT NULL DEFAULT '{}',
+                ended_at timestamptz,
+                CONSTRAINT drills_outcome_check CHECK (outcome = ANY ('{succeeded,failed,skipped}'::text[])),
+                CONSTRAINT drills_stage_check CHECK (stage = ANY ('{claim,build,ready,check,release}'::text[])),
+                CONSTRAINT drills_ended_check CHECK ((outcome IS NULL) = (ended_at IS NULL))
+            )
+            """,
+            "CREATE UNIQUE INDEX drills_due_key ON drills (template_id, due_at) WHERE requested_by IS NULL",
+            "CREATE INDEX drills_template_idx ON drills (template_id, created_at, id)",
+            "CREATE INDEX drills_open_idx ON drills (next_dispatch_at) WHERE ended_at IS NULL",
+            "CREATE INDEX drills_ended_idx ON drills (ended_at) WHERE ended_at IS NOT NULL",
+        ),
+    ),
+    # Where a person has this name already, there is no such user, and drills are skipped.
+    ShortStep(
+        "drill_user",
+        (
+            f"INSERT INTO users (id, name, key) VALUES ('{DRILL_USER_ID}', '{DRILL_USER}', '{DRILL_USER}') "
+            "ON CONFLICT DO NOTHING",
+        ),
+    ),
+    ShortStep("retention_of_drills", ("INSERT INTO retention (rule) VALUES ('drills') ON CONFLICT DO NOTHING",)),
+    # A drill that could not claim has a notification and no build.
+    ShortStep("notifications_of_drills", ("ALTER TABLE notifications ALTER build_id DROP NOT NULL",)),
+)
+"""Drills, and the user who claims for them."""
+
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
@@ -248,6 +312,7 @@ EXPAND: tuple[Step, ...] = (
     *NEAR_MISSES,
     *LIMITS,
     *LEASES,
+    *DRILLS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

@@ -1,0 +1,68 @@
+"""Drills over HTTP: begin, list and show them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Query
+from pydantic import Field
+
+from prebuilds.http import examples
+from prebuilds.http.documents import Asked, PageQuery, answers
+from prebuilds.http.guard import Guarded
+from prebuilds.planning.policy import Action, Resource
+from prebuilds.views import DrillPage, DrillRow
+
+router = APIRouter(prefix="/v1/drills", tags=["drills"])
+
+
+class DrillQuery(PageQuery):
+    """Which drills."""
+
+    template: str | None = Field(None, description="`organization/template`, or an id")
+
+
+class DrillBody(Asked):
+    """What is drilled."""
+
+    target: str = Field(description="`organization/template`, whose presets take turns, or a preset's path")
+
+
+@router.get(
+    "",
+    summary="List drills",
+    operation_id="list_drills",
+    responses=answers({"drills": [examples.DRILL], "next": None}, 404, on_404="No such template"),
+)
+async def list_drills(guard: Guarded, query: Annotated[DrillQuery, Query()]) -> DrillPage:
+    """The drills of all templates that the token may see, newest first."""
+    reach = guard.reach(Action.SEE_TEMPLATES)
+    page = await guard.operations.drills.list(query.template, reach=reach, limit=query.limit, after=query.after)
+    return DrillPage(drills=page.rows, next=page.next)
+
+
+@router.post(
+    "",
+    summary="Begin a drill",
+    operation_id="run_drill",
+    responses=answers(examples.DRILL, 404, 413, on_404="No such template or preset"),
+)
+async def run_drill(guard: Guarded, body: Annotated[DrillBody, Body(examples=[{"target": "acme/python"}])]) -> DrillRow:
+    """A prebuild is claimed for nobody, tried out and released; never the last ready one. It counts as no demand."""
+    guard.check(Action.RUN_DRILL, Resource(body.target.partition("/")[0]))
+    return await guard.operations.drills.run(guard.actor, body.target)
+
+
+@router.get(
+    "/{drill}",
+    summary="Show a drill",
+    operation_id="show_drill",
+    responses=answers(examples.DRILL, 404, on_404="No such drill"),
+)
+async def show_drill(guard: Guarded, drill: UUID) -> DrillRow:
+    """With the last lines of what has failed."""
+    guard.reach(Action.SEE_TEMPLATES)  # who may see none does not learn which exist
+    row = await guard.operations.drills.show(drill)
+    guard.check(Action.SEE_TEMPLATES, Resource(row.template.partition("/")[0]))
+    return row

@@ -1,0 +1,58 @@
+"""Claims of drills: decided by the same code as a person's, but never of the last ready prebuild, and not counted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from prebuilds.api import PrebuildsError
+from prebuilds.background.dispatch import Dispatcher
+from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.store.claim_refusals import ClaimTarget
+from prebuilds.store.claims import ClaimStore
+from prebuilds.vocabulary import DRILL_USER
+from prebuilds.vocabulary.drills import drill_claim_id, drill_workspace_name
+
+WITHIN = timedelta(seconds=10)
+"""How long an attempt may take."""
+
+
+class DrillClaims:
+    """Takes prebuilds for drills. Safe to call again for the same drill, and several times at once."""
+
+    def __init__(self, store: ClaimStore, dispatcher: Dispatcher) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+
+    async def take(self, drill_id: UUID, preset_id: UUID, run: ClaimRun) -> ClaimResult:
+        """Take the oldest ready prebuild of a preset, unless it is the last one.
+
+        Args:
+            run: The run of the drill's workflow that this is an attempt at.
+        Returns:
+            What the drill has taken, now or by an earlier attempt.
+        Raises:
+            NoClaimablePrebuiltWorkspaces: None can be spared. This is the answer of *run*: no attempt at it takes one.
+            PrebuildsError: Another refusal of a claim, which is its answer as well.
+            StoreUnavailable: The database is away. Whether one was taken is known to the next attempt.
+        """
+        claim_id, target = drill_claim_id(drill_id), ClaimTarget(str(preset_id), preset_id=preset_id)
+        request = ClaimRequest(
+            preset=str(preset_id), owner=DRILL_USER, name=drill_workspace_name(drill_id), ttl_seconds=0
+        )
+        request_hash, run = self._store.hash_request(request), self._store.ending(run, WITHIN)
+        try:
+            claimed = await self._store.claim_spare(claim_id, request, target, request_hash, run)
+        except PrebuildsError as error:
+            if error.repeated:
+                raise
+            answer = await self._store.answer_run(claim_id, request_hash, run, error, request)
+            if isinstance(answer, PrebuildsError):
+                raise answer from error
+            return answer
+        assert claimed.result is not None  # noqa: S101 - two were ready, and locked for this claim
+        if claimed.decided_now:
+            if claimed.build_open:
+                self._dispatcher.start_builds([claimed.result.build_id])
+            self._dispatcher.nudge([claimed.preset_id])
+        return claimed.result

@@ -1,0 +1,76 @@
+"""Drills: begun by hand, listed and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from prebuilds.api import InvalidInput
+from prebuilds.background.drilling import start_drill
+from prebuilds.operations.context import Context
+from prebuilds.planning.policy import EVERYWHERE, Reach
+from prebuilds.store import drill_list, drills
+from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
+from prebuilds.store.presets import find_preset
+from prebuilds.store.templates import find_live_template
+from prebuilds.views import DrillRow, Page
+from prebuilds.vocabulary.actors import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class DrillOperations:
+    """Operations on drills."""
+
+    context: Context
+
+    async def run(self, actor: Actor, target: str) -> DrillRow:
+        """Begin a drill now, also of a template without a schedule for them.
+
+        Args:
+            target: `organization/template`, whose presets take turns, or `organization/template/preset`.
+        Returns:
+            The drill as it begins; `show` tells how it goes on.
+        Raises:
+            InvalidInput: *target* is no such path.
+            TemplateNotFound, PresetNotFound: There is no such template or preset.
+        """
+        parts = target.split("/")
+        if len(parts) not in (2, 3):
+            raise InvalidInput.field(
+                "target", "must be organization/template or organization/template/preset", "such as acme/python"
+            )
+        async with self.context.engine.begin() as connection:
+            if len(parts) == 3:
+                await find_preset(connection, target)
+            template = await find_live_template(connection, "/".join(parts[:2]))
+            preset = parts[2] if len(parts) == 3 else None
+            drill_id = await drills.insert_drill(connection, template.id, requested_by=actor.name, preset=preset)
+        await start_drill(self.context.client, drill_id)
+        return await self.show(drill_id)
+
+    async def list(
+        self,
+        template: str | None = None,
+        *,
+        reach: Reach = EVERYWHERE,
+        limit: int = LIMIT_DEFAULT,
+        after: str | None = None,
+    ) -> Page[DrillRow]:
+        """List a page of the drills, newest first.
+
+        Args:
+            template: Only those of this template, by id or path; None for all.
+            reach: Only those within it.
+            after: The `next` of the previous page; None for the first page.
+        """
+        one_more = check_limit(limit) + 1
+        rows = await drill_list.list_drills(self.context.engine, template, reach=reach, limit=one_more, after=after)
+        return make_page(rows, limit, drill_list.drill_cursor)
+
+    async def show(self, drill: UUID) -> DrillRow:
+        """Read one drill.
+
+        Raises:
+            DrillNotFound: There is no such drill.
+        """
+        return await drill_list.read_drill(self.context.engine, drill)

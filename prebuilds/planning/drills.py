@@ -1,0 +1,155 @@
+"""Drills: a prebuild is claimed for nobody, tried out and released, so that a template that is broken is found before a
+person finds it. Here is decided when one is due, which preset it takes, and when a template has gone without for too
+long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prebuilds.api import InvalidInput
+from prebuilds.planning.autostart import FIELD, next_start
+
+TIMEOUT = timedelta(minutes=5)
+"""How long each step of a drill may take when its template does not say."""
+SPARE_MIN = 2
+"""A drill takes a prebuild only when this many are ready, so that the last one is a person's."""
+
+LATE = timedelta(hours=1)
+"""How long after its time a drill may still be at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPolicy:
+    """How a template is drilled."""
+
+    cron: str | None = None
+    """When: five fields; None for a template that is drilled by hand alone."""
+    timezone: str = "UTC"
+    command: tuple[str, ...] | None = None
+    """The check: a command that runs in the workspace and must exit with 0."""
+    http_path: str | None = None
+    """The check: a path below the workspace's address that must answer. Without either, being ready is enough."""
+    http_status: int | None = None
+    """The status that the path must answer with; None for any below 400."""
+    timeout: timedelta = TIMEOUT
+    """How long each step may take."""
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any] | None) -> DrillPolicy:
+        """Read a stored policy; None is that of a template without one."""
+        if value is None:
+            return cls()
+        command = value.get("command")
+        return cls(
+            cron=value.get("schedule"),
+            timezone=value.get("timezone") or "UTC",
+            command=None if command is None else tuple(command),
+            http_path=value.get("http_path"),
+            http_status=value.get("http_status"),
+            timeout=timedelta(seconds=value.get("timeout_seconds") or TIMEOUT.total_seconds()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A preset that a drill may take a prebuild of."""
+
+    preset_id: UUID
+    name: str
+    ready: int
+    """Its ready prebuilds; a higher number than `SPARE_MIN` may be cut to that."""
+    held: bool
+    """Whether creation is held, so that nothing would replace what a drill takes."""
+    drilled_at: datetime | None
+    """When it was drilled last; None for never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What keeps a drill from beginning, whatever the presets have."""
+
+    paused: bool = False
+    loop_runs: bool = True
+    restore_found: bool = False
+    in_use: bool = True
+    """Whether the template is live and not deprecated."""
+    enabled: bool = True
+    """Whether the organization has the feature on."""
+    has_user: bool = True
+    """Whether the drills' user exists: a person may have had its name first."""
+
+
+def next_due(cron: str, timezone: str, after: datetime) -> datetime:
+    """Return the first time after *after* for which a drill is scheduled, in UTC.
+
+    Raises:
+        ValueError: The expression or the zone cannot be read, or the time never comes; the message says what to write.
+    """
+    try:
+        return next_start(f"CRON_TZ={timezone} {cron}", after)
+    except InvalidInput as error:
+        advice = "" if error.advice is None else f"; {error.advice.replace(f'CRON_TZ={_ZONE} ', '')}"
+        raise ValueError(f"{error.details[FIELD]}{advice}") from error
+
+
+_ZONE = "Europe/Berlin"
+
+
+def why_not_now(around: Surroundings) -> str | None:
+    """Return why no drill may begin, for people; None when one may."""
+    reasons = (
+        (
+            not around.has_user,
+            "a person is called as the drills' user; transfer that person's workspaces to another name",
+        ),
+        (around.restore_found, "a restore of the database was found"),
+        (not around.in_use, "the template is deleted or deprecated"),
+        (not around.enabled, "the organization has prebuilds switched off"),
+        (around.paused, "the loop is paused, so nothing would replace the prebuild"),
+        (not around.loop_runs, "the loop is stopped, so nothing would replace the prebuild"),
+    )
+    return next((reason for applies, reason in reasons if applies), None)
+
+
+def choose_preset(candidates: Collection[Candidate]) -> Candidate | str:
+    """Choose the preset that a drill takes: of those that can spare a prebuild, the one that was drilled longest ago.
+
+    So the presets of a template take turns, and a drill costs one prebuild.
+
+    Args:
+        candidates: The presets that have a pool.
+    Returns:
+        The preset; or why there is none, for people.
+    """
+    if not candidates:
+        return "no preset has a pool"
+    spare = [one for one in candidates if one.ready >= SPARE_MIN]
+    if not spare:
+        return "no preset has more than one prebuild ready, and the last one is a person's"
+    free = [one for one in spare if not one.held]
+    if not free:
+        return "creation is held, so nothing would replace the prebuild"
+    return min(free, key=lambda one: (one.drilled_at is not None, one.drilled_at or datetime.min, one.name))
+
+
+def is_stale(cron: str, timezone: str, since: datetime, succeeded_at: datetime | None, now: datetime) -> bool:
+    """Return whether a template has gone without a successful drill for two of its times in a row.
+
+    One drill that fails or is skipped is no reason yet: a failure has an alarm of its own, and pools are empty
+    at times.
+
+    Args:
+        since: When the schedule was set.
+        succeeded_at: When its last drill succeeded; None for never.
+    """
+    try:
+        first = next_due(cron, timezone, max(since, succeeded_at or since))
+        second = next_due(cron, timezone, first)
+        return second + min(LATE, next_due(cron, timezone, second) - second) <= now
+    except ValueError:
+        return False  # it cannot be read, or comes never again

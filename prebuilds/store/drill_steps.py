@@ -1,0 +1,90 @@
+"""What the steps of a drill read: how the builds of its workspace stand, and what its check needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.planning.drills import DrillPolicy
+from prebuilds.store.logs import read_log_end
+from prebuilds.vocabulary import BuildStatus
+from prebuilds.vocabulary.drills import drill_claim_id
+from prebuilds.vocabulary.plain_text import escape
+
+EVIDENCE_LINES = 15
+EVIDENCE_CHARS = 300
+
+READ_END = text("""
+    SELECT b.status, b.error, extract(epoch FROM b.completed_at - b.created_at) AS seconds
+      FROM workspace_builds b WHERE b.id = :id
+""")
+READ_TRIAL = text("""
+    SELECT w.id AS workspace_id, w.address, v.provisioner, t.drill
+      FROM drills d JOIN claims c ON c.id = :claim_id JOIN workspaces w ON w.id = c.workspace_id
+      JOIN template_versions v ON v.id = w.template_version_id JOIN templates t ON t.id = d.template_id
+     WHERE d.id = :id AND w.latest_transition = 'start'
+""")
+READ_CLAIMED = text("""
+    SELECT w.id FROM claims c JOIN workspaces w ON w.id = c.workspace_id AND w.deleted_at IS NULL WHERE c.id = :claim_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class EndedBuild:
+    """A build that has ended."""
+
+    status: BuildStatus
+    error: str | None
+    seconds: float
+    """From its record to its end, by the database's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A workspace that is to be tried out."""
+
+    workspace_id: UUID
+    address: str | None
+    provisioner: str
+    policy: DrillPolicy
+
+
+async def read_ended(engine: AsyncEngine, build_id: UUID) -> EndedBuild | None:
+    """Read how a build has ended; None while it has not."""
+    async with engine.connect() as connection:
+        row = (await connection.execute(READ_END, {"id": build_id})).one_or_none()
+    if row is None or row.seconds is None:
+        return None
+    return EndedBuild(BuildStatus(row.status), row.error, float(row.seconds))
+
+
+async def read_trial(engine: AsyncEngine, drill_id: UUID) -> Trial | None:
+    """Read what trying out a drill's workspace needs; None when it has none, or that is being stopped or deleted."""
+    async with engine.connect() as connection:
+        values = {"id": drill_id, "claim_id": drill_claim_id(drill_id)}
+        row = (await connection.execute(READ_TRIAL, values)).one_or_none()
+    if row is None:
+        return None
+    return Trial(row.workspace_id, row.address, row.provisioner, DrillPolicy.of_json(row.drill))
+
+
+async def read_claimed(engine: AsyncEngine, drill_id: UUID) -> UUID | None:
+    """Return the live workspace that a drill has claimed; None when there is none."""
+    async with engine.connect() as connection:
+        found: UUID | None = await connection.scalar(READ_CLAIMED, {"claim_id": drill_claim_id(drill_id)})
+    return found
+
+
+async def read_evidence(engine: AsyncEngine, build_id: UUID, error: str | None) -> list[str]:
+    """Return the last lines of a build's log and of its error."""
+    lines = [line.line for line in await read_log_end(engine, build_id, EVIDENCE_LINES)]
+    return last_lines("\n".join([*lines, error or ""]))
+
+
+def last_lines(output: str) -> list[str]:
+    """Return the end of a program's output as lines that are safe to show: bounded, and without control characters."""
+    lines = [line for line in output.replace("\r", "\n").split("\n") if line.strip()][-EVIDENCE_LINES:]
+    return [escape(line, keep="\t")[:EVIDENCE_CHARS] for line in lines]

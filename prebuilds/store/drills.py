@@ -1,0 +1,339 @@
+"""Drills: whose turn it is, what each begins with, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.planning.drills import (
+    SPARE_MIN,
+    Candidate,
+    DrillPolicy,
+    Surroundings,
+    choose_preset,
+    next_due,
+    why_not_now,
+)
+from prebuilds.planning.plan import state_of
+from prebuilds.planning.rules import Rules
+from prebuilds.store.events import record_event
+from prebuilds.store.notifications import record_drill_failure
+from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
+from prebuilds.vocabulary import DRILL_USER, DRILL_USER_ID
+from prebuilds.vocabulary.drills import DrillOutcome, DrillStage, drill_claim_id
+
+AT_ONCE = 50
+REDISPATCH = timedelta(minutes=1)
+"""After this time a drill that has not ended has its workflow started again."""
+CANDIDATES_MAX = 20
+
+NOW = text("SELECT now()")
+TAKE_DUE = text("""
+    SELECT s.template_id, s.next_at, t.drill, now() AS now,
+           EXISTS (SELECT FROM drills d WHERE d.template_id = t.id AND d.requested_by IS NULL AND d.ended_at IS NULL)
+               AS busy
+      FROM drill_schedules s JOIN templates t ON t.id = s.template_id
+     WHERE s.next_at <= now() AND t.deleted_at IS NULL AND NOT t.deprecated
+     ORDER BY s.next_at LIMIT :limit FOR UPDATE OF s SKIP LOCKED
+""")
+RESCHEDULE = text("""
+    INSERT INTO drill_schedules (template_id, next_at) VALUES (:template_id, :next_at)
+        ON CONFLICT (template_id) DO UPDATE SET next_at = excluded.next_at, since = now()
+""")
+SET_NEXT = text("UPDATE drill_schedules SET next_at = :next_at WHERE template_id = :template_id")
+END_SCHEDULE = text("DELETE FROM drill_schedules WHERE template_id = :template_id")
+# A restored database may name a time for which there was a drill already.
+INSERT = text("""
+    INSERT INTO drills (id, template_id, due_at, next_dispatch_at, requested_by, wanted_preset)
+    VALUES (:id, :template_id, coalesce(:due_at, now()), now(), :requested_by, :wanted_preset)
+        ON CONFLICT DO NOTHING
+""")
+TAKE_OPEN = text("""
+    UPDATE drills SET next_dispatch_at = now() + CAST(:redispatch AS interval)
+     WHERE id IN (SELECT id FROM drills WHERE ended_at IS NULL AND next_dispatch_at <= now()
+                   ORDER BY next_dispatch_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+ RETURNING id
+""")
+READ = text("""
+    SELECT d.id, d.template_id, d.preset_id, d.wanted_preset, d.outcome, d.stage, d.reason, d.requested_by, d.due_at,
+           d.workspace_id, d.build_id, d.preset_name, d.usable_seconds, t.drill,
+           o.id AS organization_id, o.name AS organization, t.name AS template,
+           t.deleted_at IS NULL AND NOT t.deprecated AS in_use, o.prebuilds_enabled AS enabled,
+           s.paused, s.loop, s.restore_found_at IS NOT NULL AS restore_found,
+           EXISTS (SELECT FROM users WHERE id = :drill_user) AS has_user
+      FROM drills d JOIN templates t ON t.id = d.template_id JOIN organizations o ON o.id = t.organization_id
+      CROSS JOIN settings s
+     WHERE d.id = :id
+""")
+CANDIDATES = text(f"""
+    SELECT p.id, p.name,
+           (SELECT count(*) FROM (SELECT FROM workspaces w
+                                   WHERE w.claimable_preset_id = p.id
+                                     AND NOT is_expired(w.created_at, w.expires_at, p.last_invalidated_at)
+                                   LIMIT {SPARE_MIN}) AS r) AS ready,
+           (SELECT max(d.created_at) FROM drills d
+             WHERE d.template_id = t.id AND d.preset_name = p.name
+               AND d.outcome IS DISTINCT FROM 'skipped') AS drilled_at
+      FROM templates t JOIN presets p ON p.template_version_id = t.active_version_id
+     WHERE t.id = :template_id AND p.desired_instances IS NOT NULL
+       AND (CAST(:preset AS text) IS NULL OR p.name = :preset)
+     ORDER BY ready DESC, drilled_at NULLS FIRST, p.name LIMIT {CANDIDATES_MAX}
+""")
+JOIN = text("""
+    INSERT INTO organization_members (organization_id, user_id) VALUES (:organization_id, :user_id)
+        ON CONFLICT DO NOTHING
+""")
+CHOOSE = text("""
+    UPDATE drills d SET preset_id = p.id, preset_name = p.name, template_version_id = p.template_version_id
+      FROM presets p WHERE d.id = :id AND d.preset_id IS NULL AND d.ended_at IS NULL AND p.id = :preset_id
+ RETURNING d.preset_id
+""")
+RECORD_CLAIM = text("""
+    UPDATE drills d
+       SET workspace_id = c.workspace_id, build_id = CAST(c.answer ->> 'build_id' AS uuid), claimed_at = c.completed_at,
+           template_version_id = w.template_version_id
+      FROM claims c JOIN workspaces w ON w.id = c.workspace_id
+     WHERE d.id = :id AND c.id = :claim_id AND d.workspace_id IS NULL
+""")
+END = text("""
+    UPDATE drills
+       SET outcome = :outcome, stage = :stage, reason = :reason, evidence = CAST(:evidence AS text[]),
+           usable_seconds = CAST(:usable_seconds AS double precision), ended_at = now(), next_dispatch_at = NULL
+     WHERE id = :id AND ended_at IS NULL
+ RETURNING id
+""")
+# Whatever a drill has claimed is released, also when its workflow was terminated, its end was recorded before a late
+# claim, or the database was restored to a time before the drill.
+LEFT_BEHIND = text("""
+    SELECT w.id FROM workspaces w
+     WHERE w.owner_id = :drill_user AND w.deleted_at IS NULL AND w.latest_transition <> 'delete'
+       AND NOT EXISTS (SELECT FROM claims c JOIN drills d ON c.id = 'drill/' || d.id AND d.ended_at IS NULL
+                        WHERE c.workspace_id = w.id)
+     ORDER BY w.claimed_at LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class BegunDrill:
+    """What a drill goes on with."""
+
+    id: UUID
+    outcome: DrillOutcome | None
+    """How it has ended; None while it has not."""
+    stage: DrillStage | None
+    reason: str | None
+    usable_seconds: float | None
+    preset_id: UUID | None
+    """Whose prebuild it takes; None when it has ended without one."""
+    preset: str
+    """`organization/template/preset`, or the template's path."""
+    timeout_seconds: float
+    """How long each step may take."""
+
+
+@dataclass(frozen=True)
+class DrillEnd:
+    """How a drill ends."""
+
+    id: UUID
+    outcome: DrillOutcome
+    stage: DrillStage | None = None
+    """Where it has failed; None when it has not."""
+    reason: str | None = None
+    evidence: Sequence[str] = ()
+    """The last lines of what has failed, without control characters."""
+    usable_seconds: float | None = None
+    """From the claim until the workspace was ready; None when it never was."""
+
+
+async def record_due(engine: AsyncEngine) -> int:
+    """Record a drill for each template that is due, and when its next one is. Several workers may do this at once.
+
+    Of times that nobody was there for, there is one drill. A drill that is still at work when the next one is due
+    makes that one unnecessary.
+
+    Returns:
+        How many templates were due.
+    """
+    async with engine.begin() as connection:
+        rows = (await connection.execute(TAKE_DUE, {"limit": AT_ONCE})).all()
+        for row in rows:
+            policy = DrillPolicy.of_json(row.drill)
+            if not row.busy and policy.cron is not None:
+                await insert_drill(connection, row.template_id, due_at=row.next_at)
+            await _schedule(connection, SET_NEXT, row.template_id, policy, row.now)
+    return len(rows)
+
+
+async def reschedule(connection: AsyncConnection, template_id: UUID, policy: DrillPolicy) -> None:
+    """Record when the next drill of a template is due whose policy is set now."""
+    await _schedule(connection, RESCHEDULE, template_id, policy, await connection.scalar(NOW))
+
+
+async def _schedule(
+    connection: AsyncConnection, statement: TextClause, template_id: UUID, policy: DrillPolicy, now: datetime
+) -> None:
+    """Record when a template is due next. Without a schedule, or by one that comes never again, it is not."""
+    try:
+        next_at = None if policy.cron is None else next_due(policy.cron, policy.timezone, now)
+    except ValueError:
+        next_at = None
+    if next_at is None:
+        await connection.execute(END_SCHEDULE, {"template_id": template_id})
+    else:
+        await connection.execute(statement, {"template_id": template_id, "next_at": next_at})
+
+
+async def insert_drill(
+    connection: AsyncConnection,
+    template_id: UUID,
+    *,
+    due_at: datetime | None = None,
+    requested_by: str | None = None,
+    preset: str | None = None,
+) -> UUID:
+    """Record a drill that begins now.
+
+    Args:
+        due_at: The time of the schedule that it is for; None for now.
+        requested_by: Who asks; None for the schedule.
+        preset: The preset's name; None for the one whose turn it is.
+    """
+    drill_id = uuid4()
+    values = {"id": drill_id, "template_id": template_id, "due_at": due_at, "requested_by": requested_by}
+    await connection.execute(INSERT, values | {"wanted_preset": preset})
+    return drill_id
+
+
+async def take_open(engine: AsyncEngine) -> list[UUID]:
+    """Take the drills whose workflow is to be started, for the first time or again."""
+    async with engine.begin() as connection:
+        values = {"redispatch": REDISPATCH, "limit": AT_ONCE}
+        return list(await connection.scalars(TAKE_OPEN, values))
+
+
+async def begin_drill(engine: AsyncEngine, drill_id: UUID, rules: Rules) -> BegunDrill | None:
+    """Choose the preset that a drill takes, once, or end the drill as skipped. A drill that goes on keeps its choice.
+
+    Returns:
+        None when there is no such drill.
+    """
+    async with snapshot_transaction(engine) as connection:
+        row = await _read(connection, drill_id)
+        if row is None:
+            return None
+        if row.outcome is not None or row.preset_id is not None:
+            return _begun(row)
+        reason = why_not_now(_surroundings(row))
+        chosen: Candidate | str = reason or choose_preset(await _candidates(connection, row, rules))
+    if isinstance(chosen, str):
+        await end_drill(engine, DrillEnd(drill_id, "skipped", reason=chosen))
+    else:
+        async with engine.begin() as connection:
+            joining = {"organization_id": row.organization_id, "user_id": DRILL_USER_ID}
+            await connection.execute(JOIN, joining)
+            await connection.execute(CHOOSE, {"id": drill_id, "preset_id": chosen.preset_id})
+    async with engine.connect() as connection:
+        found = await _read(connection, drill_id)
+    return None if found is None else _begun(found)
+
+
+async def record_claim(engine: AsyncEngine, drill_id: UUID) -> None:
+    """Record what a drill's claim has won, so that whoever asks for the drill sees it."""
+    async with engine.begin() as connection:
+        await connection.execute(RECORD_CLAIM, {"id": drill_id, "claim_id": drill_claim_id(drill_id)})
+
+
+async def end_drill(engine: AsyncEngine, end: DrillEnd) -> dict[str, str] | None:
+    """Record how a drill has ended, with its event and, of a failure, a notification. A drill ends once.
+
+    Returns:
+        The names of its template, for the metrics; None when it had ended before.
+    """
+    values = {
+        "id": end.id,
+        "outcome": end.outcome,
+        "stage": end.stage,
+        "reason": end.reason,
+        "evidence": list(end.evidence),
+        "usable_seconds": end.usable_seconds,
+    }
+    async with engine.begin() as connection:
+        if await connection.scalar(END, values) is None:
+            return None
+        row = await _read(connection, end.id)
+        assert row is not None  # noqa: S101 - its row was just changed
+        names = {"organization": row.organization, "template": row.template, "preset": row.preset_name}
+        data = {
+            **{"drill_id": end.id, **names, "requested_by": row.requested_by},
+            **{"stage": end.stage, "reason": end.reason, "usable_seconds": end.usable_seconds},
+        }
+        await record_event(
+            connection,
+            f"drill_{end.outcome}",
+            DRILL_USER,
+            preset_id=row.preset_id,
+            workspace_id=row.workspace_id,
+            build_id=row.build_id,
+            data=data,
+        )
+        if end.outcome == "failed":
+            facts = {**data, "workspace_id": row.workspace_id, "evidence": list(end.evidence)}
+            await record_drill_failure(connection, end.id, row.build_id, facts)
+    return {"organization_name": row.organization, "template_name": row.template}
+
+
+async def find_left_behind(engine: AsyncEngine) -> list[UUID]:
+    """Find workspaces of drills that have ended, or that are not known, and that nobody has released."""
+    async with engine.connect() as connection:
+        values = {"drill_user": DRILL_USER_ID, "limit": AT_ONCE}
+        return list(await connection.scalars(LEFT_BEHIND, values))
+
+
+async def _read(connection: AsyncConnection, drill_id: UUID) -> Row[Any] | None:
+    return (await connection.execute(READ, {"id": drill_id, "drill_user": DRILL_USER_ID})).one_or_none()
+
+
+async def _candidates(connection: AsyncConnection, row: Row[Any], rules: Rules) -> list[Candidate]:
+    found = await connection.execute(CANDIDATES, {"template_id": row.template_id, "preset": row.wanted_preset})
+    return [
+        Candidate(
+            preset_id=one.id,
+            name=one.name,
+            ready=one.ready,
+            held=one.ready >= SPARE_MIN and state_of(await snapshot_preset(connection, one.id, rules)).held is not None,
+            drilled_at=one.drilled_at,
+        )
+        for one in found.all()
+    ]
+
+
+def _surroundings(row: Row[Any]) -> Surroundings:
+    return Surroundings(
+        paused=row.paused,
+        loop_runs=row.loop != "stopped",
+        restore_found=row.restore_found,
+        in_use=row.in_use,
+        enabled=row.enabled,
+        has_user=row.has_user,
+    )
+
+
+def _begun(row: Row[Any]) -> BegunDrill:
+    path = f"{row.organization}/{row.template}"
+    return BegunDrill(
+        id=row.id,
+        outcome=row.outcome,
+        stage=row.stage,
+        reason=row.reason,
+        usable_seconds=row.usable_seconds,
+        preset_id=row.preset_id,
+        preset=path if row.preset_name is None else f"{path}/{row.preset_name}",
+        timeout_seconds=DrillPolicy.of_json(row.drill).timeout.total_seconds(),
+    )

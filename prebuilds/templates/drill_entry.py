@@ -1,0 +1,92 @@
+"""The `drill` of a template's entry: when its claims are tried out, and how."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
+
+from prebuilds.payloads import Payload
+from prebuilds.planning.drills import TIMEOUT, next_due
+from prebuilds.vocabulary import Duration, Text
+
+TIMEOUT_MAX = timedelta(hours=1)
+WORDS_MAX = 100
+PATH_LENGTH_MAX = 2000
+
+_time_zones = cache(available_timezones)
+
+
+def _timezone(value: str) -> str:
+    if value not in _time_zones():
+        raise ValueError("must be the name of a time zone, such as Europe/Berlin or UTC")
+    return value
+
+
+def _cron(value: str) -> str:
+    next_due(value, "UTC", datetime.now(UTC))
+    return " ".join(value.split())
+
+
+def _path(value: str) -> str:
+    if not value.startswith("/") or len(value) > PATH_LENGTH_MAX:
+        raise ValueError(f"must be a path that starts with /, of at most {PATH_LENGTH_MAX} characters")
+    return value
+
+
+def _bounded(value: timedelta) -> timedelta:
+    if not timedelta(0) < value <= TIMEOUT_MAX:
+        raise ValueError("must be more than 0 and at most 1h")
+    return value
+
+
+class DrillHttp(Payload):
+    """A request that a drilled workspace must answer."""
+
+    path: Annotated[Text, AfterValidator(_path)] = "/"
+    """A path below the workspace's address."""
+    status: Annotated[StrictInt, Field(ge=100, le=599)] | None = None
+    """The status of the answer; None for any below 400. A redirect is an answer, and is not followed."""
+
+
+class DrillEntry(Payload):
+    """Drills of a template: by a schedule, a prebuild is claimed for nobody, tried out and released."""
+
+    schedule: Annotated[Text, AfterValidator(_cron)]
+    """When: a cron expression of five fields, such as `0 3 * * *`. The presets with a pool take turns."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """The time zone of the schedule."""
+    command: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] | None = None
+    """The check: a command that runs in the workspace, without a shell, and must exit with 0. PREBUILDS_ADDRESS tells
+    it the workspace's address. Only drivers that can run one have this: `process` and `container`."""
+    http: DrillHttp | None = None
+    """The check: a request to the workspace's address. Without either, it is enough that the workspace is ready."""
+    timeout: Annotated[Duration, AfterValidator(_bounded)] = TIMEOUT
+    """How long each step may take: the hand-over, the wait until it is ready, and the check."""
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _no_shell_line(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("must be a list of words, such as [git, --version]; nothing goes through a shell")
+        return value
+
+    @model_validator(mode="after")
+    def _one_check(self) -> DrillEntry:
+        if self.command is not None and self.http is not None:
+            raise ValueError("give at most one of command and http")
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        """The policy as a JSON value; `DrillPolicy.of_json` reads it."""
+        return {
+            "schedule": self.schedule,
+            "timezone": self.timezone,
+            "command": self.command,
+            "http_path": None if self.http is None else self.http.path,
+            "http_status": None if self.http is None else self.http.status,
+            "timeout_seconds": self.timeout.total_seconds(),
+        }

@@ -1,0 +1,128 @@
+"""Claims of drills: never of the last ready prebuild, and nobody's demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces
+from prebuilds.background.demand import DemandCounter
+from prebuilds.operations.drill_claims import DrillClaims
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.people import members_except
+from prebuilds.store.pools import read_hour
+from prebuilds.vocabulary import DRILL_USER, DRILL_USER_ID
+from prebuilds.vocabulary.drills import drill_claim_id
+from tests.builders import apply_file
+from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_preset, ready
+from tests.postgres.pool_steps import claim, make_ready, new_run
+from tests.rows import do, one
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=12) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+def taking(engine: AsyncEngine, store: ClaimStore) -> DrillClaims:
+    return DrillClaims(store, Recorded(engine))
+
+
+async def test_it_takes_a_prebuild_as_the_system_does(engine: AsyncEngine, taking: DrillClaims) -> None:
+    preset = await drilled_preset(engine)
+    ids = await make_ready(engine, preset, 2)
+    drill_id = await begun(engine, preset)
+    run = new_run()
+    won = await taking.take(drill_id, preset.id, run)
+    assert (won.workspace_id, won.owner, won.initiator, won.source) == (ids[0], DRILL_USER, DRILL_USER, "prebuilt")
+    assert await taking.take(drill_id, preset.id, run) == won, "an attempt whose answer was lost"
+    assert await taking.take(drill_id, preset.id, new_run()) == won, "the drill's workflow was started again"
+    assert await ready(engine) == 1
+    row = await one(
+        engine,
+        "SELECT u.name, b.stage FROM workspace_builds b JOIN users u ON u.id = b.initiator_id WHERE b.number = 2",
+    )
+    assert (row.name, row.stage) == (DRILL_USER, "claim")
+
+
+async def test_the_last_one_stays(engine: AsyncEngine, taking: DrillClaims, store: ClaimStore) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 2)
+    drill_id, run = await begun(engine, preset), new_run()
+    await claim(store, preset)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces, match="can be spared"):
+        await taking.take(drill_id, preset.id, run)
+    await make_ready(engine, preset, 1)
+    with pytest.raises(NoClaimablePrebuiltWorkspaces, match="can be spared"):
+        await taking.take(drill_id, preset.id, run)  # a late attempt of a run that was told so
+    assert await ready(engine) == 2
+
+
+async def test_one_that_expires_now_spares_nothing(engine: AsyncEngine, taking: DrillClaims) -> None:
+    preset = await drilled_preset(engine)
+    ids = await make_ready(engine, preset, 2)
+    drill_id = await begun(engine, preset)
+    await do(engine, "UPDATE workspaces SET expires_at = now() - interval '1 second' WHERE id = :id", id=ids[0])
+    with pytest.raises(NoClaimablePrebuiltWorkspaces):
+        await taking.take(drill_id, preset.id, new_run())
+
+
+async def test_drills_leave_one_however_many_want_it(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
+    """Six drills and a person at the same time, over four prebuilds."""
+    preset = await drilled_preset(engine)
+    for _ in range(10):
+        await do(engine, "UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL")
+        await make_ready(engine, preset, 4)
+        ids = [await begun(engine, preset) for _ in range(6)]
+
+        async def drill(drill_id: UUID) -> UUID | None:
+            try:
+                return (await taking.take(drill_id, preset.id, new_run())).workspace_id
+            except NoClaimablePrebuiltWorkspaces:
+                return None
+
+        person, *drilled = await asyncio.gather(claim(store, preset), *[drill(drill_id) for drill_id in ids])
+        taken = [workspace_id for workspace_id in drilled if workspace_id is not None]
+        assert person.result is not None, "a person never misses for a drill"
+        assert person.result.workspace_id not in taken
+        assert len(set(taken)) == len(taken) <= 3
+        assert await ready(engine) == 4 - len(taken) - 1
+
+
+async def test_another_claim_of_its_id_does_not_become_its_own(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 3)
+    drill_id = await begun(engine, preset)
+    await claim(store, preset, drill_claim_id(drill_id))
+    with pytest.raises(ClaimIdReused):
+        await taking.take(drill_id, preset.id, new_run())
+
+
+async def test_it_is_neither_demand_nor_a_figure_nor_a_person(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 3)
+    await taking.take(await begun(engine, preset), preset.id, new_run())
+    await claim(store, preset)
+    counter = DemandCounter(engine)
+    for _ in range(3):
+        await counter.step()
+    assert (await one(engine, "SELECT sum((SELECT sum(n) FROM unnest(claims) n)) AS n FROM preset_demand")).n == 1
+    assert (await read_hour(engine, [preset.id]))[preset.id].claims == 1
+    async with engine.connect() as connection:
+        assert await members_except(connection, preset.organization_id, ["alice", "bob"]) == []
+    await apply_file(engine, SMALL, drill=DRILL, members=["alice"])
+    found = await one(engine, f"SELECT count(*) AS n FROM organization_members WHERE user_id = '{DRILL_USER_ID}'")
+    assert found.n == 1

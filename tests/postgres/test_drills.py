@@ -1,0 +1,222 @@
+"""Drills in the database: one for each time that is due, begun where it harms nobody, and ended once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+from temporalio.client import Client
+
+from prebuilds.background.drilling import Driller
+from prebuilds.operations.drill_claims import DrillClaims
+from prebuilds.store import drill_list, drill_steps, drills
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.drills import DrillEnd
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.loop import pause
+from prebuilds.vocabulary import DRILL_USER_ID
+from tests.builders import apply_file, find_preset
+from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_preset, new_drill
+from tests.postgres.pool_steps import RULES, claim, make_ready, new_run
+from tests.postgres.retention_steps import remove_old
+from tests.rows import do, events, one
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=12) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+@pytest.fixture
+def taking(engine: AsyncEngine, store: ClaimStore) -> DrillClaims:
+    return DrillClaims(store, Recorded(engine))
+
+
+async def test_one_is_recorded_for_each_time_however_many_look(engine: AsyncEngine) -> None:
+    preset = await drilled_preset(engine)
+    assert await drills.record_due(engine) == 0
+    await do(engine, "UPDATE drill_schedules SET next_at = now() - interval '3 days'")
+    due = await asyncio.gather(*[drills.record_due(engine) for _ in range(8)])
+    assert sum(due) == 1
+    row = await one(engine, "SELECT requested_by, template_id, now() - due_at AS ago FROM drills")
+    assert (row.requested_by, row.template_id) == (None, preset.template_id)
+    assert row.ago > timedelta(days=2), "one for all times that nobody was there for"
+    state = await one(
+        engine, "SELECT next_at > now() AS later, next_at AT TIME ZONE 'Europe/Berlin' AS at FROM drill_schedules"
+    )
+    assert state.later
+    assert state.at.hour == 3
+    started = await asyncio.gather(*[drills.take_open(engine) for _ in range(4)])
+    assert [len(ids) for ids in started if ids] == [1], "one worker starts it"
+    await do(engine, "UPDATE drill_schedules SET next_at = now()")
+    await drills.record_due(engine)
+    assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 1, "the one before is still at work"
+
+
+async def test_a_restored_schedule_records_no_second_one(engine: AsyncEngine) -> None:
+    await drilled_preset(engine)
+    await do(engine, "UPDATE drill_schedules SET next_at = '2026-03-02 03:00Z'")
+    await drills.record_due(engine)
+    await do(engine, "UPDATE drills SET outcome = 'succeeded', ended_at = now()")
+    await do(engine, "UPDATE drill_schedules SET next_at = '2026-03-02 03:00Z'")
+    await drills.record_due(engine)
+    assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 1
+
+
+async def test_the_policy_changes_in_place(engine: AsyncEngine) -> None:
+    preset = await drilled_preset(engine)
+    before = await one(engine, "SELECT * FROM drill_schedules")
+    assert not (await apply_file(engine, SMALL, drill=DRILL)).changes
+    assert await one(engine, "SELECT * FROM drill_schedules") == before
+    changed = await apply_file(engine, SMALL, drill=DRILL | {"command": ["true"], "timeout": "30s"})
+    assert [change.field for change in changed.changes] == ["drill"]
+    assert (await find_preset(engine)).version_id == preset.version_id
+    await apply_file(engine, SMALL)
+    await drills.record_due(engine)
+    await do(engine, "UPDATE drill_schedules SET next_at = now()")
+    await drills.record_due(engine)
+    assert (await one(engine, "SELECT count(*) AS n FROM drill_schedules")).n == 0
+    assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 0
+
+
+async def test_a_retired_template_is_not_drilled(engine: AsyncEngine) -> None:
+    await drilled_preset(engine)
+    await do(engine, "UPDATE drill_schedules SET next_at = now()")
+    await do(engine, "UPDATE templates SET deprecated = true")
+    assert await drills.record_due(engine) == 0
+
+
+@pytest.mark.parametrize(
+    ("broken_by", "told"),
+    [
+        ("DELETE FROM workspace_builds; DELETE FROM workspaces", "more than one prebuild ready"),
+        ("UPDATE organizations SET prebuilds_enabled = false", "switched off"),
+        ("UPDATE settings SET restore_found_at = now()", "restore"),
+        ("UPDATE settings SET loop = 'stopped'", "the loop is stopped"),
+        ("UPDATE templates SET deprecated = true", "deprecated"),
+        ("UPDATE presets SET desired_instances = NULL", "no preset has a pool"),
+        (f"DELETE FROM users WHERE id = '{DRILL_USER_ID}'", "a person is called"),
+    ],
+)
+async def test_where_it_could_harm_it_is_skipped_and_says_so(engine: AsyncEngine, broken_by: str, told: str) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 2)
+    for statement in broken_by.split(";"):
+        await do(engine, statement)
+    drill_id = await new_drill(engine, preset)
+    found = await drills.begin_drill(engine, drill_id, RULES)
+    assert found is not None
+    assert (found.outcome, found.preset_id) == ("skipped", None)
+    assert told in (found.reason or "")
+    assert await drills.begin_drill(engine, drill_id, RULES) == found, "asked again"
+    [(_, data)] = await events(engine, "drill_skipped")
+    assert told in data["reason"]
+    assert (await one(engine, "SELECT count(*) AS n FROM notifications")).n == 0
+
+
+async def test_a_pause_and_a_hold_skip_it(engine: AsyncEngine) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 2)
+    await do(
+        engine,
+        "UPDATE workspace_builds SET status = 'failed' WHERE id = (SELECT id FROM workspace_builds LIMIT 1)",
+    )
+    held = await drills.begin_drill(engine, await new_drill(engine, preset), RULES)
+    assert held is not None
+    assert "held" in (held.reason or "")
+    await pause(engine, "tester", "work on the hosts")
+    paused = await drills.begin_drill(engine, await new_drill(engine, preset), RULES)
+    assert paused is not None
+    assert "paused" in (paused.reason or "")
+
+
+async def test_a_wanted_preset_is_taken_and_no_other(engine: AsyncEngine) -> None:
+    await drilled_preset(engine, SMALL, {"name": "large", "instances": 2, "parameters": {"size": "large"}})
+    small, large = await find_preset(engine), await find_preset(engine, preset="large")
+    await make_ready(engine, small, 2)
+    await make_ready(engine, large, 2)
+    found = await drills.begin_drill(engine, await new_drill(engine, small, "large"), RULES)
+    assert found is not None
+    assert (found.preset_id, found.preset) == (large.id, "acme/python/large")
+    turn = await drills.begin_drill(engine, await new_drill(engine, small), RULES)
+    assert turn is not None
+    assert turn.preset_id == small.id, "large was drilled last"
+
+
+async def test_it_ends_once_and_tells_of_a_failure(engine: AsyncEngine, taking: DrillClaims) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 2)
+    drill_id = await begun(engine, preset)
+    won = await taking.take(drill_id, preset.id, new_run())
+    await drills.record_claim(engine, drill_id)
+    end = DrillEnd(drill_id, "failed", "check", "the check's command ended with status 1", ["no module numpy"], 0.5)
+    ended = await asyncio.gather(*[drills.end_drill(engine, end) for _ in range(4)])
+    assert [labels for labels in ended if labels] == [{"organization_name": "acme", "template_name": "python"}]
+    await drills.end_drill(engine, DrillEnd(drill_id, "succeeded"))
+    row = await drill_list.read_drill(engine, drill_id)
+    assert (row.status, row.stage, row.evidence, row.usable_seconds) == ("failed", "check", ["no module numpy"], 0.5)
+    assert (row.workspace_id, row.build_id, row.version) == (won.workspace_id, won.build_id, 1)
+    [(preset_id, data)] = await events(engine, "drill_failed")
+    assert (preset_id, data["stage"], data["drill_id"]) == (preset.id, "check", str(drill_id))
+    assert "evidence" not in data, "whatever a program wrote stays where dashboards do not read it"
+    notifier = await one(engine, "SELECT count(*) AS n, min(body ->> 'reason') AS reason FROM notifications")
+    assert (notifier.n, notifier.reason) == (2, end.reason)
+
+
+async def test_what_is_left_behind_is_released(engine: AsyncEngine, taking: DrillClaims, store: ClaimStore) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 6)
+    going_on, ended, forgotten = [await begun(engine, preset) for _ in range(3)]
+    for drill_id in (going_on, ended, forgotten):
+        await taking.take(drill_id, preset.id, new_run())
+    await claim(store, preset)
+    await drills.end_drill(engine, DrillEnd(ended, "skipped", reason="cancelled"))
+    await do(engine, "DELETE FROM drills WHERE id = :id", id=forgotten)  # as after a restore
+    dispatcher = Recorded(engine)
+    driller = Driller(engine, Client.__new__(Client), dispatcher)
+    left = await driller.release_left_behind()
+    expected = {await drill_steps.read_claimed(engine, drill_id) for drill_id in (ended, forgotten)}
+    assert (set(left), len(dispatcher.builds)) == (expected, 2)
+    assert await driller.release_left_behind() == []
+
+
+async def test_how_a_template_stands(engine: AsyncEngine) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 2)
+    [state] = await drill_list.read_states(engine)
+    assert (state.path, state.succeeded_at, state.failed, state.stale) == ("acme/python", None, False, False)
+    await drills.end_drill(engine, DrillEnd(await begun(engine, preset), "succeeded", usable_seconds=0.4))
+    await drills.end_drill(engine, DrillEnd(await begun(engine, preset), "failed", "ready", "not ready"))
+    await drills.end_drill(engine, DrillEnd(await new_drill(engine, preset), "skipped", reason="empty"))
+    [state] = await drill_list.read_states(engine)
+    assert (state.usable_seconds, state.failed, state.stage, state.reason) == (0.4, True, "ready", "not ready")
+    await do(engine, "UPDATE drill_schedules SET since = now() - interval '9 days'")
+    await do(engine, "UPDATE drills SET ended_at = ended_at - interval '4 days'")
+    [state] = await drill_list.read_states(engine)
+    assert state.stale
+
+
+async def test_drills_are_listed_newest_first(engine: AsyncEngine) -> None:
+    preset = await drilled_preset(engine)
+    ids = [await new_drill(engine, preset) for _ in range(3)]
+    page = await drill_list.list_drills(engine, "acme/python", limit=2)
+    assert [row.id for row in page] == ids[:0:-1]
+    rest = await drill_list.list_drills(engine, None, limit=2, after=drill_list.drill_cursor(page[-1]))
+    assert [row.id for row in rest] == ids[:1]
+
+
+async def test_old_ones_go_with_their_claims_but_the_newest_stay(engine: AsyncEngine, taking: DrillClaims) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 4)
+    gone, good, bad = [await begun(engine, preset) for _ in range(3)]
+    await taking.take(gone, preset.id, new_run())
+    for drill_id, outcome in ((gone, "failed"), (good, "succeeded"), (bad, "failed")):
+        await drills.end_drill(engine, DrillEnd(drill_id, outcome))  # type: ignore[arg-type]
+    await do(engine, "UPDATE drills SET ended_at = now() - interval '100 days'")
+    removed = await remove_old(engine, "drills")
+    assert removed == {"drills": 1, "claims": 1}
+    assert {row.id for row in await drill_list.list_drills(engine, None, limit=9)} == {good, bad}

@@ -208,6 +208,7 @@ def _control_worker(
             reconcile.create_prebuilds,
             reconcile.delete_prebuilds,
             reconcile.cancel_builds,
+            reconcile.move_prebuilds,
             builds.locate_build,
             builds.close_build,
             builds.host_is_there,

@@ -28,6 +28,7 @@ from prebuilds.provisioners.base import (
     InvalidSource,
     Locality,
     OwnedByAnother,
+    PausingProvisioner,
     Provision,
     Provisioned,
     Provisioner,
@@ -163,7 +164,17 @@ class ProvisioningActivities:
             case Transition.STOP:
                 with _driver_span(facts, "stop"):
                     return check_made("stop", await driver.stop(wanted, progress), optional=True)
+            case Transition.PAUSE:
+                with _driver_span(facts, "pause"):
+                    return check_made("pause", await _pausing(driver).pause(wanted, progress), optional=True)
+            case Transition.START if facts.stage is Stage.RESUME:
+                with _driver_span(facts, "resume"):
+                    return check_made("resume", await _pausing(driver).resume(wanted, progress))
             case Transition.START if facts.stage is Stage.CLAIM:
+                if isinstance(driver, PausingProvisioner) and not driver.hands_over(wanted.source):
+                    # It may be a paused prebuild, which such a driver's claim does not resume.
+                    with _driver_span(facts, "resume"):
+                        check_made("resume", await driver.resume(wanted, progress))
                 with _driver_span(facts, "plan"):
                     replacements = check_replacements("plan", await driver.plan(wanted))
                 if replacements:
@@ -254,6 +265,20 @@ def _driver_span(facts: BuildFacts, method: str) -> AbstractContextManager[Any]:
         "prebuilds.preset": f"{facts.organization}/{facts.template}/{facts.preset or '-'}",
     }
     return tracing.span(f"{facts.provisioner} {method}", attributes)
+
+
+def _pausing(driver: Provisioner) -> PausingProvisioner:
+    """Return the driver as one that pauses.
+
+    Raises:
+        ProvisionFailed: It cannot pause; another release of it was installed where the template was applied.
+    """
+    if not isinstance(driver, PausingProvisioner):
+        raise ProvisionFailed(
+            f"{type(driver).__name__} has no pause and resume here",
+            remedy="install a release of the provisioner that can pause, or set standby to 0 and apply again",
+        )
+    return driver
 
 
 def _cancel_requested() -> bool:

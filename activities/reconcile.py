@@ -17,7 +17,7 @@ from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rules import Rules
-from prebuilds.store import loop, pool
+from prebuilds.store import loop, pool, standby
 from prebuilds.store.events import record_notes
 from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
@@ -59,6 +59,16 @@ class CarryOut:
     ids: list[UUID]
     pending_max: int | None = None
     """The most pending creations that the preset may have; None for no limit."""
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Input of `move_prebuilds`: the prebuilds to resume and to pause."""
+
+    preset_id: UUID
+    pass_number: int
+    resume: list[UUID]
+    pause: list[UUID]
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,18 @@ class ReconcileActivities:
             SupersededPass: A later pass of the preset has written already.
         """
         return self._start_builds(await pool.delete_prebuilds(*self._pool_arguments(input)))
+
+    @activity.defn
+    async def move_prebuilds(self, input: Moves) -> CarriedOut:
+        """Record planned resumes and pauses, and start their builds.
+
+        Raises:
+            SupersededPass: A later pass of the preset has written already.
+        """
+        written = await standby.move_prebuilds(
+            self._engine, input.preset_id, input.pass_number, self._rules, resume=input.resume, pause=input.pause
+        )
+        return self._start_builds(written)
 
     @activity.defn
     async def cancel_builds(self, input: CarryOut) -> CarriedOut:

@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.reconcile import CarriedOut, CarryOut, ReconcileActivities
+    from activities.reconcile import CarriedOut, CarryOut, Moves, ReconcileActivities
     from prebuilds.api import InvalidInput, SupersededPass
     from prebuilds.payloads import ReconcilePresetInput, ReconcilePresetResult, parse_input
     from prebuilds.planning.plan import ReconcilePlan
@@ -46,10 +46,11 @@ class ReconcilePreset:
         return await self._carry_out(plan)
 
     async def _carry_out(self, plan: ReconcilePlan) -> ReconcilePresetResult:
-        """Delete, cancel and create, in this order: deletions free what creations need. Each step runs although
-        another one has failed."""
+        """Resume and pause, delete, cancel and create, in this order: a resume is the quickest, and deletions free what
+        creations need. Each step runs although another one has failed."""
         self._lost = 0
         self._errors: list[str] = []
+        moved = await self._move(plan)
         deleted = await self._run_step(plan, ReconcileActivities.delete_prebuilds, plan.delete)
         canceled = await self._run_step(plan, ReconcileActivities.cancel_builds, plan.cancel)
         created = await self._run_step(plan, ReconcileActivities.create_prebuilds, plan.create)
@@ -57,11 +58,20 @@ class ReconcilePreset:
             created=created,
             deleted=deleted,
             canceled=canceled,
+            moved=moved,
             held=plan.held,
             lost_races=self._lost,
             errors=self._errors,
-            more=plan.more and created + deleted + canceled > 0,
+            more=plan.more and created + deleted + canceled + moved > 0,
         )
+
+    async def _move(self, plan: ReconcilePlan) -> int:
+        """Resume and pause what the plan says, and return for how many it took effect."""
+        if not plan.resume and not plan.pause:  # as in every run from before there were pauses
+            return 0
+        moves = Moves(plan.preset_id, plan.pass_number, plan.resume, plan.pause)
+        step = run_step(ReconcileActivities.move_prebuilds, moves, bounds=STEP)
+        return await self._count_step(step, len(plan.resume) + len(plan.pause))
 
     async def _run_step(
         self,
@@ -72,14 +82,17 @@ class ReconcilePreset:
         """Run *write* for *ids*, and return for how many it took effect."""
         if not ids:
             return 0
+        carry_out = CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max)
+        return await self._count_step(run_step(write, carry_out, bounds=STEP), len(ids))
+
+    async def _count_step(self, step: Awaitable[CarriedOut], planned: int) -> int:
+        """Await a step for *planned* prebuilds, and return for how many it took effect."""
         try:
-            done = await run_step(
-                write, CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max), bounds=STEP
-            )
+            done = await step
         except FailureError as error:
             cause = cause_of(error)
             if isinstance(cause, ApplicationError) and cause.type == SupersededPass.__name__:
-                self._lost += len(ids)
+                self._lost += planned
             else:
                 self._errors.append(str(cause))
             return 0

@@ -167,6 +167,8 @@ def _withdrawal(claim_id: str) -> str:
 def _describe_claim(result: ClaimResult) -> str:
     where = f" at {result.address}" if result.address else ""
     how = "was ready" if result.miss_reason is None else f"is being created, since the pool is {result.miss_reason}"
+    if result.deadline is not None:
+        how = f"was paused, and should be usable by {clock(result.deadline, None)}"
     lines = [
         f"{result.owner}/{result.name} {how}{where}",
         f"workspace {result.workspace_id}, claim {result.claim_id}, build {result.build_id}",

@@ -26,6 +26,8 @@ _COLUMNS = (
     *("PRESET", "VERSION", "DESIRED", "READY", "ACTUAL", "STARTING", "STOPPING", "DELETING", "EXPIRED", "FAILED"),
     "HELD",
 )
+_STANDBY = "PAUSED"
+"""The column of paused prebuilds, which is shown where a pool has or wants some."""
 _DROP = ("EXPIRED", "VERSION", "DELETING", "STOPPING", "FAILED", "ACTUAL")
 _EMPTY = "no presets; see `prebuilds apply`"
 
@@ -83,7 +85,8 @@ def _print_status(found: SystemStatus) -> None:
     if not names_alone:
         for line in _head(found):
             say_line(line)
-    table(_COLUMNS, [_row(preset) for preset in found.presets], empty=_EMPTY, drop=_DROP)
+    columns, rows = _pools(found)
+    table(columns, rows, empty=_EMPTY, drop=_DROP)
     if not names_alone:
         for line in _notes(found):
             say_line(line)
@@ -95,8 +98,8 @@ def status_lines(found: SystemStatus, width: int | None = None) -> list[str]:
     Args:
         width: Cells of a terminal's line, for which the table leaves out columns; None for no bound.
     """
-    rows = [_row(preset) for preset in found.presets]
-    pools = table_lines(_COLUMNS, rows, width, _DROP)[0] if rows else [_EMPTY]
+    columns, rows = _pools(found)
+    pools = table_lines(columns, rows, width, _DROP)[0] if rows else [_EMPTY]
     return [*map(escape, _head(found)), *pools, *map(escape, _notes(found))]
 
 
@@ -115,6 +118,16 @@ def _loop_line(loop: LoopStatus) -> str:
     if loop.note:
         facts.append(loop.note)
     return "; ".join(facts)
+
+
+def _pools(found: SystemStatus) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """The table's columns and rows."""
+    rows = [_row(preset) for preset in found.presets]
+    if not any(preset.standby or preset.paused for preset in found.presets):
+        return _COLUMNS, rows
+    paused = [f"{preset.paused} of {preset.standby}" for preset in found.presets]
+    with_paused = [(*row[:-1], shown, row[-1]) for row, shown in zip(rows, paused, strict=True)]
+    return (*_COLUMNS[:-1], _STANDBY, _COLUMNS[-1]), with_paused
 
 
 def _row(p: PresetRow) -> tuple[object, ...]:

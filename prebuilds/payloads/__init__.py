@@ -5,7 +5,7 @@ workflow on a mistyped input. Public `run` methods therefore take `Any` and call
 `InvalidInput` instead.
 """
 
-from prebuilds.payloads.base import ONLY_LEASED, Payload, build_validators, parse_input
+from prebuilds.payloads.base import ONLY_LEASED, ONLY_PAUSED, ONLY_STANDBY, Payload, build_validators, parse_input
 from prebuilds.payloads.builds import DrillInput, DrillResult, Replacement, WorkspaceBuildInput, WorkspaceBuildResult
 from prebuilds.payloads.claim_ids import CLAIM_ID_BYTES_MAX, CLAIMS_MAX, ClaimId, parse_claim_id
 from prebuilds.payloads.claims import (
@@ -48,6 +48,8 @@ __all__ = [
     "CLAIMS_MAX",
     "CLAIM_ID_BYTES_MAX",
     "ONLY_LEASED",
+    "ONLY_PAUSED",
+    "ONLY_STANDBY",
     "PLAIN_MESSAGES",
     "ClaimId",
     "ClaimPlace",

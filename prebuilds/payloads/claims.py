@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads.base import ONLY_LEASED, Payload
+from prebuilds.payloads.base import ONLY_LEASED, ONLY_PAUSED, Payload
 from prebuilds.payloads.claim_ids import CLAIMS_MAX
 from prebuilds.vocabulary import (
     LEASE_MAX,
@@ -126,19 +126,23 @@ class ClaimResult(Payload):
     initiator: str
     preset_id: UUID | None
     source: Source
-    """`prebuilt`: the workspace came out of the pool. `created`: no prebuild was ready, and it is being made."""
+    """`prebuilt`: the workspace was ready in the pool. `paused`: none was ready, and a paused one is being resumed.
+    `created`: there was none of these, and it is being made."""
     miss_reason: MissReason | None
-    """Why no prebuild was ready; None when `source` is `prebuilt`."""
+    """Why no prebuild was ready; None when `source` is `prebuilt` or `paused`."""
     build_id: UUID
     """The build that hands the workspace over or makes it. The workspace is ready when this build has succeeded."""
     claimed_at: Timestamp
     address: str | None
-    """The workspace's address; None for a `created` one, which gets its address when its build succeeds."""
+    """The workspace's address; None for a `paused` or `created` one, which gets its address when its build succeeds."""
     lease_seconds: float | None = ONLY_LEASED
     """How long the lease lasts, and each renewal; left out for a claim without a lease."""
     lease_until: Timestamp | None = ONLY_LEASED
     """The earliest end of the lease. It begins anew when the claim's build ends, and at each renewal; this answer stays
     as it is. Left out for a claim without a lease."""
+    deadline: Timestamp | None = ONLY_PAUSED
+    """When a `paused` one should be usable: its build fails when it is not ready within the template's `ready_timeout`.
+    Left out for the others."""
 
 
 class ClaimsResult(Payload):

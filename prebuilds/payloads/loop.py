@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from prebuilds.payloads.base import Payload
+from prebuilds.payloads.base import ONLY_STANDBY, Payload
 from prebuilds.vocabulary import Timestamp
 
 
@@ -104,6 +104,8 @@ class ReconcilePresetResult(Payload):
     created: int = 0
     deleted: int = 0
     canceled: int = 0
+    moved: int = ONLY_STANDBY
+    """Prebuilds that are being paused, or resumed."""
     held: str | None = None
     """Why creation is withheld; None when it is not."""
     lost_races: int = 0

@@ -90,6 +90,8 @@ class PresetPolicy:
     """Whether the prebuilds of a window are to be ready when it begins."""
     cost_per_hour: float | None = None
     """What one prebuild costs for an hour, in any currency; None: not known."""
+    standby: int = 0
+    """How many prebuilds are kept paused, beside those that are kept ready."""
     max_concurrent: int | None = None
     """How many of its pool's creations and deletions may be under way at a time; None: any number."""
 

@@ -23,6 +23,8 @@ class AllowedWork:
     deletes: int
     held: Held | None
     """The first hold on creations, without capacity; None when there is none."""
+    moves: int = 0
+    """Pauses and resumes, which no limit holds."""
 
 
 def allow_work(preset: Preset, state: PoolState, deletes: int) -> AllowedWork:
@@ -37,7 +39,8 @@ def allow_work(preset: Preset, state: PoolState, deletes: int) -> AllowedWork:
     creates, deletes = share_concurrent(
         preset.max_concurrent, starting=state.starting, deleting=state.deleting, creates=due, deletes=deletes
     )
-    return AllowedWork(creates, deletes, Held(Hold.MAX_CONCURRENT) if creates < due else held)
+    held = Held(Hold.MAX_CONCURRENT) if creates < due else held
+    return AllowedWork(creates, deletes, held, state.standby.moves)
 
 
 def share_concurrent(limit: int | None, *, starting: int, deleting: int, creates: int, deletes: int) -> tuple[int, int]:
@@ -140,11 +143,12 @@ def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
 
 
 def _want(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolWant:
-    preset, members = item.preset, item.counts.fresh + item.counts.starting
+    preset, counts = item.preset, item.counts
+    members = counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing
     state = pool_state(preset, item.counts, item.history, snapshot)
     is_sized = preset.target is not None and preset.target.acts and state.window is None
     floor = preset.target.bounds.min if preset.target is not None and is_sized else state.desired
-    wanted = state.target
+    wanted = state.target + (preset.standby if preset.active else 0)
     if state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
         wanted = min(wanted, members)
     return PoolWant(min(floor, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)

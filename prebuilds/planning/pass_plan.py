@@ -34,8 +34,8 @@ class PresetDecision:
 
     @property
     def has_work(self) -> bool:
-        """Whether the preset has anything to create, delete or cancel."""
-        return self.deletes or self.creates > 0
+        """Whether the preset has anything to create, delete, cancel, pause or resume."""
+        return self.deletes or self.creates > 0 or self.state.standby.moves > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +148,9 @@ def _count_deletions(item: PresetCounts, state: PoolState) -> int:
     """Count what is to be deleted."""
     counts = item.counts
     if not state.active:
-        return counts.running + counts.evidence_due
-    return counts.expired + counts.unhealthy + state.extraneous + counts.evidence_due
+        return counts.running + counts.paused + counts.evidence_due
+    paused = counts.paused_expired + state.standby.surplus
+    return counts.expired + counts.unhealthy + state.extraneous + paused + counts.evidence_due
 
 
 def _count_cancellations(item: PresetCounts, state: PoolState) -> int:
@@ -160,7 +161,11 @@ def _count_cancellations(item: PresetCounts, state: PoolState) -> int:
 def _share_pending_builds(
     snapshot: GlobalSnapshot, allowed: Sequence[AllowedWork], excluded: Container[UUID]
 ) -> Shares | None:
-    """Share the capacity that deletions leave among the creations that no other hold withholds; None for no limit."""
+    """Share the capacity that deletions, pauses and resumes leave among the creations that no other hold withholds.
+
+    Returns:
+        None for no limit.
+    """
     limit = snapshot.rules.max_pending_builds
     if limit is None:
         return None
@@ -171,6 +176,6 @@ def _share_pending_builds(
         if item.preset.organization_id in excluded:
             demands.append(Demand(item.preset.id, pending, 0))
             continue
-        taken += min(work.deletes, DELETES_PER_PASS_MAX)
+        taken += min(work.deletes, DELETES_PER_PASS_MAX) + work.moves
         demands.append(Demand(item.preset.id, pending, work.creates))
     return share_capacity(demands, limit - taken, snapshot.passes)

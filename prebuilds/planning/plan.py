@@ -26,6 +26,8 @@ from prebuilds.planning.state import PoolState, pool_state
 CREATES_PER_PASS_MAX = 100
 """Creations of one preset per pass. A pool of thousands fills over several passes, so that no transaction is long."""
 DELETES_PER_PASS_MAX = 100
+MOVES_PER_PASS_MAX = 100
+"""Pauses of one preset per pass, and as many resumes."""
 CANCELS_PER_PASS_MAX = 500
 """More cancellations than deletions fit in a pass, since a cancellation is two rows of one statement."""
 
@@ -55,6 +57,10 @@ class ReconcilePlan:
     delete: list[UUID] = field(default_factory=list)
     cancel: list[UUID] = field(default_factory=list)
     """Workspaces whose creation has not begun."""
+    resume: list[UUID] = field(default_factory=list)
+    """Paused prebuilds that are to be ready again, oldest first."""
+    pause: list[UUID] = field(default_factory=list)
+    """Ready prebuilds that are to be paused, newest first."""
     held: str | None = None
     """The `Hold` that withholds creation; None when none does."""
     held_until: datetime | None = None
@@ -65,7 +71,7 @@ class ReconcilePlan:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.create or self.delete or self.cancel)
+        return not (self.create or self.delete or self.cancel or self.resume or self.pause)
 
 
 def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | None = None) -> ReconcilePlan:
@@ -76,7 +82,7 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
         pass_number: A number from the database's sequence. It never repeats, and is part of every new id.
         pending_max: How many pending creations this preset may have; None for no limit.
     Returns:
-        What to create, delete and cancel; nothing while paused. The same arguments give the same plan.
+        What to create, delete, cancel, pause and resume; nothing while paused. The same arguments give the same plan.
     Source: docs/architecture.md, "Reconciling".
     """
     preset = snapshot.preset
@@ -110,9 +116,13 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
             prebuild_id(snapshot.epoch, preset.id, pass_number, n) for n in range(min(create, CREATES_PER_PASS_MAX))
         ],
         delete=delete[:DELETES_PER_PASS_MAX],
+        resume=_idle(snapshot)[: min(state.standby.resumes, MOVES_PER_PASS_MAX)],
+        pause=_fresh(snapshot)[::-1][: min(state.standby.pauses, MOVES_PER_PASS_MAX)],
         held=held,
         held_until=until,
-        more=create > CREATES_PER_PASS_MAX or len(delete) > DELETES_PER_PASS_MAX,
+        more=create > CREATES_PER_PASS_MAX
+        or len(delete) > DELETES_PER_PASS_MAX
+        or max(state.standby.resumes, state.standby.pauses) > MOVES_PER_PASS_MAX,
     )
 
 
@@ -125,24 +135,26 @@ def state_of(snapshot: PresetSnapshot) -> PoolState:
 def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
     """Return every prebuild to delete with the reason, in the order in which to delete.
 
-    For an active preset, expired and unhealthy prebuilds come first, then the oldest ones beyond the target. For an
-    inactive preset, all running prebuilds come first. Evidence that has been kept long enough comes last.
+    For an active preset, expired and unhealthy prebuilds come first, then the oldest ones beyond the target, then the
+    oldest paused ones beyond the standby. For an inactive preset, all running and paused prebuilds come first. Evidence
+    that has been kept long enough comes last.
     """
     preset, oldest_first = snapshot.preset, _oldest_first(snapshot)
-    running = [p for p in oldest_first if p.running]
+    members = [p for p in oldest_first if p.running or p.paused]
     due: dict[UUID, Reason] = {}
     if preset.active:
-        for prebuild in running:
+        for prebuild in members:
             if is_expired(preset, prebuild.created_at, snapshot.taken_at):
                 due[prebuild.id] = Reason.EXPIRED
             elif is_unhealthy(prebuild):
                 due[prebuild.id] = Reason.UNHEALTHY
-        fresh = [p.id for p in running if p.id not in due]
-        state = state_of(snapshot)
+        state, fresh = state_of(snapshot), _fresh(snapshot)
         due |= dict.fromkeys(fresh[: state.extraneous - state.surplus], Reason.EXTRANEOUS)
         due |= dict.fromkeys(fresh[state.extraneous - state.surplus : state.extraneous], Reason.POOL_MEMBERS)
+        stay_paused = _idle(snapshot)[state.standby.resumes :]
+        due |= dict.fromkeys(stay_paused[: state.standby.surplus], Reason.EXTRANEOUS)
     else:
-        due |= {p.id: Reason.INACTIVE for p in running}
+        due |= {p.id: Reason.INACTIVE for p in members}
     return due | {p.id: Reason.EVIDENCE for p in oldest_first if is_evidence_due(p, snapshot.taken_at, snapshot.rules)}
 
 
@@ -163,6 +175,21 @@ def prebuild_name(workspace_id: UUID) -> str:
 
 def _oldest_first(snapshot: PresetSnapshot) -> list[Prebuild]:
     return sorted(snapshot.prebuilds, key=lambda p: (p.created_at, p.id))
+
+
+def _fresh(snapshot: PresetSnapshot) -> list[UUID]:
+    """The running prebuilds that are neither expired nor unhealthy, oldest first."""
+    return [p.id for p in _unexpired(snapshot) if p.running and not is_unhealthy(p)]
+
+
+def _idle(snapshot: PresetSnapshot) -> list[UUID]:
+    """The paused prebuilds that are not expired, oldest first."""
+    return [p.id for p in _unexpired(snapshot) if p.paused]
+
+
+def _unexpired(snapshot: PresetSnapshot) -> list[Prebuild]:
+    preset, now = snapshot.preset, snapshot.taken_at
+    return [p for p in _oldest_first(snapshot) if not is_expired(preset, p.created_at, now)]
 
 
 def _room(snapshot: PresetSnapshot, pending_max: int) -> int:

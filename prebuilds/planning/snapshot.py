@@ -55,6 +55,8 @@ class Preset:
     """How long before a window begins its creations are due, if it is `ready_by`; zero until one was measured."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
+    standby: int = 0
+    """How many prebuilds should be paused, beside those that should be ready."""
     max_concurrent: int | None = None
     """How many creations and deletions may be under way at a time; None: any number."""
     pool_members: int | None = None
@@ -94,6 +96,11 @@ class Prebuild:
         return self.transition is Transition.START and self.status is BuildStatus.SUCCEEDED
 
     @property
+    def paused(self) -> bool:
+        """Whether its latest build is a pause that has succeeded."""
+        return self.transition is Transition.PAUSE and self.status is BuildStatus.SUCCEEDED
+
+    @property
     def in_progress(self) -> Transition | None:
         """The transition of its unfinished build; None when no build is unfinished."""
         return self.transition if self.status in IN_PROGRESS else None
@@ -108,12 +115,19 @@ class Prebuild:
         """Whether it has failed, was stopped or was cancelled. It is kept for a while, to show what went wrong."""
         if self.transition is Transition.DELETE or self.in_progress:
             return False
-        return not self.running
+        return not (self.running or self.paused)
+
+    @property
+    def failed_to_move(self) -> bool:
+        """Whether it is evidence of a pause or a resume, and is not kept for good."""
+        moves = self.transition in (Transition.PAUSE, Transition.START) and self.build_number > 1
+        return moves and self.evidence and not self.kept
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
-    """The prebuilds of a pool by state. Each one counts at most once among running, starting, stopping and deleting."""
+    """The prebuilds of a pool by state. Each one counts at most once among running, paused, starting, pausing, stopping
+    and deleting."""
 
     running: int = 0
     expired: int = 0
@@ -132,6 +146,16 @@ class PoolCounts:
     failed: int = 0
     evidence_due: int = 0
     """Evidence that has been kept long enough."""
+    paused: int = 0
+    """Paused prebuilds, including expired ones."""
+    paused_expired: int = 0
+    pausing: int = 0
+    resuming: int = 0
+    """Starting prebuilds that have been ready before."""
+    moves_failed: int = 0
+    """Evidence of pauses and resumes that is not kept for good."""
+    resumes_failed: int = 0
+    """The same of resumes alone."""
 
     @property
     def fresh(self) -> int:
@@ -140,9 +164,14 @@ class PoolCounts:
 
     @property
     def members(self) -> int:
-        """The prebuilds that a limit on pool members counts: those that run or are being made. One that is being
-        deleted, or is kept as evidence, is none."""
-        return self.running + self.starting
+        """The prebuilds that a limit on pool members counts: those that run, are paused, or are being made. One that
+        is being deleted, or is kept as evidence, is none."""
+        return self.running + self.starting + self.paused + self.pausing
+
+    @property
+    def unexpired_paused(self) -> int:
+        """Paused prebuilds that are not expired, so that a person may still get them."""
+        return self.paused - self.paused_expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +250,7 @@ class PresetSnapshot(Instant):
 
 
 def is_expired(preset: Preset, created_at: datetime, taken_at: datetime) -> bool:
-    """Whether a running prebuild is expired. Both limits are strict: at the very instant it is not expired yet."""
+    """Whether a running or paused prebuild is expired. Both limits are strict: at that instant it is not."""
     if preset.last_invalidated_at is not None and created_at < preset.last_invalidated_at:
         return True
     return preset.expire_after is not None and timedelta(0) < preset.expire_after < taken_at - created_at
@@ -244,6 +273,8 @@ def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) 
     rows = list(prebuilds)
     running = [p for p in rows if p.running]
     valid = [p for p in running if not is_expired(preset, p.created_at, at.taken_at)]
+    paused = [p for p in rows if p.paused]
+    unmoved = [p for p in rows if p.failed_to_move]
     return PoolCounts(
         running=len(running),
         expired=len(running) - len(valid),
@@ -256,4 +287,10 @@ def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) 
         pending=sum(p.status is BuildStatus.PENDING for p in rows),
         failed=sum(p.status is BuildStatus.FAILED for p in rows),
         evidence_due=sum(is_evidence_due(p, at.taken_at, at.rules) for p in rows),
+        paused=len(paused),
+        paused_expired=sum(is_expired(preset, p.created_at, at.taken_at) for p in paused),
+        pausing=sum(p.in_progress is Transition.PAUSE for p in rows),
+        resuming=sum(p.in_progress is Transition.START and p.build_number > 1 for p in rows),
+        moves_failed=len(unmoved),
+        resumes_failed=sum(p.transition is Transition.START for p in unmoved),
     )

@@ -11,6 +11,7 @@ from prebuilds.planning.holds import Held, creation_hold
 from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import CreationHistory, Instant, MemberShare, PoolCounts, Preset
+from prebuilds.planning.tiers import NO_STANDBY, Standby, plan_standby
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class PoolState:
     """How many of the extraneous prebuilds are within the target, and beyond the share of the limit on pool members."""
     room: int | None = None
     """How many creations the limit on pool members allows now; None: there is no such limit."""
+    standby: Standby = NO_STANDBY
+    """What to do about paused prebuilds. Those that are to be paused are not extraneous; `missing` counts for both."""
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
@@ -93,7 +96,7 @@ def desired_outside_windows(preset: Preset) -> Desired:
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
     """Return a preset with the desired counts that it had before *changes*: base count, time zone, windows, target and
-    its size, and how early windows decide.
+    its size, how early windows decide, and standby.
 
     Args:
         changes: What `policy_changes` has returned for each change, oldest first.
@@ -111,6 +114,7 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
         target=SizeTarget.of_json(old["target"]) if "target" in old else preset.target,
         sized=old.get("sized", preset.sized),
         ready_by=old.get("ready_by", preset.ready_by),
+        standby=old.get("standby", preset.standby),
         head_start=timedelta(seconds=old.get("head_start_seconds", preset.head_start.total_seconds()) or 0),
     )
 
@@ -144,7 +148,9 @@ def pool_state(
         missing=max(target - counts.fresh - counts.starting, 0) if preset.active else 0,
         held=held,
     )
-    return state if share is None or not preset.active else _keep_to_share(state, counts, share)
+    if share is not None and preset.active:
+        state = _keep_to_share(state, counts, share)
+    return _with_standby(state, preset, counts, at, share)
 
 
 def _keep_to_share(state: PoolState, counts: PoolCounts, share: MemberShare) -> PoolState:
@@ -157,4 +163,27 @@ def _keep_to_share(state: PoolState, counts: PoolCounts, share: MemberShare) -> 
         extraneous=extraneous,
         surplus=extraneous - state.extraneous,
         room=max(min(share.most - counts.fresh - counts.starting, room), 0),
+    )
+
+
+def _with_standby(
+    state: PoolState, preset: Preset, counts: PoolCounts, at: Instant, share: MemberShare | None
+) -> PoolState:
+    """Return the figures with what the pool does about paused prebuilds. The ready ones have the share first."""
+    if not preset.active or not (preset.standby or counts.paused or counts.pausing):
+        return state
+    desired = preset.standby if share is None else min(preset.standby, max(share.most - state.target, 0))
+    standby = plan_standby(desired, counts, target=state.target, extraneous=state.extraneous, paused=at.paused)
+    room = state.room
+    if room is not None and share is not None:
+        deleted = counts.expired + counts.unhealthy + counts.paused_expired + standby.surplus
+        deleted += state.extraneous - standby.pauses
+        members = counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing
+        room = max(min(share.most - members, share.room + deleted), 0)
+    return replace(
+        state,
+        missing=standby.missing,
+        extraneous=state.extraneous - standby.pauses,
+        room=room,
+        standby=standby,
     )

@@ -345,8 +345,8 @@ class PausingProvisioner(Protocol):
     runs, and is ready again sooner than a new one.
 
     Only a prebuild is paused. `claim` and `apply` of a paused workspace resume it as well, so that a claim of a paused
-    prebuild is one call; where `hands_over` is False, the build calls `resume` alone. `stop` and `destroy` of a paused
-    one work as of any other. All rules of `Provisioner` about build numbers and marks hold for these calls, too.
+    prebuild is one call; where `hands_over` is False, the build calls `resume` before it. `stop` and `destroy` of a
+    paused one work as of any other. All rules of `Provisioner` about build numbers and marks hold for these calls, too.
     """
 
     def pauses(self, source: dict[str, Any]) -> bool:

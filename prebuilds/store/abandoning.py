@@ -29,6 +29,7 @@ READ = text("""
 ABANDON = text("""
     UPDATE workspaces
        SET deleted_at = now(), abandoned_at = now(), address = NULL, claimable_preset_id = NULL, claim_build_id = NULL,
+           resume_build_id = NULL,
            expires_at = NULL, next_action_at = NULL, latest_ended_at = coalesce(latest_ended_at, now()),
            latest_status = CASE latest_status WHEN 'pending' THEN 'canceled' ELSE latest_status END
      WHERE id = :id

@@ -28,7 +28,8 @@ from prebuilds.vocabulary.plain_text import LINES, escape
 # The preset is locked before the workspace, as by `apply` and the passes. So the expiry that a start records follows
 # the preset's current policy.
 LOCK_PRESET = text("""
-    SELECT FROM presets WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
+    SELECT standby_paused FROM presets
+     WHERE id = (SELECT preset_id FROM workspace_builds WHERE id = :build_id) FOR SHARE
 """)
 END = text("""
     UPDATE workspace_builds
@@ -51,6 +52,10 @@ STARTED = text("""
            last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
      WHERE id = :workspace_id
 """)
+# The claim's build of a paused prebuild: its id is kept here, since SQL cannot compute it.
+MAKE_RESUMABLE = text("""
+    UPDATE workspaces SET resume_build_id = :resume_build_id WHERE id = :workspace_id AND quarantined_at IS NULL
+""")
 STOPPED = text("""
     UPDATE workspaces SET address = NULL, resources = coalesce(CAST(:resources AS jsonb), resources)
      WHERE id = :workspace_id
@@ -58,7 +63,7 @@ STOPPED = text("""
 DELETED = text("""
     UPDATE workspaces
        SET deleted_at = now(), address = NULL, resources = '{}', claimable_preset_id = NULL, claim_build_id = NULL,
-           expires_at = NULL
+           expires_at = NULL, resume_build_id = NULL
      WHERE id = :workspace_id
 """)
 # A provisioner's state may hold secrets, so a deletion forgets all states but the latest. The inventory needs that one
@@ -130,7 +135,7 @@ async def end_build(
     made = provisioned or Provisioned()
     error = None if error is None else escape(error, keep=LINES)  # the text comes from a driver or from what it called
     async with engine.begin() as connection:
-        await connection.execute(LOCK_PRESET, {"build_id": build_id})
+        standby = await connection.scalar(LOCK_PRESET, {"build_id": build_id})
         row = await lock_build(connection, build_id)
         facts = facts_of(row)
         if unless_canceling and facts.status is BuildStatus.CANCELING:
@@ -175,9 +180,11 @@ async def end_build(
         if lost is not None:
             await mark_restored(connection, lost.what, lost.epoch)
         served = Served()
-        if status is BuildStatus.SUCCEEDED and facts.stage is Stage.CREATE and facts.preset_id is not None:
+        if status is BuildStatus.SUCCEEDED and facts.stage in (Stage.CREATE, Stage.RESUME) and facts.preset_id:
             await serve_waiters(connection, facts.preset_id, served)
         took = completed_at - facts.created_at
+        if standby and facts.pool and facts.preset_id is not None:
+            served.preset_ids.append(facts.preset_id)  # what is ready now may be one to pause
         return BuildEnd(facts, status, error, ended_now=True, took=took, served=served, canceled=canceled)
 
 
@@ -190,7 +197,7 @@ async def _apply_success(
         await connection.execute(DELETED, target)
         await connection.execute(FORGET_EARLIER_STATES, target)
         await forget_claim_secrets(connection, facts.workspace_id)
-    elif facts.transition is Transition.STOP:
+    elif facts.transition in (Transition.STOP, Transition.PAUSE):
         left = json.dumps(made.resources) if made is not None else None
         await connection.execute(STOPPED, target | {"resources": left})
         if isinstance(made, Stopped) and made.kept:
@@ -202,6 +209,10 @@ async def _apply_success(
                 build_id=facts.id,
                 data={"replacements": [one.model_dump() for one in made.kept]},
             )
+        unclaimed = row.owner_id == PREBUILDS_USER_ID and facts.number == row.latest_build
+        if facts.transition is Transition.PAUSE and unclaimed:
+            resumable = {"resume_build_id": build_id_of(facts.workspace_id, facts.number + 1)}
+            await connection.execute(MAKE_RESUMABLE, target | resumable)
     else:
         made = made or Provisioned()
         started = {

@@ -44,7 +44,8 @@ RECORD = text("""
 ADVANCE_WORKSPACE = text("""
     UPDATE workspaces
        SET latest_build = :number, latest_transition = :transition, latest_status = 'pending', latest_ended_at = NULL,
-           next_action_at = NULL, claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
+           next_action_at = NULL, claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
+           resume_build_id = NULL
      WHERE id = :workspace_id
 """)
 

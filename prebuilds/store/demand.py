@@ -29,12 +29,14 @@ LAST_OF_BATCH = text("""
 """)
 _OF_CLAIMS = "('claim_prebuilt', 'claim_created', 'claim_missed', 'claim_queued')"
 # A claim counts once, when it was made, by its first event: others follow when it waits or is tried again. A batch
-# that missed has one event, which tells how many it wanted.
+# that missed has one event, which tells how many it wanted. A claim of a paused prebuild is no hit: it has found none
+# ready.
 COUNT = text(f"""
     WITH made AS (
         SELECT p.template_id, p.name AS preset_name, coalesce(c.created_at, e.at) AS at,
                coalesce(CAST(e.data ->> 'claims' AS integer), 1) AS claims,
-               e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}' AS hit
+               e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}'
+                   AND c.answer ->> 'source' IS DISTINCT FROM 'paused' AS hit
           FROM events e JOIN presets p ON p.id = e.preset_id LEFT JOIN claims c ON c.id = e.claim_id
          WHERE e.id > :after AND e.id <= :up_to AND e.kind IN {_OF_CLAIMS} AND e.actor <> '{DRILL_USER}'
            AND NOT EXISTS (SELECT FROM events o

@@ -99,7 +99,7 @@ class Served:
     build_ids: list[UUID] = field(default_factory=list)
     """Builds to be started."""
     preset_ids: list[UUID] = field(default_factory=list)
-    """Presets whose pool has given a prebuild away, to be reconciled."""
+    """Presets to be reconciled: their pool has given a prebuild away, or has one that may have to be paused."""
     labels: list[dict[str, str]] = field(default_factory=list)
     """The preset's names for each prebuild that was handed over, for the metrics."""
     waited: list[timedelta] = field(default_factory=list)

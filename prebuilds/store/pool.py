@@ -52,7 +52,7 @@ CREATE_WORKSPACES = text(f"""
            1, 'start', 'pending'
       FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[])) AS n (id, name)
 """)
-_RECORD_BUILDS = f"""
+RECORD_BUILDS = f"""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                   template_version_id, next_dispatch_at)
     SELECT n.id, n.workspace_id, n.number, '{{transition}}', '{{stage}}', '{PREBUILDS_USER_ID}', :preset_id,
@@ -60,8 +60,8 @@ _RECORD_BUILDS = f"""
       FROM unnest(CAST(:build_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:numbers AS int[]))
            AS n (id, workspace_id, number)
 """
-RECORD_CREATIONS = text(_RECORD_BUILDS.format(transition="start", stage="create"))
-RECORD_DELETIONS = text(_RECORD_BUILDS.format(transition="delete", stage="none"))
+RECORD_CREATIONS = text(RECORD_BUILDS.format(transition="start", stage="create"))
+RECORD_DELETIONS = text(RECORD_BUILDS.format(transition="delete", stage="none"))
 
 # A prebuild that was claimed meanwhile has another owner, and is skipped. A claim under way has locked the row; the
 # statement waits for it and then sees the new owner.
@@ -75,6 +75,7 @@ LOCK_DELETABLE = text(f"""
 BEGIN_DELETIONS = text("""
     UPDATE workspaces w
        SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL, next_action_at = NULL,
+           resume_build_id = NULL,
            latest_build = n.number, latest_transition = 'delete', latest_status = 'pending', latest_ended_at = NULL
       FROM unnest(CAST(:ids AS uuid[]), CAST(:numbers AS int[])) AS n (id, number) WHERE w.id = n.id
 """)
@@ -113,7 +114,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class _FencedPreset:
+class FencedPreset:
     """A preset whose row is locked for one pass, with its current snapshot."""
 
     connection: AsyncConnection
@@ -137,9 +138,9 @@ class _FencedPreset:
 
 
 @asynccontextmanager
-async def _enter_fence(
+async def enter_fence(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, lock_capacity: bool = False
-) -> AsyncIterator[_FencedPreset]:
+) -> AsyncIterator[FencedPreset]:
     """Begin a transaction that locks a preset for the writes of a pass.
 
     Args:
@@ -157,7 +158,7 @@ async def _enter_fence(
         if template.limits_members:
             await lock_members(connection, template.organization_id)
         snapshot = await read_preset(connection, preset_id, rules)
-        yield _FencedPreset(
+        yield FencedPreset(
             connection, pass_number, snapshot, version_id, template.template_id, template.organization_id
         )
 
@@ -181,7 +182,7 @@ async def create_prebuilds(
         SupersededPass: A later pass of the preset has written already.
     """
     limit = rules.max_pending_builds
-    async with _enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as fenced:
+    async with enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as fenced:
         made = set(await fenced.connection.scalars(EXISTING, {"ids": list(ids)}))
         allowed = len(plan_preset(fenced.snapshot, pass_number, pending_max).create)
         if fenced.snapshot.share is not None:  # the plan counts on room that its deletions make; these may have failed
@@ -216,7 +217,7 @@ async def delete_prebuilds(
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
-    async with _enter_fence(engine, preset_id, pass_number, rules) as fenced:
+    async with enter_fence(engine, preset_id, pass_number, rules) as fenced:
         if fenced.snapshot.paused:
             return Written([], [], lost=len(ids))
         due = deletions(fenced.snapshot)
@@ -250,7 +251,7 @@ async def cancel_creations(
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
-    async with _enter_fence(engine, preset_id, pass_number, rules) as fenced:
+    async with enter_fence(engine, preset_id, pass_number, rules) as fenced:
         if fenced.snapshot.paused or fenced.snapshot.preset.active:
             return Written([], [], lost=len(ids))
         canceled = await cancel_pending_creations(fenced.connection, ids, cause="its preset is no longer active")

@@ -47,7 +47,8 @@ FIRST_EVENT = text("""
 CLAIMS = text(f"""
     WITH decided AS (
         SELECT p.id AS preset_id, least(floor(extract(epoch FROM e.at - :since) / 300)::int, {SLOTS - 1}) AS slot,
-               e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}' AS hit,
+               e.kind = 'claim_prebuilt' AND c.completed_at - c.created_at < interval '{AT_ONCE}'
+                   AND c.answer ->> 'source' IS DISTINCT FROM 'paused' AS hit,
                CASE WHEN e.kind <> 'claim_missed' THEN extract(epoch FROM b.completed_at - c.created_at) END AS seconds
           FROM unnest(CAST(:presets AS uuid[])) AS p (id),
                LATERAL (SELECT at, kind, claim_id FROM events

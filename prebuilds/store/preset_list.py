@@ -50,7 +50,16 @@ async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None =
         snapshot = await snapshot_state(connection, rules)
         found = [(item, _state(item, snapshot)) for item in snapshot.presets if item.preset.id in details]
         waits = await _waits(connection, snapshot, [(item.preset, state) for item, state in found])
-    return [_info(item.preset, state, details[item.preset.id], waits[item.preset.id]) for item, state in found]
+    return [
+        _info(
+            item.preset,
+            state,
+            details[item.preset.id],
+            waits[item.preset.id],
+            paused=item.counts.unexpired_paused,
+        )
+        for item, state in found
+    ]
 
 
 def _state(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolState:
@@ -78,7 +87,7 @@ async def _waits(
     return waits
 
 
-def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta | None) -> PresetInfo:
+def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta | None, paused: int) -> PresetInfo:
     expire_after = preset.expire_after
     return PresetInfo(
         preset_id=preset.id,
@@ -102,6 +111,8 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         max_concurrent=preset.max_concurrent,
         last_invalidated_at=preset.last_invalidated_at,
         limit_reset_at=details.limit_reset_at,
+        standby=preset.standby,
+        paused=paused,
         ready=state.eligible,
         starting=state.starting,
         estimated_wait_seconds=None if wait is None else wait.total_seconds(),

@@ -50,7 +50,8 @@ COUNT_INVALIDATED = text(f"""
     SELECT p.id, count(w.id) AS prebuilds
       FROM presets p
       LEFT JOIN workspaces w ON w.preset_id = p.id AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
-                            AND w.latest_transition = 'start' AND w.latest_status IN ('pending', 'running', 'succeeded')
+                            AND w.latest_transition IN ('start', 'pause')
+                            AND w.latest_status IN ('pending', 'running', 'succeeded')
                             AND is_expired(w.created_at, NULL, p.last_invalidated_at)
      WHERE p.id = ANY(CAST(:ids AS uuid[])) GROUP BY p.id ORDER BY p.id
 """)

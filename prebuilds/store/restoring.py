@@ -47,13 +47,14 @@ INVALIDATE = text("""
     UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, now()) WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 NO_LONGER_CLAIMABLE = text("""
-    UPDATE workspaces SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL
+    UPDATE workspaces
+       SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL, resume_build_id = NULL
      WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 QUARANTINE = text("""
     UPDATE workspaces
        SET quarantined_at = coalesce(quarantined_at, now()), quarantine_reason = :reason, claimable_preset_id = NULL,
-           claim_build_id = NULL, expires_at = NULL, next_action_at = NULL
+           claim_build_id = NULL, expires_at = NULL, resume_build_id = NULL, next_action_at = NULL
      WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 BEGIN_EPOCH = text("""

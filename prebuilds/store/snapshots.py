@@ -40,7 +40,7 @@ _PRESET = """
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
     CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds, p.max_concurrent,
-    CAST(o.limits ->> 'pool_members' AS integer) AS pool_members,
+    CAST(o.limits ->> 'pool_members' AS integer) AS pool_members, p.standby_paused,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """
@@ -67,9 +67,18 @@ _COUNT_POOLS = f"""
                count(*) FILTER (WHERE latest_status = 'pending') AS pending,
                count(*) FILTER (WHERE latest_status = 'failed') AS failed,
                count(*) FILTER (WHERE NOT running AND NOT in_progress AND latest_transition <> 'delete' AND NOT kept
-                                  AND now() - latest_ended_at > :retention) AS evidence_due
+                                  AND NOT paused AND now() - latest_ended_at > :retention) AS evidence_due,
+               count(*) FILTER (WHERE paused) AS paused,
+               count(*) FILTER (WHERE paused AND expired) AS paused_expired,
+               count(*) FILTER (WHERE latest_transition = 'pause' AND in_progress) AS pausing,
+               count(*) FILTER (WHERE latest_build > 1 AND latest_transition = 'start' AND in_progress) AS resuming,
+               count(*) FILTER (WHERE latest_build > 1 AND latest_transition IN ('start', 'pause')
+                                  AND latest_status IN ('failed', 'canceled') AND NOT kept) AS moves_failed,
+               count(*) FILTER (WHERE latest_build > 1 AND latest_transition = 'start'
+                                  AND latest_status IN ('failed', 'canceled') AND NOT kept) AS resumes_failed
           FROM workspaces w JOIN presets p ON p.id = w.preset_id,
                LATERAL (SELECT latest_transition = 'start' AND latest_status = 'succeeded' AS running,
+                               latest_transition = 'pause' AND latest_status = 'succeeded' AS paused,
                                latest_status IN ('pending', 'running', 'canceling') AS in_progress,
                                is_expired(w.created_at, expiry_of(w.created_at, p.expire_after), p.last_invalidated_at)
                                    AS expired) AS s
@@ -313,6 +322,7 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], 
         waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
         max_concurrent=row.max_concurrent,
         pool_members=row.pool_members,
+        standby=row.standby_paused,
     )
 
 
@@ -331,6 +341,12 @@ def _counts(row: Row[tuple[object, ...]]) -> PoolCounts:
         pending=row.pending,
         failed=row.failed,
         evidence_due=row.evidence_due,
+        paused=row.paused,
+        paused_expired=row.paused_expired,
+        pausing=row.pausing,
+        resuming=row.resuming,
+        moves_failed=row.moves_failed,
+        resumes_failed=row.resumes_failed,
     )
 
 

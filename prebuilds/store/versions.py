@@ -48,17 +48,17 @@ READ_CONTENT = text("""
                        FROM presets p WHERE p.template_version_id = v.id), '{}') AS parameters
       FROM template_versions v WHERE v.id = :version_id
 """)
-# Ready, or being made.
+# Ready, paused, or being made.
 COUNT_PREBUILDS = text(f"""
     SELECT w.preset_id, count(*) AS prebuilds FROM workspaces w
      WHERE w.preset_id = ANY(CAST(:ids AS uuid[])) AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
-       AND w.quarantined_at IS NULL AND w.latest_transition = 'start'
+       AND w.quarantined_at IS NULL AND w.latest_transition IN ('start', 'pause')
        AND w.latest_status IN ('pending', 'running', 'succeeded')
      GROUP BY w.preset_id
 """)
 _READ_PRESETS = """
     SELECT p.id, p.name, p.desired_instances, p.expire_after, p.timezone, p.is_default, p.claim_parameters,
-           p.target, p.ready_by, p.cost_per_hour, p.max_concurrent,
+           p.target, p.ready_by, p.cost_per_hour, p.max_concurrent, p.standby_paused,
            coalesce((SELECT jsonb_agg(jsonb_build_array(s.cron, s.instances) ORDER BY s.position)
                        FROM preset_schedules s WHERE s.preset_id = p.id), '[]') AS schedule
       FROM presets p WHERE {}
@@ -69,7 +69,8 @@ SET_POLICY = text("""
     UPDATE presets
        SET desired_instances = :instances, expire_after = :expire_after, timezone = :timezone,
            is_default = :default, claim_parameters = :claim_parameters, target = CAST(:target AS jsonb),
-           ready_by = :ready_by, cost_per_hour = :cost_per_hour, max_concurrent = :max_concurrent
+           ready_by = :ready_by, cost_per_hour = :cost_per_hour, max_concurrent = :max_concurrent,
+           standby_paused = :standby
      WHERE id = :id
 """)
 CLEAR_SCHEDULE = text("DELETE FROM preset_schedules WHERE preset_id = :id")
@@ -191,6 +192,7 @@ async def set_policies(connection: AsyncConnection, policies: Mapping[UUID, Pres
             "ready_by": policy.ready_by,
             "cost_per_hour": policy.cost_per_hour,
             "max_concurrent": policy.max_concurrent,
+            "standby": policy.standby,
         }
         for preset, policy in policies.items()
     ]
@@ -239,4 +241,5 @@ def _policy(row: Row[tuple[object, ...]]) -> PresetPolicy:
         ready_by=row.ready_by,
         cost_per_hour=row.cost_per_hour,
         max_concurrent=row.max_concurrent,
+        standby=row.standby_paused,
     )

@@ -46,6 +46,7 @@ QUARANTINED, ABANDONED = "quarantined", "abandoned"
 STATUS_WORDS = {
     Transition.START: ("starting", "running"),
     Transition.STOP: ("stopping", "stopped"),
+    Transition.PAUSE: ("pausing", "paused"),
     Transition.DELETE: ("deleting", "deleted"),
 }
 

@@ -37,7 +37,7 @@ class TimedClaim:
     end_phase: Callable[[ClaimPhase], None]
     """To be called as each phase ends. A phase begins where the one before ended."""
     source: str | None = None
-    """`prebuilt` or `created`, to be set by the caller; None when no workspace was handed out."""
+    """`prebuilt`, `paused` or `created`, to be set by the caller; None when no workspace was handed out."""
 
 
 class Metrics:
@@ -198,6 +198,11 @@ class PoolGauges:
             "prebuilds_claims_waiting", callbacks=[self._observe_waiting], description="Claims that wait for a prebuild"
         )
         meter.create_observable_gauge(
+            "prebuilds_standby",
+            callbacks=[self._observe_standby],
+            description="Paused prebuilds of presets that keep some",
+        )
+        meter.create_observable_gauge(
             "prebuilds_held",
             callbacks=[self._observe_held],
             description="1 for the reason why a preset creates nothing, 0 for the others",
@@ -254,6 +259,11 @@ class PoolGauges:
     def _observe_waiting(self, _: CallbackOptions) -> Iterable[Observation]:
         for preset in self._active_presets():
             yield Observation(preset.item.preset.waiting, _labels(preset.item))
+
+    def _observe_standby(self, _: CallbackOptions) -> Iterable[Observation]:
+        for preset in self._active_presets():
+            if preset.item.preset.standby or preset.item.counts.paused:
+                yield Observation(preset.item.counts.paused, _labels(preset.item))
 
     def _observe_held(self, _: CallbackOptions) -> Iterable[Observation]:
         for preset in self._active_presets():

@@ -24,7 +24,7 @@ from prebuilds.planning.schedule import (
     describe_overlap,
     find_overlap,
 )
-from prebuilds.provisioners.base import CheckingProvisioner, InvalidSource, Kept, Provisioner
+from prebuilds.provisioners.base import CheckingProvisioner, InvalidSource, Kept, PausingProvisioner, Provisioner
 from prebuilds.provisioners.replies import words_of
 from prebuilds.templates.yaml_text import Path
 from prebuilds.vocabulary.plain_text import VALUES, check_plain
@@ -68,6 +68,7 @@ def _check_entries(data: dict[Any, Any], load: Load, sent: bool) -> Checked:
         for path, template in templates:
             presets = list(_entries(template, path, "presets"))
             problems |= _names_used_twice(presets) | _presets_at_odds(presets)
+            problems |= _standby_of_what_cannot_pause(template, presets, load)
             source = _source(template, path, load, sent)
             problems |= _command_nobody_runs(template, path, load)
             if isinstance(source, Kept):
@@ -151,6 +152,32 @@ def _readable_cron(window: object) -> str | None:
     except ValueError:
         return None
     return cron
+
+
+def _standby_of_what_cannot_pause(
+    template: dict[Any, Any], presets: list[tuple[Path, dict[Any, Any]]], load: Load
+) -> dict[Path, str]:
+    """Return a problem for each preset with a standby, where the driver cannot pause what the template makes."""
+    name, source = template.get("provisioner"), template.get("source")
+    wanting = [path for path, preset in presets if _wants_paused(preset)]
+    if not wanting or not isinstance(name, str) or not isinstance(source, dict):
+        return {}
+    try:
+        driver = load(name)
+        if isinstance(driver, PausingProvisioner) and driver.pauses(source):
+            return {}
+    except Exception:
+        return {}  # what is wrong with the driver or the source is said there
+    why = f"the provisioner {name} cannot pause"
+    if isinstance(driver, PausingProvisioner):
+        why = f"the provisioner {name} cannot pause what this source makes"
+    return {(*path, "standby"): f"{why}; leave it out" for path in wanting}
+
+
+def _wants_paused(preset: dict[Any, Any]) -> bool:
+    standby = preset.get("standby")
+    paused = standby.get("paused") if isinstance(standby, dict) else None
+    return isinstance(paused, int) and not isinstance(paused, bool) and paused > 0
 
 
 def _source(template: dict[Any, Any], path: Path, load: Load, sent: bool) -> Kept | dict[Path, str]:

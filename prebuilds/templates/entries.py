@@ -156,6 +156,14 @@ class TargetEntry(Payload):
         }
 
 
+class StandbyEntry(Payload):
+    """What a pool keeps beside its ready prebuilds."""
+
+    paused: Instances = 0
+    """How many prebuilds are kept paused: they keep their files, cost less, and are ready again sooner than new ones.
+    The template's driver must be able to pause."""
+
+
 class PresetEntry(Payload):
     """A preset: a set of parameters with a policy."""
 
@@ -181,6 +189,8 @@ class PresetEntry(Payload):
     """What the pool is to reach. It needs `instances`, which is the size until one is known."""
     cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
     """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
+    standby: StandbyEntry = StandbyEntry()
+    """What is kept beside the ready prebuilds. It needs `instances`, which may be 0."""
     max_concurrent: Annotated[StrictInt, Field(ge=1, le=INSTANCES_MAX)] | None = None
     """How many creations and deletions of the pool may be under way at a time; None for any number."""
 
@@ -196,6 +206,12 @@ class PresetEntry(Payload):
             raise ValueError("ready_by needs a schedule, whose windows it is about")
         return self
 
+    @model_validator(mode="after")
+    def _standby_has_a_pool(self) -> PresetEntry:
+        if self.standby.paused and self.instances is None:
+            raise ValueError("standby needs instances, the count of ready prebuilds; it may be 0")
+        return self
+
     def policy(self) -> PresetPolicy:
         """Return the settings that change in place."""
         return PresetPolicy(
@@ -209,6 +225,7 @@ class PresetEntry(Payload):
             ready_by=self.ready_by,
             cost_per_hour=self.cost_per_hour,
             max_concurrent=self.max_concurrent,
+            standby=self.standby.paused,
         )
 
 

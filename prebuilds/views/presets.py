@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from prebuilds.payloads import Payload, Replacement
+from prebuilds.payloads import ONLY_STANDBY, Payload, Replacement
 from prebuilds.vocabulary import Timestamp
 
 
@@ -58,6 +58,8 @@ class PresetInfo(Payload):
     """What the target asks for now; None without a target, and until a creation was measured."""
     cost_per_hour: float | None = None
     """What one prebuild costs for an hour; None where nobody has said it."""
+    standby: int = ONLY_STANDBY
+    """How many prebuilds are kept paused, beside those that are kept ready."""
     max_concurrent: int | None = None
     """How many creations and deletions may be under way at a time; None: any number."""
     last_invalidated_at: Timestamp | None
@@ -66,6 +68,8 @@ class PresetInfo(Payload):
     """Prebuilds that can be claimed now."""
     starting: int
     """Prebuilds that are being made."""
+    paused: int = ONLY_STANDBY
+    """Paused prebuilds. A claim that finds none ready gets one of them at once, and resumes it."""
     estimated_wait_seconds: float | None
     """How long a claim that is made now has to wait, from what is being made and how long that took before: 0 when a
     prebuild is ready; None when nothing is on its way, or no creation was measured yet."""

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.api import InvalidInput
-from prebuilds.payloads import Payload
+from prebuilds.payloads import ONLY_STANDBY, Payload
 from prebuilds.vocabulary import Timestamp
 
 
@@ -58,6 +58,11 @@ class PresetRow(Payload):
     starting: int
     stopping: int
     deleting: int
+    standby: int = ONLY_STANDBY
+    """Prebuilds that should be paused, beside those that should be ready."""
+    paused: int = ONLY_STANDBY
+    """Prebuilds that are paused, including expired ones."""
+    pausing: int = ONLY_STANDBY
     held: str | None
     """Why creation is withheld: `paused`, `validation_failed`, `hard_limited`, `backoff`, `capacity`,
     `max_concurrent` or `pool_members`; None when it is not."""

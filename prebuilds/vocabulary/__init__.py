@@ -76,6 +76,7 @@ class Transition(StrEnum):
 
     START = "start"
     STOP = "stop"
+    PAUSE = "pause"  # of a prebuild, which stays in the pool
     DELETE = "delete"
 
 
@@ -84,6 +85,7 @@ class Stage(StrEnum):
 
     NONE = "none"
     CREATE = "create"  # a prebuild is made for the pool
+    RESUME = "resume"  # a paused prebuild is made ready again for the pool
     CLAIM = "claim"  # a prebuild is handed to a person
 
 
@@ -124,9 +126,10 @@ class MissReason(StrEnum):
 
 
 class Source(StrEnum):
-    """Where a claim's workspace comes from: the pool, or made for the claim."""
+    """Where a claim's workspace comes from: ready or paused in the pool, or made for the claim."""
 
     PREBUILT = "prebuilt"
+    PAUSED = "paused"
     CREATED = "created"
 
 

@@ -52,13 +52,15 @@ def in_words(event: EventRow, zone: tzinfo | None = None) -> str:
     return " ".join(text.split())
 
 
-def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
+def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for each kind
     kind: str, data: dict[str, Any], actor: str, at: datetime, zone: tzinfo | None
 ) -> str | None:
     """Describe an event of a known kind; None for an unknown kind."""
     match kind:
         case "prebuilds_created":
             return f"created {len(data['workspaces'])}: {_describe_counts(data)}"
+        case "prebuilds_resumed" | "prebuilds_paused":
+            return f"{kind.removeprefix('prebuilds_')} {len(data['workspaces'])}: {_describe_counts(data)}"
         case "prebuilds_deleted":
             reasons = {reason: len(ids) for reason, ids in data["reasons"].items()}
             each = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
@@ -115,6 +117,9 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912 - one case for each kind
             stage = "" if data["stage"] == "none" else f" ({data['stage']})"
             why = f": {one_line(data['error'])}" if data["error"] else ""
             return f"{data['transition']}{stage} {kind.removeprefix('build_')}{why}"
+        case "claim_resumes":
+            deadline = clock(datetime.fromisoformat(data["deadline"]), at, zone)
+            return f"none was ready: a paused prebuild is resumed, which should be usable by {deadline}"
         case "claim_prebuilt":
             return f"claimed by {actor} as {data['owner']}/{data['name']}"
         case "claim_near_miss":

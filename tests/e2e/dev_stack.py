@@ -53,6 +53,7 @@ organizations:
           - name: small
             parameters: {{size: small}}
             instances: {instances}
+            standby: {{paused: {standby}}}
 """
 
 
@@ -187,7 +188,7 @@ class DevStack:
         """The plain `temporal` command, with no code of ours."""
         return self._process("temporal", *words, TEMPORAL_ADDRESS=self.facts["temporal_address"])
 
-    def apply(self, organization: str, instances: int, **source: Any) -> None:
+    def apply(self, organization: str, instances: int, *, standby: int = 0, **source: Any) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0]
         assert self._applied_by.setdefault(organization, test) == test, f"{organization} is another test's organization"
         values = {
@@ -197,7 +198,7 @@ class DevStack:
         } | source
         path = self.files / f"{organization}.yaml"
         text = {k: v if k == "queue" else json.dumps(v) for k, v in values.items()}
-        path.write_text(TEMPLATE.format(organization=organization, instances=instances, **text))
+        path.write_text(TEMPLATE.format(organization=organization, instances=instances, standby=standby, **text))
         said = self.cli("apply", "-f", str(path))
         assert said.code == 0, said
 

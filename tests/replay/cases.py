@@ -19,6 +19,7 @@ CASES: dict[str, dict[str, str]] = {
         "deletes": "plan_reconcile delete_prebuilds completed !create_prebuilds !cancel_builds",
         "replaces": "plan_reconcile delete_prebuilds create_prebuilds completed",
         "cancels": "plan_reconcile delete_prebuilds cancel_builds completed",
+        "moves": "plan_reconcile move_prebuilds create_prebuilds completed",
         "does-nothing": "plan_reconcile completed !*_prebuilds !cancel_builds",
         "step-fails": "plan_reconcile *_prebuilds:failed completed",
         "refused": "plan_reconcile:failed failed:PresetNotFound",

@@ -113,6 +113,11 @@ MUTATIONS = [
         "0",
     ),
     Mutation(
+        *("ReconcilePreset", "moves", "a resume is no move"),
+        "        if not plan.resume and not plan.pause:",
+        "        if not plan.pause:",
+    ),
+    Mutation(
         *("ReconcilePreset", "does-nothing", "an empty step is carried out"),
         "        if not ids:\n            return 0\n",
         "",

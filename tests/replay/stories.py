@@ -60,6 +60,15 @@ def pools_grow_shrink_and_are_replaced(stack: DevStack) -> None:
     begin(stack, "ReconcilePreset", reconcile_preset_id(uuid4()), "prebuilds", {"preset_id": str(uuid4())})
 
 
+def a_pool_keeps_a_standby(stack: DevStack) -> None:
+    """A claim of the only ready prebuild: a paused one is resumed, and a new one made in its place."""
+    stack.apply("standby", 1, standby=1, **QUICK)
+    until(lambda: stack.preset("standby").get("paused") == 1, "a paused prebuild")
+    stack.wait_whole("standby")
+    stack.ask(*claim_words("standby", "standby"))
+    until(lambda: stack.preset("standby").get("paused") == 1 and stack.preset("standby")["eligible"] == 1, "both again")
+
+
 def a_step_fails(stack: DevStack) -> None:
     """A pass whose writes wait for a lock until their time is over."""
     stack.apply("locked", 1, **QUICK)
@@ -279,6 +288,7 @@ def tell(stack: DevStack, folder: Path) -> None:
     with Workers(stack) as workers:
         hosts = (workers.host(folder / "a", "moves"), workers.host(folder / "b", "moves"))
         pools_grow_shrink_and_are_replaced(stack)
+        a_pool_keeps_a_standby(stack)
         a_build_moves_to_its_host(stack, hosts)
         deletion = a_host_goes_away(stack, hosts[0])
         builds_end_in_every_way(stack)

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from prebuilds.planning.plan import ReconcilePlan
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     Creation,
@@ -29,7 +30,7 @@ NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 """A Monday."""
 TICK = timedelta(microseconds=1)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
-START, STOP, DELETE = Transition.START, Transition.STOP, Transition.DELETE
+START, STOP, PAUSE, DELETE = Transition.START, Transition.STOP, Transition.PAUSE, Transition.DELETE
 PENDING, RUNNING, SUCCEEDED = BuildStatus.PENDING, BuildStatus.RUNNING, BuildStatus.SUCCEEDED
 FAILED, CANCELING, CANCELED = BuildStatus.FAILED, BuildStatus.CANCELING, BuildStatus.CANCELED
 
@@ -114,6 +115,15 @@ def history_of(*made: Creation, lookback: timedelta = HOUR, **changes: Any) -> C
     )
 
 
+def begin_moves(plan: ReconcilePlan, rows: Iterable[Prebuild]) -> list[Prebuild]:
+    """Return *rows* with the plan's resumes and pauses recorded."""
+    moves = dict.fromkeys(plan.resume, START) | dict.fromkeys(plan.pause, PAUSE)
+    return [
+        replace(p, transition=moves[p.id], status=PENDING, build_number=p.build_number + 1) if p.id in moves else p
+        for p in rows
+    ]
+
+
 def ids(*numbers: int) -> list[UUID]:
     return [UUID(int=n) for n in numbers]
 
@@ -151,6 +161,7 @@ PRESETS = st.builds(
     st.just(PRESET),
     active=st.booleans(),
     base_instances=st.integers(0, 12),
+    standby=st.sampled_from([0, 0, 1, 4]),
     expire_after=st.none() | ago(50),
     last_invalidated_at=st.none() | moments(60),
     timezone=st.sampled_from([None, "UTC", "Nowhere/Else"]),

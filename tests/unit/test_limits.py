@@ -23,6 +23,7 @@ from tests.unit.pools import (
     RUNNING,
     START,
     SUCCEEDED,
+    begin_moves,
     creations,
     failed,
     history_of,
@@ -114,7 +115,7 @@ def test_a_pool_with_max_concurrent_comes_to_rest_and_keeps_to_it(found: PresetS
         ]
         deleting = [replace(p, transition=DELETE, status=PENDING) for p in found.prebuilds if p.id in plan.delete]
         rows += deleting + [Prebuild(i, NOW, 1, START, PENDING) for i in plan.create]
-        found = replace(found, prebuilds=rows)
+        found = replace(found, prebuilds=begin_moves(plan, rows))
     else:
         pytest.fail("it does not come to rest")
     state = state_of(found)

@@ -291,3 +291,46 @@ def _problems_of_odd() -> dict[str, Any]:
         parse_template_file(text)
     place = "organizations[acme].templates[python]"
     return {path.removeprefix(place): message for path, message in refused.value.details.items()}
+
+
+class Runs:
+    """A driver that accepts every source, and cannot pause."""
+
+    def validate(self, source: dict[str, Any]) -> None: ...
+
+    def hands_over(self, source: dict[str, Any]) -> bool:
+        return True
+
+
+class PausesSome(Runs):
+    def pauses(self, source: dict[str, Any]) -> bool:
+        return bool(source)
+
+    async def pause(self, *_: Any) -> None: ...
+
+    async def resume(self, *_: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("driver", "preset", "message"),
+    [
+        (Runs, "standby: {paused: 1}", "the provisioner odd cannot pause; leave it out"),
+        (PausesSome, "standby: {paused: 1}", "the provisioner odd cannot pause what this source makes; leave it out"),
+        (Runs, "standby: {paused: 0}", None),
+        (PausesSome, "standby: {paused: -1}", "must be greater than or equal to 0"),
+    ],
+)
+def test_a_standby_is_refused_where_the_driver_cannot_pause(
+    driver: Any, preset: str, message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioners, "load", lambda *_: driver())
+    presets = f"[{{name: small, instances: 0, {preset}}}]"
+    text = f"organizations: [{{name: a, templates: [{{name: t, provisioner: odd, source: {{}}, presets: {presets}}}]}}]"
+    if message is None:
+        parse_template_file(text)
+        return
+    with pytest.raises(InvalidInput) as refused:
+        parse_template_file(text)
+    [(path, said)] = refused.value.details.items()
+    assert path.startswith("organizations[a].templates[t].presets[small].standby")
+    assert message in said

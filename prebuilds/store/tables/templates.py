@@ -83,6 +83,7 @@ presets = Table(
     Column("target", JSONB),  # what the pool is to reach; null: the count above is its size
     Column("ready_by", Boolean, nullable=False, server_default=text("false")),
     Column("cost_per_hour", Float),
+    Column("standby_paused", Integer, nullable=False, server_default=text("0")),
     Column("max_concurrent", Integer),  # creations and deletions of its pool at a time; null: any number
     Column("is_default", Boolean, nullable=False, server_default=text("false")),
     Column("claim_parameters", ARRAY(Text), nullable=False, server_default=text("'{}'")),
@@ -97,6 +98,7 @@ presets = Table(
     ),
     CheckConstraint(NAME_CHECK, name="presets_name_check"),
     CheckConstraint("desired_instances >= 0", name="presets_desired_instances_check"),
+    CheckConstraint("standby_paused >= 0", name="presets_standby_paused_check"),
     CheckConstraint("max_concurrent > 0", name="presets_max_concurrent_check"),
 )
 

@@ -50,6 +50,7 @@ workspaces = Table(
     time_column("abandoned_at"),  # set with deleted_at when nothing was destroyed: what is left is a person's to remove
     uuid_column("claimable_preset_id", null=True),  # null: cannot be claimed
     uuid_column("claim_build_id", null=True),  # id of the build that a claim will record; SQL has no uuid5
+    uuid_column("resume_build_id", null=True),  # of a paused prebuild: the same, of a claim that resumes it
     time_column("expires_at"),  # when it expires as a prebuild; null: never
     time_column("next_action_at"),
     Column("host", Text),
@@ -77,6 +78,13 @@ workspaces = Table(
         "created_at",
         "id",
         postgresql_where=text("claimable_preset_id IS NOT NULL"),
+    ),
+    Index(
+        "workspaces_paused_idx",
+        "preset_id",
+        "created_at",
+        "id",
+        postgresql_where=text("resume_build_id IS NOT NULL"),
     ),
     Index(
         "workspaces_pool_idx",
@@ -171,8 +179,8 @@ workspace_builds = Table(
     ),
     Index("workspace_builds_failed_idx", "preset_id", "completed_at", postgresql_where=text("status = 'failed'")),
     CheckConstraint("number >= 1", name="workspace_builds_number_check"),
-    CheckConstraint(one_of("transition", "start", "stop", "delete"), name="workspace_builds_transition_check"),
-    CheckConstraint(one_of("stage", "none", "create", "claim"), name="workspace_builds_stage_check"),
+    CheckConstraint(one_of("transition", "start", "stop", "pause", "delete"), name="workspace_builds_transition_check"),
+    CheckConstraint(one_of("stage", "none", "create", "resume", "claim"), name="workspace_builds_stage_check"),
     CheckConstraint(
         one_of("status", "pending", "running", "succeeded", "failed", "canceling", "canceled"),
         name="workspace_builds_status_check",

@@ -25,7 +25,7 @@ depends_on = None
 DRILL_USER, DRILL_USER_ID = "prebuilds-drill", "2c82fe37-eee5-5c8f-a39f-0ea2a9436730"
 
 FUNCTIONS: tuple[str, ...] = (
-    *("check_people", "lock_limits", "reached_limit", "admit_claim"),
+    *("check_people", "claim_paused", "lock_limits", "reached_limit", "admit_claim"),
     *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
 )
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
@@ -95,6 +95,21 @@ STEPS: tuple[Step, ...] = (
     ),
 )
 
+STANDBY: tuple[Step, ...] = (
+    ShortStep(
+        "standby",
+        (
+            """
+            ALTER TABLE presets ADD COLUMN standby_paused integer NOT NULL DEFAULT 0
+                CONSTRAINT presets_standby_paused_check CHECK (standby_paused >= 0)
+            """,
+            "ALTER TABLE workspaces ADD COLUMN resume_build_id uuid",
+        ),
+    ),
+    IndexStep("workspaces_paused_idx", "workspaces (preset_id, created_at, id) WHERE resume_build_id IS NOT NULL"),
+)
+"""Paused prebuilds beside the ready ones."""
+
 READY_BY: tuple[Step, ...] = (
     ShortStep(
         "ready_by",
@@ -119,8 +134,8 @@ CHEAPER_CHECKS = {
         ),
     },
     "workspace_builds": {
-        "workspace_builds_transition_check": "transition = ANY ('{start,stop,delete}'::text[])",
-        "workspace_builds_stage_check": "stage = ANY ('{none,create,claim}'::text[])",
+        "workspace_builds_transition_check": "transition = ANY ('{start,stop,pause,delete}'::text[])",
+        "workspace_builds_stage_check": "stage = ANY ('{none,create,resume,claim}'::text[])",
         "workspace_builds_status_check": (
             "status = ANY ('{pending,running,succeeded,failed,canceling,canceled}'::text[])"
         ),
@@ -129,7 +144,8 @@ CHEAPER_CHECKS = {
         ),
     },
 }
-"""Checks of two tables that every claim writes. They say the same as before, each by one constant: PostgreSQL reads a
+"""Checks of two tables that every claim writes. They say the same as before, each by one constant
+(pauses and resumes are new): PostgreSQL reads a
 check anew for each statement that writes the table, and this saves a claim 5 % of its time (decision 0031)."""
 
 
@@ -307,6 +323,7 @@ DRILLS: tuple[Step, ...] = (
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
+    *STANDBY,
     *READY_BY,
     *SHRINKING,
     *NEAR_MISSES,

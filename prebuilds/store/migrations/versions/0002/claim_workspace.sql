@@ -201,6 +201,12 @@ BEGIN
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             RETURN;
         END IF;
+        answer := claim_paused(
+            p_claim_id, p_request_hash, v_preset.id, v_preset.template_version_id, v_owner, v_owner_name, v_initiator,
+            v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets, p_ends_at);
+        IF answer IS NOT NULL THEN
+            RETURN;
+        END IF;
         -- Nothing is handed over, so check the name now: a miss or a wait has no constraint to do it.
         IF EXISTS (SELECT FROM workspaces w
                     WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN

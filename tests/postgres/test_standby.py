@@ -1,0 +1,247 @@
+"""Paused prebuilds against a real server: moved as planned, claimed when none is ready, each exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from prebuilds.api import SupersededPass
+from prebuilds.planning.plan import plan_preset
+from prebuilds.planning.snapshot import count_prebuilds
+from prebuilds.provisioners.base import Provisioned, Stopped
+from prebuilds.store.build_begin import begin_build
+from prebuilds.store.build_end import BuildEnd, end_build
+from prebuilds.store.claims import ClaimStore
+from prebuilds.store.demand import count_claims
+from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.jobs import list_jobs
+from prebuilds.store.pool import Written, delete_prebuilds
+from prebuilds.store.presets import invalidate
+from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
+from prebuilds.store.standby import move_prebuilds
+from prebuilds.store.workspaces import show_workspace
+from prebuilds.views import JobFilter
+from prebuilds.vocabulary import BuildStatus, Source, build_id_of
+from tests.builders import MadePreset, apply_file, make_preset
+from tests.postgres.pool_steps import RULES, claim, make_ready, owner_of, snapshot_of, together, workspace_ids
+from tests.rows import do, one
+
+STANDBY = {"standby": {"paused": 2}}
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[ClaimStore]:
+    async with await create_claim_pool(database_url, size=8) as pool:
+        yield ClaimStore(pool, enabled=True)
+
+
+async def move(engine: AsyncEngine, preset: MadePreset) -> Written:
+    """Carry out the moves of a pass that is planned now."""
+    number = await next_pass_number(engine)
+    plan = plan_preset(await snapshot_of(engine, preset), number)
+    return await move_prebuilds(engine, preset.id, number, RULES, resume=plan.resume, pause=plan.pause)
+
+
+async def end(engine: AsyncEngine, build_id: UUID, status: BuildStatus = BuildStatus.SUCCEEDED) -> BuildEnd:
+    await begin_build(engine, build_id)
+    made = Provisioned(address="http://again") if status is BuildStatus.SUCCEEDED else None
+    row = await one(engine, "SELECT transition FROM workspace_builds WHERE id = :id", id=build_id)
+    if row.transition == "pause" and made is not None:
+        made = Stopped(resources={"left": "files"})
+    return await end_build(engine, build_id, status, provisioned=made, error=None if made else "no")
+
+
+async def make_paused(engine: AsyncEngine, preset: MadePreset, number: int) -> list[UUID]:
+    """Make *number* paused prebuilds of a preset whose standby has room for them."""
+    await make_ready(engine, preset, number)
+    moved = await move(engine, preset)
+    assert len(moved.workspace_ids) == number
+    for build_id in moved.build_ids:
+        await end(engine, build_id)
+    return sorted(moved.workspace_ids)
+
+
+async def counts_of(engine: AsyncEngine, preset: MadePreset) -> dict[str, int]:
+    """The pool's counts by the statement that counts all pools; those from its rows must agree."""
+    async with snapshot_transaction(engine) as connection:
+        [item] = (await snapshot_state(connection, RULES)).presets
+    pool = await snapshot_of(engine, preset)
+    assert item.counts == count_prebuilds(pool.preset, pool.prebuilds, pool)
+    names = ("running", "paused", "paused_expired", "pausing", "starting", "resuming", "moves_failed", "resumes_failed")
+    return {name: value for name in names if (value := getattr(item.counts, name))}
+
+
+async def test_a_surplus_is_paused_and_resumed_when_one_is_missing(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=1, **STANDBY)
+    first, second = await make_ready(engine, preset, 2)
+    paused = await move(engine, preset)
+    assert paused.workspace_ids == [max(first, second)]
+    assert await counts_of(engine, preset) == {"running": 1, "pausing": 1}
+    [job] = await list_jobs(engine, JobFilter(status=[BuildStatus.PENDING]))
+    assert (job.transition, job.stage, job.initiator) == ("pause", "none", "prebuilds")
+    await end(engine, paused.build_ids[0])
+    assert await counts_of(engine, preset) == {"running": 1, "paused": 1}
+    shown = await show_workspace(engine, str(paused.workspace_ids[0]))
+    assert (shown.status, shown.ready, shown.address, shown.resources) == ("paused", False, None, {"left": "files"})
+    assert (await claim(store, preset)).result is not None
+    resumed = await move(engine, preset)
+    assert resumed.workspace_ids == paused.workspace_ids
+    assert await counts_of(engine, preset) == {"starting": 1, "resuming": 1}
+    await end(engine, resumed.build_ids[0])
+    assert await counts_of(engine, preset) == {"running": 1}
+    shown = await show_workspace(engine, str(paused.workspace_ids[0]))
+    assert (shown.status, shown.ready, shown.address) == ("running", True, "http://again")
+
+
+async def test_a_late_pass_moves_nothing_and_a_repeated_one_moves_once(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=1, **STANDBY)
+    await make_ready(engine, preset, 3)
+    late, number = await next_pass_number(engine), await next_pass_number(engine)
+    plan = plan_preset(await snapshot_of(engine, preset), number)
+    written = await together(
+        move_prebuilds(engine, preset.id, number, RULES, resume=[], pause=plan.pause) for _ in range(3)
+    )
+    assert sorted(i for w in written for i in w.workspace_ids) == sorted(plan.pause)
+    with pytest.raises(SupersededPass):
+        await move_prebuilds(engine, preset.id, late, RULES, resume=[], pause=plan.pause)
+
+
+async def test_what_fails_to_move_is_counted_so(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    [good, bad] = await make_paused(engine, preset, 2)
+    await do(engine, "UPDATE presets SET desired_instances = 2 WHERE id = :id", id=preset.id)
+    moved = await move(engine, preset)
+    for workspace_id, build_id in zip(moved.workspace_ids, moved.build_ids, strict=True):
+        await end(engine, build_id, BuildStatus.FAILED if workspace_id == bad else BuildStatus.SUCCEEDED)
+    assert await counts_of(engine, preset) == {"running": 1, "moves_failed": 1, "resumes_failed": 1}
+    await do(engine, "UPDATE presets SET desired_instances = 0 WHERE id = :id", id=preset.id)
+    again = await move(engine, preset)
+    assert again.workspace_ids == [good]
+    await end(engine, again.build_ids[0], BuildStatus.FAILED)
+    assert await counts_of(engine, preset) == {"moves_failed": 2, "resumes_failed": 1}
+    assert (await claim(store, preset)).result is None, "what has failed is not handed out"
+
+
+async def test_a_claim_takes_a_paused_one_only_when_none_is_ready(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    oldest, other = await make_paused(engine, preset, 2)
+    [ready] = await make_ready(engine, preset, 1)
+    first, second = await claim(store, preset), await claim(store, preset, "second", name="dev")
+    assert first.result is not None
+    assert (first.result.workspace_id, first.result.source, first.result.deadline) == (ready, Source.PREBUILT, None)
+    result = second.result
+    assert result is not None
+    assert (result.workspace_id, result.source, result.miss_reason, result.address) == (
+        oldest,
+        Source.PAUSED,
+        None,
+        None,
+    )
+    assert result.deadline == result.claimed_at + timedelta(minutes=5)
+    assert (second.build_open, result.build_id) == (True, build_id_of(oldest, 3))
+    build = await one(
+        engine,
+        "SELECT b.stage, b.status, u.name FROM workspace_builds b JOIN users u ON u.id = b.initiator_id"
+        " WHERE b.id = :id",
+        id=result.build_id,
+    )
+    assert tuple(build) == ("claim", "pending", "alice")
+    again = await claim(store, preset, "second", name="dev")
+    assert (again.result, again.decided_now) == (result, False)
+    await end(engine, result.build_id)
+    shown = await show_workspace(engine, "alice/dev")
+    assert (shown.status, shown.address) == ("running", "http://again")
+    newest = (await one(engine, "SELECT max(id) FROM events")).max
+    while await count_claims(engine, newest) < newest:
+        pass
+    demand = await one(
+        engine,
+        "SELECT sum(hits) AS hits, sum(claims[1] + claims[2] + claims[3] + claims[4] + claims[5]"
+        " + claims[6]) AS claims FROM preset_demand",
+    )
+    assert (demand.hits, demand.claims) == (1, 2), "it has found none ready, which sizes have to know"
+    assert await counts_of(engine, preset) == {"paused": 1}
+    assert other in [p.id for p in (await snapshot_of(engine, preset)).prebuilds]
+
+
+async def test_a_paused_one_is_handed_over_by_a_build_also_where_the_driver_has_none(
+    engine: AsyncEngine, store: ClaimStore
+) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    await do(engine, "UPDATE template_versions SET hands_over = false")
+    await make_paused(engine, preset, 1)
+    claimed = await claim(store, preset)
+    assert claimed.result is not None
+    assert claimed.build_open
+
+
+async def test_each_paused_one_goes_to_one_claim(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=0, standby={"paused": 5})
+    paused = await make_paused(engine, preset, 5)
+    claims = await together(claim(store, preset) for _ in range(8))
+    assert sorted(workspace_ids(claims)) == paused
+    assert [c.miss_reason for c in claims if c.result is None] == ["empty"] * 3
+
+
+@pytest.mark.parametrize("against", ["resume", "delete"])
+async def test_a_claim_and_a_pass_never_both_win(engine: AsyncEngine, store: ClaimStore, against: str) -> None:
+    for n in range(8):
+        preset = await make_preset(engine, instances=0, **STANDBY)
+        [target] = await make_paused(engine, preset, 1)
+        await do(
+            engine,
+            "UPDATE presets SET desired_instances = :wanted, standby_paused = 0 WHERE id = :id",
+            wanted=1 if against == "resume" else 0,
+            id=preset.id,
+        )
+        number = await next_pass_number(engine)
+        write = (
+            move_prebuilds(engine, preset.id, number, RULES, resume=[target], pause=[])
+            if against == "resume"
+            else delete_prebuilds(engine, preset.id, number, [target], RULES)
+        )
+        claimed, written = await asyncio.gather(claim(store, preset, name=f"r{n}"), write)
+        won = claimed.result is not None
+        assert won + len(written.workspace_ids) == 1
+        builds = await one(engine, "SELECT count(*) FROM workspace_builds WHERE workspace_id = :id", id=target)
+        assert builds.count == 3
+        await do(engine, "UPDATE workspaces SET deleted_at = now() WHERE id = :id AND claimed_at IS NULL", id=target)
+
+
+@pytest.mark.parametrize("how", ["expired", "invalidated", "quarantined", "another version"])
+async def test_none_is_claimed_that_a_ready_one_would_not_be(engine: AsyncEngine, store: ClaimStore, how: str) -> None:
+    preset = await make_preset(engine, instances=0, expire_after="1h", **STANDBY)
+    [target] = await make_paused(engine, preset, 1)
+    if how == "expired":
+        await do(engine, "UPDATE workspaces SET created_at = now() - interval '2 hours'")
+    elif how == "invalidated":
+        await invalidate(engine, "ops", preset=str(preset.id), template=None)
+    elif how == "quarantined":
+        await do(engine, "UPDATE workspaces SET quarantined_at = now()")
+    else:
+        await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}, **STANDBY})
+    new = await one(
+        engine, "SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id"
+    )
+    serving = MadePreset(new.id, preset.version_id, preset.template_id, preset.organization_id)
+    assert (await claim(store, serving)).result is None
+    if how == "quarantined":
+        return
+    number = await next_pass_number(engine)
+    plan = plan_preset(await snapshot_of(engine, preset), number)
+    assert plan.delete == [target]
+    assert (await delete_prebuilds(engine, preset.id, number, [target], RULES)).workspace_ids == [target]
+    assert await owner_of(engine, target) is not None
+
+
+async def test_a_standby_is_changed_in_place(engine: AsyncEngine) -> None:
+    await make_preset(engine, instances=1)
+    result = await apply_file(engine, {"name": "small", "instances": 1, **STANDBY})
+    assert [(c.field, c.old, c.new) for c in result.changes] == [("standby", 0, 2)]
+    assert not result.versions
+    assert not (await apply_file(engine, {"name": "small", "instances": 1, **STANDBY})).changes

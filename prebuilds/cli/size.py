@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, progress, say_line, table
+from prebuilds.cli.size_chart import chart_lines
 from prebuilds.cli.system import duration
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("", "RULE", "HIT", "P95 WAIT", "IDLE", "PEAK", "HOURS", "COST", "NOW", "MET")
 DROP = ("HOURS", "PEAK", "P95 WAIT", "COST")
-BARS = " ▁▂▃▄▅▆▇█"
 CSV_LINES_MAX = 1_000_000
 """Lines of a file. Only the newest 200,000 claims of a day are replayed in any case."""
 YEARS = range(1970, 9000)
@@ -62,7 +63,7 @@ def size(
         document(report, human=_summary(report))
         if not output.AS_JSON:
             table(COLUMNS, [_row(line) for line in report.lines], empty="", drop=DROP)
-            for line in chart(report):
+            for line in chart_lines(report, shutil.get_terminal_size().columns):
                 say_line(line)
 
     run_command(go())
@@ -150,20 +151,3 @@ def _row(line: SizeLine) -> tuple[object, ...]:
         line.size_now,
         "yes" if line.met else "no",
     )
-
-
-def chart(report: SizeReport) -> list[str]:
-    """Demand, size and misses under the chosen rule over the scored time, each as a line of bars."""
-    if not report.parts:
-        return []
-    rows = {
-        "claims": [part.claims for part in report.parts],
-        "size": [part.size for part in report.parts],
-        "missed": [part.missed for part in report.parts],
-    }
-    return [f"{name:>7} {_bars(values)} max {max(values)}" for name, values in rows.items()]
-
-
-def _bars(values: Sequence[int]) -> str:
-    most = max(values)
-    return "".join(BARS[0] if not value else BARS[1 + value * 7 // most] for value in values)

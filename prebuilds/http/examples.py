@@ -168,7 +168,9 @@ SIZED: Example = {
             "size_now": 6,
         }
     ],
-    "parts": [{"begins_at": "2026-02-23T09:14:00Z", "claims": 118, "size": 9, "missed": 1}],
+    "parts": [
+        {"begins_at": "2026-02-23T09:14:00Z", "claims": 118, "size": 9, "missed": 1, "today_size": 8, "today_missed": 4}
+    ],
     "suggestion": "target: {hit_rate: 0.99, min: 2, max: 26, mode: suggest}",
 }
 LINTED: Example = {

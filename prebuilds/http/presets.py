@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from fastapi.responses import Response
 from pydantic import AwareDatetime, Field
 
 from prebuilds.http import examples
 from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
 from prebuilds.http.guard import Guarded
+from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.planning.policy import Action
 from prebuilds.planning.sizing.question import LAST_MAX, SizeQuestion
 from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExplanation, PresetPage, SizeReport
@@ -49,6 +51,8 @@ class SizeQuery(Asked):
     lead_seconds: float | None = Field(
         None, gt=0, le=86400, description="The lead time to assume; without it, as it was measured"
     )
+
+    format: Literal["json", "svg"] = Field("json", description="`svg`: the chart of the report alone")
 
     def question(self) -> SizeQuestion:
         """The same as the operation takes it."""
@@ -89,13 +93,17 @@ async def explain_preset(guard: Guarded, preset: Preset, query: Annotated[Explai
     "/{preset}/size",
     summary="Say what each rule of its size would have come to",
     operation_id="size_preset",
+    response_model=SizeReport,
     responses=answers(examples.SIZED, 404),
 )
-async def size_preset(guard: Guarded, preset: Preset, query: Annotated[SizeQuery, Query()]) -> SizeReport:
+async def size_preset(guard: Guarded, preset: Preset, query: Annotated[SizeQuery, Query()]) -> SizeReport | Response:
     """Past claims are replayed under today's policy and under each rule, and scored on their second half. Nothing is
     changed."""
     found = await guard.preset(preset, Action.SEE_PRESETS)
-    return await guard.operations.sizes.size(found, query.question())
+    report = await guard.operations.sizes.size(found, query.question())
+    if query.format == "svg":
+        return Response(stand_alone(draw_sizes(report)), media_type="image/svg+xml")
+    return report
 
 
 @router.post(

@@ -118,7 +118,14 @@ def _report(
         enough_history=found.enough_history,
         lines=[_line(line, cost_per_hour) for line in found.lines],
         parts=[
-            SizePart(begins_at=part.begins_at, claims=part.claims, size=part.size, missed=part.missed)
+            SizePart(
+                begins_at=part.begins_at,
+                claims=part.claims,
+                size=part.size,
+                missed=part.missed,
+                today_size=part.today_size,
+                today_missed=part.today_missed,
+            )
             for part in found.parts
         ],
         suggestion=_suggestion(target, found),

@@ -63,6 +63,22 @@ async def test_a_preset_tells_its_target_and_its_size(engine: AsyncEngine, serve
     assert await told() == (target, 7, 0.5)
 
 
+async def test_a_what_if_is_a_report_or_its_chart(engine: AsyncEngine, server: Server) -> None:
+    await make_preset(engine)
+    await do(
+        engine,
+        "INSERT INTO preset_demand SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',"
+        " ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, 100) AS n",
+    )
+    report = (await server.http.get(f"{PRESET}/size?lead_seconds=60")).json()
+    assert sum(part["claims"] for part in report["parts"]) == report["claims"] >= 99
+    drawn = await server.http.get(f"{PRESET}/size?lead_seconds=60&format=svg")
+    assert drawn.headers["content-type"].startswith("image/svg+xml")
+    assert drawn.text.startswith('<svg class="sizes"')
+    assert "</style>" in drawn.text, "it stands alone"
+    assert (await server.http.get(f"{PRESET}/size?format=png")).status_code == 422
+
+
 async def test_pools_are_steered_and_explained(engine: AsyncEngine, server: Server) -> None:
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)

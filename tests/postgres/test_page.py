@@ -377,3 +377,13 @@ async def test_the_page_tells_the_size_that_a_target_asks_for(engine: AsyncEngin
     assert "Size the pool follows it 2 for a hit rate of 99 %" in words
     assert "Rule: peak of 1440 min x 1; lead time" in words
     assert "On past claims it met the target: 99.4 % found one ready, 3.4 were ready on average." in words
+    asked = await http.get("/presets/acme/python/small/size")
+    assert "0 claims, lead time" in words_of(asked.text)
+    assert "peak of 1440 min x 1 chosen" in words_of(asked.text)
+    await do(
+        engine,
+        "INSERT INTO preset_demand SELECT template_id, name, date_trunc('minute', now()) - n * interval '1 minute',"
+        " ARRAY[1, 0, 0, 0, 0, 0], 0 FROM presets, generate_series(1, 100) AS n",
+    )
+    asked = await http.get("/presets/acme/python/small/size")
+    assert '<svg class="sizes"' in asked.text

@@ -46,7 +46,7 @@ def allowed(address: str, scope: Scope, workspace: str) -> bool:
 
 def addresses(workspace: str) -> Iterator[str]:
     shown = ("/presets/acme/python/small", f"/workspaces/{workspace}", "/claims/c1")
-    yield from ("/", *shown, f"/find?what={workspace}")
+    yield from ("/", *shown, "/presets/acme/python/small/size", f"/find?what={workspace}")
     yield from (LIVE, *(f"{LIVE}{address}" for address in shown))
     target = {"deployment": "", "preset": "?target=acme/python/small", "workspace": f"?target={workspace}"}
     yield from (f"/acts/{name}{target[act.of]}" for name, act in ACTS.items())
@@ -58,6 +58,7 @@ def test_every_address_is_tried() -> None:
     for live in ("", LIVE):
         kinds |= {f"GET {live}/presets/{{organization}}/{{template}}/{{preset}}"}
         kinds |= {f"GET {live}/workspaces/{{workspace}}", f"GET {live}/claims/{{claim_id}}"}
+    kinds |= {"GET /presets/{organization}/{template}/{preset}/size"}
     assert found == kinds | {f"GET {LIVE}"} | ANYBODY
 
 

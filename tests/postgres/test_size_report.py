@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.api import InvalidInput, PresetNotFound
-from prebuilds.cli.size import chart, read_target, read_times
+from prebuilds.cli.size import read_target, read_times
+from prebuilds.cli.size_chart import chart_lines
 from prebuilds.operations.context import Context
 from prebuilds.operations.sizes import SizeOperations
 from prebuilds.planning.sizing.question import SizeQuestion
@@ -61,7 +62,14 @@ async def test_rules_stand_beside_todays_policy(engine: AsyncEngine, sizes: Size
     assert sum(part.claims for part in report.parts) == 1500 + 8 * 6
     assert sum(part.missed for part in report.parts) == round((1 - chosen.hit_rate) * (1500 + 48))
     assert report.suggestion.startswith("target: {hit_rate: 0.95, min: 0, max: ")
-    assert [line.split()[0] for line in chart(report)] == ["claims", "size", "missed"]
+    assert {part.today_size for part in report.parts} == {3}
+    assert sum(part.today_missed for part in report.parts) == round((1 - today.hit_rate) * (1500 + 48))
+    for width in (60, 80, 200):
+        lines = chart_lines(report, width)
+        assert [line[:12].strip() for line in lines] == ["claims", "size", "size today", "missed", "missed today", ""]
+        assert max(map(len, lines)) <= width
+        assert f"most {max(part.size for part in report.parts)}" in lines[1]
+        assert lines[4].endswith(f"in all {sum(part.today_missed for part in report.parts)}")
 
 
 async def test_a_short_history_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 
 from prebuilds.api import PresetNotFound, StoreUnavailable
+from prebuilds.http.examples import SIZED
 from prebuilds.http.page import charts, watching
 from prebuilds.http.page.forms import own_path
 from prebuilds.http.page.rendering import age, duration, environment, link
+from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.http.page.streaming import GONE, event, stream
 from prebuilds.http.page.watching import Watched, WatchedStates
 from prebuilds.views.pools import HourSlot, SpanRow
+from prebuilds.views.sizes import SizePart, SizeReport
 
 NOW = datetime(2026, 3, 2, 9, 14, tzinfo=UTC)
 
@@ -174,3 +178,38 @@ def test_every_template_escapes() -> None:
     made = environment()
     assert made.autoescape is True
     assert not [name for name in made.list_templates() if "|safe" in made.loader.get_source(made, name)[0]]  # type: ignore[union-attr]
+
+
+def sized(*parts: tuple[int, int, int, int, int]) -> SizeReport:
+    """A report of parts: claims, size, misses, and today's size and misses."""
+    shown = [
+        SizePart(
+            begins_at=NOW + n * timedelta(hours=1),
+            claims=claims,
+            size=size,
+            missed=missed,
+            today_size=today_size,
+            today_missed=today_missed,
+        )
+        for n, (claims, size, missed, today_size, today_missed) in enumerate(parts)
+    ]
+    return SizeReport.model_validate(
+        SIZED | {"preset": "acme/<b>/small", "parts": shown, "ends_at": NOW + len(parts) * timedelta(hours=1)}
+    )
+
+
+def test_a_what_if_is_drawn() -> None:
+    report = sized((10, 4, 0, 2, 6), (0, 2, 0, 2, 0), (5, 8, 1, 2, 3))
+    drawn = str(draw_sizes(report))
+    shapes = ElementTree.fromstring(stand_alone(draw_sizes(report)))  # noqa: S314 - our own
+    assert [shape.get("class") for shape in shapes.iter() if shape.get("class") in ("chosen", "today", "missed")] == [
+        *("today", "chosen", "missed", "missed", "missed")
+    ]
+    assert len([shape for shape in shapes.iter() if shape.get("class") == "claims"]) == 2
+    assert "&lt;b&gt;" in drawn
+    assert "<b>" not in drawn
+    assert "style" not in drawn, "the page allows none"
+    assert "10 claims from Mon 09:14 UTC; size 4, missed 0; today&#39;s size 2, missed 6" in drawn
+    assert draw_sizes(sized()) == ""
+    ElementTree.fromstring(stand_alone(draw_sizes(sized())))  # noqa: S314 - our own
+    ElementTree.fromstring(stand_alone(draw_sizes(sized((0, 0, 0, 0, 0)))))  # noqa: S314 - our own

@@ -17,20 +17,28 @@ SPARK_WIDTH, SPARK_HEIGHT = 96, 24
 WEEK_WIDTH, WEEK_HEIGHT, WEEK_LEFT, WEEK_BOTTOM, WEEK_TOP = 1000, 130, 34, 22, 10
 
 
-def _svg(kind: str, width: float, height: float, label: str, body: str) -> Markup:
+def svg(kind: str, width: float, height: float, label: str, body: str) -> Markup:
+    """Return a picture.
+
+    Args:
+        label: What it shows, for who cannot see it.
+        body: Its shapes; made of numbers and escaped texts.
+    """
     return Markup(
         '<svg class="{}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">{}</svg>'
-    ).format(kind, _n(width), _n(height), _n(width), _n(height), label, Markup(body))  # noqa: S704 - numbers alone
+    ).format(kind, number(width), number(height), number(width), number(height), label, Markup(body))  # noqa: S704 - numbers alone
 
 
-def _n(number: float) -> str:
-    return f"{number:.1f}".rstrip("0").rstrip(".")
+def number(value: float) -> str:
+    """Return a number as SVG takes it, to a tenth of a pixel."""
+    return f"{value:.1f}".rstrip("0").rstrip(".")
 
 
-def _rect(kind: str, x: float, y: float, width: float, height: float, title: str = "", radius: float = 0) -> str:
-    shape = f'x="{_n(x)}" y="{_n(y)}" width="{_n(max(width, 0))}" height="{_n(max(height, 0))}"'
+def rect(kind: str, x: float, y: float, width: float, height: float, title: str = "", radius: float = 0) -> str:
+    """Return a rectangle, with a text that is shown to who points at it."""
+    shape = f'x="{number(x)}" y="{number(y)}" width="{number(max(width, 0))}" height="{number(max(height, 0))}"'
     inner = f"<title>{escape(title)}</title>" if title else ""
-    return f'<rect class="{kind}" {shape} rx="{_n(radius)}">{inner}</rect>'
+    return f'<rect class="{kind}" {shape} rx="{number(radius)}">{inner}</rect>'
 
 
 def level(ready: int, starting: int, desired: int) -> Markup:
@@ -38,20 +46,20 @@ def level(ready: int, starting: int, desired: int) -> Markup:
     label = f"{ready} of {desired} ready" + (f", {starting} starting" if starting else "")
     total = max(desired, ready + starting)
     if total == 0:
-        return _svg("level", CELL, HEIGHT, label, _rect("none", 1, 7, CELL - 2, 2, radius=1))
+        return svg("level", CELL, HEIGHT, label, rect("none", 1, 7, CELL - 2, 2, radius=1))
     if total <= CELLS_MAX:
         kinds = ["ready"] * ready + ["starting"] * starting + ["missing"] * (total - ready - starting)
         cells = [
-            _rect(kind + (" extra" if n >= desired else ""), n * (CELL + GAP) + 1, 2, CELL - 2, HEIGHT - 4, radius=2.5)
+            rect(kind + (" extra" if n >= desired else ""), n * (CELL + GAP) + 1, 2, CELL - 2, HEIGHT - 4, radius=2.5)
             for n, kind in enumerate(kinds)
         ]
-        return _svg("level", total * (CELL + GAP) - GAP, HEIGHT, label, "".join(cells))
+        return svg("level", total * (CELL + GAP) - GAP, HEIGHT, label, "".join(cells))
     scale = (BAR_WIDTH - 2) / total
-    parts = [_rect("missing", 1, 2, BAR_WIDTH - 2, HEIGHT - 4, radius=2.5)]
-    parts.append(_rect("ready", 1, 2, ready * scale, HEIGHT - 4, radius=2.5))
+    parts = [rect("missing", 1, 2, BAR_WIDTH - 2, HEIGHT - 4, radius=2.5)]
+    parts.append(rect("ready", 1, 2, ready * scale, HEIGHT - 4, radius=2.5))
     if starting:
-        parts.append(_rect("starting", 1 + ready * scale, 2, starting * scale, HEIGHT - 4, radius=2.5))
-    return _svg("level", BAR_WIDTH, HEIGHT, label, "".join(parts))
+        parts.append(rect("starting", 1 + ready * scale, 2, starting * scale, HEIGHT - 4, radius=2.5))
+    return svg("level", BAR_WIDTH, HEIGHT, label, "".join(parts))
 
 
 def hits(slots: Sequence[HourSlot]) -> Markup:
@@ -68,7 +76,7 @@ def hits(slots: Sequence[HourSlot]) -> Markup:
             below = height * slot.hits / slot.claims
             body.append(_column("hit", n, len(slots), 0, below))
             body.append(_column("miss", n, len(slots), below, height - below))
-    return _svg("spark", SPARK_WIDTH, SPARK_HEIGHT, label, "".join(body))
+    return svg("spark", SPARK_WIDTH, SPARK_HEIGHT, label, "".join(body))
 
 
 def durations(values: Sequence[float | None], what: str) -> Markup:
@@ -88,16 +96,16 @@ def durations(values: Sequence[float | None], what: str) -> Markup:
         if value is not None:
             share = value / most if most else 0.0
             body.append(_column("time", n, len(values), 0, max((SPARK_HEIGHT - 3) * share, 2)))
-    return _svg("spark", SPARK_WIDTH, SPARK_HEIGHT, label, "".join(body))
+    return svg("spark", SPARK_WIDTH, SPARK_HEIGHT, label, "".join(body))
 
 
 def _base(columns: int) -> str:
-    return _rect("base", 0, SPARK_HEIGHT - 1, SPARK_WIDTH, 1) if columns else ""
+    return rect("base", 0, SPARK_HEIGHT - 1, SPARK_WIDTH, 1) if columns else ""
 
 
 def _column(kind: str, n: int, columns: int, bottom: float, height: float) -> str:
     width = SPARK_WIDTH / columns
-    return _rect(kind, n * width + 1, SPARK_HEIGHT - 2 - bottom - height, width - 2, height, radius=1)
+    return rect(kind, n * width + 1, SPARK_HEIGHT - 2 - bottom - height, width - 2, height, radius=1)
 
 
 def week(spans: Sequence[SpanRow], now: datetime) -> Markup:
@@ -115,28 +123,32 @@ def week(spans: Sequence[SpanRow], now: datetime) -> Markup:
 
     body = []
     for count in sorted({0, most}):
-        body.append(f'<line class="grid" x1="{WEEK_LEFT}" x2="{right}" y1="{_n(y(count))}" y2="{_n(y(count))}"/>')
-        body.append(f'<text class="axis" x="{WEEK_LEFT - 8}" y="{_n(y(count) + 4)}" text-anchor="end">{count}</text>')
+        body.append(
+            f'<line class="grid" x1="{WEEK_LEFT}" x2="{right}" y1="{number(y(count))}" y2="{number(y(count))}"/>'
+        )
+        body.append(
+            f'<text class="axis" x="{WEEK_LEFT - 8}" y="{number(y(count) + 4)}" text-anchor="end">{count}</text>'
+        )
     day = (begins + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     while day < ends:
-        body.append(f'<line class="grid" x1="{_n(x(day))}" x2="{_n(x(day))}" y1="{WEEK_TOP}" y2="{bottom}"/>')
+        body.append(f'<line class="grid" x1="{number(x(day))}" x2="{number(x(day))}" y1="{WEEK_TOP}" y2="{bottom}"/>')
         if x(day) < right - 60:
             name = f"{day:%a} {day.day}"
-            body.append(f'<text class="axis" x="{_n(x(day) + 4)}" y="{WEEK_HEIGHT - 6}">{name}</text>')
+            body.append(f'<text class="axis" x="{number(x(day) + 4)}" y="{WEEK_HEIGHT - 6}">{name}</text>')
         day += timedelta(days=1)
     for span in spans:
         title = f"{span.instances} from {span.begins_at:%a %H:%M} to {span.ends_at:%a %H:%M} UTC"
         width = x(span.ends_at) - x(span.begins_at)
-        body.append(_rect("step", x(span.begins_at), y(span.instances), width, bottom - y(span.instances), title))
+        body.append(rect("step", x(span.begins_at), y(span.instances), width, bottom - y(span.instances), title))
     path = "".join(
-        f"{'M' if n == 0 else 'L'}{_n(x(span.begins_at))} {_n(y(span.instances))}"
-        f"L{_n(x(span.ends_at))} {_n(y(span.instances))}"
+        f"{'M' if n == 0 else 'L'}{number(x(span.begins_at))} {number(y(span.instances))}"
+        f"L{number(x(span.ends_at))} {number(y(span.instances))}"
         for n, span in enumerate(spans)
     )
     body.append(f'<path class="edge" d="{path}"/>')
     counts = sorted({span.instances for span in spans})
     label = f"between {counts[0]} and {counts[-1]} prebuilds are desired in the next seven days"
-    return _svg("week", WEEK_WIDTH, WEEK_HEIGHT, label, "".join(body))
+    return svg("week", WEEK_WIDTH, WEEK_HEIGHT, label, "".join(body))
 
 
 def phases(parts: Sequence[tuple[str, float]]) -> Markup:
@@ -149,7 +161,7 @@ def phases(parts: Sequence[tuple[str, float]]) -> Markup:
     body, at = [], 0.0
     for kind, seconds in parts:
         width = max(BAR_WIDTH * seconds / whole, 1.0 if seconds else 0.0)
-        body.append(_rect(kind, at, 4, min(width, BAR_WIDTH - at), 8, radius=1))
+        body.append(rect(kind, at, 4, min(width, BAR_WIDTH - at), 8, radius=1))
         at += width
     label = ", ".join(f"{kind} {seconds:.3g} s" for kind, seconds in parts)
-    return _svg("phases", BAR_WIDTH, HEIGHT, label, "".join(body))
+    return svg("phases", BAR_WIDTH, HEIGHT, label, "".join(body))

@@ -18,11 +18,13 @@ from prebuilds.http.page.acts import ACTS
 from prebuilds.http.page.asking import PageRoute, PageState, page_state
 from prebuilds.http.page.rendering import ASSETS, SECURITY, asset_response, page, render
 from prebuilds.http.page.signing_in import SignedIn, SignedOut, Viewer, authenticate
+from prebuilds.http.page.size_chart import draw_sizes
 from prebuilds.http.page.states import WorkspaceState
 from prebuilds.http.page.streaming import stream
 from prebuilds.http.page.watching import Reading, Watched
 from prebuilds.http.service import service_of
 from prebuilds.planning.policy import Action, Resource
+from prebuilds.planning.sizing.question import SizeQuestion
 
 VIEWERS_MAX = 500
 """Streams of the page at a time."""
@@ -56,6 +58,15 @@ async def preset(request: Request, viewer: SignedIn, organization: str, template
 async def live_preset(request: Request, viewer: SignedIn, organization: str, template: str, preset: str) -> Response:
     watched = page_state(request).states.pool(_checked_path(request, viewer, organization, template, preset))
     return await _stream(request, viewer, "pool", watched, showing.show_pool)
+
+
+@router.get("/presets/{organization}/{template}/{preset}/size")
+async def preset_size(request: Request, viewer: SignedIn, organization: str, template: str, preset: str) -> Response:
+    """Show what each rule of a preset's size would have come to. It is computed for each look, and not kept."""
+    path = _checked_path(request, viewer, organization, template, preset)
+    report = await service_of(request).operations.sizes.size(path, SizeQuestion())
+    values = {"report": report, "chart": draw_sizes(report), "path": path}
+    return page("size.html", values | {"viewer": viewer, "live": None, "done": None})
 
 
 @router.get("/workspaces/{workspace}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from prebuilds.planning.sizing.choosing import Tried, choose, is_enough
 from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
@@ -31,13 +33,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of the time that was scored, under the chosen rule."""
+    """A part of the time that was scored, under the chosen rule and under today's policy."""
 
     begins_at: datetime
     claims: int
     size: int
     """The largest of its minutes."""
     missed: int
+    today_size: int
+    today_missed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def what_if(demand: Demand, wanted: SizeTarget, today: Sequence[int], lead_s: fl
         met=choice.met,
         enough_history=is_enough(demand),
         lines=[now, chosen, *others],
-        parts=_parts(demand, sizes, score, begin),
+        parts=_parts(demand, (sizes, score), (today, now.score), begin),
     )
 
 
@@ -100,15 +104,28 @@ def best_of_each_kind(tried: Sequence[Tried], besides: Rule) -> list[Tried]:
     return best
 
 
-def _parts(demand: Demand, sizes: Sequence[int], score: Score, begin: int) -> list[Part]:
+Held: TypeAlias = tuple[Sequence[int], Score]
+"""The sizes of a replay, one for each minute of the demand at least, and what they came to."""
+
+
+def _parts(demand: Demand, chosen: Held, today: Held, begin: int) -> list[Part]:
     length = max(-(-(demand.minutes - begin) // PARTS), 1)
-    missed = [int(at // 60) for at in score.missed_at]
+    firsts = range(begin, demand.minutes, length)
+    missed, today_missed = (
+        Counter((int(at // 60) - begin) // length for at in score.missed_at) for _, score in (chosen, today)
+    )
+
+    def size(held: Held, first: int) -> int:
+        return max(held[0][first : min(first + length, demand.minutes)])
+
     return [
         Part(
             demand.minute_at(first),
             sum(demand.counts[first * SLOTS_PER_MINUTE : (first + length) * SLOTS_PER_MINUTE]),
-            max(sizes[first : min(first + length, demand.minutes)]),
-            sum(first <= minute < first + length for minute in missed),
+            size(chosen, first),
+            missed[n],
+            size(today, first),
+            today_missed[n],
         )
-        for first in range(begin, demand.minutes, length)
+        for n, first in enumerate(firsts)
     ]

@@ -123,7 +123,7 @@ def _describe_claim(found: ClaimExplanation) -> str:
     outcome = (found.outcome or "undecided") + (f": {found.miss_reason}" if found.miss_reason else "")
     if found.position is not None and found.deadline is not None:
         outcome = f"waiting at position {found.position} until {clock(found.deadline, found.created_at)}"
-    facts = [f"workspace {found.workspace_id}" if found.workspace_id else "no workspace"]
+    facts = [f"workspace {found.workspace_id}" if found.workspace_id else found.error or "no workspace"]
     facts += [f"preset {found.preset_id}"] if found.preset_id else []
     head = f"claim {found.claim_id}, asked at {clock(found.created_at, None)}: {outcome}"
     return "\n".join([head, ", ".join(facts), *_describe_events(found.events, found.created_at)])

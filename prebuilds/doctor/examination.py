@@ -281,7 +281,8 @@ class Examination:
 
     async def limits(self) -> str:
         """Tell which organizations have reached one of their limits. That is what a limit is for, so nothing fails."""
-        reached = [row for row in await list_limits(self._engine) if row.reached]
+        async with self._engine.connect() as connection:
+            reached = [row for row in await list_limits(connection) if row.reached]
         named = _first([f"{row.organization} {row.limit} ({row.used} of {row.maximum})" for row in reached])
         return f"reached: {named}" if reached else "none is reached"
 

@@ -90,6 +90,7 @@ CLAIM_EXPLAINED: Example = {
     "position": None,
     "deadline": None,
     "miss_reason": None,
+    "error": None,
     "workspace_id": WORKSPACE["id"],
     "preset_id": PRESET["preset_id"],
     "created_at": "2026-03-02T09:14:00Z",

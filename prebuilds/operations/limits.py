@@ -31,5 +31,7 @@ class LimitOperations:
             StackUnreachable: The database went away.
         """
         with reaching("the limits were read"):
-            rows = [row for row in await list_limits(self.engine) if reach.has_all_of(row.organization)]
+            async with self.engine.connect() as connection:
+                found = await list_limits(connection)
+        rows = [row for row in found if reach.has_all_of(row.organization)]
         return page_by_path(rows, lambda row: f"{row.organization}/{row.limit}", limit, after)

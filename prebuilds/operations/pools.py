@@ -17,6 +17,7 @@ from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
 from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import count_unfinished, list_unfinished
+from prebuilds.store.limits import list_limits
 from prebuilds.store.near_misses import read_near_misses
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.sizes import read_size
@@ -46,6 +47,7 @@ class PoolOperations:
                 waiting = await pools.read_waiting_since(connection)
                 unfinished = await list_unfinished(connection)
                 counts = await count_unfinished(connection)
+                limits = await list_limits(connection)
         status = await StatusOperations(self.context).complete(found)
         rules = found.control.rules or self.context.settings.rules
         return Overview(
@@ -56,6 +58,7 @@ class PoolOperations:
             unfinished=unfinished,
             unfinished_counts=counts,
             max_pending_builds=rules.max_pending_builds,
+            limits=limits,
         )
 
     async def hour(self, preset_ids: Sequence[UUID]) -> dict[UUID, HourFigures]:

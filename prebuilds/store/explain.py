@@ -196,6 +196,7 @@ async def explain_claim(engine: AsyncEngine, claim_id: str) -> ClaimExplanation:
         deadline=claim.deadline if waits else None,
         miss_reason=claim.miss_reason,
         workspace_id=claim.workspace_id,
+        error=f"{answer['error']}: {answer.get('message')}" if "error" in answer else None,
         preset_id=answer.get("preset_id"),
         created_at=claim.created_at,
         completed_at=None if waits else claim.completed_at,

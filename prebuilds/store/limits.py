@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.views import LimitRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID
@@ -31,7 +31,8 @@ LIST_LIMITS = text(f"""
          WHERE o.limits IS NOT NULL AND w.latest_transition IS DISTINCT FROM 'delete'
     ), owned AS (
         SELECT organization_id, owner_id, count(*) AS workspaces FROM live
-         WHERE owner_id <> '{PREBUILDS_USER_ID}' GROUP BY organization_id, owner_id
+         WHERE owner_id NOT IN (SELECT id FROM users WHERE key IN ('prebuilds', 'prebuilds-drill'))
+         GROUP BY organization_id, owner_id
     )
     SELECT o.name AS organization, l.key AS "limit", CAST(l.value AS integer) AS maximum,
            coalesce(CASE l.key
@@ -42,7 +43,7 @@ LIST_LIMITS = text(f"""
                                                  AND r.asked_at > now() - interval '1 minute')
                WHEN 'pool_members' THEN (SELECT count(*) FROM live
                                           WHERE organization_id = o.id AND owner_id = '{PREBUILDS_USER_ID}'
-                                            AND quarantined_at IS NULL AND latest_transition = 'start'
+                                            AND quarantined_at IS NULL AND latest_transition IN ('start', 'pause')
                                             AND latest_status IN ('pending', 'running', 'canceling', 'succeeded'))
            END, 0) AS used
       FROM organizations o, jsonb_each_text(o.limits) AS l (key, value)
@@ -50,7 +51,6 @@ LIST_LIMITS = text(f"""
 """)
 
 
-async def list_limits(engine: AsyncEngine) -> list[LimitRow]:
+async def list_limits(connection: AsyncConnection) -> list[LimitRow]:
     """Return the limits of all organizations with what is used of each, by organization and name."""
-    async with engine.connect() as connection:
-        return [LimitRow(**row._mapping) for row in await connection.execute(LIST_LIMITS)]
+    return [LimitRow(**row._mapping) for row in await connection.execute(LIST_LIMITS)]

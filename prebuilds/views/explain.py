@@ -48,6 +48,8 @@ class ClaimExplanation(Payload):
     """When the wait ends; None when the claim does not wait."""
     miss_reason: str | None
     """Why no prebuild was ready; for a waiting claim, when it came. None when a prebuild was ready."""
+    error: str | None = None
+    """With what the claim was refused, `TYPE: message`; None when it was not."""
     workspace_id: UUID | None
     preset_id: UUID | None
     created_at: Timestamp

@@ -9,6 +9,7 @@ from pydantic import Field
 from prebuilds.payloads import Payload
 from prebuilds.views.explain import PresetExplanation, QueuedClaim
 from prebuilds.views.jobs import JobRow
+from prebuilds.views.limits import LimitRow
 from prebuilds.views.presets import TargetRow, WindowRow
 from prebuilds.views.status import PresetRow, SystemStatus
 from prebuilds.vocabulary import BuildStatus, Timestamp
@@ -47,6 +48,8 @@ class Overview(SystemStatus):
     """All of them, counted."""
     max_pending_builds: int | None
     """The most pending builds of all pools; None without a limit."""
+    limits: list[LimitRow]
+    """Those of all organizations, with what is used of each."""
 
 
 class HourSlot(Payload):

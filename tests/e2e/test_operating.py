@@ -32,7 +32,7 @@ EXPLAIN_PRESET_KEYS = {
 }
 EXPLAIN_CLAIM_KEYS = {
     *("claim_id", "outcome", "miss_reason", "workspace_id", "preset_id", "created_at", "completed_at", "events"),
-    *("position", "deadline"),
+    *("position", "deadline", "error"),
 }
 EVENT_KEYS = {"at", "kind", "actor", "data"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
@@ -14,17 +15,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import LimitExceeded, NoClaimablePrebuiltWorkspaces
 from prebuilds.operations.limits import LimitOperations
-from prebuilds.payloads import ClaimResult
+from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.explain import explain_claim
 from prebuilds.store.hand_over import serve_all_waiters
 from prebuilds.store.workspaces import release_workspace
+from prebuilds.vocabulary import OnEmpty
 from tests.builders import MadePreset, apply_file, find_preset
 from tests.postgres.pool_steps import Desk, begin_prebuilds, claim, finish, make_ready, new_run
 from tests.rows import do, events, one
 
 SMALL = {"name": "small", "instances": 0}
 PEOPLE = ("alice", "bob")
+COUNT_OWNED = """
+    SELECT coalesce(sum(o.workspaces), 0) AS workspaces, coalesce(max(o.workspaces), 0) AS most
+      FROM (SELECT count(*) AS workspaces FROM workspaces w JOIN users u ON u.id = w.owner_id
+             WHERE u.name <> 'prebuilds' AND w.deleted_at IS NULL AND w.latest_transition <> 'delete'
+             GROUP BY u.id) AS o
+"""
 
 
 @pytest.fixture
@@ -43,6 +53,13 @@ def desk(engine: AsyncEngine, stores: list[ClaimStore]) -> Desk:
 async def limited(engine: AsyncEngine, members: Sequence[str] = PEOPLE, **limits: int) -> MadePreset:
     await apply_file(engine, SMALL, members=members, limits=limits)
     return await find_preset(engine)
+
+
+def drill_claim(name: str) -> tuple[ClaimRequest, ClaimTarget, bytes, ClaimRun]:
+    """A claim by the drills' user, whom no person's request may name."""
+    request = ClaimRequest(preset="acme/python/small", owner="alice", name=name, on_empty=OnEmpty.CREATE)
+    request = request.model_copy(update={"owner": "prebuilds-drill"})
+    return request, ClaimTarget("drill", path=("acme", "python", "small")), b"drill", new_run()
 
 
 async def refusal_of(asked: Any) -> LimitExceeded:
@@ -98,7 +115,9 @@ async def test_a_refusal_names_the_limit_and_writes_nothing(engine: AsyncEngine,
     assert "workspaces_per_member is 1" in error.message
     assert (error.retryable, error.repeated) == (False, False)
     assert (await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL")).count == 1
-    assert (await one(engine, "SELECT answer ->> 'error' AS it FROM claims WHERE id = 'c2'")).it == "LimitExceeded"
+    explained = await explain_claim(engine, "c2")
+    assert explained.outcome == "refused"
+    assert explained.error == f"LimitExceeded: {error.message}"
 
 
 async def test_what_is_won_is_answered_again_whatever_the_limits(engine: AsyncEngine, desk: Desk) -> None:
@@ -144,6 +163,20 @@ async def test_created_and_stopped_ones_count_and_those_being_deleted_do_not(eng
     assert isinstance(made[0], ClaimResult)
     await release_workspace(engine, str(made[0].workspace_id), by="ops")
     assert isinstance(await desk.ask("c2", on_empty="create"), ClaimResult)
+
+
+async def test_a_drill_takes_nobodys_place(engine: AsyncEngine, desk: Desk) -> None:
+    await limited(engine, workspaces=1, claims_per_minute=1)
+    drill = "INSERT INTO users (id, name, key) VALUES (gen_random_uuid(), 'prebuilds-drill', 'prebuilds-drill')"
+    await do(engine, f"{drill} ON CONFLICT DO NOTHING")
+    member = "SELECT :organization, id FROM users WHERE key = 'prebuilds-drill'"
+    organization = (await find_preset(engine)).organization_id
+    await do(engine, f"INSERT INTO organization_members {member}", organization=organization)
+    for n in range(2):
+        asked = desk.store.claim_on(desk.store.pool, f"d{n}", *drill_claim(f"d{n}"), held=True)
+        assert (await asked).result is not None
+    assert isinstance(await desk.ask("c1", on_empty="create"), ClaimResult)
+    assert [row.used for row in (await LimitOperations(engine).list()).rows] == [1, 1]
 
 
 # --- Claims within a minute ------------------------------------------------------------------------------------------
@@ -250,3 +283,38 @@ async def test_waiters_and_claims_at_once_stay_within_the_limit(engine: AsyncEng
     await serve_all_waiters(engine)
     owned = "SELECT count(*) FROM workspaces w JOIN users u ON u.id = w.owner_id WHERE u.name = 'alice'"
     assert (await one(engine, owned)).count == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_sequence_of_claims_waits_and_releases_exceeds_a_limit(
+    engine: AsyncEngine, stores: list[ClaimStore], seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - which steps come next
+    preset = await limited(engine, workspaces=5, workspaces_per_member=3)
+    desks = [Desk(engine, store) for store in stores]
+    won: list[ClaimResult] = []
+    one_pass_at_a_time = asyncio.Lock()
+
+    async def step(number: int) -> None:
+        desk, owner = chance.choice(desks), chance.choice(PEOPLE)
+        match chance.randrange(6):
+            case 0:
+                async with one_pass_at_a_time:
+                    await make_ready(engine, preset, 1)
+            case 1 if won:
+                await release_workspace(engine, str(won.pop(chance.randrange(len(won))).workspace_id), by="ops")
+                await serve_all_waiters(engine)
+            case 2:
+                names = [f"b{number}-{n}" for n in range(2)]
+                won.extend((await desk.ask_all(f"c{number}", names, owner=owner, on_empty="create")).claims)
+            case _:
+                asked = await desk.ask(f"c{number}", owner=owner, on_empty=chance.choice(["fail", "create", "wait"]))
+                won.extend([asked] if isinstance(asked, ClaimResult) else [])
+
+    for round_number in range(12):
+        done = await asyncio.gather(*(step(round_number * 10 + n) for n in range(4)), return_exceptions=True)
+        expected = LimitExceeded | NoClaimablePrebuiltWorkspaces
+        assert not [one for one in done if isinstance(one, BaseException) and not isinstance(one, expected)], done
+        found = await one(engine, COUNT_OWNED)
+        assert found.workspaces <= 5
+        assert found.most <= 3

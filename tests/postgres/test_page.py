@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.background.sizing import Sizer
 from prebuilds.http.page.acts import ACTS
 from prebuilds.vocabulary import build_id_of
-from tests.builders import make_preset
+from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.http_steps import KnownTokens, Server, person, serving
 from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, fail, make_ready
 from tests.rows import do, one
@@ -202,6 +202,15 @@ async def test_what_a_token_may_not_do_is_not_offered(engine: AsyncEngine, serve
     http = await sign_in(server)
     assert "/acts/pause" in (await http.get("/")).text
     assert "/acts/invalidate?target=acme%2Fpython%2Fsmall" in (await http.get("/presets/acme/python/small")).text
+
+
+async def test_an_organization_at_its_limit_is_an_alarm(engine: AsyncEngine, server: Server) -> None:
+    await apply_file(engine, {"name": "small", "instances": 1}, limits={"workspaces": 1, "claims_per_minute": 1})
+    await make_ready(engine, await find_preset(engine), 1)
+    await server.put("c1", {"Authorization": f"Bearer {OPERATOR}"})
+    http = await sign_in(server)
+    shown = words_of((await http.get("/")).text)
+    assert "acme has 1 of 1 workspaces, so claims are refused" in shown
 
 
 async def test_a_lease_is_shown_and_renewed(engine: AsyncEngine, server: Server) -> None:

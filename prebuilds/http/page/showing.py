@@ -14,7 +14,7 @@ from prebuilds.http.page.states import Pool, Pools, WorkspaceState
 from prebuilds.http.page.watching import Reading
 from prebuilds.operations.facade import Operations
 from prebuilds.planning.policy import Action
-from prebuilds.views import ClaimExplanation, JobRow, LoopStatus
+from prebuilds.views import ClaimExplanation, JobRow, LimitRow, LoopStatus
 from prebuilds.views.pools import HourFigures, PoolRow
 from prebuilds.vocabulary import ORCHESTRATOR_ID, PREBUILDS_USER, build_workflow_id, claim_workflow_id
 from prebuilds.vocabulary.words import one_line
@@ -47,6 +47,7 @@ def show_pools(operations: Operations, viewer: Viewer, reading: Reading[Pools]) 
     builds = [job for job in overview.unfinished if _sees_job(viewer, job)]
     doctor = state.doctor if viewer.may(Action.SEE_DOCTOR) else None
     alarms = _loop_alarms(overview.loop) + [alarm for row in rows for alarm in _pool_alarms(row)]
+    alarms += [_limit_alarm(row) for row in overview.limits if _is_alarming(row) and viewer.sees(row.organization)]
     if doctor is not None:
         alarms += [
             Alarm(f"{check.name.replace('_', ' ')}: {check.detail or 'not ok'}", check.remedy)
@@ -87,6 +88,17 @@ def _loop_alarms(loop: LoopStatus) -> list[Alarm]:
     if loop.state == "never_started":
         alarms.append(Alarm("The loop was never started, so no pool is filled", "start it"))
     return alarms
+
+
+def _is_alarming(row: LimitRow) -> bool:
+    return row.limit == "workspaces" and row.reached
+
+
+def _limit_alarm(row: LimitRow) -> Alarm:
+    """The alarm of an organization that may have no more workspaces. What other limits withhold is shown elsewhere, or
+    concerns one member or one minute."""
+    text = f"{row.organization} has {row.used} of {row.maximum} workspaces, so claims are refused"
+    return Alarm(text, "release some, or raise `limits` in its template file and apply it")
 
 
 def _pool_alarms(row: PoolRow) -> list[Alarm]:

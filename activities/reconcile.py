@@ -16,12 +16,14 @@ from prebuilds.payloads import SeenEvent
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import hold_note, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
+from prebuilds.planning.rollout_outcomes import judge_rollouts
 from prebuilds.planning.rules import Rules
 from prebuilds.store import loop, pool, standby
 from prebuilds.store.events import record_notes
 from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
+from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.telemetry.metrics import METRICS, PoolGauges
 
@@ -59,6 +61,8 @@ class CarryOut:
     ids: list[UUID]
     pending_max: int | None = None
     """The most pending creations that the preset may have; None for no limit."""
+    create_for: UUID | None = None
+    """The plan's."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class ReconcileActivities:
             plan = plan_pass(snapshot, barred)
             self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
             await record_notes(self._engine, plan.notes())
+            await record_outcomes(self._engine, judge_rollouts(plan))
             working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
             number = await loop.begin_pass(self._engine, snapshot, with_work=len(working))
             if not working:
@@ -156,7 +161,13 @@ class ReconcileActivities:
             SupersededPass: A later pass of the preset has written already.
         """
         written = await pool.create_prebuilds(
-            self._engine, input.preset_id, input.pass_number, input.ids, self._rules, pending_max=input.pending_max
+            self._engine,
+            input.preset_id,
+            input.pass_number,
+            input.ids,
+            self._rules,
+            pending_max=input.pending_max,
+            create_for=input.create_for,
         )
         return self._start_builds(written)
 

@@ -82,7 +82,7 @@ class ReconcilePreset:
         """Run *write* for *ids*, and return for how many it took effect."""
         if not ids:
             return 0
-        carry_out = CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max)
+        carry_out = CarryOut(plan.preset_id, plan.pass_number, ids, self._pending_max, plan.create_for)
         return await self._count_step(run_step(write, carry_out, bounds=STEP), len(ids))
 
     async def _count_step(self, step: Awaitable[CarriedOut], planned: int) -> int:

@@ -11,7 +11,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from prebuilds.bench.figures import Report, Sample, ratio
 from prebuilds.client import PrebuildsClient
 from prebuilds.planning.rules import Rules
-from prebuilds.store.snapshots import COUNT_POOLS
+from prebuilds.store.snapshot_statements import COUNT_POOLS
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 
 WARM_UP = 2

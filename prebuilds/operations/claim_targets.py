@@ -46,7 +46,11 @@ async def find_target(
     if not (request.parameters or request.claim_parameters):
         return request, target
     named = await offer_of_preset(pool, target)
-    return request if named is None else with_claim_parameters(request, named), target
+    if named is None:
+        return request, target
+    if request.parameters.keys() - named.claim_parameters:  # an older version may have other values
+        target = ClaimTarget(target.label, preset_id=named.id)
+    return with_claim_parameters(request, named), target
 
 
 def choose_offer(request: ClaimRequest, offers: Sequence[PresetOffer]) -> PresetOffer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -143,6 +143,9 @@ class ClaimResult(Payload):
     deadline: Timestamp | None = ONLY_PAUSED
     """When a `paused` one should be usable: its build fails when it is not ready within the template's `ready_timeout`.
     Left out for the others."""
+    version: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
+    """The template version of a prebuild that an older version serves while a rollout runs; None, and left out, when it
+    is of the active version."""
 
 
 class ClaimsResult(Payload):

@@ -68,6 +68,8 @@ class TemplatePolicy:
     ready_timeout: timedelta
     drill: Mapping[str, Any] | None = None
     """When and how claims are tried out, as `DrillPolicy.of_json` reads it; None: they are not."""
+    rollout: Mapping[str, Any] | None = None
+    """How a new version replaces pools, as `RolloutPolicy.of_json` reads it; None: by the defaults."""
 
 
 @dataclass(frozen=True, slots=True)

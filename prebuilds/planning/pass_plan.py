@@ -12,10 +12,12 @@ from datetime import datetime
 from uuid import UUID
 
 from prebuilds.planning.capacity import Demand, Shares, share_capacity
+from prebuilds.planning.generations import Generations, allow_step, find_generations
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.limits import AllowedWork, allow_work, member_shares
 from prebuilds.planning.plan import DELETES_PER_PASS_MAX
-from prebuilds.planning.snapshot import GlobalSnapshot, PresetCounts
+from prebuilds.planning.rollouts import plan_step
+from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 
 
@@ -31,11 +33,14 @@ class PresetDecision:
     """Whether there is anything to delete or to cancel."""
     held: Held | None
     """The first hold on its creations, including capacity; None when there is none."""
+    generations: Generations | None = None
+    """All generations of its pool; None when it has only this one."""
 
     @property
     def has_work(self) -> bool:
         """Whether the preset has anything to create, delete, cancel, pause or resume."""
-        return self.deletes or self.creates > 0 or self.state.standby.moves > 0
+        moves = self.state.standby.moves if self.generations is None else 0  # none while versions are replaced
+        return self.deletes or self.creates > 0 or moves > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,52 +120,83 @@ def plan_pass(snapshot: GlobalSnapshot, excluded: Container[UUID] = ()) -> PassP
     Args:
         excluded: Ids of organizations whose presets are left alone, and get no share of the capacity.
     """
-    members = member_shares(snapshot)
-    states = [
-        pool_state(item.preset, item.counts, item.history, snapshot, members.get(item.preset.id))
-        for item in snapshot.presets
-    ]
-    allowed = [
-        allow_work(item.preset, state, _count_deletions(item, state))
-        for item, state in zip(snapshot.presets, states, strict=True)
-    ]
-    shares = _share_pending_builds(snapshot, allowed, excluded)
-    decisions = [
-        _decide_preset(item, state, work, snapshot, shares)
-        for item, state, work in zip(snapshot.presets, states, allowed, strict=True)
-    ]
+    work = _find_work(snapshot)
+    shares = _share_pending_builds(snapshot, work, excluded)
+    decisions = [_decide_preset(one, snapshot, shares) for one in work]
     return PassPlan(snapshot.taken_at, snapshot.paused, decisions, shares, snapshot.passes, excluded)
 
 
-def _decide_preset(
-    item: PresetCounts, state: PoolState, work: AllowedWork, snapshot: GlobalSnapshot, shares: Shares | None
-) -> PresetDecision:
-    held, creates = work.held, work.creates
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What one preset may begin before the capacity is shared. That of a pool with several generations is the new
+    one's alone."""
+
+    item: PresetCounts
+    state: PoolState
+    allowed: AllowedWork
+    cancellations: int
+    pending: int
+    """Creations that have not begun."""
+    generations: Generations | None = None
+
+
+def _find_work(snapshot: GlobalSnapshot) -> list[_Work]:
+    """Find the work of every preset, in the snapshot's order."""
+    members = member_shares(snapshot)
+    pools = find_generations(snapshot.presets, snapshot, members)
+    found = []
+    for item in snapshot.presets:
+        generations = pools.get(item.preset.id)
+        if generations is None:
+            found.append(_work_of(item, snapshot, members.get(item.preset.id)))
+        else:
+            found.append(_work_of_generation(item, generations, snapshot))
+    return found
+
+
+def _work_of(item: PresetCounts, snapshot: GlobalSnapshot, share: MemberShare | None) -> _Work:
+    counts = item.counts
+    state = pool_state(item.preset, counts, item.history, snapshot, share)
+    if state.active:
+        paused = counts.paused_expired + state.standby.surplus
+        deletions = counts.expired + counts.unhealthy + state.extraneous + paused + counts.evidence_due
+    else:
+        deletions = counts.running + counts.paused + counts.evidence_due
+    cancellations = 0 if state.active else counts.creations_pending
+    return _Work(item, state, allow_work(item.preset, state, deletions), cancellations, counts.creations_pending)
+
+
+def _work_of_generation(item: PresetCounts, generations: Generations, snapshot: GlobalSnapshot) -> _Work:
+    if generations.new is not item:
+        state = pool_state(item.preset, item.counts, item.history, snapshot)
+        return _Work(item, state, AllowedWork(0, 0, None), 0, 0, generations)
+    step, every = plan_step(generations.pool), [one.counts for one in generations.all]
+    deletions = sum(step.remove.values()) + sum(
+        c.expired + c.unhealthy + c.paused_expired + c.evidence_due for c in every
+    )
+    if generations.pool.is_whole:
+        deletions += sum(one.counts.unexpired_paused for one in generations.old)
+    return _Work(
+        item,
+        generations.state,
+        allow_step(generations, step, deletions),
+        cancellations=sum(step.cancel.values()),
+        pending=sum(c.creations_pending for c in every),
+        generations=generations,
+    )
+
+
+def _decide_preset(work: _Work, snapshot: GlobalSnapshot, shares: Shares | None) -> PresetDecision:
+    held, creates = work.allowed.held, work.allowed.creates
     if creates and shares is not None:
-        room = max(shares.pending_max(item.preset.id) - item.counts.creations_pending, 0)
+        room = max(shares.pending_max(work.item.preset.id) - work.pending, 0)
         if room < creates:
             held, creates = Held(Hold.CAPACITY), room
-    deletes = not snapshot.paused and work.deletes + _count_cancellations(item, state) > 0
-    return PresetDecision(item, state, creates, deletes=deletes, held=held)
+    deletes = not snapshot.paused and work.allowed.deletes + work.cancellations > 0
+    return PresetDecision(work.item, work.state, creates, deletes=deletes, held=held, generations=work.generations)
 
 
-def _count_deletions(item: PresetCounts, state: PoolState) -> int:
-    """Count what is to be deleted."""
-    counts = item.counts
-    if not state.active:
-        return counts.running + counts.paused + counts.evidence_due
-    paused = counts.paused_expired + state.standby.surplus
-    return counts.expired + counts.unhealthy + state.extraneous + paused + counts.evidence_due
-
-
-def _count_cancellations(item: PresetCounts, state: PoolState) -> int:
-    """Count the creations that are to be cancelled."""
-    return 0 if state.active else item.counts.creations_pending
-
-
-def _share_pending_builds(
-    snapshot: GlobalSnapshot, allowed: Sequence[AllowedWork], excluded: Container[UUID]
-) -> Shares | None:
+def _share_pending_builds(snapshot: GlobalSnapshot, work: Sequence[_Work], excluded: Container[UUID]) -> Shares | None:
     """Share the capacity that deletions, pauses and resumes leave among the creations that no other hold withholds.
 
     Returns:
@@ -170,12 +206,12 @@ def _share_pending_builds(
     if limit is None:
         return None
     demands, taken = [], 0
-    for item, work in zip(snapshot.presets, allowed, strict=True):
-        pending = item.counts.creations_pending
-        taken += item.counts.pending - pending
-        if item.preset.organization_id in excluded:
-            demands.append(Demand(item.preset.id, pending, 0))
+    for one in work:
+        counts = one.item.counts
+        taken += counts.pending - counts.creations_pending
+        if one.item.preset.organization_id in excluded:
+            demands.append(Demand(one.item.preset.id, one.pending, 0))
             continue
-        taken += min(work.deletes, DELETES_PER_PASS_MAX) + work.moves
-        demands.append(Demand(item.preset.id, pending, work.creates))
+        taken += min(one.allowed.deletes, DELETES_PER_PASS_MAX) + one.allowed.moves
+        demands.append(Demand(one.item.preset.id, one.pending, one.allowed.creates))
     return share_capacity(demands, limit - taken, snapshot.passes)

@@ -1,5 +1,7 @@
 """Plans one pass over one preset: takes a snapshot, and returns ids to create, delete and cancel.
 
+While a rollout is open, the plan is that of all generations of the preset's pool, whichever of them was asked for.
+
 A plan is a proposal. The pool changes after the snapshot, so whoever carries the plan out plans again behind the
 preset's lock and does what both plans have. A plan names ids and not counts, so that carrying it out twice is harmless.
 """
@@ -11,8 +13,16 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID, uuid5
 
+from prebuilds.planning.generations import (
+    allow_step,
+    by_age,
+    generations_of,
+    members_to_remove,
+    rows_of_generations,
+)
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.limits import allow_work
+from prebuilds.planning.rollouts import plan_step
 from prebuilds.planning.snapshot import (
     Prebuild,
     PresetSnapshot,
@@ -40,6 +50,8 @@ class Reason(StrEnum):
     EXTRANEOUS = "extraneous"
     POOL_MEMBERS = "pool_members"
     """It is within the target, and beyond the preset's share of the organization's limit."""
+    REPLACED = "replaced"
+    """It belongs to an older version, and a rollout replaces it."""
     INACTIVE = "inactive"
     EVIDENCE = "evidence"
 
@@ -67,6 +79,8 @@ class ReconcilePlan:
     """When the hold ends by itself; None when it does not, or there is no hold."""
     more: bool = False
     """Whether a limit of this module has cut the plan short, so that another pass has work at once."""
+    create_for: UUID | None = None
+    """The preset that gets the creations, where that is another generation of the pool; None: the planned one."""
 
     @property
     def empty(self) -> bool:
@@ -74,13 +88,17 @@ class ReconcilePlan:
         return not (self.create or self.delete or self.cancel or self.resume or self.pause)
 
 
-def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | None = None) -> ReconcilePlan:
+def plan_preset(
+    snapshot: PresetSnapshot, pass_number: int, pending_max: int | None = None, *, as_it_stands: bool = False
+) -> ReconcilePlan:
     """Plan one pass over one preset's pool.
 
     Args:
         snapshot: All rows of one pool, in any order, read in one transaction.
         pass_number: A number from the database's sequence. It never repeats, and is part of every new id.
         pending_max: How many pending creations this preset may have; None for no limit.
+        as_it_stands: Of a pool with several generations: whether to plan creations as if the plan's deletions and
+            cancellations had not taken effect.
     Returns:
         What to create, delete, cancel, pause and resume; nothing while paused. The same arguments give the same plan.
     Source: docs/architecture.md, "Reconciling".
@@ -88,6 +106,8 @@ def plan_preset(snapshot: PresetSnapshot, pass_number: int, pending_max: int | N
     preset = snapshot.preset
     if snapshot.paused:
         return ReconcilePlan(pass_number, preset.id, held=Hold.PAUSED)
+    if generations_of(snapshot) is not None:
+        return _plan_generations(snapshot, pass_number, pending_max, as_it_stands=as_it_stands)
     due = list(deletions(snapshot))
     state = state_of(snapshot)
     allowed = allow_work(preset, state, len(due))
@@ -138,7 +158,11 @@ def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
     For an active preset, expired and unhealthy prebuilds come first, then the oldest ones beyond the target, then the
     oldest paused ones beyond the standby. For an inactive preset, all running and paused prebuilds come first. Evidence
     that has been kept long enough comes last.
+
+    Of a pool with several generations, the deletions are those of all of them.
     """
+    if generations_of(snapshot) is not None:
+        return _deletions_of_generations(snapshot)
     preset, oldest_first = snapshot.preset, _oldest_first(snapshot)
     members = [p for p in oldest_first if p.running or p.paused]
     due: dict[UUID, Reason] = {}
@@ -173,8 +197,74 @@ def prebuild_name(workspace_id: UUID) -> str:
     return f"prebuild-{workspace_id.hex[:16]}"
 
 
+def _plan_generations(
+    snapshot: PresetSnapshot, pass_number: int, pending_max: int | None, *, as_it_stands: bool
+) -> ReconcilePlan:
+    """Plan all generations of a pool."""
+    generations = generations_of(snapshot)
+    assert generations is not None  # noqa: S101 - the caller has checked it
+    step = plan_step(generations.pool, as_it_stands=as_it_stands)
+    due = list(_deletions_of_generations(snapshot))
+    allowed = allow_step(generations, step, len(due))
+    delete = due[: allowed.deletes]
+    cancel = [
+        p.id
+        for one in rows_of_generations(snapshot)
+        for p in _youngest_pending(one.prebuilds)[: step.cancel.get(one.preset.id, 0)]
+    ]
+    create, held = allowed.creates, allowed.held
+    reason, until = (None, None) if held is None else (held.reason, held.until)
+    if pending_max is not None:
+        pending = sum(one.pending for one in (generations.pool.new, *generations.pool.old))
+        room = max(pending_max - pending, 0)
+        if room < create:
+            create, reason = room, Hold.CAPACITY
+    create_for = step.create_for or generations.new.preset.id
+    new = [prebuild_id(snapshot.epoch, create_for, pass_number, n) for n in range(min(create, CREATES_PER_PASS_MAX))]
+    return ReconcilePlan(
+        pass_number,
+        snapshot.preset.id,
+        create=new,
+        delete=delete[:DELETES_PER_PASS_MAX],
+        cancel=cancel[:CANCELS_PER_PASS_MAX],
+        held=reason,
+        held_until=until,
+        more=create > CREATES_PER_PASS_MAX or len(delete) > DELETES_PER_PASS_MAX or len(cancel) > CANCELS_PER_PASS_MAX,
+        create_for=create_for if create_for != snapshot.preset.id else None,
+    )
+
+
+def _deletions_of_generations(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
+    generations = generations_of(snapshot)
+    assert generations is not None  # noqa: S101 - the caller has checked it
+    step, new = plan_step(generations.pool), generations.new.preset.id
+    rows = rows_of_generations(snapshot)
+    due: dict[UUID, Reason] = {}
+    for one in rows:
+        for prebuild in sorted(one.prebuilds, key=by_age):
+            if (prebuild.running or prebuild.paused) and is_expired(one.preset, prebuild.created_at, snapshot.taken_at):
+                due[prebuild.id] = Reason.EXPIRED
+            elif is_unhealthy(prebuild):
+                due[prebuild.id] = Reason.UNHEALTHY
+    for one in rows:
+        reason = Reason.EXTRANEOUS if one.preset.id == new else Reason.REPLACED
+        due |= dict.fromkeys(members_to_remove(one, step.remove.get(one.preset.id, 0), snapshot), reason)
+    if generations.pool.is_whole:
+        for one in rows:
+            if one.preset.id != new:
+                due |= {
+                    p.id: Reason.REPLACED for p in sorted(one.prebuilds, key=by_age) if p.paused and p.id not in due
+                }
+    every = sorted((p for one in rows for p in one.prebuilds), key=by_age)
+    return due | {p.id: Reason.EVIDENCE for p in every if is_evidence_due(p, snapshot.taken_at, snapshot.rules)}
+
+
+def _youngest_pending(prebuilds: list[Prebuild]) -> list[Prebuild]:
+    return sorted((p for p in prebuilds if p.creation_pending), key=by_age, reverse=True)
+
+
 def _oldest_first(snapshot: PresetSnapshot) -> list[Prebuild]:
-    return sorted(snapshot.prebuilds, key=lambda p: (p.created_at, p.id))
+    return sorted(snapshot.prebuilds, key=by_age)
 
 
 def _fresh(snapshot: PresetSnapshot) -> list[UUID]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from prebuilds.planning.rollouts import Rollout
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.vocabulary import BuildStatus, Transition
@@ -61,6 +62,11 @@ class Preset:
     """How many creations and deletions may be under way at a time; None: any number."""
     pool_members: int | None = None
     """How many members the pools of its organization may have together; None: any number."""
+    template_id: UUID | None = None
+    rollout: Rollout | None = None
+    """The open rollout of its template; None when there is none."""
+    rolled_from: bool = False
+    """Whether it belongs to the version from which that rollout began."""
 
     @property
     def path(self) -> str:
@@ -203,6 +209,8 @@ class PresetCounts:
     preset: Preset
     counts: PoolCounts
     history: CreationHistory = field(default_factory=CreationHistory)
+    lately: int = 0
+    """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +244,15 @@ class MemberShare:
     """How many more members all pools of the organization may have together; negative when there are too many."""
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationRows:
+    """The rows of one generation of a pool, in any order."""
+
+    preset: Preset
+    prebuilds: list[Prebuild]
+    history: CreationHistory
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresetSnapshot(Instant):
     """One pool's rows, in any order."""
@@ -247,6 +264,10 @@ class PresetSnapshot(Instant):
     history: CreationHistory = field(default_factory=CreationHistory)
     share: MemberShare | None = None
     """None: its organization has no limit on pool members."""
+    others: list[GenerationRows] = field(default_factory=list)
+    """The other generations of its pool; empty unless a rollout is open."""
+    lately: int = 0
+    """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
 
 
 def is_expired(preset: Preset, created_at: datetime, taken_at: datetime) -> bool:

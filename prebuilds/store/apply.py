@@ -47,7 +47,7 @@ SET_EXACT = text("""
 """)
 
 FIND_TEMPLATE = text("""
-    SELECT t.id, t.default_ttl, t.build_timeout, t.ready_timeout, t.drill, t.active_version_id, v.number
+    SELECT t.id, t.default_ttl, t.build_timeout, t.ready_timeout, t.drill, t.rollout, t.active_version_id, v.number
       FROM templates t LEFT JOIN template_versions v ON v.id = t.active_version_id
      WHERE t.organization_id = :organization_id AND t.name = :name AND t.deleted_at IS NULL
 """)
@@ -56,7 +56,7 @@ CREATE_TEMPLATE = text("INSERT INTO templates (id, organization_id, name) VALUES
 UPDATE_TEMPLATE = text("""
     UPDATE templates
        SET default_ttl = :default_ttl, build_timeout = :build_timeout, ready_timeout = :ready_timeout,
-           drill = CAST(:drill AS jsonb), active_version_id = :version_id
+           drill = CAST(:drill AS jsonb), rollout = CAST(:rollout AS jsonb), active_version_id = :version_id
      WHERE id = :id AND deleted_at IS NULL RETURNING id
 """)
 
@@ -136,7 +136,7 @@ async def find_template(connection: AsyncConnection, organization_id: UUID, name
     row = (await connection.execute(FIND_TEMPLATE, wanted)).one_or_none()
     if row is None:
         return None
-    policy = TemplatePolicy(row.default_ttl, row.build_timeout, row.ready_timeout, drill=row.drill)
+    policy = TemplatePolicy(row.default_ttl, row.build_timeout, row.ready_timeout, drill=row.drill, rollout=row.rollout)
     return RecordedTemplate(row.id, policy, row.active_version_id, row.number)
 
 
@@ -161,6 +161,7 @@ async def update_template(
             "build_timeout": policy.build_timeout,
             "ready_timeout": policy.ready_timeout,
             "drill": None if policy.drill is None else json.dumps(policy.drill),
+            "rollout": None if policy.rollout is None else json.dumps(policy.rollout),
             "version_id": version_id,
         },
     )

@@ -25,6 +25,12 @@ LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
        AND p.template_version_id = t.active_version_id
 """)
 
+# A prebuild of another preset than the locked one is an older version's, which serves while a rollout runs.
+IS_ACTIVE = """
+    SELECT EXISTS (SELECT FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
+                    WHERE p.id = $1)
+"""
+
 
 # Each attempt at a run misses alike, and is one miss.
 RECORD_MISS = """
@@ -134,7 +140,7 @@ class ClaimBatches:
         # order.
         for n, request in sorted(enumerate(requests), key=lambda item: item[1].name):
             claimed = await self._store.claim_on(connection, ids[n], request, target, request_hash, run, held=held)
-            if claimed.decided_now and claimed.preset_id != locked:
+            if claimed.decided_now and claimed.preset_id != locked and not await connection.fetchval(IS_ACTIVE, locked):
                 raise RetryTransaction  # a version became active before its template was locked
             if claimed.result is None:
                 return [*claims.values(), claimed]

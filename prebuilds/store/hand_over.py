@@ -24,12 +24,24 @@ from prebuilds.store.kept_traces import keep_other_trace
 
 logger = logging.getLogger(__name__)
 
-# Finds an active preset that has waiters and may serve them. A new version of the template takes the waiters along.
-PRESET = text("""
+# Finds a preset that has waiters and may serve them: one of the active version, or an older one while a rollout lets it
+# serve. A new version of the template takes the waiters along.
+_SERVES = """
+    (p.template_version_id = t.active_version_id
+     OR coalesce(t.rollout ->> 'strategy', 'surge') = 'surge'
+        AND coalesce(CAST(t.rollout ->> 'serve_old' AS boolean), true)
+        AND EXISTS (SELECT FROM rollouts r
+                     WHERE r.template_id = t.id AND r.state IN ('running', 'paused', 'failed'))
+        AND EXISTS (SELECT FROM presets a
+                     WHERE a.template_version_id = t.active_version_id AND a.name = p.name
+                       AND a.desired_instances IS NOT NULL AND a.claim_parameters = p.claim_parameters))
+"""
+PRESET = text(f"""
     SELECT p.id, p.name, p.template_id, p.template_version_id, p.last_invalidated_at, v.hands_over, t.default_ttl,
            t.organization_id, o.name AS organization, t.name AS template,
-           CASE WHEN o.limits ?| ARRAY['workspaces', 'workspaces_per_member'] THEN o.limits END AS limits
-      FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.id = p.template_id
+           CASE WHEN o.limits ?| ARRAY['workspaces', 'workspaces_per_member'] THEN o.limits END AS limits,
+           CASE WHEN p.template_version_id <> t.active_version_id THEN v.number END AS older_version
+      FROM presets p JOIN templates t ON t.id = p.template_id AND {_SERVES}
       JOIN template_versions v ON v.id = p.template_version_id JOIN organizations o ON o.id = t.organization_id
      WHERE p.id = :preset_id AND t.deleted_at IS NULL AND NOT t.deprecated AND o.prebuilds_enabled
        AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL)
@@ -63,6 +75,7 @@ HAND_OVER = text("""
         CAST(:secrets AS jsonb))
 """)
 BEGIN_LEASE = text("SELECT begin_lease(CAST(:answer AS jsonb), true, CAST(:lease AS interval))")
+TELL_VERSION = text("SELECT tell_version(:claim_id, :version)")
 DECIDE = text("""
     UPDATE claim_queue SET decided_at = now(), refusal = :refusal, secrets = NULL WHERE claim_id = :claim_id
 """)
@@ -80,11 +93,11 @@ RECORD_PASSED_OVER = text("""
                           AND data ->> 'limit' = CAST(:data AS jsonb) ->> 'limit')
 """)
 
-WAITED_FOR = text("""
+WAITED_FOR = text(f"""
     SELECT DISTINCT p.id
       FROM claim_queue q JOIN templates t ON t.id = q.template_id AND t.deleted_at IS NULL AND NOT t.deprecated
       JOIN organizations o ON o.id = t.organization_id AND o.prebuilds_enabled
-      JOIN presets p ON p.template_version_id = t.active_version_id AND p.name = q.preset_name
+      JOIN presets p ON p.template_id = t.id AND p.name = q.preset_name AND {_SERVES}
      WHERE q.decided_at IS NULL AND EXISTS (SELECT FROM workspaces w WHERE w.claimable_preset_id = p.id)
 """)
 SHARE_PRESET = text("SELECT FROM presets WHERE id = :preset_id FOR SHARE")
@@ -239,6 +252,9 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         async with connection.begin_nested():  # a savepoint: when this waiter fails, the next one can be served
             await keep_other_trace(connection, head.traceparent)
             answer = await connection.scalar(HAND_OVER, values)
+            if preset.older_version is not None:
+                older = {"claim_id": head.claim_id, "version": preset.older_version}
+                answer = await connection.scalar(TELL_VERSION, older)
             if request.lease_seconds is not None:
                 lease = timedelta(seconds=request.lease_seconds)
                 await connection.execute(BEGIN_LEASE, {"answer": json.dumps(answer), "lease": lease})

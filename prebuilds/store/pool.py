@@ -4,6 +4,8 @@ The fence is the preset's row. It accepts a pass's writes only if no later pass 
 wakes up late changes nothing. Behind the fence the pool is read and planned again. A pass deletes the ids that both
 plans have, and creates the first of the planned ids, up to the new plan's number. While the row is locked, nothing can
 enlarge the pool or change the policy, so no pass creates or deletes too much.
+
+While a rollout is open, a pass writes to all generations of a pool, and the fence is the rows of all their presets.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import SupersededPass
+from prebuilds.planning.generations import generations_of
 from prebuilds.planning.plan import deletions, plan_preset, prebuild_name, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import PresetSnapshot
@@ -32,6 +35,17 @@ from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
+# The other generations of the preset's pool; none unless a rollout is open.
+FIND_GENERATIONS = text("""
+    SELECT g.id FROM presets p JOIN presets g ON g.template_id = p.template_id AND g.name = p.name
+     WHERE p.id = :preset_id
+       AND EXISTS (SELECT FROM rollouts r
+                    WHERE r.template_id = p.template_id AND r.state IN ('running', 'paused', 'failed'))
+""")
+LOCK_GENERATIONS = text("""
+    SELECT last_pass FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")
+PASS_GENERATIONS = text("UPDATE presets SET last_pass = :pass WHERE id = ANY(CAST(:ids AS uuid[]))")
 LOCK_TEMPLATE = text("""
     SELECT t.id AS template_id, t.organization_id, o.limits ? 'pool_members' AS limits_members
       FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
@@ -48,17 +62,18 @@ EXISTING = text("SELECT id FROM workspaces WHERE id = ANY(CAST(:ids AS uuid[]))"
 CREATE_WORKSPACES = text(f"""
     INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
                             latest_build, latest_transition, latest_status)
-    SELECT n.id, :organization_id, '{PREBUILDS_USER_ID}', n.name, :template_id, :version_id, :preset_id,
+    SELECT n.id, :organization_id, '{PREBUILDS_USER_ID}', n.name, :template_id, p.template_version_id, p.id,
            1, 'start', 'pending'
-      FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[])) AS n (id, name)
+      FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[])) AS n (id, name), presets p WHERE p.id = :preset_id
 """)
 RECORD_BUILDS = f"""
     INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                   template_version_id, next_dispatch_at)
-    SELECT n.id, n.workspace_id, n.number, '{{transition}}', '{{stage}}', '{PREBUILDS_USER_ID}', :preset_id,
-           :version_id, now() + interval '1 second'
+    SELECT n.id, n.workspace_id, n.number, '{{transition}}', '{{stage}}', '{PREBUILDS_USER_ID}', p.id,
+           p.template_version_id, now() + interval '1 second'
       FROM unnest(CAST(:build_ids AS uuid[]), CAST(:ids AS uuid[]), CAST(:numbers AS int[]))
            AS n (id, workspace_id, number)
+      JOIN workspaces w ON w.id = n.workspace_id JOIN presets p ON p.id = w.preset_id
 """
 RECORD_CREATIONS = text(RECORD_BUILDS.format(transition="start", stage="create"))
 RECORD_DELETIONS = text(RECORD_BUILDS.format(transition="delete", stage="none"))
@@ -66,10 +81,10 @@ RECORD_DELETIONS = text(RECORD_BUILDS.format(transition="delete", stage="none"))
 # A prebuild that was claimed meanwhile has another owner, and is skipped. A claim under way has locked the row; the
 # statement waits for it and then sees the new owner.
 LOCK_DELETABLE = text(f"""
-    SELECT id, latest_build FROM workspaces
-     WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}'
-       AND deleted_at IS NULL AND quarantined_at IS NULL AND latest_transition <> 'delete'
-       AND latest_status IN ('succeeded', 'failed', 'canceled')
+    SELECT id, latest_build, preset_id FROM workspaces
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = ANY(CAST(:presets AS uuid[]))
+       AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
+       AND latest_transition <> 'delete' AND latest_status IN ('succeeded', 'failed', 'canceled')
      ORDER BY id FOR NO KEY UPDATE
 """)
 BEGIN_DELETIONS = text("""
@@ -120,19 +135,25 @@ class FencedPreset:
     connection: AsyncConnection
     pass_number: int
     snapshot: PresetSnapshot
-    version_id: UUID
     template_id: UUID
     organization_id: UUID
+    locked: frozenset[UUID]
+    """The presets whose rows are locked: this one, and the other generations of its pool."""
 
-    async def record_event(self, kind: str, data: dict[str, Any]) -> None:
-        """Record an event about the changes, with the figures that they follow from."""
-        figures = asdict(state_of(self.snapshot))
+    async def record_event(self, kind: str, data: dict[str, Any], preset_id: UUID | None = None) -> None:
+        """Record an event about the changes, with the figures that they follow from.
+
+        Args:
+            preset_id: The generation that was changed; None for the preset itself.
+        """
+        generations = generations_of(self.snapshot)
+        figures = asdict(state_of(self.snapshot) if generations is None else generations.state)
         shown = {name: figures[name] for name in ("desired", "window", "actual", "expired", "starting")}
         await record_event(
             self.connection,
             kind,
             PREBUILDS_USER,
-            preset_id=self.snapshot.preset.id,
+            preset_id=preset_id or self.snapshot.preset.id,
             data={"pass": self.pass_number, **shown, **data},
         )
 
@@ -141,25 +162,33 @@ class FencedPreset:
 async def enter_fence(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, lock_capacity: bool = False
 ) -> AsyncIterator[FencedPreset]:
-    """Begin a transaction that locks a preset for the writes of a pass.
+    """Begin a transaction that locks a preset, and the other generations of its pool, for the writes of a pass.
 
     Args:
         lock_capacity: Also lock the count of pending builds.
     Raises:
-        SupersededPass: A later pass of the preset has written already.
+        SupersededPass: A later pass of the preset has written already, or a version became active at this moment.
     """
     async with engine.begin() as connection:
         if lock_capacity:
             await connection.execute(LOCK_CAPACITY, {"key": CAPACITY_LOCK})
-        version_id = await connection.scalar(FENCE, {"preset_id": preset_id, "pass": pass_number})
-        if version_id is None:
+        ids = {preset_id, *await connection.scalars(FIND_GENERATIONS, {"preset_id": preset_id})}
+        if len(ids) == 1:
+            passed = await connection.scalar(FENCE, {"preset_id": preset_id, "pass": pass_number}) is not None
+        else:
+            found = await connection.scalars(LOCK_GENERATIONS, {"ids": list(ids)})
+            if passed := all(last_pass <= pass_number for last_pass in found):
+                await connection.execute(PASS_GENERATIONS, {"ids": list(ids), "pass": pass_number})
+        if not passed:
             raise SupersededPass(f"a pass after {pass_number} has reconciled preset {preset_id}")
         template = (await connection.execute(LOCK_TEMPLATE, {"preset_id": preset_id})).one()
         if template.limits_members:
             await lock_members(connection, template.organization_id)
         snapshot = await read_preset(connection, preset_id, rules)
+        if not {one.preset.id for one in snapshot.others} <= ids:
+            raise SupersededPass(f"a version has become active beside pass {pass_number} of preset {preset_id}")
         yield FencedPreset(
-            connection, pass_number, snapshot, version_id, template.template_id, template.organization_id
+            connection, pass_number, snapshot, template.template_id, template.organization_id, frozenset(ids)
         )
 
 
@@ -171,6 +200,7 @@ async def create_prebuilds(
     rules: Rules,
     *,
     pending_max: int | None = None,
+    create_for: UUID | None = None,
 ) -> Written:
     """Record the workspaces *ids* and their first builds, as many as the pool still lacks and none while it is held.
 
@@ -178,13 +208,15 @@ async def create_prebuilds(
 
     Args:
         pending_max: The most pending creations of the preset, as in the plan; None for no limit.
+        create_for: The plan's.
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
-    limit = rules.max_pending_builds
+    limit, made_for = rules.max_pending_builds, create_for or preset_id
     async with enter_fence(engine, preset_id, pass_number, rules, lock_capacity=limit is not None) as fenced:
         made = set(await fenced.connection.scalars(EXISTING, {"ids": list(ids)}))
-        allowed = len(plan_preset(fenced.snapshot, pass_number, pending_max).create)
+        plan = plan_preset(fenced.snapshot, pass_number, pending_max, as_it_stands=True)
+        allowed = len(plan.create) if plan.create_for == create_for else 0
         if fenced.snapshot.share is not None:  # the plan counts on room that its deletions make; these may have failed
             allowed = min(allowed, fenced.snapshot.share.room)
         if limit is not None:
@@ -198,13 +230,12 @@ async def create_prebuilds(
                 "numbers": [1] * len(new),
                 "organization_id": fenced.organization_id,
                 "template_id": fenced.template_id,
-                "version_id": fenced.version_id,
-                "preset_id": preset_id,
+                "preset_id": made_for,
             }
             await keep_trace(fenced.connection)
             await fenced.connection.execute(CREATE_WORKSPACES, values)
             await fenced.connection.execute(RECORD_CREATIONS, values)
-            await fenced.record_event("prebuilds_created", {"workspaces": new})
+            await fenced.record_event("prebuilds_created", {"workspaces": new}, made_for)
     done = [i for i in ids if i in made or i in new]
     return Written(done, [build_id_of(i, 1) for i in done], lost=len(ids) - len(done))
 
@@ -222,9 +253,9 @@ async def delete_prebuilds(
             return Written([], [], lost=len(ids))
         due = deletions(fenced.snapshot)
         still_due = [i for i in ids if i in due]
-        if fenced.snapshot.preset.max_concurrent is not None:
+        if fenced.snapshot.others or fenced.snapshot.preset.max_concurrent is not None:
             still_due = still_due[: len(plan_preset(fenced.snapshot, pass_number).delete)]
-        wanted = {"ids": still_due, "preset_id": preset_id}
+        wanted = {"ids": still_due, "presets": list(fenced.locked)}
         rows = (await fenced.connection.execute(LOCK_DELETABLE, wanted)).all()
         deleted = [row.id for row in rows]
         numbers = [row.latest_build + 1 for row in rows]
@@ -233,28 +264,34 @@ async def delete_prebuilds(
             values = {"ids": deleted, "numbers": numbers, "build_ids": builds}
             await keep_trace(fenced.connection)
             await fenced.connection.execute(BEGIN_DELETIONS, values)
-            await fenced.connection.execute(
-                RECORD_DELETIONS, values | {"preset_id": preset_id, "version_id": fenced.version_id}
-            )
-            by_reason: dict[str, list[UUID]] = {}
-            for workspace_id in deleted:
-                by_reason.setdefault(due[workspace_id], []).append(workspace_id)
-            await fenced.record_event("prebuilds_deleted", {"reasons": by_reason})
+            await fenced.connection.execute(RECORD_DELETIONS, values)
+            for generation in sorted({row.preset_id for row in rows}):
+                by_reason: dict[str, list[UUID]] = {}
+                for row in rows:
+                    if row.preset_id == generation:
+                        by_reason.setdefault(due[row.id], []).append(row.id)
+                await fenced.record_event("prebuilds_deleted", {"reasons": by_reason}, generation)
     return Written(deleted, builds, lost=len(ids) - len(deleted))
 
 
 async def cancel_creations(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
 ) -> Written:
-    """End each of *ids* whose creation has not begun, if the preset is inactive. Workspace and build end together.
+    """End each of *ids* whose creation has not begun, if the preset is inactive. Workspace and build end together. Of a
+    pool with several generations, those end that a plan of now cancels, too.
 
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
     async with enter_fence(engine, preset_id, pass_number, rules) as fenced:
-        if fenced.snapshot.paused or fenced.snapshot.preset.active:
+        generations = generations_of(fenced.snapshot)
+        if fenced.snapshot.paused or (generations is None and fenced.snapshot.preset.active):
             return Written([], [], lost=len(ids))
-        canceled = await cancel_pending_creations(fenced.connection, ids, cause="its preset is no longer active")
+        wanted = list(ids)
+        if generations is not None:
+            planned = set(plan_preset(fenced.snapshot, pass_number).cancel)
+            wanted = [i for i in ids if i in planned]
+        canceled = await cancel_pending_creations(fenced.connection, wanted, cause="its preset is no longer active")
         if canceled:
             await fenced.record_event("creations_canceled", {"workspaces": canceled, "cause": "inactive"})
     return Written(canceled, [build_id_of(i, 1) for i in canceled], lost=len(ids) - len(canceled))

@@ -39,8 +39,18 @@ ANY_PRESETS_BY_PATH = text(f"""
      ORDER BY t.deleted_at DESC NULLS FIRST, p.template_version_id = t.active_version_id DESC, v.number DESC
 """)
 
-ACTIVE_PRESETS = text("""
-    SELECT p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id WHERE t.id = :template_id
+_IN_ROLLOUT = """
+    EXISTS (SELECT FROM rollouts r WHERE r.template_id = p.template_id AND r.state IN ('running', 'paused', 'failed'))
+"""
+# While a rollout is open, older versions of a preset may still serve, so they are invalidated with it.
+GENERATIONS = text(f"""
+    SELECT g.id FROM presets p JOIN presets g ON g.id = p.id
+        OR (g.template_id = p.template_id AND g.name = p.name AND {_IN_ROLLOUT})
+     WHERE p.id = :preset_id
+""")
+PRESETS_OF_TEMPLATE = text(f"""
+    SELECT p.id FROM presets p JOIN templates t ON t.id = p.template_id
+     WHERE t.id = :template_id AND (t.active_version_id = p.template_version_id OR {_IN_ROLLOUT})
 """)
 LOCK_PRESETS = text("SELECT id FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE")
 INVALIDATE = text("""
@@ -125,10 +135,11 @@ async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, templa
     async with engine.begin() as connection:
         await lock_apply(connection)
         if preset is not None:
-            ids = [(await find_preset(connection, preset)).id]
+            found_preset = await find_preset(connection, preset)
+            ids = list(await connection.scalars(GENERATIONS, {"preset_id": found_preset.id}))
         else:
             found = await find_live_template(connection, template or "")
-            ids = [row.id for row in await connection.execute(ACTIVE_PRESETS, {"template_id": found.id})]
+            ids = list(await connection.scalars(PRESETS_OF_TEMPLATE, {"template_id": found.id}))
         await connection.execute(LOCK_PRESETS, {"ids": ids})
         await connection.execute(INVALIDATE, {"ids": ids})
         counted = (await connection.execute(COUNT_INVALIDATED, {"ids": ids})).all()

@@ -154,8 +154,8 @@ NOTIFICATIONS = text(f"""
     SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_notifications
 """)
 
-# A version goes with its presets, once it is not active and no workspace and no build is left of either. Files go when
-# no version keeps them.
+# A version goes with its presets, once it is not active, no open rollout began from it, and no workspace and no build
+# is left of either. Files go when no version keeps them.
 VERSIONS = text(f"""
     WITH due AS MATERIALIZED (
         SELECT v.id FROM template_versions v JOIN templates t ON t.id = v.template_id
@@ -169,6 +169,11 @@ VERSIONS = text(f"""
                             WHERE p.template_version_id = v.id)
            AND NOT EXISTS (SELECT FROM presets p JOIN workspace_builds b ON b.preset_id = p.id
                             WHERE p.template_version_id = v.id)
+           AND NOT EXISTS (SELECT FROM rollouts r
+                            WHERE r.template_id = t.id AND r.state IN ('running', 'paused', 'failed')
+                              AND (r.from_version_id = v.id
+                                   OR EXISTS (SELECT FROM presets p WHERE p.template_version_id = v.id
+                                                 AND p.id = ANY(r.from_presets))))
          ORDER BY v.created_at LIMIT :limit FOR UPDATE OF v SKIP LOCKED
     ), presets_due AS MATERIALIZED (
         SELECT id FROM presets WHERE template_version_id IN (SELECT id FROM due)

@@ -72,7 +72,6 @@ async def _move(fenced: FencedPreset, ids: Sequence[UUID], *, resumes: bool) -> 
     values = {"ids": moved, "numbers": numbers, "build_ids": builds}
     await keep_trace(fenced.connection)
     await fenced.connection.execute(BEGIN_MOVES, {"ids": moved, "numbers": numbers, "transition": transition})
-    recorded = values | {"preset_id": fenced.snapshot.preset.id, "version_id": fenced.version_id}
-    await fenced.connection.execute(RECORD_RESUMES if resumes else RECORD_PAUSES, recorded)
+    await fenced.connection.execute(RECORD_RESUMES if resumes else RECORD_PAUSES, values)
     await fenced.record_event("prebuilds_resumed" if resumes else "prebuilds_paused", {"workspaces": moved})
     return Written(moved, builds)

@@ -18,6 +18,7 @@ from prebuilds.api import TemplateNotFound
 from prebuilds.payloads import parse_path
 from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
+from prebuilds.store.rollouts import end_rollouts
 from prebuilds.views import TemplateChange, TemplateRow
 
 _TEMPLATES = """
@@ -145,6 +146,7 @@ async def delete_template(engine: AsyncEngine, reference: str, by: str) -> Chang
         if found.deleted_at is None:
             presets = await _lock_presets_of(connection, found)
             await connection.execute(DELETE_TEMPLATE, {"id": found.id})
+            await end_rollouts(connection, found.id, "the template was deleted")
             await _record_change(connection, "template_deleted", by, found, presets)
     change = TemplateChange(
         id=found.id,

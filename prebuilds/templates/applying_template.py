@@ -15,9 +15,11 @@ from prebuilds import provisioners
 from prebuilds.api import TemplateNotFound
 from prebuilds.planning.content import ContentIds, VersionContent, content_changes, file_changes, policy_changes
 from prebuilds.planning.drills import DrillPolicy
+from prebuilds.planning.rollouts import RolloutPolicy
 from prebuilds.store import drills, versions
 from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
+from prebuilds.store.rollouts import ActivatedPools, begin_rollout
 from prebuilds.store.template_files import read_manifest
 from prebuilds.store.versions import RecordedPreset
 from prebuilds.templates.entries import TemplateEntry
@@ -48,6 +50,8 @@ class ApplyingTemplate:
     """Presets of the file that were recorded before, in the active version or in another one."""
     expiry: dict[UUID, timedelta | None] = field(default_factory=dict)
     """Pools whose prebuilds get another expiry."""
+    number: int = 0
+    """The number of the file's version, once it is recorded."""
 
     @cached_property
     def content(self) -> VersionContent:
@@ -81,7 +85,7 @@ class ApplyingTemplate:
             self.result.updated.append(label)
         else:
             self.result.unchanged.append(label)
-        number, is_new = await versions.ensure_version(
+        self.number, is_new = await versions.ensure_version(
             self.connection,
             self.template_id,
             self.ids.version,
@@ -96,7 +100,7 @@ class ApplyingTemplate:
             await self._content_changed(self.active)
         await self._pools()
         if self.activates:
-            version = ActivatedVersion(template=self.path, version=number, id=self.ids.version)
+            version = ActivatedVersion(template=self.path, version=self.number, id=self.ids.version)
             self.result.versions.append(version)
             await self._version_activated(version, is_new=is_new)
         if self.changes:
@@ -108,7 +112,7 @@ class ApplyingTemplate:
             await versions.move_presets(self.connection, self.ids.version, self.earlier)
 
     async def activate(self) -> None:
-        """Set the template's policy and active version.
+        """Set the template's policy and active version, and begin the version's rollout.
 
         Raises:
             TemplateNotFound: It was deleted in the meantime.
@@ -119,6 +123,18 @@ class ApplyingTemplate:
                 raise TemplateNotFound(
                     f"template {self.path} was deleted meanwhile", remedy="apply again to make it anew"
                 )
+        if self.activates and self.found is not None and self.active is not None:
+            activated = ActivatedPools(
+                template_id=self.template_id,
+                version_id=self.ids.version,
+                number=self.number,
+                presets={p.name: self.ids.presets[p.name] for p in self.entry.presets if p.instances is not None},
+                earlier_version_id=self.active,
+                earlier_number=self.found.active_number or 0,
+                earlier_presets=[preset.id for preset in self.before.values()],
+                policy=RolloutPolicy.of_json(self.entry.policy().rollout),
+            )
+            await begin_rollout(self.connection, activated, self.actor)
 
     async def schedule_drills(self) -> None:
         """Record when the next drill is due, of a template whose drills have changed."""

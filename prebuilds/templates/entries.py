@@ -28,6 +28,7 @@ from pydantic import (
 
 from prebuilds.payloads import Payload
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
+from prebuilds.planning.rollouts import Strategy
 from prebuilds.planning.schedule import check_cron
 from prebuilds.provisioners.base import Kept
 from prebuilds.templates.drill_entry import DrillEntry
@@ -40,6 +41,7 @@ INSTANCES_MAX = 10_000
 MEMBERS_MAX = 1_000_000
 COST_MAX = 1e9
 PARAMETER_LENGTH_MAX = 8192
+_PERCENTAGE = re.compile(r"(0|[1-9][0-9]?|100)%")
 _PARAMETER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -92,6 +94,14 @@ def _cron(value: str) -> str:
     return " ".join(value.split())
 
 
+def _amount(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INSTANCES_MAX:
+        return value
+    if isinstance(value, str) and _PERCENTAGE.fullmatch(value):
+        return value
+    raise ValueError(f"must be a number from 0 to {INSTANCES_MAX}, or a percentage from 0% to 100%")
+
+
 _time_zones = cache(available_timezones)
 
 
@@ -102,6 +112,8 @@ def _timezone(value: str) -> str:
 
 
 Instances = Annotated[StrictInt, Field(ge=0, le=INSTANCES_MAX)]
+Amount = Annotated[int | str, BeforeValidator(_amount), WithJsonSchema({"type": ["integer", "string"]})]
+"""A number of prebuilds, or a percentage such as `25%`."""
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 ParameterValue = Annotated[
     str, BeforeValidator(_parameter_value), WithJsonSchema({"type": ["string", "number", "boolean"]})
@@ -229,6 +241,30 @@ class PresetEntry(Payload):
         )
 
 
+class RolloutEntry(Payload):
+    """How a new version of the template replaces its pools."""
+
+    strategy: Strategy = Strategy.SURGE
+    """`surge` makes new prebuilds first, and old ones go as new ones are ready; `recreate` removes all old ones at
+    once."""
+    max_surge: Amount = "25%"
+    """How many prebuilds a pool may have beyond its count, as a number or a percentage, which is rounded up."""
+    max_unavailable: Amount = 0
+    """How many fewer than a pool's count may be ready, as a number or a percentage, which is rounded down."""
+    serve_old: StrictBool = True
+    """Whether claims by name get a prebuild of an older version while none of the new one is ready."""
+
+    @model_validator(mode="after")
+    def _can_replace(self) -> RolloutEntry:
+        if self.max_surge in (0, "0%") and self.max_unavailable in (0, "0%"):
+            raise ValueError("max_surge and max_unavailable cannot both be 0, since nothing could be replaced then")
+        return self
+
+    def stored(self) -> dict[str, Any]:
+        """The policy as a JSON value; `RolloutPolicy.of_json` reads it."""
+        return self.model_dump(mode="json")
+
+
 class TemplateEntry(Payload):
     """A template: how workspaces are made, with its presets."""
 
@@ -248,6 +284,8 @@ class TemplateEntry(Payload):
     """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
     drill: DrillEntry | None = None
     """When and how claims of the template are tried out; None: they are not."""
+    rollout: RolloutEntry | None = None
+    """How a new version replaces pools; None for the defaults."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
     _kept: Kept | None = PrivateAttr(default=None)
@@ -278,6 +316,7 @@ class TemplateEntry(Payload):
             build_timeout=self.build_timeout,
             ready_timeout=self.ready_timeout,
             drill=None if self.drill is None else self.drill.stored(),
+            rollout=None if self.rollout is None else self.rollout.stored(),
         )
 
 

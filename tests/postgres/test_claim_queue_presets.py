@@ -63,7 +63,8 @@ async def test_a_new_version_takes_its_waiters_along(engine: AsyncEngine, desk: 
     await desk.wait("by-path")
     await desk.wait("by-id", preset=str(old.id))
     [stale] = await begin_prebuilds(engine, old, 1)
-    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}})
+    recreate = {"rollout": {"strategy": "recreate"}}
+    await apply_file(engine, {"name": "small", "instances": 0, "parameters": {"a": "b"}}, **recreate)
     new = await find_preset(engine)
     assert (await finish(engine, stale)).served.workflow_ids == [], "only the active version serves"
     assert await owner_of(engine, stale) == PREBUILDS_USER_ID

@@ -55,6 +55,7 @@ from tests.rows import do, events, one, rows_of
 SMALL: dict[str, Any] = {"name": "small", "parameters": {"size": "small"}, "instances": 3}
 LARGE: dict[str, Any] = {"name": "large", "parameters": {"size": "large"}, "instances": 2}
 HUGE = LARGE | {"parameters": {"size": "huge"}}
+RECREATE = {"rollout": {"strategy": "recreate"}}
 BY_PATH = ClaimTarget("acme/python/small", path=["acme", "python", "small"])
 
 
@@ -122,7 +123,7 @@ async def test_what_all_presets_see_replaces_all(engine: AsyncEngine, store: Cla
     old = [await applied(engine, SMALL, LARGE, preset=name) for name in ("small", "large")]
     for preset in old:
         await make_ready(engine, preset, 2)
-    new = [await applied(engine, SMALL, LARGE, preset=name, **entry) for name in ("small", "large")]
+    new = [await applied(engine, SMALL, LARGE, preset=name, **entry, **RECREATE) for name in ("small", "large")]
     assert not {preset.id for preset in old} & {preset.id for preset in new}
     assert [await due(engine, preset) for preset in old] == [(0, 2, 0)] * 2
     assert [await due(engine, preset) for preset in new] == [(3, 0, 0), (2, 0, 0)]
@@ -133,7 +134,7 @@ async def test_same_name_with_other_content_is_another_preset(engine: AsyncEngin
     small, large = await applied(engine, SMALL, LARGE), await find_preset(engine, preset="large")
     [ready] = await make_ready(engine, small, 1)
     [pending] = await record_prebuilds(engine, small, 1)
-    swapped = await applied(engine, SMALL | {"parameters": LARGE["parameters"]}, LARGE)
+    swapped = await applied(engine, SMALL | {"parameters": LARGE["parameters"]}, LARGE, **RECREATE)
     assert swapped.id not in (small.id, large.id), "the name is a part of what a provisioner sees"
     plan = plan_preset(await snapshot_of(engine, small), await next_pass_number(engine))
     assert (plan.create, plan.delete, plan.cancel) == ([], [ready], [pending])

@@ -237,14 +237,15 @@ async def test_a_claim_and_a_probe_never_both_win(engine: AsyncEngine) -> None:
 # --- Versions ---
 
 
-async def test_a_new_version_ends_the_old_ones_pool_and_no_other(engine: AsyncEngine) -> None:
+async def test_a_recreated_version_ends_the_old_ones_pool_and_no_other(engine: AsyncEngine) -> None:
     old = await make_preset(engine, instances=3)
     other = await make_preset(engine, template="other", instances=1)
     await make_ready(engine, other, 1)
     running = await make_ready(engine, old, 1)
     waiting, begun = await record_prebuilds(engine, old, 2)
     await begin_build(engine, build_id_of(begun, 1))
-    await apply_file(engine, {"name": "small", "instances": 3, "parameters": {"new": "yes"}})
+    changed = {"name": "small", "instances": 3, "parameters": {"new": "yes"}}
+    await apply_file(engine, changed, rollout={"strategy": "recreate"})
     new = await find_preset(engine)
     assert new.id != old.id
     assert set((await pass_plan(engine)).presets_to_reconcile(10)) == {old.id, new.id}

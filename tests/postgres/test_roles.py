@@ -32,6 +32,7 @@ from tests.rows import one
 
 NOT_SECRET = {
     *("events.data", "settings.rules", "presets.target", "organizations.limits"),
+    *("templates.rollout", "rollouts.policy"),
     *("preset_sizes.asked", "preset_sizes.chosen_for", "preset_sizes.outcome", "preset_sizes.rule"),
 }
 """Columns of bytes or JSON that the reader may see."""

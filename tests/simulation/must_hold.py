@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from prebuilds.payloads import ClaimResult
 from prebuilds.planning.capacity import Shares
+from prebuilds.planning.generations import generations_of
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import deletions, plan_preset, state_of
 from prebuilds.planning.snapshot import PresetSnapshot, count_prebuilds
@@ -19,7 +20,7 @@ from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
 from tests.simulation.world import BUILDS, QUEUE, WORKSPACES, World
 
 UNFINISHED = ("pending", "running", "canceling")
-CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 40
+CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 60
 
 
 class Checked(RuleBasedStateMachine):
@@ -70,6 +71,9 @@ class Checked(RuleBasedStateMachine):
         """A preset is skipped exactly when its plan would be empty."""
         plan = self._plan()
         for turn in plan.decisions:
+            if turn.generations is not None and turn.generations.new is not turn.item:
+                assert not turn.has_work, "the newest generation has the work of all"
+                continue
             rows = self.world.preset(turn.item.preset.id)
             assert count_prebuilds(rows.preset, rows.prebuilds, rows) == turn.item.counts
             child = plan_preset(rows, 0, share_of(plan.shares, rows.preset.id))
@@ -157,6 +161,9 @@ def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
     begun = deleting - {p.id for p in was.prebuilds if p.in_progress is Transition.DELETE}
     if was.paused:
         assert not created | begun, "a pause withholds every write"
+    if was.others or now.others:
+        _check_generations(was, now)
+        return
     if created:
         state = state_of(now)
         assert now.preset.active
@@ -167,6 +174,17 @@ def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
         left = count_prebuilds(now.preset, now.prebuilds, now).fresh
         had = count_prebuilds(was.preset, was.prebuilds, now).fresh
         assert left >= min(had, state_of(was).target), "never a good one at or below what is desired"
+
+
+def _check_generations(was: PresetSnapshot, now: PresetSnapshot) -> None:
+    """What holds of a preset while its pool has several generations: nobody goes whom no plan names, and the bounds."""
+    before, after = (generations_of(replace(one, taken_at=now.taken_at)) for one in (was, now))
+    if before is None or after is None:
+        return
+    totals = before.pool.total, after.pool.total
+    assert totals[1] <= max(totals[0], after.pool.limit), "never more than the surge allows"
+    least = before.pool.desired - before.pool.policy.unavailable(before.pool.desired) - before.pool.lately
+    assert after.pool.ready >= min(before.pool.ready, least), "never fewer ready than the policy allows"
 
 
 def share_of(shares: Shares | None, preset_id: UUID) -> int | None:

@@ -19,6 +19,7 @@ from prebuilds.api import ClaimTimedOut, PrebuildsError, SupersededPass
 from prebuilds.payloads import ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import ReconcilePlan, plan_preset
+from prebuilds.planning.rollout_outcomes import judge_rollouts
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
 from prebuilds.store.actions import take_due_actions
@@ -31,6 +32,7 @@ from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.store.hand_over import serve_all_waiters
 from prebuilds.store.loop import begin_pass, end_pass
 from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
+from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.store.tables import metadata
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, OnEmpty
@@ -171,7 +173,7 @@ class World:
             try:
                 match kind:
                     case "create":
-                        return await create_prebuilds(*asked, pending_max=pending_max)
+                        return await create_prebuilds(*asked, pending_max=pending_max, create_for=plan.create_for)
                     case "delete":
                         return await delete_prebuilds(*asked)
                     case _:
@@ -187,6 +189,7 @@ class World:
     def full_pass(self) -> int:
         """One pass over everything, as the loop does it. Returns how many presets had work."""
         plan = plan_pass(self.snapshot())
+        self.run(record_outcomes(self.engine, judge_rollouts(plan)))
         working = plan.presets_to_reconcile(500)
         number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
         for preset_id in working:

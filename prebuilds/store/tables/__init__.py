@@ -6,7 +6,18 @@ indexes have names, since code recognizes violations by name.
 
 from __future__ import annotations
 
-from prebuilds.store.tables import claims, demand, deployment, drills, people, templates, workspaces
+from prebuilds.store.tables import claims, demand, deployment, drills, people, rollouts, templates, workspaces
 from prebuilds.store.tables.columns import UNFINISHED, metadata
 
-__all__ = ["UNFINISHED", "claims", "demand", "deployment", "drills", "metadata", "people", "templates", "workspaces"]
+__all__ = [
+    "UNFINISHED",
+    "claims",
+    "demand",
+    "deployment",
+    "drills",
+    "metadata",
+    "people",
+    "rollouts",
+    "templates",
+    "workspaces",
+]

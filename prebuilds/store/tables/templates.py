@@ -34,6 +34,7 @@ templates = Table(
     Column("default_ttl", Interval),
     Column("build_timeout", Interval, nullable=False, server_default=text("'30 minutes'")),
     Column("ready_timeout", Interval, nullable=False, server_default=text("'5 minutes'")),
+    Column("rollout", JSONB),  # how a new version replaces pools; null: by the defaults
     time_column("created_at", null=False),
     Column("drill", JSONB),  # how claims of it are tried out (`DrillPolicy`); null: they are not
     Index(
@@ -96,6 +97,7 @@ presets = Table(
     ExcludeConstraint(
         ("template_version_id", "="), ("name", "="), using="btree", name="presets_template_version_id_name_excl"
     ),
+    Index("presets_name_idx", "template_id", "name"),
     CheckConstraint(NAME_CHECK, name="presets_name_check"),
     CheckConstraint("desired_instances >= 0", name="presets_desired_instances_check"),
     CheckConstraint("standby_paused >= 0", name="presets_standby_paused_check"),

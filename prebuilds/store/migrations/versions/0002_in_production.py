@@ -26,6 +26,7 @@ DRILL_USER, DRILL_USER_ID = "prebuilds-drill", "2c82fe37-eee5-5c8f-a39f-0ea2a943
 
 FUNCTIONS: tuple[str, ...] = (
     *("check_people", "claim_paused", "lock_limits", "reached_limit", "admit_claim"),
+    *("find_older_ready", "tell_version"),
     *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
 )
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
@@ -121,6 +122,42 @@ READY_BY: tuple[Step, ...] = (
     IndexStep("events_head_start_changed_idx", "events (preset_id, id) WHERE kind = 'head_start_changed'"),
 )
 """How long before a window of a schedule its creations start."""
+ROLLOUTS: tuple[Step, ...] = (
+    ShortStep(
+        "rollouts",
+        (
+            """
+            CREATE TABLE rollouts (
+                id uuid NOT NULL CONSTRAINT rollouts_pkey PRIMARY KEY,
+                template_id uuid NOT NULL CONSTRAINT rollouts_template_id_fkey
+                    REFERENCES templates (id) ON DELETE CASCADE,
+                from_version_id uuid CONSTRAINT rollouts_from_version_id_fkey
+                    REFERENCES template_versions (id) ON DELETE SET NULL,
+                to_version_id uuid CONSTRAINT rollouts_to_version_id_fkey
+                    REFERENCES template_versions (id) ON DELETE SET NULL,
+                from_number integer NOT NULL,
+                to_number integer NOT NULL,
+                from_presets uuid[] NOT NULL,
+                policy jsonb NOT NULL,
+                state text NOT NULL DEFAULT 'running',
+                reason text,
+                progress integer NOT NULL DEFAULT 0,
+                started_by text NOT NULL,
+                started_at timestamptz NOT NULL DEFAULT now(),
+                ended_at timestamptz,
+                CONSTRAINT rollouts_state_check CHECK (
+                    state IN ('running', 'paused', 'failed', 'succeeded', 'superseded', 'undone'))
+            )
+            """,
+            "ALTER TABLE templates ADD COLUMN rollout jsonb",
+            "CREATE UNIQUE INDEX rollouts_open_key ON rollouts (template_id)"
+            " WHERE state IN ('running', 'paused', 'failed')",
+            "CREATE INDEX rollouts_template_idx ON rollouts (template_id, started_at DESC)",
+        ),
+    ),
+    IndexStep("presets_name_idx", "presets (template_id, name)"),
+)
+"""What replaces pools step by step."""
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """What a pool's size may not fall below yet."""
@@ -330,6 +367,7 @@ EXPAND: tuple[Step, ...] = (
     *LIMITS,
     *LEASES,
     *DRILLS,
+    *ROLLOUTS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

@@ -33,6 +33,7 @@ DECLARE
     v_disabled timestamptz;
     v_preset record;
     v_workspace record;
+    v_older record;
     v_miss text;
     v_ttl interval;
     v_final boolean;
@@ -200,6 +201,18 @@ BEGIN
                 v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner,
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             RETURN;
+        END IF;
+        IF p_preset_id IS NULL THEN
+            SELECT * INTO v_older
+              FROM find_older_ready(v_preset.template_id, v_preset.id, v_preset.name, p_secrets IS NOT NULL);
+            IF FOUND THEN
+                answer := hand_over(
+                    p_claim_id, p_request_hash, v_older.workspace_id, v_older.claim_build_id, v_older.build_number,
+                    v_older.address, v_older.preset_id, v_older.version_id, v_older.hands_over, v_owner, v_owner_name,
+                    v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
+                answer := tell_version(p_claim_id, v_older.version);
+                RETURN;
+            END IF;
         END IF;
         answer := claim_paused(
             p_claim_id, p_request_hash, v_preset.id, v_preset.template_version_id, v_owner, v_owner_name, v_initiator,

@@ -1,0 +1,164 @@
+"""Brings the generations of a pool together for `plan_step`: from counts for a whole pass, and from rows for one pool.
+
+Both come to the same numbers, by the same functions; the rows then say which members these numbers mean.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from prebuilds.planning.holds import Held, Hold, creation_hold
+from prebuilds.planning.limits import AllowedWork, share_concurrent
+from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step, Strategy
+from prebuilds.planning.snapshot import (
+    CreationHistory,
+    GenerationRows,
+    Instant,
+    MemberShare,
+    Prebuild,
+    Preset,
+    PresetCounts,
+    PresetSnapshot,
+    count_prebuilds,
+    is_expired,
+    is_unhealthy,
+)
+from prebuilds.planning.state import PoolState, pool_state
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """A pool whose generations are planned together."""
+
+    new: PresetCounts
+    old: Sequence[PresetCounts]
+    """The one that the rollout began from first, then the newest first."""
+    state: PoolState
+    """The figures of the new generation."""
+    pool: PoolInRollout
+    share: MemberShare | None
+    """Its share of the organization's limit on pool members; None for no limit."""
+
+    @property
+    def all(self) -> list[PresetCounts]:
+        return [self.new, *self.old]
+
+
+def is_led(preset: Preset) -> bool:
+    """Whether a preset's pool replaces older generations step by step, so that they are planned with it."""
+    rollout = preset.rollout
+    return preset.active and rollout is not None and rollout.policy.strategy is Strategy.SURGE
+
+
+def find_generations(
+    presets: Iterable[PresetCounts], at: Instant, shares: Mapping[UUID, MemberShare]
+) -> dict[UUID, Generations]:
+    """Return the pools with several generations, by the id of each generation's preset.
+
+    Args:
+        shares: The shares of organizations' limits on pool members, by preset.
+    """
+    by_pool: dict[tuple[UUID | None, str], list[PresetCounts]] = defaultdict(list)
+    for item in presets:
+        if item.preset.rollout is not None:
+            by_pool[item.preset.template_id, item.preset.name].append(item)
+    found: dict[UUID, Generations] = {}
+    for items in by_pool.values():
+        new = next((item for item in items if is_led(item.preset)), None)
+        if new is not None and len(items) > 1:
+            old = [item for item in items if item is not new]
+            generations = _bring_together(new, old, at, shares.get(new.preset.id))
+            found |= dict.fromkeys((item.preset.id for item in items), generations)
+    return found
+
+
+def generations_of(snapshot: PresetSnapshot) -> Generations | None:
+    """Return the generations of one pool; None when its preset is planned alone."""
+    if not snapshot.others:
+        return None
+    items = [
+        PresetCounts(one.preset, count_prebuilds(one.preset, one.prebuilds, snapshot), one.history, snapshot.lately)
+        for one in rows_of_generations(snapshot)
+    ]
+    new = next((item.preset.id for item in items if item.preset.active), snapshot.preset.id)
+    shares = {} if snapshot.share is None else {new: snapshot.share}
+    return find_generations(items, snapshot, shares).get(snapshot.preset.id)
+
+
+def allow_step(generations: Generations, step: Step, deletes: int) -> AllowedWork:
+    """Return how much of a step may begin now, before the capacity is shared.
+
+    Args:
+        deletes: Deletions that are due in all generations.
+    """
+    creates, held, share = step.create, generations.state.held, generations.share
+    if share is not None and creates > max(share.room, 0):
+        creates, held = max(share.room, 0), held or Held(Hold.POOL_MEMBERS)
+    every = [one.counts for one in generations.all]
+    allowed, deletes = share_concurrent(
+        generations.new.preset.max_concurrent,
+        starting=sum(counts.starting for counts in every),
+        deleting=sum(counts.deleting for counts in every),
+        creates=creates,
+        deletes=deletes,
+    )
+    return AllowedWork(allowed, deletes, held or (Held(Hold.MAX_CONCURRENT) if allowed < creates else None))
+
+
+def rows_of_generations(snapshot: PresetSnapshot) -> list[GenerationRows]:
+    """Return the rows of all generations that a snapshot has, in no order."""
+    return [GenerationRows(snapshot.preset, snapshot.prebuilds, snapshot.history), *snapshot.others]
+
+
+def members_to_remove(one: GenerationRows, count: int, at: Instant) -> list[UUID]:
+    """Return *count* fresh members of a generation: those that no claim can get first, then the oldest."""
+    fresh = [
+        p
+        for p in one.prebuilds
+        if p.running and not is_unhealthy(p) and not is_expired(one.preset, p.created_at, at.taken_at)
+    ]
+    return [p.id for p in sorted(fresh, key=lambda p: (p.claimable, *by_age(p)))[:count]]
+
+
+def by_age(prebuild: Prebuild) -> tuple[object, object]:
+    """The key by which prebuilds are ordered: the oldest first, then by id."""
+    return prebuild.created_at, prebuild.id
+
+
+def _bring_together(
+    new: PresetCounts, others: Sequence[PresetCounts], at: Instant, share: MemberShare | None
+) -> Generations:
+    old = sorted(others, key=lambda item: (item.preset.rolled_from, item.preset.version), reverse=True)
+    state = pool_state(new.preset, new.counts, new.history, at, share)
+    most = state.target if share is None else share.most
+    rollout = new.preset.rollout
+    assert rollout is not None  # noqa: S101 - `is_led` says so
+    pool = PoolInRollout(
+        desired=min(state.desired, most),
+        target=min(state.target, most),
+        new=_generation(new, held=state.held is not None),
+        old=[_generation(item, held=_is_held(item.history, at, state, new.preset.base_instances)) for item in old],
+        policy=rollout.policy,
+        paused=rollout.state is RolloutState.PAUSED,
+        lately=new.lately,
+    )
+    return Generations(new, old, state, pool, share)
+
+
+def _is_held(history: CreationHistory, at: Instant, state: PoolState, base: int | None) -> bool:
+    return creation_hold(history, at, desired=state.desired, base=base) is not None
+
+
+def _generation(item: PresetCounts, *, held: bool) -> Generation:
+    counts = item.counts
+    return Generation(
+        preset_id=item.preset.id,
+        fresh=counts.fresh,
+        ready=min(counts.eligible, counts.fresh),
+        starting=counts.starting,
+        pending=counts.creations_pending,
+        held=held,
+    )

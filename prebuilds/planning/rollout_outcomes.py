@@ -1,0 +1,83 @@
+"""Decides from a pass's plan what has become of each open rollout."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from prebuilds.planning.holds import Hold
+from prebuilds.planning.pass_plan import PassPlan, PresetDecision
+from prebuilds.planning.rollouts import Rollout, RolloutState
+
+FOR_GOOD = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
+"""Holds that do not end by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOutcome:
+    """What has become of a rollout since it was last looked at."""
+
+    rollout: Rollout
+    """As it was."""
+    state: RolloutState
+    reason: str | None
+    """Why it has failed; None unless it has."""
+    progress: int
+    """Percent of the members that are new and ready."""
+    preset_ids: tuple[UUID, ...]
+    """The presets of the new version that replace others."""
+
+
+def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
+    """Return the open rollouts whose state or progress has changed. While everything is paused, none has.
+
+    A rollout has succeeded when each pool that it replaces has its desired count ready, and nothing of an older version
+    is left. What replaces members that were claimed within the last lead time counts as ready. It has failed while
+    creations of a new preset are held until somebody acts.
+    """
+    by_rollout: dict[UUID, list[PresetDecision]] = defaultdict(list)
+    if not plan.paused:
+        for one in plan.decisions:
+            if one.item.preset.rollout is not None:
+                by_rollout[one.item.preset.rollout.id].append(one)
+    return [outcome for found in by_rollout.values() if (outcome := _judge(found)) is not None]
+
+
+def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
+    rollout = decisions[0].item.preset.rollout
+    assert rollout is not None  # noqa: S101 - the caller has grouped by it
+    old: dict[str, list[PresetDecision]] = defaultdict(list)
+    for one in decisions:
+        if not one.state.active:
+            old[one.item.preset.name].append(one)
+    new = [one for one in decisions if one.state.active and one.item.preset.name in old]
+    if not new and not any(one.state.active for one in decisions):
+        return None  # the template is deprecated, or prebuilds are switched off
+    ready = sum(min(one.state.eligible + one.item.lately, one.state.desired) for one in new)
+    desired = sum(one.state.desired for one in new)
+    progress = 100 * ready // desired if desired else 100
+    state, reason = RolloutState.RUNNING, None
+    failed = [one for one in new if one.state.held is not None and one.state.held.reason in FOR_GOOD]
+    if rollout.state is RolloutState.PAUSED:
+        state = RolloutState.PAUSED
+    elif failed:
+        state = RolloutState.FAILED
+        reason = ", ".join(f"{one.item.preset.name}: {_reason_of(one)}" for one in failed)
+    elif ready == desired and not any(_is_left(other) for one in new for other in old[one.item.preset.name]):
+        state = RolloutState.SUCCEEDED
+    if (state, progress) == (rollout.state, rollout.progress):
+        return None
+    return RolloutOutcome(rollout, state, reason, progress, tuple(one.item.preset.id for one in new))
+
+
+def _reason_of(decision: PresetDecision) -> str:
+    held = decision.state.held
+    return "" if held is None else str(held.reason)
+
+
+def _is_left(decision: PresetDecision) -> bool:
+    """Whether an older generation has members that run or are being made."""
+    counts = decision.item.counts
+    return counts.running + counts.starting + counts.paused + counts.pausing > 0

@@ -1,0 +1,134 @@
+"""Rollouts: the activation of a version begins one, and a pass or the next activation ends it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.planning.rollout_outcomes import RolloutOutcome
+from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState
+from prebuilds.store.events import record_for_each
+from prebuilds.vocabulary import PREBUILDS_USER
+
+READ_OPEN = text("""
+    SELECT r.id, r.state, r.from_version_id, r.to_version_id, r.from_number, r.to_number, r.from_presets
+      FROM rollouts r WHERE r.template_id = :template_id AND r.state IN ('running', 'paused', 'failed') FOR UPDATE
+""")
+READ_NAMES = text("SELECT id, name FROM presets WHERE id = ANY(CAST(:ids AS uuid[]))")
+BEGIN = text("""
+    INSERT INTO rollouts (id, template_id, from_version_id, to_version_id, from_number, to_number, from_presets, policy,
+                          started_by)
+    VALUES (:id, :template_id, :from_version_id, :to_version_id, :from_number, :to_number, :from_presets,
+            CAST(:policy AS jsonb), :by)
+""")
+SET_STATE = text("""
+    UPDATE rollouts
+       SET state = :state, reason = :reason, progress = :progress,
+           ended_at = CASE WHEN :state = ANY(CAST(:open AS text[])) THEN NULL ELSE now() END
+     WHERE id = :id AND state = :was RETURNING to_number, from_number
+""")
+END = text("""
+    UPDATE rollouts SET state = :state, reason = :reason, ended_at = now()
+     WHERE template_id = :template_id AND state IN ('running', 'paused', 'failed') RETURNING id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class ActivatedPools:
+    """A version that became active, with its pools."""
+
+    template_id: UUID
+    version_id: UUID
+    number: int
+    presets: Mapping[str, UUID]
+    """Its presets that have a pool, by name."""
+    earlier_version_id: UUID
+    """The version that was active so far."""
+    earlier_number: int
+    earlier_presets: Sequence[UUID]
+    """All presets of that version."""
+    policy: RolloutPolicy
+
+
+async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, by: str) -> None:
+    """Begin the rollout of a version, in the transaction that activates it, and end the one that is open.
+
+    It begins from the version that the pools stand on: the one that was active so far, or, when that one's own rollout
+    is still open, the one which that began from. There is none when no pool has to be replaced.
+
+    Args:
+        by: Who activates, for the events.
+    """
+    template = {"template_id": activated.template_id}
+    opened = (await connection.execute(READ_OPEN, template)).one_or_none()
+    start = (activated.earlier_version_id, activated.earlier_number, list(activated.earlier_presets))
+    if opened is not None:
+        undone = opened.from_version_id == activated.version_id
+        state = RolloutState.UNDONE if undone else RolloutState.SUPERSEDED
+        reason = f"version {activated.number} became active"
+        await connection.execute(END, template | {"state": state, "reason": reason})
+        if not undone:
+            start = (opened.from_version_id, opened.from_number, opened.from_presets)
+        await record_for_each(
+            connection,
+            f"rollout_{state}",
+            by,
+            list(activated.presets.values())[:1],
+            {"rollout": opened.id, "from": opened.from_number, "to": opened.to_number, "by_version": activated.number},
+        )
+    version_id, number, presets = start
+    before = {row.name: row.id for row in await connection.execute(READ_NAMES, {"ids": presets})}
+    replacing = [id_ for name, id_ in activated.presets.items() if before.get(name, id_) != id_]
+    if not replacing:
+        return
+    rollout = {
+        "id": uuid4(),
+        "from_version_id": version_id,
+        "to_version_id": activated.version_id,
+        "from_number": number,
+        "to_number": activated.number,
+        "from_presets": presets,
+        "policy": json.dumps(asdict(activated.policy)),
+        "by": by,
+    }
+    await connection.execute(BEGIN, template | rollout)
+    data = {"rollout": rollout["id"], "from": number, "to": activated.number, **asdict(activated.policy)}
+    await record_for_each(connection, "rollout_started", by, replacing, data)
+
+
+async def end_rollouts(connection: AsyncConnection, template_id: UUID, reason: str) -> None:
+    """End a template's open rollout because the template itself ends."""
+    values = {"template_id": template_id, "state": RolloutState.SUPERSEDED, "reason": reason}
+    await connection.execute(END, values)
+
+
+async def record_outcomes(engine: AsyncEngine, outcomes: Sequence[RolloutOutcome]) -> None:
+    """Record what a pass has found out about open rollouts, unless something has changed their state since."""
+    for one in outcomes:
+        async with engine.begin() as connection:
+            values = {"id": one.rollout.id, "state": one.state, "was": one.rollout.state, "open": list(OPEN)}
+            changed = await connection.execute(SET_STATE, values | {"reason": one.reason, "progress": one.progress})
+            row = changed.one_or_none()
+            kind = _kind_of(one)
+            if row is None or kind is None:
+                continue
+            data = {
+                "rollout": one.rollout.id,
+                "from": row.from_number,
+                "to": row.to_number,
+                "progress": one.progress,
+                "reason": one.reason,
+            }
+            await record_for_each(connection, kind, PREBUILDS_USER, one.preset_ids, data)
+
+
+def _kind_of(outcome: RolloutOutcome) -> str | None:
+    """The event of an outcome: of a changed state, or of a further quarter; None for a smaller step."""
+    if outcome.state is not outcome.rollout.state:
+        return "rollout_goes_on" if outcome.state is RolloutState.RUNNING else f"rollout_{outcome.state}"
+    return "rollout_progress" if outcome.progress // 25 > outcome.rollout.progress // 25 else None

@@ -26,6 +26,7 @@ organizations:
         source: {command: ["python3", "-m", "http.server", "{port}"], ready: {http: "/"}}
         default_ttl: 8h
         drill: {schedule: "0 3 * * *", timezone: Europe/Berlin, command: ["true"], timeout: 90s}
+        rollout: {strategy: surge, max_surge: 10%, max_unavailable: 1, serve_old: false}
         presets:
           - name: small
             parameters: {size: small}

@@ -9,6 +9,7 @@ import pytest
 
 from prebuilds.api import InvalidInput
 from prebuilds.planning.content import VersionContent
+from prebuilds.planning.rollouts import RolloutPolicy, Strategy
 from prebuilds.planning.schedule import check_cron
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.replay import Bounds
@@ -49,7 +50,9 @@ def test_every_key_of_the_contract_is_read() -> None:
             "http": None,
             "timeout": timedelta(seconds=90),
         },
+        "rollout": {"strategy": "surge", "max_surge": "10%", "max_unavailable": 1, "serve_old": False},
     }
+    assert RolloutPolicy.of_json(template.policy().rollout) == RolloutPolicy(Strategy.SURGE, "10%", 1, serve_old=False)
     assert preset.model_dump() == {
         "name": "small",
         "parameters": {"size": "small"},
@@ -79,7 +82,7 @@ def test_optional_keys_have_defaults() -> None:
     template = parse_template_file(written()).organizations[0].templates[0]
     assert template.queue == "prebuilds-provisioner"
     assert (template.build_timeout, template.ready_timeout) == (timedelta(minutes=30), timedelta(minutes=5))
-    assert template.default_ttl is None
+    assert (template.default_ttl, template.rollout) == (None, None)
     assert template.presets[0].model_dump(exclude={"name"}) == {
         "parameters": {},
         "instances": None,

@@ -212,6 +212,14 @@ asyncio.run(go(sys.argv[1]))
 def test_a_killed_callers_workspace_is_gone_after_its_lease_and_a_renewed_one_is_not(stack: DevStack) -> None:
     stack.apply("leased", 2, **QUICK)
     stack.wait_whole("leased")
+    typed = claim(stack, "leased", "typed", "--lease", "10m")
+    assert "no autostart, lease of 0:10:00 until 20" in stack.cli("workspaces", "show", typed).out
+    renewed = stack.ask("workspaces", "renew", typed, "--lease", "20m")
+    assert renewed["lease_until"] == show(stack, typed)["lease_until"]
+    kept = stack.ask("workspaces", "set", typed, "--lease", "0")
+    assert kept.keys() == SETTINGS_KEYS, "no lease, and nothing said of one"
+    assert stack.cli("release", typed, "--wait").code == 0
+    stack.wait_whole("leased")
     with calling(stack, "gone") as dying, calling(stack, "lives") as living:
         dying.kill()
         gone = show(stack, "alice/gone")["id"]

@@ -23,7 +23,7 @@ from prebuilds.views import (
     WorkspacePage,
     WorkspaceSettings,
 )
-from prebuilds.vocabulary import LEASE_MAX, LEASE_MIN, TTL_MAX, Text
+from prebuilds.vocabulary import TTL_MAX, LeaseSeconds, LeaseSecondsOrNone, Text
 
 router = APIRouter(prefix="/v1/workspaces", tags=["workspaces"])
 
@@ -47,23 +47,18 @@ class WorkspaceSet(Asked):
     autostart_schedule: Text | None = Field(
         None, description="A cron expression, with a time zone if it begins `CRON_TZ=`; empty for no schedule"
     )
-    lease_seconds: float | None = Field(
+    lease_seconds: LeaseSecondsOrNone | None = Field(
         None,
-        ge=0,
-        le=LEASE_MAX.total_seconds(),
-        description="How long it is kept from now unless its lease is renewed, also shorter than what is left; at least"
-        f" {LEASE_MIN.total_seconds():.0f}, or 0 for no lease",
+        description="How long it is kept from now unless its lease is renewed, also shorter than what is left; 0 for"
+        " no lease",
     )
 
 
 class LeaseRenew(Asked):
     """How to renew a lease."""
 
-    lease_seconds: float | None = Field(
-        None,
-        ge=LEASE_MIN.total_seconds(),
-        le=LEASE_MAX.total_seconds(),
-        description="How long each renewal lasts from now on; left out, or null, for as long as before",
+    lease_seconds: LeaseSeconds | None = Field(
+        None, description="How long each renewal lasts from now on; left out, or null, for as long as before"
     )
 
 

@@ -11,9 +11,8 @@ from prebuilds.api import InvalidInput
 from prebuilds.payloads.base import ONLY_LEASED, ONLY_PAUSED, Payload
 from prebuilds.payloads.claim_ids import CLAIMS_MAX
 from prebuilds.vocabulary import (
-    LEASE_MAX,
-    LEASE_MIN,
     TTL_MAX,
+    LeaseSeconds,
     MissReason,
     Name,
     OnEmpty,
@@ -49,9 +48,7 @@ class ClaimTerms(Payload):
     """The first automatic start; None to compute it from the schedule. Needs `autostart_schedule`."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """How long the workspace runs after a start; None for the template's `default_ttl`, 0 for no end."""
-    lease_seconds: float | None = Field(
-        default=None, ge=LEASE_MIN.total_seconds(), le=LEASE_MAX.total_seconds(), exclude_if=lambda value: value is None
-    )
+    lease_seconds: LeaseSeconds | None = ONLY_LEASED
     """How long the workspace is kept for a caller that may be gone: it is released when this time ends without a
     renewal. The time begins when the workspace is ready. None for no lease."""
     claim_parameters: Texts = Field(default_factory=dict)

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field
 
-from prebuilds.payloads.base import Payload
+from prebuilds.payloads.base import ONLY_LEASED, Payload
 from prebuilds.payloads.claim_ids import CLAIMS_MAX
-from prebuilds.vocabulary import LEASE_MAX, TTL_MAX, Text
+from prebuilds.vocabulary import TTL_MAX, LeaseSecondsOrNone, Text
 
 DeploymentAction = Literal["status", "start", "stop", "pause", "resume"]
 WorkspaceRead = Literal["list_workspaces", "show_workspace"]
@@ -63,9 +63,7 @@ class OperatorRequest(Payload):
     """For `set`: how long the workspace runs after a start; 0 for no end, None keeps the current ttl."""
     autostart_schedule: Text | None = None
     """For `set`: a cron expression; empty or `none` for no schedule, None keeps the current schedule."""
-    lease_seconds: float | None = Field(
-        default=None, ge=0, le=LEASE_MAX.total_seconds(), exclude_if=lambda value: value is None
-    )
+    lease_seconds: LeaseSecondsOrNone | None = ONLY_LEASED
     """For `renew`: how long the lease lasts from now on, None for as long as before. For `set`: the same, also shorter
     than what is left; 0 for no lease, None keeps the current lease."""
     claim_ids: list[Text] = Field(default_factory=list, max_length=CLAIMS_MAX)

@@ -19,7 +19,7 @@ from prebuilds.store.events import record_event
 from prebuilds.store.steering import refuse_prebuild
 from prebuilds.store.workspaces import lock_workspace
 from prebuilds.views import LeaseRenewal
-from prebuilds.vocabulary import LEASE_MAX, LEASE_MIN, Transition
+from prebuilds.vocabulary import LEASE_MAX, LEASE_MIN, LEASE_OR_NONE_RULE, LEASE_RULE, Transition
 
 # A renewal never shortens. The end was told for the time before, so it is told anew only when it moves.
 RENEW = text("""
@@ -66,8 +66,7 @@ def check_lease(lease: timedelta | None, *, or_none: bool = False) -> None:
     """
     if lease is None or (or_none and not lease) or LEASE_MIN <= lease <= LEASE_MAX:
         return
-    bounds = f"must be between {LEASE_MIN.total_seconds():.0f}s and {LEASE_MAX.days}d"
-    raise InvalidInput.field("lease_seconds", f"{bounds}{', or 0 for no lease' if or_none else ''}")
+    raise InvalidInput.field("lease_seconds", LEASE_OR_NONE_RULE if or_none else LEASE_RULE)
 
 
 async def renew_lease(engine: AsyncEngine, reference: str, by: str, *, lease: timedelta | None = None) -> LeaseRenewal:

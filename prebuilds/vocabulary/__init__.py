@@ -39,6 +39,8 @@ LEASE_MIN = timedelta(minutes=1)
 """A caller that renews a lease three times within it must have time to find the database away, and to ask again."""
 LEASE_MAX = timedelta(days=30)
 """A workspace that is to last longer is released by a person."""
+LEASE_RULE = f"must be between {LEASE_MIN.total_seconds():.0f} and {LEASE_MAX.total_seconds():.0f} seconds (1m to 30d)"
+LEASE_OR_NONE_RULE = f"{LEASE_RULE}, or 0 for no lease"
 
 
 def reconcile_preset_id(preset_id: UUID | str) -> str:
@@ -194,6 +196,39 @@ Duration = Annotated[
     ),
 ]
 """A duration, which YAML and the command line write as `90s`, `15m`, `8h` or `2d`. It is from 0 to 365 days."""
+
+
+def check_lease_seconds(value: float) -> float:
+    """Return *value* if a lease may last so many seconds.
+
+    Raises:
+        ValueError: It is too short or too long.
+    """
+    if not LEASE_MIN.total_seconds() <= value <= LEASE_MAX.total_seconds():
+        raise ValueError(LEASE_RULE)
+    return value
+
+
+def check_lease_seconds_or_none(value: float) -> float:
+    """Return *value* if it is valid for a lease, or 0 for no lease.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if value != 0 and not LEASE_MIN.total_seconds() <= value <= LEASE_MAX.total_seconds():
+        raise ValueError(LEASE_OR_NONE_RULE)
+    return value
+
+
+_LEASE_SCHEMA = {"type": "number", "minimum": LEASE_MIN.total_seconds(), "maximum": LEASE_MAX.total_seconds()}
+LeaseSeconds = Annotated[float, AfterValidator(check_lease_seconds), WithJsonSchema(_LEASE_SCHEMA)]
+"""How long a lease lasts, in seconds."""
+LeaseSecondsOrNone = Annotated[
+    float,
+    AfterValidator(check_lease_seconds_or_none),
+    WithJsonSchema({"anyOf": [_LEASE_SCHEMA, {"type": "number", "const": 0}]}),
+]
+"""How long a lease lasts, in seconds; 0 for no lease."""
 
 
 def check_interval(value: timedelta) -> timedelta:

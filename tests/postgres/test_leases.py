@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import InvalidInput, WorkspaceNotFound
+from prebuilds.background.relay import UNBROKEN_S, Relay
 from prebuilds.payloads import ClaimRequest
+from prebuilds.settings import Settings
 from prebuilds.store import history
 from prebuilds.store.actions import TAKE_DUE, take_due_actions
 from prebuilds.store.claim_refusals import ClaimTarget
@@ -32,11 +34,13 @@ from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import build_id_of
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import DEV, FAILED, HOUR, builds_of, claimed, let_pass, row_of, run
-from tests.postgres.pool_steps import Desk, claim, make_ready, new_run, until_blocked, workspace_ids
+from tests.postgres.pool_steps import Desk, NotedDispatcher, claim, make_ready, new_run, until_blocked, workspace_ids
 from tests.rows import do, events, one, rows_of
 
 TEN, SECOND = timedelta(minutes=10), timedelta(seconds=1)
 LEASED = {"lease_seconds": 600}
+NO_TEMPORAL: Any = None
+"""For a relay that asks Temporal nothing, since no claim waits."""
 
 
 @pytest.fixture
@@ -145,7 +149,11 @@ async def test_a_relay_that_has_just_begun_tells_but_releases_nothing(engine: As
         assert await take_due_actions(engine, leases=False) == []
     assert await told(engine) == 1
     await let_pass(engine, 5 * SECOND)
-    assert await take_due_actions(engine) == [build_id_of(dev, 3)]
+    relay = Relay(engine, NO_TEMPORAL, NotedDispatcher(), Settings())
+    assert await relay.sweep() == []
+    await let_pass(engine, 5 * SECOND)
+    relay._unbroken_since = asyncio.get_running_loop().time() - UNBROKEN_S
+    assert await relay.sweep() == [build_id_of(dev, 3)]
 
 
 # --- How it begins ---
@@ -374,9 +382,9 @@ async def test_refused_renewals_write_nothing(engine: AsyncEngine, store: ClaimS
     for reference, lease, field, words in (
         (DEV, None, "workspace", "has no lease"),
         (str(pooled), None, "workspace", "nobody has claimed"),
-        (DEV, 59 * SECOND, "lease_seconds", "between 60s and 30d"),
-        (DEV, timedelta(days=31), "lease_seconds", "between 60s and 30d"),
-        (DEV, timedelta(0), "lease_seconds", "between 60s and 30d"),
+        (DEV, 59 * SECOND, "lease_seconds", "between 60 and 2592000 seconds"),
+        (DEV, timedelta(days=31), "lease_seconds", "between 60 and 2592000 seconds"),
+        (DEV, timedelta(0), "lease_seconds", "between 60 and 2592000 seconds"),
     ):
         with pytest.raises(InvalidInput, match=words) as refused:
             await renew_lease(engine, reference, "alice", lease=lease)

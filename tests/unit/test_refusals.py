@@ -57,7 +57,7 @@ UNSENT = [
     (("--timeout", "0s", "--on-empty", "wait"), "--timeout: must be", "wait_timeout_seconds"),
     (("--timeout", "soon"), "--timeout: must be", "timeout"),
     (("--ttl", "-5m"), "--ttl: must be", "ttl"),
-    (("--lease", "5s"), "--lease: must be greater than or equal to 60", "lease_seconds"),
+    (("--lease", "5s"), "--lease: must be between 60 and 2592000 seconds (1m to 30d)", "lease_seconds"),
     (("--next-start", "tomorrow"), "--next-start: ", "next_start_at"),
     (("--on-empty", "maybe"), "--on-empty: must be", "on_empty"),
     (("--param", "size"), "--param: number 1 must be written k=v", "parameters"),

@@ -8,7 +8,7 @@ OLDEST_POSTGRES := .venv/postgres-14/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows following sizes lock image-locks env clean
+.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows following sizes targets lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ following: $(STAMP)  ## Whether a real pool follows what the replay of its size 
 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes
+
+targets: $(STAMP)  ## What 1,000 targets cost a pass over 10,000 presets, and claims
+	$(BIN)/python -m benchmarks.targets
 
 rows: $(STAMP)  ## A million workspaces beside ten thousand: claims, passes and lists; ROWS=1000000
 	$(BIN)/python -m benchmarks.rows $(if $(ROWS),--workspaces $(ROWS))

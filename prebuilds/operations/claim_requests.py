@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Literal, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -78,7 +79,13 @@ def preset_target(preset: str) -> ClaimTarget:
     if "/" not in preset:  # trying to read a path as an id would cost more than reading the path
         with suppress(ValueError):
             return ClaimTarget(preset, preset_id=UUID(preset))
-    return ClaimTarget(preset, path=parse_path(preset, 3, "preset", "acme/python/small"))
+    return _target_at(preset)
+
+
+@lru_cache(maxsize=1000)
+def _target_at(path: str) -> ClaimTarget:
+    """Each claim needs it twice, and most claims are of a few presets. A path that is none is not kept."""
+    return ClaimTarget(path, path=tuple(parse_path(path, 3, "preset", "acme/python/small")))
 
 
 def with_next_start(request: ClaimRequest, now: datetime) -> ClaimRequest:

@@ -74,8 +74,10 @@ class ClaimTerms(Payload):
     def same_for_all_spellings(self) -> Self:
         """Return this request with people's keys in place of their names, for comparison: `Alice` and `alice` are one
         owner."""
-        initiator = None if self.initiator is None else owner_key(self.initiator)
-        return self.model_copy(update={"owner": owner_key(self.owner), "initiator": initiator})
+        owner, initiator = owner_key(self.owner), None if self.initiator is None else owner_key(self.initiator)
+        if (owner, initiator) == (self.owner, self.initiator):
+            return self
+        return self.model_copy(update={"owner": owner, "initiator": initiator})
 
 
 class ClaimRequest(ClaimTerms):

@@ -35,8 +35,8 @@ class ClaimValues(NamedTuple):
     on_empty: str
     enabled: bool
     held: bool | None
-    new_workspace_id: UUID
-    new_build_id: UUID
+    new_workspace_id: UUID | None
+    new_build_id: UUID | None
     new_owner: str | None
     run: str
     run_began: datetime

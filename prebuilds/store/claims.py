@@ -37,7 +37,7 @@ from prebuilds.store.claim_transactions import locking_max, run_transaction
 from prebuilds.store.clock import DatabaseClock
 from prebuilds.store.shared_statements import SharedStatements
 from prebuilds.telemetry import tracing
-from prebuilds.vocabulary import MissReason, build_id_of
+from prebuilds.vocabulary import MissReason, OnEmpty, build_id_of
 from prebuilds.vocabulary.owners import owner_key
 
 WON = """
@@ -270,7 +270,7 @@ class ClaimStore:
     ) -> ClaimValues:
         # The id of a workspace that this attempt may create. A random one will do: the claim's row keeps the answer, so
         # that no other attempt creates a second workspace.
-        workspace_id = uuid4()
+        workspace_id = uuid4() if request.on_empty is OnEmpty.CREATE else None
         organization, template, preset = target.path or (None, None, None)
         return ClaimValues(
             claim_id,
@@ -290,7 +290,7 @@ class ClaimStore:
             self._enabled,
             held,
             workspace_id,
-            build_id_of(workspace_id, 1),
+            None if workspace_id is None else build_id_of(workspace_id, 1),
             request.owner if request.create_owner and self._create_owners else None,
             run.id,
             run.began_at,

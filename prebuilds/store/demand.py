@@ -28,9 +28,9 @@ LAST_OF_BATCH = text("""
     SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND id <= :up_to ORDER BY id LIMIT :limit) AS batch
 """)
 _OF_CLAIMS = "('claim_prebuilt', 'claim_created', 'claim_missed', 'claim_queued')"
-# A claim counts once, when it was made, by its first event: others follow when it waits or is tried again. A batch
-# that missed has one event, which tells how many it wanted. A claim of a paused prebuild is no hit: it has found none
-# ready.
+# A claim counts once, when it was made, by its first event: others follow when it waits or is tried again. The one
+# that tells of its workspace is its last. A batch that missed has one event, which tells how many it wanted. A claim of
+# a paused prebuild is no hit: it has found none ready.
 COUNT = text(f"""
     WITH made AS (
         SELECT p.template_id, p.name AS preset_name, coalesce(c.created_at, e.at) AS at,
@@ -40,7 +40,8 @@ COUNT = text(f"""
           FROM events e JOIN presets p ON p.id = e.preset_id LEFT JOIN claims c ON c.id = e.claim_id
          WHERE e.id > :after AND e.id <= :up_to AND e.kind IN {_OF_CLAIMS} AND e.actor <> '{DRILL_USER}'
            AND NOT EXISTS (SELECT FROM events o
-                            WHERE o.claim_id = e.claim_id AND o.id < e.id AND o.kind IN {_OF_CLAIMS})
+                            WHERE o.claim_id = e.claim_id AND o.workspace_id IS NULL AND o.id < e.id
+                              AND o.kind IN {_OF_CLAIMS})
     ), counted AS (
         SELECT template_id, preset_name, date_trunc('minute', at) AS minute, count(*) FILTER (WHERE hit) AS hits,
                floor(extract(second FROM at) / {SLOT_S})::int AS slot, sum(claims) AS claims

@@ -93,9 +93,10 @@ LIST_WAITING = text("""
      ORDER BY preset, place LIMIT :limit
 """)
 CLAIM_EVENTS = text("""
-    SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id
-     UNION
-    SELECT id, at, kind, actor, data FROM events WHERE workspace_id = :workspace_id AND build_id = :build_id
+    SELECT id, at, kind, actor, data FROM events WHERE claim_id = :claim_id AND workspace_id IS NULL
+     UNION ALL
+    SELECT id, at, kind, actor, data FROM events
+     WHERE workspace_id = :workspace_id AND (claim_id = :claim_id OR build_id = :build_id)
      ORDER BY at, id
 """)
 

@@ -91,7 +91,12 @@ events = Table(
     Column("data", JSONB, nullable=False, server_default=text("'{}'")),
     Index("events_preset_idx", "preset_id", "id", postgresql_where=text("preset_id IS NOT NULL")),
     Index("events_workspace_idx", "workspace_id", "id", postgresql_where=text("workspace_id IS NOT NULL")),
-    Index("events_claim_idx", "claim_id", postgresql_where=text("claim_id IS NOT NULL")),
+    # A claim's other events are found by its workspace.
+    Index(
+        "events_lost_claim_idx",
+        "claim_id",
+        postgresql_where=text("claim_id IS NOT NULL AND workspace_id IS NULL"),
+    ),
     # For kinds that passes and `explain` look up. A claim's events have other kinds and write nothing here.
     Index(
         "events_preset_kind_idx",

@@ -153,7 +153,8 @@ class PoolCounts:
     evidence_due: int = 0
     """Evidence that has been kept long enough."""
     paused: int = 0
-    """Paused prebuilds, including expired ones."""
+    """Paused prebuilds, including expired ones. This and the following are counted only of a pool that should have
+    paused prebuilds, or has some; else they are 0."""
     paused_expired: int = 0
     pausing: int = 0
     resuming: int = 0
@@ -294,8 +295,6 @@ def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) 
     rows = list(prebuilds)
     running = [p for p in rows if p.running]
     valid = [p for p in running if not is_expired(preset, p.created_at, at.taken_at)]
-    paused = [p for p in rows if p.paused]
-    unmoved = [p for p in rows if p.failed_to_move]
     return PoolCounts(
         running=len(running),
         expired=len(running) - len(valid),
@@ -308,10 +307,20 @@ def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) 
         pending=sum(p.status is BuildStatus.PENDING for p in rows),
         failed=sum(p.status is BuildStatus.FAILED for p in rows),
         evidence_due=sum(is_evidence_due(p, at.taken_at, at.rules) for p in rows),
-        paused=len(paused),
-        paused_expired=sum(is_expired(preset, p.created_at, at.taken_at) for p in paused),
-        pausing=sum(p.in_progress is Transition.PAUSE for p in rows),
-        resuming=sum(p.in_progress is Transition.START and p.build_number > 1 for p in rows),
-        moves_failed=len(unmoved),
-        resumes_failed=sum(p.transition is Transition.START for p in unmoved),
+        **(_count_standby(preset, rows, at) if preset.standby or any(p.paused for p in rows) else {}),
     )
+
+
+def _count_standby(preset: Preset, rows: Iterable[Prebuild], at: Instant) -> dict[str, int]:
+    """Count what concerns the standby of a pool that wants one or has one."""
+    rows = list(rows)
+    paused = [p for p in rows if p.paused]
+    unmoved = [p for p in rows if p.failed_to_move]
+    return {
+        "paused": len(paused),
+        "paused_expired": sum(is_expired(preset, p.created_at, at.taken_at) for p in paused),
+        "pausing": sum(p.in_progress is Transition.PAUSE for p in rows),
+        "resuming": sum(p.in_progress is Transition.START and p.build_number > 1 for p in rows),
+        "moves_failed": len(unmoved),
+        "resumes_failed": sum(p.transition is Transition.START for p in unmoved),
+    }

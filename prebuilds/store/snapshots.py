@@ -33,6 +33,7 @@ from prebuilds.store.snapshot_statements import (
     COUNT_LATELY_OF,
     COUNT_POOLS,
     COUNT_POOLS_OF,
+    COUNT_STANDBY,
     COUNT_WAITING,
     INSTANT,
     NEXT_PASS_NUMBER,
@@ -99,6 +100,7 @@ async def _count_pools(
     lately = await _count_lately(connection, COUNT_LATELY)
     counted = {"enabled": rules.enabled, "retention": rules.failed_retention, **of}
     found = await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted)
+    standbys = {row.preset_id: row for row in await connection.execute(COUNT_STANDBY)}
     none = CreationHistory()
     return GlobalSnapshot(
         taken_at=instant.taken_at,
@@ -108,7 +110,7 @@ async def _count_pools(
         presets=[
             PresetCounts(
                 _preset(row, windows.get(row.id, ()), waiting),
-                _counts(row),
+                _counts(row, standbys.get(row.id)),
                 history.get(row.id, none),
                 lately.get((row.template_id, row.name), 0) if row.rollout_id is not None else 0,
             )
@@ -262,7 +264,10 @@ def _rollout(row: Row[tuple[object, ...]]) -> Rollout | None:
     return Rollout(row.rollout_id, policy, state, row.rollout_progress)
 
 
-def _counts(row: Row[tuple[object, ...]]) -> PoolCounts:
+_OF_STANDBY = ("paused", "paused_expired", "pausing", "resuming", "moves_failed", "resumes_failed")
+
+
+def _counts(row: Row[tuple[object, ...]], standby: Row[tuple[object, ...]] | None) -> PoolCounts:
     if row.preset_id is None:
         return PoolCounts()
     return PoolCounts(
@@ -277,12 +282,7 @@ def _counts(row: Row[tuple[object, ...]]) -> PoolCounts:
         pending=row.pending,
         failed=row.failed,
         evidence_due=row.evidence_due,
-        paused=row.paused,
-        paused_expired=row.paused_expired,
-        pausing=row.pausing,
-        resuming=row.resuming,
-        moves_failed=row.moves_failed,
-        resumes_failed=row.resumes_failed,
+        **({} if standby is None else {name: getattr(standby, name) for name in _OF_STANDBY}),
     )
 
 

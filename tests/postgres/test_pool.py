@@ -208,7 +208,7 @@ async def test_a_snapshot_needs_its_isolation_and_sees_one_instant(engine: Async
 
 async def test_sql_counts_as_the_planner_does(engine: AsyncEngine, store: ClaimStore) -> None:
     """Every transition in every status, at ages around both limits, claimed ones among them."""
-    preset = await make_preset(engine, instances=9, expire_after="10m")
+    preset = await make_preset(engine, instances=9, expire_after="10m", standby={"paused": 1})
     ids = await make_ready(engine, preset, 60)
     await claim(store, preset)
     statuses, transitions = list(BuildStatus), list(Transition)

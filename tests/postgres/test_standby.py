@@ -127,6 +127,13 @@ async def test_what_fails_to_move_is_counted_so(engine: AsyncEngine, store: Clai
     assert (await claim(store, preset)).result is None, "what has failed is not handed out"
 
 
+async def test_paused_ones_are_counted_also_when_no_standby_is_wanted_any_more(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    await make_paused(engine, preset, 2)
+    await do(engine, "UPDATE presets SET standby_paused = 0 WHERE id = :id", id=preset.id)
+    assert await counts_of(engine, preset) == {"paused": 2}
+
+
 async def test_a_claim_takes_a_paused_one_only_when_none_is_ready(engine: AsyncEngine, store: ClaimStore) -> None:
     preset = await make_preset(engine, instances=0, **STANDBY)
     oldest, other = await make_paused(engine, preset, 2)

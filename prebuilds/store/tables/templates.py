@@ -100,6 +100,7 @@ presets = Table(
     Index("presets_name_idx", "template_id", "name"),
     CheckConstraint(NAME_CHECK, name="presets_name_check"),
     CheckConstraint("desired_instances >= 0", name="presets_desired_instances_check"),
+    Index("presets_standby_idx", "id", postgresql_where=text("standby_paused > 0")),
     CheckConstraint("standby_paused >= 0", name="presets_standby_paused_check"),
     CheckConstraint("max_concurrent > 0", name="presets_max_concurrent_check"),
 )

@@ -107,6 +107,7 @@ STANDBY: tuple[Step, ...] = (
             "ALTER TABLE workspaces ADD COLUMN resume_build_id uuid",
         ),
     ),
+    IndexStep("presets_standby_idx", "presets (id) WHERE standby_paused > 0"),
     IndexStep("workspaces_paused_idx", "workspaces (preset_id, created_at, id) WHERE resume_build_id IS NOT NULL"),
 )
 """Paused prebuilds beside the ready ones."""

@@ -13,6 +13,11 @@ DECLARE
     v_workspace record;
     v_answer jsonb;
 BEGIN
+    -- One look at a partial index is all that a miss without a standby pays.
+    PERFORM FROM workspaces w WHERE w.preset_id = p_preset_id AND w.resume_build_id IS NOT NULL LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
     SELECT p.expire_after, p.last_invalidated_at, now() + t.ready_timeout AS deadline INTO v_preset
       FROM presets p JOIN templates t ON t.id = p.template_id WHERE p.id = p_preset_id;
     SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number INTO v_workspace

@@ -13,6 +13,7 @@ from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapsho
 from prebuilds.templates import apply
 from tests.builders import MadePreset, apply_file, find_preset, make_preset, template_file
 from tests.postgres.pool_steps import RULES, make_ready, snapshot_of
+from tests.postgres.rollout_steps import end_builds, members, run_pass
 from tests.rows import do, one
 
 UNDER_WAY = """
@@ -136,3 +137,22 @@ async def test_what_is_used_of_a_limit_is_listed(engine: AsyncEngine) -> None:
     await carry_out(engine, await plan(engine, pools[1]))
     [row] = (await LimitOperations(engine).list()).rows
     assert (row.used, row.reached) == (3, True)
+
+
+async def test_a_rollout_keeps_to_the_limits_of_its_preset_and_organization(engine: AsyncEngine) -> None:
+    small = {"name": "small", "instances": 4}
+    await apply_file(engine, small | {"parameters": {"n": "1"}}, limits={"pool_members": 5})
+    await make_ready(engine, await find_preset(engine), 4)
+    new = small | {"parameters": {"n": "2"}, "max_concurrent": 1}
+    await apply_file(engine, new, rollout={"max_surge": 3, "max_unavailable": 0})
+    versions: dict[int, tuple[int, int]] = {}
+    for _ in range(60):
+        worked = await run_pass(engine)
+        assert (await one(engine, UNDER_WAY)).count <= 1
+        assert (await one(engine, MEMBERS)).count <= 5
+        await end_builds(engine)
+        versions = await members(engine)
+        assert sum(ready for ready, _ in versions.values()) >= 4
+        if not worked:
+            break
+    assert versions == {2: (4, 0)}

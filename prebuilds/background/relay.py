@@ -20,7 +20,7 @@ from prebuilds.background.demand import DemandCounter
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import InventoryInput, OrchestratorInput
 from prebuilds.settings import Settings
-from prebuilds.store import actions, build_record, loop
+from prebuilds.store import actions, build_record, leases, loop
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.hand_over import Served, serve_all_waiters
 from prebuilds.store.inventory import take_inventory_turn
@@ -135,6 +135,7 @@ class Relay:
                     if self._settings.enabled:
                         await self.keep_loop_alive()
                     if await take_inventory_turn(self._engine):
+                        await leases.wake_forgotten(self._engine)
                         await start_inventory(self._client, fix=True)
                     next_keep_alive = clock() + KEEP_ALIVE_INTERVAL_S
             except Exception as error:

@@ -53,6 +53,16 @@ SUSPEND = text(f"""
            next_action_at = CASE WHEN w.latest_ended_at IS NULL THEN w.next_action_at ELSE now() END
       FROM locked WHERE w.id = locked.id
 """)
+# A row that waits for its release is only computed again. This has no index, as it runs once in ten minutes.
+WAKE_FORGOTTEN = text("""
+    UPDATE workspaces SET next_action_at = now()
+     WHERE id IN (SELECT id FROM workspaces
+                   WHERE deleted_at IS NULL AND lease_until < now() AND latest_transition <> 'delete'
+                     AND latest_ended_at IS NOT NULL AND quarantined_at IS NULL
+                     AND coalesce(next_action_at, 'infinity') > now()
+                   LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+""")
+WOKEN_AT_ONCE = 1000
 COUNT_RUNNING = text(f"SELECT count(*) FROM workspaces WHERE {_RUNNING}")
 
 
@@ -131,6 +141,18 @@ async def suspend_leases(connection: AsyncConnection, *, dry_run: bool) -> int:
     if dry_run:
         return int(await connection.scalar(COUNT_RUNNING) or 0)
     return (await connection.execute(SUSPEND)).rowcount
+
+
+async def wake_forgotten(engine: AsyncEngine) -> int:
+    """Have the relay look at leases that are over and that no sweep will meet in time.
+
+    A relay of the release before clears the time at which a leased workspace is to be looked at.
+
+    Returns:
+        How many workspaces will be looked at.
+    """
+    async with engine.begin() as connection:
+        return (await connection.execute(WAKE_FORGOTTEN, {"limit": WOKEN_AT_ONCE})).rowcount
 
 
 def _gone(row: Row[Any], path: str) -> WorkspaceNotFound:

@@ -25,7 +25,7 @@ from prebuilds.store.claim_statement import decide_alone
 from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.identity import read_identity
-from prebuilds.store.leases import renew_lease
+from prebuilds.store.leases import renew_lease, wake_forgotten
 from prebuilds.store.lifecycle import set_workspace, start_workspace, stop_workspace
 from prebuilds.store.loop import pause
 from prebuilds.store.restoring import restored
@@ -154,6 +154,20 @@ async def test_a_relay_that_has_just_begun_tells_but_releases_nothing(engine: As
     await let_pass(engine, 5 * SECOND)
     relay._unbroken_since = asyncio.get_running_loop().time() - UNBROKEN_S
     assert await relay.sweep() == [build_id_of(dev, 3)]
+
+
+async def test_what_a_relay_of_the_release_before_forgets_is_found(engine: AsyncEngine, store: ClaimStore) -> None:
+    dev = await claimed(engine, store, **LEASED)
+    await do(engine, "UPDATE workspaces SET next_action_at = NULL")
+    await let_pass(engine, TEN - 5 * SECOND)
+    assert await wake_forgotten(engine) == 0, "it is not over"
+    await let_pass(engine, 6 * SECOND)
+    assert await wake_forgotten(engine) == 1
+    assert await take_due_actions(engine) == []
+    assert await told(engine) == 1
+    await let_pass(engine, TEN / 8)
+    assert await take_due_actions(engine) == [build_id_of(dev, 3)]
+    assert await wake_forgotten(engine) == 0
 
 
 # --- How it begins ---

@@ -73,6 +73,7 @@ from prebuilds.store.identity import read_identity
 from prebuilds.store.migrate import check_schema
 from prebuilds.store.resealing import reseal_claims
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
+from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.telemetry.exporting import exporting, otlp_exports
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
@@ -124,7 +125,7 @@ async def serve(
             gauges = PoolGauges(settings.reconcile_interval)
             running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges, version))
             if settings.metrics_port is not None or otlp_exports("METRICS"):
-                keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), settings.rules)
+                keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), DrillGauges(), settings.rules)
                 background.append(keeper.run)
         if "provisioner" in options.roles:
             await load_request_key(engine, settings.ring)  # raises, so that no worker starts without the right key

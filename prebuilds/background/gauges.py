@@ -10,11 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
+from prebuilds.store.drill_list import read_states
 from prebuilds.store.health import read_health
 from prebuilds.store.loop import read_control
 from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
+from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 
 logger = logging.getLogger(__name__)
@@ -32,12 +34,19 @@ class GaugeKeeper:
     """Refreshes the gauges of one control worker, those of the pools while other workers run the passes."""
 
     def __init__(
-        self, engine: AsyncEngine, gauges: PoolGauges, ages: QueueAges, deployment: DeploymentGauges, rules: Rules
+        self,
+        engine: AsyncEngine,
+        gauges: PoolGauges,
+        ages: QueueAges,
+        deployment: DeploymentGauges,
+        drills: DrillGauges,
+        rules: Rules,
     ) -> None:
         self._engine = engine
         self._gauges = gauges
         self._ages = ages
         self._deployment = deployment
+        self._drills = drills
         self._rules = rules
 
     async def run(self) -> None:
@@ -68,12 +77,14 @@ class GaugeKeeper:
         self._deployment.show_reachable(True)
 
     async def show_health(self) -> None:
-        """Show the deployment's health, and none where it cannot be read."""
+        """Show the health of the deployment and how its drills stand, and none where it cannot be read."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 self._deployment.show(await read_health(self._engine))
+                self._drills.show(await read_states(self._engine))
         except Exception:
             self._deployment.show(None)
+            self._drills.show(())
             raise
 
     async def refresh_if_stale(self) -> bool:

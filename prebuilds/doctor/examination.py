@@ -33,6 +33,7 @@ from prebuilds.store.doctor import (
     read_server,
     unclaimed_presets,
 )
+from prebuilds.store.drill_list import read_states
 from prebuilds.store.engine import check_reachable, create_engine
 from prebuilds.store.identity import read_identity
 from prebuilds.store.limits import list_limits
@@ -285,6 +286,17 @@ class Examination:
             reached = [row for row in await list_limits(connection) if row.reached]
         named = _first([f"{row.organization} {row.limit} ({row.used} of {row.maximum})" for row in reached])
         return f"reached: {named}" if reached else "none is reached"
+
+    async def drills(self) -> str:
+        """Check that the last drill of each template has succeeded, and not too long ago."""
+        states = await read_states(self._engine)
+        failed = [f"{state.path} (at {state.stage}: {state.reason})" for state in states if state.failed]
+        stale = [state.path for state in states if state.stale]
+        if failed or stale:
+            told = [f"failed: {_first(failed)}"] if failed else []
+            told += [f"without a success for two of their times: {_first(stale)}"] if stale else []
+            raise CheckFailed("; ".join(told), remedies.SEE_DRILLS)
+        return f"of {len(states)} templates with drills none has failed last" if states else "none is scheduled"
 
     async def tokens(self) -> str:
         """Check that no token waits to be confirmed after a restore."""

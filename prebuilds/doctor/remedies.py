@@ -21,6 +21,10 @@ SEE_WHY_NO_PASS = (
 RESUME_PRESET = (
     "find the cause with `prebuilds explain preset {0}`, correct it, then run `prebuilds presets resume {0}`"
 )
+SEE_DRILLS = (
+    "see why with `prebuilds drills list` and `prebuilds drills show ID`, mend the template, "
+    "then try it with `prebuilds drills run`"
+)
 CONFIRM_RESTORE = "see what may be wrong with `prebuilds restored --dry-run`, then run `prebuilds restored`"
 CONFIRM_TOKENS = (
     "see them with `prebuilds tokens list`, and run `prebuilds tokens confirm NAME` for each that is still trusted"

@@ -46,6 +46,7 @@ STEPS = (
     Step("history", Examination.history, remedies.START_DATABASE, needs=("schema_version",)),
     Step("presets", Examination.presets, remedies.START_DATABASE, needs=("schema_version",)),
     Step("limits", Examination.limits, remedies.START_DATABASE, needs=("schema_version",)),
+    Step("drills", Examination.drills, remedies.START_DATABASE, needs=("schema_version",)),
     Step("tokens", Examination.tokens, remedies.START_DATABASE, needs=("schema_version",)),
     Step("notifications", Examination.notifications, remedies.START_DATABASE, needs=("schema_version",)),
     Step("fairness", Examination.fairness, START_TEMPORAL, needs=("deployment",), timeout_s=fairness.TIMEOUT_S + 1),

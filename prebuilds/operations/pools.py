@@ -15,6 +15,7 @@ from prebuilds.planning.coming import next_change, spans
 from prebuilds.planning.snapshot import Preset
 from prebuilds.settings import temporal_ui
 from prebuilds.store import pools
+from prebuilds.store.drill_list import last_drills
 from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import count_unfinished, list_unfinished
 from prebuilds.store.limits import list_limits
@@ -26,6 +27,7 @@ from prebuilds.store.status import read_status_on
 from prebuilds.views import PresetRow, WindowRow
 from prebuilds.views.pools import HourFigures, Overview, PoolDetails, PoolRow, SpanRow
 
+DRILLS_SHOWN = 5
 WAITING_SHOWN = 20
 
 
@@ -88,6 +90,7 @@ class PoolOperations:
                 members = await pools.read_members(connection, ids)
                 failures = await pools.read_failures(connection, ids)
                 size = await read_size(connection, explanation.preset_id)
+                drills = await last_drills(connection, explanation.preset_id, DRILLS_SHOWN)
                 near_misses = await read_near_misses(connection, explanation.preset)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
         queue = None
@@ -108,6 +111,7 @@ class PoolOperations:
             head_start_seconds=defined.early.total_seconds() or None,
             size=size,
             near_misses=near_misses,
+            drills=drills,
             week=[
                 SpanRow(begins_at=span.begins_at, ends_at=span.ends_at, instances=span.instances)
                 for span in spans(defined, found.taken_at)

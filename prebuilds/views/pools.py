@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from prebuilds.payloads import Payload
+from prebuilds.views.drills import DrillRow
 from prebuilds.views.explain import PresetExplanation, QueuedClaim
 from prebuilds.views.jobs import JobRow
 from prebuilds.views.limits import LimitRow
@@ -182,5 +183,7 @@ class PoolDetails(Payload):
     """None: it has no target."""
     near_misses: list[NearMissRow]
     """By which parameters claims have missed it."""
+    drills: list[DrillRow]
+    """The newest ones of its template that took a prebuild of it, newest first."""
     week: list[SpanRow]
     """What is desired in the next seven days, in order and without gaps."""

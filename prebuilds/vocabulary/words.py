@@ -120,6 +120,8 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
         case "claim_resumes":
             deadline = clock(datetime.fromisoformat(data["deadline"]), at, zone)
             return f"none was ready: a paused prebuild is resumed, which should be usable by {deadline}"
+        case "drill_succeeded" | "drill_failed" | "drill_skipped":
+            return _describe_drill(kind.removeprefix("drill_"), data)
         case "claim_prebuilt":
             return f"claimed by {actor} as {data['owner']}/{data['name']}"
         case "claim_near_miss":
@@ -144,6 +146,13 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
             return f"claim by {actor} for {data['owner']}/{data['name']}{more} missed: {data['miss_reason']}"
         case _:
             return None
+
+
+def _describe_drill(outcome: str, data: dict[str, Any]) -> str:
+    if outcome == "succeeded":
+        return f"drill succeeded, usable {data['usable_seconds']:.1f} s after its claim"
+    at = f" at {data['stage']}" if data["stage"] else ""
+    return f"drill {outcome}{at}: {one_line(data['reason'])}"
 
 
 def _list_few(items: Sequence[str]) -> str:

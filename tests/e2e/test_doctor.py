@@ -31,7 +31,18 @@ PATIENCE_S = 60.0
 NAMES = [
     *("settings", "isolation", "disks", "database", "schema_version", "state_key", "temporal", "deployment"),
     *("payload_key", "search_attributes"),
-    *("task_queues", "clock_skew", "loop", "history", "presets", "limits", "tokens", "notifications", "fairness"),
+    *(
+        "task_queues",
+        "clock_skew",
+        "loop",
+        "history",
+        "presets",
+        "limits",
+        "drills",
+        "tokens",
+        "notifications",
+        "fairness",
+    ),
 ]
 QUICK = {"command": ["sleep", "infinity"], "ready": None}
 FAIR = ("--dynamic-config-value", "matching.enableFairness=true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from prebuilds.background.demand import DemandCounter
 from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
+from prebuilds.store.limits import list_limits
 from prebuilds.store.people import members_except
 from prebuilds.store.pools import read_hour
 from prebuilds.vocabulary import DRILL_USER, DRILL_USER_ID
@@ -126,3 +128,18 @@ async def test_it_is_neither_demand_nor_a_figure_nor_a_person(
     await apply_file(engine, SMALL, drill=DRILL, members=["alice"])
     found = await one(engine, f"SELECT count(*) AS n FROM organization_members WHERE user_id = '{DRILL_USER_ID}'")
     assert found.n == 1
+
+
+async def test_the_limits_of_an_organization_are_the_peoples(
+    engine: AsyncEngine, taking: DrillClaims, store: ClaimStore
+) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 5)
+    limits = {"workspaces": 1, "workspaces_per_member": 1, "claims_per_minute": 1}
+    await do(engine, "UPDATE organizations SET limits = CAST(:limits AS jsonb)", limits=json.dumps(limits))
+    for _ in range(2):
+        await taking.take(await begun(engine, preset), preset.id, new_run())
+    assert (await claim(store, preset)).result is not None, "drills count in none of them"
+    await taking.take(await begun(engine, preset), preset.id, new_run())
+    async with engine.connect() as connection:
+        assert {row.limit: row.used for row in await list_limits(connection)} == limits

@@ -7,22 +7,28 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
+from opentelemetry.metrics import CallbackOptions
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.background.drilling import Driller
+from prebuilds.doctor import remedies
 from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.store import drill_list, drill_steps, drills
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.drills import DrillEnd
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.loop import pause
+from prebuilds.telemetry.drill_gauges import _GAUGES, DrillGauges
 from prebuilds.vocabulary import DRILL_USER_ID
 from tests.builders import apply_file, find_preset
 from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_preset, new_drill
 from tests.postgres.pool_steps import RULES, claim, make_ready, new_run
 from tests.postgres.retention_steps import remove_old
+from tests.postgres.test_doctor import check_of
 from tests.rows import do, events, one
+
+LABELS = {"organization_name": "acme", "template_name": "python"}
 
 
 @pytest.fixture
@@ -184,7 +190,7 @@ async def test_what_is_left_behind_is_released(engine: AsyncEngine, taking: Dril
     assert await driller.release_left_behind() == []
 
 
-async def test_how_a_template_stands(engine: AsyncEngine) -> None:
+async def test_how_a_template_stands(engine: AsyncEngine, database_url: str) -> None:
     preset = await drilled_preset(engine)
     await make_ready(engine, preset, 2)
     [state] = await drill_list.read_states(engine)
@@ -198,6 +204,18 @@ async def test_how_a_template_stands(engine: AsyncEngine) -> None:
     await do(engine, "UPDATE drills SET ended_at = ended_at - interval '4 days'")
     [state] = await drill_list.read_states(engine)
     assert state.stale
+    shown = DrillGauges()
+    shown.show([state])
+    assert {
+        name: [(value.value, value.attributes) for value in shown._make_callback(read)(CallbackOptions())]
+        for name, (read, _, _) in _GAUGES.items()
+        if name != "last_success_timestamp"
+    } == {name: [(value, LABELS)] for name, value in (("duration", 0.4), ("failed", 1), ("stale", 1))}
+    found = await check_of(database_url, "drills")
+    assert (found.ok, found.remedy) == (False, remedies.SEE_DRILLS)
+    assert found.detail == (
+        "failed: acme/python (at ready: not ready); without a success for two of their times: acme/python"
+    )
 
 
 async def test_drills_are_listed_newest_first(engine: AsyncEngine) -> None:

@@ -17,6 +17,7 @@ from prebuilds.store.loop import begin_pass, record_start, record_stop
 from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
+from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.telemetry.metrics import PoolGauges, QueueAges
 from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, begin_prebuilds, record_prebuilds
@@ -49,7 +50,7 @@ async def test_a_worker_that_runs_no_pass_looks_for_itself(engine: AsyncEngine) 
     await record_start(engine, LONG)
     now = [0.0]
     gauges = PoolGauges(SHORT, clock=lambda: now[0])
-    keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), RULES)
+    keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), DrillGauges(), RULES)
     assert not await keeper.refresh_if_stale(), "no pass has run yet"
     await run_pass(engine, None, LONG)  # in another worker
     assert await keeper.refresh_if_stale()
@@ -138,14 +139,14 @@ async def test_a_database_that_cannot_be_read_is_shown_as_that() -> None:
     shown.show_reachable(True)
     assert reachable() == [1]
     with pytest.raises(OSError, match="onnect"):
-        await GaugeKeeper(away, PoolGauges(SHORT), QueueAges(), shown, RULES).show_queues()
+        await GaugeKeeper(away, PoolGauges(SHORT), QueueAges(), shown, DrillGauges(), RULES).show_queues()
     assert reachable() == [0]
     await away.dispose()
 
 
 async def test_a_health_that_cannot_be_read_any_more_is_not_shown(engine: AsyncEngine) -> None:
     shown = DeploymentGauges()
-    keeper = GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, RULES)
+    keeper = GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, DrillGauges(), RULES)
     await keeper.show_health()
     assert len(list(shown._observe_findings(CallbackOptions()))) == 3
     await do(engine, "ALTER TABLE inventory_sightings RENAME TO another_release")
@@ -162,5 +163,5 @@ async def test_a_database_that_answers_nothing_is_shown_as_unreachable(
     async with engine.begin() as other:
         await other.execute(text("LOCK TABLE claim_queue IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(TimeoutError):
-            await GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, RULES).show_queues()
+            await GaugeKeeper(engine, PoolGauges(SHORT), QueueAges(), shown, DrillGauges(), RULES).show_queues()
     assert [observation.value for observation in shown._observe_reachable(CallbackOptions())] == [0]

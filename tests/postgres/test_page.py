@@ -16,10 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.background.sizing import Sizer
 from prebuilds.http.page.acts import ACTS
+from prebuilds.store import drills
+from prebuilds.store.drills import DrillEnd
 from prebuilds.vocabulary import build_id_of
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.http_steps import KnownTokens, Server, person, serving
-from tests.postgres.pool_steps import NotedDispatcher, begin_prebuilds, fail, make_ready
+from tests.postgres.pool_steps import RULES, NotedDispatcher, begin_prebuilds, fail, make_ready
 from tests.rows import do, one
 
 OPERATOR = "operator"
@@ -396,3 +398,18 @@ async def test_the_page_tells_the_size_that_a_target_asks_for(engine: AsyncEngin
     )
     asked = await http.get("/presets/acme/python/small/size")
     assert '<svg class="sizes"' in asked.text
+
+
+async def test_the_page_tells_how_drills_went(engine: AsyncEngine, server: Server) -> None:
+    preset = await make_preset(engine)
+    await make_ready(engine, preset, 2)
+    http = await sign_in(server)
+    async with engine.begin() as connection:
+        drill_id = await drills.insert_drill(connection, preset.template_id, requested_by="ops")
+    await drills.begin_drill(engine, drill_id, RULES)
+    end = DrillEnd(drill_id, "failed", "check", "the command ended with <b>1</b>", ["no module <i>numpy</i>"], 0.4)
+    await drills.end_drill(engine, end)
+    page = (await http.get("/presets/acme/python/small")).text
+    assert "the command ended with &lt;b&gt;1&lt;/b&gt;" in page
+    assert "no module &lt;i&gt;numpy&lt;/i&gt;" in page
+    assert "drill failed at check: the command ended" in words_of(page), "among the decisions, too"

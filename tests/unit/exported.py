@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from prebuilds.planning.health import DeploymentHealth
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
+from prebuilds.telemetry.drill_gauges import DrillGauges
+from prebuilds.views import DrillState
 from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
@@ -53,6 +55,11 @@ async def main():
             schema_matches=True, loop_stopped=False, connections=12, connections_max=100, clock_ahead_s=-0.5,
             notifications_failing=2, notifications_given_up=1, findings={"orphan": 3},
         ))
+        METRICS.count_drill({"organization_name": "acme", "template_name": "python"}, "failed")
+        DrillGauges().show([DrillState(
+            organization="acme", template="python", next_at=None, succeeded_at=datetime(2026, 3, 2, 3, tzinfo=UTC),
+            usable_seconds=0.4, failed=True, stage="check", reason="no", stale=True,
+        )])
         gauges = PoolGauges(timedelta(seconds=15), clock=lambda: now[0])
         counts = PoolCounts(running=2, eligible=1, starting=1)
         def preset(n, name, **policy):

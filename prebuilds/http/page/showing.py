@@ -184,7 +184,7 @@ def show_claim(operations: Operations, viewer: Viewer, reading: Reading[ClaimExp
 
 FRAGMENTS: Mapping[str, tuple[str, ...]] = {
     "pools": ("away", "loop", "alarms", "table", "builds"),
-    "pool": ("away", "head", "waiting", "members", "failures", "decisions", "schedule", "size"),
+    "pool": ("away", "head", "waiting", "members", "failures", "decisions", "schedule", "size", "drills"),
     "workspace": ("away", "head", "builds", "log", "events"),
     "claim": ("away", "head", "events"),
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from typing import Any
 
-from tests.e2e.dev_stack import DevStack
+from tests.e2e.dev_stack import DevStack, until
 
 SERVER = [sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
 SCHEDULE = "0 3 * * *"
@@ -70,3 +72,18 @@ def test_a_workspace_is_tried_and_released(stack: DevStack) -> None:
 
 def workspaces(stack: DevStack) -> list[Any]:
     return stack.ask("workspaces", "list", "--owner", "prebuilds-drill")["workspaces"]
+
+
+def test_a_drill_goes_on_when_every_worker_is_killed(stack: DevStack) -> None:
+    apply(stack, "killed", {"command": ["sleep", "3"]}, command=["sleep", "infinity"])
+    drill = stack.ask("drills", "run", "killed/python")["id"]
+
+    def shown() -> Any:
+        return stack.ask("drills", "show", drill)
+
+    until(lambda: shown()["claimed_at"] is not None, "the drill's claim", 30, stack.log)
+    for worker in ("control", "claims", "provisioner"):
+        os.kill(stack.facts["pids"][worker], signal.SIGKILL)
+    until(lambda: shown()["status"] != "running", "the drill's end", 90, stack.log)
+    assert (shown()["status"], workspaces(stack)) == ("succeeded", [])
+    stack.wait_whole("killed")

@@ -83,6 +83,29 @@ def test_claims_in_the_air_survive_their_worker(own: DevStack) -> None:
     check_whole(own, "air")
 
 
+def test_a_pause_and_a_promotion_survive_their_worker(own: DevStack) -> None:
+    told = own.files / "put-away"
+    told.touch()
+    script = f'trap "" TERM; rm -f up; {READY_WHEN_TOLD.replace("exec sleep infinity", "while :; do sleep 0.1; done")}'
+    own.apply("put-away", 0, standby=1, command=["sh", "-c", script, "sh", str(told)], ready={"file": "up"})
+    until(lambda: own.preset("put-away").get("pausing") == 1, "a pause", WORKER_START_S)
+    kill_worker(own, "provisioner")()  # while the command takes its time to end
+    until(lambda: own.preset("put-away").get("paused") == 1, "the end of the pause", WORKER_START_S)
+    [spare] = own.workspaces("put-away")
+    assert spare["id"] not in own.processes()
+
+    told.unlink()
+    won = own.ask("claim", "--preset", "put-away/python/small", "--owner", "alice", "--name", "away")
+    assert (won["workspace_id"], won["source"]) == (spare["id"], "paused")
+    until(lambda: spare["id"] in own.processes(), "its process", WORKER_START_S)
+    wait_for_another = kill_worker(own, "provisioner")
+    told.touch()
+    wait_for_another()
+    until(lambda: own.shown("alice/away")["status"] == "running", "the end of the promotion", WORKER_START_S)
+    until(lambda: own.preset("put-away").get("paused") == 1, "another paused one", WORKER_START_S)
+    check_whole(own, "put-away")
+
+
 @pytest.mark.parametrize("role", ["provisioner", "control"])
 def test_a_build_survives_its_worker(own: DevStack, role: str) -> None:
     organization, told = f"cut-{role}", own.files / f"cut-{role}"

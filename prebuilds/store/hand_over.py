@@ -89,8 +89,8 @@ REACHED_LIMIT = text("""
 RECORD_PASSED_OVER = text("""
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_passed_over', 'queue', :preset_id, :claim_id, CAST(:data AS jsonb)
-     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = :claim_id AND kind = 'claim_passed_over'
-                          AND data ->> 'limit' = CAST(:data AS jsonb) ->> 'limit')
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = :claim_id AND workspace_id IS NULL
+                          AND kind = 'claim_passed_over' AND data ->> 'limit' = CAST(:data AS jsonb) ->> 'limit')
 """)
 
 WAITED_FOR = text(f"""

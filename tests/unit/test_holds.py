@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prebuilds.planning.holds import Held, Hold, creation_hold
 from prebuilds.planning.plan import plan_preset, state_of
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.snapshot import Creation, CreationHistory, Instant, PresetSnapshot
+from prebuilds.planning.snapshot import Creation, CreationHistory, Instant, MemberShare, PresetSnapshot
 from tests.unit.pools import (
     HOUR,
     MINUTE,
@@ -214,8 +214,11 @@ def test_the_first_of_several_holds_is_told() -> None:
     valid = replace(worst, invalid_at=None)
     backoff = history_of(failed(SECOND))
 
-    def told(history: CreationHistory, *, paused: bool = False, pending_max: int | None = 0) -> str | None:
-        return plan_preset(snapshot(history=history, paused=paused), 1, pending_max).held
+    def told(
+        history: CreationHistory, *, paused: bool = False, pending_max: int | None = 0, at_once: int | None = 1
+    ) -> str | None:
+        pool = snapshot(history=history, paused=paused, max_concurrent=at_once)
+        return plan_preset(replace(pool, share=MemberShare(most=2, room=2)), 1, pending_max).held
 
     assert list(Hold) == [
         told(worst, paused=True),
@@ -223,8 +226,9 @@ def test_the_first_of_several_holds_is_told() -> None:
         told(valid),
         told(backoff),
         told(CreationHistory()),
+        told(CreationHistory(), pending_max=None),
+        told(CreationHistory(), pending_max=None, at_once=None),
     ]
-    assert told(CreationHistory(), pending_max=None) is None
 
 
 def test_only_the_backoff_says_until_when() -> None:

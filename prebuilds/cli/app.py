@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
 GROUPS: Mapping[str, tuple[str, str]] = {
     "presets": ("presets", "app"),
     "templates": ("templates", "app"),
+    "rollouts": ("rollouts", "app"),
     "drills": ("drills", "app"),
     "workspaces": ("workspaces", "app"),
     "limits": ("people", "limits"),

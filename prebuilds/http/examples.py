@@ -230,6 +230,30 @@ TEMPLATE: Example = {
     "presets": 1,
     "workspaces": 4,
 }
+ROLLOUT: Example = {
+    "id": "5b1f0a52-9d0c-4b63-9c55-0f4d3f0c9a11",
+    "template": "acme/python",
+    "from_version": 3,
+    "to_version": 4,
+    "state": "running",
+    "reason": None,
+    "progress": 50,
+    "strategy": "surge",
+    "started_by": "ops",
+    "started_at": "2026-03-02T09:14:00Z",
+    "ended_at": None,
+    "pools": [
+        {
+            "preset": "small",
+            "desired": 20,
+            "new_ready": 10,
+            "new_starting": 5,
+            "old_ready": 10,
+            "old_starting": 0,
+            "held": None,
+        }
+    ],
+}
 DRILL: Example = {
     "id": "f3c2a9d4-5b8e-4f1a-a1d0-3f6c8e2b7d90",
     "template": "acme/python",

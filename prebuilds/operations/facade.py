@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from prebuilds.operations.pools import PoolOperations
     from prebuilds.operations.presets import PresetOperations
     from prebuilds.operations.resources import ResourceOperations
+    from prebuilds.operations.rollouts import RolloutOperations
     from prebuilds.operations.sizes import SizeOperations
     from prebuilds.operations.status import StatusOperations
     from prebuilds.operations.system import SystemOperations
@@ -62,6 +63,12 @@ class Operations:
         from prebuilds.operations.drills import DrillOperations
 
         return DrillOperations(self.context)
+
+    @property
+    def rollouts(self) -> RolloutOperations:
+        from prebuilds.operations.rollouts import RolloutOperations
+
+        return RolloutOperations(self.context)
 
     @property
     def explain(self) -> ExplainOperations:

@@ -87,6 +87,7 @@ class Action(Enum):
     INVALIDATE_PRESET = "invalidate_preset", _OPERATE
     LIFT_HOLDS = "lift_holds", _OPERATE
     LINT_PRESET = "lint_preset", _OPERATE
+    CONTROL_ROLLOUT = "control_rollout", _OPERATE  # also back to the version before, which was applied already
     RUN_DRILL = "run_drill", _OPERATE
     SEE_TEMPLATES = "see_templates", _READ
     APPLY = "apply", _ADMIN  # a template's code runs on the hosts

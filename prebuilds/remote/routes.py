@@ -107,6 +107,12 @@ DEPRECATE_TEMPLATE = Route("POST", "/v1/templates/{template}:deprecate", query=(
 INVALIDATE_TEMPLATE = Route("POST", "/v1/templates/{template}:invalidate", repeats=False)
 DELETE_TEMPLATE = Route("DELETE", "/v1/templates/{template}")
 
+LIST_ROLLOUTS = Route("GET", "/v1/rollouts", query=("template", *PAGE))
+SHOW_ROLLOUT = Route("GET", "/v1/templates/{template}/rollout")
+PAUSE_ROLLOUT = Route("POST", "/v1/templates/{template}/rollout:pause")
+RESUME_ROLLOUT = Route("POST", "/v1/templates/{template}/rollout:resume")
+UNDO_ROLLOUT = Route("POST", "/v1/templates/{template}/rollout:undo", repeats=False)
+
 LIST_DRILLS = Route("GET", "/v1/drills", query=("template", *PAGE))
 RUN_DRILL = Route("POST", "/v1/drills", body=("target",), repeats=False)
 SHOW_DRILL = Route("GET", "/v1/drills/{drill}")

@@ -176,6 +176,11 @@ async def read_presets(connection: AsyncConnection, version_id: UUID) -> dict[st
     return _presets(await connection.execute(READ_PRESETS_OF, {"version_id": version_id}))
 
 
+async def read_presets_by_id(connection: AsyncConnection, ids: Collection[UUID]) -> dict[str, RecordedPreset]:
+    """Presets of one version by their ids, by name; without those that do not exist."""
+    return await _read_presets(connection, ids)
+
+
 async def set_policies(connection: AsyncConnection, policies: Mapping[UUID, PresetPolicy]) -> None:
     """Replace the policy of presets, by their ids. What a pool's expiry needs for it is `set_expiry`."""
     if not policies:

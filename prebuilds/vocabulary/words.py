@@ -103,6 +103,18 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
         case "applied":
             done = [f"{what} {_list_few(data[what])}" for what in ("created", "updated") if data[what]]
             return f"applied by {actor}: {'; '.join(done)}"
+        case "rollout_started":
+            return f"rollout from version {data['from']} to {data['to']} begun by {actor}"
+        case "rollout_progress":
+            return f"rollout to version {data['to']}: {data['progress']}% of the prebuilds are new"
+        case "rollout_failed":
+            return f"rollout to version {data['to']} failed, the old version stays: {data['reason']}"
+        case "rollout_superseded" | "rollout_undone":
+            ended = kind.removeprefix("rollout_")
+            return f"rollout to version {data['to']} {ended}: version {data['by_version']} became active"
+        case "rollout_succeeded" | "rollout_paused" | "rollout_resumed" | "rollout_goes_on":
+            said = kind.removeprefix("rollout_").replace("_", " ")
+            return f"rollout to version {data['to']} {said}" + ("" if actor == "prebuilds" else f" by {actor}")
         case "template_deprecated" | "template_restored" | "template_deleted":
             return f"template {kind.removeprefix('template_')} by {actor}"
         case "paused":

@@ -49,6 +49,7 @@ IN_AN_ORGANIZATION: dict[Action, tuple[str, str, str]] = {
     Action.LIFT_HOLDS: ("pa", "pa", "pa"),
     Action.LINT_PRESET: ("pa", "pa", "pa"),
     Action.RUN_DRILL: ("pa", "pa", "pa"),
+    Action.CONTROL_ROLLOUT: ("pa", "pa", "pa"),
     Action.SEE_TEMPLATES: ("rpa", "rpa", "rpa"),
     Action.APPLY: ("a", "a", "a"),
     Action.DEPRECATE_TEMPLATE: ("a", "a", "a"),

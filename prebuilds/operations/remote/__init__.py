@@ -15,6 +15,7 @@ from prebuilds.operations.remote.pools import (
     RemoteLimits,
     RemoteLint,
     RemotePresets,
+    RemoteRollouts,
     RemoteSizes,
     RemoteTemplates,
 )
@@ -37,6 +38,7 @@ class RemoteOperations:
         self.loop = RemoteLoop(transport)
         self.people = RemotePeople(transport)
         self.presets = RemotePresets(transport)
+        self.rollouts = RemoteRollouts(transport)
         self.sizes = RemoteSizes(transport)
         self.status = RemoteStatus(transport)
         self.templates = RemoteTemplates(transport)

@@ -27,6 +27,7 @@ from prebuilds.views import (
     TemplateRow,
 )
 from prebuilds.views.paging import LIMIT_DEFAULT
+from prebuilds.views.rollouts import RolloutPage, RolloutRow
 from prebuilds.vocabulary.actors import Actor
 
 if TYPE_CHECKING:
@@ -107,6 +108,28 @@ class RemoteDrills(Remote):
 
     async def show(self, drill: UUID) -> DrillRow:
         return await self.transport.ask(routes.SHOW_DRILL, DrillRow, drill=drill)
+
+
+class RemoteRollouts(Remote):
+    """As `RolloutOperations`."""
+
+    async def list(
+        self, template: str | None = None, *, limit: int = LIMIT_DEFAULT, after: str | None = None
+    ) -> Page[RolloutRow]:
+        page = await self.page(routes.LIST_ROLLOUTS, RolloutPage, template=template, limit=limit, after=after)
+        return Page(page.rollouts, page.next)
+
+    async def show(self, template: str) -> RolloutRow:
+        return await self.transport.ask(routes.SHOW_ROLLOUT, RolloutRow, template=template)
+
+    async def pause(self, actor: Actor, template: str) -> RolloutRow:
+        return await self.transport.ask(routes.PAUSE_ROLLOUT, RolloutRow, template=template)
+
+    async def resume(self, actor: Actor, template: str) -> RolloutRow:
+        return await self.transport.ask(routes.RESUME_ROLLOUT, RolloutRow, template=template)
+
+    async def undo(self, actor: Actor, template: str) -> RolloutRow:
+        return await self.transport.ask(routes.UNDO_ROLLOUT, RolloutRow, template=template)
 
 
 class RemoteTemplates(Remote):

@@ -1,0 +1,102 @@
+"""`prebuilds rollouts`: how new versions replace pools."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prebuilds.cli import output
+from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
+from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.output import document, say_line
+from prebuilds.cli.system import actor
+from prebuilds.vocabulary.words import clock
+
+if TYPE_CHECKING:
+    from prebuilds.views.rollouts import RolloutPool, RolloutRow
+
+app = typer.Typer(help="See, pause and undo how new versions replace pools.", no_args_is_help=True)
+
+Template = Annotated[str, typer.Argument(help="organization/template, or an id; its newest rollout is meant")]
+COLUMNS = ("TEMPLATE", "FROM", "TO", "STATE", "DONE", "STARTED", "BY", "REASON")
+DROP = ("BY", "STARTED")
+
+
+@app.command("list")
+def list_(
+    template: Annotated[str | None, typer.Argument(help="organization/template, or an id")] = None,
+    limit: Limit = 100,
+    after: After = None,
+    all_: All = False,
+) -> None:
+    """List rollouts, newest first."""
+
+    async def go() -> None:
+        async with operations() as system:
+            await print_list(
+                *("rollouts", lambda n, at: system.rollouts.list(template, limit=n, after=at), COLUMNS, _row),
+                limit=limit,
+                after=after,
+                all_=all_,
+                empty="no rollouts; one begins when a new version replaces a pool",
+                drop=DROP,
+            )
+
+    run_command(go())
+
+
+@app.command()
+def show(template: Template) -> None:
+    """Show a template's newest rollout, with the pools that it replaces."""
+    _run(lambda system: system.rollouts.show(template))
+
+
+@app.command()
+def pause(template: Template) -> None:
+    """Stop making prebuilds of the new version. What claims take is made anew from the version before."""
+    _run(lambda system: system.rollouts.pause(actor(), template))
+
+
+@app.command()
+def resume(template: Template) -> None:
+    """Let a paused rollout go on."""
+    _run(lambda system: system.rollouts.resume(actor(), template))
+
+
+@app.command()
+def undo(template: Template) -> None:
+    """Activate the version again from which the newest rollout began. Counts and other policy stay as they are."""
+    _run(lambda system: system.rollouts.undo(actor(), template))
+
+
+def _run(ask: Callable[[Any], Awaitable[RolloutRow]]) -> None:
+    async def go() -> None:
+        async with operations() as system:
+            _print(await ask(system))
+
+    run_command(go())
+
+
+def _print(row: RolloutRow) -> None:
+    why = "" if row.reason is None else f": {row.reason}"
+    versions = f"from version {row.from_version} to {row.to_version}"
+    document(row, human=f"rollout of {row.template} {versions}: {row.state}{why}, {row.progress}% done")
+    if not output.AS_JSON:
+        for pool in row.pools:
+            say_line(_pool(pool))
+
+
+def _pool(pool: RolloutPool) -> str:
+    held = "" if pool.held is None else f"; held: {pool.held}"
+    new = f"new {pool.new_ready} ready, {pool.new_starting} starting"
+    return (
+        f"  {pool.preset}: {pool.desired} wanted; {new}; old {pool.old_ready} ready, {pool.old_starting} starting{held}"
+    )
+
+
+def _row(row: RolloutRow) -> tuple[object, ...]:
+    what = (row.template, row.from_version, row.to_version, row.state, f"{row.progress}%")
+    return (*what, clock(row.started_at, None), row.started_by, row.reason)

@@ -1,0 +1,116 @@
+"""Rollouts as they are listed and shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput
+from prebuilds.planning.pass_plan import PassPlan, plan_pass
+from prebuilds.planning.policy import EVERYWHERE, Reach
+from prebuilds.planning.rollouts import OPEN
+from prebuilds.planning.rules import Rules
+from prebuilds.store.paging import cursor, read_cursor
+from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
+from prebuilds.store.templates import find_live_template, find_templates_ever
+from prebuilds.views.rollouts import RolloutPool, RolloutRow
+
+_ROLLOUTS = """
+    SELECT r.id, o.name || '/' || t.name AS template, r.from_number AS from_version, r.to_number AS to_version,
+           r.state, r.reason, r.progress, r.policy ->> 'strategy' AS strategy, r.started_by, r.started_at, r.ended_at
+      FROM rollouts r JOIN templates t ON t.id = r.template_id JOIN organizations o ON o.id = t.organization_id
+"""
+LIST = text(f"""
+    {_ROLLOUTS}
+     WHERE (CAST(:templates AS uuid[]) IS NULL OR r.template_id = ANY(CAST(:templates AS uuid[])))
+       AND (CAST(:organizations AS text[]) IS NULL OR o.name = ANY(CAST(:organizations AS text[])))
+       AND (CAST(:before AS timestamptz) IS NULL OR (r.started_at, r.id) < (:before, CAST(:before_id AS uuid)))
+     ORDER BY r.started_at DESC, r.id DESC LIMIT :limit
+""")
+NEWEST = text(f"{_ROLLOUTS} WHERE r.template_id = :template_id ORDER BY r.started_at DESC, r.id DESC LIMIT 1")
+
+
+async def list_rollouts(
+    engine: AsyncEngine, template: str | None, *, limit: int, after: str | None = None, reach: Reach = EVERYWHERE
+) -> list[RolloutRow]:
+    """List rollouts, newest first, without their pools.
+
+    Args:
+        template: An id, or a path that means every template of that name; None for all.
+        after: A cursor from `rollout_cursor`; None to begin with the newest.
+        reach: List only those within it.
+    Raises:
+        TemplateNotFound: There never was such a template.
+        InvalidInput: *after* is no such cursor, or *template* is neither an id nor a path.
+    """
+    before, before_id = (None, None) if after is None else read_cursor(after, datetime, UUID)
+    async with engine.connect() as connection:
+        found = None if template is None else [row.id for row in await find_templates_ever(connection, template)]
+        values = {
+            "templates": found,
+            "organizations": None if reach.all is None else sorted(reach.all),
+            "before": before,
+            "before_id": before_id,
+            "limit": limit,
+        }
+        return [_row(row) for row in await connection.execute(LIST, values)]
+
+
+def rollout_cursor(row: RolloutRow) -> str:
+    """Return the cursor that continues a list after this row."""
+    return cursor(row.started_at.isoformat(), row.id)
+
+
+async def read_rollout(engine: AsyncEngine, template: str, rules: Rules) -> RolloutRow:
+    """Read the newest rollout of a template, with its pools as they are now.
+
+    Raises:
+        TemplateNotFound: There is no such template.
+        InvalidInput: It had no rollout yet.
+    """
+    async with snapshot_transaction(engine) as connection:
+        row = await newest_rollout(connection, template)
+        pools = []
+        if row.state in OPEN:
+            pools = _pools_of(plan_pass(await snapshot_state(connection, rules)), row.id)
+    return row.model_copy(update={"pools": pools})
+
+
+async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutRow:
+    """Read the newest rollout of a live template, without its pools. Raises what `read_rollout` raises."""
+    found = await find_live_template(connection, template)
+    row = (await connection.execute(NEWEST, {"template_id": found.id})).one_or_none()
+    if row is None:
+        raise InvalidInput.field(
+            "template", f"{found.path} has had no rollout", "one begins when a new version replaces a pool"
+        )
+    return _row(row)
+
+
+def _row(row: Row[Any]) -> RolloutRow:
+    return RolloutRow.model_validate(dict(row._mapping))
+
+
+def _pools_of(plan: PassPlan, rollout_id: UUID) -> list[RolloutPool]:
+    found = []
+    for one in plan.decisions:
+        rollout, generations = one.item.preset.rollout, one.generations
+        if rollout is None or rollout.id != rollout_id or generations is None or generations.new is not one.item:
+            continue
+        old = generations.pool.old
+        found.append(
+            RolloutPool(
+                preset=one.item.preset.name,
+                desired=one.state.desired,
+                new_ready=generations.pool.new.ready,
+                new_starting=generations.pool.new.starting,
+                old_ready=sum(other.ready for other in old),
+                old_starting=sum(other.starting for other in old),
+                held=None if one.held is None else str(one.held.reason),
+            )
+        )
+    return found

@@ -1,0 +1,58 @@
+"""Rollouts, as people are shown them."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pydantic import Field
+
+from prebuilds.payloads import Payload
+from prebuilds.vocabulary import Timestamp
+
+
+class RolloutPool(Payload):
+    """One pool that a rollout replaces, now."""
+
+    preset: str
+    """Its name in the template."""
+    desired: int
+    new_ready: int
+    new_starting: int
+    old_ready: int
+    """Ready prebuilds of all older versions."""
+    old_starting: int
+    held: str | None
+    """Why creations of the new version are withheld; None when they are not."""
+
+
+class RolloutRow(Payload):
+    """One rollout of a template."""
+
+    id: UUID
+    template: str
+    """`organization/template`."""
+    from_version: int
+    """The version that the pools stood on when it began."""
+    to_version: int
+    state: str
+    """`running`, `paused`, `failed`, `succeeded`, `superseded` or `undone`. The first three are open."""
+    reason: str | None
+    """Why it has failed or ended; None when that needs no reason."""
+    progress: int
+    """Percent of the members that were new and ready at the last pass."""
+    strategy: str
+    """The template's strategy when it began."""
+    started_by: str
+    started_at: Timestamp
+    ended_at: Timestamp | None
+    """None while it is open."""
+    pools: list[RolloutPool] = Field(default_factory=list)
+    """The pools that it replaces; only where one rollout is shown, and only while it is open."""
+
+
+class RolloutPage(Payload):
+    """A page of the list of rollouts, newest first."""
+
+    rollouts: list[RolloutRow]
+    next: str | None
+    """The cursor to send as `after` for the next page; None when this is the last page."""

@@ -8,7 +8,7 @@ OLDEST_POSTGRES := .venv/postgres-14/.installed
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate -c requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults late kills upgrade bench rows following sizes targets lock image-locks env clean
+.PHONY: help install demo test postgres-14 check format reference simulate fuzz inputs faults rollouts late kills upgrade bench rows following sizes targets lock image-locks env clean
 
 help:  ## What can be made
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ inputs: $(STAMP)  ## Files, claims, commands, drivers' replies and messages that
 
 faults: $(STAMP)  ## Claims under kill -9 and cut connections, ten rounds
 	$(BIN)/python -m tests.faults
+
+rollouts: $(STAMP)  ## Rollouts of a pool of 20 under claims, a bad version, and ten kills of every worker; KILLS=10
+	$(BIN)/python -m tests.rollouts $(if $(KILLS),--kills $(KILLS))
 
 late: $(STAMP)  ## Claims whose worker freezes and goes on when all are answered; ROUNDS=20
 	$(BIN)/python -m tests.late $(if $(ROUNDS),--rounds $(ROUNDS))

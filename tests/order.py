@@ -20,6 +20,7 @@ SECONDS = {
     "e2e/test_dev.py": 30,
     "e2e/terraform/test_claims.py": 20,
     "faults/test_storm.py": 20,
+    "rollouts/test_campaign.py": 30,
     "faults/test_away.py": 45,
     "e2e/test_page.py": 45,
     "workflow/test_client.py": 25,

@@ -23,7 +23,18 @@ from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
 from prebuilds.store.templates import delete_template, deprecate_template
 from tests.builders import MadePreset, apply_file, find_preset
-from tests.postgres.pool_steps import RULES, Desk, begin_prebuilds, claim, finish, got, make_ready, outcome, snapshot_of
+from tests.postgres.pool_steps import (
+    RULES,
+    Desk,
+    begin_prebuilds,
+    claim,
+    finish,
+    got,
+    make_ready,
+    outcome,
+    snapshot_of,
+    workspace_ids,
+)
 from tests.postgres.rollout_steps import end_builds, members, roll, run_child, run_pass, states
 from tests.rows import do, events, one
 
@@ -168,15 +179,15 @@ async def test_members_claimed_within_the_last_lead_time_are_counted(engine: Asy
     new = await version(engine, 2, 4)
     await do(engine, "UPDATE workspace_builds SET created_at = completed_at - interval '1 hour'")
     await do(engine, "UPDATE workspaces SET created_at = created_at - interval '1 hour'")
-    await claim(store, BY_PATH)
-    await claim(store, BY_PATH)
-    await do(engine, "UPDATE workspaces SET claimed_at = claimed_at - interval '2 hours' WHERE name = 'n1'")
+    long_ago, _ = workspace_ids([await claim(store, BY_PATH), await claim(store, BY_PATH)])
+    earlier = "UPDATE workspaces SET claimed_at = claimed_at - interval '2 hours' WHERE id = :id"
+    await do(engine, earlier, id=long_ago)
     found = generations_of(await snapshot_of(engine, new))
     assert found is not None
-    assert (found.pool.lately, found.pool.ready) == (2, 2)
+    assert (found.pool.lately, found.pool.ready) == (1, 2)
     async with snapshot_transaction(engine) as connection:
         taken = await snapshot_state(connection, RULES)
-    assert {item.lately for item in taken.presets} == {2}
+    assert {item.lately for item in taken.presets} == {1}
     plan = plan_pass(replace(taken, paused=False))
     assert [one.has_work for one in plan.decisions] == [False, True]
 

@@ -21,6 +21,7 @@ from prebuilds.store.jobs import count_unfinished, list_unfinished
 from prebuilds.store.limits import list_limits
 from prebuilds.store.near_misses import read_near_misses
 from prebuilds.store.presets import find_presets_ever
+from prebuilds.store.rollout_list import rollout_of_preset
 from prebuilds.store.sizes import read_size
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
@@ -91,6 +92,7 @@ class PoolOperations:
                 failures = await pools.read_failures(connection, ids)
                 size = await read_size(connection, explanation.preset_id)
                 drills = await last_drills(connection, explanation.preset_id, DRILLS_SHOWN)
+                rollout = await rollout_of_preset(connection, explanation.preset_id)
                 near_misses = await read_near_misses(connection, explanation.preset)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
         queue = None
@@ -110,6 +112,7 @@ class PoolOperations:
             ready_by=defined.ready_by,
             head_start_seconds=defined.early.total_seconds() or None,
             size=size,
+            rollout=rollout,
             near_misses=near_misses,
             drills=drills,
             week=[

@@ -33,6 +33,11 @@ LIST = text(f"""
 """)
 NEWEST = text(f"{_ROLLOUTS} WHERE r.template_id = :template_id ORDER BY r.started_at DESC, r.id DESC LIMIT 1")
 
+NEWEST_OF_PRESET = text(f"""
+    {_ROLLOUTS} WHERE r.template_id = (SELECT template_id FROM presets WHERE id = :preset_id)
+     ORDER BY r.started_at DESC, r.id DESC LIMIT 1
+""")
+
 
 async def list_rollouts(
     engine: AsyncEngine, template: str | None, *, limit: int, after: str | None = None, reach: Reach = EVERYWHERE
@@ -89,6 +94,12 @@ async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutR
             "template", f"{found.path} has had no rollout", "one begins when a new version replaces a pool"
         )
     return _row(row)
+
+
+async def rollout_of_preset(connection: AsyncConnection, preset_id: UUID) -> RolloutRow | None:
+    """Read the newest rollout of a preset's template, without its pools; None when there was none."""
+    row = (await connection.execute(NEWEST_OF_PRESET, {"preset_id": preset_id})).one_or_none()
+    return None if row is None else _row(row)
 
 
 def _row(row: Row[Any]) -> RolloutRow:

@@ -12,6 +12,7 @@ from prebuilds.views.explain import PresetExplanation, QueuedClaim
 from prebuilds.views.jobs import JobRow
 from prebuilds.views.limits import LimitRow
 from prebuilds.views.presets import TargetRow, WindowRow
+from prebuilds.views.rollouts import RolloutRow
 from prebuilds.views.status import PresetRow, SystemStatus
 from prebuilds.vocabulary import BuildStatus, Timestamp
 
@@ -179,6 +180,8 @@ class PoolDetails(Payload):
     """Whether the prebuilds of a window are to be ready when it begins."""
     head_start_seconds: float | None
     """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
+    rollout: RolloutRow | None
+    """The newest rollout of its template; None when there was none."""
     size: PoolSize | None
     """None: it has no target."""
     near_misses: list[NearMissRow]

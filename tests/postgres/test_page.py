@@ -22,6 +22,7 @@ from prebuilds.vocabulary import build_id_of
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.http_steps import KnownTokens, Server, person, serving
 from tests.postgres.pool_steps import RULES, NotedDispatcher, begin_prebuilds, fail, make_ready
+from tests.postgres.rollout_steps import roll
 from tests.rows import do, one
 
 OPERATOR = "operator"
@@ -413,3 +414,15 @@ async def test_the_page_tells_how_drills_went(engine: AsyncEngine, server: Serve
     assert "the command ended with &lt;b&gt;1&lt;/b&gt;" in page
     assert "no module &lt;i&gt;numpy&lt;/i&gt;" in page
     assert "drill failed at check: the command ended" in words_of(page), "among the decisions, too"
+
+
+async def test_the_page_tells_how_a_rollout_stands(engine: AsyncEngine, server: Server) -> None:
+    small = {"name": "small", "instances": 2}
+    await apply_file(engine, small)
+    await make_ready(engine, await find_preset(engine), 2)
+    await apply_file(engine, small | {"parameters": {"n": "2"}})
+    await roll(engine, bad_version=2, error_type="InvalidSource")
+    http = await sign_in(server)
+    shown = words_of((await http.get("/presets/acme/python/small")).text)
+    assert "Rollout from version 1 to 2: failed, small: validation_failed ; 0 % of the prebuilds are new" in shown
+    assert "rollout to version 2 failed, the old version stays: small: validation_failed" in shown

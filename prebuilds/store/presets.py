@@ -136,7 +136,9 @@ async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, templa
         await lock_apply(connection)
         if preset is not None:
             found_preset = await find_preset(connection, preset)
-            ids = list(await connection.scalars(GENERATIONS, {"preset_id": found_preset.id}))
+            ids = [found_preset.id]
+            if preset == found_preset.path:  # an id means that preset alone
+                ids = list(await connection.scalars(GENERATIONS, {"preset_id": found_preset.id}))
         else:
             found = await find_live_template(connection, template or "")
             ids = list(await connection.scalars(PRESETS_OF_TEMPLATE, {"template_id": found.id}))

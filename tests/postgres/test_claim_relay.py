@@ -243,7 +243,8 @@ async def test_a_version_that_becomes_active_again_serves_with_what_it_has(
 ) -> None:
     first = await make_preset(engine, instances=1)
     ready = sorted(await make_ready(engine, first, 2))
-    await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}})
+    recreate = {"rollout": {"strategy": "recreate"}}
+    await apply_file(engine, {"name": "small", "instances": 1, "parameters": {"a": "b"}}, **recreate)
     for n in range(3):
         await desk.wait(f"c{n}")
         workflows.status[f"claim-workspace/c{n}"] = WorkflowExecutionStatus.RUNNING

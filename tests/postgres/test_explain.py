@@ -63,7 +63,8 @@ async def test_every_preset_of_a_path_and_what_concerns_all_is_told(engine: Asyn
     assert (told.preset, told.preset_id, told.desired, told.base) == (PATH, third.id, 1, 1)
     assert [event.kind for event in told.events] == [
         *("version_activated", "applied", "prebuilds_created", "build_succeeded", "paused", "applied"),
-        *("version_activated", "applied", "invalidated", "template_deleted", "version_activated", "applied", "resumed"),
+        *("version_activated", "rollout_started", "applied", "invalidated", "invalidated", "template_deleted"),
+        *("version_activated", "applied", "resumed"),
     ]
     assert [event.at for event in told.events] == sorted(event.at for event in told.events)
     by_id = await explain_preset(engine, str(second.id), RULES, None)

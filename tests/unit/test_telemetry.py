@@ -39,7 +39,7 @@ DEPLOYMENT = (
     "prebuilds_notifications_given_up",
     "prebuilds_inventory_findings",
 )
-REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity")
+REASONS = ("paused", "validation_failed", "hard_limited", "backoff", "capacity", "max_concurrent", "pool_members")
 
 
 def samples(text: str, name: str) -> dict[str, dict[str, float]]:

@@ -134,8 +134,12 @@ async def test_versions_go_with_their_presets_and_files_when_nothing_uses_them(
             await make_ready(engine, await find_preset(engine), 1)
     await do(engine, "UPDATE template_versions SET created_at = created_at - interval '91 days'")
     removed = await remove_old(engine, "versions")
-    assert removed == {"template_versions": 2, "presets": 2}, "ten stay, the active one, and the one with a workspace"
-    assert await count(engine, "template_versions", "number IN (2, 13)") == 2
+    assert removed == {"template_versions": 1, "presets": 1}, (
+        "ten stay, the active one, the one with a workspace, and the one from which the open rollout began"
+    )
+    assert await count(engine, "template_versions", "number IN (1, 2, 13)") == 3
+    await do(engine, "UPDATE rollouts SET state = 'succeeded', ended_at = now() WHERE ended_at IS NULL")
+    assert await remove_old(engine, "versions") == {"template_versions": 1, "presets": 1}
     assert await remove_old(engine, "versions") == {}
 
 

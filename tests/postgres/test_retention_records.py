@@ -143,6 +143,20 @@ async def test_versions_go_with_their_presets_and_files_when_nothing_uses_them(
     assert await remove_old(engine, "versions") == {}
 
 
+async def test_rollouts_that_have_ended_go_but_for_the_newest(engine: AsyncEngine) -> None:
+    for n in range(4):
+        await apply_file(engine, {"name": "small", "instances": 0}, source={"command": ["sleep", str(n)]})
+    assert await count(engine, "rollouts") == 3
+    assert await remove_old(engine, "versions") == {}
+    await do(
+        engine,
+        "UPDATE rollouts SET state = 'succeeded', started_at = started_at - interval '92 days',"
+        " ended_at = now() - interval '91 days'",
+    )
+    assert await remove_old(engine, "versions") == {"rollouts": 2}
+    assert (await one(engine, "SELECT to_number FROM rollouts")).to_number == 4
+
+
 async def test_no_version_goes_beside_an_apply(engine: AsyncEngine) -> None:
     from prebuilds.store.apply import lock_apply
 

@@ -5,21 +5,20 @@ Both come to the same numbers, by the same functions; the rows then say which me
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from prebuilds.planning.holds import Held, Hold, creation_hold
 from prebuilds.planning.limits import AllowedWork, share_concurrent
-from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step, Strategy
+from prebuilds.planning.pool_generations import group_generations
+from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step
 from prebuilds.planning.snapshot import (
     CreationHistory,
     GenerationRows,
     Instant,
     MemberShare,
     Prebuild,
-    Preset,
     PresetCounts,
     PresetSnapshot,
     count_prebuilds,
@@ -47,12 +46,6 @@ class Generations:
         return [self.new, *self.old]
 
 
-def is_led(preset: Preset) -> bool:
-    """Whether a preset's pool replaces older generations step by step, so that they are planned with it."""
-    rollout = preset.rollout
-    return preset.active and rollout is not None and rollout.policy.strategy is Strategy.SURGE
-
-
 def find_generations(
     presets: Iterable[PresetCounts], at: Instant, shares: Mapping[UUID, MemberShare]
 ) -> dict[UUID, Generations]:
@@ -61,17 +54,10 @@ def find_generations(
     Args:
         shares: The shares of organizations' limits on pool members, by preset.
     """
-    by_pool: dict[tuple[UUID | None, str], list[PresetCounts]] = defaultdict(list)
-    for item in presets:
-        if item.preset.rollout is not None:
-            by_pool[item.preset.template_id, item.preset.name].append(item)
     found: dict[UUID, Generations] = {}
-    for items in by_pool.values():
-        new = next((item for item in items if is_led(item.preset)), None)
-        if new is not None and len(items) > 1:
-            old = [item for item in items if item is not new]
-            generations = _bring_together(new, old, at, shares.get(new.preset.id))
-            found |= dict.fromkeys((item.preset.id for item in items), generations)
+    for new, *old in group_generations(presets):
+        generations = _bring_together(new, old, at, shares.get(new.preset.id))
+        found |= dict.fromkeys((item.preset.id for item in (new, *old)), generations)
     return found
 
 
@@ -144,6 +130,7 @@ def _bring_together(
         policy=rollout.policy,
         paused=rollout.state is RolloutState.PAUSED,
         lately=new.lately,
+        excess=0 if share is None else max(-share.room, 0),
     )
     return Generations(new, old, state, pool, share)
 

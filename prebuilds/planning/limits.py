@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from prebuilds.planning.holds import Held, Hold
+from prebuilds.planning.pool_generations import group_generations
 from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 
@@ -128,7 +129,10 @@ def _at_level(wants: Sequence[PoolWant], floors: Sequence[int], level: int) -> l
 
 
 def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
-    """Return the share of each pool whose organization limits pool members, by preset."""
+    """Return the share of each pool whose organization limits pool members, by preset.
+
+    Of a pool with several generations, the share is the new one's, and is that of all of them.
+    """
     limited: dict[UUID | None, list[PresetCounts]] = defaultdict(list)
     for item in snapshot.presets:
         if item.preset.pool_members is not None:
@@ -137,18 +141,34 @@ def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
     for items in limited.values():
         limit = items[0].preset.pool_members or 0
         room = limit - sum(item.counts.members for item in items)
-        most = share_members([_want(item, snapshot) for item in items], limit, snapshot.passes)
+        pools = {item.preset.id: pool for pool in group_generations(items) for item in pool}
+        wants = [_want(item, pools.get(item.preset.id), snapshot) for item in items]
+        most = share_members(wants, limit, snapshot.passes)
         shares |= {item.preset.id: MemberShare(part, room) for item, part in zip(items, most, strict=True)}
     return shares
 
 
-def _want(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolWant:
-    preset, counts = item.preset, item.counts
-    members = counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing
+def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: GlobalSnapshot) -> PoolWant:
+    """Return what a preset wants of the limit.
+
+    Args:
+        pool: The generations of its pool, the new one first; None when it has only this one.
+    """
+    preset = item.preset
+    if pool is not None and pool[0] is not item:
+        return PoolWant(0, 0, 0)
+    members = sum(_members_of(one) for one in pool or [item])
     state = pool_state(preset, item.counts, item.history, snapshot)
     is_sized = preset.target is not None and preset.target.acts and state.window is None
     floor = preset.target.bounds.min if preset.target is not None and is_sized else state.desired
     wanted = state.target + (preset.standby if preset.active else 0)
-    if state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
+    # A new generation that is held leaves the old ones standing, and what claims take is made from them.
+    if pool is None and state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
         wanted = min(wanted, members)
     return PoolWant(min(floor, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)
+
+
+def _members_of(item: PresetCounts) -> int:
+    """Count the members of a generation that are neither expired nor unhealthy."""
+    counts = item.counts
+    return counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing

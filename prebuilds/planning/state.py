@@ -173,7 +173,10 @@ def _with_standby(
     if not preset.active or not (preset.standby or counts.paused or counts.pausing):
         return state
     desired = preset.standby if share is None else min(preset.standby, max(share.most - state.target, 0))
-    standby = plan_standby(desired, counts, target=state.target, extraneous=state.extraneous, paused=at.paused)
+    most = None if share is None else share.most
+    standby = plan_standby(
+        desired, counts, target=state.target, extraneous=state.extraneous, most=most, paused=at.paused
+    )
     room = state.room
     if room is not None and share is not None:
         deleted = counts.expired + counts.unhealthy + counts.paused_expired + standby.surplus

@@ -42,18 +42,28 @@ class Standby:
 NO_STANDBY = Standby()
 
 
-def plan_standby(desired: int, counts: PoolCounts, *, target: int, extraneous: int, paused: bool = False) -> Standby:
+def plan_standby(
+    desired: int,
+    counts: PoolCounts,
+    *,
+    target: int,
+    extraneous: int,
+    most: int | None = None,
+    paused: bool = False,
+) -> Standby:
     """Plan the standby of an active pool.
 
     Args:
         desired: How many prebuilds should be paused.
         target: How many prebuilds should be ready.
         extraneous: How many ready prebuilds are beyond that, and may be paused instead of deleted.
+        most: How many members the pool may have; None for any number.
         paused: Whether reconciliation is paused, so that nothing is paused or resumed.
     """
     idle = counts.unexpired_paused
     # Creations that are under way count for the standby, as long as resuming one is the quicker way.
-    lacking = max(target - counts.fresh - counts.resuming, 0)
+    allowed = target if most is None else min(target, most)
+    lacking = max(allowed - counts.fresh - counts.resuming, 0)
     resumes = 0 if counts.resumes_failed or paused else min(lacking, idle)
     places = max(desired - counts.moves_failed, 0)
     pauses = 0 if paused else min(extraneous, max(places - (idle - resumes) - counts.pausing, 0))

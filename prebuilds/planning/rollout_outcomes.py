@@ -33,9 +33,10 @@ class RolloutOutcome:
 def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
     """Return the open rollouts whose state or progress has changed. While everything is paused, none has.
 
-    A rollout has succeeded when each pool that it replaces has its desired count ready, and nothing of an older version
-    is left. What replaces members that were claimed within the last lead time counts as ready. It has failed while
-    creations of a new preset are held until somebody acts.
+    A rollout has succeeded when each pool that it replaces has its desired count ready, or what its share of a limit
+    on pool members allows of it, and nothing of an older version is left. Members of the new version that were claimed
+    within the last lead time count as ready; those of an older one do not, since they say nothing about the new one.
+    It has failed while creations of a new preset are held until somebody acts.
     """
     by_rollout: dict[UUID, list[PresetDecision]] = defaultdict(list)
     if not plan.paused:
@@ -55,8 +56,8 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     new = [one for one in decisions if one.state.active and one.item.preset.name in old]
     if not new and not any(one.state.active for one in decisions):
         return None  # the template is deprecated, or prebuilds are switched off
-    ready = sum(min(one.state.eligible + one.item.lately, one.state.desired) for one in new)
-    desired = sum(one.state.desired for one in new)
+    ready = sum(min(one.state.eligible + one.item.lately_own, _desired(one)) for one in new)
+    desired = sum(_desired(one) for one in new)
     progress = 100 * ready // desired if desired else 100
     state, reason = RolloutState.RUNNING, None
     failed = [one for one in new if one.state.held is not None and one.state.held.reason in FOR_GOOD]
@@ -70,6 +71,11 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     if (state, progress) == (rollout.state, rollout.progress):
         return None
     return RolloutOutcome(rollout, state, reason, progress, tuple(one.item.preset.id for one in new))
+
+
+def _desired(decision: PresetDecision) -> int:
+    """The desired count, or what the share of a limit on pool members allows of it."""
+    return decision.state.desired if decision.generations is None else decision.generations.pool.desired
 
 
 def _reason_of(decision: PresetDecision) -> str:

@@ -134,6 +134,8 @@ class PoolInRollout:
     """Whether somebody has paused the rollout."""
     lately: int = 0
     """Members that were claimed within the last lead time: what replaces them is not ready yet."""
+    excess: int = 0
+    """How many members all pools of the organization have beyond its limit on pool members."""
 
     @property
     def total(self) -> int:
@@ -141,8 +143,9 @@ class PoolInRollout:
 
     @property
     def limit(self) -> int:
-        """The most members that there may be."""
-        return self.target + self.policy.surge(self.desired)
+        """The most members that there may be. What a surge has added goes first when a limit on pool members binds."""
+        surged = self.target + self.policy.surge(self.desired)
+        return min(surged, max(self.total - self.excess, self.target)) if self.excess else surged
 
     @property
     def ready(self) -> int:
@@ -150,8 +153,10 @@ class PoolInRollout:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the new generation has all its members ready, so that paused ones of older generations go, too."""
-        return not self.stands and self.new.ready >= self.target
+        """Whether the new generation has all its members ready, so that paused ones of older generations go, too.
+        Once only these are left, what claims have taken lately counts: else they stay while claims never pause."""
+        made = self.new.ready if any(one.total for one in self.old) else self.new.ready + self.lately
+        return not self.stands and made >= self.target
 
     @property
     def stands(self) -> bool:

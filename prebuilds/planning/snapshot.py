@@ -212,6 +212,8 @@ class PresetCounts:
     history: CreationHistory = field(default_factory=CreationHistory)
     lately: int = 0
     """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
+    lately_own: int = 0
+    """Those of them that were of this generation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ READ_MAX = 5000
 RECORD = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_near_miss', $1, $2, $3, jsonb_build_object('preset', $4::text, 'parameter', $5::text)
-     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND workspace_id IS NULL AND kind = 'claim_near_miss')
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND kind = 'claim_near_miss')
 """
 # By the name, so that a new version goes on with the counts of the one before. Each is one of the claims that meant the
 # preset; the others are its demand.

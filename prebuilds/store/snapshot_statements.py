@@ -113,7 +113,7 @@ READ_OTHERS = text(f"""
 # How many members of a pool were claimed within the time that its newest creation has taken: what replaces them is
 # still being made. Only pools whose template has an open rollout are counted.
 _LATELY = f"""
-    SELECT p.template_id, p.name, count(*) AS lately
+    SELECT p.template_id, p.name, p.id AS preset_id, count(*) AS lately
       FROM rollouts r JOIN presets p ON p.template_id = r.template_id
       CROSS JOIN LATERAL (
            SELECT b.completed_at - b.created_at AS took
@@ -124,7 +124,7 @@ _LATELY = f"""
             WHERE g.template_id = p.template_id AND g.name = p.name ORDER BY b.created_at DESC LIMIT 1) AS newest
       JOIN workspaces w ON w.preset_id = p.id AND w.deleted_at IS NULL
                        AND w.claimed_at > greatest(w.created_at, now() - newest.took)
-     WHERE {IS_OPEN} {{}} GROUP BY p.template_id, p.name
+     WHERE {IS_OPEN} {{}} GROUP BY p.template_id, p.name, p.id
 """
 COUNT_LATELY = text(_LATELY.format(""))
 COUNT_LATELY_OF = text(_LATELY.format("AND p.template_id = :template_id AND p.name = :name"))

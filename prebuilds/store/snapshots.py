@@ -112,7 +112,8 @@ async def _count_pools(
                 _preset(row, windows.get(row.id, ()), waiting),
                 _counts(row, standbys.get(row.id)),
                 history.get(row.id, none),
-                lately.get((row.template_id, row.name), 0) if row.rollout_id is not None else 0,
+                sum(lately.get((row.template_id, row.name), {}).values()) if row.rollout_id is not None else 0,
+                lately.get((row.template_id, row.name), {}).get(row.id, 0) if row.rollout_id is not None else 0,
             )
             for row in found
         ],
@@ -153,7 +154,8 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         values = pool | {"preset_id": preset_id, "enabled": rules.enabled}
         rows = (await connection.execute(READ_OTHERS, values)).all()
         others = [await _read_generation(connection, other, rules, waiting) for other in rows]
-        lately = (await _count_lately(connection, COUNT_LATELY_OF, pool)).get((row.template_id, row.name), 0)
+        counted = await _count_lately(connection, COUNT_LATELY_OF, pool)
+        lately = sum(counted.get((row.template_id, row.name), {}).values())
     share = None
     if row.pool_members is not None:
         new = next((one.preset.id for one in others if one.preset.active), preset_id)
@@ -198,9 +200,12 @@ Waiting: TypeAlias = dict[tuple[UUID, str], int]
 
 async def _count_lately(
     connection: AsyncConnection, statement: TextClause, values: dict[str, Any] | None = None
-) -> dict[tuple[UUID, str], int]:
-    rows = await connection.execute(statement, values or {})
-    return {(row.template_id, row.name): row.lately for row in rows}
+) -> dict[tuple[UUID, str], dict[UUID, int]]:
+    """Count the members of each pool that were claimed within the last lead time, by their preset."""
+    found: dict[tuple[UUID, str], dict[UUID, int]] = defaultdict(dict)
+    for row in await connection.execute(statement, values or {}):
+        found[row.template_id, row.name][row.preset_id] = row.lately
+    return found
 
 
 def _history_values(rules: Rules) -> dict[str, Any]:

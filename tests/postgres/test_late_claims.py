@@ -93,6 +93,28 @@ async def test_an_attempt_that_ends_while_it_waits_for_a_lock_takes_nothing(
     assert await given(engine) == 0
 
 
+async def test_an_attempt_that_ends_while_it_waits_for_its_name_takes_nothing(
+    engine: AsyncEngine, desk: Desk, database_url: str
+) -> None:
+    await make_preset(engine)
+    made = await desk.ask("c0", name="other", on_empty="create")
+    assert isinstance(made, ClaimResult)
+    other = await asyncpg.connect(dsn_of(database_url))
+    taking = other.transaction()
+    await taking.start()
+    await other.execute("UPDATE workspaces SET name = 'dev' WHERE id = $1", made.workspace_id)
+    run = ending(timedelta(milliseconds=500))
+    claiming = asyncio.create_task(desk.ask("c1", run=run, name="dev", on_empty="create"))
+    await until_blocked(other)
+    while not await other.fetchval("SELECT clock_timestamp() > $1", run.ends_at):
+        pass
+    await taking.rollback()
+    with pytest.raises(StoreUnavailable, match="too late"):
+        await claiming
+    await other.close()
+    assert await given(engine) == 1
+
+
 async def test_each_attempt_has_an_end_by_the_databases_clock(engine: AsyncEngine, store: ClaimStore) -> None:
     clock = await DatabaseClock.measured_on(store.pool)
     timed = ClaimStore(store.pool, enabled=True, clock=clock)

@@ -145,6 +145,9 @@ BEGIN
           p_claim_id, p_request_hash, p_preset_id, p_organization, p_template, p_preset, p_owner, p_initiator, p_name,
           p_autostart, p_next_start, p_ttl, p_secrets, p_on_empty, p_enabled, p_held, p_new_workspace_id, p_new_build_id,
           p_new_owner, p_run, p_run_began, p_ends_at, p_token) c;
+    IF fresh AND clock_timestamp() > p_ends_at AND answer ->> 'workspace_id' IS NOT NULL THEN  -- it has waited
+        RAISE EXCEPTION 'Late' USING ERRCODE = 'PB001';
+    END IF;
     build_open := build_is_open((answer ->> 'build_id')::uuid);
 END
 $$

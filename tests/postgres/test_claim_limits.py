@@ -270,6 +270,16 @@ async def test_nobody_in_line_is_served_beyond_the_organizations_limit(engine: A
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 3, "they were counted when they asked"
 
 
+async def test_who_has_waited_in_vain_was_counted_when_it_asked(engine: AsyncEngine, desk: Desk) -> None:
+    await limited(engine, claims_per_minute=1)
+    await desk.wait("patient", name="dev", on_timeout="create")
+    await a_minute_later(engine)
+    assert isinstance(await desk.ask("other", on_empty="create"), ClaimResult)
+    await desk.leave("patient", None)
+    assert (await desk.create_instead("patient", name="dev")).source == "created"
+    assert (await refusal_of(desk.ask("new", on_empty="create"))).details["limit"] == "claims_per_minute"
+
+
 async def test_waiters_and_claims_at_once_stay_within_the_limit(engine: AsyncEngine, stores: list[ClaimStore]) -> None:
     preset = await limited(engine, workspaces_per_member=4)
     waiting = Desk(engine, stores[0])

@@ -1,5 +1,6 @@
 -- Refuses a new claim that an organization's limits do not allow, and counts it in its organization's minute. What it finds
--- holds until the transaction ends. Asked again for the same claim id within a minute, it counts it once.
+-- holds until the transaction ends. Asked again for the same claim id within a minute, it counts it once, and it refuses
+-- no claim for its minute that has waited in line.
 --
 -- A claim that another attempt has won meanwhile is let through: its answer is repeated later.
 --
@@ -43,6 +44,10 @@ BEGIN
      WHERE organization_id = p_organization_id AND asked_at > v_now - interval '1 minute' AND asked_at <= v_now
      ORDER BY asked_at DESC OFFSET v_rate - 1 LIMIT 1;
     IF FOUND THEN
+        -- One that has waited in line, and gets a workspace made at last, was counted when it joined.
+        IF EXISTS (SELECT FROM events WHERE claim_id = p_claim_id AND workspace_id IS NULL AND kind = 'claim_queued') THEN
+            RETURN;
+        END IF;
         RAISE EXCEPTION 'LimitExceeded' USING ERRCODE = 'PB001', DETAIL = jsonb_build_object(
             'organization', (SELECT name FROM organizations WHERE id = p_organization_id),
             'limit', 'claims_per_minute', 'maximum', v_rate, 'used', v_rate,

@@ -22,11 +22,13 @@ TOLD_MIN = 10
 READ_MAX = 5000
 """The newest that are looked at."""
 
-# Attempts at a claim miss alike, and are one miss.
+# Attempts at a claim miss alike, and are one miss. What has won before, alone or as a batch, misses nothing when it is
+# asked for again, although its preset has other values now.
 RECORD = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_near_miss', $1, $2, $3, jsonb_build_object('preset', $4::text, 'parameter', $5::text)
-     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND kind = 'claim_near_miss')
+     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND workspace_id IS NULL AND kind = 'claim_near_miss')
+       AND NOT EXISTS (SELECT FROM claims WHERE id IN ($3, $3 || '/0') AND workspace_id IS NOT NULL)
 """
 # By the name, so that a new version goes on with the counts of the one before. Each is one of the claims that meant the
 # preset; the others are its demand.

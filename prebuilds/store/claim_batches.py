@@ -38,7 +38,8 @@ RECORD_MISS = """
     SELECT 'claim_missed', $1, $2, $3,
            jsonb_build_object('owner', $4::text, 'name', $5::text, 'claims', $6::int, 'miss_reason', $7::text,
                               'run', $8::text)
-     WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND kind = 'claim_missed' AND data ->> 'run' = $8)
+     WHERE NOT EXISTS (SELECT FROM events
+                        WHERE claim_id = $3 AND workspace_id IS NULL AND kind = 'claim_missed' AND data ->> 'run' = $8)
 """
 
 

@@ -35,6 +35,7 @@ from prebuilds.store import (
     inventory,
     jobs,
     logs,
+    near_misses,
     people,
     pools,
     preset_list,
@@ -44,7 +45,7 @@ from prebuilds.store import (
     templates,
     workspaces,
 )
-from prebuilds.store.claim_batches import ClaimBatches
+from prebuilds.store.claim_batches import RECORD_MISS, ClaimBatches
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore, hash_request
 from prebuilds.store.engine import create_engine, dsn_of
@@ -153,6 +154,14 @@ async def _claim_batch(of: Deployment) -> None:
     assert all(one_.result for one_ in made)
 
 
+async def _tell_misses_once(of: Deployment) -> None:
+    async with of.engine.begin() as connection:
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        of_claim = (person(2), of.preset_id, claim_id(1))
+        await raw.execute(near_misses.RECORD, *of_claim, PATH, "size")
+        await raw.execute(RECORD_MISS, *of_claim, person(2), "w", 3, "empty", "run")
+
+
 async def _relay(of: Deployment) -> None:
     await build_record.take_due_builds(of.engine)
     await claim_queue_sweep.take_due_waiters(of.engine)
@@ -252,6 +261,7 @@ MINE = Reach(frozenset(), frozenset(), frozenset({ORGANIZATION}), person(3))
 HOT: dict[str, Callable[[Deployment], Awaitable[None]]] = {
     "claim": _claim,
     "claims of a batch": _claim_batch,
+    "misses told once": _tell_misses_once,
     "snapshots": _take_snapshot,
     "relay": _relay,
     "due actions": _due_actions,

@@ -229,7 +229,11 @@ def _plan_generations(
         cancel=cancel[:CANCELS_PER_PASS_MAX],
         held=reason,
         held_until=until,
-        more=create > CREATES_PER_PASS_MAX or len(delete) > DELETES_PER_PASS_MAX or len(cancel) > CANCELS_PER_PASS_MAX,
+        # What is cancelled leaves room for more, and no end of a build tells of it.
+        more=create > CREATES_PER_PASS_MAX
+        or len(delete) > DELETES_PER_PASS_MAX
+        or len(cancel) > CANCELS_PER_PASS_MAX
+        or bool(cancel and (len(delete) < len(due) or create < step.create)),
         create_for=create_for if create_for != snapshot.preset.id else None,
     )
 

@@ -54,8 +54,8 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
         if not one.state.active:
             old[one.item.preset.name].append(one)
     new = [one for one in decisions if one.state.active and one.item.preset.name in old]
-    if not new and not any(one.state.active for one in decisions):
-        return None  # the template is deprecated, or prebuilds are switched off
+    if not any(one.state.active for one in decisions) and _is_switched_off(decisions):
+        return None
     ready = sum(min(one.state.eligible + one.item.lately_own, _desired(one)) for one in new)
     desired = sum(_desired(one) for one in new)
     progress = 100 * ready // desired if desired else 100
@@ -71,6 +71,12 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     if (state, progress) == (rollout.state, rollout.progress):
         return None
     return RolloutOutcome(rollout, state, reason, progress, tuple(one.item.preset.id for one in new))
+
+
+def _is_switched_off(decisions: Sequence[PresetDecision]) -> bool:
+    """Whether the new version has pools that are not active, since the template is deprecated or prebuilds are off. If
+    it has none any more, nothing is left to roll out."""
+    return any(not one.item.preset.rolled_from and one.item.preset.base_instances is not None for one in decisions)
 
 
 def _desired(decision: PresetDecision) -> int:

@@ -293,6 +293,12 @@ def test_what_goes_is_told_with_its_reason() -> None:
     assert plan_preset(pool, 1).cancel == ids(1001)
 
 
+def test_creations_after_cancellations_come_at_once() -> None:
+    older = GenerationRows(version(1, rolled_from=True, max_concurrent=2), creations(2), history_of())
+    plan = plan_preset(generations(replace(snapshot(), preset=version(2, active=True, max_concurrent=2)), older), 1)
+    assert (len(plan.cancel), plan.create, plan.more) == (2, [], True)
+
+
 def test_creations_go_to_the_old_one_while_the_new_one_is_held() -> None:
     new = replace(snapshot(history=history_of(*[failed(SECOND)] * 3)), preset=version(2, active=True))
     older = GenerationRows(version(1, rolled_from=True), [prebuild(1)], history_of())
@@ -340,3 +346,13 @@ def test_a_rollout_ends_truthfully() -> None:
     assert outcome(snapshot(history=impossible), left) == ("failed", "small: validation_failed")
     assert outcome(snapshot(*prebuilds(3)), gone, state=RolloutState.FAILED) == ("succeeded", None)
     assert outcome(snapshot(*prebuilds(3)), gone, state=RolloutState.PAUSED) == ("paused", None)
+
+
+@pytest.mark.parametrize(("instances", "ends"), [(None, True), (3, False)])
+def test_a_rollout_ends_when_the_new_version_has_no_pool_any_more(instances: int | None, ends: bool) -> None:
+    """Unlike one of a template that is deprecated, whose version still has its pools."""
+    new = replace(snapshot(), preset=version(2, base_instances=instances))
+    found = judge_rollouts(
+        plan_pass(counted(generations(new, GenerationRows(version(1, rolled_from=True), [], history_of()))))
+    )
+    assert [one.state for one in found] == ([RolloutState.SUCCEEDED] if ends else [])

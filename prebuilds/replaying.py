@@ -7,6 +7,7 @@ import gzip
 import logging
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,11 @@ WORKFLOWS: Sequence[type[Any]] = (
     DrillTemplate,
 )
 GZIP = b"\x1f\x8b"
+UNREADABLE = (
+    *(ValueError, ParseError, IndexError, KeyError, TypeError, AttributeError),
+    *(EOFError, zlib.error, RecursionError),
+)
+"""What reading a file raises that is no history."""
 MESSAGE = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 """The SDK's words within the text of its error."""
 
@@ -76,10 +82,12 @@ def read_history(file: str) -> WorkflowHistory:
         if content.startswith(GZIP):
             content = gzip.decompress(content)
         history = WorkflowHistory.from_json(file, content.decode())
+        if not history.events[0].HasField("workflow_execution_started_event_attributes"):
+            raise ValueError("the SDK would wait for the beginning without end")
         first = history.events[0].workflow_execution_started_event_attributes
     except OSError as error:
         raise InvalidInput.field("--from", f"{file} cannot be read ({error.strerror or error})") from error
-    except (ValueError, ParseError, IndexError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except UNREADABLE as error:
         remedy = "save one with `temporal workflow show --workflow-id ID -o json`"
         raise InvalidInput.field("--from", f"{file} is no workflow history", remedy) from error
     return WorkflowHistory(first.workflow_id or file, history.events)

@@ -84,7 +84,14 @@ def test_a_history_that_differs_is_named_with_its_first_other_event(
     assert words in other["difference"]["message"]
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"events": []}', "not JSON", '{"events": [{"eventId": "x"}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", '{"events": []}', "not JSON", '{"events": [{"eventId": "x"}]}'),
+        pytest.param("[" * 100_000, id="too deep"),
+        pytest.param('{"events": [{"eventId": "2", "workflowTaskScheduledEventAttributes": {}}]}', id="no beginning"),
+    ],
+)
 def test_a_file_that_is_no_history_is_refused_by_name(replay: Command, tmp_path: Path, content: str) -> None:
     file = tmp_path / "no.json"
     file.write_text(content)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -68,6 +69,21 @@ async def test_a_cancellation_kills_it(tmp_path: Path) -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not psutil.pid_exists(int(path.read_text()))
+
+
+async def test_many_that_take_long_leave_the_shared_threads_to_others(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as shared:
+        asyncio.get_running_loop().set_default_executor(shared)
+        running = asyncio.create_task(tried("import time; open('begun', 'w'); time.sleep(300)", tmp_path))
+        try:
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                assert await asyncio.to_thread(os.getpid) == os.getpid()
+            assert not running.done()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_program_that_is_missing_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,14 +49,27 @@ async def try_command(
         OSError: The program cannot be started.
     """
     stop = threading.Event()
-    running = asyncio.ensure_future(asyncio.to_thread(_run, argv, folder, env, user, timeout_s, stop))
+    # A thread of its own. Those that the loop shares are few: commands that take an hour would keep others from them.
+    with _own_thread() as thread:
+        running = asyncio.ensure_future(
+            asyncio.get_running_loop().run_in_executor(thread, _run, argv, folder, env, user, timeout_s, stop)
+        )
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            with contextlib.suppress(OSError):
+                await to_the_end(running)
+            raise
+
+
+@contextlib.contextmanager
+def _own_thread() -> Iterator[ThreadPoolExecutor]:
+    thread = ThreadPoolExecutor(1, "tried-command")
     try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        stop.set()
-        with contextlib.suppress(OSError):
-            await to_the_end(running)
-        raise
+        yield thread
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _run(

@@ -61,22 +61,24 @@ class Inside:
     ) -> tuple[int | None, str]:
         """Run a command in the container, as the container's user.
 
-        Returns its exit code, None when it did not end within *timeout_s*, and the beginning of its output.
+        Returns its exit code, None when it did not end within *timeout_s*, and the end of its output.
         """
-        output = b""
+        output = bytearray()
         with engine_errors(f"running a command in {name}"):
             # None instead of an empty list, which some engines refuse.
             exec_ = await self._docker.containers.container(name).exec(list(words), environment=dict(env or {}) or None)
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s), exec_.start(detach=False) as stream:
                     while (message := await stream.read_out()) is not None:
-                        output += message.data[: OUTPUT_BYTES_MAX - len(output)]
+                        output += message.data
+                        if len(output) > 2 * OUTPUT_BYTES_MAX:
+                            del output[:-OUTPUT_BYTES_MAX]
                     state = await exec_.inspect()
                     while state["Running"]:  # it still runs for a moment after it has closed its output
                         await asyncio.sleep(EXIT_POLL_S)
                         state = await exec_.inspect()
-                    return int(state["ExitCode"]), output.decode(errors="replace")
-        return None, output.decode(errors="replace")
+                    return int(state["ExitCode"]), _end_of(output)
+        return None, _end_of(output)
 
     async def exists(self, name: str, path: str) -> bool:
         """Return whether the container has a file or a link at *path*, a full path."""
@@ -136,3 +138,7 @@ class Inside:
 def _is_missing(error: DockerError) -> bool:
     # Docker answers 500 where a part of the path is a file.
     return error.status == 404 or "not a directory" in error.message
+
+
+def _end_of(output: bytearray) -> str:
+    return output[-OUTPUT_BYTES_MAX:].decode(errors="replace")

@@ -19,9 +19,8 @@ from prebuilds.planning.rules import Rules
 from prebuilds.provisioners.base import Provisioner
 from prebuilds.store import builds, drill_steps, drills
 from prebuilds.store.drills import BegunDrill, DrillEnd
-from prebuilds.store.workspaces import release_workspace
 from prebuilds.telemetry.metrics import METRICS
-from prebuilds.vocabulary import DRILL_USER, BuildStatus
+from prebuilds.vocabulary import BuildStatus
 from prebuilds.vocabulary.words import one_line
 
 POLL_S = 0.2
@@ -102,9 +101,9 @@ class DrillActivities:
     async def release_drilled(self, drill_id: UUID) -> UUID | None:
         """Record the deletion of what a drill has claimed; return the build, or None when nothing is left."""
         workspace_id = await drill_steps.read_claimed(self._engine, drill_id)
-        if workspace_id is None:
+        recorded = None if workspace_id is None else await drill_steps.release_own(self._engine, workspace_id)
+        if recorded is None:
             return None
-        _, recorded = await release_workspace(self._engine, str(workspace_id), DRILL_USER)
         self._dispatcher.cancel_builds(recorded.canceled)
         self._dispatcher.start_builds([recorded.id])
         return recorded.id
@@ -145,5 +144,5 @@ class DrillTrialActivities:
         async with heartbeating():
             trial = await drill_steps.read_trial(self._engine, drill_id)
             if trial is None:
-                return TrialEnd(stage="ready", reason="the workspace was stopped or released meanwhile")
+                return TrialEnd(stage="ready", reason="the workspace was stopped, released or transferred meanwhile")
             return await try_workspace(self._driver(trial.provisioner), trial)

@@ -10,12 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from prebuilds.api import WorkspaceNotFound
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import DrillInput
+from prebuilds.store.drill_steps import release_own
 from prebuilds.store.drills import find_left_behind, record_due, take_open
-from prebuilds.store.workspaces import release_workspace
-from prebuilds.vocabulary import CONTROL_QUEUE, DRILL_USER, drill_workflow_id
+from prebuilds.vocabulary import CONTROL_QUEUE, drill_workflow_id
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +60,8 @@ class Driller:
         """Release workspaces that a drill has claimed which is over. Returns them."""
         left = await find_left_behind(self._engine)
         for workspace_id in left:
-            try:
-                _, recorded = await release_workspace(self._engine, str(workspace_id), DRILL_USER)
-            except WorkspaceNotFound:
+            recorded = await release_own(self._engine, workspace_id)
+            if recorded is None:
                 continue
             self._dispatcher.cancel_builds(recorded.canceled)
             self._dispatcher.start_builds([recorded.id])

@@ -8,9 +8,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from prebuilds.api import WorkspaceNotFound
 from prebuilds.planning.drills import DrillPolicy
+from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.logs import read_log_end
-from prebuilds.vocabulary import BuildStatus
+from prebuilds.store.workspaces import lock_workspace, record_release
+from prebuilds.vocabulary import DRILL_USER, DRILL_USER_ID, BuildStatus
 from prebuilds.vocabulary.drills import drill_claim_id
 from prebuilds.vocabulary.plain_text import escape
 
@@ -25,11 +28,13 @@ READ_TRIAL = text("""
     SELECT w.id AS workspace_id, w.address, v.provisioner, t.drill
       FROM drills d JOIN claims c ON c.id = :claim_id JOIN workspaces w ON w.id = c.workspace_id
       JOIN template_versions v ON v.id = w.template_version_id JOIN templates t ON t.id = d.template_id
-     WHERE d.id = :id AND w.latest_transition = 'start'
+     WHERE d.id = :id AND w.latest_transition = 'start' AND w.owner_id = :drill_user
 """)
 READ_CLAIMED = text("""
-    SELECT w.id FROM claims c JOIN workspaces w ON w.id = c.workspace_id AND w.deleted_at IS NULL WHERE c.id = :claim_id
+    SELECT w.id FROM claims c JOIN workspaces w ON w.id = c.workspace_id AND w.deleted_at IS NULL
+     WHERE c.id = :claim_id AND w.owner_id = :drill_user
 """)
+IS_OWN = text("SELECT EXISTS (SELECT FROM workspaces WHERE id = :id AND owner_id = :drill_user)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,10 @@ async def read_ended(engine: AsyncEngine, build_id: UUID) -> EndedBuild | None:
 
 
 async def read_trial(engine: AsyncEngine, drill_id: UUID) -> Trial | None:
-    """Read what trying out a drill's workspace needs; None when it has none, or that is being stopped or deleted."""
+    """Read what trying out a drill's workspace needs; None when it has none, or that is being stopped or deleted, or a
+    person's."""
     async with engine.connect() as connection:
-        values = {"id": drill_id, "claim_id": drill_claim_id(drill_id)}
+        values = {"id": drill_id, "claim_id": drill_claim_id(drill_id), "drill_user": DRILL_USER_ID}
         row = (await connection.execute(READ_TRIAL, values)).one_or_none()
     if row is None:
         return None
@@ -72,10 +78,27 @@ async def read_trial(engine: AsyncEngine, drill_id: UUID) -> Trial | None:
 
 
 async def read_claimed(engine: AsyncEngine, drill_id: UUID) -> UUID | None:
-    """Return the live workspace that a drill has claimed; None when there is none."""
+    """Return the live workspace that a drill has claimed; None when there is none, or it is a person's now."""
     async with engine.connect() as connection:
-        found: UUID | None = await connection.scalar(READ_CLAIMED, {"claim_id": drill_claim_id(drill_id)})
+        values = {"claim_id": drill_claim_id(drill_id), "drill_user": DRILL_USER_ID}
+        found: UUID | None = await connection.scalar(READ_CLAIMED, values)
     return found
+
+
+async def release_own(engine: AsyncEngine, workspace_id: UUID) -> RecordedBuild | None:
+    """Record the deletion of a workspace of drills. A repeated request gets the same build.
+
+    Returns:
+        None when there is no such workspace any more, or when it was transferred to a person, whose it is now.
+    """
+    async with engine.begin() as connection:
+        try:
+            await lock_workspace(connection, str(workspace_id))
+        except WorkspaceNotFound:
+            return None
+        if not await connection.scalar(IS_OWN, {"id": workspace_id, "drill_user": DRILL_USER_ID}):
+            return None
+        return await record_release(connection, workspace_id, DRILL_USER)
 
 
 async def read_evidence(engine: AsyncEngine, build_id: UUID, error: str | None) -> list[str]:

@@ -11,6 +11,7 @@ from opentelemetry.metrics import CallbackOptions
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
+from activities.drills import DrillActivities
 from prebuilds.background.drilling import Driller
 from prebuilds.doctor import remedies
 from prebuilds.operations.drill_claims import DrillClaims
@@ -19,6 +20,7 @@ from prebuilds.store.claims import ClaimStore
 from prebuilds.store.drills import DrillEnd
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.loop import pause
+from prebuilds.store.transfers import transfer_workspace
 from prebuilds.telemetry.drill_gauges import _GAUGES, DrillGauges
 from prebuilds.vocabulary import DRILL_USER_ID
 from tests.builders import apply_file, find_preset
@@ -188,6 +190,30 @@ async def test_what_is_left_behind_is_released(engine: AsyncEngine, taking: Dril
     expected = {await drill_steps.read_claimed(engine, drill_id) for drill_id in (ended, forgotten)}
     assert (set(left), len(dispatcher.builds)) == (expected, 2)
     assert await driller.release_left_behind() == []
+
+
+async def test_what_was_transferred_to_a_person_is_left_to_them(
+    engine: AsyncEngine, taking: DrillClaims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 4)
+    kept, late = [await begun(engine, preset) for _ in range(2)]
+    taken = [(await taking.take(drill_id, preset.id, new_run())).workspace_id for drill_id in (kept, late)]
+    dispatcher = Recorded(engine)
+    activities = DrillActivities(engine, dispatcher, RULES)
+    await transfer_workspace(engine, str(taken[0]), "alice", "ops", name="broken")
+    assert await drill_steps.read_trial(engine, kept) is None, "its check does not run in a person's workspace"
+    assert await activities.release_drilled(kept) is None
+
+    async def read_before(*_: object) -> object:
+        return taken[1]
+
+    monkeypatch.setattr(drill_steps, "read_claimed", read_before)
+    await transfer_workspace(engine, str(taken[1]), "alice", "ops", name="broken-too")
+    assert await activities.release_drilled(late) is None, "it was transferred since the release began"
+    assert dispatcher.builds == []
+    deletions = await one(engine, "SELECT count(*) AS n FROM workspaces WHERE latest_transition = 'delete'")
+    assert deletions.n == 0
 
 
 async def test_how_a_template_stands(engine: AsyncEngine, database_url: str) -> None:

@@ -40,6 +40,7 @@ organizations:
             ready_by: true
             target: {hit_rate: 0.99, min: 2, max: 40, max_idle: 20, mode: act}
             cost_per_hour: 0.12
+            standby: {paused: 5}
             max_concurrent: 10
 """
 

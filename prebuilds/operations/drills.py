@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from uuid import UUID
+
+from temporalio.service import RPCError
 
 from prebuilds.api import InvalidInput
 from prebuilds.background.drilling import start_drill
@@ -15,6 +18,8 @@ from prebuilds.store.presets import find_preset
 from prebuilds.store.templates import find_live_template
 from prebuilds.views import DrillRow, Page
 from prebuilds.vocabulary.actors import Actor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,10 @@ class DrillOperations:
             template = await find_live_template(connection, "/".join(parts[:2]))
             preset = parts[2] if len(parts) == 3 else None
             drill_id = await drills.insert_drill(connection, template.id, requested_by=actor.name, preset=preset)
-        await start_drill(self.context.client, drill_id)
+        try:
+            await start_drill(self.context.client, drill_id)
+        except (RPCError, RuntimeError, OSError) as error:  # it is recorded: a control worker starts it
+            logger.warning("A drill's start failed; it is tried again", extra={"error": repr(error)})
         return await self.show(drill_id)
 
     async def list(

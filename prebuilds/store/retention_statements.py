@@ -155,9 +155,18 @@ NOTIFICATIONS = text(f"""
 """)
 
 # A version goes with its presets, once it is not active, no open rollout began from it, and no workspace and no build
-# is left of either. Files go when no version keeps them.
+# is left of either. Files go when no version keeps them. Rollouts that ended long ago go, too, but for each template's
+# newest one.
 VERSIONS = text(f"""
-    WITH due AS MATERIALIZED (
+    WITH rollouts_due AS MATERIALIZED (
+        SELECT r.id FROM rollouts r
+         WHERE r.ended_at < {_OLD}
+           AND EXISTS (SELECT FROM rollouts n WHERE n.template_id = r.template_id
+                          AND (n.started_at, n.id) > (r.started_at, r.id))
+         LIMIT :limit
+    ), rollouts_gone AS (
+        DELETE FROM rollouts WHERE id IN (SELECT id FROM rollouts_due) RETURNING 1
+    ), due AS MATERIALIZED (
         SELECT v.id FROM template_versions v JOIN templates t ON t.id = v.template_id
          WHERE v.created_at < {_OLD} AND v.id IS DISTINCT FROM t.active_version_id
            AND (t.deleted_at IS NOT NULL
@@ -192,7 +201,9 @@ VERSIONS = text(f"""
                             WHERE v.files_digest = f.digest AND v.id NOT IN (SELECT id FROM due))
         RETURNING 1
     )
-    SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM presets_gone) AS removed_presets,
+    SELECT greatest((SELECT count(*) FROM due), (SELECT count(*) FROM rollouts_due)) AS looked_at,
+           (SELECT count(*) FROM rollouts_gone) AS removed_rollouts,
+           (SELECT count(*) FROM presets_gone) AS removed_presets,
            (SELECT count(*) FROM gone) AS removed_template_versions,
            (SELECT count(*) FROM files) AS removed_template_files
 """)
@@ -258,7 +269,7 @@ COUNTS = frozenset(
     f"removed_{table}"
     for table in (
         *("build_logs", "claims", "events", "notifications", "operator_requests", "presets", "resource_replacements"),
-        *("drills", "preset_demand"),
+        *("drills", "preset_demand", "rollouts"),
         *("sign_in_links", "template_files", "template_versions", "tokens", "workspace_builds", "workspaces"),
     )
 )

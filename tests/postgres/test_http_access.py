@@ -29,6 +29,7 @@ WORKSPACE, PRESET, TEMPLATE = (
     "/v1/presets/acme%2Fpython%2Fsmall",
     "/v1/templates/acme%2Fpython",
 )
+DRILL = "f3c2a9d4-5b8e-4f1a-a1d0-3f6c8e2b7d90"
 CLAIM = {"preset": "acme/python/small", "owner": "bob", "name": "dev"}
 OPEN = {"/healthz", "/readyz", "/openapi.json", "/docs"}
 """What is the same for everybody, and the files of the documentation's page."""
@@ -58,6 +59,10 @@ ENDPOINTS: dict[str, Endpoint] = {
     "GET /v1/presets/{preset}/size": Endpoint(f"{PRESET}/size?lead_seconds=60", Action.SEE_PRESETS),
     "GET /v1/snapshot": Endpoint("/v1/snapshot", Action.SEE_SNAPSHOT),
     "GET /v1/status": Endpoint("/v1/status", Action.SEE_STATUS, lists=True),
+    "GET /v1/limits": Endpoint("/v1/limits", Action.SEE_LIMITS, lists=True),
+    "GET /v1/drills": Endpoint("/v1/drills", Action.SEE_TEMPLATES, lists=True),
+    "GET /v1/drills/{drill}": Endpoint(f"/v1/drills/{DRILL}", Action.SEE_TEMPLATES),
+    "POST /v1/drills": Endpoint("/v1/drills", Action.RUN_DRILL, {"target": "acme/python"}),
     "GET /v1/templates": Endpoint("/v1/templates", Action.SEE_TEMPLATES, lists=True),
     "GET /v1/workspaces": Endpoint("/v1/workspaces", Action.SEE_WORKSPACE, lists=True),
     "GET /v1/workspaces/{workspace}": Endpoint(WORKSPACE, Action.SEE_WORKSPACE),
@@ -186,6 +191,7 @@ async def test_every_endpoint_against_every_scope(engine: AsyncEngine, database_
     await make_preset(engine, organization="beta")
     preset = await make_preset(engine)
     await make_ready(engine, preset, 2)
+    await do(engine, f"INSERT INTO drills (id, template_id, due_at) VALUES ('{DRILL}', '{preset.template_id}', now())")
     tokens = TokenOperations(engine)
     scopes = [Scope(right, where) for right in Right for where in ("acme", "beta", None)]
     made = {s: (await tokens.create(OPERATOR, f"t{n}", [str(s)], user="alice")).token for n, s in enumerate(scopes)}

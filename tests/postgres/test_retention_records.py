@@ -134,9 +134,27 @@ async def test_versions_go_with_their_presets_and_files_when_nothing_uses_them(
             await make_ready(engine, await find_preset(engine), 1)
     await do(engine, "UPDATE template_versions SET created_at = created_at - interval '91 days'")
     removed = await remove_old(engine, "versions")
-    assert removed == {"template_versions": 2, "presets": 2}, "ten stay, the active one, and the one with a workspace"
-    assert await count(engine, "template_versions", "number IN (2, 13)") == 2
+    assert removed == {"template_versions": 1, "presets": 1}, (
+        "ten stay, the active one, the one with a workspace, and the one from which the open rollout began"
+    )
+    assert await count(engine, "template_versions", "number IN (1, 2, 13)") == 3
+    await do(engine, "UPDATE rollouts SET state = 'succeeded', ended_at = now() WHERE ended_at IS NULL")
+    assert await remove_old(engine, "versions") == {"template_versions": 1, "presets": 1}
     assert await remove_old(engine, "versions") == {}
+
+
+async def test_rollouts_that_have_ended_go_but_for_the_newest(engine: AsyncEngine) -> None:
+    for n in range(4):
+        await apply_file(engine, {"name": "small", "instances": 0}, source={"command": ["sleep", str(n)]})
+    assert await count(engine, "rollouts") == 3
+    assert await remove_old(engine, "versions") == {}
+    await do(
+        engine,
+        "UPDATE rollouts SET state = 'succeeded', started_at = started_at - interval '92 days',"
+        " ended_at = now() - interval '91 days'",
+    )
+    assert await remove_old(engine, "versions") == {"rollouts": 2}
+    assert (await one(engine, "SELECT to_number FROM rollouts")).to_number == 4
 
 
 async def test_no_version_goes_beside_an_apply(engine: AsyncEngine) -> None:

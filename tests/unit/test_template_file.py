@@ -65,6 +65,7 @@ def test_every_key_of_the_contract_is_read() -> None:
         "ready_by": True,
         "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
         "cost_per_hour": 0.12,
+        "standby": {"paused": 5},
         "max_concurrent": 10,
     }
     assert SizeTarget.of_json(preset.policy().target) == SizeTarget(
@@ -94,6 +95,7 @@ def test_optional_keys_have_defaults() -> None:
         "ready_by": False,
         "target": None,
         "cost_per_hour": None,
+        "standby": {"paused": 0},
         "max_concurrent": None,
     }
     organization = parse_template_file("organizations: [{name: acme}]").organizations[0]

@@ -142,7 +142,7 @@ def test_a_temporal_that_is_away(stack: DevStack, closed_port: int) -> None:
     checks = by_name(stack.cli("doctor", "--json", TEMPORAL_ADDRESS=f"127.0.0.1:{closed_port}"))
     assert well(checks) == {
         *("settings", "isolation", "disks", "database", "schema_version", "state_key", "clock_skew", "history"),
-        *("presets", "limits", "tokens", "notifications"),
+        *("presets", "limits", "drills", "tokens", "notifications"),
     }
     assert checks["temporal"]["detail"] == f"cannot reach Temporal at 127.0.0.1:{closed_port} (Connection refused)"
     assert "TEMPORAL_ADDRESS" in checks["temporal"]["remedy"]

@@ -136,7 +136,8 @@ async def test_a_new_version_and_claims_of_the_one_before(engine: AsyncEngine, s
     for n in range(ROUNDS):
         old = await find_preset(engine)
         [made] = await make_ready(engine, old, 1)
-        applying = apply_file(engine, {"name": "small", "instances": 1, "parameters": {"n": str(n)}})
+        changed = {"name": "small", "instances": 1, "parameters": {"n": str(n)}}
+        applying = apply_file(engine, changed, rollout={"strategy": "recreate"})
         claiming = together([outcome(desk.ask(f"c{n}-{m}")) for m in range(2)])
         answers, _ = await against(n, ROUNDS, claiming, applying)
         won = [a.workspace_id for a in answers if isinstance(a, ClaimResult)]

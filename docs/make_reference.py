@@ -35,6 +35,7 @@ from prebuilds.payloads import (
     WorkspaceBuildInput,
     WorkspaceBuildResult,
 )
+from prebuilds.templates.canary_entry import CanaryEntry
 from prebuilds.templates.drill_entry import DrillEntry, DrillHttp
 from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
 from prebuilds.templates.file import TemplateFile
@@ -249,6 +250,7 @@ def _template_file() -> list[str]:
         "An entry of `templates`": TemplateEntry,
         "`drill` of a template": DrillEntry,
         "`http` of a drill": DrillHttp,
+        "`canary` of a template": CanaryEntry,
         "An entry of `presets`": PresetEntry,
         "An entry of `schedule`": WindowEntry,
     }

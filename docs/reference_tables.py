@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from prebuilds import vocabulary
-from prebuilds.cli.schema import schema_of
+from prebuilds.cli.schema import attribute_of, schema_of
 
 
 def fields(model: type[BaseModel], *, result: bool = False) -> str:
@@ -18,7 +18,7 @@ def fields(model: type[BaseModel], *, result: bool = False) -> str:
     rows = ["| field | type | meaning |" if result else "| field | type | default | meaning |"]
     rows.append("| --- | --- | --- |" if result else "| --- | --- | --- | --- |")
     for name, its in schema.get("properties", {}).items():
-        if model.model_fields[name].exclude or name == "carried":
+        if model.model_fields[attribute_of(model, name)].exclude or name == "carried":
             continue
         default = "required" if name in required else _default(its)
         cells = [f"`{name}`", _type(its), *([] if result else [default]), its.get("description", "")]

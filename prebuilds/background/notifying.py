@@ -15,6 +15,7 @@ from prebuilds.planning.notifying import judge_delivery
 from prebuilds.settings.webhook_secrets import Signer
 from prebuilds.store.notifications import (
     BATCH_MAX,
+    CANARY_FAILED,
     DRILL_FAILED,
     Notification,
     forget_unsendable,
@@ -125,6 +126,7 @@ class Notifier:
 
 LOGGED_AS = {
     "resources_replaced": (logging.WARNING, "A claim has replaced resources"),
+    CANARY_FAILED: (logging.WARNING, "A canary has failed, and the version before is active again"),
     DRILL_FAILED: (logging.WARNING, "A drill has failed"),
     "lease_ending": (logging.INFO, "A workspace is released when its lease ends, unless the lease is renewed"),
 }

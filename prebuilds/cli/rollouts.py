@@ -16,7 +16,7 @@ from prebuilds.cli.system import actor
 from prebuilds.vocabulary.words import clock
 
 if TYPE_CHECKING:
-    from prebuilds.views.rollouts import RolloutPool, RolloutRow
+    from prebuilds.views.rollouts import RolloutCanary, RolloutPool, RolloutRow
 
 app = typer.Typer(help="See, pause and undo how new versions replace pools.", no_args_is_help=True)
 
@@ -84,9 +84,17 @@ def _print(row: RolloutRow) -> None:
     why = "" if row.reason is None else f": {row.reason}"
     versions = f"from version {row.from_version} to {row.to_version}"
     document(row, human=f"rollout of {row.template} {versions}: {row.state}{why}, {row.progress}% done")
+    if not output.AS_JSON and row.canary is not None:
+        say_line(_canary(row.canary))
     if not output.AS_JSON:
         for pool in row.pools:
             say_line(_pool(pool))
+
+
+def _canary(canary: RolloutCanary) -> str:
+    share = f"{canary.new_claims} of {canary.claims} claims by name were the new version's, {canary.percent}% may be"
+    evidence = "" if canary.evidence is None else f"; {canary.evidence}"
+    return f"  canary {canary.state}: {share}{evidence}"
 
 
 def _pool(pool: RolloutPool) -> str:

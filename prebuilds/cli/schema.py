@@ -63,11 +63,19 @@ def schema_of(model: type[BaseModel], title: str) -> dict[str, Any]:
         texts = field_texts(models[name]) if name in models else {}
         for field, field_schema in part.get("properties", {}).items():
             field_schema.pop("title", None)
-            if field in texts:
-                field_schema["description"] = texts[field]
-            if name in models and isinstance(default := models[name].model_fields[field].default, timedelta):
+            if name not in models:
+                continue
+            attribute = attribute_of(models[name], field)
+            if attribute in texts:
+                field_schema["description"] = texts[attribute]
+            if isinstance(default := models[name].model_fields[attribute].default, timedelta):
                 field_schema["default"] = duration_in_words(default)  # we do not parse pydantic's form, PT30M
     return {"$schema": DIALECT, "title": title, **schema}
+
+
+def attribute_of(model: type[BaseModel], key: str) -> str:
+    """Return the attribute of *model* that has a key; it differs where the key is a word of Python."""
+    return next((name for name, field in model.model_fields.items() if field.alias == key), key)
 
 
 def field_texts(model: type[BaseModel]) -> dict[str, str]:

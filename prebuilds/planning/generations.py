@@ -19,6 +19,7 @@ from prebuilds.planning.snapshot import (
     Instant,
     MemberShare,
     Prebuild,
+    Preset,
     PresetCounts,
     PresetSnapshot,
     count_prebuilds,
@@ -131,8 +132,18 @@ def _bring_together(
         paused=rollout.state is RolloutState.PAUSED,
         lately=new.lately,
         excess=0 if share is None else max(-share.room, 0),
+        canary=_canary(new.preset, old),
     )
     return Generations(new, old, state, pool, share)
+
+
+def _canary(new: Preset, old: Sequence[PresetCounts]) -> int | None:
+    """The percentage that a canary gives the new generation; None while none runs, and where the version that the
+    rollout began from has no such pool."""
+    rollout = new.rollout
+    if rollout is None or not rollout.canary or rollout.policy.canary is None:
+        return None
+    return rollout.policy.canary.percent if any(item.preset.rolled_from for item in old) else None
 
 
 def _is_held(history: CreationHistory, at: Instant, state: PoolState, base: int | None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -46,6 +46,31 @@ def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
     return [outcome for found in by_rollout.values() if (outcome := _judge(found)) is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class RunningCanary:
+    """A canary that is to be judged."""
+
+    rollout: Rollout
+    template: UUID
+    held: Mapping[UUID, str]
+    """The new version's presets whose creations are held until somebody acts, with their names and holds."""
+
+
+def canaries_of(plan: PassPlan) -> list[RunningCanary]:
+    """Return the canaries that run, of rollouts that nobody has paused. While everything is paused, there are none."""
+    found: dict[UUID, RunningCanary] = {}
+    for one in () if plan.paused else plan.decisions:
+        preset = one.item.preset
+        rollout = preset.rollout
+        if rollout is None or not rollout.canary or rollout.state is RolloutState.PAUSED or preset.template_id is None:
+            continue
+        held = {} if rollout.id not in found else dict(found[rollout.id].held)
+        if preset.active and one.state.held is not None and one.state.held.reason in FOR_GOOD:
+            held[preset.id] = f"{preset.name}: {one.state.held.reason}"
+        found[rollout.id] = RunningCanary(rollout, preset.template_id, held)
+    return list(found.values())
+
+
 def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     rollout = decisions[0].item.preset.rollout
     assert rollout is not None  # noqa: S101 - the caller has grouped by it
@@ -66,7 +91,9 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     elif failed:
         state = RolloutState.FAILED
         reason = ", ".join(f"{one.item.preset.name}: {_reason_of(one)}" for one in failed)
-    elif ready == desired and not any(_is_left(other) for one in new for other in old[one.item.preset.name]):
+    elif rollout.canary or any(_is_left(other) for one in new for other in old[one.item.preset.name]):
+        pass
+    elif ready == desired:
         state = RolloutState.SUCCEEDED
     if (state, progress) == (rollout.state, rollout.progress):
         return None

@@ -17,6 +17,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from prebuilds.planning.canaries import CanaryPolicy
+
 Amount = int | str
 """A number of members, or a percentage of the desired count such as `25%`."""
 
@@ -58,6 +60,8 @@ class RolloutPolicy:
     """How many fewer than the desired count may be ready. A percentage is rounded down."""
     serve_old: bool = True
     """Whether claims by name get a member of an older version while none of the new one is ready."""
+    canary: CanaryPolicy | None = None
+    """How a new version is tried by a share of each pool first; None: it is not."""
 
     @classmethod
     def of_json(cls, stored: Mapping[str, Any] | None) -> RolloutPolicy:
@@ -65,8 +69,22 @@ class RolloutPolicy:
         if stored is None:
             return cls()
         return cls(
-            Strategy(stored["strategy"]), stored["max_surge"], stored["max_unavailable"], bool(stored["serve_old"])
+            Strategy(stored["strategy"]),
+            stored["max_surge"],
+            stored["max_unavailable"],
+            bool(stored["serve_old"]),
+            CanaryPolicy.of_json(stored.get("canary")),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `of_json` reads."""
+        return {
+            "strategy": self.strategy,
+            "max_surge": self.max_surge,
+            "max_unavailable": self.max_unavailable,
+            "serve_old": self.serve_old,
+            **({} if self.canary is None else {"canary": self.canary.to_json()}),
+        }
 
     def surge(self, desired: int) -> int:
         """Return how many members there may be beyond the target."""
@@ -77,6 +95,11 @@ class RolloutPolicy:
         replaced then."""
         allowed = count_of(self.max_unavailable, desired, up=False)
         return allowed if allowed or self.surge(desired) else 1
+
+
+def share_of(percent: int, desired: int) -> int:
+    """Return how many members of a pool a canary gets: the percentage rounded up."""
+    return count_of(f"{percent}%", desired, up=True)
 
 
 def count_of(amount: Amount, whole: int, *, up: bool) -> int:
@@ -96,6 +119,8 @@ class Rollout:
     state: RolloutState
     progress: int = 0
     """Percent of the members that were new when it was last looked at."""
+    canary: bool = False
+    """Whether a canary runs: the new version has its share, and no verdict yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +161,21 @@ class PoolInRollout:
     """Members that were claimed within the last lead time: what replaces them is not ready yet."""
     excess: int = 0
     """How many members all pools of the organization have beyond its limit on pool members."""
+    canary: int | None = None
+    """The percentage that the new generation gets while a canary runs; None while none runs."""
+
+    @property
+    def new_target(self) -> int:
+        """How many members the new generation is to have."""
+        return self.target if self.canary is None else min(share_of(self.canary, self.desired), self.target)
+
+    @property
+    def old_target(self) -> int:
+        """How many members the old generations keep while a canary runs: what the new one leaves, and at least one,
+        since they serve the other claims."""
+        if self.canary is None or not self.target:
+            return 0
+        return max(self.target - self.new_target, 1)
 
     @property
     def total(self) -> int:
@@ -156,7 +196,7 @@ class PoolInRollout:
         """Whether the new generation has all its members ready, so that paused ones of older generations go, too.
         Once only these are left, what claims have taken lately counts: else they stay while claims never pause."""
         made = self.new.ready if any(one.total for one in self.old) else self.new.ready + self.lately
-        return not self.stands and made >= self.target
+        return not self.stands and self.canary is None and made >= self.target
 
     @property
     def stands(self) -> bool:
@@ -182,6 +222,7 @@ def plan_step(pool: PoolInRollout, *, as_it_stands: bool = False) -> Step:
 
     The new generation grows to the target. While it may not, since the rollout is paused or its creations are held,
     the old ones stay, and what claims take is made anew from the newest old generation whose creations are not held.
+    While a canary runs, it grows to its share, and the old ones keep the rest.
 
     Args:
         as_it_stands: Whether to count creations as if nothing is removed or cancelled, which is what a pass may do
@@ -196,7 +237,10 @@ def plan_step(pool: PoolInRollout, *, as_it_stands: bool = False) -> Step:
             refilled = pool.new
         create, create_for = max(pool.target - total, 0), refilled
     else:
-        create, create_for = max(min(pool.target - pool.new.total, pool.limit - total), 0), pool.new
+        create, create_for = max(min(pool.new_target - pool.new.total, pool.limit - total), 0), pool.new
+        if not create:
+            create_for = next((one for one in pool.old if not one.held), None)
+            create = max(min(pool.old_target - sum(one.total for one in pool.old), pool.limit - total), 0)
     if create_for is None or not create:
         return Step(remove=remove, cancel=cancel)
     return Step(create, create_for.preset_id, remove, cancel)
@@ -209,6 +253,8 @@ def _plan_removals(pool: PoolInRollout, *, canceled: int) -> dict[UUID, int]:
     spare = max(ready + pool.lately - (pool.desired - pool.policy.unavailable(pool.desired)), 0)
     if pool.stands:
         spare = min(spare, max(pool.total - canceled - pool.limit, 0))
+    elif pool.canary is not None:
+        spare = min(spare, max(sum(one.total for one in pool.old) - canceled - pool.old_target, 0))
     for one in reversed(pool.old):  # the oldest first
         ready_ones = min(one.ready, spare)
         spare -= ready_ones
@@ -219,7 +265,11 @@ def _plan_removals(pool: PoolInRollout, *, canceled: int) -> dict[UUID, int]:
 def _plan_cancellations(pool: PoolInRollout) -> dict[UUID, int]:
     """Count the creations of each old generation that are cancelled, without zeros."""
     found: dict[UUID, int] = {}
-    surplus = max(pool.total - pool.target, 0) if pool.stands else sum(one.pending for one in pool.old)
+    surplus = sum(one.pending for one in pool.old)
+    if pool.stands:
+        surplus = max(pool.total - pool.target, 0)
+    elif pool.canary is not None:
+        surplus = max(sum(one.total for one in pool.old) - pool.old_target, 0)
     for one in reversed(pool.old):
         found[one.preset_id] = min(one.pending, surplus)
         surplus -= found[one.preset_id]

@@ -40,9 +40,11 @@ PRESET = text(f"""
     SELECT p.id, p.name, p.template_id, p.template_version_id, p.last_invalidated_at, v.hands_over, t.default_ttl,
            t.organization_id, o.name AS organization, t.name AS template,
            CASE WHEN o.limits ?| ARRAY['workspaces', 'workspaces_per_member'] THEN o.limits END AS limits,
-           CASE WHEN p.template_version_id <> t.active_version_id THEN v.number END AS older_version
+           CASE WHEN p.template_version_id <> t.active_version_id THEN v.number END AS older_version,
+           a.id AS active_preset_id, a.canary_rollout_id
       FROM presets p JOIN templates t ON t.id = p.template_id AND {_SERVES}
       JOIN template_versions v ON v.id = p.template_version_id JOIN organizations o ON o.id = t.organization_id
+      LEFT JOIN presets a ON a.template_version_id = t.active_version_id AND a.name = p.name
      WHERE p.id = :preset_id AND t.deleted_at IS NULL AND NOT t.deprecated AND o.prebuilds_enabled
        AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL)
        AND EXISTS (SELECT FROM claim_queue q
@@ -74,6 +76,8 @@ HAND_OVER = text("""
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
         CAST(:secrets AS jsonb))
 """)
+LOCK_CANARY = text("SELECT is_new FROM lock_canary(:rollout_id, :preset_id, false)")
+COUNT_CANARY_CLAIM = text("SELECT count_canary_claim(:rollout_id, :preset_id, :new)")
 BEGIN_LEASE = text("SELECT begin_lease(CAST(:answer AS jsonb), true, CAST(:lease AS interval))")
 TELL_VERSION = text("SELECT tell_version(:claim_id, :version)")
 DECIDE = text("""
@@ -150,7 +154,10 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
     passed: list[UUID] = []
     if preset.limits is not None:  # before any prebuild is locked, as claims do
         await connection.execute(LOCK_LIMITS, _limits_of(preset))
-    while (prebuild := (await connection.execute(OLDEST_READY, ready)).one_or_none()) is not None:
+    while (
+        await _has_turn(connection, preset)
+        and (prebuild := (await connection.execute(OLDEST_READY, ready)).one_or_none()) is not None
+    ):
         while (head := (await connection.execute(HEAD, {**queue, "passed": passed})).one_or_none()) is not None:
             if preset.limits is not None and head.won is None:
                 reached = await _find_reached_limit(connection, preset, head)
@@ -168,6 +175,7 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
                 )
             served.workflow_ids.append(head.workflow_id)
             if head.won is None and refusal is None:
+                await _count_for_canary(connection, preset)
                 break
         else:
             return
@@ -204,6 +212,21 @@ async def serve_all_waiters(engine: AsyncEngine) -> Served:
 
 def _limits_of(preset: Row[Any]) -> dict[str, Any]:
     return {"organization_id": preset.organization_id, "limits": json.dumps(preset.limits)}
+
+
+async def _has_turn(connection: AsyncConnection, preset: Row[Any]) -> bool:
+    """Whether the preset may serve the next claim. While a canary runs, its version has a share. Locks its count."""
+    if preset.canary_rollout_id is None:
+        return True
+    canary = {"rollout_id": preset.canary_rollout_id, "preset_id": preset.active_preset_id}
+    is_new = await connection.scalar(LOCK_CANARY, canary)
+    return preset.older_version is not None or is_new is not False
+
+
+async def _count_for_canary(connection: AsyncConnection, preset: Row[Any]) -> None:
+    if preset.canary_rollout_id is not None:
+        canary = {"rollout_id": preset.canary_rollout_id, "preset_id": preset.active_preset_id}
+        await connection.execute(COUNT_CANARY_CLAIM, canary | {"new": preset.older_version is None})
 
 
 async def _find_reached_limit(connection: AsyncConnection, preset: Row[Any], head: Row[Any]) -> str | None:

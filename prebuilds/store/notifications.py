@@ -19,6 +19,8 @@ from prebuilds.vocabulary import PREBUILDS_USER
 NOTIFIERS = ("log", "webhook")
 DRILL_FAILED = "drill_failed"
 """The kind of a notification of a drill."""
+CANARY_FAILED = "canary_failed"
+"""The kind of a notification of a canary, and of its event."""
 BATCH_MAX = 10
 RESERVED_FOR = timedelta(seconds=30)
 """How long a batch is its sender's; then another worker may send it. A batch is sent at once, with a timeout of 5 s."""
@@ -157,11 +159,26 @@ async def record_drill_failure(
         build_id: The build that handed the workspace over; None when the drill has claimed nothing.
         facts: What receivers are told.
     """
+    await _record_one(connection, DRILL_FAILED, drill_id, facts, build_id)
+
+
+async def record_canary_failure(connection: AsyncConnection, rollout_id: UUID, facts: Mapping[str, Any]) -> None:
+    """Record a notification of a canary that has failed for every notifier, in the caller's transaction.
+
+    Args:
+        facts: What receivers are told.
+    """
+    await _record_one(connection, CANARY_FAILED, rollout_id, facts, None)
+
+
+async def _record_one(
+    connection: AsyncConnection, kind: str, id_: UUID, facts: Mapping[str, Any], build_id: UUID | None
+) -> None:
     at = await connection.scalar(text("SELECT now()"))
-    body = {"kind": DRILL_FAILED, "id": drill_id, **facts, "at": at}
+    body = {"kind": kind, "id": id_, **facts, "at": at}
     values = {
-        "kind": DRILL_FAILED,
-        "ids": [drill_id],
+        "kind": kind,
+        "ids": [id_],
         "build_ids": [build_id],
         "bodies": [json.dumps(body, default=_as_json)],
         "notifiers": list(NOTIFIERS),

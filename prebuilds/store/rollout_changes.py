@@ -23,7 +23,7 @@ from prebuilds.store.templates import LOCK_PRESETS_OF, find_live_template
 
 LOCK_NEWEST = text("""
     SELECT r.id, r.state, r.from_version_id, r.to_version_id, r.from_number, r.to_number, r.from_presets,
-           t.active_version_id, t.rollout AS policy
+           r.template_id, r.canary_state, t.active_version_id, t.rollout AS policy
       FROM rollouts r JOIN templates t ON t.id = r.template_id
      WHERE r.template_id = :template_id ORDER BY r.started_at DESC, r.id DESC LIMIT 1 FOR UPDATE
 """)
@@ -44,7 +44,7 @@ async def pause_rollout(engine: AsyncEngine, template: str, by: str, *, resume: 
         InvalidInput: No rollout of it is open.
     """
     async with engine.begin() as connection:
-        path, row, presets = await _lock(connection, template)
+        path, row, presets = await lock_newest(connection, template)
         if row.state not in (RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.FAILED):
             raise InvalidInput.field("template", f"no rollout of {path} is open", "see `prebuilds rollouts list`")
         if (row.state == RolloutState.PAUSED) is not resume:
@@ -71,59 +71,81 @@ async def undo_rollout(engine: AsyncEngine, template: str, by: str) -> list[UUID
         InvalidInput: Nothing can be undone: the rollout's version is not active, or the one before was removed.
     """
     async with engine.begin() as connection:
-        path, row, _ = await _lock(connection, template)
-        if row.to_version_id != row.active_version_id:
-            raise InvalidInput.field(
-                "template",
-                f"version {row.to_number} of {path} is not active any more",
-                "apply the content that you want",
-            )
-        now = await versions.read_presets(connection, row.active_version_id)
-        before = await versions.read_presets_by_id(connection, row.from_presets)
-        if row.from_version_id is None or len(before) < len(row.from_presets):
-            raise InvalidInput.field(
-                "template", f"version {row.from_number} of {path} was removed", "apply the content that you want"
-            )
-        template_id = (await find_live_template(connection, template)).id
-        changed = {name: one for name, one in before.items() if name not in now or now[name].id != one.id}
-        policies = {
-            one.id: replace(now[name].policy, default=one.policy.default, claim_parameters=one.policy.claim_parameters)
-            for name, one in changed.items()
-            if name in now
-        }
-        await versions.set_policies(connection, policies)
-        await versions.reset_holds(connection, [one.id for one in changed.values()])
-        await versions.move_presets(connection, row.from_version_id, row.from_presets)
-        await connection.execute(ACTIVATE, {"id": template_id, "version_id": row.from_version_id})
-        pooled = {
-            name: one.id for name, one in before.items() if policies.get(one.id, one.policy).instances is not None
-        }
-        activated = ActivatedPools(
-            template_id=template_id,
-            version_id=row.from_version_id,
-            number=row.from_number,
-            presets=pooled,
-            earlier_version_id=row.active_version_id,
-            earlier_number=row.to_number,
-            earlier_presets=[one.id for one in now.values()],
-            policy=RolloutPolicy.of_json(row.policy),
+        path, row, _ = await lock_newest(connection, template)
+        return await go_back(connection, path, row, by)
+
+
+async def go_back(
+    connection: AsyncConnection, path: str, row: Row[Any], by: str, *, because: str | None = None
+) -> list[UUID]:
+    """Activate the version again from which a rollout began, in a transaction that has locked it by `lock_newest`.
+
+    Args:
+        path: The template's.
+        because: Why the rollout ends, if nobody has asked for it.
+    Returns:
+        The presets to nudge.
+    Raises:
+        InvalidInput: Nothing can be undone: the rollout's version is not active, or the one before was removed.
+    """
+    if row.to_version_id != row.active_version_id:
+        raise InvalidInput.field(
+            "template",
+            f"version {row.to_number} of {path} is not active any more",
+            "apply the content that you want",
         )
-        data = {"template": path, "version": row.from_number, "id": row.from_version_id, "replaces": row.to_number}
-        data |= {"new": False, "preset": "changed"}
-        changed_ids = [one.id for one in changed.values()]
-        await record_for_each(connection, "version_activated", by, changed_ids, data)
-        kept = [one.id for name, one in before.items() if name not in changed]
-        await record_for_each(connection, "pool_kept", by, kept, data)
-        await begin_rollout(connection, activated, by)
+    now = await versions.read_presets(connection, row.active_version_id)
+    before = await versions.read_presets_by_id(connection, row.from_presets)
+    if row.from_version_id is None or len(before) < len(row.from_presets):
+        raise InvalidInput.field(
+            "template", f"version {row.from_number} of {path} was removed", "apply the content that you want"
+        )
+    template_id = row.template_id
+    changed = {name: one for name, one in before.items() if name not in now or now[name].id != one.id}
+    policies = {
+        one.id: replace(now[name].policy, default=one.policy.default, claim_parameters=one.policy.claim_parameters)
+        for name, one in changed.items()
+        if name in now
+    }
+    await versions.set_policies(connection, policies)
+    await versions.reset_holds(connection, [one.id for one in changed.values()])
+    await versions.move_presets(connection, row.from_version_id, row.from_presets)
+    await connection.execute(ACTIVATE, {"id": template_id, "version_id": row.from_version_id})
+    pooled = {name: one.id for name, one in before.items() if policies.get(one.id, one.policy).instances is not None}
+    activated = ActivatedPools(
+        template_id=template_id,
+        version_id=row.from_version_id,
+        number=row.from_number,
+        presets=pooled,
+        earlier_version_id=row.active_version_id,
+        earlier_number=row.to_number,
+        earlier_presets=[one.id for one in now.values()],
+        policy=RolloutPolicy.of_json(row.policy),
+        goes_back=True,
+        because=because,
+    )
+    data = {"template": path, "version": row.from_number, "id": row.from_version_id, "replaces": row.to_number}
+    data |= {"new": False, "preset": "changed"}
+    changed_ids = [one.id for one in changed.values()]
+    await record_for_each(connection, "version_activated", by, changed_ids, data)
+    kept = [one.id for name, one in before.items() if name not in changed]
+    await record_for_each(connection, "pool_kept", by, kept, data)
+    await begin_rollout(connection, activated, by)
+    if because is None:
         await record_event(connection, "rollout_undo_asked", by, data={"template": path, "rollout": row.id})
-        for one in changed.values():
-            if one.id in policies and policies[one.id].expire_after != one.policy.expire_after:
-                await versions.set_expiry(connection, one.id, policies[one.id].expire_after)
+    for one in changed.values():
+        if one.id in policies and policies[one.id].expire_after != one.policy.expire_after:
+            await versions.set_expiry(connection, one.id, policies[one.id].expire_after)
     return [*changed_ids, *(one.id for one in now.values())]
 
 
-async def _lock(connection: AsyncConnection, template: str) -> tuple[str, Row[Any], list[Row[Any]]]:
-    """Lock a template's presets, then it with its newest rollout. Returns the path, the rollout, and the presets."""
+async def lock_newest(connection: AsyncConnection, template: str) -> tuple[str, Row[Any], list[Row[Any]]]:
+    """Lock a template's presets, then it with its newest rollout. Returns the path, the rollout, and the presets.
+
+    Raises:
+        TemplateNotFound: There is no such template.
+        InvalidInput: It had no rollout yet.
+    """
     await lock_apply(connection)
     found = await find_live_template(connection, template)
     presets = list(await connection.execute(LOCK_PRESETS_OF, {"template_id": found.id}))

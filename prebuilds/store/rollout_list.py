@@ -10,10 +10,12 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import InvalidInput
+from prebuilds.planning.canaries import CanaryState
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.policy import EVERYWHERE, Reach
-from prebuilds.planning.rollouts import OPEN
+from prebuilds.planning.rollouts import OPEN, RolloutPolicy
 from prebuilds.planning.rules import Rules
+from prebuilds.store.canaries import read_evidence
 from prebuilds.store.paging import cursor, read_cursor
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.templates import find_live_template, find_templates_ever
@@ -21,7 +23,12 @@ from prebuilds.views.rollouts import RolloutPool, RolloutRow
 
 _ROLLOUTS = """
     SELECT r.id, o.name || '/' || t.name AS template, r.from_number AS from_version, r.to_number AS to_version,
-           r.state, r.reason, r.progress, r.policy ->> 'strategy' AS strategy, r.started_by, r.started_at, r.ended_at
+           r.state, r.reason, r.progress, r.policy ->> 'strategy' AS strategy, r.started_by, r.started_at, r.ended_at,
+           CASE WHEN r.canary_state IS NOT NULL THEN jsonb_build_object(
+               'state', r.canary_state, 'percent', r.policy #> '{canary,percent}',
+               'claims', (SELECT coalesce(sum(c.claims), 0) FROM canary_claims c WHERE c.rollout_id = r.id),
+               'new_claims', (SELECT coalesce(sum(c.new_claims), 0) FROM canary_claims c WHERE c.rollout_id = r.id)
+           ) END AS canary
       FROM rollouts r JOIN templates t ON t.id = r.template_id JOIN organizations o ON o.id = t.organization_id
 """
 LIST = text(f"""
@@ -31,6 +38,7 @@ LIST = text(f"""
        AND (CAST(:before AS timestamptz) IS NULL OR (r.started_at, r.id) < (:before, CAST(:before_id AS uuid)))
      ORDER BY r.started_at DESC, r.id DESC LIMIT :limit
 """)
+READ_POLICY = text("SELECT t.rollout FROM rollouts r JOIN templates t ON t.id = r.template_id WHERE r.id = :id")
 NEWEST = text(f"{_ROLLOUTS} WHERE r.template_id = :template_id ORDER BY r.started_at DESC, r.id DESC LIMIT 1")
 
 NEWEST_OF_PRESET = text(f"""
@@ -82,7 +90,13 @@ async def read_rollout(engine: AsyncEngine, template: str, rules: Rules) -> Roll
         pools = []
         if row.state in OPEN:
             pools = _pools_of(plan_pass(await snapshot_state(connection, rules)), row.id)
-    return row.model_copy(update={"pools": pools})
+        canary = row.canary
+        if canary is not None and canary.state == CanaryState.RUNNING:
+            policy = RolloutPolicy.of_json(await connection.scalar(READ_POLICY, {"id": row.id})).canary
+            evidence = await read_evidence(connection, row.id, policy)
+            told = None if evidence is None else evidence.tell()
+            canary = canary.model_copy(update={"evidence": told})
+    return row.model_copy(update={"pools": pools, "canary": canary})
 
 
 async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutRow:

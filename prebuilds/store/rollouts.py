@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from prebuilds.planning.canaries import CanaryState
 from prebuilds.planning.rollout_outcomes import RolloutOutcome
-from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState
+from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState, Strategy
 from prebuilds.store.events import record_for_each
 from prebuilds.vocabulary import PREBUILDS_USER
 
@@ -22,9 +23,22 @@ READ_OPEN = text("""
 READ_NAMES = text("SELECT id, name FROM presets WHERE id = ANY(CAST(:ids AS uuid[]))")
 BEGIN = text("""
     INSERT INTO rollouts (id, template_id, from_version_id, to_version_id, from_number, to_number, from_presets, policy,
-                          started_by)
+                          started_by, canary_state)
     VALUES (:id, :template_id, :from_version_id, :to_version_id, :from_number, :to_number, :from_presets,
-            CAST(:policy AS jsonb), :by)
+            CAST(:policy AS jsonb), :by, :canary_state)
+""")
+# Only of presets that the caller has locked or made. What an inactive one still has says nothing (`lock_canary.sql`).
+STOP_SHARING = text("""
+    UPDATE presets SET canary_rollout_id = NULL
+     WHERE id = ANY(CAST(:presets AS uuid[])) AND canary_rollout_id IS NOT NULL
+""")
+SHARE_CLAIMS = text("""
+    WITH pools AS (
+        INSERT INTO canary_claims (rollout_id, preset_id, older_preset_id)
+        SELECT :id, n.preset_id, n.older_id
+          FROM unnest(CAST(:presets AS uuid[]), CAST(:older AS uuid[])) AS n (preset_id, older_id)
+    )
+    UPDATE presets SET canary_rollout_id = :id WHERE id = ANY(CAST(:presets AS uuid[]))
 """)
 SET_STATE = text("""
     UPDATE rollouts
@@ -33,7 +47,9 @@ SET_STATE = text("""
      WHERE id = :id AND state = :was RETURNING to_number, from_number
 """)
 END = text("""
-    UPDATE rollouts SET state = :state, reason = :reason, ended_at = now()
+    UPDATE rollouts
+       SET state = :state, reason = :reason, ended_at = now(),
+           canary_state = CASE canary_state WHEN 'running' THEN 'ended' ELSE canary_state END
      WHERE template_id = :template_id AND state IN ('running', 'paused', 'failed') RETURNING id
 """)
 
@@ -53,6 +69,10 @@ class ActivatedPools:
     earlier_presets: Sequence[UUID]
     """All presets of that version."""
     policy: RolloutPolicy
+    goes_back: bool = False
+    """Whether it became active because a rollout is undone: what was active before is not tried by a canary."""
+    because: str | None = None
+    """Why the open rollout ends, if not simply because this version became active."""
 
 
 async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, by: str) -> None:
@@ -67,10 +87,13 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
     template = {"template_id": activated.template_id}
     opened = (await connection.execute(READ_OPEN, template)).one_or_none()
     start = (activated.earlier_version_id, activated.earlier_number, list(activated.earlier_presets))
+    await connection.execute(STOP_SHARING, {"presets": list(activated.presets.values())})
+    goes_back = activated.goes_back
     if opened is not None:
         undone = opened.from_version_id == activated.version_id
         state = RolloutState.UNDONE if undone else RolloutState.SUPERSEDED
-        reason = f"version {activated.number} became active"
+        goes_back = goes_back or undone
+        reason = activated.because or f"version {activated.number} became active"
         await connection.execute(END, template | {"state": state, "reason": reason})
         if not undone:
             start = (opened.from_version_id, opened.from_number, opened.from_presets)
@@ -86,6 +109,9 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
     replacing = [id_ for name, id_ in activated.presets.items() if before.get(name, id_) != id_]
     if not replacing:
         return
+    policy, canary = activated.policy, None
+    if policy.canary is not None and policy.strategy is Strategy.SURGE and not goes_back:
+        canary = CanaryState.RUNNING
     rollout = {
         "id": uuid4(),
         "from_version_id": version_id,
@@ -93,11 +119,17 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
         "from_number": number,
         "to_number": activated.number,
         "from_presets": presets,
-        "policy": json.dumps(asdict(activated.policy)),
+        "policy": json.dumps(policy.to_json()),
         "by": by,
+        "canary_state": canary,
     }
     await connection.execute(BEGIN, template | rollout)
-    data = {"rollout": rollout["id"], "from": number, "to": activated.number, **asdict(activated.policy)}
+    if canary is not None:
+        older = {id_: before[name] for name, id_ in activated.presets.items() if before.get(name, id_) != id_}
+        await connection.execute(
+            SHARE_CLAIMS, {"id": rollout["id"], "presets": list(older), "older": list(older.values())}
+        )
+    data = {"rollout": rollout["id"], "from": number, "to": activated.number, **policy.to_json()}
     await record_for_each(connection, "rollout_started", by, replacing, data)
 
 

@@ -31,6 +31,7 @@ from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionCont
 from prebuilds.planning.rollouts import Strategy
 from prebuilds.planning.schedule import check_cron
 from prebuilds.provisioners.base import Kept
+from prebuilds.templates.canary_entry import CanaryEntry
 from prebuilds.templates.drill_entry import DrillEntry
 from prebuilds.vocabulary import PROVISIONER_QUEUE, Duration, Name, Text, check_provisioner_queue
 from prebuilds.vocabulary.owners import Person, owner_key
@@ -286,6 +287,8 @@ class TemplateEntry(Payload):
     """When and how claims of the template are tried out; None: they are not."""
     rollout: RolloutEntry | None = None
     """How a new version replaces pools; None for the defaults."""
+    canary: CanaryEntry | None = None
+    """How a new version is tried by a share of each pool first; None: it is not."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
     _kept: Kept | None = PrivateAttr(default=None)
@@ -298,6 +301,20 @@ class TemplateEntry(Payload):
     def set_kept(self, kept: Kept) -> None:
         """Set the source as a version keeps it."""
         self._kept = kept
+
+    @model_validator(mode="after")
+    def _can_try(self) -> TemplateEntry:
+        rollout = self.rollout or RolloutEntry()
+        if self.canary is None:
+            return self
+        if rollout.strategy is not Strategy.SURGE or not rollout.serve_old or rollout.max_surge in (0, "0%"):
+            raise ValueError("canary needs a rollout with strategy surge, serve_old and a max_surge above 0")
+        return self
+
+    def _stored_rollout(self) -> dict[str, Any] | None:
+        if self.canary is None:
+            return None if self.rollout is None else self.rollout.stored()
+        return (self.rollout or RolloutEntry()).stored() | {"canary": self.canary.stored()}
 
     def content(self) -> VersionContent:
         kept = self._kept or Kept(self.source)
@@ -316,7 +333,7 @@ class TemplateEntry(Payload):
             build_timeout=self.build_timeout,
             ready_timeout=self.ready_timeout,
             drill=None if self.drill is None else self.drill.stored(),
-            rollout=None if self.rollout is None else self.rollout.stored(),
+            rollout=self._stored_rollout(),
         )
 
 

@@ -25,6 +25,22 @@ class RolloutPool(Payload):
     """Why creations of the new version are withheld; None when they are not."""
 
 
+class RolloutCanary(Payload):
+    """How a share of the pools tries, or has tried, a rollout's new version."""
+
+    state: str
+    """`running`, `passed`, `failed`, or `ended` when the rollout or the template's canary ended before a verdict."""
+    percent: int
+    """Of each pool and of its claims by name, when the rollout began."""
+    claims: int
+    """Claims by name that were served while it ran."""
+    new_claims: int
+    """Those of them that the new version has served."""
+    evidence: str | None = None
+    """How many of the new version's creations, hand-overs and drills were bad so far; only where one rollout is shown,
+    and only while its canary runs."""
+
+
 class RolloutRow(Payload):
     """One rollout of a template."""
 
@@ -46,6 +62,8 @@ class RolloutRow(Payload):
     started_at: Timestamp
     ended_at: Timestamp | None
     """None while it is open."""
+    canary: RolloutCanary | None = None
+    """None when the new version goes to all at once."""
     pools: list[RolloutPool] = Field(default_factory=list)
     """The pools that it replaces; only where one rollout is shown, and only while it is open."""
 

@@ -115,6 +115,10 @@ def _describe_known_event(  # noqa: PLR0911, PLR0912, PLR0915 - one case for eac
         case "rollout_succeeded" | "rollout_paused" | "rollout_resumed" | "rollout_goes_on":
             said = kind.removeprefix("rollout_").replace("_", " ")
             return f"rollout to version {data['to']} {said}" + ("" if actor == "prebuilds" else f" by {actor}")
+        case "canary_passed" | "canary_ended":
+            return f"canary of version {data['to']} {kind.removeprefix('canary_')}: it goes on to all"
+        case "canary_failed":
+            return f"canary of version {data['to']} failed, version {data['from']} is active again: {data['reason']}"
         case "template_deprecated" | "template_restored" | "template_deleted":
             return f"template {kind.removeprefix('template_')} by {actor}"
         case "paused":

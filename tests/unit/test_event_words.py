@@ -69,6 +69,12 @@ WORDS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("rollout_undone", {"to": 2, "by_version": 1}, "rollout to version 2 undone: version 1 became active"),
     ("rollout_paused", {"to": 2}, "rollout to version 2 paused by ops"),
+    ("canary_passed", {"to": 2}, "canary of version 2 passed: it goes on to all"),
+    (
+        "canary_failed",
+        {"from": 1, "to": 2, "reason": "small: hard_limited"},
+        "canary of version 2 failed, version 1 is active again: small: hard_limited",
+    ),
     ("template_deprecated", {"template": "a/b"}, "template deprecated by ops"),
     ("template_restored", {"template": "a/b"}, "template restored by ops"),
     ("template_deleted", {"template": "a/b"}, "template deleted by ops"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prebuilds.api import InvalidInput
+from prebuilds.planning.canaries import CanaryPolicy
 from prebuilds.planning.content import VersionContent
 from prebuilds.planning.rollouts import RolloutPolicy, Strategy
 from prebuilds.planning.schedule import check_cron
@@ -50,9 +51,17 @@ def test_every_key_of_the_contract_is_read() -> None:
             "http": None,
             "timeout": timedelta(seconds=90),
         },
-        "rollout": {"strategy": "surge", "max_surge": "10%", "max_unavailable": 1, "serve_old": False},
+        "rollout": {"strategy": "surge", "max_surge": "10%", "max_unavailable": 1, "serve_old": True},
+        "canary": {
+            "percent": 10,
+            "for": timedelta(minutes=30),
+            "min_claims": 20,
+            "max_failure": "5%",
+            "slower_than": 2.0,
+        },
     }
-    assert RolloutPolicy.of_json(template.policy().rollout) == RolloutPolicy(Strategy.SURGE, "10%", 1, serve_old=False)
+    canary = CanaryPolicy(10, timedelta(minutes=30), min_claims=20, max_failure=5, slower_than=2)
+    assert RolloutPolicy.of_json(template.policy().rollout) == RolloutPolicy(Strategy.SURGE, "10%", 1, canary=canary)
     assert preset.model_dump() == {
         "name": "small",
         "parameters": {"size": "small"},

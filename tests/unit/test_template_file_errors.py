@@ -169,8 +169,8 @@ def test_keys_given_twice_are_refused_with_their_lines() -> None:
     text = CONTRACT.replace("            instances: 3\n", "            instances: 3\n            instances: 4\n")
     text = text.replace("{size: small}", "{size: small, on: 1, on: 2}")
     assert problems(text) == {
-        f"{PRESET}.parameters.on": "is given twice, at lines 20 and 20; keep one",
-        f"{PRESET}.instances": "is given twice, at lines 21 and 22; keep one",
+        f"{PRESET}.parameters.on": "is given twice, at lines 21 and 21; keep one",
+        f"{PRESET}.instances": "is given twice, at lines 22 and 23; keep one",
     }
 
 

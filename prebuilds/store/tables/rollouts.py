@@ -25,6 +25,7 @@ rollouts = Table(
     Column("started_by", Text, nullable=False),
     time_column("started_at", null=False),
     time_column("ended_at"),
+    Column("canary_state", Text),  # null: the new version goes to all at once
     Index(
         "rollouts_open_key",
         "template_id",
@@ -35,4 +36,16 @@ rollouts = Table(
     CheckConstraint(
         "state IN ('running', 'paused', 'failed', 'succeeded', 'superseded', 'undone')", name="rollouts_state_check"
     ),
+    CheckConstraint("canary_state IN ('running', 'passed', 'failed', 'ended')", name="rollouts_canary_state_check"),
+)
+
+# The claims by name of each pool while a canary runs: how many were served, and how many of them by the new version.
+canary_claims = Table(
+    "canary_claims",
+    metadata,
+    Column("rollout_id", Uuid, ForeignKey("rollouts.id", ondelete="CASCADE"), primary_key=True),
+    uuid_column("preset_id", pk=True),  # the new version's
+    uuid_column("older_preset_id"),  # of the version that the rollout began from
+    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("new_claims", Integer, nullable=False, server_default=text("0")),
 )

@@ -92,6 +92,7 @@ presets = Table(
     time_column("limit_reset_at"),
     Column("last_pass", BigInteger, nullable=False, server_default=text("0")),
     time_column("created_at", null=False),
+    uuid_column("canary_rollout_id", null=True),  # the rollout whose canary shares its claims; null: none does
     # A unique constraint, but one whose columns PostgreSQL does not take for a key: `apply` moves a preset to another
     # version, and a changed key would hold up every claim that refers to the preset meanwhile.
     ExcludeConstraint(

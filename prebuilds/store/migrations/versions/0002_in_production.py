@@ -26,7 +26,7 @@ DRILL_USER, DRILL_USER_ID = "prebuilds-drill", "2c82fe37-eee5-5c8f-a39f-0ea2a943
 
 FUNCTIONS: tuple[str, ...] = (
     *("check_people", "claim_paused", "lock_limits", "reached_limit", "admit_claim"),
-    *("find_older_ready", "tell_version"),
+    *("find_older_ready", "tell_version", "lock_canary", "count_canary_claim"),
     *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
 )
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""
@@ -159,6 +159,29 @@ ROLLOUTS: tuple[Step, ...] = (
     IndexStep("presets_name_idx", "presets (template_id, name)"),
 )
 """What replaces pools step by step."""
+
+CANARIES: tuple[Step, ...] = (
+    ShortStep(
+        "canaries",
+        (
+            "ALTER TABLE rollouts ADD COLUMN canary_state text"
+            " CONSTRAINT rollouts_canary_state_check CHECK (canary_state IN ('running', 'passed', 'failed', 'ended'))",
+            "ALTER TABLE presets ADD COLUMN canary_rollout_id uuid",
+            """
+            CREATE TABLE canary_claims (
+                rollout_id uuid NOT NULL CONSTRAINT canary_claims_rollout_id_fkey
+                    REFERENCES rollouts (id) ON DELETE CASCADE,
+                preset_id uuid NOT NULL,
+                older_preset_id uuid NOT NULL,
+                claims integer NOT NULL DEFAULT 0,
+                new_claims integer NOT NULL DEFAULT 0,
+                CONSTRAINT canary_claims_pkey PRIMARY KEY (rollout_id, preset_id)
+            )
+            """,
+        ),
+    ),
+)
+"""A new version that a share of each pool gets first."""
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """What a pool's size may not fall below yet."""
@@ -375,6 +398,7 @@ EXPAND: tuple[Step, ...] = (
     *LEASES,
     *DRILLS,
     *ROLLOUTS,
+    *CANARIES,
     *CLAIMS_EVENTS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),

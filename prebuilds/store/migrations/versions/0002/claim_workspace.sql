@@ -34,6 +34,10 @@ DECLARE
     v_preset record;
     v_workspace record;
     v_older record;
+    v_canary uuid;   -- the rollout whose canary shares this claim's pool; null: none does
+    v_turn record;   -- of that canary
+    v_new boolean := true;   -- whether the active version may serve it
+    v_active uuid;
     v_miss text;
     v_ttl interval;
     v_final boolean;
@@ -116,7 +120,7 @@ BEGIN
         SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
                t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
                t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled,
-               o.limits
+               o.limits, p.canary_rollout_id
           INTO v_preset
           FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
           JOIN template_versions v ON v.id = p.template_version_id
@@ -125,7 +129,7 @@ BEGIN
         SELECT p.id, p.name, p.desired_instances, p.last_invalidated_at, p.template_version_id, v.hands_over,
                t.id AS template_id, t.name AS template_name, t.active_version_id, t.deprecated, t.deleted_at,
                t.default_ttl, o.id AS organization_id, o.name AS organization_name, o.prebuilds_enabled,
-               o.limits
+               o.limits, p.canary_rollout_id
           INTO v_preset
           FROM organizations o
           JOIN templates t ON t.organization_id = o.id AND t.name = p_template AND t.deleted_at IS NULL
@@ -177,9 +181,17 @@ BEGIN
             RAISE EXCEPTION 'TemplateUnavailable' USING ERRCODE = 'PB001';
         END IF;
     ELSE
+        v_active := v_preset.id;
+        IF p_preset_id IS NULL AND v_preset.canary_rollout_id IS NOT NULL THEN
+            SELECT * INTO v_turn FROM lock_canary(v_preset.canary_rollout_id, v_active, p_secrets IS NOT NULL);
+            IF FOUND THEN
+                v_canary := v_preset.canary_rollout_id;
+                v_new := v_turn.is_new;
+            END IF;
+        END IF;
         SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
           FROM workspaces w
-         WHERE w.claimable_preset_id = v_preset.id
+         WHERE v_new AND w.claimable_preset_id = v_preset.id
            AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
          ORDER BY w.created_at, w.id
          LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
@@ -187,7 +199,7 @@ BEGIN
             -- Try again and wait for locks: the transaction that has locked the last prebuild may roll back.
             SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
               FROM workspaces w
-             WHERE w.claimable_preset_id = v_preset.id
+             WHERE v_new AND w.claimable_preset_id = v_preset.id
                AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
              ORDER BY w.created_at, w.id
              LIMIT 1 FOR NO KEY UPDATE;
@@ -200,6 +212,7 @@ BEGIN
                 p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
                 v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner,
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
+            PERFORM count_canary_claim(v_canary, v_active, true) WHERE v_canary IS NOT NULL;
             RETURN;
         END IF;
         IF p_preset_id IS NULL THEN
@@ -211,13 +224,22 @@ BEGIN
                     v_older.address, v_older.preset_id, v_older.version_id, v_older.hands_over, v_owner, v_owner_name,
                     v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
                 answer := tell_version(p_claim_id, v_older.version);
+                PERFORM count_canary_claim(v_canary, v_active, false) WHERE v_canary IS NOT NULL;
                 RETURN;
             END IF;
+        END IF;
+        IF NOT v_new THEN  -- what follows is done by the version that the rollout began from
+            v_preset.id := v_turn.preset_id;
+            v_preset.template_version_id := v_turn.version_id;
         END IF;
         answer := claim_paused(
             p_claim_id, p_request_hash, v_preset.id, v_preset.template_version_id, v_owner, v_owner_name, v_initiator,
             v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets, p_ends_at);
         IF answer IS NOT NULL THEN
+            IF NOT v_new THEN
+                answer := tell_version(p_claim_id, v_turn.version);
+            END IF;
+            PERFORM count_canary_claim(v_canary, v_active, v_new) WHERE v_canary IS NOT NULL;
             RETURN;
         END IF;
         -- Nothing is handed over, so check the name now: a miss or a wait has no constraint to do it.
@@ -243,6 +265,10 @@ BEGIN
             'workspace_id', p_new_workspace_id, 'build_id', p_new_build_id, 'address', NULL, 'claim_id', p_claim_id,
             'name', p_name, 'owner', v_owner_name, 'initiator', v_initiator_name, 'preset_id', v_preset.id,
             'source', 'created', 'miss_reason', v_miss, 'claimed_at', now());
+        IF NOT v_new THEN
+            answer := answer || jsonb_build_object('version', v_turn.version);
+        END IF;
+        PERFORM count_canary_claim(v_canary, v_active, v_new) WHERE v_canary IS NOT NULL;
         INSERT INTO workspaces (id, organization_id, owner_id, name, template_id, template_version_id, preset_id,
                                 autostart_schedule, next_start_at, ttl, last_used_at, claimed_at, next_action_at,
                                 latest_build, latest_transition, latest_status)
@@ -262,7 +288,8 @@ BEGIN
                answer = claim_workspace.answer, workspace_id = p_new_workspace_id, completed_at = now()
          WHERE id = p_claim_id;
     ELSE
-        answer := jsonb_build_object('preset_id', v_preset.id, 'source', NULL, 'miss_reason', v_miss);
+        -- A miss is the active version's, also when it was the older one's turn.
+        answer := jsonb_build_object('preset_id', coalesce(v_active, v_preset.id), 'source', NULL, 'miss_reason', v_miss);
         UPDATE claims
            SET request_hash = p_request_hash, owner = p_owner, initiator = p_initiator, target = v_target,
                outcome = 'missed', miss_reason = v_miss,

@@ -24,7 +24,7 @@ BEGIN
     IF p_preset_id IS NULL THEN
         SELECT p.id, p.name, p.last_invalidated_at, p.template_version_id, v.hands_over, t.name AS template,
                t.default_ttl, o.id AS organization_id, o.name AS organization, u.id AS owner_id, u.name AS owner,
-               i.id AS initiator_id, i.name AS initiator, o.limits,
+               i.id AS initiator_id, i.name AS initiator, o.limits, p.canary_rollout_id,
                EXISTS (SELECT FROM organization_members m
                         WHERE m.organization_id = o.id AND m.user_id = u.id) AS is_member
           INTO v_found
@@ -40,7 +40,7 @@ BEGIN
     ELSE
         SELECT p.id, p.name, p.last_invalidated_at, p.template_version_id, v.hands_over, t.name AS template,
                t.default_ttl, o.id AS organization_id, o.name AS organization, u.id AS owner_id, u.name AS owner,
-               i.id AS initiator_id, i.name AS initiator, o.limits,
+               i.id AS initiator_id, i.name AS initiator, o.limits, NULL::uuid AS canary_rollout_id,
                EXISTS (SELECT FROM organization_members m
                         WHERE m.organization_id = o.id AND m.user_id = u.id) AS is_member
           INTO v_found
@@ -55,7 +55,8 @@ BEGIN
            AND NOT EXISTS (SELECT FROM settings WHERE restore_found_at IS NOT NULL);
     END IF;
 
-    IF v_found.is_member AND p_enabled THEN
+    -- While a canary runs, `claim_workspace` decides which version a claim by name gets.
+    IF v_found.is_member AND p_enabled AND v_found.canary_rollout_id IS NULL THEN
         IF v_found.limits IS NOT NULL THEN
             PERFORM admit_claim(p_claim_id, v_found.organization_id, v_found.owner_id, v_found.limits, p_alone);
         END IF;

@@ -1,0 +1,146 @@
+"""Canaries: a pass judges those that run, and ends them behind the locks that activating a version takes."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from prebuilds.api import InvalidInput, TemplateNotFound
+from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy, CanaryState, CanaryVerdict, judge_canary
+from prebuilds.planning.generations import generations_of
+from prebuilds.planning.pass_plan import PassPlan
+from prebuilds.planning.rollout_outcomes import FOR_GOOD, RunningCanary, canaries_of
+from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState
+from prebuilds.planning.rules import Rules
+from prebuilds.store.apply import try_lock_apply
+from prebuilds.store.events import record_for_each
+from prebuilds.store.notifications import record_canary_failure
+from prebuilds.store.rollout_changes import go_back, lock_newest
+from prebuilds.store.snapshots import read_preset
+from prebuilds.vocabulary import PREBUILDS_USER
+
+# What a drill has claimed is not counted as a hand-over too. A creation's time is that of its build at work.
+READ_EVIDENCE = text("""
+    SELECT now() - r.started_at AS age, b.*, d.*
+      FROM rollouts r
+      CROSS JOIN LATERAL (
+           SELECT count(*) FILTER (WHERE b.number = 1) AS creations,
+                  count(*) FILTER (WHERE b.number = 1 AND b.status = 'failed') AS creations_failed,
+                  count(*) FILTER (WHERE b.number = 1 AND b.status = 'succeeded' AND b.completed_at - b.started_at
+                                         > old.median * CAST(:slower_than AS double precision)) AS creations_slow,
+                  count(*) FILTER (WHERE b.number > 1) AS hand_overs,
+                  count(*) FILTER (WHERE b.number > 1 AND b.status = 'failed') AS hand_overs_failed
+             FROM canary_claims c
+             CROSS JOIN LATERAL (
+                  SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY o.took) AS median
+                    FROM (SELECT completed_at - started_at AS took FROM workspace_builds
+                           WHERE preset_id = c.older_preset_id AND number = 1 AND status = 'succeeded'
+                           ORDER BY created_at DESC LIMIT 100) AS o) AS old
+             JOIN workspace_builds b ON b.preset_id = c.preset_id
+            WHERE c.rollout_id = r.id AND b.created_at >= r.started_at AND b.transition = 'start'
+              AND b.status IN ('succeeded', 'failed') AND (b.number = 1 OR b.stage = 'claim')
+              AND NOT EXISTS (SELECT FROM drills x WHERE x.template_id = r.template_id AND x.build_id = b.id)) AS b
+      CROSS JOIN LATERAL (
+           SELECT count(*) AS drills, count(*) FILTER (WHERE d.outcome = 'failed') AS drills_failed
+             FROM drills d
+            WHERE d.template_id = r.template_id AND d.template_version_id = r.to_version_id
+              AND d.created_at >= r.started_at AND d.outcome IN ('succeeded', 'failed')) AS d
+     WHERE r.id = :id
+""")
+READ_SHARES = text("""
+    SELECT coalesce(sum(claims), 0) AS claims, coalesce(sum(new_claims), 0) AS new_claims
+      FROM canary_claims WHERE rollout_id = :id
+""")
+SET_STATE = text("UPDATE rollouts SET canary_state = :state WHERE id = :id")
+STOP_SHARING = text("UPDATE presets SET canary_rollout_id = NULL WHERE canary_rollout_id = :id AND template_id = :of")
+
+
+async def judge_canaries(engine: AsyncEngine, plan: PassPlan, rules: Rules) -> None:
+    """Judge every canary that runs, and end those whose verdict is found.
+
+    A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
+    pass.
+    """
+    for canary in canaries_of(plan):
+        async with engine.connect() as connection:
+            evidence = await read_evidence(connection, canary.rollout.id, canary.rollout.policy.canary)
+        if evidence is None or _judge(canary.rollout.policy.canary, evidence, canary.held).state is CanaryState.RUNNING:
+            continue
+        async with engine.begin() as connection:
+            if await try_lock_apply(connection):
+                await _end(connection, canary, rules)
+
+
+async def read_evidence(
+    connection: AsyncConnection, rollout_id: UUID, policy: CanaryPolicy | None
+) -> CanaryEvidence | None:
+    """Read what has ended of a rollout's new version; None when there is no such rollout."""
+    slower_than = None if policy is None else policy.slower_than
+    values = {"id": rollout_id, "slower_than": slower_than}
+    row = (await connection.execute(READ_EVIDENCE, values)).one_or_none()
+    return None if row is None else CanaryEvidence(**row._mapping)
+
+
+async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules) -> None:
+    """Judge a canary again behind the locks, since the pass may have read its snapshot long ago, and end it."""
+    try:
+        path, row, presets = await lock_newest(connection, str(canary.template))
+    except (TemplateNotFound, InvalidInput):
+        return
+    if row.id != canary.rollout.id or row.canary_state != CanaryState.RUNNING or row.state not in OPEN:
+        return
+    if row.state == RolloutState.PAUSED or row.to_version_id != row.active_version_id:
+        return
+    policy = RolloutPolicy.of_json(row.policy).canary
+    evidence = await read_evidence(connection, row.id, policy)
+    if evidence is None:
+        return
+    held = await _held_still(connection, canary.held, rules)
+    verdict = _judge(policy, evidence, held)
+    if verdict.state is CanaryState.RUNNING:
+        return
+    await connection.execute(SET_STATE, {"id": row.id, "state": verdict.state})
+    await connection.execute(STOP_SHARING, {"id": row.id, "of": row.template_id})
+    active = [preset.id for preset in presets if preset.template_version_id == row.active_version_id]
+    facts = await _facts(connection, row, evidence, verdict)
+    await record_for_each(connection, f"canary_{verdict.state}", PREBUILDS_USER, active, facts)
+    if verdict.state is CanaryState.FAILED:
+        organization, _, template = path.partition("/")
+        told = {"organization": organization, "template": template, "preset": None, **facts}
+        await record_canary_failure(connection, row.id, told)
+        await go_back(connection, path, row, PREBUILDS_USER, because=f"failed: canary: {verdict.reason}")
+
+
+def _judge(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: Any) -> CanaryVerdict:
+    return judge_canary(policy, evidence, ", ".join(held.values()) or None)
+
+
+async def _held_still(connection: AsyncConnection, held: Any, rules: Rules) -> dict[UUID, str]:
+    """Return those of *held* whose creations are held now, too."""
+    found = {}
+    for preset_id, reason in held.items():
+        generations = generations_of(await read_preset(connection, preset_id, rules))
+        now = None if generations is None else generations.state.held
+        if now is not None and now.reason in FOR_GOOD:
+            found[preset_id] = reason
+    return found
+
+
+async def _facts(
+    connection: AsyncConnection, row: Row[Any], evidence: CanaryEvidence, verdict: CanaryVerdict
+) -> dict[str, Any]:
+    shares = (await connection.execute(READ_SHARES, {"id": row.id})).one()
+    return {
+        "rollout": row.id,
+        "from": row.from_number,
+        "to": row.to_number,
+        "reason": verdict.reason,
+        "claims": shares.claims,
+        "new_claims": shares.new_claims,
+        "sample": evidence.sample,
+        "bad": evidence.bad,
+        "evidence": evidence.tell(),
+    }

@@ -1,0 +1,57 @@
+"""The `canary` of a template's entry: how a new version is tried by a share first."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictInt, WithJsonSchema
+
+from prebuilds.payloads import Payload
+from prebuilds.vocabulary import Duration
+
+CLAIMS_MAX = 10_000
+_PERCENTAGE = re.compile(r"(0|[1-9][0-9]?|100)%")
+
+
+def _positive(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be more than 0")
+    return value
+
+
+def _percentage(value: str) -> str:
+    if not _PERCENTAGE.fullmatch(value):
+        raise ValueError("must be a percentage from 0% to 100%")
+    return value
+
+
+Percentage = Annotated[str, AfterValidator(_percentage), WithJsonSchema({"type": "string"})]
+"""A percentage such as `5%`."""
+
+
+class CanaryEntry(Payload):
+    """A share of each pool, and of its claims, that gets a new version before all of them do."""
+
+    model_config = ConfigDict(serialize_by_alias=True)  # `for` is a word of Python
+    percent: Annotated[StrictInt, Field(ge=1, le=99)]
+    """Of a pool's prebuilds, rounded up, and of its claims by name, exactly."""
+    for_: Annotated[Duration, AfterValidator(_positive)] = Field(alias="for")
+    """How long the canary runs at least."""
+    min_claims: Annotated[StrictInt, Field(ge=1, le=CLAIMS_MAX)] = 20
+    """How many claims of the new version must have been handed over before it goes on to all."""
+    max_failure: Percentage = "5%"
+    """How many of the new version's creations, hand-overs and drills may fail."""
+    slower_than: Annotated[float, Field(ge=1, le=1000)] | None = None
+    """A creation that takes so many times the median of the old version's counts as failed; None: however slow."""
+
+    def stored(self) -> dict[str, Any]:
+        """The policy as a JSON value; `CanaryPolicy.of_json` reads it."""
+        return {
+            "percent": self.percent,
+            "for_seconds": self.for_.total_seconds(),
+            "min_claims": self.min_claims,
+            "max_failure": int(self.max_failure.removesuffix("%")),
+            "slower_than": self.slower_than,
+        }

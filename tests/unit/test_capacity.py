@@ -241,7 +241,8 @@ def test_a_pass_that_needs_no_more_leaves_room_for_a_nudge() -> None:
 def test_a_pass_never_queues_more_than_the_capacity(pools: list[PresetSnapshot], room: int, passes: int) -> None:
     pools = [replace(pool, paused=False) for pool in pools]
     queued = sum(row.status is PENDING for pool in pools for row in pool.prebuilds)
-    for begun in (plan_preset(pool, 1) for pool in pools):
+    for one in pools:
+        begun = plan_preset(one, 1)
         queued += len(begun.delete) + len(begun.pause) + len(begun.resume)
     limit = max(queued + room, 1)
     plan = plan_pass(whole(*pools, rules=replace(pools[0].rules, max_pending_builds=limit), passes=passes))

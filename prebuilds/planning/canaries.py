@@ -30,7 +30,7 @@ class CanaryPolicy:
     """How a new version is tried."""
 
     percent: int
-    """Of each pool and of its claims by name."""
+    """The new version's share of each pool, and of the pool's claims by name, in percent."""
     lasts: timedelta
     """How long it runs at least."""
     min_claims: int
@@ -75,7 +75,7 @@ class CanaryEvidence:
     creations_slow: int = 0
     """Those that succeeded, and took longer than the policy lets them."""
     hand_overs: int = 0
-    """Of claims, without those of drills."""
+    """Hand-overs of people's claims. Those of drills are not among them."""
     hand_overs_failed: int = 0
     drills: int = 0
     drills_failed: int = 0

@@ -36,7 +36,7 @@ class CanaryEntry(Payload):
 
     model_config = ConfigDict(serialize_by_alias=True)  # `for` is a word of Python
     percent: Annotated[StrictInt, Field(ge=1, le=99)]
-    """Of a pool's prebuilds, rounded up, and of its claims by name, exactly."""
+    """The new version's share of a pool's prebuilds, rounded up, and of its claims by name, exactly."""
     for_: Annotated[Duration, AfterValidator(_positive)] = Field(alias="for")
     """How long the canary runs at least."""
     min_claims: Annotated[StrictInt, Field(ge=1, le=CLAIMS_MAX)] = 20

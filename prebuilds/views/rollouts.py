@@ -31,7 +31,7 @@ class RolloutCanary(Payload):
     state: str
     """`running`, `passed`, `failed`, or `ended` when the rollout or the template's canary ended before a verdict."""
     percent: int
-    """Of each pool and of its claims by name, when the rollout began."""
+    """The new version's share of each pool, and of the pool's claims by name, when the rollout began."""
     claims: int
     """Claims by name that were served while it ran."""
     new_claims: int

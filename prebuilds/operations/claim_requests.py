@@ -17,10 +17,11 @@ from prebuilds.api import (
     PrebuildsError,
     RequestCanceled,
 )
-from prebuilds.payloads import ClaimRequest, ClaimsRequest, ClaimTerms, parse_path, waits_not
+from prebuilds.payloads import ClaimRequest, ClaimsRequest, ClaimTerms, parse_claim_id, parse_path, waits_not
 from prebuilds.planning.autostart import next_start
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.vocabulary import MissReason, OnEmpty
+from prebuilds.vocabulary.drills import is_drill_claim_id
 from prebuilds.vocabulary.owners import RESERVED_RULE, is_system
 
 Terms = TypeVar("Terms", bound=ClaimTerms)
@@ -59,6 +60,18 @@ def check_request(request: Terms) -> Terms:
             if getattr(request, field) != type(request).model_fields[field].default:
                 raise waits_not(field)
     return request
+
+
+def check_claim_id(claim_id: str, *, members: int = 0) -> str:
+    """Return *claim_id* if somebody may claim with it. Arguments are those of `parse_claim_id`.
+
+    Raises:
+        InvalidInput: It is not a claim id, or it belongs to a drill: who reads a drill's id could else claim first.
+    """
+    parse_claim_id(claim_id, members=members)
+    if is_drill_claim_id(claim_id):
+        raise InvalidInput.field("claim_id", "drill/ before a UUID is the claim id of a drill", "choose another id")
+    return claim_id
 
 
 def template_path(template: str) -> Sequence[str]:

@@ -33,6 +33,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.operations.claim_requests import (
     UNSERVED,
     UnservedOutcome,
+    check_claim_id,
     check_request,
     first_of,
     nothing_ready,
@@ -50,7 +51,6 @@ from prebuilds.payloads import (
     ClaimsRequest,
     ClaimsResult,
     ClaimTerms,
-    parse_claim_id,
 )
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claim_batches import ClaimBatches, member_ids
@@ -344,7 +344,7 @@ class Claims:
         """Check what came from outside, and note what identifies it."""
         check_request(request)
         members = len(request.names) if isinstance(request, ClaimsRequest) else 0
-        parse_claim_id(claim_id, members=members)
+        check_claim_id(claim_id, members=members)
         row_ids = member_ids(claim_id, members) if members else [claim_id]
         return _Attempt(claim_id, row_ids, run, request, self._store.hash_request(request), workflow_id, refused_run)
 

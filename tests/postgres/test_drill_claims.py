@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces
+from prebuilds.api import ClaimIdReused, InvalidInput, NoClaimablePrebuiltWorkspaces
 from prebuilds.background.demand import DemandCounter
 from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.store.claims import ClaimStore
@@ -22,7 +22,8 @@ from prebuilds.vocabulary import DRILL_USER, DRILL_USER_ID
 from prebuilds.vocabulary.drills import drill_claim_id
 from tests.builders import apply_file
 from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_preset, ready
-from tests.postgres.pool_steps import claim, make_ready, new_run
+from tests.postgres.http_steps import serving
+from tests.postgres.pool_steps import Desk, claim, make_ready, new_run
 from tests.rows import do, one
 
 
@@ -109,6 +110,50 @@ async def test_another_claim_of_its_id_does_not_become_its_own(
     await claim(store, preset, drill_claim_id(drill_id))
     with pytest.raises(ClaimIdReused):
         await taking.take(drill_id, preset.id, new_run())
+
+
+async def test_nobody_else_claims_with_its_id(
+    engine: AsyncEngine, database_url: str, taking: DrillClaims, store: ClaimStore
+) -> None:
+    """Whoever reads a drill's id could claim with the drill's claim id first."""
+    preset = await drilled_preset(engine)
+    await make_ready(engine, preset, 3)
+    drill_id = await begun(engine, preset)
+    claim_id, desk = drill_claim_id(drill_id), Desk(engine, store)
+    for claiming in (
+        desk.ask(claim_id),
+        desk.ask(claim_id, on_empty="wait"),
+        desk.ask_all(claim_id, ["a", "b"]),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            await claiming
+        assert list(refused.value.details) == ["claim_id"]
+    async with serving(engine, database_url) as server:
+        answer = await server.put(claim_id.replace("/", "%2F"))
+        assert (answer.status_code, list(answer.json()["errors"])) == (422, ["claim_id"])
+    assert (await one(engine, "SELECT count(*) AS n FROM claims")).n == 0
+    assert (await desk.ask("drill/bits")).source == "prebuilt", "any other id is free"  # type: ignore[union-attr]
+    assert (await taking.take(drill_id, preset.id, new_run())).source == "prebuilt"
+
+
+async def test_it_brings_the_claim_parameters_of_its_workers(engine: AsyncEngine, store: ClaimStore) -> None:
+    small = SMALL | {"claim_parameters": ["token"]}
+    preset = await drilled_preset(engine, small, parameters="DRILL")
+    await make_ready(engine, preset, 3)
+    drill_id, run = await begun(engine, preset), new_run()
+    lacking = DrillClaims(store, Recorded(engine), {})
+    with pytest.raises(InvalidInput, match="DRILL is not set"):
+        await lacking.take(drill_id, preset.id, run)
+    value = json.dumps({"token": "hunter2", "of_another_preset": "x"})
+    taking = DrillClaims(store, Recorded(engine), {"DRILL": value})
+    won = await taking.take(drill_id, preset.id, new_run())
+    kept = await one(
+        engine, "SELECT sealed ->> 'data' AS data FROM claim_secrets WHERE workspace_id = :id", id=won.workspace_id
+    )
+    assert json.loads(kept.data) == {"token": "hunter2"}
+    assert await lacking.take(drill_id, preset.id, new_run()) == won, "it has won, whatever became of the variable"
+    events = await one(engine, "SELECT string_agg(data::text, '') AS data FROM events")
+    assert "hunter2" not in events.data
 
 
 async def test_it_is_neither_demand_nor_a_figure_nor_a_person(

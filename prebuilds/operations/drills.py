@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from uuid import UUID
@@ -21,6 +22,12 @@ from prebuilds.vocabulary.actors import Actor
 
 logger = logging.getLogger(__name__)
 
+DRILLS_PAGE_MAX = 100
+"""Drills in one answer of an `OperatorRequest`. Each has at most some 5 KB, and an answer at most 2 MB."""
+START_S = 5.0
+"""How long a start may take, in seconds. A control worker makes up for one that takes longer, as when Temporal is away.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class DrillOperations:
@@ -29,12 +36,13 @@ class DrillOperations:
     context: Context
 
     async def run(self, actor: Actor, target: str) -> DrillRow:
-        """Begin a drill now, also of a template without a schedule for them.
+        """Begin a drill now, also of a template without a schedule for them. While one of the same target that somebody
+        asked for has not ended, no other begins: asking again is safe.
 
         Args:
             target: `organization/template`, whose presets take turns, or `organization/template/preset`.
         Returns:
-            The drill as it begins; `show` tells how it goes on.
+            The drill as it begins, or the one that has not ended; `show` tells how it goes on.
         Raises:
             InvalidInput: *target* is no such path.
             TemplateNotFound, PresetNotFound: There is no such template or preset.
@@ -49,9 +57,10 @@ class DrillOperations:
                 await find_preset(connection, target)
             template = await find_live_template(connection, "/".join(parts[:2]))
             preset = parts[2] if len(parts) == 3 else None
-            drill_id = await drills.insert_drill(connection, template.id, requested_by=actor.name, preset=preset)
+            drill_id = await drills.request_drill(connection, template.id, actor.name, preset)
         try:
-            await start_drill(self.context.client, drill_id)
+            async with asyncio.timeout(START_S):
+                await start_drill(self.context.client, drill_id)
         except (RPCError, RuntimeError, OSError) as error:  # it is recorded: a control worker starts it
             logger.warning("A drill's start failed; it is tried again", extra={"error": repr(error)})
         return await self.show(drill_id)

@@ -114,7 +114,7 @@ RESUME_ROLLOUT = Route("POST", "/v1/templates/{template}/rollout:resume")
 UNDO_ROLLOUT = Route("POST", "/v1/templates/{template}/rollout:undo", repeats=False)
 
 LIST_DRILLS = Route("GET", "/v1/drills", query=("template", *PAGE))
-RUN_DRILL = Route("POST", "/v1/drills", body=("target",), repeats=False)
+RUN_DRILL = Route("POST", "/v1/drills", body=("target",))
 SHOW_DRILL = Route("GET", "/v1/drills/{drill}")
 
 STATUS = Route("GET", "/v1/status", query=PAGE)

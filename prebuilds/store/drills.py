@@ -49,10 +49,17 @@ RESCHEDULE = text("""
 SET_NEXT = text("UPDATE drill_schedules SET next_at = :next_at WHERE template_id = :template_id")
 END_SCHEDULE = text("DELETE FROM drill_schedules WHERE template_id = :template_id")
 # A restored database may name a time for which there was a drill already.
-INSERT = text("""
-    INSERT INTO drills (id, template_id, due_at, next_dispatch_at, requested_by, wanted_preset)
-    VALUES (:id, :template_id, coalesce(:due_at, now()), now(), :requested_by, :wanted_preset)
+INSERT_DUE = text("""
+    INSERT INTO drills (id, template_id, due_at, next_dispatch_at) VALUES (:id, :template_id, :due_at, now())
         ON CONFLICT DO NOTHING
+""")
+# The update changes nothing: it returns the drill that has not ended.
+INSERT_REQUESTED = text("""
+    INSERT INTO drills (id, template_id, due_at, next_dispatch_at, requested_by, wanted_preset)
+    VALUES (:id, :template_id, now(), now(), :requested_by, :wanted_preset)
+        ON CONFLICT (template_id, coalesce(wanted_preset, '')) WHERE requested_by IS NOT NULL AND ended_at IS NULL
+        DO UPDATE SET requested_by = drills.requested_by
+ RETURNING id
 """)
 TAKE_OPEN = text("""
     UPDATE drills SET next_dispatch_at = now() + CAST(:redispatch AS interval)
@@ -166,7 +173,8 @@ async def record_due(engine: AsyncEngine) -> int:
         for row in rows:
             policy = DrillPolicy.of_json(row.drill)
             if not row.busy and policy.cron is not None:
-                await insert_drill(connection, row.template_id, due_at=row.next_at)
+                due = {"id": uuid4(), "template_id": row.template_id, "due_at": row.next_at}
+                await connection.execute(INSERT_DUE, due)
             await _schedule(connection, SET_NEXT, row.template_id, policy, row.now)
     return len(rows)
 
@@ -190,24 +198,20 @@ async def _schedule(
         await connection.execute(statement, {"template_id": template_id, "next_at": next_at})
 
 
-async def insert_drill(
-    connection: AsyncConnection,
-    template_id: UUID,
-    *,
-    due_at: datetime | None = None,
-    requested_by: str | None = None,
-    preset: str | None = None,
+async def request_drill(
+    connection: AsyncConnection, template_id: UUID, requested_by: str, preset: str | None = None
 ) -> UUID:
-    """Record a drill that begins now.
+    """Record a drill that somebody asks for, which begins now. While one of the same target that somebody asked for has
+    not ended, it is that one: a repeated request takes no second prebuild.
 
     Args:
-        due_at: The time of the schedule that it is for; None for now.
-        requested_by: Who asks; None for the schedule.
+        requested_by: Who asks.
         preset: The preset's name; None for the one whose turn it is.
+    Returns:
+        The drill's id.
     """
-    drill_id = uuid4()
-    values = {"id": drill_id, "template_id": template_id, "due_at": due_at, "requested_by": requested_by}
-    await connection.execute(INSERT, values | {"wanted_preset": preset})
+    values = {"id": uuid4(), "template_id": template_id, "requested_by": requested_by, "wanted_preset": preset}
+    drill_id: UUID = (await connection.execute(INSERT_REQUESTED, values)).scalar_one()
     return drill_id
 
 

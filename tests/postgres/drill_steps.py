@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
@@ -12,7 +12,7 @@ from prebuilds.background.dispatch import Dispatcher
 from prebuilds.store import drills
 from tests.builders import MadePreset, apply_file, find_preset
 from tests.postgres.pool_steps import RULES
-from tests.rows import one
+from tests.rows import do, one
 
 DRILL = {"schedule": "0 3 * * *", "timezone": "Europe/Berlin"}
 SMALL = {"name": "small", "instances": 2}
@@ -38,8 +38,16 @@ async def drilled_preset(engine: AsyncEngine, *presets: dict[str, Any], **drill:
 
 
 async def new_drill(engine: AsyncEngine, preset: MadePreset, wanted: str | None = None) -> UUID:
-    async with engine.begin() as connection:
-        return await drills.insert_drill(connection, preset.template_id, requested_by="tester", preset=wanted)
+    """A drill like one of a schedule: any number of them may be at work."""
+    drill_id = uuid4()
+    values = {"id": drill_id, "template_id": preset.template_id, "wanted": wanted}
+    await do(
+        engine,
+        "INSERT INTO drills (id, template_id, due_at, next_dispatch_at, wanted_preset)"
+        " VALUES (:id, :template_id, now(), now(), :wanted)",
+        **values,
+    )
+    return drill_id
 
 
 async def begun(engine: AsyncEngine, preset: MadePreset) -> UUID:

@@ -406,7 +406,7 @@ async def test_the_page_tells_how_drills_went(engine: AsyncEngine, server: Serve
     await make_ready(engine, preset, 2)
     http = await sign_in(server)
     async with engine.begin() as connection:
-        drill_id = await drills.insert_drill(connection, preset.template_id, requested_by="ops")
+        drill_id = await drills.request_drill(connection, preset.template_id, "ops")
     await drills.begin_drill(engine, drill_id, RULES)
     end = DrillEnd(drill_id, "failed", "check", "the command ended with <b>1</b>", ["no module <i>numpy</i>"], 0.4)
     await drills.end_drill(engine, end)

@@ -42,6 +42,12 @@ drills = Table(
     Column("evidence", ARRAY(Text), nullable=False, server_default=text("'{}'")),  # the last lines of what has failed
     time_column("ended_at"),
     Index("drills_due_key", "template_id", "due_at", unique=True, postgresql_where=text("requested_by IS NULL")),
+    Index(
+        "drills_requested_key",
+        *("template_id", text("coalesce(wanted_preset, '')")),
+        unique=True,
+        postgresql_where=text("requested_by IS NOT NULL AND ended_at IS NULL"),
+    ),
     Index("drills_template_idx", "template_id", "created_at", "id"),
     Index("drills_open_idx", "next_dispatch_at", postgresql_where=text("ended_at IS NULL")),
     Index("drills_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),

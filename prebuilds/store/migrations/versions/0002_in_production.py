@@ -381,6 +381,15 @@ DRILLS: tuple[Step, ...] = (
 )
 """Drills, and the user who claims for them."""
 
+REPEATED_DRILLS: tuple[Step, ...] = (
+    IndexStep(
+        "drills_requested_key",
+        "drills (template_id, coalesce(wanted_preset, '')) WHERE requested_by IS NOT NULL AND ended_at IS NULL",
+        unique=True,
+    ),
+)
+"""At most one drill at a time of each target that somebody asks for."""
+
 CLAIMS_EVENTS: tuple[Step, ...] = (
     IndexStep("events_lost_claim_idx", "events (claim_id) WHERE claim_id IS NOT NULL AND workspace_id IS NULL"),
 )
@@ -397,6 +406,7 @@ EXPAND: tuple[Step, ...] = (
     *LIMITS,
     *LEASES,
     *DRILLS,
+    *REPEATED_DRILLS,
     *ROLLOUTS,
     *CANARIES,
     *CLAIMS_EVENTS,

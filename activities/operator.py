@@ -13,7 +13,7 @@ from prebuilds.operations.requests import carry_out
 from prebuilds.payloads import OperatorRequest, RequestRun, parse_input
 from prebuilds.store.requests import AnsweredBefore, RequestFence, end_request, fenced, record_answer, recorded_answer
 
-READS = ("status", "list_workspaces", "show_workspace")
+READS = ("status", "list_workspaces", "show_workspace", "list_drills", "show_drill")
 
 
 class OperatorActivities:

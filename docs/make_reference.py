@@ -179,6 +179,9 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "remove_members": ("**`organization`**, **`users`**, `by`", "LeavingResult"),
     "disable_users": ("**`users`**, `by`", "LeavingResult"),
     "enable_users": ("**`users`**, `by`", "LeavingResult"),
+    "run_drill": ("**`target`**, `by`", "DrillRow"),
+    "list_drills": ("`template`, `after`, `limit`", "DrillPage"),
+    "show_drill": ("**`drill`**", "DrillRow"),
 }
 """Each action's fields, the required ones in bold, and what it answers."""
 

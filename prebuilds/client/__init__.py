@@ -11,6 +11,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from prebuilds.client.builds import BuildsClient
 from prebuilds.client.claims import ClaimsClient
+from prebuilds.client.drills import DrillsClient
 from prebuilds.client.durations import seconds_of
 from prebuilds.client.loop import LoopClient
 from prebuilds.failures.temporal import asking_temporal
@@ -81,7 +82,7 @@ async def connect(address: str | None = None, **options: Any) -> Client:
     return client
 
 
-class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient):
+class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient, DrillsClient):
     """Claims and operator requests, each run as a workflow by the deployment's workers, or by its server over HTTP.
 
     Every method raises `StackUnreachable` when Temporal does not answer, and another `PrebuildsError`, by its type,

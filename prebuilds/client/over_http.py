@@ -29,6 +29,8 @@ from prebuilds.remote.routes import Route
 from prebuilds.remote.transport import Transport, open_transport
 from prebuilds.views import (
     AbandonResult,
+    DrillPage,
+    DrillRow,
     LeaseRenewal,
     LeavingResult,
     LintReport,
@@ -63,6 +65,9 @@ ACTIONS: Mapping[str, tuple[Route, type[Payload]]] = {
     "remove_members": (routes.REMOVE_MEMBERS, LeavingResult),
     "disable_users": (routes.DISABLE_USERS, LeavingResult),
     "enable_users": (routes.ENABLE_USERS, LeavingResult),
+    "run_drill": (routes.RUN_DRILL, DrillRow),
+    "list_drills": (routes.LIST_DRILLS, DrillPage),
+    "show_drill": (routes.SHOW_DRILL, DrillRow),
 }
 """Action of an `OperatorRequest` -> the route that does the same, and its answer."""
 

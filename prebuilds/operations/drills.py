@@ -17,7 +17,7 @@ from prebuilds.store import drill_list, drills
 from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
 from prebuilds.store.presets import find_preset
 from prebuilds.store.templates import find_live_template
-from prebuilds.views import DrillRow, Page
+from prebuilds.views import DrillPage, DrillRow, Page
 from prebuilds.vocabulary.actors import Actor
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,16 @@ class DrillOperations:
         one_more = check_limit(limit) + 1
         rows = await drill_list.list_drills(self.context.engine, template, reach=reach, limit=one_more, after=after)
         return make_page(rows, limit, drill_list.drill_cursor)
+
+    async def page(self, template: str | None, *, after: str | None, limit: int | None) -> DrillPage:
+        """List a page of the drills that fits into one Temporal payload, newest first.
+
+        Args:
+            template, after: As of `list`.
+            limit: The most rows; None or a larger number means `DRILLS_PAGE_MAX`.
+        """
+        page = await self.list(template, limit=min(limit or DRILLS_PAGE_MAX, DRILLS_PAGE_MAX), after=after)
+        return DrillPage(drills=page.rows, next=page.next)
 
     async def show(self, drill: UUID) -> DrillRow:
         """Read one drill.

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from prebuilds.api import InvalidInput
+from prebuilds.operations.drills import DrillOperations
 from prebuilds.operations.facade import Operations
 from prebuilds.operations.loop import NO_CAUSE, LoopOperations
 from prebuilds.operations.people import PeopleOperations
 from prebuilds.operations.workspaces import WorkspaceOperations
-from prebuilds.payloads import DeploymentAction, OperatorRequest, Payload, PeopleAction
+from prebuilds.payloads import DeploymentAction, DrillAction, OperatorRequest, Payload, PeopleAction
 from prebuilds.planning.policy import DEPLOYMENT, Action, Resource, check
 from prebuilds.views import LoopChange, WorkspaceChange
 from prebuilds.vocabulary.actors import Actor
@@ -41,6 +42,9 @@ POLICY: dict[str, Action] = {
     "remove_members": Action.CHANGE_MEMBERS,
     "disable_users": Action.SWITCH_USERS,
     "enable_users": Action.SWITCH_USERS,
+    "run_drill": Action.RUN_DRILL,
+    "list_drills": Action.SEE_TEMPLATES,
+    "show_drill": Action.SEE_TEMPLATES,
 }
 """Action of a request -> action of the policy."""
 
@@ -75,6 +79,8 @@ async def carry_out(
         answer = await _change_loop(operations.loop, actor, request, asked_at)
     elif request.action in get_args(PeopleAction):
         answer = await _change_people(operations.people, actor, request)
+    elif request.action in get_args(DrillAction):
+        answer = await _drill(operations.drills, actor, request)
     else:
         answer = await _act_on_workspaces(operations.workspaces, actor, request)
     fields = answer.model_dump(mode="json")
@@ -108,6 +114,19 @@ async def _change_people(people: PeopleOperations, actor: Actor, request: Operat
     if request.action == "add_members":
         return await people.add_members(actor, request.organization, request.users)
     return await people.remove_members(actor, request.organization, request.users)
+
+
+async def _drill(drills: DrillOperations, actor: Actor, request: OperatorRequest) -> Payload:
+    match request.action:
+        case "run_drill":
+            if request.target is None:
+                raise InvalidInput.field("target", "is required: organization/template, or a preset's path")
+            return await drills.run(actor, request.target)
+        case "list_drills":
+            return await drills.page(request.template, after=request.after, limit=request.limit)
+    if request.drill is None:
+        raise InvalidInput.field("drill", "is required: the drill's id")
+    return await drills.show(request.drill)
 
 
 async def _act_on_workspaces(workspaces: WorkspaceOperations, actor: Actor, request: OperatorRequest) -> Payload:

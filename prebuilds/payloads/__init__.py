@@ -35,6 +35,7 @@ from prebuilds.payloads.messages import PLAIN_MESSAGES, field_messages, plain_me
 from prebuilds.payloads.paths import parse_path, parse_workspace_path
 from prebuilds.payloads.requests import (
     DeploymentAction,
+    DrillAction,
     OperatorRequest,
     PeopleAction,
     ReleasedClaims,
@@ -62,6 +63,7 @@ __all__ = [
     "ClaimsRequest",
     "ClaimsResult",
     "DeploymentAction",
+    "DrillAction",
     "DrillInput",
     "DrillResult",
     "InventoryInput",

@@ -25,6 +25,7 @@ WorkspaceAction = Literal[
     "transfer",
 ]
 PeopleAction = Literal["add_members", "remove_members", "disable_users", "enable_users"]
+DrillAction = Literal["run_drill", "list_drills", "show_drill"]
 
 
 class RequestRun(Payload):
@@ -41,7 +42,7 @@ class RequestRun(Payload):
 class OperatorRequest(Payload):
     """Input of the workflow `OperatorRequest`: one action that an operator or a service asks for through Temporal."""
 
-    action: Literal[DeploymentAction, WorkspaceRead, WorkspaceAction, PeopleAction]
+    action: Literal[DeploymentAction, WorkspaceRead, WorkspaceAction, PeopleAction, DrillAction]
     workspace: Text | None = None
     """For every action on one workspace: `owner/name` or an id."""
     owner: Text | None = None
@@ -56,9 +57,10 @@ class OperatorRequest(Payload):
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     """For `start`: seconds between passes; None keeps the current interval."""
     after: str | None = None
-    """For `status` and `list_workspaces`: the `next` of the previous page; None for the first page."""
+    """For `status`, `list_workspaces` and `list_drills`: the `next` of the previous page; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
-    """For `status` and `list_workspaces`: the most rows of one page; None for as many as fit into one answer."""
+    """For `status`, `list_workspaces` and `list_drills`: the most rows of one page; None for as many as fit into one
+    answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """For `set`: how long the workspace runs after a start; 0 for no end, None keeps the current ttl."""
     autostart_schedule: Text | None = None
@@ -77,6 +79,12 @@ class OperatorRequest(Payload):
     """For `add_members` and `remove_members`: the organization's name."""
     users: list[Text] = Field(default_factory=list)
     """For `add_members`, `remove_members`, `disable_users` and `enable_users`: the users' names."""
+    target: Text | None = None
+    """For `run_drill`: `organization/template`, whose presets take turns, or `organization/template/preset`."""
+    template: Text | None = None
+    """For `list_drills`: the template whose drills are listed, an id or `organization/template`; None for all."""
+    drill: UUID | None = None
+    """For `show_drill`: the drill's id."""
 
 
 class ReleaseResult(Payload):

@@ -63,6 +63,9 @@ ACTIONS = (
     "release",
     "release_claims",
     "set",
+    "run_drill",
+    "list_drills",
+    "show_drill",
 )
 _numbers = itertools.count(1)
 
@@ -108,6 +111,9 @@ operator_requests = st.fixed_dictionaries(
         "lease_seconds": scalars,
         "autostart_schedule": texts,
         "claim_ids": st.lists(texts, max_size=2),
+        "target": texts,
+        "template": texts,
+        "drill": texts,
     },
 )
 records = st.dictionaries(

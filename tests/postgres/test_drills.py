@@ -5,16 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
 from opentelemetry.metrics import CallbackOptions
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
+from temporalio.testing import ActivityEnvironment
 
 from activities.drills import DrillActivities
+from activities.operator import OperatorActivities
+from prebuilds.api import InvalidInput
 from prebuilds.background.drilling import Driller
 from prebuilds.doctor import remedies
+from prebuilds.operations.context import Context
 from prebuilds.operations.drill_claims import DrillClaims
+from prebuilds.operations.facade import Operations
+from prebuilds.payloads import RequestRun
+from prebuilds.settings import Settings
 from prebuilds.store import drill_list, drill_steps, drills
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.drills import DrillEnd
@@ -25,9 +34,11 @@ from prebuilds.telemetry.drill_gauges import _GAUGES, DrillGauges
 from prebuilds.vocabulary import DRILL_USER_ID
 from tests.builders import apply_file, find_preset
 from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_preset, new_drill
-from tests.postgres.pool_steps import RULES, claim, make_ready, new_run
+from tests.postgres.http_steps import serving
+from tests.postgres.pool_steps import RULES, NotedDispatcher, Workflows, claim, make_ready, new_run
 from tests.postgres.retention_steps import remove_old
 from tests.postgres.test_doctor import check_of
+from tests.postgres.test_late_requests import new_request
 from tests.rows import do, events, one
 
 LABELS = {"organization_name": "acme", "template_name": "python"}
@@ -73,6 +84,42 @@ async def test_a_restored_schedule_records_no_second_one(engine: AsyncEngine) ->
     await do(engine, "UPDATE drill_schedules SET next_at = '2026-03-02 03:00Z'")
     await drills.record_due(engine)
     assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 1
+
+
+async def test_a_repeated_request_is_one_drill_until_that_has_ended(engine: AsyncEngine, database_url: str) -> None:
+    """As when Temporal is away: nobody's request starts a workflow, and everybody asks again."""
+    await drilled_preset(engine)
+    async with serving(engine, database_url) as server:
+
+        async def run(target: str) -> str:
+            answer = await server.http.post("/v1/drills", json={"target": target})
+            assert answer.status_code == 200, answer.text
+            return str(answer.json()["id"])
+
+        first, *again = await asyncio.gather(*[run("acme/python") for _ in range(6)])
+        assert set(again) == {first}
+        assert await run("acme/python/small") != first, "another target"
+        await drills.end_drill(engine, DrillEnd(UUID(first), "succeeded"))
+        assert await run("acme/python") != first
+
+
+async def test_services_drill_through_temporal(engine: AsyncEngine) -> None:
+    await drilled_preset(engine)
+    client = cast("Client", Workflows())
+    operator = OperatorActivities(Operations(Context(engine, client, NotedDispatcher(), Settings())))
+
+    async def ask(run: RequestRun | None = None, **raw: Any) -> Any:
+        return await ActivityEnvironment().run(operator.operate, raw, run or new_request())
+
+    run = new_request()
+    drill = await ask(run, action="run_drill", target="acme/python/small", by="portal")
+    assert (drill["status"], drill["requested_by"]) == ("running", "portal")
+    assert await ask(run, action="run_drill", target="acme/python/small", by="portal") == drill, "an attempt again"
+    assert (await ask(action="list_drills", template="acme/python", limit=1))["drills"] == [drill]
+    assert await ask(action="show_drill", drill=drill["id"]) == drill
+    for action, field in (("run_drill", "target"), ("show_drill", "drill")):
+        with pytest.raises(InvalidInput, match=f"{field}: is required"):
+            await ask(action=action)
 
 
 async def test_the_policy_changes_in_place(engine: AsyncEngine) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import (
     ClaimIdReused,
+    DrillNotFound,
     InvalidInput,
     NameTaken,
     NoClaimablePrebuiltWorkspaces,
@@ -135,6 +136,12 @@ async def test_a_service_claims_and_operates_without_temporal(
     assert (moved.workspace, moved.from_workspace) == ("carol/two", "alice/two")
     left = await client.remove_members("acme", ["carol"])
     assert [one.workspace for one in left.users[0].workspaces] == ["carol/two"]
+    drill = await client.run_drill("acme/python")
+    assert (drill.status, drill.requested_by) == ("running", "operator")
+    assert await client.run_drill("acme/python") == drill, "one drill at a time of each target"
+    assert (await client.list_drills("acme/python", limit=1)).drills == [await client.show_drill(drill.id)]
+    with pytest.raises(DrillNotFound):
+        await client.show_drill(won.workspace_id)
     assert (await client.pause("moving")).paused
     assert not (await client.resume()).paused
     released = await client.release("alice/dev")

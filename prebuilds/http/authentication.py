@@ -10,8 +10,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
+from prebuilds.api import Forbidden, PrebuildsError
 from prebuilds.operations.rate_limits import RateLimits
-from prebuilds.planning.policy import DEPLOYMENT, Action, Resource
+from prebuilds.planning.policy import DEPLOYMENT, Action, Resource, may
 from prebuilds.planning.rate_limit import CLAIMS, REQUESTS, Limit, headers, refusal
 from prebuilds.vocabulary.actors import Actor
 
@@ -105,3 +106,23 @@ def check_allowed(request: Request, actor: Actor, action: Action, resource: Reso
     """
     entrance: Entrance = request.app.state.entrance
     entrance.gate.check(actor, action, resource)
+
+
+def check_found(
+    gate: Gate, actor: Actor, action: Action, resource: Resource, sees: Action, unknown: PrebuildsError
+) -> None:
+    """Refuse what the policy denies for a thing that was looked up. Who may not see it does not learn that it exists.
+
+    Args:
+        sees: The action of seeing it.
+        unknown: What is raised where there is none.
+    Raises:
+        Forbidden: The actor may see it, but not do *action*. It names the scope that would be enough.
+        PrebuildsError: *unknown*.
+    """
+    try:
+        gate.check(actor, action, resource)
+    except Forbidden:
+        if may(actor, sees, resource):
+            raise
+        raise unknown from None

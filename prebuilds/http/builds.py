@@ -14,6 +14,7 @@ from prebuilds.http.documents import Asked, answers
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.waiting import wait_of, waiting_turn
 from prebuilds.payloads import WorkspaceBuildResult
+from prebuilds.payloads.not_found import no_build, no_log
 from prebuilds.planning.policy import Action
 from prebuilds.views import LoggedBuilds
 
@@ -41,7 +42,7 @@ async def list_builds(guard: Guarded, query: Annotated[BuildsQuery, Query()]) ->
     guard.reach(Action.SEE_LOG)
     logs = guard.operations.logs
     found = [await logs.latest(query.of)] if query.latest else await logs.builds(query.of)
-    await guard.workspace(str(found[0].workspace_id), Action.SEE_LOG)
+    await guard.workspace(str(found[0].workspace_id), Action.SEE_LOG, no_log(query.of))
     return LoggedBuilds(builds=found)
 
 
@@ -57,7 +58,7 @@ async def get_build(guard: Guarded, build_id: BuildId, prefer: Prefer = None) ->
     guard.reach(Action.SEE_WORKSPACE)
     builds = guard.operations.builds
     found = await builds.find(build_id)
-    await guard.workspace(str(found.workspace_id), Action.SEE_WORKSPACE)
+    await guard.workspace(str(found.workspace_id), Action.SEE_WORKSPACE, no_build(build_id))
     if not found.status.ended and (within_s := wait_of(prefer)) > 0:
         with waiting_turn(guard.service, guard.actor.token_id):
             await _until_ended(guard, build_id, within_s)

@@ -88,4 +88,6 @@ async def _resource_of(service: Service, actor: Actor, people: tuple[str, ...], 
             organization = (await service.direct.path_of(target)).split("/", 1)[0]
         except (PresetNotFound, InvalidInput):
             organization = None
+        if not any(scope.organization in (None, organization) for scope in actor.scopes):
+            organization = None  # a preset of others is refused in the same words as one that never was
     return Resource(organization, people)

@@ -11,6 +11,7 @@ from pydantic import Field
 from prebuilds.http import examples
 from prebuilds.http.documents import Asked, PageQuery, answers
 from prebuilds.http.guard import Guarded
+from prebuilds.payloads.not_found import no_drill
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.views import DrillPage, DrillRow
 
@@ -62,7 +63,8 @@ async def run_drill(guard: Guarded, body: Annotated[DrillBody, Body(examples=[{"
 )
 async def show_drill(guard: Guarded, drill: UUID) -> DrillRow:
     """With the last lines of what has failed."""
-    guard.reach(Action.SEE_TEMPLATES)  # who may see none does not learn which exist
+    guard.reach(Action.SEE_TEMPLATES)
     row = await guard.operations.drills.show(drill)
-    guard.check(Action.SEE_TEMPLATES, Resource(row.template.partition("/")[0]))
+    resource = Resource(row.template.partition("/")[0])
+    guard.check_found(Action.SEE_TEMPLATES, resource, Action.SEE_TEMPLATES, no_drill(drill))
     return row

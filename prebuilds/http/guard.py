@@ -7,7 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from prebuilds.http.authentication import Caller, Gate, Given
+from prebuilds.api import PrebuildsError
+from prebuilds.http.authentication import Caller, Gate, Given, check_found
 from prebuilds.http.service import Service, service_of
 from prebuilds.operations.facade import Operations
 from prebuilds.planning.policy import DEPLOYMENT, Action, Reach, Resource, reach_of
@@ -40,6 +41,10 @@ class Guard:
         """
         self.gate.check(self.actor, action, resource)
 
+    def check_found(self, action: Action, resource: Resource, sees: Action, unknown: PrebuildsError) -> None:
+        """As `prebuilds.http.authentication.check_found`, for the caller."""
+        check_found(self.gate, self.actor, action, resource, sees, unknown)
+
     def reach(self, action: Action) -> Reach:
         """Return the resources for which the caller may do an action.
 
@@ -51,30 +56,32 @@ class Guard:
             self.check(action)
         return reach
 
-    async def workspace(self, reference: str, action: Action) -> str:
+    async def workspace(self, reference: str, action: Action, unknown: PrebuildsError | None = None) -> str:
         """Return a workspace's id.
 
+        Args:
+            unknown: As of `check_found`; None for a workspace that is not there.
         Raises:
-            Forbidden: The policy denies the action.
-            InvalidInput, WorkspaceNotFound: The reference names nothing.
+            Forbidden: The policy denies the action, everywhere or for this workspace, which the caller may see.
+            InvalidInput, WorkspaceNotFound: The reference names nothing that the caller may see.
         """
         self.reach(action)  # who may do it nowhere does not learn what exists
         found = await self.operations.resources.workspace(reference)
-        self.check(action, found.resource)
+        self.check_found(action, found.resource, Action.SEE_WORKSPACE, unknown or found.unknown)
         return str(found.id)
 
     async def preset(self, reference: str, action: Action) -> str:
         """Return a preset's id. Raises as `workspace` does, or PresetNotFound."""
         self.reach(action)
         found = await self.operations.resources.preset(reference)
-        self.check(action, found.resource)
+        self.check_found(action, found.resource, Action.SEE_AVAILABILITY, found.unknown)
         return str(found.id)
 
     async def template(self, reference: str, action: Action) -> str:
         """Return a template's id. Raises as `workspace` does, or TemplateNotFound."""
         self.reach(action)
         found = await self.operations.resources.template(reference)
-        self.check(action, found.resource)
+        self.check_found(action, found.resource, Action.SEE_AVAILABILITY, found.unknown)
         return str(found.id)
 
 

@@ -15,6 +15,7 @@ from prebuilds.http.documents import ALWAYS, DECODED, Asked, in_path, problem_re
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.streams import frame, open_stream
 from prebuilds.operations.logs import LogPart, Position
+from prebuilds.payloads.not_found import no_log
 from prebuilds.planning.policy import Action
 from prebuilds.views import BuildLog, LoggedBuild
 
@@ -81,7 +82,7 @@ async def _find(guard: Guard, reference: str) -> LoggedBuild:
     """
     guard.reach(Action.SEE_LOG)
     build = await guard.operations.logs.latest(reference)
-    await guard.workspace(str(build.workspace_id), Action.SEE_LOG)
+    await guard.workspace(str(build.workspace_id), Action.SEE_LOG, no_log(reference))
     return build
 
 

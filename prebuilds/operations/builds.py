@@ -12,9 +12,10 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import StoreUnavailable, WorkspaceNotFound
+from prebuilds.api import StoreUnavailable
 from prebuilds.failures.database import store_answers
 from prebuilds.payloads import WorkspaceBuildResult
+from prebuilds.payloads.not_found import no_build
 from prebuilds.store.builds import BuildFacts, read_builds
 from prebuilds.store.replacements import read_replacements
 from prebuilds.store.workspaces import check_not_released, show_workspace
@@ -39,11 +40,7 @@ class BuildOperations:
             WorkspaceNotFound: No build has this id.
         """
         if not (found := await read_builds(self.engine, [build_id])):
-            raise WorkspaceNotFound(
-                f"no build has the id {build_id}",
-                {"build_id": str(build_id)},
-                remedy="correct it as `prebuilds jobs list` has it; builds of workspaces released long ago are removed",
-            )
+            raise no_build(build_id)
         return found[0]
 
     async def read(self, build_id: UUID) -> WorkspaceBuildResult:

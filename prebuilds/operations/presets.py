@@ -34,9 +34,9 @@ class PresetOperations:
             reach: Only presets within it.
             after: The `next` of the previous page; None for the first page.
         Raises:
-            TemplateNotFound: No such template has ever existed.
+            TemplateNotFound: No such template has ever existed, or it is of an organization beyond *reach*.
         """
-        found = await preset_list.list_presets(self.context.engine, await self.context.rules(), template)
+        found = await preset_list.list_presets(self.context.engine, await self.context.rules(), template, reach)
         rows = [row for row in found if reach.has_all_of(row.organization)]
         return page_by_path(rows, lambda row: f"{row.organization}/{row.template}/{row.preset}", limit, after)
 

@@ -138,6 +138,10 @@ class Reach:
         """Whether everything in an organization is within reach."""
         return self.all is None or organization in self.all
 
+    def has_any_of(self, organization: str) -> bool:
+        """Whether anything in an organization can be within reach."""
+        return any(where is None or organization in where for where in (self.all, self.people, self.own))
+
     @property
     def nothing(self) -> bool:
         """Whether no resource at all is within reach."""

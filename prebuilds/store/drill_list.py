@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import DrillNotFound
+from prebuilds.payloads.not_found import no_drill
 from prebuilds.planning.drills import DrillPolicy, is_stale
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.paging import cursor, read_cursor
@@ -74,7 +74,7 @@ async def list_drills(
     """
     before, before_id = (None, None) if after is None else read_cursor(after, datetime, UUID)
     async with engine.connect() as connection:
-        found = None if template is None else [row.id for row in await find_templates_ever(connection, template)]
+        found = None if template is None else [t.id for t in await find_templates_ever(connection, template, reach)]
         values = {
             "templates": found,
             "organizations": None if reach.all is None else sorted(reach.all),
@@ -94,7 +94,7 @@ async def read_drill(engine: AsyncEngine, drill_id: UUID) -> DrillRow:
     async with engine.connect() as connection:
         row = (await connection.execute(READ, {"id": drill_id})).one_or_none()
     if row is None:
-        raise DrillNotFound(f"no drill has the id {drill_id}", {"drill": str(drill_id)})
+        raise no_drill(drill_id)
     return _row(row)
 
 

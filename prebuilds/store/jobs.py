@@ -209,7 +209,7 @@ async def _find(
         await check_initiator(connection, wanted.initiator)
     templates = None
     if wanted.template is not None:
-        templates = [template.id for template in await find_templates_ever(connection, wanted.template)]
+        templates = [template.id for template in await find_templates_ever(connection, wanted.template, reach)]
     statement, values = select_jobs(
         wanted, templates, reach, limit, read_cursor(after, datetime, UUID) if after is not None else None
     )

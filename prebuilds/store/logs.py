@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
+from prebuilds.payloads.not_found import no_log
 from prebuilds.store.workspaces import resolve_workspace
 from prebuilds.views import LoggedBuild, LogLine
 from prebuilds.vocabulary import BuildStatus, Stage, Transition
@@ -136,7 +137,7 @@ async def find_logged_builds(engine: AsyncEngine, reference: str) -> list[Logged
         for statement in (READ_BUILD, BUILDS_OF):
             if rows := (await connection.execute(statement, {"id": id})).all():
                 return [_logged(row) for row in rows]
-    raise WorkspaceNotFound(f"no build and no workspace has the id {id}", {"id": str(id)})
+    raise no_log(str(id))
 
 
 def choose_logged_build(builds: Sequence[LoggedBuild]) -> LoggedBuild:

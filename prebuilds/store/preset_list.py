@@ -12,6 +12,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.planning.lead_times import forecast
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
@@ -38,14 +39,18 @@ STARTS_UNDER_WAY = text(f"""
 """)
 
 
-async def list_presets(engine: AsyncEngine, rules: Rules, template: str | None = None) -> list[PresetInfo]:
+async def list_presets(
+    engine: AsyncEngine, rules: Rules, template: str | None = None, reach: Reach = EVERYWHERE
+) -> list[PresetInfo]:
     """Presets of the active versions of live templates, by path. *template* is an id or a path.
 
+    Args:
+        reach: Of whoever asks, for *template* alone.
     Raises:
-        TemplateNotFound: No such template.
+        TemplateNotFound: No such template, or one of an organization where *reach* has nothing.
     """
     async with snapshot_transaction(engine) as connection:
-        only = (await find_live_template(connection, template)).id if template is not None else None
+        only = (await find_live_template(connection, template, reach)).id if template is not None else None
         details = {row.id: row for row in await connection.execute(PRESET_DETAILS, {"template_id": only})}
         snapshot = await snapshot_state(connection, rules)
         found = [(item, _state(item, snapshot)) for item in snapshot.presets if item.preset.id in details]

@@ -12,9 +12,10 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import PresetNotFound
 from prebuilds.payloads import parse_path
+from prebuilds.payloads.not_found import no_preset
 from prebuilds.planning.plan import state_of
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.rules import Rules
 from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
@@ -99,28 +100,32 @@ async def find_preset(connection: AsyncConnection, reference: str) -> FoundPrese
     return rows[0]
 
 
-async def find_presets_ever(connection: AsyncConnection, reference: str) -> list[FoundPreset]:
+async def find_presets_ever(
+    connection: AsyncConnection, reference: str, reach: Reach = EVERYWHERE
+) -> list[FoundPreset]:
     """Every preset that a path has ever named, or the one with an id, of deleted templates too: the one that counts
     now first.
 
+    Args:
+        reach: Of whoever asks: a preset of an organization where it reaches nothing is as one that never was.
     Raises:
         InvalidInput: Neither an id nor a path.
         PresetNotFound: There never was one.
     """
-    return await _presets(connection, reference, ANY_PRESET_BY_ID, ANY_PRESETS_BY_PATH)
+    return await _presets(connection, reference, ANY_PRESET_BY_ID, ANY_PRESETS_BY_PATH, reach)
 
 
-async def _presets(connection: AsyncConnection, reference: str, by_id: Any, by_path: Any) -> list[FoundPreset]:
+async def _presets(
+    connection: AsyncConnection, reference: str, by_id: Any, by_path: Any, reach: Reach = EVERYWHERE
+) -> list[FoundPreset]:
     try:
         rows = await connection.execute(by_id, {"id": UUID(reference)})
     except ValueError:
         path = parse_path(reference, 3, "preset", "acme/python/small")
         rows = await connection.execute(by_path, dict(zip(("organization", "template", "preset"), path, strict=True)))
-    found = [FoundPreset(row.id, row.path) for row in rows]
+    found = [FoundPreset(row.id, row.path) for row in rows if reach.has_any_of(row.path.partition("/")[0])]
     if not found:
-        raise PresetNotFound(
-            f"no preset {reference}", {"preset": "does not exist"}, remedy="see `prebuilds presets list`"
-        )
+        raise no_preset(reference)
     return found
 
 

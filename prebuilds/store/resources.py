@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from prebuilds.api import WorkspaceNotFound
+from prebuilds.api import PrebuildsError
+from prebuilds.payloads.not_found import no_preset, no_template, no_workspace
 from prebuilds.planning.policy import Resource
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.templates import find_template
@@ -27,6 +28,8 @@ class FoundResource:
 
     id: UUID
     resource: Resource
+    unknown: PrebuildsError
+    """What the reference is answered with where it names nothing, and where the caller may not see what it names."""
 
 
 async def find_workspace_resource(connection: AsyncConnection, reference: str) -> FoundResource:
@@ -37,7 +40,7 @@ async def find_workspace_resource(connection: AsyncConnection, reference: str) -
         WorkspaceNotFound: There is no such workspace.
     """
     workspace_id = await resolve_workspace(connection, reference)
-    return FoundResource(workspace_id, await workspace_resource(connection, workspace_id))
+    return FoundResource(workspace_id, await workspace_resource(connection, workspace_id), no_workspace(reference))
 
 
 async def workspace_resource(connection: AsyncConnection, workspace_id: UUID) -> Resource:
@@ -48,7 +51,7 @@ async def workspace_resource(connection: AsyncConnection, workspace_id: UUID) ->
     """
     row = (await connection.execute(WORKSPACE, {"id": workspace_id})).one_or_none()
     if row is None:
-        raise WorkspaceNotFound(f"no workspace has the id {workspace_id}", remedy="see `prebuilds workspaces list`")
+        raise no_workspace(str(workspace_id))
     return Resource(row.organization, (row.owner,))
 
 
@@ -60,7 +63,7 @@ async def find_preset_resource(connection: AsyncConnection, reference: str) -> F
         PresetNotFound: There never was such a preset.
     """
     found = (await find_presets_ever(connection, reference))[0]
-    return FoundResource(found.id, Resource(found.path.partition("/")[0]))
+    return FoundResource(found.id, Resource(found.path.partition("/")[0]), no_preset(reference))
 
 
 async def find_template_resource(connection: AsyncConnection, reference: str) -> FoundResource:
@@ -71,4 +74,4 @@ async def find_template_resource(connection: AsyncConnection, reference: str) ->
         TemplateNotFound: There never was such a template.
     """
     found = await find_template(connection, reference)
-    return FoundResource(found.id, Resource(found.path.partition("/")[0]))
+    return FoundResource(found.id, Resource(found.path.partition("/")[0]), no_template(reference))

@@ -62,7 +62,7 @@ async def list_rollouts(
     """
     before, before_id = (None, None) if after is None else read_cursor(after, datetime, UUID)
     async with engine.connect() as connection:
-        found = None if template is None else [row.id for row in await find_templates_ever(connection, template)]
+        found = None if template is None else [t.id for t in await find_templates_ever(connection, template, reach)]
         values = {
             "templates": found,
             "organizations": None if reach.all is None else sorted(reach.all),

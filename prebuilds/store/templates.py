@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import TemplateNotFound
 from prebuilds.payloads import parse_path
+from prebuilds.payloads.not_found import no_template
+from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.apply import lock_apply
 from prebuilds.store.events import record_event
 from prebuilds.store.rollouts import end_rollouts
@@ -55,19 +57,25 @@ class ChangedTemplate:
     """The presets of the active version, which the caller nudges; empty when nothing was changed."""
 
 
-async def find_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+async def find_template(connection: AsyncConnection, reference: str, reach: Reach = EVERYWHERE) -> Row[Any]:
     """Find a template by id or path. A path means the live template, or else the one that was deleted last.
 
+    Args:
+        reach: As of `find_templates_ever`.
     Raises:
         InvalidInput: *reference* is neither an id nor a path.
         TemplateNotFound: There never was such a template.
     """
-    return (await find_templates_ever(connection, reference))[0]
+    return (await find_templates_ever(connection, reference, reach))[0]
 
 
-async def find_templates_ever(connection: AsyncConnection, reference: str) -> Sequence[Row[Any]]:
+async def find_templates_ever(
+    connection: AsyncConnection, reference: str, reach: Reach = EVERYWHERE
+) -> Sequence[Row[Any]]:
     """Find every template that a path has ever named, or the one with an id. The live template comes first.
 
+    Args:
+        reach: Of whoever asks: a template of an organization where it reaches nothing is as one that never was.
     Raises:
         InvalidInput: *reference* is neither an id nor a path.
         TemplateNotFound: There never was such a template.
@@ -77,22 +85,22 @@ async def find_templates_ever(connection: AsyncConnection, reference: str) -> Se
     except ValueError:
         organization, template = parse_path(reference, 2, "template", "acme/python")
         rows = await connection.execute(TEMPLATES_BY_PATH, {"organization": organization, "template": template})
-    found = rows.all()
+    found = [row for row in rows if reach.has_any_of(row.path.partition("/")[0])]
     if not found:
-        raise TemplateNotFound(
-            f"no template {reference}", {"template": "does not exist"}, remedy="see `prebuilds templates list`"
-        )
+        raise no_template(reference)
     return found
 
 
-async def find_live_template(connection: AsyncConnection, reference: str) -> Row[Any]:
+async def find_live_template(connection: AsyncConnection, reference: str, reach: Reach = EVERYWHERE) -> Row[Any]:
     """Find a template that is not deleted, by id or path.
 
+    Args:
+        reach: As of `find_templates_ever`.
     Raises:
         InvalidInput: *reference* is neither an id nor a path.
         TemplateNotFound: There is no such template, or it was deleted.
     """
-    found = await find_template(connection, reference)
+    found = await find_template(connection, reference, reach)
     if found.deleted_at is not None:
         raise TemplateNotFound(
             f"template {found.path} was deleted", {"template": "was deleted"}, remedy="apply it again"

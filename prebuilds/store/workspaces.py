@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import WorkspaceNotFound
 from prebuilds.payloads import parse_workspace_path
+from prebuilds.payloads.not_found import no_workspace
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store.build_record import RecordedBuild, record_build
 from prebuilds.store.events import record_event
@@ -83,7 +84,7 @@ async def list_workspaces(
     async with engine.connect() as connection:
         if owner is not None:
             await check_owner(connection, owner)
-        presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset)]
+        presets = None if preset is None else [p.id for p in await find_presets_ever(connection, preset, reach)]
         statement, values = select_workspaces(owner, presets, prebuilt, reach, limit, passed)
         rows = await connection.execute(text(statement), values)
         return [WorkspaceRow(**_workspace(row)) for row in rows]
@@ -102,7 +103,7 @@ async def resolve_workspace(connection: AsyncConnection, reference: str) -> UUID
         owner, name = parse_workspace_path(reference)
     found = await connection.scalar(FIND, {"owner": owner_key(owner), "name": name})
     if found is None:
-        raise WorkspaceNotFound(f"{owner} has no live workspace named {name}", remedy="see `prebuilds workspaces list`")
+        raise no_workspace(reference)
     return UUID(str(found))
 
 
@@ -140,7 +141,7 @@ async def show_workspace(engine: AsyncEngine, reference: str) -> WorkspaceDetail
         workspace_id = await resolve_workspace(connection, reference)
         row = (await connection.execute(SHOW, {"id": workspace_id})).one_or_none()
         if row is None:
-            raise WorkspaceNotFound(f"no workspace has the id {reference}")
+            raise no_workspace(reference)
         events = await connection.execute(EVENTS_OF, {"id": workspace_id, "limit": EVENTS_SHOWN})
         return WorkspaceDetails(
             **_workspace(row),

@@ -80,13 +80,14 @@ async def test_every_address_against_every_scope(engine: AsyncEngine, database_u
                     assert "event: head" in await first_events(http, address, 2) or address == LIVE
                     continue
                 answer = await http.get(address)
-                # Who may not see a claim does not learn that there is one.
-                refused = 404 if "/claims/" in address else 403
+                # Who may not see a claim or a workspace does not learn that there is one.
+                hidden = workspace in address and not allowed("/workspaces/", scope, workspace)
+                refused = 404 if hidden or "/claims/" in address else 403
                 assert answer.status_code in ((200, 303) if may else (refused,)), (address, str(scope), answer.text)
                 if not may and address.startswith("/acts/"):
                     path, _, target = address.partition("?target=")
                     form = {"target": target, "cause": "x"}
-                    assert (await http.post(path, data=form, headers=OWN)).status_code == 403, (path, str(scope))
+                    assert (await http.post(path, data=form, headers=OWN)).status_code == refused, (path, str(scope))
     changed = "SELECT paused, loop, (SELECT count(*) FROM presets WHERE last_invalidated_at IS NOT NULL) FROM settings"
     assert tuple(await one(engine, changed)) == (False, "never_started", 0)
 

@@ -15,6 +15,7 @@ from prebuilds.http.authentication import Given, check_allowed
 from prebuilds.http.page.acts import ACTS, Act
 from prebuilds.http.page.asking import PageRoute, page_state, sign_in_page
 from prebuilds.http.page.rendering import SECURITY, page
+from prebuilds.http.page.routes import check_workspace
 from prebuilds.http.page.signing_in import (
     SignedIn,
     Viewer,
@@ -141,7 +142,8 @@ async def _allowed(request: Request, viewer: Viewer, name: str, target: str) -> 
         resource = Resource(target.partition("/")[0])
     elif act.of == "workspace":
         found = await service_of(request).operations.workspaces.show(target)
-        resource = Resource(found.organization, (found.owner,))
+        check_workspace(request, viewer, found, target, act.action)
+        return act
     check_allowed(request, viewer.actor, act.action, resource)
     return act
 

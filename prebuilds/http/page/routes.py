@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from prebuilds.http.authentication import check_allowed
+from prebuilds.http.authentication import check_allowed, check_found
 from prebuilds.http.claim_access import find_claim
 from prebuilds.http.page import showing
 from prebuilds.http.page.acts import ACTS
@@ -23,8 +23,10 @@ from prebuilds.http.page.states import WorkspaceState
 from prebuilds.http.page.streaming import stream
 from prebuilds.http.page.watching import Reading, Watched
 from prebuilds.http.service import service_of
+from prebuilds.payloads.not_found import no_workspace
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.planning.sizing.question import SizeQuestion
+from prebuilds.views import WorkspaceDetails
 
 VIEWERS_MAX = 500
 """Streams of the page at a time."""
@@ -73,7 +75,7 @@ async def preset_size(request: Request, viewer: SignedIn, organization: str, tem
 async def workspace(request: Request, viewer: SignedIn, workspace: UUID) -> Response:
     """Show one workspace."""
     watched = page_state(request).states.workspace(str(workspace))
-    check_workspace(request, viewer, (await watched.now()).state)
+    check_workspace(request, viewer, (await watched.now()).state.workspace, str(workspace))
     address = f"/live/workspaces/{workspace}"
     return await _show(request, viewer, "workspace", address, watched, showing.show_workspace)
 
@@ -81,10 +83,10 @@ async def workspace(request: Request, viewer: SignedIn, workspace: UUID) -> Resp
 @router.get("/live/workspaces/{workspace}")
 async def live_workspace(request: Request, viewer: SignedIn, workspace: UUID) -> Response:
     watched = page_state(request).states.workspace(str(workspace))
-    check_workspace(request, viewer, (await watched.now()).state)
+    check_workspace(request, viewer, (await watched.now()).state.workspace, str(workspace))
 
     def show(operations: Any, viewer: Viewer, reading: Reading[WorkspaceState]) -> dict[str, Any]:
-        check_workspace(request, viewer, reading.state)  # it may have another owner by now
+        check_workspace(request, viewer, reading.state.workspace, str(workspace))  # it may have another owner by now
         return showing.show_workspace(operations, viewer, reading)
 
     return await _stream(request, viewer, "workspace", watched, show)
@@ -118,7 +120,7 @@ async def find(request: Request, viewer: SignedIn, what: str = "") -> Response:
         is_path = what.count("/") == 1
     if is_path or (what and not await service_of(request).direct.find(what)):
         found = await operations.workspaces.show(what)
-        check_workspace(request, viewer, WorkspaceState(found, None, []))
+        check_workspace(request, viewer, found, what)
         return RedirectResponse(f"/workspaces/{found.id}", 303, SECURITY)
     return RedirectResponse(f"/claims/{quote(what, safe='')}" if what else "/", 303, SECURITY)
 
@@ -142,14 +144,16 @@ def check_reader(request: Request, viewer: Viewer) -> None:
         check_allowed(request, viewer.actor, Action.SEE_STATUS)
 
 
-def check_workspace(request: Request, viewer: Viewer, state: WorkspaceState) -> None:
-    """Refuse who may not see a workspace.
+def check_workspace(
+    request: Request, viewer: Viewer, found: WorkspaceDetails, reference: str, action: Action = Action.SEE_WORKSPACE
+) -> None:
+    """Refuse who may not do an action to a workspace. Arguments and errors are those of `check_found`.
 
-    Raises:
-        Forbidden: Names the scope that would be enough.
+    Args:
+        reference: What the workspace was found by.
     """
-    resource = Resource(state.workspace.organization, (state.workspace.owner,))
-    check_allowed(request, viewer.actor, Action.SEE_WORKSPACE, resource)
+    resource, gate = Resource(found.organization, (found.owner,)), request.app.state.entrance.gate
+    check_found(gate, viewer.actor, action, resource, Action.SEE_WORKSPACE, no_workspace(reference))
 
 
 def _checked_path(request: Request, viewer: Viewer, *parts: str) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from uuid import UUID
 
 from prebuilds.api import PrebuildsError
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.planning.drills import read_parameters
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
+from prebuilds.store.drill_parameters import read_wanted
 from prebuilds.vocabulary import DRILL_USER
 from prebuilds.vocabulary.drills import drill_claim_id, drill_workspace_name
 
@@ -20,9 +25,15 @@ WITHIN = timedelta(seconds=10)
 class DrillClaims:
     """Takes prebuilds for drills. Safe to call again for the same drill, and several times at once."""
 
-    def __init__(self, store: ClaimStore, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, store: ClaimStore, dispatcher: Dispatcher, environ: Mapping[str, str] = MappingProxyType(os.environ)
+    ) -> None:
+        """Args:
+        environ: Where the variables are that have drills' claim parameters.
+        """
         self._store = store
         self._dispatcher = dispatcher
+        self._environ = environ
 
     async def take(self, drill_id: UUID, preset_id: UUID, run: ClaimRun) -> ClaimResult:
         """Take the oldest ready prebuild of a preset, unless it is the last one.
@@ -32,6 +43,7 @@ class DrillClaims:
         Returns:
             What the drill has taken, now or by an earlier attempt.
         Raises:
+            InvalidInput: The claim parameters that the template wants are not to be had here.
             NoClaimablePrebuiltWorkspaces: None can be spared. This is the answer of *run*: no attempt at it takes one.
             PrebuildsError: Another refusal of a claim, which is its answer as well.
             StoreUnavailable: The database is away. Whether one was taken is known to the next attempt.
@@ -42,7 +54,10 @@ class DrillClaims:
         )
         request_hash, run = self._store.hash_request(request), self._store.ending(run, WITHIN)
         try:
-            claimed = await self._store.claim_spare(claim_id, request, target, request_hash, run)
+            # The hash is of the request without them: a variable may change between two attempts.
+            brings = {"claim_parameters": await self._claim_parameters(drill_id, preset_id)}
+            wanted = request.model_copy(update=brings)
+            claimed = await self._store.claim_spare(claim_id, wanted, target, request_hash, run)
         except PrebuildsError as error:
             if error.repeated:
                 raise
@@ -56,3 +71,9 @@ class DrillClaims:
                 self._dispatcher.start_builds([claimed.result.build_id])
             self._dispatcher.nudge([claimed.preset_id])
         return claimed.result
+
+    async def _claim_parameters(self, drill_id: UUID, preset_id: UUID) -> dict[str, str]:
+        wanted = await read_wanted(self._store.pool, drill_id, preset_id)
+        if wanted is None:
+            return {}
+        return read_parameters(wanted.variable, self._environ.get(wanted.variable), wanted.names)

@@ -5,6 +5,7 @@ long.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,6 +39,8 @@ class DrillPolicy:
     """The status that the path must answer with; None for any below 400."""
     timeout: timedelta = TIMEOUT
     """How long each step may take."""
+    parameters: str | None = None
+    """The variable of the claims workers that has the claim parameters; None: a drill brings none."""
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> DrillPolicy:
@@ -52,6 +55,7 @@ class DrillPolicy:
             http_path=value.get("http_path"),
             http_status=value.get("http_status"),
             timeout=timedelta(seconds=value.get("timeout_seconds") or TIMEOUT.total_seconds()),
+            parameters=value.get("parameters"),
         )
 
 
@@ -114,6 +118,29 @@ def why_not_now(around: Surroundings) -> str | None:
         (not around.loop_runs, "the loop is stopped, so nothing would replace the prebuild"),
     )
     return next((reason for applies, reason in reasons if applies), None)
+
+
+def read_parameters(variable: str, value: str | None, names: Collection[str]) -> dict[str, str]:
+    """Read the claim parameters of a drill from the value of an environment variable.
+
+    Args:
+        variable: Its name, for the message. No value is quoted.
+        value: None: it is not set.
+        names: The claim parameters that the preset lists; others are left out.
+    Raises:
+        InvalidInput: It is not set, or is no JSON object of texts.
+    """
+    if value is None:
+        wrong = "is not set on this claims worker"
+    else:
+        try:
+            given = json.loads(value)
+        except ValueError:
+            given = None
+        if isinstance(given, dict) and all(isinstance(one, str) for one in given.values()):
+            return {name: given[name] for name in names if name in given}
+        wrong = "is no JSON object of texts on this claims worker"
+    raise InvalidInput.field("drill.parameters", f"{variable} {wrong}", "set it on every claims worker, and restart it")
 
 
 def choose_preset(candidates: Collection[Candidate]) -> Candidate | str:

@@ -64,6 +64,10 @@ class DrillEntry(Payload):
     it the workspace's address. Only drivers that can run one have this: `process` and `container`."""
     http: DrillHttp | None = None
     """The check: a request to the workspace's address. Without either, it is enough that the workspace is ready."""
+    parameters: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """The claim parameters that a drill brings: the name of a variable of every claims worker, whose value is a JSON
+    object such as `{"token": "..."}`. Each preset gets those that it lists in `claim_parameters`. None: a drill brings
+    none."""
     timeout: Annotated[Duration, AfterValidator(_bounded)] = TIMEOUT
     """How long each step may take: the hand-over, the wait until it is ready, and the check."""
 
@@ -82,7 +86,8 @@ class DrillEntry(Payload):
 
     def stored(self) -> dict[str, Any]:
         """The policy as a JSON value; `DrillPolicy.of_json` reads it."""
-        return {
+        parameters = {} if self.parameters is None else {"parameters": self.parameters}
+        return parameters | {
             "schedule": self.schedule,
             "timezone": self.timezone,
             "command": self.command,

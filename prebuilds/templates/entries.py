@@ -311,6 +311,13 @@ class TemplateEntry(Payload):
             raise ValueError("canary needs a rollout with strategy surge, serve_old and a max_surge above 0")
         return self
 
+    @model_validator(mode="after")
+    def _drill_brings_what_presets_take(self) -> TemplateEntry:
+        brings = self.drill is not None and self.drill.parameters is not None
+        if brings and not any(preset.claim_parameters for preset in self.presets):
+            raise ValueError("drill.parameters needs a preset with claim_parameters")
+        return self
+
     def _stored_rollout(self) -> dict[str, Any] | None:
         if self.canary is None:
             return None if self.rollout is None else self.rollout.stored()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prebuilds.api import InvalidInput
 from prebuilds.payloads import field_messages
 from prebuilds.planning.drills import (
     SPARE_MIN,
@@ -20,6 +21,7 @@ from prebuilds.planning.drills import (
     choose_preset,
     is_stale,
     next_due,
+    read_parameters,
     why_not_now,
 )
 from prebuilds.templates.drill_entry import DrillEntry
@@ -92,12 +94,21 @@ def test_two_times_without_a_success_are_stale(after: timedelta, stale: bool) ->
 
 def test_a_stored_policy_reads_as_it_was_written() -> None:
     entry = DrillEntry.model_validate(
-        {"schedule": " 0  3 * * * ", "http": {"path": "/ok", "status": 204}, "timeout": "90s"}
+        {"schedule": " 0  3 * * * ", "http": {"path": "/ok", "status": 204}, "timeout": "90s", "parameters": "DRILL"}
     )
     assert DrillPolicy.of_json(entry.stored()) == DrillPolicy(
-        cron="0 3 * * *", http_path="/ok", http_status=204, timeout=timedelta(seconds=90)
+        cron="0 3 * * *", http_path="/ok", http_status=204, timeout=timedelta(seconds=90), parameters="DRILL"
     )
     assert DrillPolicy.of_json(None) == DrillPolicy.of_json({}) == DrillPolicy(), "by hand: being ready is enough"
+
+
+def test_a_preset_gets_what_it_lists_of_a_drills_parameters() -> None:
+    value = '{"token": "s3cret", "branch": "main"}'
+    assert read_parameters("DRILL", value, ["token", "region"]) == {"token": "s3cret"}
+    for wrong in (None, "s3cret", "[1]", '{"token": {"auth": "s3cret"}}'):
+        with pytest.raises(InvalidInput, match=r"drill\.parameters: DRILL is") as refused:
+            read_parameters("DRILL", wrong, ["token"])
+        assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from prebuilds.api import PrebuildsError
-from prebuilds.conformance import checks, interrupted, ownership, pausing, returning
+from prebuilds.conformance import checking, checks, interrupted, ownership, pausing, returning
 from prebuilds.conformance.subject import Skipped, Subject, Violation
 from prebuilds.conformance.trial import Trial, error_text
 
@@ -40,6 +40,8 @@ CHECKS: dict[str, Check] = {
         pausing.paused_is_claimed,
         pausing.older_pauses_are_refused,
         pausing.killed_while_pausing,
+        checking.check_tells_how_it_ended,
+        checking.check_ends_in_time,
         interrupted.cancel_is_prompt,
         interrupted.cancelled_half_way,
         interrupted.killed_half_way,

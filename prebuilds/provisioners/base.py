@@ -334,7 +334,8 @@ class CheckingProvisioner(Protocol):
             env: Variables beside those of the workspace.
         Raises:
             NotMadeHere: Only the host that created the workspace can run it.
-            ProvisionFailed: The workspace does not run, or has no such program.
+            ProvisionFailed: The workspace does not run, or has no such program. Of such a program a driver whose engine
+                does not tell may return the status that a shell gives, 126 or 127.
         """
         ...
 

@@ -17,17 +17,20 @@ from prebuilds.conformance.examine import CHECKS, Outcome, Verdict, run_check
 from prebuilds.conformance.subject import PROMPT_S, Subject
 from prebuilds.conformance.trial import Trial
 from tests import broken_drivers as broken
+from tests import checking_driver as checking
 from tests import host_driver as host
 from tests import pausing_driver as pausing
 
 PAUSING = ("pause_keeps_it", "paused_is_claimed", "older_pauses_are_refused", "killed_while_pausing")
-NOT_OF_THE_EXAMPLE = ("failed_start_leaves_nothing", "suspended_comes_back", *PAUSING)
+CHECKING = ("check_tells_how_it_ended", "check_ends_in_time")
+NOT_OF_THE_EXAMPLE = ("failed_start_leaves_nothing", "suspended_comes_back", *PAUSING, *CHECKING)
 """Checks of optional methods that the example lacks, and one of a failure that it never has."""
 
 
 def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
     # Hurried is only who dawdles: on a busy machine a good driver may take longer than that.
-    prompt_s = 0.3 if driver is broken.TakesItsTime else PROMPT_S
+    hurried = {broken.TakesItsTime: 0.3, checking.WaitsForever: 2.0, checking.LeavesItRunning: 1.0}
+    prompt_s = hurried.get(driver, PROMPT_S)
     return asyncio.run(run_check(check, Subject(driver, prompt_s=prompt_s, cuts=3), state_dir))
 
 
@@ -67,6 +70,11 @@ def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
         ("paused_is_claimed", pausing.ClaimsOnlyWhatRuns, "after claim and apply of paused ones, the inventory says"),
         ("older_pauses_are_refused", pausing.PausesWhoever, "resume of build 1 was not refused with StaleBuild"),
         ("killed_while_pausing", pausing.StaysBusyPausing, "another worker is at it"),
+        ("check_tells_how_it_ended", checking.SucceedsAlways, "exits with 3 ended with 0"),
+        ("check_tells_how_it_ended", checking.ForgetsVariables, "that prints its variable has the output"),
+        ("check_tells_how_it_ended", checking.ChecksWhatIsStopped, "in a workspace that is stopped ended with 0"),
+        ("check_ends_in_time", checking.WaitsForever, r"with a limit of 1 s it took \d s"),
+        ("check_ends_in_time", checking.LeavesItRunning, "after destroy, a check's command still runs"),
         ("cancel_is_prompt", broken.TakesItsTime, r"still runs 0\.3 s later"),
         ("cancel_is_prompt", broken.FailsWhenCancelled, "instead of CancelledError"),
         ("cancelled_half_way", broken.StaysBusy, "another worker is at it"),
@@ -89,9 +97,12 @@ def test_a_driver_that_keeps_its_promises_passes(check: str, tmp_path: Path) -> 
     assert (outcome.verdict, outcome.check) == (expected, check), outcome.reason
 
 
-@pytest.mark.parametrize("check", PAUSING)
-def test_a_driver_that_pauses_and_resumes_passes(check: str, tmp_path: Path) -> None:
-    outcome = outcome_of(check, pausing.PausingFolder, tmp_path)
+@pytest.mark.parametrize(
+    ("check", "driver"),
+    [*((one, pausing.PausingFolder) for one in PAUSING), *((one, checking.CheckingFolder) for one in CHECKING)],
+)
+def test_a_driver_with_optional_methods_passes(check: str, driver: Any, tmp_path: Path) -> None:
+    outcome = outcome_of(check, driver, tmp_path)
     assert outcome.verdict is Verdict.PASSED, outcome.reason
 
 

@@ -171,6 +171,8 @@ class ProcessProvisioner:
         record = self._folders.read(workspace_id)
         if record is None or record.deployment_id != self._deployment_id:
             raise NotMadeHere(f"this host did not create workspace {workspace_id}")
+        if record.found is None or not processes.is_alive(record.found):
+            raise ProvisionFailed(f"the process of workspace {workspace_id} does not run")
         home, user = self._folders.home(workspace_id), self._users.of(workspace_id)
         try:
             tried = await try_command(

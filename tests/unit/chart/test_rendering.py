@@ -70,6 +70,14 @@ def test_user_folder_and_port_are_the_images() -> None:
     assert all("command" not in container(pod) for pod in pod_templates(rendered("minimal.yaml")).values())
 
 
+def test_without_a_security_context_the_cluster_chooses_the_user() -> None:
+    """As on OpenShift, which refuses a user that it has not chosen."""
+    for given in ("podSecurityContext=null", "podSecurityContext.runAsUser=null,podSecurityContext.fsGroup=null"):
+        for pod in pod_templates(rendered("minimal.yaml", "--set", given)).values():
+            assert not {"runAsUser", "fsGroup", "fsGroupChangePolicy"} & pod["spec"]["securityContext"].keys()
+            assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
 @EVERY_FILE
 def test_no_secret_is_made_and_no_token_of_the_cluster_is_given_unasked(values: str) -> None:
     assert not of_kind(rendered(values), "Secret")

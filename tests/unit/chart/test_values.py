@@ -56,6 +56,7 @@ def test_a_wrong_value_is_refused_by_its_name(value: str, message: str) -> None:
         ("control.autoscaling.enabled=true,control.autoscaling.minReplicas=20", "minReplicas 20 is larger"),
         ("claims.autoscaling.enabled=true,claims.autoscaling.by=metrics", "the list of metrics is empty"),
         ("workerController.enabled=true,control.autoscaling.enabled=true", "make a WorkerResourceTemplate"),
+        ("workerController.claims=true", "workerController.enabled is not"),
         ("workerController.enabled=true,temporal.tls.enabled=true", "make a Connection of your own"),
         (
             "workerController.enabled=true,temporal.tls.enabled=true,temporal.tls.existingSecret=tls,"

@@ -7,7 +7,7 @@ runAsNonRoot: true
 {{ $name }}: {{ include "prebuilds.text" $value | trimAll "\"" }}
 {{- end }}
 {{- end }}
-{{- if .Values.podSecurityContext.fsGroup }}
+{{- if (.Values.podSecurityContext | default dict).fsGroup }}
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 seccompProfile: {type: RuntimeDefault}

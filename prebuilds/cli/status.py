@@ -125,7 +125,7 @@ def _pools(found: SystemStatus) -> tuple[tuple[str, ...], list[tuple[object, ...
     rows = [_row(preset) for preset in found.presets]
     if not any(preset.standby or preset.paused for preset in found.presets):
         return _COLUMNS, rows
-    paused = [f"{preset.paused} of {preset.standby}" for preset in found.presets]
+    paused = [f"{p.paused} of {p.standby}" if p.paused or p.standby else None for p in found.presets]
     with_paused = [(*row[:-1], shown, row[-1]) for row, shown in zip(rows, paused, strict=True)]
     return (*_COLUMNS[:-1], _STANDBY, _COLUMNS[-1]), with_paused
 

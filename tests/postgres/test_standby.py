@@ -24,6 +24,7 @@ from prebuilds.store.pool import Written, delete_prebuilds
 from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
 from prebuilds.store.standby import move_prebuilds
+from prebuilds.store.status import read_status
 from prebuilds.store.workspaces import show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Source, build_id_of
@@ -132,6 +133,15 @@ async def test_paused_ones_are_counted_also_when_no_standby_is_wanted_any_more(e
     await make_paused(engine, preset, 2)
     await do(engine, "UPDATE presets SET standby_paused = 0 WHERE id = :id", id=preset.id)
     assert await counts_of(engine, preset) == {"paused": 2}
+
+
+async def test_status_wants_none_of_a_preset_out_of_use(engine: AsyncEngine) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    await make_paused(engine, preset, 1)
+    for deprecated, wanted in ((False, 2), (True, 0)):
+        await do(engine, "UPDATE templates SET deprecated = :deprecated", deprecated=deprecated)
+        [row] = (await read_status(engine, RULES)).presets
+        assert (row.active, row.standby, row.paused) == (not deprecated, wanted, 1)
 
 
 async def test_a_claim_takes_a_paused_one_only_when_none_is_ready(engine: AsyncEngine, store: ClaimStore) -> None:

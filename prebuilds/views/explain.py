@@ -27,7 +27,8 @@ class PresetExplanation(Payload):
     """False when the settings of that time are no longer recorded; then `desired`, `window` and `base` come from the
     oldest recorded settings."""
     held: str | None
-    """Why creation is withheld now; None when it is not, or when the explanation is of another time."""
+    """Why creation is withheld now, by the words of `status`; None when it is not, or when the explanation is of
+    another time."""
     held_until: Timestamp | None
     """When a backoff ends; None otherwise."""
     events: list[EventRow]

@@ -22,7 +22,7 @@ class RolloutPool(Payload):
     """Ready prebuilds of all older versions."""
     old_starting: int
     held: str | None
-    """Why creations of the new version are withheld; None when they are not."""
+    """Why creations of the new version are withheld, by the words of `status`; None when they are not."""
 
 
 class RolloutCanary(Payload):

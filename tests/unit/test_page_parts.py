@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -13,14 +14,25 @@ from prebuilds.api import PresetNotFound, StoreUnavailable
 from prebuilds.http.examples import SIZED
 from prebuilds.http.page import charts, watching
 from prebuilds.http.page.forms import own_path
-from prebuilds.http.page.rendering import age, duration, environment, link
+from prebuilds.http.page.rendering import HOLDS, age, duration, environment, link
 from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.http.page.streaming import GONE, event, stream
 from prebuilds.http.page.watching import Watched, WatchedStates
+from prebuilds.planning.holds import Hold
 from prebuilds.views.pools import HourSlot, SpanRow
 from prebuilds.views.sizes import SizePart, SizeReport
 
 NOW = datetime(2026, 3, 2, 9, 14, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+
+
+def test_each_hold_has_its_words() -> None:
+    assert HOLDS.keys() == set(Hold)
+    reference, architecture = ((ROOT / "docs" / name).read_text() for name in ("reference.md", "architecture.md"))
+    [told] = [line for line in reference.splitlines() if line.startswith("| `held`") and "`paused`" in line]
+    for hold in Hold:
+        assert f"`{hold}`" in told
+        assert f"| `{hold}` |" in architecture
 
 
 class Source:

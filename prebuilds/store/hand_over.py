@@ -76,8 +76,11 @@ HAND_OVER = text("""
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
         CAST(:secrets AS jsonb))
 """)
-LOCK_CANARY = text("SELECT is_new FROM lock_canary(:rollout_id, :preset_id, false)")
-COUNT_CANARY_CLAIM = text("SELECT count_canary_claim(:rollout_id, :preset_id, :new)")
+# An older version with other claim parameters serves no waiter (`_SERVES`), so there are no turns then.
+LOCK_CANARY = text("SELECT is_new FROM lock_canary(:rollout_id, :preset_id, true)")
+COUNT_CANARY_CLAIM = text("""
+    SELECT count_canary_claim(:rollout_id, :preset_id, :new) FROM lock_canary(:rollout_id, :preset_id, true)
+""")
 BEGIN_LEASE = text("SELECT begin_lease(CAST(:answer AS jsonb), true, CAST(:lease AS interval))")
 TELL_VERSION = text("SELECT tell_version(:claim_id, :version)")
 DECIDE = text("""

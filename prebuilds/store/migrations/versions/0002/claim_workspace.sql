@@ -300,7 +300,7 @@ BEGIN
     END IF;
     IF v_final AND (p_on_empty <> 'wait' OR v_miss = 'no_pool') THEN  -- a claim that will wait records no miss: it joins the queue next
         INSERT INTO events (kind, actor, preset_id, workspace_id, claim_id, data)
-        VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, v_preset.id,
+        VALUES ('claim_' || coalesce(answer ->> 'source', 'missed'), v_initiator_name, (answer ->> 'preset_id')::uuid,
                 (answer ->> 'workspace_id')::uuid, p_claim_id,
                 jsonb_build_object('owner', v_owner_name, 'name', p_name, 'miss_reason', v_miss)
                 || jsonb_strip_nulls(jsonb_build_object('token_id', p_token)));

@@ -6,7 +6,7 @@
 -- ready, and it makes up for turns at which it had none.
 CREATE OR REPLACE FUNCTION lock_canary(p_rollout_id uuid, p_preset_id uuid, p_brings_values boolean)
 RETURNS TABLE (is_new boolean, preset_id uuid, version_id uuid, version int) LANGUAGE sql AS $$
-    SELECT c.new_claims < (c.claims + 1) * CAST(t.rollout #>> '{canary,percent}' AS integer) / 100, p.id, v.id, v.number
+    SELECT c.new_claims < (c.claims + 1) * CAST(t.rollout #>> '{canary,percent}' AS bigint) / 100, p.id, v.id, v.number
       FROM canary_claims c
       JOIN rollouts r ON r.id = c.rollout_id AND r.canary_state = 'running' AND r.state IN ('running', 'paused', 'failed')
       JOIN templates t ON t.id = r.template_id AND t.rollout #>> '{canary,percent}' IS NOT NULL

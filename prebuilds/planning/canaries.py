@@ -75,18 +75,35 @@ class CanaryEvidence:
     creations_slow: int = 0
     """Those that succeeded, and took longer than the policy lets them."""
     hand_overs: int = 0
-    """Hand-overs of people's claims. Those of drills are not among them."""
+    """Hand-overs of people's claims, each counted once however often it was tried. Those of drills are not among
+    them."""
     hand_overs_failed: int = 0
+    """Those whose first try failed."""
     drills: int = 0
     drills_failed: int = 0
 
     @property
     def sample(self) -> int:
-        return self.creations + self.hand_overs + self.drills
+        return sum(ended for ended, _ in self._kinds)
 
     @property
     def bad(self) -> int:
-        return self.creations_failed + self.creations_slow + self.hand_overs_failed + self.drills_failed
+        return sum(bad for _, bad in self._kinds)
+
+    @property
+    def _kinds(self) -> tuple[tuple[int, int], ...]:
+        """How many of each kind have ended, and how many of these were bad."""
+        return (
+            (self.creations, self.creations_failed + self.creations_slow),
+            (self.hand_overs, self.hand_overs_failed),
+            (self.drills, self.drills_failed),
+        )
+
+    def is_bad(self, policy: CanaryPolicy) -> bool:
+        """Whether more are bad than a sample of `min_claims` may have: of all together, or of one kind. Each claim
+        brings a creation that replaces what it took, so that good creations would hide hand-overs that fail."""
+        counted = (*self._kinds, (self.sample, self.bad))
+        return any(100 * bad > policy.max_failure * max(ended, policy.min_claims) for ended, bad in counted)
 
     def tell(self) -> str:
         """Return the figures as words."""
@@ -110,7 +127,7 @@ def judge_canary(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: st
     """Decide about a canary that runs.
 
     It fails at once while creations of the new version are held for good, and as soon as more are bad than a sample of
-    `min_claims` may have: however well the rest of such a sample went, it would be too many.
+    `min_claims` may have, of all or of one kind: however well the rest of such a sample went, it would be too many.
 
     Args:
         policy: Of the template, now; None when it has none any more.
@@ -120,7 +137,7 @@ def judge_canary(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: st
         return CanaryVerdict(CanaryState.ENDED)
     if held is not None:
         return CanaryVerdict(CanaryState.FAILED, held)
-    if 100 * evidence.bad > policy.max_failure * max(evidence.sample, policy.min_claims):
+    if evidence.is_bad(policy):
         return CanaryVerdict(CanaryState.FAILED, evidence.tell())
     if evidence.age >= policy.lasts and evidence.hand_overs >= policy.min_claims:
         return CanaryVerdict(CanaryState.PASSED)

@@ -32,6 +32,8 @@ NEW, OLD = UUID(int=2), UUID(int=1)
         (CanaryEvidence(SHORT, creations=1, creations_failed=1, drills=1, drills_failed=1), "failed"),
         (CanaryEvidence(LONG, hand_overs=40, hand_overs_failed=2), "passed"),
         (CanaryEvidence(LONG, hand_overs=40, hand_overs_failed=3), "failed"),
+        (CanaryEvidence(LONG, creations=60, hand_overs=40, hand_overs_failed=3), "failed"),
+        (CanaryEvidence(LONG, creations=60, hand_overs=40, drills=1, drills_failed=1, creations_failed=1), "passed"),
     ],
 )
 def test_a_verdict(evidence: CanaryEvidence, state: str) -> None:

@@ -14,7 +14,6 @@ from prebuilds.planning.limits import AllowedWork, share_concurrent
 from prebuilds.planning.pool_generations import group_generations
 from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step
 from prebuilds.planning.snapshot import (
-    CreationHistory,
     GenerationRows,
     Instant,
     MemberShare,
@@ -127,7 +126,7 @@ def _bring_together(
         desired=min(state.desired, most),
         target=min(state.target, most),
         new=_generation(new, held=state.held is not None),
-        old=[_generation(item, held=_is_held(item.history, at, state, new.preset.base_instances)) for item in old],
+        old=[_generation(item, held=_is_left(item.preset) or _is_held(item, at, state, new.preset)) for item in old],
         policy=rollout.policy,
         paused=rollout.state is RolloutState.PAUSED,
         lately=new.lately,
@@ -146,8 +145,13 @@ def _canary(new: Preset, old: Sequence[PresetCounts]) -> int | None:
     return rollout.policy.canary.percent if any(item.preset.rolled_from for item in old) else None
 
 
-def _is_held(history: CreationHistory, at: Instant, state: PoolState, base: int | None) -> bool:
-    return creation_hold(history, at, desired=state.desired, base=base) is not None
+def _is_left(preset: Preset) -> bool:
+    """Whether a preset's version has failed as a canary, so that nothing of it is made while it is left."""
+    return preset.rolled_from and preset.rollout is not None and preset.rollout.leaves_failed
+
+
+def _is_held(item: PresetCounts, at: Instant, state: PoolState, new: Preset) -> bool:
+    return creation_hold(item.history, at, desired=state.desired, base=new.base_instances) is not None
 
 
 def _generation(item: PresetCounts, *, held: bool) -> Generation:

@@ -36,6 +36,7 @@ def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
     A rollout has succeeded when each pool that it replaces has its desired count ready, or what its share of a limit
     on pool members allows of it, and nothing of an older version is left. Members of the new version that were claimed
     within the last lead time count as ready; those of an older one do not, since they say nothing about the new one.
+    While a canary tries any pool, it has not succeeded.
     It has failed while creations of a new preset are held until somebody acts.
     """
     by_rollout: dict[UUID, list[PresetDecision]] = defaultdict(list)
@@ -53,7 +54,8 @@ class RunningCanary:
     rollout: Rollout
     template: UUID
     held: Mapping[UUID, str]
-    """The new version's presets whose creations are held until somebody acts, with their names and holds."""
+    """The new version's presets that replace others, and whose creations are held until somebody acts, with their names
+    and holds."""
 
 
 def canaries_of(plan: PassPlan) -> list[RunningCanary]:
@@ -65,8 +67,8 @@ def canaries_of(plan: PassPlan) -> list[RunningCanary]:
         if rollout is None or not rollout.canary or rollout.state is RolloutState.PAUSED or preset.template_id is None:
             continue
         held = {} if rollout.id not in found else dict(found[rollout.id].held)
-        if preset.active and one.state.held is not None and one.state.held.reason in FOR_GOOD:
-            held[preset.id] = f"{preset.name}: {one.state.held.reason}"
+        if one.generations is not None and preset.active and _held_for_good(one):
+            held[preset.id] = f"{preset.name}: {_reason_of(one)}"
         found[rollout.id] = RunningCanary(rollout, preset.template_id, held)
     return list(found.values())
 
@@ -85,13 +87,13 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
     desired = sum(_desired(one) for one in new)
     progress = 100 * ready // desired if desired else 100
     state, reason = RolloutState.RUNNING, None
-    failed = [one for one in new if one.state.held is not None and one.state.held.reason in FOR_GOOD]
+    failed = [one for one in new if _held_for_good(one)]
     if rollout.state is RolloutState.PAUSED:
         state = RolloutState.PAUSED
     elif failed:
         state = RolloutState.FAILED
         reason = ", ".join(f"{one.item.preset.name}: {_reason_of(one)}" for one in failed)
-    elif rollout.canary or any(_is_left(other) for one in new for other in old[one.item.preset.name]):
+    elif (rollout.canary and new) or any(_is_left(other) for one in new for other in old[one.item.preset.name]):
         pass
     elif ready == desired:
         state = RolloutState.SUCCEEDED
@@ -109,6 +111,10 @@ def _is_switched_off(decisions: Sequence[PresetDecision]) -> bool:
 def _desired(decision: PresetDecision) -> int:
     """The desired count, or what the share of a limit on pool members allows of it."""
     return decision.state.desired if decision.generations is None else decision.generations.pool.desired
+
+
+def _held_for_good(decision: PresetDecision) -> bool:
+    return decision.state.held is not None and decision.state.held.reason in FOR_GOOD
 
 
 def _reason_of(decision: PresetDecision) -> str:

@@ -121,6 +121,8 @@ class Rollout:
     """Percent of the members that were new when it was last looked at."""
     canary: bool = False
     """Whether a canary runs: the new version has its share, and no verdict yet."""
+    leaves_failed: bool = False
+    """Whether it began because the version that it leaves has failed as a canary."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from prebuilds.api import InvalidInput, TemplateNotFound
+from prebuilds.api import InvalidInput, PrebuildsError, TemplateNotFound
 from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy, CanaryState, CanaryVerdict, judge_canary
 from prebuilds.planning.generations import generations_of
 from prebuilds.planning.pass_plan import PassPlan
@@ -20,19 +22,20 @@ from prebuilds.store.events import record_for_each
 from prebuilds.store.notifications import record_canary_failure
 from prebuilds.store.rollout_changes import go_back, lock_newest
 from prebuilds.store.snapshots import read_preset
-from prebuilds.vocabulary import PREBUILDS_USER
+from prebuilds.vocabulary import DRILL_USER_ID, PREBUILDS_USER
 
-# What a drill has claimed is not counted as a hand-over too. A creation's time is that of its build at work.
-READ_EVIDENCE = text("""
-    SELECT now() - r.started_at AS age, b.*, d.*
+logger = logging.getLogger(__name__)
+
+# A creation's time is that of its build at work. A hand-over that failed is tried again by further builds: its first
+# one counts. Those of drills are counted as drills.
+READ_EVIDENCE = text(f"""
+    SELECT now() - r.started_at AS age, b.*, h.*, d.*
       FROM rollouts r
       CROSS JOIN LATERAL (
-           SELECT count(*) FILTER (WHERE b.number = 1) AS creations,
-                  count(*) FILTER (WHERE b.number = 1 AND b.status = 'failed') AS creations_failed,
-                  count(*) FILTER (WHERE b.number = 1 AND b.status = 'succeeded' AND b.completed_at - b.started_at
-                                         > old.median * CAST(:slower_than AS double precision)) AS creations_slow,
-                  count(*) FILTER (WHERE b.number > 1) AS hand_overs,
-                  count(*) FILTER (WHERE b.number > 1 AND b.status = 'failed') AS hand_overs_failed
+           SELECT count(*) AS creations,
+                  count(*) FILTER (WHERE b.status = 'failed') AS creations_failed,
+                  count(*) FILTER (WHERE b.status = 'succeeded' AND b.completed_at - b.started_at
+                                         > old.median * CAST(:slower_than AS double precision)) AS creations_slow
              FROM canary_claims c
              CROSS JOIN LATERAL (
                   SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY o.took) AS median
@@ -40,9 +43,17 @@ READ_EVIDENCE = text("""
                            WHERE preset_id = c.older_preset_id AND number = 1 AND status = 'succeeded'
                            ORDER BY created_at DESC LIMIT 100) AS o) AS old
              JOIN workspace_builds b ON b.preset_id = c.preset_id
-            WHERE c.rollout_id = r.id AND b.created_at >= r.started_at AND b.transition = 'start'
-              AND b.status IN ('succeeded', 'failed') AND (b.number = 1 OR b.stage = 'claim')
-              AND NOT EXISTS (SELECT FROM drills x WHERE x.template_id = r.template_id AND x.build_id = b.id)) AS b
+            WHERE c.rollout_id = r.id AND b.created_at >= r.started_at AND b.number = 1
+              AND b.status IN ('succeeded', 'failed')) AS b
+      CROSS JOIN LATERAL (
+           SELECT count(*) AS hand_overs, count(*) FILTER (WHERE t.first = 'failed') AS hand_overs_failed
+             FROM (SELECT (array_agg(b.status ORDER BY b.number))[1] AS first
+                     FROM canary_claims c
+                     JOIN workspaces w ON w.preset_id = c.preset_id AND w.claimed_at >= r.started_at
+                     JOIN workspace_builds b ON b.workspace_id = w.id
+                    WHERE c.rollout_id = r.id AND b.stage = 'claim' AND b.status IN ('succeeded', 'failed')
+                      AND b.initiator_id <> '{DRILL_USER_ID}'
+                    GROUP BY w.id) AS t) AS h
       CROSS JOIN LATERAL (
            SELECT count(*) AS drills, count(*) FILTER (WHERE d.outcome = 'failed') AS drills_failed
              FROM drills d
@@ -56,22 +67,39 @@ READ_SHARES = text("""
 """)
 SET_STATE = text("UPDATE rollouts SET canary_state = :state WHERE id = :id")
 STOP_SHARING = text("UPDATE presets SET canary_rollout_id = NULL WHERE canary_rollout_id = :id AND template_id = :of")
+# While the way back is open, claims by name may get an older version, but nothing that the failed one has made. By the
+# clock, since prebuilds may have been recorded while this transaction waited for their presets' locks.
+INVALIDATE = text("""
+    UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, clock_timestamp())
+     WHERE id IN (SELECT preset_id FROM canary_claims WHERE rollout_id = :id) AND template_id = :of
+""")
 
 
 async def judge_canaries(engine: AsyncEngine, plan: PassPlan, rules: Rules) -> None:
     """Judge every canary that runs, and end those whose verdict is found.
 
     A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
-    pass.
+    pass. So is one that cannot be judged or ended: that is logged, and stops neither other canaries nor the pass.
     """
     for canary in canaries_of(plan):
-        async with engine.connect() as connection:
-            evidence = await read_evidence(connection, canary.rollout.id, canary.rollout.policy.canary)
-        if evidence is None or _judge(canary.rollout.policy.canary, evidence, canary.held).state is CanaryState.RUNNING:
-            continue
-        async with engine.begin() as connection:
-            if await try_lock_apply(connection):
-                await _end(connection, canary, rules)
+        try:
+            await _judge_one(engine, canary, rules)
+        except (DBAPIError, PrebuildsError):
+            logger.warning(
+                "A canary could not be judged or ended; the next pass tries again",
+                extra={"rollout_id": str(canary.rollout.id)},
+                exc_info=True,
+            )
+
+
+async def _judge_one(engine: AsyncEngine, canary: RunningCanary, rules: Rules) -> None:
+    async with engine.connect() as connection:
+        evidence = await read_evidence(connection, canary.rollout.id, canary.rollout.policy.canary)
+    if evidence is None or _judge(canary.rollout.policy.canary, evidence, canary.held).state is CanaryState.RUNNING:
+        return
+    async with engine.begin() as connection:
+        if await try_lock_apply(connection):
+            await _end(connection, canary, rules)
 
 
 async def read_evidence(
@@ -111,6 +139,7 @@ async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules)
         organization, _, template = path.partition("/")
         told = {"organization": organization, "template": template, "preset": None, **facts}
         await record_canary_failure(connection, row.id, told)
+        await connection.execute(INVALIDATE, {"id": row.id, "of": row.template_id})
         await go_back(connection, path, row, PREBUILDS_USER, because=f"failed: canary: {verdict.reason}")
 
 

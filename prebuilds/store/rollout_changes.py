@@ -82,7 +82,7 @@ async def go_back(
 
     Args:
         path: The template's.
-        because: Why the rollout ends, if nobody has asked for it.
+        because: How the rollout's canary has failed; None when somebody has asked for the way back.
     Returns:
         The presets to nudge.
     Raises:
@@ -123,6 +123,7 @@ async def go_back(
         policy=RolloutPolicy.of_json(row.policy),
         goes_back=True,
         because=because,
+        leaves_failed=because is not None,
     )
     data = {"template": path, "version": row.from_number, "id": row.from_version_id, "replaces": row.to_number}
     data |= {"new": False, "preset": "changed"}

@@ -17,15 +17,15 @@ from prebuilds.store.events import record_for_each
 from prebuilds.vocabulary import PREBUILDS_USER
 
 READ_OPEN = text("""
-    SELECT r.id, r.state, r.from_version_id, r.to_version_id, r.from_number, r.to_number, r.from_presets
+    SELECT r.id, r.state, r.from_version_id, r.to_version_id, r.from_number, r.to_number, r.from_presets, r.leaves
       FROM rollouts r WHERE r.template_id = :template_id AND r.state IN ('running', 'paused', 'failed') FOR UPDATE
 """)
 READ_NAMES = text("SELECT id, name FROM presets WHERE id = ANY(CAST(:ids AS uuid[]))")
 BEGIN = text("""
     INSERT INTO rollouts (id, template_id, from_version_id, to_version_id, from_number, to_number, from_presets, policy,
-                          started_by, canary_state)
+                          started_by, canary_state, leaves)
     VALUES (:id, :template_id, :from_version_id, :to_version_id, :from_number, :to_number, :from_presets,
-            CAST(:policy AS jsonb), :by, :canary_state)
+            CAST(:policy AS jsonb), :by, :canary_state, :leaves)
 """)
 # Only of presets that the caller has locked or made. What an inactive one still has says nothing (`lock_canary.sql`).
 STOP_SHARING = text("""
@@ -43,7 +43,9 @@ SHARE_CLAIMS = text("""
 SET_STATE = text("""
     UPDATE rollouts
        SET state = :state, reason = :reason, progress = :progress,
-           ended_at = CASE WHEN :state = ANY(CAST(:open AS text[])) THEN NULL ELSE now() END
+           ended_at = CASE WHEN :state = ANY(CAST(:open AS text[])) THEN NULL ELSE now() END,
+           canary_state = CASE WHEN :state <> ALL(CAST(:open AS text[])) AND canary_state = 'running'
+                               THEN 'ended' ELSE canary_state END
      WHERE id = :id AND state = :was RETURNING to_number, from_number
 """)
 END = text("""
@@ -73,13 +75,16 @@ class ActivatedPools:
     """Whether it became active because a rollout is undone: what was active before is not tried by a canary."""
     because: str | None = None
     """Why the open rollout ends, if not simply because this version became active."""
+    leaves_failed: bool = False
+    """Whether it became active because the version before it has failed as a canary."""
 
 
 async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, by: str) -> None:
     """Begin the rollout of a version, in the transaction that activates it, and end the one that is open.
 
-    It begins from the version that the pools stand on: the one that was active so far, or, when that one's own rollout
-    is still open, the one which that began from. There is none when no pool has to be replaced.
+    It begins from the last version that was rolled out whole: the one that was active so far, or, when that one's own
+    rollout is still open, the one which that began from, unless that rollout is itself the way back from a version that
+    never was. There is none when no pool has to be replaced.
 
     Args:
         by: Who activates, for the events.
@@ -88,14 +93,15 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
     opened = (await connection.execute(READ_OPEN, template)).one_or_none()
     start = (activated.earlier_version_id, activated.earlier_number, list(activated.earlier_presets))
     await connection.execute(STOP_SHARING, {"presets": list(activated.presets.values())})
-    goes_back = activated.goes_back
+    goes_back, leaves = activated.goes_back, None
     if opened is not None:
         undone = opened.from_version_id == activated.version_id
         state = RolloutState.UNDONE if undone else RolloutState.SUPERSEDED
-        goes_back = goes_back or undone
+        if undone and opened.leaves is None:
+            goes_back, leaves = True, "failed" if activated.leaves_failed else "unfinished"
         reason = activated.because or f"version {activated.number} became active"
         await connection.execute(END, template | {"state": state, "reason": reason})
-        if not undone:
+        if not undone and opened.leaves is None:
             start = (opened.from_version_id, opened.from_number, opened.from_presets)
         await record_for_each(
             connection,
@@ -122,6 +128,7 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
         "policy": json.dumps(policy.to_json()),
         "by": by,
         "canary_state": canary,
+        "leaves": leaves,
     }
     await connection.execute(BEGIN, template | rollout)
     if canary is not None:

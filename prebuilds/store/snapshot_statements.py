@@ -22,6 +22,7 @@ _PRESET = """
     CAST(o.limits ->> 'pool_members' AS integer) AS pool_members, p.standby_paused,
     r.id AS rollout_id, r.state AS rollout_state, t.rollout AS rollout_policy,
     r.progress AS rollout_progress, r.canary_state = 'running' AS canary, p.id = ANY(r.from_presets) AS rolled_from,
+    r.leaves = 'failed' AS leaves_failed,
     p.template_version_id = t.active_version_id AND t.deleted_at IS NULL AND NOT t.deprecated
       AND o.prebuilds_enabled AND :enabled AND p.desired_instances IS NOT NULL AS active
 """

@@ -266,7 +266,7 @@ def _rollout(row: Row[tuple[object, ...]]) -> Rollout | None:
     if row.rollout_id is None:
         return None
     policy, state = RolloutPolicy.of_json(row.rollout_policy), RolloutState(row.rollout_state)
-    return Rollout(row.rollout_id, policy, state, row.rollout_progress, bool(row.canary))
+    return Rollout(row.rollout_id, policy, state, row.rollout_progress, bool(row.canary), bool(row.leaves_failed))
 
 
 _OF_STANDBY = ("paused", "paused_expired", "pausing", "resuming", "moves_failed", "resumes_failed")

@@ -13,7 +13,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.planning.generations import find_generations, generations_of
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import Reason, deletions, plan_preset
-from prebuilds.planning.rollout_outcomes import judge_rollouts
+from prebuilds.planning.rollout_outcomes import canaries_of, judge_rollouts
 from prebuilds.planning.rollouts import (
     Generation,
     PoolInRollout,
@@ -356,3 +356,16 @@ def test_a_rollout_ends_when_the_new_version_has_no_pool_any_more(instances: int
         plan_pass(counted(generations(new, GenerationRows(version(1, rolled_from=True), [], history_of()))))
     )
     assert [one.state for one in found] == ([RolloutState.SUCCEEDED] if ends else [])
+
+
+def test_a_hold_of_a_pool_that_the_canarys_version_has_kept_says_nothing_about_it() -> None:
+    trying = replace(OPEN, canary=True)
+    impossible = history_of(failed(SECOND), invalid_at=NOW)
+    kept = replace(version(2, active=True), name="kept", id=UUID(int=500), rollout=trying, rolled_from=True)
+    alone = replace(snapshot(history=impossible), preset=kept)
+    [found] = canaries_of(plan_pass(counted(alone)))
+    assert found.held == {}
+    new = replace(snapshot(history=impossible), preset=replace(version(2, active=True), rollout=trying))
+    old = GenerationRows(replace(version(1, rolled_from=True), rollout=trying), prebuilds(1), history_of())
+    [found] = canaries_of(plan_pass(counted(generations(new, old))))
+    assert list(found.held.values()) == ["small: validation_failed"]

@@ -26,6 +26,8 @@ rollouts = Table(
     time_column("started_at", null=False),
     time_column("ended_at"),
     Column("canary_state", Text),  # null: the new version goes to all at once
+    # Of the way back from a version that was never rolled out whole: `failed` as a canary, or `unfinished`.
+    Column("leaves", Text),
     Index(
         "rollouts_open_key",
         "template_id",
@@ -37,6 +39,7 @@ rollouts = Table(
         "state IN ('running', 'paused', 'failed', 'succeeded', 'superseded', 'undone')", name="rollouts_state_check"
     ),
     CheckConstraint("canary_state IN ('running', 'passed', 'failed', 'ended')", name="rollouts_canary_state_check"),
+    CheckConstraint("leaves IN ('unfinished', 'failed')", name="rollouts_leaves_check"),
 )
 
 # The claims by name of each pool while a canary runs: how many were served, and how many of them by the new version.

@@ -183,6 +183,17 @@ CANARIES: tuple[Step, ...] = (
 )
 """A new version that a share of each pool gets first."""
 
+LEFT_VERSIONS: tuple[Step, ...] = (
+    ShortStep(
+        "left_versions",
+        (
+            "ALTER TABLE rollouts ADD COLUMN leaves text"
+            " CONSTRAINT rollouts_leaves_check CHECK (leaves IN ('unfinished', 'failed'))",
+        ),
+    ),
+)
+"""Which rollouts are the way back from a version that was never rolled out whole."""
+
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """What a pool's size may not fall below yet."""
 NEAR_MISSES: tuple[Step, ...] = (IndexStep("events_near_miss_idx", "events (id) WHERE kind = 'claim_near_miss'"),)
@@ -409,6 +420,7 @@ EXPAND: tuple[Step, ...] = (
     *REPEATED_DRILLS,
     *ROLLOUTS,
     *CANARIES,
+    *LEFT_VERSIONS,
     *CLAIMS_EVENTS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),

@@ -38,6 +38,7 @@ organizations:
             timezone: Europe/Berlin
             schedule:
               - {cron: "* 8-18 * * 1-5", instances: 10}
+              - {cron: "* 19-20 * * 1-5", min: 4}
             ready_by: true
             target: {hit_rate: 0.99, min: 2, max: 40, max_idle: 20, mode: act}
             cost_per_hour: 0.12

@@ -111,7 +111,8 @@ def _moment(text: str) -> datetime:
 
 
 def _describe_preset(found: PresetExplanation) -> str:
-    by = f" by the{' coming' if found.early else ''} window {found.window}" if found.window else ""
+    by = " by its target" if found.sized else ""
+    by = f" by the{' coming' if found.early else ''} window {found.window}" if found.window else by
     base = "it has no pool" if found.base is None else f"base {found.base}"
     held = f"; creation held: {held_in_words(found.held, found.held_until)}" if found.held else ""
     unsure = "" if found.settings_recorded else "; the settings of that time are not recorded, these are the oldest"

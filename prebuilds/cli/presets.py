@@ -54,7 +54,7 @@ def _row(p: PresetInfo) -> tuple[object, ...]:
     name = f"{p.organization}/{p.template}/{p.preset}" + (f" ({', '.join(notes)})" if notes else "")
     expires = f"{p.expire_after_seconds:g}s" if p.expire_after_seconds else None
     parameters = [f"{key}={value}" for key, value in sorted(p.parameters.items())]
-    windows = [f"{w.cron}: {w.instances}" for w in p.schedule]
+    windows = [f"{w.cron}: {w.count}" for w in p.schedule]
     zone = f" ({p.timezone})" if windows else ""
     schedule = f"{'; '.join(windows)}{zone}" if windows else None
     instances = "no pool" if p.instances is None else p.instances

@@ -129,6 +129,9 @@ def _summary(report: SizeReport) -> str:
         f"{report.preset}: {report.claims} claims, lead time {report.lead_seconds:.0f} s; target: {wish}, "
         f"between {wanted.min} and {wanted.max}{idle}"
     )
+    if report.windows:
+        windows = "; ".join(f"{window.cron}: {window.count}" for window in report.windows)
+        text = f"{text}\nThe schedule's windows hold under each rule: {windows}"
     if not report.enough_history:
         return (
             f"{text}\nThere is less than a day of claims, or fewer than 50, so that no rule can be told from another."

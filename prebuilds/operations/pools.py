@@ -20,12 +20,13 @@ from prebuilds.store.explain import explain_preset, list_waiting
 from prebuilds.store.jobs import count_unfinished, list_unfinished
 from prebuilds.store.limits import list_limits
 from prebuilds.store.near_misses import read_near_misses
+from prebuilds.store.preset_list import window_rows
 from prebuilds.store.presets import find_presets_ever
 from prebuilds.store.rollout_list import rollout_of_preset
 from prebuilds.store.sizes import read_size
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
-from prebuilds.views import PresetRow, WindowRow
+from prebuilds.views import PresetRow
 from prebuilds.views.pools import HourFigures, Overview, PoolDetails, PoolRow, SpanRow
 
 DRILLS_SHOWN = 5
@@ -108,7 +109,7 @@ class PoolOperations:
             failures=failures,
             timezone=defined.timezone,
             base=defined.base_instances,
-            windows=[WindowRow(cron=cron, instances=instances) for cron, instances in defined.windows],
+            windows=window_rows(defined),
             ready_by=defined.ready_by,
             head_start_seconds=defined.early.total_seconds() or None,
             size=size,

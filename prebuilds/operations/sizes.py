@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
 from prebuilds.operations.replaying import check_room, in_turn
-from prebuilds.planning.coming import spans
+from prebuilds.planning.coming import with_windows
 from prebuilds.planning.lead_times import lead_time
 from prebuilds.planning.schedule import zone_or_utc
 from prebuilds.planning.sizing.choosing import Target
@@ -21,6 +22,7 @@ from prebuilds.planning.sizing.what_if import Line, WhatIf, what_if
 from prebuilds.planning.snapshot import Preset
 from prebuilds.store.demand import find_pool, read_demand
 from prebuilds.store.outlooks import read_durations
+from prebuilds.store.preset_list import window_rows
 from prebuilds.store.presets import find_preset
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
@@ -88,11 +90,11 @@ def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
 
 
 def _replayed(demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float) -> WhatIf:
-    minute, typed = timedelta(minutes=1), replace(preset, target=None)
-    today: list[int] = []
-    for span in spans(typed, demand.begins_at, (demand.minutes + 1) * minute):
-        today += [span.instances] * ((span.ends_at - span.begins_at) // minute)
-    return what_if(demand, wanted, today, lead_s)
+    def windowed(sizes: Sequence[int]) -> list[int]:
+        return with_windows(preset, demand.begins_at, sizes)
+
+    today = windowed([preset.base_instances or 0] * (demand.minutes + 1))
+    return what_if(demand, wanted, today, lead_s, windowed)
 
 
 def _report(
@@ -114,6 +116,7 @@ def _report(
         claims=demand.claims,
         lead_seconds=lead.total_seconds(),
         target=target,
+        windows=window_rows(preset),
         met=found.met,
         enough_history=found.enough_history,
         lines=[_line(line, cost_per_hour) for line in found.lines],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -45,6 +45,30 @@ def spans(preset: Preset, after: datetime, length: timedelta = WEEK) -> list[Spa
         if found[-1].instances != instances:
             found[-1] = Span(found[-1].begins_at, at, found[-1].instances)
             found.append(Span(at, ends_at, instances))
+    return found
+
+
+def with_windows(preset: Preset, begins_at: datetime, sizes: Sequence[int]) -> list[int]:
+    """Return what is desired in each minute, where *sizes* are what is desired outside the schedule's windows.
+
+    Args:
+        begins_at: The first minute.
+        sizes: One for each minute.
+    """
+    try:
+        schedule = read_schedule(preset.timezone, preset.windows)
+    except UnreadableSchedule:
+        return list(sizes)
+    minute = timedelta(minutes=1)
+    ends_at = begins_at + len(sizes) * minute
+    changes = _changes(begins_at, ends_at, preset.early) if preset.windows else ()
+    found: list[int] = []
+    at = begins_at
+    for until in (*changes, ends_at):
+        part = sizes[len(found) : (until - begins_at) // minute]
+        desired = {size: schedule.instances_at(at, size, preset.early) for size in set(part)}
+        found += [desired[size] for size in part]
+        at = until
     return found
 
 

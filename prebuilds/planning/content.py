@@ -18,6 +18,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+from prebuilds.planning.schedule import StoredWindow
+
 
 @dataclass(frozen=True, slots=True)
 class VersionContent:
@@ -84,8 +86,8 @@ class PresetPolicy:
     claim_parameters: tuple[str, ...]
     """Sorted."""
     timezone: str | None
-    schedule: tuple[tuple[str, int], ...]
-    """The windows, each a cron expression and an instance count. The first one that matches applies."""
+    schedule: tuple[StoredWindow, ...]
+    """The windows. The first one that matches applies."""
     target: Mapping[str, Any] | None = None
     """What the pool is to reach, as `SizeTarget.of_json` reads it; None: `instances` is its size."""
     ready_by: bool = False

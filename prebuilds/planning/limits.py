@@ -70,7 +70,7 @@ class PoolWant:
     """What one pool wants of a limit on pool members."""
 
     floor: int
-    """Members that it gets before others get more than theirs: the target's `min`, or else the desired count."""
+    """Members that it gets before others get more than theirs (`PoolState.least`)."""
     wanted: int
     """All members that it wants, with those for claims that wait."""
     members: int
@@ -159,13 +159,11 @@ def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: Glo
         return PoolWant(0, 0, 0)
     members = sum(_members_of(one) for one in pool or [item])
     state = pool_state(preset, item.counts, item.history, snapshot)
-    is_sized = preset.target is not None and preset.target.acts and state.window is None
-    floor = preset.target.bounds.min if preset.target is not None and is_sized else state.desired
     wanted = state.target + (preset.standby if preset.active else 0)
     # A new generation that is held leaves the old ones standing, and what claims take is made from them.
     if pool is None and state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
         wanted = min(wanted, members)
-    return PoolWant(min(floor, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)
+    return PoolWant(min(state.least, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)
 
 
 def _members_of(item: PresetCounts) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import combinations
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
@@ -41,6 +42,10 @@ _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 STEP = timedelta(minutes=15)
 """Windows are made of whole hours of local time, and every zone's offset is a multiple of a quarter of an hour. So
 nothing changes within a step."""
+
+
+StoredWindow: TypeAlias = tuple[str, int] | tuple[str, int, bool]
+"""A window as it is stored: its cron expression, its instance count, and True where the count is the least."""
 
 
 def check_cron(cron: str) -> None:
@@ -102,6 +107,22 @@ class Window:
 
     cron: str
     instances: int
+    least: bool = False
+    """Whether `instances` is the least that is desired, and more is where more is desired outside windows."""
+
+    @classmethod
+    def of(cls, stored: StoredWindow) -> Window:
+        """Read what `stored` has returned."""
+        cron, instances, *least = stored
+        return cls(cron, instances, bool(least and least[0]))
+
+    def stored(self) -> StoredWindow:
+        """The window as a value of JSON. Without `least` it is what the release before writes and reads."""
+        return (self.cron, self.instances, True) if self.least else (self.cron, self.instances)
+
+    def count(self, outside: int) -> int:
+        """How many are desired in the window, where *outside* are desired outside windows."""
+        return max(self.instances, outside) if self.least else self.instances
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +143,8 @@ class Schedule:
         return None
 
     def deciding_at(self, instant: datetime, base: int, head_start: timedelta) -> Window | None:
-        """Return the window that decides how many prebuilds are desired at *instant*; None when *base* does.
+        """Return the window that decides how many prebuilds are desired at *instant*; None when *base* does: outside
+        all windows, and in one whose least count it keeps already.
 
         Args:
             base: How many are desired outside all windows.
@@ -130,21 +152,23 @@ class Schedule:
                 *instant*. If it reaches several windows, the largest one decides; of equal ones the first.
         """
         now = self.window_at(instant)
+        if now is not None and now.least and now.instances <= base:
+            now = None
         if not head_start:
             return now
         most, deciding = base if now is None else now.instances, now
         at = first_step_after(instant)
         while at <= instant + head_start:
             window = self.window_at(at)
-            if window is not None and window.instances > most:
-                most, deciding = window.instances, window
+            if window is not None and window.count(base) > most:
+                most, deciding = window.count(base), window
             at += STEP
         return deciding
 
     def instances_at(self, instant: datetime, base: int, head_start: timedelta = timedelta(0)) -> int:
         """Return how many prebuilds are desired at *instant*: the count of the window that decides, or *base*."""
         window = self.deciding_at(instant, base, head_start)
-        return base if window is None else window.instances
+        return base if window is None else window.count(base)
 
 
 def first_step_after(instant: datetime) -> datetime:
@@ -164,14 +188,14 @@ class Overlap:
     """The first instant that is in both windows, in UTC."""
 
 
-def read_schedule(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedule:
+def read_schedule(timezone: str | None, windows: tuple[StoredWindow, ...]) -> Schedule:
     """Read the schedule of one preset.
 
     Schedules and errors are cached, since every pass reads the schedules of all presets.
 
     Args:
         timezone: An IANA name. It is ignored when there are no windows.
-        windows: The cron expression and the instance count of each window, in order; may be empty.
+        windows: In order; may be empty.
     Raises:
         UnreadableSchedule: The zone or a window cannot be read, or two windows overlap. The message names the first
             problem.
@@ -183,7 +207,7 @@ def read_schedule(timezone: str | None, windows: tuple[tuple[str, int], ...]) ->
 
 
 @lru_cache(maxsize=16_384)
-def _read_or_explain(timezone: str | None, windows: tuple[tuple[str, int], ...]) -> Schedule | str:
+def _read_or_explain(timezone: str | None, windows: tuple[StoredWindow, ...]) -> Schedule | str:
     """Return the schedule, or what is wrong with it as text.
 
     The problem is returned and not raised, since the cache does not keep exceptions: each call would search again.
@@ -195,37 +219,38 @@ def _read_or_explain(timezone: str | None, windows: tuple[tuple[str, int], ...])
             raise UnreadableSchedule("timezone is required with a schedule, such as Europe/Berlin")
         if len(windows) > WINDOWS_MAX:
             raise UnreadableSchedule(f"schedule has {len(windows)} windows; at most {WINDOWS_MAX}")
-        for index, (_, instances) in enumerate(windows):
-            if instances < 0:
-                raise UnreadableSchedule(f"schedule[{index}].instances is {instances}; must be 0 or more")
+        read = tuple(Window.of(window) for window in windows)
+        for index, window in enumerate(read):
+            if window.instances < 0:
+                raise UnreadableSchedule(f"schedule[{index}].instances is {window.instances}; must be 0 or more")
         overlap = find_overlap(timezone, windows, SEARCHED_FROM)
         if overlap is not None:
             problem = describe_overlap(overlap.first, windows[overlap.first][0], overlap.at, timezone)
             raise UnreadableSchedule(f"schedule[{overlap.second}].cron {problem}")
         return Schedule(
-            tuple(Window(cron, instances) for cron, instances in windows),
+            read,
             ZoneInfo(timezone),
-            tuple(_minutes(cron) for cron, _ in windows),
+            tuple(_minutes(window.cron) for window in read),
         )
     except UnreadableSchedule as error:
         return str(error)
 
 
-def find_overlap(timezone: str, windows: tuple[tuple[str, int], ...], after: datetime) -> Overlap | None:
+def find_overlap(timezone: str, windows: tuple[StoredWindow, ...], after: datetime) -> Overlap | None:
     """Find the first instant, not before *after*, that is in two of *windows*.
 
     The result is exact: the search covers every instant that the zone's clock shows until the calendar has repeated,
     and no other. When several pairs overlap at the same instant, the pair that comes first in *windows* is returned.
 
     Args:
-        windows: Cron expressions and instance counts; the counts are ignored.
+        windows: Their counts are ignored.
     Returns:
         None when no two windows overlap from *after* on.
     Raises:
         UnreadableSchedule: The zone or an expression cannot be read.
     """
     zone = _zone(timezone)
-    minutes = [_read_cron(index, cron) for index, (cron, _) in enumerate(windows)]
+    minutes = [_read_cron(index, window[0]) for index, window in enumerate(windows)]
     found: Overlap | None = None
     for first, second in combinations(range(len(minutes)), 2):
         both = minutes[first] & minutes[second]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from prebuilds.planning.rollouts import Rollout
 from prebuilds.planning.rules import Rules
+from prebuilds.planning.schedule import StoredWindow
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.vocabulary import BuildStatus, Transition
 
@@ -40,8 +41,8 @@ class Preset:
     last_invalidated_at: datetime | None = None
     """Prebuilds made before this are expired; None when the preset was never invalidated."""
     timezone: str | None = None
-    windows: tuple[tuple[str, int], ...] = ()
-    """The windows of its schedule, each a cron expression and an instance count. The first one that matches applies."""
+    windows: tuple[StoredWindow, ...] = ()
+    """The windows of its schedule. The first one that matches applies."""
     organization_id: UUID | None = None
     """The organization that owns the preset. The prebuilds user must be a member of it."""
     member: bool = True

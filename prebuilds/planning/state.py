@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from prebuilds.planning.holds import Held, creation_hold
-from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
+from prebuilds.planning.schedule import UnreadableSchedule, Window, read_schedule
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import CreationHistory, Instant, MemberShare, PoolCounts, Preset
 from prebuilds.planning.tiers import NO_STANDBY, Standby, plan_standby
@@ -27,6 +27,9 @@ class Desired:
     """Whether the count is what the preset's target asks for."""
     early: bool = False
     """Whether the window has not begun yet, and its prebuilds are to be ready when it does."""
+    least: int | None = None
+    """How many of them a limit on pool members leaves it before others get more: the target's `min`, or that of the
+    window; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class PoolState:
     """Whether that window has not begun yet."""
     sized: bool
     """Whether `desired` is what the preset's target asks for."""
+    least: int
+    """How many of `desired` the pool gets before others, where a limit on pool members binds."""
     unreadable_schedule: str | None
     """Why the stored schedule cannot be read; None when it can."""
     target: int
@@ -68,7 +73,8 @@ class PoolState:
 def desired_at(preset: Preset, at: datetime) -> Desired:
     """Return the desired count at an instant: that of the schedule's window, or else what is desired outside windows.
 
-    A window decides before it begins, too, by `preset.early`, as far as it desires more than what holds until then.
+    A window with a least count decides where that is more than what is desired outside windows. A window decides before
+    it begins, too, by `preset.early`, as far as it desires more than what holds until then.
     """
     outside = desired_outside_windows(preset)
     if not preset.windows:
@@ -78,10 +84,12 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
     except UnreadableSchedule as error:
         return replace(outside, unreadable=str(error))
     window = schedule.deciding_at(at, outside.instances, preset.early)
-    if window is None:
-        return outside
-    early = bool(preset.early) and schedule.window_at(at) != window
-    return Desired(window.instances, window.cron, early=early)
+    if window is not None:
+        early = bool(preset.early) and schedule.window_at(at) != window
+        return Desired(window.count(outside.instances), window.cron, early=early)
+    if outside.least is not None and (now := schedule.window_at(at)) is not None:
+        return replace(outside, least=max(outside.least, now.instances))
+    return outside
 
 
 def desired_outside_windows(preset: Preset) -> Desired:
@@ -91,7 +99,8 @@ def desired_outside_windows(preset: Preset) -> Desired:
     if preset.target is None or not preset.target.acts:
         return Desired(base)
     size = preset.sized if preset.sized is not None else base
-    return Desired(preset.target.bounds.clamp(size), sized=preset.sized is not None)
+    bounds = preset.target.bounds
+    return Desired(bounds.clamp(size), sized=preset.sized is not None, least=bounds.min)
 
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
@@ -110,7 +119,7 @@ def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]])
         preset,
         base_instances=old.get("instances", preset.base_instances),
         timezone=old.get("timezone", preset.timezone),
-        windows=tuple((cron, instances) for cron, instances in windows),
+        windows=tuple(Window.of(window).stored() for window in windows),
         target=SizeTarget.of_json(old["target"]) if "target" in old else preset.target,
         sized=old.get("sized", preset.sized),
         ready_by=old.get("ready_by", preset.ready_by),
@@ -136,6 +145,7 @@ def pool_state(
         window=desired.window,
         early=desired.early,
         sized=desired.sized,
+        least=desired.instances if desired.least is None else desired.least,
         unreadable_schedule=desired.unreadable,
         target=target,
         actual=counts.running,

@@ -117,6 +117,4 @@ async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldP
 
 def _ever_wants_one(preset: Preset) -> bool:
     may_grow = preset.target is not None and preset.target.acts and preset.target.bounds.max > 0
-    return bool(
-        preset.base_instances or preset.waiting or may_grow or any(instances for _, instances in preset.windows)
-    )
+    return bool(preset.base_instances or preset.waiting or may_grow or any(window[1] for window in preset.windows))

@@ -137,7 +137,8 @@ async def explain_preset(
             decision = next((decision for decision in decisions if decision.item.preset.id == found.id), None)
             wanted = Desired(0)
             if decision is not None:
-                wanted = Desired(decision.state.desired, decision.state.window, early=decision.state.early)
+                state = decision.state
+                wanted = Desired(state.desired, state.window, sized=state.sized, early=state.early)
             held = decision.held if decision is not None else None
         if until + COMMITTED_WITHIN < snapshot.taken_at:  # else all later events would be read, only to be left out
             first_later = await connection.scalar(FIRST_EVENT, {"since": until + COMMITTED_WITHIN})
@@ -153,6 +154,7 @@ async def explain_preset(
         at=until,
         desired=wanted.instances,
         window=wanted.window,
+        sized=wanted.sized,
         early=wanted.early,
         base=preset.base_instances,
         settings_recorded=recorded,

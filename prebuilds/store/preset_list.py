@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,13 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.planning.lead_times import forecast
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.rules import Rules
+from prebuilds.planning.schedule import Window
 from prebuilds.planning.snapshot import GlobalSnapshot, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 from prebuilds.store.outlooks import read_durations
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.templates import find_live_template
-from prebuilds.views import PresetInfo, WindowRow
-from prebuilds.views.presets import TargetRow
+from prebuilds.views import PresetInfo
+from prebuilds.views.presets import TargetRow, WindowRow
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 PRESET_DETAILS = text("""
@@ -92,6 +94,11 @@ async def _waits(
     return waits
 
 
+def window_rows(preset: Preset) -> list[WindowRow]:
+    """Return the windows of a preset's schedule as they are shown, in order."""
+    return [WindowRow(**asdict(Window.of(window))) for window in preset.windows]
+
+
 def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta | None, paused: int) -> PresetInfo:
     expire_after = preset.expire_after
     return PresetInfo(
@@ -107,7 +114,7 @@ def _info(preset: Preset, state: PoolState, details: Row[Any], wait: timedelta |
         parameters=details.parameters,
         claim_parameters=details.claim_parameters,
         timezone=preset.timezone,
-        schedule=[WindowRow(cron=cron, instances=instances) for cron, instances in preset.windows],
+        schedule=window_rows(preset),
         ready_by=preset.ready_by,
         head_start_seconds=preset.early.total_seconds() or None,
         target=None if preset.target is None else TargetRow.model_validate(details.target),

@@ -138,7 +138,9 @@ _ACTIVE = f"""
       JOIN templates t ON t.id = r.template_id AND t.active_version_id <> p.template_version_id
      WHERE {IS_OPEN} AND {{of}}
 """
-_WINDOWS = "SELECT preset_id, cron, instances FROM preset_schedules WHERE preset_id {} ORDER BY preset_id, position"
+_WINDOWS = """
+    SELECT preset_id, cron, instances, least FROM preset_schedules WHERE preset_id {} ORDER BY preset_id, position
+"""
 _ALL_ACTIVE, _ACTIVE_OF = _ACTIVE.format(of="true"), _ACTIVE.format(of="t.organization_id = :organization_id")
 READ_WINDOWS = text(_WINDOWS.format(f"IN ({_ALL_ACTIVE})"))
 READ_WINDOWS_IN = text(_WINDOWS.format(f"IN ({_ACTIVE_OF})"))

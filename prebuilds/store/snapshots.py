@@ -16,6 +16,7 @@ from prebuilds.api import PresetNotFound, SnapshotIsolationError
 from prebuilds.planning.limits import member_shares
 from prebuilds.planning.rollouts import Rollout, RolloutPolicy, RolloutState
 from prebuilds.planning.rules import Rules
+from prebuilds.planning.schedule import StoredWindow, Window
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import (
     Creation,
@@ -212,10 +213,10 @@ def _history_values(rules: Rules) -> dict[str, Any]:
     return {"hard_limit": rules.failure_hard_limit, "lookback": rules.backoff_lookback}
 
 
-def _windows(rows: Any) -> dict[UUID, tuple[tuple[str, int], ...]]:
-    windows: dict[UUID, list[tuple[str, int]]] = defaultdict(list)
+def _windows(rows: Any) -> dict[UUID, tuple[StoredWindow, ...]]:
+    windows: dict[UUID, list[StoredWindow]] = defaultdict(list)
     for row in rows:
-        windows[row.preset_id].append((row.cron, row.instances))
+        windows[row.preset_id].append(Window(row.cron, row.instances, row.least).stored())
     return {preset: tuple(found) for preset, found in windows.items()}
 
 
@@ -233,7 +234,7 @@ async def _count_waiting(connection: AsyncConnection) -> Waiting:
     return {(row.template_id, row.preset_name): row.waiting for row in await connection.execute(COUNT_WAITING)}
 
 
-def _preset(row: Row[tuple[object, ...]], windows: tuple[tuple[str, int], ...], waiting: Waiting) -> Preset:
+def _preset(row: Row[tuple[object, ...]], windows: tuple[StoredWindow, ...], waiting: Waiting) -> Preset:
     return Preset(
         id=row.id,
         organization=row.organization,

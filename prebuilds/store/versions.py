@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prebuilds.planning.content import ContentIds, PresetPolicy, VersionContent
+from prebuilds.planning.schedule import Window
 from prebuilds.provisioners.kit.trees import KeptTree
 from prebuilds.store.template_files import store_files
 from prebuilds.vocabulary import PREBUILDS_USER_ID
@@ -59,7 +60,7 @@ COUNT_PREBUILDS = text(f"""
 _READ_PRESETS = """
     SELECT p.id, p.name, p.desired_instances, p.expire_after, p.timezone, p.is_default, p.claim_parameters,
            p.target, p.ready_by, p.cost_per_hour, p.max_concurrent, p.standby_paused,
-           coalesce((SELECT jsonb_agg(jsonb_build_array(s.cron, s.instances) ORDER BY s.position)
+           coalesce((SELECT jsonb_agg(jsonb_build_array(s.cron, s.instances, s.least) ORDER BY s.position)
                        FROM preset_schedules s WHERE s.preset_id = p.id), '[]') AS schedule
       FROM presets p WHERE {}
 """
@@ -75,7 +76,8 @@ SET_POLICY = text("""
 """)
 CLEAR_SCHEDULE = text("DELETE FROM preset_schedules WHERE preset_id = :id")
 SET_WINDOW = text("""
-    INSERT INTO preset_schedules (preset_id, position, cron, instances) VALUES (:id, :position, :cron, :instances)
+    INSERT INTO preset_schedules (preset_id, position, cron, instances, least)
+    VALUES (:id, :position, :cron, :instances, :least)
 """)
 RESET_HOLDS = text("UPDATE presets SET limit_reset_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
 
@@ -204,9 +206,9 @@ async def set_policies(connection: AsyncConnection, policies: Mapping[UUID, Pres
     await connection.execute(SET_POLICY, values)
     await connection.execute(CLEAR_SCHEDULE, [{"id": preset} for preset in policies])
     windows = [
-        {"id": preset, "position": position, "cron": cron, "instances": instances}
+        {"id": preset, "position": position, **asdict(Window.of(window))}
         for preset, policy in policies.items()
-        for position, (cron, instances) in enumerate(policy.schedule)
+        for position, window in enumerate(policy.schedule)
     ]
     if windows:
         await connection.execute(SET_WINDOW, windows)
@@ -241,7 +243,7 @@ def _policy(row: Row[tuple[object, ...]]) -> PresetPolicy:
         default=row.is_default,
         claim_parameters=tuple(row.claim_parameters),
         timezone=row.timezone,
-        schedule=tuple((cron, instances) for cron, instances in row.schedule),
+        schedule=tuple(Window.of(window).stored() for window in row.schedule),
         target=row.target,
         ready_by=row.ready_by,
         cost_per_hour=row.cost_per_hour,

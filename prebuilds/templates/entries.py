@@ -29,7 +29,7 @@ from pydantic import (
 from prebuilds.payloads import Payload
 from prebuilds.planning.content import PresetPolicy, TemplatePolicy, VersionContent
 from prebuilds.planning.rollouts import Strategy
-from prebuilds.planning.schedule import check_cron
+from prebuilds.planning.schedule import Window, check_cron
 from prebuilds.provisioners.base import Kept
 from prebuilds.templates.canary_entry import CanaryEntry
 from prebuilds.templates.drill_entry import DrillEntry
@@ -125,12 +125,27 @@ Limit = Annotated[Duration | None, AfterValidator(_none_for_zero)]
 
 
 class WindowEntry(Payload):
-    """A time in which a preset keeps another number of prebuilds ready."""
+    """A time in which a preset keeps another number of prebuilds ready: one of `instances` and `min`."""
 
     cron: Annotated[str, AfterValidator(_cron)]
     """A cron expression of five fields. Its minute field names every minute (`*`), its days are 0 (Sunday) to 6."""
-    instances: Instances
-    """How many prebuilds are kept ready while the window lasts."""
+    instances: Instances | None = None
+    """How many prebuilds are kept ready while the window lasts, whatever the target asks for; may be 0."""
+    min: Instances | None = None
+    """The least that are kept ready while the window lasts: more where the target, or `instances` of the preset, asks
+    for more."""
+
+    @model_validator(mode="after")
+    def _has_one_count(self) -> WindowEntry:
+        if (self.instances is None) == (self.min is None):
+            raise ValueError("needs either instances or min")
+        return self
+
+    def window(self) -> Window:
+        """The window, as the planner reads it."""
+        if self.instances is not None:
+            return Window(self.cron, self.instances)
+        return Window(self.cron, self.min or 0, least=True)
 
 
 class TargetEntry(Payload):
@@ -195,7 +210,7 @@ class PresetEntry(Payload):
     timezone: Annotated[str, AfterValidator(_timezone)] | None = None
     """The time zone of the schedule, such as Europe/Berlin. A schedule needs one. A target's hours of the week, too."""
     schedule: list[WindowEntry] = Field(default_factory=list)
-    """Windows with another count than `instances`. They must not overlap. They go before the target."""
+    """Windows with a count of their own. They must not overlap. They go before the target and `instances`."""
     ready_by: StrictBool = False
     """Whether a window's prebuilds are ready when it begins: their creations start one measured lead time early."""
     target: TargetEntry | None = None
@@ -211,6 +226,13 @@ class PresetEntry(Payload):
     def _target_has_a_pool(self) -> PresetEntry:
         if self.target is not None and self.instances is None:
             raise ValueError("target needs instances, the size until one is known from demand")
+        return self
+
+    @model_validator(mode="after")
+    def _windows_keep_to_the_target(self) -> PresetEntry:
+        for index, window in enumerate(self.schedule):
+            if self.target is not None and window.min is not None and window.min > self.target.max:
+                raise ValueError(f"schedule[{index}].min {window.min} is above target.max {self.target.max}; raise max")
         return self
 
     @model_validator(mode="after")
@@ -233,7 +255,7 @@ class PresetEntry(Payload):
             default=self.default,
             claim_parameters=tuple(sorted(self.claim_parameters)),
             timezone=self.timezone,
-            schedule=tuple((window.cron, window.instances) for window in self.schedule),
+            schedule=tuple(entry.window().stored() for entry in self.schedule),
             target=None if self.target is None else self.target.stored(),
             ready_by=self.ready_by,
             cost_per_hour=self.cost_per_hour,

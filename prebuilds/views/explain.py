@@ -18,7 +18,9 @@ class PresetExplanation(Payload):
     at: Timestamp
     desired: int
     window: str | None
-    """The schedule's window that `desired` comes from; None when it is the base count."""
+    """The schedule's window that `desired` comes from; None when it is the base count, or the target's size."""
+    sized: bool = False
+    """Whether `desired` is the size that the preset's target asks for."""
     early: bool = False
     """Whether that window has not begun yet, and its prebuilds are to be ready when it does (`ready_by`)."""
     base: int | None

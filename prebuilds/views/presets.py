@@ -16,6 +16,13 @@ class WindowRow(Payload):
 
     cron: str
     instances: int
+    least: bool = False
+    """Whether `instances` is the least: more are desired where more are outside windows."""
+
+    @property
+    def count(self) -> str:
+        """What people read: `10`, or `at least 10`."""
+        return f"at least {self.instances}" if self.least else str(self.instances)
 
 
 class TargetRow(Payload):

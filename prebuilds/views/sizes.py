@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from pydantic import Field
+
 from prebuilds.payloads import Payload
+from prebuilds.views.presets import WindowRow
 from prebuilds.vocabulary import Timestamp
 
 
@@ -70,6 +73,8 @@ class SizeReport(Payload):
     lead_seconds: float
     """From the start of a creation until nine of ten are ready."""
     target: SizeWanted
+    windows: list[WindowRow] = Field(default_factory=list)
+    """The windows of the preset's schedule. They hold under each rule, as they do in the pool."""
     met: bool
     """Whether the chosen rule met the target, within `max_idle`."""
     enough_history: bool

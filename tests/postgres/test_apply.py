@@ -52,7 +52,11 @@ async def test_every_key_reaches_its_column(engine: AsyncEngine) -> None:
         "default": True,
         "claim_parameters": ["token", "branch"],
         "timezone": "Europe/Berlin",
-        "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}, {"cron": "* 0-6 * * *", "instances": 0}],
+        "schedule": [
+            {"cron": "* 8-18 * * 1-5", "instances": 10},
+            {"cron": "* 0-6 * * *", "instances": 0},
+            {"cron": "* 7 * * *", "min": 4},
+        ],
     }
     await apply_file(
         engine,
@@ -68,9 +72,10 @@ async def test_every_key_reaches_its_column(engine: AsyncEngine) -> None:
     assert (row.desired_instances, row.expire_after, row.timezone) == (3, timedelta(hours=24), "Europe/Berlin")
     assert (row.is_default, row.claim_parameters) == (True, ["branch", "token"])
     windows = await one(
-        engine, "SELECT array_agg(cron || ' = ' || instances ORDER BY position) AS all FROM preset_schedules"
+        engine,
+        "SELECT jsonb_agg(jsonb_build_array(cron, instances, least) ORDER BY position) AS all FROM preset_schedules",
     )
-    assert windows.all == ["* 8-18 * * 1-5 = 10", "* 0-6 * * * = 0"]
+    assert windows.all == [["* 8-18 * * 1-5", 10, False], ["* 0-6 * * *", 0, False], ["* 7 * * *", 4, True]]
     template = await one(engine, "SELECT * FROM templates")
     assert (template.default_ttl, template.build_timeout) == (timedelta(hours=8), timedelta(minutes=10))
     assert template.ready_timeout == timedelta(seconds=30)
@@ -82,7 +87,8 @@ async def test_every_key_reaches_its_column(engine: AsyncEngine) -> None:
 async def test_same_file_again_touches_no_row(engine: AsyncEngine) -> None:
     file = template_file(
         SMALL | {"timezone": "UTC", "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}], "expire_after": "1h"},
-        LARGE | {"claim_parameters": ["token", "branch"], "parameters": {"b": "1", "a": "2"}},
+        LARGE | {"timezone": "UTC", "schedule": [{"cron": "* 8 * * *", "min": 10}]},
+        {"name": "huge", "claim_parameters": ["token", "branch"], "parameters": {"b": "1", "a": "2"}},
         default_ttl="8h",
     )
     await apply(engine, file, actor="tester")
@@ -97,6 +103,7 @@ async def test_same_file_again_touches_no_row(engine: AsyncEngine) -> None:
         "template acme/python",
         "preset acme/python/small",
         "preset acme/python/large",
+        "preset acme/python/huge",
     ]
 
 

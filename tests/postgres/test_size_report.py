@@ -72,6 +72,22 @@ async def test_rules_stand_beside_todays_policy(engine: AsyncEngine, sizes: Size
         assert lines[4].endswith(f"in all {sum(part.today_missed for part in report.parts)}")
 
 
+async def test_windows_hold_under_each_rule(engine: AsyncEngine, sizes: SizeOperations) -> None:
+    await make_preset(engine, instances=3)
+    await do(engine, "UPDATE presets SET timezone = 'UTC'")
+    await do(engine, "INSERT INTO preset_schedules SELECT id, 0, '* * * * *', 30, true FROM presets")
+    await add_demand(engine, 3000)
+    question = SizeQuestion(hit_rate=0.95, last=timedelta(minutes=3000), lead=timedelta(seconds=60))
+    report = await sizes.size("acme/python/small", question)
+    assert {line.size_now for line in report.lines} == {30}
+    assert {(part.size, part.today_size) for part in report.parts} == {(30, 30)}
+    assert [window.count for window in report.windows] == ["at least 30"]
+    await do(engine, "UPDATE preset_schedules SET instances = 0, least = false")
+    closed = await sizes.size("acme/python/small", question)
+    assert not closed.met
+    assert not any(line.hit_rate or line.met for line in closed.lines), "a window goes before each rule"
+
+
 async def test_a_short_history_is_told(engine: AsyncEngine, sizes: SizeOperations) -> None:
     await make_preset(engine)
     await add_demand(engine, 30)

@@ -121,6 +121,10 @@ async def test_a_pool_follows_its_demand_and_is_told(engine: AsyncEngine) -> Non
     await do(engine, "INSERT INTO preset_schedules VALUES ((SELECT id FROM presets), 0, '* * * * *', 5)")
     await do(engine, "UPDATE presets SET timezone = 'UTC'")
     assert await desired(engine, preset) == (5, False), "a schedule's window goes before the target"
+    await do(engine, "UPDATE preset_schedules SET least = true")
+    assert await desired(engine, preset) == (12, True), "and where it is the least, the target may ask for more"
+    await do(engine, "UPDATE preset_schedules SET instances = 14")
+    assert await desired(engine, preset) == (14, False)
 
 
 async def test_a_size_keeps_its_bounds(engine: AsyncEngine) -> None:

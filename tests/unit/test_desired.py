@@ -11,6 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prebuilds.planning.plan import state_of
+from prebuilds.planning.schedule import StoredWindow
+from prebuilds.planning.sizing.choosing import Target
+from prebuilds.planning.sizing.replay import Bounds
+from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.state import Desired, desired_at, undo_changes
 from tests.unit.pools import (
     CANCELING,
@@ -53,6 +57,48 @@ def test_a_window_decides_within_its_hours_and_the_base_outside(at: datetime, ex
     assert (state.window, state.unreadable_schedule) == (expected.window, None)
     state = state_of(replace(snapshot(), taken_at=at, preset=replace(preset, active=False)))
     assert (state.desired, state.target, state.missing, state.window) == (0, 0, 0, None)
+
+
+def target(low: int, high: int, *, acts: bool) -> SizeTarget:
+    return SizeTarget(Target(hit_rate=0.99), Bounds(low, high), acts=acts)
+
+
+CRON = "* * * * *"
+ACTS, SUGGESTS = target(2, 20, acts=True), target(2, 20, acts=False)
+EXACTLY, LEAST, CLOSED = ((CRON, 5),), ((CRON, 5, True),), ((CRON, 0),)
+
+
+@pytest.mark.parametrize(
+    ("windows", "given", "sized", "base", "expected", "least"),
+    [
+        ((), None, None, 3, Desired(3), 3),
+        ((), SUGGESTS, 9, 3, Desired(3), 3),
+        ((), ACTS, None, 1, Desired(2), 2),
+        ((), ACTS, 9, 3, Desired(9, sized=True), 2),
+        (EXACTLY, None, None, 3, Desired(5, CRON), 5),
+        (EXACTLY, None, None, 7, Desired(5, CRON), 5),
+        (EXACTLY, ACTS, 9, 3, Desired(5, CRON), 5),  # what the window says, and no more
+        (CLOSED, ACTS, 9, 3, Desired(0, CRON), 0),
+        (LEAST, None, None, 3, Desired(5, CRON), 5),
+        (LEAST, None, None, 7, Desired(7), 7),
+        (LEAST, SUGGESTS, 9, 7, Desired(7), 7),
+        (LEAST, ACTS, 3, 7, Desired(5, CRON), 5),
+        (LEAST, ACTS, 9, 3, Desired(9, sized=True), 5),  # others with the same limit leave it five
+        (LEAST, ACTS, 90, 3, Desired(20, sized=True), 5),
+        (LEAST, ACTS, None, 3, Desired(5, CRON), 5),
+    ],
+)
+def test_a_window_goes_before_the_target_and_the_target_before_the_base(
+    windows: tuple[StoredWindow, ...],
+    given: SizeTarget | None,
+    sized: int | None,
+    base: int,
+    expected: Desired,
+    least: int,
+) -> None:
+    policy = {"windows": windows, "target": given, "sized": sized, "base_instances": base}
+    state = state_of(snapshot(timezone="UTC", **policy))
+    assert Desired(state.desired, state.window, sized=state.sized, least=state.least) == replace(expected, least=least)
 
 
 def test_changes_are_undone_back_to_the_first() -> None:

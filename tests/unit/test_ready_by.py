@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prebuilds.planning.coming import next_change, spans
+from prebuilds.planning.coming import next_change, spans, with_windows
 from prebuilds.planning.lead_times import HEAD_START_MAX, head_start
-from prebuilds.planning.schedule import UnreadableSchedule, read_schedule
+from prebuilds.planning.schedule import StoredWindow, UnreadableSchedule, read_schedule
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import Desired, desired_at, undo_changes
 from tests.unit.pools import HOUR, PRESET, TICK
@@ -69,7 +69,8 @@ WINDOWS = st.lists(
     st.tuples(
         st.sampled_from(["* 0-1 * * *", "* 2 * * *", "* 3-7 * * *", "* 8-12 * * 1-5", "* 13 * * *", "* 23 * * 0"]),
         st.integers(0, 20),
-    ),
+    )
+    | st.tuples(st.sampled_from(["* 8-12 * * 1-5", "* 14-22 * * *"]), st.integers(0, 20), st.just(True)),
     unique_by=lambda window: window[0],
 )
 ZONES = st.sampled_from([BERLIN, "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "UTC"])
@@ -86,7 +87,7 @@ CHANGES = ["2026-03-08", "2026-03-29", "2026-04-05", "2026-06-01", "2026-10-04",
     st.none() | st.integers(0, 9),
 )
 def test_a_pool_is_told_a_head_start_before_each_instant_what_it_needs_then(
-    windows: list[tuple[str, int]], zone: str, day: str, minute: int, head: int, base: int | None
+    windows: list[StoredWindow], zone: str, day: str, minute: int, head: int, base: int | None
 ) -> None:
     """At each instant the most that any instant within the head start desires by its window is desired, no more."""
     preset = ready_by(head, windows=tuple(windows), timezone=zone, base_instances=base)
@@ -94,13 +95,13 @@ def test_a_pool_is_told_a_head_start_before_each_instant_what_it_needs_then(
     plain = replace(preset, ready_by=False)
     schedule = read_schedule(zone, preset.windows)
     coming = [schedule.window_at(at + n * MINUTE) for n in range(1, head + 1)]
-    expected = max([desired_at(plain, at).instances, *(window.instances for window in coming if window)])
+    expected = max([desired_at(plain, at).instances, *(window.count(base or 0) for window in coming if window)])
     assert desired_at(preset, at).instances == expected
 
 
 @given(WINDOWS, ZONES, st.sampled_from(CHANGES), st.integers(0, 1440), st.integers(0, 200))
 def test_what_is_told_of_the_week_is_what_will_be_desired(
-    windows: list[tuple[str, int]], zone: str, day: str, minute: int, head: int
+    windows: list[StoredWindow], zone: str, day: str, minute: int, head: int
 ) -> None:
     preset = ready_by(head, windows=tuple(windows), timezone=zone)
     at = datetime.fromisoformat(day).replace(tzinfo=ZoneInfo("UTC")) + minute * MINUTE
@@ -114,6 +115,19 @@ def test_what_is_told_of_the_week_is_what_will_be_desired(
         assert (change.begins_at, change.instances) == (told[1].begins_at, told[1].instances)
     else:
         assert change is None or change.begins_at >= told[0].ends_at
+
+
+@given(WINDOWS, st.integers(0, 1440), st.integers(0, 200), st.lists(st.integers(0, 30), max_size=200))
+def test_windows_hold_over_the_sizes_of_a_rule(
+    windows: list[StoredWindow], minute: int, head: int, sizes: list[int]
+) -> None:
+    preset = ready_by(head, windows=tuple(windows))
+    begins_at = IN_BERLIN + minute * MINUTE
+    expected = [
+        desired_at(replace(preset, base_instances=size), begins_at + n * MINUTE).instances
+        for n, size in enumerate(sizes)
+    ]
+    assert with_windows(preset, begins_at, sizes) == expected
 
 
 def test_the_next_change_is_the_head_start() -> None:

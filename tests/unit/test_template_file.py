@@ -70,7 +70,10 @@ def test_every_key_of_the_contract_is_read() -> None:
         "default": True,
         "claim_parameters": ["token"],
         "timezone": "Europe/Berlin",
-        "schedule": [{"cron": "* 8-18 * * 1-5", "instances": 10}],
+        "schedule": [
+            {"cron": "* 8-18 * * 1-5", "instances": 10, "min": None},
+            {"cron": "* 19-20 * * 1-5", "instances": None, "min": 4},
+        ],
         "ready_by": True,
         "target": {"hit_rate": 0.99, "wait_p95": None, "min": 2, "max": 40, "max_idle": 20, "mode": "act"},
         "cost_per_hour": 0.12,

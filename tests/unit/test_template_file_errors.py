@@ -14,6 +14,10 @@ from prebuilds.templates import parse_template_file
 from tests.template_files import CONTRACT, PRESET, TEMPLATE, problems, written
 
 
+def with_window(**count: int) -> dict[str, Any]:
+    return {"instances": 1, "timezone": "UTC", "schedule": [{"cron": "* 8 * * *", **count}]}
+
+
 @pytest.mark.parametrize(
     ("preset", "field", "message"),
     [
@@ -74,6 +78,10 @@ from tests.template_files import CONTRACT, PRESET, TEMPLATE, problems, written
         ({"instances": 1, "target": {"max": 3, "hitrate": 0.9}}, ".target.hitrate", "unknown key"),
         ({"target": {"max": 3, "hit_rate": 0.9}}, "", "target needs instances"),
         ({"ready_by": True}, "", "ready_by needs a schedule"),
+        (with_window(), ".schedule[0]", "needs either instances or min"),
+        (with_window(instances=2, min=1), ".schedule[0]", "needs either instances or min"),
+        (with_window(min=-1), ".schedule[0].min", "greater than or equal to 0"),
+        (with_window(min=4) | {"target": {"max": 3, "hit_rate": 0.9}}, "", "schedule[0].min 4 is above target.max 3"),
         ({"ready_by": "yes"}, ".ready_by", "true or false"),
         ({"cost_per_hour": -1}, ".cost_per_hour", "greater than or equal to 0"),
         ({"max_concurrent": 0}, ".max_concurrent", "greater than or equal to 1"),

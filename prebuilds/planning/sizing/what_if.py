@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -57,40 +57,46 @@ class WhatIf:
     parts: Sequence[Part]
 
 
-def what_if(demand: Demand, wanted: SizeTarget, today: Sequence[int], lead_s: float) -> WhatIf:
+def what_if(
+    demand: Demand,
+    wanted: SizeTarget,
+    today: Sequence[int],
+    lead_s: float,
+    with_windows: Callable[[Sequence[int]], Sequence[int]],
+) -> WhatIf:
     """Replay today's sizes and all rules on a demand.
+
+    A rule is chosen as if there was no schedule, as the pool's own is. Each is then shown with the schedule's windows,
+    since these go before it.
 
     Args:
         today: The sizes of today's policy, one for each minute of the demand and the minute after it.
         lead_s: Seconds from the start of a creation until its prebuild is ready.
+        with_windows: Returns what a pool holds whose rule says these sizes, one for each minute.
     """
     choice = choose(demand, wanted.target, wanted.bounds, lead_s)
-    begin = demand.minutes // 2 if is_enough(demand) else 0
-    now = Line(
-        "today's policy",
-        score := replay(demand, today, lead_s, waits=wanted.target.waits, score_from=begin),
-        wanted.target.is_met(score) and wanted.target.is_affordable(score),
-        today[-1],
-        today=True,
-    )
-    sizes = wanted.bounds.settle(choice.rule.sizes(demand, lead_s), lead_s)
-    score = replay(demand, sizes, lead_s, waits=wanted.target.waits, score_from=begin)
-    chosen = Line(choice.rule.name, score, choice.met, sizes[-1], chosen=True)
-    others = [
-        Line(
-            one.rule.name,
-            one.score,
-            one.met and one.affordable,
-            wanted.bounds.settle(one.rule.sizes(demand, lead_s), lead_s)[-1],
-        )
-        for one in best_of_each_kind(choice.tried, choice.rule)
-    ]
+    is_known = is_enough(demand)
+    begin = demand.minutes // 2 if is_known else 0
+
+    def held_under(rule: Rule) -> Held:
+        sizes = with_windows(wanted.bounds.settle(rule.sizes(demand, lead_s), lead_s))
+        return sizes, replay(demand, sizes, lead_s, waits=wanted.target.waits, score_from=begin)
+
+    def line(name: str, held: Held, *, today: bool = False, chosen: bool = False) -> Line:
+        sizes, score = held
+        met = wanted.target.is_met(score) and wanted.target.is_affordable(score)
+        return Line(name, score, met and (is_known or not chosen), sizes[-1], today=today, chosen=chosen)
+
+    held_today = today, replay(demand, today, lead_s, waits=wanted.target.waits, score_from=begin)
+    held = held_under(choice.rule)
+    chosen = line(choice.rule.name, held, chosen=True)
+    others = [line(one.rule.name, held_under(one.rule)) for one in best_of_each_kind(choice.tried, choice.rule)]
     return WhatIf(
         scored_from=demand.minute_at(begin),
-        met=choice.met,
-        enough_history=is_enough(demand),
-        lines=[now, chosen, *others],
-        parts=_parts(demand, (sizes, score), (today, now.score), begin),
+        met=chosen.met,
+        enough_history=is_known,
+        lines=[line("today's policy", held_today, today=True), chosen, *others],
+        parts=_parts(demand, held, held_today, begin),
     )
 
 

@@ -121,5 +121,6 @@ preset_schedules = Table(
     Column("position", Integer, primary_key=True, autoincrement=False),
     Column("cron", Text, nullable=False),
     Column("instances", Integer, nullable=False),
+    Column("least", Boolean, nullable=False, server_default=text("false")),  # whether a target may ask for more
     CheckConstraint("instances >= 0", name="preset_schedules_instances_check"),
 )

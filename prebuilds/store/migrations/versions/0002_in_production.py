@@ -123,6 +123,12 @@ READY_BY: tuple[Step, ...] = (
     IndexStep("events_head_start_changed_idx", "events (preset_id, id) WHERE kind = 'head_start_changed'"),
 )
 """How long before a window of a schedule its creations start."""
+
+LEAST: tuple[Step, ...] = (
+    ShortStep("least_of_windows", ("ALTER TABLE preset_schedules ADD COLUMN least boolean NOT NULL DEFAULT false",)),
+)
+"""Windows whose count is the least. The release before follows it as the count."""
+
 ROLLOUTS: tuple[Step, ...] = (
     ShortStep(
         "rollouts",
@@ -412,6 +418,7 @@ EXPAND: tuple[Step, ...] = (
     *RETENTION,
     *STANDBY,
     *READY_BY,
+    *LEAST,
     *SHRINKING,
     *NEAR_MISSES,
     *LIMITS,

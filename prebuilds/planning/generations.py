@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from prebuilds.planning.concurrency import share_concurrent
 from prebuilds.planning.holds import Held, Hold, creation_hold
-from prebuilds.planning.limits import AllowedWork, share_concurrent
+from prebuilds.planning.limits import AllowedWork
 from prebuilds.planning.pool_generations import group_generations
 from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step
 from prebuilds.planning.snapshot import (

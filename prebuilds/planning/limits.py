@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from prebuilds.planning.concurrency import Due, max_concurrent_of, share_with_others
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pool_generations import group_generations
-from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, Preset, PresetCounts
+from prebuilds.planning.snapshot import GlobalSnapshot, Instant, MemberShare, PoolCounts, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 
 HELD_FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
@@ -28,41 +29,48 @@ class AllowedWork:
     """Pauses and resumes, which no limit holds."""
 
 
-def allow_work(preset: Preset, state: PoolState, deletes: int) -> AllowedWork:
+def allow_work(
+    preset: Preset, state: PoolState, deletes: int, others: Sequence[tuple[Preset, Due]] = ()
+) -> AllowedWork:
     """Return what one pool may begin now, before the capacity is shared.
 
     Args:
         deletes: Deletions that are due.
+        others: The pool's other generations, where its `max_concurrent` counts these, too.
     """
-    due, held = (0, state.held) if state.held is not None else (state.missing, None)
-    if state.room is not None and due > state.room:
-        due, held = state.room, Held(Hold.POOL_MEMBERS)
-    creates, deletes = share_concurrent(
-        preset.max_concurrent, starting=state.starting, deleting=state.deleting, creates=due, deletes=deletes
-    )
+    due, held = _find_creations(state)
+    own = Due(state.starting, state.deleting, due, deletes)
+    limit = max_concurrent_of(preset, [other for other, _ in others])
+    creates, deletes = share_with_others(limit, own, [work for _, work in others])
     held = Held(Hold.MAX_CONCURRENT) if creates < due else held
     return AllowedWork(creates, deletes, held, state.standby.moves)
 
 
-def share_concurrent(limit: int | None, *, starting: int, deleting: int, creates: int, deletes: int) -> tuple[int, int]:
-    """Return how many creations and how many deletions of one pool may begin now.
-
-    Both get half of the limit when both want more, the odd one going to deletions; what one leaves, the other gets.
-    So a pool that is replaced as a whole is refilled while it is emptied.
+def find_due(item: PresetCounts, at: Instant, share: MemberShare | None) -> Due:
+    """Return what is due in a pool, whatever `max_concurrent` allows of it.
 
     Args:
-        limit: The most creations and deletions that may be under way at a time; None for any number.
-        starting: Creations that are under way.
-        deleting: Deletions that are under way.
-        creates: Creations that are due.
-        deletes: Deletions that are due.
+        share: Its part of the organization's limit on pool members; None for no limit.
     """
-    if limit is None:
-        return creates, deletes
-    room = max(limit - starting - deleting, 0)
-    half = (limit + 1) // 2
-    deletions = min(deletes, room, max(room - creates, half - deleting, 0))
-    return min(creates, room - deletions), deletions
+    state = pool_state(item.preset, item.counts, item.history, at, share)
+    return Due(state.starting, state.deleting, _find_creations(state)[0], count_deletions(item.counts, state))
+
+
+def count_deletions(counts: PoolCounts, state: PoolState) -> int:
+    """Count the deletions that are due in a pool, as `deletions` names them."""
+    if not state.active:
+        return counts.running + counts.paused + counts.evidence_due
+    paused = counts.paused_expired + state.standby.surplus
+    return counts.expired + counts.unhealthy + state.extraneous + paused + counts.evidence_due
+
+
+def _find_creations(state: PoolState) -> tuple[int, Held | None]:
+    """Return how many creations are due and not held, and what holds the others."""
+    if state.held is not None:
+        return 0, state.held
+    if state.room is not None and state.missing > state.room:
+        return state.room, Held(Hold.POOL_MEMBERS)
+    return state.missing, None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -14,8 +14,9 @@ from uuid import UUID
 from prebuilds.planning.capacity import Demand, Shares, share_capacity
 from prebuilds.planning.generations import Generations, allow_step, find_generations
 from prebuilds.planning.holds import Held, Hold
-from prebuilds.planning.limits import AllowedWork, allow_work, member_shares
+from prebuilds.planning.limits import AllowedWork, allow_work, count_deletions, find_due, member_shares
 from prebuilds.planning.plan import DELETES_PER_PASS_MAX
+from prebuilds.planning.pool_generations import other_generations
 from prebuilds.planning.rollouts import plan_step
 from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
@@ -144,26 +145,26 @@ def _find_work(snapshot: GlobalSnapshot) -> list[_Work]:
     """Find the work of every preset, in the snapshot's order."""
     members = member_shares(snapshot)
     pools = find_generations(snapshot.presets, snapshot, members)
+    others = other_generations(snapshot.presets)
     found = []
     for item in snapshot.presets:
         generations = pools.get(item.preset.id)
         if generations is None:
-            found.append(_work_of(item, snapshot, members.get(item.preset.id)))
+            found.append(_work_of(item, others.get(item.preset.id, ()), snapshot, members))
         else:
             found.append(_work_of_generation(item, generations, snapshot))
     return found
 
 
-def _work_of(item: PresetCounts, snapshot: GlobalSnapshot, share: MemberShare | None) -> _Work:
+def _work_of(
+    item: PresetCounts, others: Sequence[PresetCounts], snapshot: GlobalSnapshot, shares: Mapping[UUID, MemberShare]
+) -> _Work:
     counts = item.counts
-    state = pool_state(item.preset, counts, item.history, snapshot, share)
-    if state.active:
-        paused = counts.paused_expired + state.standby.surplus
-        deletions = counts.expired + counts.unhealthy + state.extraneous + paused + counts.evidence_due
-    else:
-        deletions = counts.running + counts.paused + counts.evidence_due
+    state = pool_state(item.preset, counts, item.history, snapshot, shares.get(item.preset.id))
+    elsewhere = [(other.preset, find_due(other, snapshot, shares.get(other.preset.id))) for other in others]
+    allowed = allow_work(item.preset, state, count_deletions(counts, state), elsewhere)
     cancellations = 0 if state.active else counts.creations_pending
-    return _Work(item, state, allow_work(item.preset, state, deletions), cancellations, counts.creations_pending)
+    return _Work(item, state, allowed, cancellations, counts.creations_pending)
 
 
 def _work_of_generation(item: PresetCounts, generations: Generations, snapshot: GlobalSnapshot) -> _Work:

@@ -21,10 +21,11 @@ from prebuilds.planning.generations import (
     rows_of_generations,
 )
 from prebuilds.planning.holds import Hold
-from prebuilds.planning.limits import allow_work
+from prebuilds.planning.limits import allow_work, find_due
 from prebuilds.planning.rollouts import plan_step
 from prebuilds.planning.snapshot import (
     Prebuild,
+    PresetCounts,
     PresetSnapshot,
     count_prebuilds,
     is_evidence_due,
@@ -110,7 +111,12 @@ def plan_preset(
         return _plan_generations(snapshot, pass_number, pending_max, as_it_stands=as_it_stands)
     due = list(deletions(snapshot))
     state = state_of(snapshot)
-    allowed = allow_work(preset, state, len(due))
+    others = [
+        (one.preset, find_due(counted, snapshot, snapshot.share if one.preset.active else None))
+        for one in snapshot.others
+        for counted in [PresetCounts(one.preset, count_prebuilds(one.preset, one.prebuilds, snapshot), one.history)]
+    ]
+    allowed = allow_work(preset, state, len(due), others)
     delete = due[: allowed.deletes]
     if not preset.active:
         cancel = [p.id for p in _oldest_first(snapshot) if p.creation_pending]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from prebuilds.planning.rollouts import Strategy
@@ -14,6 +14,18 @@ def is_led(preset: Preset) -> bool:
     """Whether a preset's pool replaces older generations step by step, so that they are planned with it."""
     rollout = preset.rollout
     return preset.active and rollout is not None and rollout.policy.strategy is Strategy.SURGE
+
+
+def other_generations(presets: Sequence[PresetCounts]) -> dict[UUID, list[PresetCounts]]:
+    """Return the other generations of each preset's pool, where `max_concurrent` counts them."""
+    limited = {
+        (item.preset.template_id, item.preset.name) for item in presets if item.preset.max_concurrent is not None
+    }
+    by_pool: dict[tuple[UUID | None, str], list[PresetCounts]] = defaultdict(list)
+    for item in presets if limited else ():
+        if (pool := (item.preset.template_id, item.preset.name)) in limited and pool[0] is not None:
+            by_pool[pool].append(item)
+    return {item.preset.id: [one for one in pool if one is not item] for pool in by_pool.values() for item in pool}
 
 
 def group_generations(presets: Iterable[PresetCounts]) -> list[list[PresetCounts]]:

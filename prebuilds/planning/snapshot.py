@@ -32,8 +32,8 @@ class Preset:
     version: int
     name: str
     active: bool
-    """Whether its version is the template's active one, the template is neither deleted nor deprecated, the feature is
-    on for the organization, and a pool is defined."""
+    """Whether it serves, the template is neither deleted nor deprecated, the feature is on for the organization, and a
+    pool is defined."""
     base_instances: int | None
     """How many prebuilds are desired outside the schedule's windows. None: no pool."""
     expire_after: timedelta | None = None
@@ -64,6 +64,8 @@ class Preset:
     pool_members: int | None = None
     """How many members the pools of its organization may have together; None: any number."""
     template_id: UUID | None = None
+    serves: bool = False
+    """Whether its version is the template's active one."""
     rollout: Rollout | None = None
     """The open rollout of its template; None when there is none."""
     rolled_from: bool = False
@@ -269,7 +271,7 @@ class PresetSnapshot(Instant):
     share: MemberShare | None = None
     """None: its organization has no limit on pool members."""
     others: list[GenerationRows] = field(default_factory=list)
-    """The other generations of its pool; empty unless a rollout is open."""
+    """The other generations of its pool; empty unless a rollout is open, or one of them has a `max_concurrent`."""
     lately: int = 0
     """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
 

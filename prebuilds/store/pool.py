@@ -6,6 +6,7 @@ plans have, and creates the first of the planned ids, up to the new plan's numbe
 enlarge the pool or change the policy, so no pass creates or deletes too much.
 
 While a rollout is open, a pass writes to all generations of a pool, and the fence is the rows of all their presets.
+Where `max_concurrent` counts generations that are planned alone, their rows are locked, too, so that they take turns.
 """
 
 from __future__ import annotations
@@ -35,15 +36,19 @@ from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
-# The other generations of the preset's pool; none unless a rollout is open.
+# All generations of the preset's pool, where a rollout plans them together, or a limit counts all of them; else none.
 FIND_GENERATIONS = text("""
-    SELECT g.id FROM presets p JOIN presets g ON g.template_id = p.template_id AND g.name = p.name
-     WHERE p.id = :preset_id
-       AND EXISTS (SELECT FROM rollouts r
-                    WHERE r.template_id = p.template_id AND r.state IN ('running', 'paused', 'failed'))
+    WITH pool AS (
+        SELECT g.id, g.max_concurrent,
+               EXISTS (SELECT FROM rollouts r JOIN templates t ON t.id = r.template_id
+                        WHERE r.template_id = p.template_id AND r.state IN ('running', 'paused', 'failed')
+                          AND coalesce(t.rollout ->> 'strategy', 'surge') = 'surge') AS rolls
+          FROM presets p JOIN presets g ON g.template_id = p.template_id AND g.name = p.name WHERE p.id = :preset_id
+    )
+    SELECT id, rolls FROM pool WHERE rolls OR EXISTS (SELECT FROM pool WHERE max_concurrent IS NOT NULL)
 """)
 LOCK_GENERATIONS = text("""
-    SELECT last_pass FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+    SELECT id, last_pass FROM presets WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 PASS_GENERATIONS = text("UPDATE presets SET last_pass = :pass WHERE id = ANY(CAST(:ids AS uuid[]))")
 LOCK_TEMPLATE = text("""
@@ -172,20 +177,24 @@ async def enter_fence(
     async with engine.begin() as connection:
         if lock_capacity:
             await connection.execute(LOCK_CAPACITY, {"key": CAPACITY_LOCK})
-        ids = {preset_id, *await connection.scalars(FIND_GENERATIONS, {"preset_id": preset_id})}
+        pool = (await connection.execute(FIND_GENERATIONS, {"preset_id": preset_id})).all()
+        ids = {preset_id, *(row.id for row in pool)}
+        own = {preset_id, *(row.id for row in pool if row.rolls)}
         if len(ids) == 1:
             passed = await connection.scalar(FENCE, {"preset_id": preset_id, "pass": pass_number}) is not None
         else:
-            found = await connection.scalars(LOCK_GENERATIONS, {"ids": list(ids)})
-            if passed := all(last_pass <= pass_number for last_pass in found):
-                await connection.execute(PASS_GENERATIONS, {"ids": list(ids), "pass": pass_number})
+            found = (await connection.execute(LOCK_GENERATIONS, {"ids": list(ids)})).all()
+            if passed := all(row.last_pass <= pass_number for row in found if row.id in own):
+                await connection.execute(PASS_GENERATIONS, {"ids": list(own), "pass": pass_number})
         if not passed:
             raise SupersededPass(f"a pass after {pass_number} has reconciled preset {preset_id}")
         template = (await connection.execute(LOCK_TEMPLATE, {"preset_id": preset_id})).one()
         if template.limits_members:
             await lock_members(connection, template.organization_id)
         snapshot = await read_preset(connection, preset_id, rules)
-        if not {one.preset.id for one in snapshot.others} <= ids:
+        # Others are planned with it, or counted with it, since before the rows were locked.
+        together = own if generations_of(snapshot) is not None else ids
+        if not {one.preset.id for one in snapshot.others} <= together:
             raise SupersededPass(f"a version has become active beside pass {pass_number} of preset {preset_id}")
         yield FencedPreset(
             connection, pass_number, snapshot, template.template_id, template.organization_id, frozenset(ids)

@@ -100,8 +100,12 @@ COUNT_STANDBY = text(f"""
      GROUP BY w.preset_id
 """)
 
-READ_PRESET = text(f"SELECT {_PRESET} FROM {_PRESETS} WHERE p.id = :preset_id")
-# The other generations of a pool whose template has an open rollout.
+READ_PRESET = text(f"""
+    SELECT {_PRESET}, EXISTS (SELECT FROM presets g WHERE g.template_id = p.template_id AND g.name = p.name
+                                                    AND g.max_concurrent IS NOT NULL) AS counts_others
+      FROM {_PRESETS} WHERE p.id = :preset_id
+""")
+# The other generations of a pool whose template has an open rollout, or whose `max_concurrent` counts them.
 READ_OTHERS = text(f"""
     SELECT {_PRESET} FROM {_PRESETS}
      WHERE p.template_id = :template_id AND p.name = :name AND p.id <> :preset_id

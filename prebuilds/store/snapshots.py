@@ -150,11 +150,12 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     waiting = await _count_waiting(connection)
     asked = await _read_generation(connection, row, rules, waiting)
     others, lately = [], 0
-    if row.rollout_id is not None:
-        pool = {"template_id": row.template_id, "name": row.name}
+    pool = {"template_id": row.template_id, "name": row.name}
+    if row.rollout_id is not None or row.counts_others:
         values = pool | {"preset_id": preset_id, "enabled": rules.enabled}
         rows = (await connection.execute(READ_OTHERS, values)).all()
         others = [await _read_generation(connection, other, rules, waiting) for other in rows]
+    if row.rollout_id is not None:
         counted = await _count_lately(connection, COUNT_LATELY_OF, pool)
         lately = sum(counted.get((row.template_id, row.name), {}).values())
     share = None
@@ -258,6 +259,7 @@ def _preset(row: Row[tuple[object, ...]], windows: tuple[StoredWindow, ...], wai
         pool_members=row.pool_members,
         standby=row.standby_paused,
         template_id=row.template_id,
+        serves=bool(row.serves),
         rollout=_rollout(row),
         rolled_from=bool(row.rolled_from),
     )

@@ -47,6 +47,29 @@ async def test_two_passes_of_one_preset_keep_to_max_concurrent(engine: AsyncEngi
     assert (await plan(engine, preset)).empty
 
 
+async def test_generations_without_a_common_plan_keep_to_one_max_concurrent(engine: AsyncEngine) -> None:
+    small = {"name": "small", "instances": 4}
+    await apply_file(engine, small | {"parameters": {"n": "1"}})
+    old = await find_preset(engine)
+    await make_ready(engine, old, 4)
+    await apply_file(engine, small | {"parameters": {"n": "2"}, "max_concurrent": 2}, rollout={"strategy": "recreate"})
+    new = await find_preset(engine)
+    plans = [await plan(engine, preset) for preset in (old, new)]
+    assert [(len(one.delete), len(one.create)) for one in plans] == [(1, 0), (0, 1)], "half for each"
+    await asyncio.gather(*(carry_out(engine, one) for one in plans for _ in range(2)))
+    assert (await one(engine, UNDER_WAY)).count == 2, "neither one makes the other a superseded pass"
+    await end_builds(engine)
+    versions: dict[int, tuple[int, int]] = {}
+    for _ in range(30):
+        worked = await run_pass(engine)
+        assert (await one(engine, UNDER_WAY)).count <= 2
+        await end_builds(engine)
+        versions = await members(engine)
+        if not worked:
+            break
+    assert versions == {2: (4, 0)}
+
+
 MEMBERS = """
     SELECT count(*) AS count FROM workspaces w JOIN users u ON u.id = w.owner_id
      WHERE u.name = 'prebuilds' AND w.deleted_at IS NULL AND w.latest_transition = 'start'

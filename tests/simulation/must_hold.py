@@ -161,7 +161,7 @@ def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
     begun = deleting - {p.id for p in was.prebuilds if p.in_progress is Transition.DELETE}
     if was.paused:
         assert not created | begun, "a pause withholds every write"
-    if was.others or now.others:
+    if generations_of(was) is not None or generations_of(now) is not None:
         _check_generations(was, now)
         return
     if created:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prebuilds.planning.concurrency import share_concurrent
 from prebuilds.planning.holds import Held, Hold
-from prebuilds.planning.limits import PoolWant, member_shares, share_concurrent, share_members
+from prebuilds.planning.limits import PoolWant, member_shares, share_members
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import Reason, deletions, plan_preset, state_of
 from prebuilds.planning.sizing.target import SizeTarget

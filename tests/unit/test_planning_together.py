@@ -17,7 +17,7 @@ from prebuilds.planning.limits import member_shares
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, deletions, plan_preset
 from prebuilds.planning.rollout_outcomes import judge_rollouts
-from prebuilds.planning.rollouts import OPEN, Rollout, RolloutPolicy, RolloutState
+from prebuilds.planning.rollouts import OPEN, Rollout, RolloutPolicy, RolloutState, Strategy
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     Creation,
@@ -92,6 +92,7 @@ class Pools:
             rollout=self.rollout,
             rolled_from=version == self.came_from,
             template_id=TEMPLATE,
+            serves=version == self.version,
         )
 
     def generation(self, key: Key) -> GenerationRows:
@@ -129,7 +130,7 @@ class Pools:
             prebuilds=asked.prebuilds,
             history=asked.history,
             share=member_shares(self.whole()).get(asked_for),
-            others=others if self.rollout is not None else [],
+            others=others if self.rollout is not None or self.concurrent is not None else [],
             lately=self.lately(key[0]),
         )
 
@@ -266,8 +267,12 @@ class Pools:
             for workspace in plan.create[:allowed]:
                 self.rows[name, number][workspace] = Prebuild(workspace, self.now, 1, START, PENDING)
             assert self.limit is None or not allowed or self.members() <= self.limit
-            together = [k for k in self.keys() if k[0] == name] if self.rollout is not None else [key]
-            assert self.concurrent is None or not allowed or sum(map(self.under_way, together)) <= self.concurrent
+            if allowed:
+                self.check_concurrent(name)
+
+    def check_concurrent(self, name: str) -> None:
+        under_way = sum(self.under_way(key) for key in self.keys() if key[0] == name)
+        assert self.concurrent is None or under_way <= self.concurrent, "in all generations together"
 
     def move(self, key: Key, plan: ReconcilePlan) -> list[Prebuild]:
         moved = {*plan.resume, *plan.pause}
@@ -285,6 +290,8 @@ class Pools:
                 rows[workspace] = replace(
                     row, transition=DELETE, status=PENDING, build_number=row.build_number + 1, claimable=False
                 )
+        if still_due:
+            self.check_concurrent(key[0])
 
     def settle(self) -> PassPlan:
         """Run passes until nothing is under way and nothing is left to do, and return the last."""
@@ -301,7 +308,10 @@ class Pools:
 POOLS = st.builds(
     Pools,
     policy=st.builds(
-        RolloutPolicy, max_surge=st.sampled_from(["25%", 1, 4]), max_unavailable=st.sampled_from([0, 1, "30%"])
+        RolloutPolicy,
+        strategy=st.sampled_from([Strategy.SURGE, Strategy.SURGE, Strategy.RECREATE]),
+        max_surge=st.sampled_from(["25%", 1, 4]),
+        max_unavailable=st.sampled_from([0, 1, "30%"]),
     ),
     desired=st.fixed_dictionaries(dict.fromkeys(NAMES, st.integers(0, 7))),
     standby=st.fixed_dictionaries(dict.fromkeys(NAMES, st.sampled_from([0, 0, 1, 3]))),
@@ -342,6 +352,7 @@ def test_everything_at_once_keeps_its_bounds_and_comes_to_rest(pools: Pools, eve
 @given(POOLS, EVENTS)
 @settings(deadline=None, max_examples=30)
 def test_a_bad_version_leaves_the_pools_standing(pools: Pools, events: list[Any]) -> None:
+    pools.policy = replace(pools.policy, strategy=Strategy.SURGE)
     pools.settle()
     for kind, name, number in events:
         if kind not in ("version", "bad", "pause", "fail"):
@@ -358,6 +369,24 @@ def test_a_bad_version_leaves_the_pools_standing(pools: Pools, events: list[Any]
         pools.claim(name)
     pools.settle()
     assert sum(map(pools.ready, NAMES)) >= least, "and is refilled"
+
+
+@given(POOLS, st.integers(1, 4), EVENTS)
+@settings(deadline=None, max_examples=30)
+def test_generations_that_are_planned_alone_keep_to_one_max_concurrent(
+    pools: Pools, concurrent: int, events: list[Any]
+) -> None:
+    """Each write is checked against what is under way in all of them."""
+    pools.policy = replace(pools.policy, strategy=Strategy.RECREATE)
+    pools.settle()
+    pools.concurrent = concurrent
+    pools.activate()
+    for kind, name, number in events:
+        pools.happen(kind, name, number)
+    pools.waiting, pools.bad = dict.fromkeys(NAMES, 0), False
+    pools.made.clear()
+    pools.settle()
+    assert all(key[1] == pools.version or not any(r.running for r in rows.values()) for key, rows in pools.rows.items())
 
 
 def pools_of(desired: int, *, standby: int = 0, limit: int | None = None, policy: RolloutPolicy | None = None) -> Pools:

@@ -13,7 +13,7 @@ from prebuilds.cli.ending import run_command
 from prebuilds.cli.lists import After, All, Limit, print_list
 from prebuilds.cli.output import document, say_line
 from prebuilds.cli.system import actor
-from prebuilds.vocabulary.words import clock
+from prebuilds.vocabulary.words import MAKE_ROOM, NO_ROOM, clock
 
 if TYPE_CHECKING:
     from prebuilds.views.rollouts import RolloutCanary, RolloutPool, RolloutRow
@@ -99,6 +99,7 @@ def _canary(canary: RolloutCanary) -> str:
 
 def _pool(pool: RolloutPool) -> str:
     held = "" if pool.held is None else f"; held: {pool.held}"
+    held += f", {NO_ROOM}: {MAKE_ROOM}" if pool.lacks_room else ""
     new = f"new {pool.new_ready} ready, {pool.new_starting} starting"
     return (
         f"  {pool.preset}: {pool.desired} wanted; {new}; old {pool.old_ready} ready, {pool.old_starting} starting{held}"

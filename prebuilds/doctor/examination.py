@@ -31,6 +31,7 @@ from prebuilds.store.doctor import (
     presets_held_for_good,
     provisioner_queues_in_use,
     read_server,
+    rollouts_without_room,
     unclaimed_presets,
 )
 from prebuilds.store.drill_list import read_states
@@ -56,6 +57,7 @@ from prebuilds.temporal.queues import idle_versions, paused_builds, queues_witho
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.vocabulary import CLAIMS_QUEUE, CONTROL_QUEUE, ORCHESTRATOR_ID, PROVISIONER_QUEUE
 from prebuilds.vocabulary.passwords import hide_password
+from prebuilds.vocabulary.words import NO_ROOM
 
 CLOCK_GAP_MAX_S = 2.0
 """Tolerated clock difference. Prebuilds age by the database's clock, tasks time out by Temporal's, and next starts are
@@ -281,7 +283,11 @@ class Examination:
         return well
 
     async def limits(self) -> str:
-        """Tell which organizations have reached one of their limits. That is what a limit is for, so nothing fails."""
+        """Check that no limit stops a rollout. Tell which organizations have reached one of theirs: that is what limits
+        are for, so it fails nothing."""
+        rules = (await read_control(self._engine)).rules or self._settings.rules
+        if standing := await rollouts_without_room(self._engine, rules):
+            raise CheckFailed(f"rollouts stand still, since {NO_ROOM}: {_first(standing)}", remedies.MAKE_ROOM)
         async with self._engine.connect() as connection:
             reached = [row for row in await list_limits(connection) if row.reached]
         named = _first([f"{row.organization} {row.limit} ({row.used} of {row.maximum})" for row in reached])

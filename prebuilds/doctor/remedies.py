@@ -21,6 +21,9 @@ SEE_WHY_NO_PASS = (
 RESUME_PRESET = (
     "find the cause with `prebuilds explain preset {0}`, correct it, then run `prebuilds presets resume {0}`"
 )
+MAKE_ROOM = (
+    "raise `limits.pool_members` of the organization, or set `rollout.max_unavailable` of the template to 1 or more"
+)
 SEE_DRILLS = (
     "see why with `prebuilds drills list` and `prebuilds drills show ID`, mend the template, "
     "then try it with `prebuilds drills run`"

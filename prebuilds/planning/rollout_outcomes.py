@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from prebuilds.planning.holds import Hold
+from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import PassPlan, PresetDecision
 from prebuilds.planning.rollouts import Rollout, RolloutState
 
@@ -45,6 +45,19 @@ def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
             if one.item.preset.rollout is not None:
                 by_rollout[one.item.preset.rollout.id].append(one)
     return [outcome for found in by_rollout.values() if (outcome := _judge(found)) is not None]
+
+
+def lacks_room(one: PresetDecision) -> bool:
+    """Whether a rollout of a pool stands still since the limit on pool members leaves no room for its surge.
+
+    It goes on when somebody raises the limit or allows members to be unavailable, and by one member with each claim.
+    """
+    pool = one.generations
+    if pool is None or pool.new is not one.item or one.held != Held(Hold.POOL_MEMBERS) or one.creates or one.deletes:
+        return False
+    every = [item.counts for item in pool.all]
+    replaced = sum(item.counts.running for item in pool.old)
+    return bool(replaced) and not any(counts.starting or counts.deleting for counts in every)
 
 
 @dataclass(frozen=True, slots=True)

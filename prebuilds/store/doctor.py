@@ -9,6 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.holds import Hold
+from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.rollout_outcomes import lacks_room
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import Preset
 from prebuilds.planning.state import pool_state
@@ -78,6 +80,13 @@ class HeldPreset:
     path: str
     """`organization/template/preset`."""
     reason: Hold
+
+
+async def rollouts_without_room(engine: AsyncEngine, rules: Rules) -> list[str]:
+    """Return the paths of presets whose rollouts stand still, since a limit on pool members leaves them no room."""
+    async with snapshot_transaction(engine) as connection:
+        plan = plan_pass(replace(await snapshot_state(connection, rules), paused=False))
+    return [one.item.preset.path for one in plan.decisions if lacks_room(one)]
 
 
 UNCLAIMED_DAYS = 14

@@ -13,6 +13,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.planning.canaries import CanaryState
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.policy import EVERYWHERE, Reach
+from prebuilds.planning.rollout_outcomes import lacks_room
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy
 from prebuilds.planning.rules import Rules
 from prebuilds.store.canaries import read_evidence
@@ -136,6 +137,7 @@ def _pools_of(plan: PassPlan, rollout_id: UUID) -> list[RolloutPool]:
                 old_ready=sum(other.ready for other in old),
                 old_starting=sum(other.starting for other in old),
                 held=None if one.held is None else str(one.held.reason),
+                lacks_room=lacks_room(one),
             )
         )
     return found

@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.failures.database import store_answers
 from prebuilds.planning.pass_plan import PresetDecision, plan_pass
 from prebuilds.planning.plan import state_of
+from prebuilds.planning.rollout_outcomes import lacks_room
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, Preset
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import Control, read_control
 from prebuilds.store.snapshots import snapshot_preset, snapshot_state, snapshot_transaction
 from prebuilds.views import LastError, PresetRow
+from prebuilds.vocabulary.words import MAKE_ROOM, NO_ROOM
 
 # The partial indexes on unfinished and on failed builds answer these, however many builds have ended.
 PENDING_BUILDS = text("SELECT preset_id, count(*) FROM workspace_builds WHERE status = 'pending' GROUP BY preset_id")
@@ -112,7 +114,10 @@ def _row(decision: PresetDecision, pending: int, last_error: LastError | None) -
         pending_builds=pending,
         failed=decision.item.counts.failed,
         last_error=last_error,
-        warnings=[f"schedule_unreadable:{unreadable}"] if unreadable is not None else [],
+        warnings=[
+            *([f"schedule_unreadable:{unreadable}"] if unreadable is not None else []),
+            *([f"rollout_lacks_room:{NO_ROOM}: {MAKE_ROOM}"] if lacks_room(decision) else []),
+        ],
     )
 
 

@@ -23,6 +23,8 @@ class RolloutPool(Payload):
     old_starting: int
     held: str | None
     """Why creations of the new version are withheld, by the words of `status`; None when they are not."""
+    lacks_room: bool = False
+    """Whether it stands still since the organization's `pool_members` leaves no room for the surge."""
 
 
 class RolloutCanary(Payload):

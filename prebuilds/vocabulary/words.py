@@ -30,6 +30,10 @@ def held_in_words(reason: str, until: datetime | None, near: datetime | None = N
     return f"{reason} until {clock(until, near or datetime.now(UTC), zone)}"
 
 
+NO_ROOM = "the organization's pool_members leaves no room for the surge"
+MAKE_ROOM = "raise it, or allow max_unavailable"
+
+
 def one_line(message: str) -> str:
     """Shorten an error of several lines to its first line (what happened) and its last (the end of a log)."""
     lines = [line.strip() for line in message.splitlines() if line.strip()] or ["no message"]

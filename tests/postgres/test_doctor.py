@@ -14,9 +14,13 @@ from prebuilds.operations.tokens import TokenOperations
 from prebuilds.settings import Settings
 from prebuilds.store.loop import pause
 from prebuilds.store.presets import lift_holds
+from prebuilds.store.rollout_list import read_rollout
+from prebuilds.store.snapshots import snapshot_transaction
+from prebuilds.store.status import read_status_on
 from prebuilds.vocabulary.actors import Actor
-from tests.builders import make_preset
+from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import RULES, fail, make_ready
+from tests.postgres.rollout_steps import roll, run_pass
 from tests.rows import do
 
 PATH = "acme/python/small"
@@ -117,6 +121,32 @@ async def test_of_many_the_first_are_named(engine: AsyncEngine, database_url: st
     found = await presets_check(database_url)
     assert (found.detail or "").endswith("acme/e/small (hard_limited), 2 more")
     assert "`prebuilds presets resume P`" in (found.remedy or "")
+
+
+async def test_a_rollout_without_room_for_its_surge_says_so(engine: AsyncEngine, database_url: str) -> None:
+    """It stands still, as one beside a full quota does, and goes on when it is allowed to take one away first."""
+    small = {"name": "small", "instances": 4}
+    await apply_file(engine, small | {"parameters": {"n": "1"}}, limits={"pool_members": 4})
+    await make_ready(engine, await find_preset(engine), 4)
+    assert (await check_of(database_url, "limits")).ok
+    new = small | {"parameters": {"n": "2"}}
+    await apply_file(engine, new)
+    assert await run_pass(engine) == 0
+    [pool] = (await read_rollout(engine, "acme/python", RULES)).pools
+    assert (pool.old_ready, pool.held, pool.lacks_room) == (4, "pool_members", True)
+    async with snapshot_transaction(engine) as connection:
+        found = await read_status_on(connection, RULES)
+    [warning] = [warning for row in found.presets for warning in row.warnings]
+    assert warning.startswith(
+        "rollout_lacks_room:the organization's pool_members leaves no room for the surge: raise it"
+    )
+    check = await check_of(database_url, "limits")
+    assert not check.ok
+    assert (check.detail or "").endswith("leaves no room for the surge: " + PATH)
+    await apply_file(engine, new, rollout={"max_unavailable": 1})
+    await roll(engine)
+    assert (await read_rollout(engine, "acme/python", RULES)).state == "succeeded"
+    assert (await check_of(database_url, "limits")).ok
 
 
 async def test_tokens_that_nobody_has_confirmed_since_a_restore_are_told(

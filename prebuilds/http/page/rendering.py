@@ -159,6 +159,8 @@ def warning(text: str) -> str:
         return f"no worker serves the queue {what}"
     if kind == "schedule_unreadable":
         return f"its schedule cannot be read, so the base count applies: {what}"
+    if kind == "rollout_lacks_room":
+        return f"its rollout stands still: {what}"
     return text.replace("_", " ")
 
 

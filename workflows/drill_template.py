@@ -41,6 +41,7 @@ with workflow.unsafe.imports_passed_through():
 SAYS_NOTHING = (
     *("NoClaimablePrebuiltWorkspaces", "PrebuiltWorkspacesNotSupported", "DatabaseRestored", "StoreUnavailable"),
     *("PresetNotFound", "TemplateNotFound", "TemplateUnavailable"),
+    "InvalidInput",  # the variable with its claim parameters is missing or wrong on a claims worker
 )
 """Errors that say nothing of the template: the drill is skipped."""
 TAKE_UP_TIMEOUT = timedelta(minutes=1)

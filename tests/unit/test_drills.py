@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prebuilds.api import InvalidInput
+from prebuilds.api import InvalidInput, NoClaimablePrebuiltWorkspaces, PrebuildsError, ProvisionFailed
+from prebuilds.failures.crossing import application_error
 from prebuilds.payloads import field_messages
 from prebuilds.planning.drills import (
     SPARE_MIN,
@@ -25,6 +26,7 @@ from prebuilds.planning.drills import (
     why_not_now,
 )
 from prebuilds.templates.drill_entry import DrillEntry
+from workflows.drill_template import _stopped_by
 
 NIGHT = datetime(2026, 3, 2, 3, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -137,3 +139,16 @@ def test_a_wrong_drill_is_refused_by_its_field(changes: dict[str, Any], field: s
         DrillEntry.model_validate({"schedule": "0 3 * * *"} | changes)
     messages = field_messages(refused.value)
     assert told in messages[field], messages
+
+
+@pytest.mark.parametrize(
+    ("error", "skipped"),
+    [
+        (InvalidInput.field("drill.parameters", "DRILL is not set on this claims worker"), True),
+        (NoClaimablePrebuiltWorkspaces("none can be spared"), True),
+        (ProvisionFailed("the hand-over is broken"), False),
+    ],
+)
+def test_what_says_nothing_of_the_template_skips_the_drill(error: PrebuildsError, skipped: bool) -> None:
+    stopped = _stopped_by(application_error(error))
+    assert (stopped.skipped, stopped.reason) == (skipped, error.message)

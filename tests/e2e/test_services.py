@@ -84,6 +84,13 @@ async def test_the_client_needs_no_database(stack: DevStack, client: PrebuildsCl
         await client.claim(preset="service/python/small", owner="alice", name="Not A Name")
     await client.pause("a service asks")
     assert (await client.status()).loop.paused_reason == "a service asks"
+    drill = await client.run_drill("service/python", by="svc")
+    async with asyncio.timeout(30):
+        while drill.status == "running":
+            drill = await client.show_drill(drill.id)
+    assert (drill.status, drill.requested_by) == ("skipped", "svc")
+    assert "paused" in (drill.reason or "")
+    assert (await client.list_drills("service/python")).drills == [drill]
     more = [client.claim(preset="service/python/small", owner="alice", name=f"more-{n}") for n in range(3)]
     missed = [m for m in await asyncio.gather(*more, return_exceptions=True) if isinstance(m, BaseException)]
     assert {type(m) for m in missed} == {NoClaimablePrebuiltWorkspaces}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, progress, say_line
 from prebuilds.cli.system import actor
 from prebuilds.vocabulary.words import clock
@@ -24,8 +25,6 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(metavar="TARGET", help="organization/template, or organization/template/preset")]
 POLL_S = 0.5
-COLUMNS = ("DRILL", "TEMPLATE", "PRESET", "VERSION", "STATUS", "STAGE", "USABLE", "BEGUN", "BY", "REASON")
-DROP = ("BY", "VERSION", "BEGUN", "STAGE", "DRILL")
 
 
 @app.command()
@@ -60,19 +59,7 @@ def list_(
     all_: All = False,
 ) -> None:
     """List drills, newest first."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *("drills", lambda n, at: system.drills.list(template, limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no drills; a template's `drill` in its file schedules them, `prebuilds drills run` begins one",
-                drop=DROP,
-            )
-
-    run_command(go())
+    run_list(DRILLS, lambda system: partial(system.drills.list, template), limit, after, all_)
 
 
 @app.command()
@@ -111,3 +98,12 @@ def _row(row: DrillRow) -> tuple[object, ...]:
         *(row.id, row.template, row.preset, row.version, row.status, row.stage, usable),
         *(clock(row.created_at, None), row.requested_by or "schedule", row.reason),
     )
+
+
+DRILLS = ListTable(
+    "drills",
+    ("DRILL", "TEMPLATE", "PRESET", "VERSION", "STATUS", "STAGE", "USABLE", "BEGUN", "BY", "REASON"),
+    _row,
+    empty="no drills; a template's `drill` in its file schedules them, `prebuilds drills run` begins one",
+    drop=("BY", "VERSION", "BEGUN", "STAGE", "DRILL"),
+)

@@ -12,7 +12,7 @@ from prebuilds.api import InvalidInput
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import PART, After, All, Limit, note_more, print_list
+from prebuilds.cli.lists import PART, After, All, Limit, ListTable, note_more, run_list
 from prebuilds.cli.output import document
 from prebuilds.vocabulary.words import clock, held_in_words, in_words, one_line
 
@@ -74,28 +74,21 @@ def explain_waiting(
     all_: All = False,
 ) -> None:
     """List the claims that wait for a prebuild, in the order in which they are served."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *("waiting", lambda n, at: system.explain.waiting(preset, limit=n, after=at), WAITING, _waiting_row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no claim waits",
-                drop=WAITING_DROP,
-            )
-
-    run_command(go())
-
-
-WAITING = ("CLAIM", "PRESET", "POSITION", "OWNER/NAME", "SINCE", "UNTIL")
-WAITING_DROP = ("SINCE", "PRESET")
+    run_list(WAITING, lambda system: partial(system.explain.waiting, preset), limit, after, all_)
 
 
 def _waiting_row(w: QueuedClaim) -> tuple[object, ...]:
     since, until = clock(w.queued_at, None), clock(w.deadline, w.queued_at)
     return (one_line(w.claim_id), w.preset, w.position, f"{w.owner}/{w.name}", since, until)
+
+
+WAITING = ListTable(
+    "waiting",
+    ("CLAIM", "PRESET", "POSITION", "OWNER/NAME", "SINCE", "UNTIL"),
+    _waiting_row,
+    empty="no claim waits",
+    drop=("SINCE", "PRESET"),
+)
 
 
 def _moment(text: str) -> datetime:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, progress
 from prebuilds.cli.system import actor
 from prebuilds.vocabulary.words import one_line
@@ -23,13 +24,6 @@ Status = Annotated[list[str] | None, typer.Option(help="pending, running, succee
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
-COLUMNS = (
-    *("BUILD", "WORKSPACE", "PRESET", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "QUEUE", "CREATED"),
-    "ERROR",
-)
-DROP = ("QUEUE", "STAGE", "INITIATOR", "CREATED", "PRESET", "TRANSITION", "WORKSPACE")
-
-
 @app.command("list")
 def list_(
     initiator: Initiator = None,
@@ -40,26 +34,23 @@ def list_(
     all_: All = False,
 ) -> None:
     """List builds, newest first."""
-
-    async def go() -> None:
-        job_filter = _parse_filter(initiator, status, template)
-        async with operations() as system:
-            await print_list(
-                *("jobs", lambda n, at: system.jobs.list(job_filter, limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no jobs",
-                drop=DROP,
-            )
-
-    run_command(go())
+    job_filter = _parse_filter(initiator, status, template)
+    run_list(JOBS, lambda system: partial(system.jobs.list, job_filter), limit, after, all_)
 
 
 def _row(j: JobRow) -> tuple[object, ...]:
     error = one_line(j.error) if j.error else None
     what = (j.build_id, j.workspace, j.preset, j.transition, j.stage, j.status)
     return (*what, j.initiator, j.queue, j.created_at, error)
+
+
+JOBS = ListTable(
+    "jobs",
+    ("BUILD", "WORKSPACE", "PRESET", "TRANSITION", "STAGE", "STATUS", "INITIATOR", "QUEUE", "CREATED", "ERROR"),
+    _row,
+    empty="no jobs",
+    drop=("QUEUE", "STAGE", "INITIATOR", "CREATED", "PRESET", "TRANSITION", "WORKSPACE"),
+)
 
 
 @app.command()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Protocol, TypeVar
 
 import typer
 
 from prebuilds.cli import output
+from prebuilds.cli.connections import operations
+from prebuilds.cli.ending import run_command
 from prebuilds.cli.output import document, note, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
+    from prebuilds.cli.connections import AnyOperations
     from prebuilds.views import Page
 
 T = TypeVar("T")
@@ -25,50 +26,71 @@ PART = 1000
 """Number of rows that each query of --all reads."""
 
 
-async def print_list(
-    name: str,
-    read: Callable[[int, str | None], Awaitable[Page[T]]],
-    columns: Sequence[str],
-    cells: Callable[[T], Sequence[Any]],
-    *,
-    limit: int,
-    after: str | None,
-    all_: bool,
-    empty: str,
-    drop: Sequence[str] = (),
+@dataclass(frozen=True, slots=True)
+class ListTable(Generic[T]):
+    """How one list is printed."""
+
+    name: str
+    """The document's key for the rows."""
+    columns: Sequence[str]
+    cells: Callable[[T], Sequence[Any]]
+    """Returns a row's values, one for each of *columns*."""
+    empty: str
+    """Printed instead of a table without rows."""
+    drop: Sequence[str] = ()
+    """Columns to leave out on a narrow terminal, in this order."""
+
+
+class ReadPage(Protocol[T]):
+    """Reads one page of a list. *after* is the previous page's `next`, and None for the first page."""
+
+    def __call__(self, *, limit: int, after: str | None) -> Awaitable[Page[T]]: ...
+
+
+def run_list(
+    shown: ListTable[T], reader: Callable[[AnyOperations], ReadPage[T]], limit: int, after: str | None, all_: bool
 ) -> None:
+    """Run a command that prints a list.
+
+    Args:
+        reader: Returns the function that reads a page, from the operations in use.
+    """
+
+    async def go() -> None:
+        async with operations() as system:
+            await print_list(shown, reader(system), limit, after, all_)
+
+    run_command(go())
+
+
+async def print_list(shown: ListTable[T], read: ReadPage[T], limit: int, after: str | None, all_: bool) -> None:
     """Print a list as a table, or as a document with the cursor `next`.
 
     With *all_* a table is printed page by page, so that a long list takes little memory and its first rows appear at
     once. JSON is one document and is printed after all rows are read.
-
-    Args:
-        name: The document's key for the rows.
-        read: Reads a page; takes a limit and a cursor, which is None for the first page.
-        cells: Returns a row's values, one for each of *columns*.
-        empty: Printed instead of a table without rows.
-        drop: Columns to leave out on a narrow terminal, in this order.
     """
     if not all_:
-        page = await read(limit, after)
-        document({name: page.rows, "next": page.next})
+        page = await read(limit=limit, after=after)
+        document({shown.name: page.rows, "next": page.next})
         if not output.AS_JSON:
-            table(columns, [cells(row) for row in page.rows], empty=empty, drop=drop)
+            _print_rows(shown, page.rows)
             note_more(page.next)
     elif output.AS_JSON:
-        document({name: [row async for rows in _read_pages(read, after) for row in rows], "next": None})
+        document({shown.name: [row async for rows in _read_pages(read, after) for row in rows], "next": None})
     else:
         header = True
         async for rows in _read_pages(read, after):
-            table(columns, [cells(row) for row in rows], empty=empty, drop=drop, header=header)
+            _print_rows(shown, rows, header=header)
             header = False
 
 
-async def _read_pages(
-    read: Callable[[int, str | None], Awaitable[Page[T]]], after: str | None
-) -> AsyncIterator[list[T]]:
+def _print_rows(shown: ListTable[T], rows: Sequence[T], *, header: bool = True) -> None:
+    table(shown.columns, [shown.cells(row) for row in rows], empty=shown.empty, drop=shown.drop, header=header)
+
+
+async def _read_pages(read: ReadPage[T], after: str | None) -> AsyncIterator[list[T]]:
     while True:
-        page = await read(PART, after)
+        page = await read(limit=PART, after=after)
         yield page.rows
         if page.next is None:
             return

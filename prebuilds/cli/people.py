@@ -10,12 +10,12 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, say
 from prebuilds.cli.system import actor
 
 if TYPE_CHECKING:
-    from prebuilds.views import LeavingResult
+    from prebuilds.views import LeavingResult, LimitRow, MemberRow, UserRow
 
 limits = typer.Typer(help="How much organizations may have; `prebuilds apply` sets it.", no_args_is_help=True)
 members = typer.Typer(help="Who may claim in an organization.", no_args_is_help=True)
@@ -24,27 +24,30 @@ users = typer.Typer(help="People and services, in all organizations.", no_args_i
 Organization = Annotated[str, typer.Argument(metavar="ORG")]
 Users = Annotated[list[str], typer.Argument(metavar="USER ...", help="Such as alice@example.com; case does not matter")]
 
+LIMITS: ListTable[LimitRow] = ListTable(
+    "limits",
+    ("ORGANIZATION", "LIMIT", "MAX", "USED"),
+    lambda row: (row.organization, row.limit, row.maximum, row.used),
+    empty="no limits; `limits` of an organization in a template file sets them",
+)
+MEMBERS: ListTable[MemberRow] = ListTable(
+    "members",
+    ("USER", "DISABLED", "WORKSPACES"),
+    lambda m: (m.user, m.disabled, m.workspaces),
+    empty="no members",
+)
+USERS: ListTable[UserRow] = ListTable(
+    "users",
+    ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED"),
+    lambda u: (u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at),
+    empty="no users",
+)
+
 
 @limits.command("list")
 def list_limits(limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """List the limits of organizations, with what is used of each."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *(
-                    "limits",
-                    lambda n, at: system.limits.list(limit=n, after=at),
-                    ("ORGANIZATION", "LIMIT", "MAX", "USED"),
-                ),
-                lambda row: (row.organization, row.limit, row.maximum, row.used),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no limits; `limits` of an organization in a template file sets them",
-            )
-
-    run_command(go())
+    run_list(LIMITS, lambda system: system.limits.list, limit, after, all_)
 
 
 @members.command()
@@ -79,20 +82,7 @@ def remove(organization: Organization, user: Users) -> None:
 @members.command("list")
 def list_members(organization: Organization, limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """List an organization's members, who may claim in it."""
-
-    async def go() -> None:
-        async with operations() as system:
-            read = partial(system.people.list_members, organization)
-            await print_list(
-                *("members", lambda n, at: read(limit=n, after=at), ("USER", "DISABLED", "WORKSPACES")),
-                lambda m: (m.user, m.disabled, m.workspaces),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no members",
-            )
-
-    run_command(go())
+    run_list(MEMBERS, lambda system: partial(system.people.list_members, organization), limit, after, all_)
 
 
 @users.command()
@@ -130,21 +120,7 @@ def list_users(
     all_: All = False,
 ) -> None:
     """List all known users."""
-
-    async def go() -> None:
-        async with operations() as system:
-            read = partial(system.people.list_users, disabled=disabled)
-            columns = ("USER", "DISABLED", "ORGANIZATIONS", "WORKSPACES", "CREATED")
-            await print_list(
-                *("users", lambda n, at: read(limit=n, after=at), columns),
-                lambda u: (u.user, u.disabled, ", ".join(u.organizations) or None, u.workspaces, u.created_at),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no users",
-            )
-
-    run_command(go())
+    run_list(USERS, lambda system: partial(system.people.list_users, disabled=disabled), limit, after, all_)
 
 
 def _print_leaving(done: LeavingResult, what: str, already: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import lints, operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, progress, table
 from prebuilds.cli.system import actor
 
@@ -22,31 +23,11 @@ app = typer.Typer(help="List presets and operate their pools.", no_args_is_help=
 Template = Annotated[str | None, typer.Option(help="organization/template, or an id")]
 
 
-COLUMNS = (
-    *("PRESET", "VERSION", "INSTANCES", "READY", "STARTING", "WAIT", "EXPIRES AFTER", "PARAMETERS", "SCHEDULE"),
-    "TARGET",
-    *("INVALIDATED", "ID"),
-)
-DROP = ("INVALIDATED", "SCHEDULE", "TARGET", "PARAMETERS", "EXPIRES AFTER", "VERSION", "STARTING", "WAIT", "READY")
-
-
 @app.command("list")
 def list_(template: Template = None, limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """List the presets of the active versions, with what a claim of each can expect now. `prebuilds status` shows
     more of their pools."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *("presets", lambda n, at: system.presets.list(template, limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no presets; see `prebuilds apply`",
-                drop=DROP,
-            )
-
-    run_command(go())
+    run_list(PRESETS, lambda system: partial(system.presets.list, template), limit, after, all_)
 
 
 def _row(p: PresetInfo) -> tuple[object, ...]:
@@ -61,17 +42,8 @@ def _row(p: PresetInfo) -> tuple[object, ...]:
     settable = [f"{name}=?" for name in p.claim_parameters]
     wait = None if p.estimated_wait_seconds is None else f"{p.estimated_wait_seconds:.0f}s"
     return (
-        *(
-            name,
-            p.version,
-            instances,
-            p.ready,
-            p.starting,
-            wait,
-            expires,
-            " ".join([*parameters, *settable]) or None,
-            schedule,
-        ),
+        *(name, p.version, instances, p.ready, p.starting, wait, expires),
+        *(" ".join([*parameters, *settable]) or None, schedule),
         None if p.target is None else _target(p.target, p.size),
         *(p.last_invalidated_at, p.preset_id),
     )
@@ -82,6 +54,18 @@ def _target(target: TargetRow, size: int | None) -> str:
     rate, wait = target.hit_rate, target.wait_p95_seconds
     wish = f"{100 * rate:g}%" if rate is not None else f"{wait:g}s"
     return f"{wish} {target.mode}: {'-' if size is None else size}"
+
+
+PRESETS = ListTable(
+    "presets",
+    (
+        *("PRESET", "VERSION", "INSTANCES", "READY", "STARTING", "WAIT", "EXPIRES AFTER"),
+        *("PARAMETERS", "SCHEDULE", "TARGET", "INVALIDATED", "ID"),
+    ),
+    _row,
+    empty="no presets; see `prebuilds apply`",
+    drop=("INVALIDATED", "SCHEDULE", "TARGET", "PARAMETERS", "EXPIRES AFTER", "VERSION", "STARTING", "WAIT", "READY"),
+)
 
 
 @app.command()

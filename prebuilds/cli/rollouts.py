@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, say_line
 from prebuilds.cli.system import actor
 from prebuilds.vocabulary.words import MAKE_ROOM, NO_ROOM, clock
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="See, pause and undo how new versions replace pools.", no_args_is_help=True)
 
 Template = Annotated[str, typer.Argument(help="organization/template, or an id; its newest rollout is meant")]
-COLUMNS = ("TEMPLATE", "FROM", "TO", "STATE", "DONE", "STARTED", "BY", "REASON")
-DROP = ("BY", "STARTED")
 
 
 @app.command("list")
@@ -33,19 +32,7 @@ def list_(
     all_: All = False,
 ) -> None:
     """List rollouts, newest first."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *("rollouts", lambda n, at: system.rollouts.list(template, limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no rollouts; one begins when a new version replaces a pool",
-                drop=DROP,
-            )
-
-    run_command(go())
+    run_list(ROLLOUTS, lambda system: partial(system.rollouts.list, template), limit, after, all_)
 
 
 @app.command()
@@ -109,3 +96,12 @@ def _pool(pool: RolloutPool) -> str:
 def _row(row: RolloutRow) -> tuple[object, ...]:
     what = (row.template, row.from_version, row.to_version, row.state, f"{row.progress}%")
     return (*what, clock(row.started_at, None), row.started_by, row.reason)
+
+
+ROLLOUTS = ListTable(
+    "rollouts",
+    ("TEMPLATE", "FROM", "TO", "STATE", "DONE", "STARTED", "BY", "REASON"),
+    _row,
+    empty="no rollouts; one begins when a new version replaces a pool",
+    drop=("BY", "STARTED"),
+)

@@ -8,7 +8,7 @@ import typer
 
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document
 from prebuilds.cli.system import actor
 
@@ -20,31 +20,24 @@ app = typer.Typer(help="List, deprecate and delete templates; `prebuilds apply` 
 Template = Annotated[str, typer.Argument(help="organization/template, or an id")]
 
 
-COLUMNS = ("TEMPLATE", "VERSION", "PROVISIONER", "QUEUE", "PRESETS", "WORKSPACES", "DEPRECATED", "ID")
-DROP = ("QUEUE", "PROVISIONER", "DEPRECATED", "VERSION")
-
-
 @app.command("list")
 def list_(limit: Limit = 100, after: After = None, all_: All = False) -> None:
     """List the live templates."""
-
-    async def go() -> None:
-        async with operations() as system:
-            await print_list(
-                *("templates", lambda n, at: system.templates.list(limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no templates; see `prebuilds apply`",
-                drop=DROP,
-            )
-
-    run_command(go())
+    run_list(TEMPLATES, lambda system: system.templates.list, limit, after, all_)
 
 
 def _row(t: TemplateRow) -> tuple[object, ...]:
     what = (f"{t.organization}/{t.template}", t.version, t.provisioner, t.queue, t.presets)
     return (*what, t.workspaces, t.deprecated, t.id)
+
+
+TEMPLATES = ListTable(
+    "templates",
+    ("TEMPLATE", "VERSION", "PROVISIONER", "QUEUE", "PRESETS", "WORKSPACES", "DEPRECATED", "ID"),
+    _row,
+    empty="no templates; see `prebuilds apply`",
+    drop=("QUEUE", "PROVISIONER", "DEPRECATED", "VERSION"),
+)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,12 @@ from prebuilds.api import InvalidInput
 from prebuilds.cli import output
 from prebuilds.cli.connections import operations
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import document, note, say
 from prebuilds.cli.system import actor, duration
+
+if TYPE_CHECKING:
+    from prebuilds.views import TokenRow
 
 app = typer.Typer(help="Bearer tokens for the HTTP server.", no_args_is_help=True)
 
@@ -54,33 +57,22 @@ def list_tokens(
     after: After = None,
     all_: All = False,
 ) -> None:
-    """The tokens, without their secrets."""
+    """List the tokens, without their secrets."""
+    run_list(TOKENS, lambda system: partial(system.tokens.list, revoked=revoked), limit, after, all_)
 
-    async def go() -> None:
-        async with operations() as system:
-            read = partial(system.tokens.list, revoked=revoked)
-            await print_list(
-                "tokens",
-                lambda n, at: read(limit=n, after=at),
-                ("TOKEN", "STATE", "SCOPES", "USER", "EXPIRES", "LAST USED", "CREATED", "BY"),
-                lambda t: (
-                    t.name,
-                    t.state,
-                    " ".join(t.scopes),
-                    t.user,
-                    None if t.expires_at is None else t.expires_at.date(),
-                    t.last_used_at,
-                    t.created_at,
-                    t.created_by,
-                ),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no tokens",
-                drop=("BY", "CREATED", "LAST USED"),
-            )
 
-    run_command(go())
+def _row(t: TokenRow) -> tuple[object, ...]:
+    expires = None if t.expires_at is None else t.expires_at.date()
+    return (t.name, t.state, " ".join(t.scopes), t.user, expires, t.last_used_at, t.created_at, t.created_by)
+
+
+TOKENS = ListTable(
+    "tokens",
+    ("TOKEN", "STATE", "SCOPES", "USER", "EXPIRES", "LAST USED", "CREATED", "BY"),
+    _row,
+    empty="no tokens",
+    drop=("BY", "CREATED", "LAST USED"),
+)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from prebuilds.cli import output
 from prebuilds.cli.claims import release
 from prebuilds.cli.connections import operations, over_http
 from prebuilds.cli.ending import run_command
-from prebuilds.cli.lists import After, All, Limit, print_list
+from prebuilds.cli.lists import After, All, Limit, ListTable, run_list
 from prebuilds.cli.output import ago, document, progress, say, say_line, table
 from prebuilds.cli.system import actor, duration
 from prebuilds.vocabulary.actors import Actor
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from prebuilds.cli.connections import AnyOperations
+    from prebuilds.cli.lists import ReadPage
     from prebuilds.views import WorkspaceChange, WorkspaceDetails, WorkspaceRow, WorkspaceSettings
-
-COLUMNS = ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID")
-DROP = ("CLAIMED", "CREATED", "PRESET", "ADDRESS", "READY")
 
 app = typer.Typer(help="List and operate workspaces, claimed and unclaimed.", no_args_is_help=True)
 
@@ -56,24 +54,24 @@ def list_(
 ) -> None:
     """List the live workspaces, by preset and age."""
 
-    async def go() -> None:
-        async with operations() as system:
-            read = partial(system.workspaces.list, owner=owner, preset=preset, prebuilt=prebuilt)
-            await print_list(
-                *("workspaces", lambda n, at: read(limit=n, after=at), COLUMNS, _row),
-                limit=limit,
-                after=after,
-                all_=all_,
-                empty="no workspaces",
-                drop=DROP,
-            )
+    def reader(system: AnyOperations) -> ReadPage[WorkspaceRow]:
+        return partial(system.workspaces.list, owner=owner, preset=preset, prebuilt=prebuilt)
 
-    run_command(go())
+    run_list(WORKSPACES, reader, limit, after, all_)
 
 
 def _row(w: WorkspaceRow) -> tuple[object, ...]:
     preset = f"{w.organization}/{w.template}/{w.preset}" if w.preset else f"{w.organization}/{w.template}"
     return (f"{w.owner}/{w.name}", preset, w.status, w.ready, w.address, w.created_at, w.claimed_at, w.id)
+
+
+WORKSPACES = ListTable(
+    "workspaces",
+    ("OWNER/NAME", "PRESET", "STATUS", "READY", "ADDRESS", "CREATED", "CLAIMED", "ID"),
+    _row,
+    empty="no workspaces",
+    drop=("CLAIMED", "CREATED", "PRESET", "ADDRESS", "READY"),
+)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from prebuilds.cli import lists, output
-from prebuilds.cli.lists import print_list
+from prebuilds.cli.lists import ListTable, print_list
 from prebuilds.views import Page
 
 NUMBERS = [1000, 2, 30, 4, 5]
@@ -20,7 +20,7 @@ class Source:
         self._capsys = capsys
         self.printed: list[list[str]] = []
 
-    async def read(self, limit: int, after: str | None) -> Page[int]:
+    async def read(self, *, limit: int, after: str | None) -> Page[int]:
         self.printed.append(self._capsys.readouterr().out.splitlines())
         begin = int(after or 0)
         end = begin + limit
@@ -36,10 +36,8 @@ def source(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 async def show(source: Source, *, all_: bool, after: str | None = None) -> None:
-    await print_list(
-        *("numbers", source.read, ("NUMBER", "TWICE"), lambda n: (n, 2 * n)),
-        limit=2, after=after, all_=all_, empty="none",
-    )  # fmt: skip
+    shown: ListTable[int] = ListTable("numbers", ("NUMBER", "TWICE"), lambda n: (n, 2 * n), empty="none")
+    await print_list(shown, source.read, 2, after, all_)
 
 
 async def test_every_row_is_printed_before_more_is_read(source: Source, capsys: pytest.CaptureFixture[str]) -> None:

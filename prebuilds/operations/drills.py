@@ -1,4 +1,4 @@
-"""Drills: begun by hand, listed and shown."""
+"""Operations on drills: start, list and show them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prebuilds.background.drilling import start_drill
 from prebuilds.operations.context import Context
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store import drill_list, drills
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
+from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.presets import find_preset
 from prebuilds.store.templates import find_live_template
 from prebuilds.views import DrillPage, DrillRow, Page
@@ -36,13 +36,13 @@ class DrillOperations:
     context: Context
 
     async def run(self, actor: Actor, target: str) -> DrillRow:
-        """Begin a drill now, also of a template without a schedule for them. While one of the same target that somebody
-        asked for has not ended, no other begins: asking again is safe.
+        """Start a drill now. The template needs no schedule of drills. While a drill of the same target that somebody has
+        requested runs, no second one starts, so a repeated request is safe.
 
         Args:
             target: `organization/template`, whose presets take turns, or `organization/template/preset`.
         Returns:
-            The drill as it begins, or the one that has not ended; `show` tells how it goes on.
+            The drill as it starts, or the one that runs already; `show` returns its later state.
         Raises:
             InvalidInput: *target* is no such path.
             TemplateNotFound, PresetNotFound: There is no such template or preset.
@@ -61,7 +61,7 @@ class DrillOperations:
         try:
             async with asyncio.timeout(START_S):
                 await start_drill(self.context.client, drill_id)
-        except (RPCError, RuntimeError, OSError) as error:  # it is recorded: a control worker starts it
+        except (RPCError, RuntimeError, OSError) as error:  # the drill is recorded, so a control worker starts it
             logger.warning("A drill's start failed; it is tried again", extra={"error": repr(error)})
         return await self.show(drill_id)
 
@@ -80,9 +80,7 @@ class DrillOperations:
             reach: Only those within it.
             after: The `next` of the previous page; None for the first page.
         """
-        one_more = check_limit(limit) + 1
-        rows = await drill_list.list_drills(self.context.engine, template, reach=reach, limit=one_more, after=after)
-        return make_page(rows, limit, drill_list.drill_cursor)
+        return await drill_list.list_drills(self.context.engine, template, reach=reach, limit=limit, after=after)
 
     async def page(self, template: str | None, *, after: str | None, limit: int | None) -> DrillPage:
         """List a page of the drills that fits into one Temporal payload, newest first.

@@ -1,4 +1,4 @@
-"""Rollouts: listed, shown, paused, resumed and undone."""
+"""Operations on rollouts: list, show, pause, resume and undo them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uuid import UUID
 from prebuilds.operations.context import Context
 from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.store import rollout_changes, rollout_list
-from prebuilds.store.paging import LIMIT_DEFAULT, check_limit, make_page
+from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.views import Page
 from prebuilds.views.rollouts import RolloutRow
 from prebuilds.vocabulary.actors import Actor
@@ -17,7 +17,8 @@ from prebuilds.vocabulary.actors import Actor
 
 @dataclass(frozen=True, slots=True)
 class RolloutOperations:
-    """Operations on rollouts. A rollout is given by its template, `organization/template` or an id: the newest one."""
+    """Operations on rollouts. A rollout is named by its template, `organization/template` or an id, whose newest
+    rollout is meant."""
 
     context: Context
 
@@ -36,9 +37,7 @@ class RolloutOperations:
             reach: Only those within it.
             after: The `next` of the previous page; None for the first page.
         """
-        one_more = check_limit(limit) + 1
-        rows = await rollout_list.list_rollouts(self.context.engine, template, reach=reach, limit=one_more, after=after)
-        return make_page(rows, limit, rollout_list.rollout_cursor)
+        return await rollout_list.list_rollouts(self.context.engine, template, reach=reach, limit=limit, after=after)
 
     async def show(self, template: str) -> RolloutRow:
         """Read the newest rollout of a template, with its pools as they are now.
@@ -59,7 +58,7 @@ class RolloutOperations:
         return await self._show_after(template, changed)
 
     async def resume(self, actor: Actor, template: str) -> RolloutRow:
-        """Let a paused rollout go on.
+        """Resume a paused rollout.
 
         Raises:
             InvalidInput: No rollout of it is open.
@@ -68,7 +67,7 @@ class RolloutOperations:
         return await self._show_after(template, changed)
 
     async def undo(self, actor: Actor, template: str) -> RolloutRow:
-        """Activate the version again from which the newest rollout began. The way back is a rollout of its own.
+        """Activate again the version from which the newest rollout began. The way back is a new rollout.
 
         Raises:
             InvalidInput: Its version is not active any more, or the one before was removed.

@@ -1,8 +1,8 @@
-"""Drills as people see them: the newest ones, one of them, and how each template stands."""
+"""Drills as people see them: lists, a single drill, and the state of each template's drills."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from prebuilds.payloads.not_found import no_drill
 from prebuilds.planning.drills import DrillPolicy, is_stale
 from prebuilds.planning.policy import EVERYWHERE, Reach
-from prebuilds.store.paging import cursor, read_cursor
-from prebuilds.store.templates import find_templates_ever
-from prebuilds.views import DrillRow, DrillState
+from prebuilds.store.paging import LIMIT_DEFAULT
+from prebuilds.store.template_lists import newest_first, read_newest
+from prebuilds.views import DrillRow, DrillState, Page
 
 _DRILLS = """
     SELECT d.id, o.name || '/' || t.name AS template, d.preset_name AS preset, v.number AS version, d.requested_by,
@@ -24,14 +24,8 @@ _DRILLS = """
       LEFT JOIN template_versions v ON v.id = d.template_version_id
 """
 READ = text(f"{_DRILLS} WHERE d.id = :id")
-LIST = text(f"""
-    {_DRILLS}
-     WHERE (CAST(:templates AS uuid[]) IS NULL OR d.template_id = ANY(CAST(:templates AS uuid[])))
-       AND (CAST(:organizations AS text[]) IS NULL OR o.name = ANY(CAST(:organizations AS text[])))
-       AND (CAST(:before AS timestamptz) IS NULL OR (d.created_at, d.id) < (:before, CAST(:before_id AS uuid)))
-     ORDER BY d.created_at DESC, d.id DESC LIMIT :limit
-""")
-# A template has a state when it is drilled by a schedule, or has a drill that was not skipped.
+LIST = newest_first(_DRILLS, "d", "created_at")
+# Templates with a schedule of drills, and those with a drill that was not skipped.
 STATES = text("""
     SELECT o.name AS organization, t.name AS template, t.drill, s.next_at, s.since, now() AS now,
            good.ended_at AS succeeded_at, good.usable_seconds, last.outcome, last.stage, last.reason
@@ -54,35 +48,17 @@ LAST_OF_PRESET = text(f"""
 """)
 
 
-def drill_cursor(row: DrillRow) -> str:
-    """Return the cursor of the drills that follow *row*."""
-    return cursor(row.created_at.isoformat(), row.id)
-
-
 async def list_drills(
-    engine: AsyncEngine, template: str | None, *, limit: int, after: str | None = None, reach: Reach = EVERYWHERE
-) -> list[DrillRow]:
-    """List drills, newest first.
-
-    Args:
-        template: An id, or a path that means every template of that name; None for all.
-        after: A cursor from `drill_cursor`; None to begin with the newest.
-        reach: List only those within it.
-    Raises:
-        TemplateNotFound: There never was such a template.
-        InvalidInput: *after* is no such cursor, or *template* is neither an id nor a path.
-    """
-    before, before_id = (None, None) if after is None else read_cursor(after, datetime, UUID)
-    async with engine.connect() as connection:
-        found = None if template is None else [t.id for t in await find_templates_ever(connection, template, reach)]
-        values = {
-            "templates": found,
-            "organizations": None if reach.all is None else sorted(reach.all),
-            "before": before,
-            "before_id": before_id,
-            "limit": limit,
-        }
-        return [_row(row) for row in await connection.execute(LIST, values)]
+    engine: AsyncEngine,
+    template: str | None,
+    *,
+    reach: Reach = EVERYWHERE,
+    limit: int = LIMIT_DEFAULT,
+    after: str | None = None,
+) -> Page[DrillRow]:
+    """List a page of the drills, newest first. Arguments and errors: see `read_newest`."""
+    begun = attrgetter("created_at")
+    return await read_newest(engine, LIST, _row, begun, template, reach=reach, limit=limit, after=after)
 
 
 async def read_drill(engine: AsyncEngine, drill_id: UUID) -> DrillRow:
@@ -105,7 +81,7 @@ async def last_drills(connection: AsyncConnection, preset_id: UUID, limit: int) 
 
 
 async def read_states(engine: AsyncEngine) -> list[DrillState]:
-    """Read how the drills of each template stand that has any, by path."""
+    """Read the state of each template's drills, ordered by path. Templates without drills are left out."""
     async with engine.connect() as connection:
         return [_state(row) for row in await connection.execute(STATES)]
 

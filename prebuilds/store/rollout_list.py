@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +17,11 @@ from prebuilds.planning.rollout_outcomes import lacks_room
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy
 from prebuilds.planning.rules import Rules
 from prebuilds.store.canaries import read_evidence
-from prebuilds.store.paging import cursor, read_cursor
+from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
-from prebuilds.store.templates import find_live_template, find_templates_ever
+from prebuilds.store.template_lists import newest_first, read_newest
+from prebuilds.store.templates import find_live_template
+from prebuilds.views import Page
 from prebuilds.views.rollouts import RolloutPool, RolloutRow
 
 _ROLLOUTS = """
@@ -32,13 +34,7 @@ _ROLLOUTS = """
            ) END AS canary
       FROM rollouts r JOIN templates t ON t.id = r.template_id JOIN organizations o ON o.id = t.organization_id
 """
-LIST = text(f"""
-    {_ROLLOUTS}
-     WHERE (CAST(:templates AS uuid[]) IS NULL OR r.template_id = ANY(CAST(:templates AS uuid[])))
-       AND (CAST(:organizations AS text[]) IS NULL OR o.name = ANY(CAST(:organizations AS text[])))
-       AND (CAST(:before AS timestamptz) IS NULL OR (r.started_at, r.id) < (:before, CAST(:before_id AS uuid)))
-     ORDER BY r.started_at DESC, r.id DESC LIMIT :limit
-""")
+LIST = newest_first(_ROLLOUTS, "r", "started_at")
 READ_POLICY = text("SELECT t.rollout FROM rollouts r JOIN templates t ON t.id = r.template_id WHERE r.id = :id")
 NEWEST = text(f"{_ROLLOUTS} WHERE r.template_id = :template_id ORDER BY r.started_at DESC, r.id DESC LIMIT 1")
 
@@ -49,34 +45,16 @@ NEWEST_OF_PRESET = text(f"""
 
 
 async def list_rollouts(
-    engine: AsyncEngine, template: str | None, *, limit: int, after: str | None = None, reach: Reach = EVERYWHERE
-) -> list[RolloutRow]:
-    """List rollouts, newest first, without their pools.
-
-    Args:
-        template: An id, or a path that means every template of that name; None for all.
-        after: A cursor from `rollout_cursor`; None to begin with the newest.
-        reach: List only those within it.
-    Raises:
-        TemplateNotFound: There never was such a template.
-        InvalidInput: *after* is no such cursor, or *template* is neither an id nor a path.
-    """
-    before, before_id = (None, None) if after is None else read_cursor(after, datetime, UUID)
-    async with engine.connect() as connection:
-        found = None if template is None else [t.id for t in await find_templates_ever(connection, template, reach)]
-        values = {
-            "templates": found,
-            "organizations": None if reach.all is None else sorted(reach.all),
-            "before": before,
-            "before_id": before_id,
-            "limit": limit,
-        }
-        return [_row(row) for row in await connection.execute(LIST, values)]
-
-
-def rollout_cursor(row: RolloutRow) -> str:
-    """Return the cursor that continues a list after this row."""
-    return cursor(row.started_at.isoformat(), row.id)
+    engine: AsyncEngine,
+    template: str | None,
+    *,
+    reach: Reach = EVERYWHERE,
+    limit: int = LIMIT_DEFAULT,
+    after: str | None = None,
+) -> Page[RolloutRow]:
+    """List a page of the rollouts, newest first, without their pools. Arguments and errors: see `read_newest`."""
+    begun = attrgetter("started_at")
+    return await read_newest(engine, LIST, _row, begun, template, reach=reach, limit=limit, after=after)
 
 
 async def read_rollout(engine: AsyncEngine, template: str, rules: Rules) -> RolloutRow:

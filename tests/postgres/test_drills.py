@@ -295,9 +295,9 @@ async def test_drills_are_listed_newest_first(engine: AsyncEngine) -> None:
     preset = await drilled_preset(engine)
     ids = [await new_drill(engine, preset) for _ in range(3)]
     page = await drill_list.list_drills(engine, "acme/python", limit=2)
-    assert [row.id for row in page] == ids[:0:-1]
-    rest = await drill_list.list_drills(engine, None, limit=2, after=drill_list.drill_cursor(page[-1]))
-    assert [row.id for row in rest] == ids[:1]
+    assert [row.id for row in page.rows] == ids[:0:-1]
+    rest = await drill_list.list_drills(engine, None, limit=2, after=page.next)
+    assert ([row.id for row in rest.rows], rest.next) == (ids[:1], None)
 
 
 async def test_old_ones_go_with_their_claims_but_the_newest_stay(engine: AsyncEngine, taking: DrillClaims) -> None:
@@ -310,4 +310,4 @@ async def test_old_ones_go_with_their_claims_but_the_newest_stay(engine: AsyncEn
     await do(engine, "UPDATE drills SET ended_at = now() - interval '100 days'")
     removed = await remove_old(engine, "drills")
     assert removed == {"drills": 1, "claims": 1}
-    assert {row.id for row in await drill_list.list_drills(engine, None, limit=9)} == {good, bad}
+    assert {row.id for row in (await drill_list.list_drills(engine, None)).rows} == {good, bad}

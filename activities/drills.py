@@ -39,17 +39,17 @@ class WatchBuild:
 
 @dataclass(frozen=True)
 class WatchedBuild:
-    """How a build has ended, or that it has not in time."""
+    """The end of a build; without a status, it did not end in time."""
 
     status: BuildStatus | None
-    """None: it has not ended in time."""
+    """None if it did not end in time."""
     reason: str | None
-    """Why it did not succeed; None when it did."""
+    """Why it did not succeed; None if it did."""
     evidence: list[str]
     seconds: float
-    """From its record to its end; 0 when it has not ended."""
+    """Seconds from its record to its end; 0 if it did not end."""
     queue: str
-    """The task queue of its provisioning, which reaches the workspace."""
+    """The task queue of its provisioning, by which the workspace can be reached."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class DrillActivities:
 
     @activity.defn
     async def begin_drill(self, drill_id: UUID) -> BegunDrill | None:
-        """Choose the preset, or end the drill as skipped; None when there is no such drill."""
+        """Choose the preset, or end the drill as skipped. Return None if there is no such drill."""
         begun = await drills.begin_drill(self._engine, drill_id, self._rules)
         if begun is not None and begun.outcome == "skipped":
             organization, template, *_ = begun.preset.split("/")
@@ -99,7 +99,7 @@ class DrillActivities:
 
     @activity.defn
     async def release_drilled(self, drill_id: UUID) -> UUID | None:
-        """Record the deletion of what a drill has claimed; return the build, or None when nothing is left."""
+        """Record the deletion of a drill's workspace, and return the build; None if there is nothing to delete."""
         workspace_id = await drill_steps.read_claimed(self._engine, drill_id)
         recorded = None if workspace_id is None else await drill_steps.release_own(self._engine, workspace_id)
         if recorded is None:
@@ -110,7 +110,7 @@ class DrillActivities:
 
     @activity.defn
     async def end_drill(self, end: DrillEnd) -> None:
-        """Record how a drill has ended."""
+        """Record how a drill ended."""
         labels = await drills.end_drill(self._engine, end)
         if labels is not None:
             METRICS.count_drill(labels, end.outcome)

@@ -52,7 +52,8 @@ ERROR_CHARS_MAX = 2000
 
 
 class UnexpectedEnd(Exception):
-    """A driver ended a call as no driver may. It is tried again, as after any other error without a word for it."""
+    """A driver ended a call with an exception that it must not raise. The build is retried, as after any unexpected
+    error."""
 
 
 class ProvisioningActivities:
@@ -134,10 +135,11 @@ class ProvisioningActivities:
         """Call the driver's method for the build's transition and stage.
 
         Returns:
-            What a start or a claim made, or a stop has left; None for a deletion, and where a stop says nothing.
+            What a start or a claim made, or what a stop left; None for a deletion, and for a stop that returns None.
         Raises:
-            InvalidReply: The driver has returned what cannot be recorded.
-            UnexpectedEnd: It has raised what only a process or Temporal may: the worker would end, or wait for ever.
+            InvalidReply: The driver returned a value that cannot be recorded.
+            UnexpectedEnd: The driver raised an exception by which the worker would exit or wait for ever, such as
+                `SystemExit`.
         """
         try:
             return await self._call_method(driver, facts, wanted, progress)
@@ -172,7 +174,7 @@ class ProvisioningActivities:
                     return check_made("resume", await _pausing(driver).resume(wanted, progress))
             case Transition.START if facts.stage is Stage.CLAIM:
                 if isinstance(driver, PausingProvisioner) and not driver.hands_over(wanted.source):
-                    # It may be a paused prebuild, which such a driver's claim does not resume.
+                    # The workspace may be a paused prebuild, and a claim by such a driver does not resume it.
                     with _driver_span(facts, "resume"):
                         check_made("resume", await driver.resume(wanted, progress))
                 with _driver_span(facts, "plan"):
@@ -268,10 +270,10 @@ def _driver_span(facts: BuildFacts, method: str) -> AbstractContextManager[Any]:
 
 
 def _pausing(driver: Provisioner) -> PausingProvisioner:
-    """Return the driver as one that pauses.
+    """Return the driver as a `PausingProvisioner`.
 
     Raises:
-        ProvisionFailed: It cannot pause; another release of it was installed where the template was applied.
+        ProvisionFailed: It cannot pause. The template was applied with another release of the driver.
     """
     if not isinstance(driver, PausingProvisioner):
         raise ProvisionFailed(

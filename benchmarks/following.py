@@ -1,11 +1,11 @@
-"""Whether a real pool follows what the replay foresaw: hits and idle members, on generated demands.
+"""Compares a real pool with its replay: hits and idle members, on generated demands.
 
     python -m benchmarks.following [--hours 6] [--seed 1] [--demand daily ...]
 
-The store, the planner, the counting of demand and the sizing are the real ones, on a PostgreSQL server of their own
-whose clock is set: eight days of demand are given, the sizer chooses by them, and the hours after them are lived
-through, claim by claim and pass by pass, in minutes. Each creation takes the lead time. It ends with exit code 1 where
-the pool's hit rate is off by more than 2 points, or its mean idle members by more than 2 %.
+Store, planner, demand counter and sizer are the real ones, on a PostgreSQL server of their own whose clock the
+benchmark sets. The sizer chooses a rule from eight days of demand. The hours after that are simulated claim by claim
+and pass by pass, which takes minutes. Each creation takes the lead time. The exit code is 1 when the pool's hit rate
+differs from the replay's by more than 2 points, or its mean number of idle members by more than 2 %.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ from prebuilds.templates import apply, parse_template_file
 from prebuilds.vocabulary import BuildStatus
 
 HISTORY_MIN = 8 * DAY_MIN
-"""What the sizer learns from: more than a week, for the rules that compare with the week before."""
+"""Minutes of demand that the sizer learns from: more than a week, for the rules that compare with the week before."""
 WARM_UP_MIN = 30
-"""Until then a pool grows to its size, and nothing counts."""
+"""Minutes that are not counted, while the pool grows to its size."""
 SIZED_AT_S = 3
 """Seconds of each minute at which a worker computes sizes."""
 FIRST = ("ready", "minute", "claim")
-"""What comes first of what is due at the same time, as in the replay."""
+"""Order of steps that are due at the same time, as in the replay."""
 LAST = 10**9
 OFF_MAX = 0.02
 RULES = Rules()
@@ -74,8 +74,8 @@ organizations:
         source: {{command: [sleep, "1"]}}
         presets: [{{name: small, instances: 3, target: {{{target}, min: 0, max: 200, mode: act}}}}]
 """
-# Unqualified names are looked up here before the server's own functions. Columns' defaults are bound to those, so they
-# are set anew.
+# Unqualified names resolve to this schema before the server's own functions. Column defaults are bound to the server's
+# functions, so they are set again.
 CLOCK = """
     CREATE SCHEMA clock;
     CREATE TABLE clock.now (at timestamptz NOT NULL);
@@ -103,7 +103,7 @@ GIVE_DEMAND = text("""
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A demand, and the hour of its ninth day from which it is lived through."""
+    """A demand, and the hour of its ninth day from which it is simulated."""
 
     demand: str
     lead_s: float
@@ -122,7 +122,7 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What the replay foresaw, and what became of it."""
+    """The replay's figures, and the real pool's."""
 
     rule: str
     foreseen: Score
@@ -136,13 +136,13 @@ class Followed:
 
     @property
     def off(self) -> tuple[float, float]:
-        """By how much hit rate and idle members are off; these as a share of what was foreseen."""
+        """Return how much the hit rate differs from the replay's, and the idle members as a share of the replay's."""
         foreseen = self.foreseen
         return self.hit_rate - foreseen.hit_rate, (self.idle_mean - foreseen.idle_mean) / foreseen.idle_mean
 
 
 class _Nudges(Dispatcher):
-    """Keeps that a pass was asked for, and starts nothing."""
+    """Records requests for a pass, and starts nothing."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, Client.__new__(Client))
@@ -162,13 +162,13 @@ class Pool:
     begins_at: datetime
     preset_id: UUID
     now_s: float = 0.0
-    """Since the beginning of the demand."""
+    """Seconds since the beginning of the demand."""
     hits: int = 0
     claimed: int = 0
     idle_s: float = 0.0
     ready: int = 0
     due: list[tuple[float, int, str, UUID | None]] = field(default_factory=list)
-    """What comes next: when, in which order, what it is, and of which build."""
+    """Steps to come: time, order among steps of the same time, kind, and build."""
 
     def __post_init__(self) -> None:
         self._order = count()
@@ -180,7 +180,7 @@ class Pool:
         heapq.heappush(self.due, (at_s, next(self._order) + FIRST.index(what) * LAST, what, build))
 
     async def live(self, until_s: float) -> None:
-        """Do what is due until then."""
+        """Carry out the steps that are due until then."""
         while self.due and self.due[0][0] < until_s:
             at_s, _, what, build = heapq.heappop(self.due)
             await self.set_clock(at_s)
@@ -219,14 +219,14 @@ class Pool:
         self.hits += outcome.result is not None
 
     async def size(self) -> None:
-        """Count what was claimed, and compute the size of the minute that has begun."""
+        """Count the claims, and compute the size for the minute that has begun."""
         for _ in range(4):  # one step begins to settle what the next one counts
             await self._counter.step()
         while await self._sizer.step():
             pass
 
     async def reconcile(self) -> None:
-        """What a child of the loop does."""
+        """Run one pass over the preset, as a child workflow of the loop does."""
         number = await next_pass_number(self.engine)
         async with snapshot_transaction(self.engine) as connection:
             plan = plan_preset(await snapshot_preset(connection, self.preset_id, RULES), number)
@@ -243,11 +243,11 @@ class Pool:
 
 
 async def follow(url: str, case: Case, demand: Demand, begin_min: int, until_min: int, warm_up_min: int) -> Followed:
-    """Live through a demand whose beginning is given.
+    """Simulate a demand from a given minute.
 
     Args:
-        url: Of a migrated database that nobody else uses. Its clock is set for good.
-        begin_min: The minute of the demand from which it is lived through.
+        url: A migrated database that nobody else uses. Its clock stays set.
+        begin_min: The minute of the demand at which the simulation begins.
         until_min: The minute at which it ends.
         warm_up_min: How many minutes from *begin_min* do not count.
     """

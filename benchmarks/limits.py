@@ -1,10 +1,9 @@
-"""What limits cost a claim: claims a second of PostgreSQL's own load generator, beside an organization without limits.
+"""Measures what limits cost a claim: claims per second by pgbench, compared with an organization without limits.
 
     python -m benchmarks.limits [--quick]
 
-Every kind of limit takes its turn in each round, on the same pools. A round is about 500 claims by 50 members, and all
-workspaces are released after it: so the counts are those of an organization with at most 500 workspaces, and a pool of
-700 prebuilds.
+Each round measures every kind of limit in turn, on the same pools. A measurement is about 500 claims by 50 members, and
+all workspaces are released after it. So an organization has at most 500 workspaces, beside a pool of 700 prebuilds.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from prebuilds.store.engine import create_engine
 
 CLIENTS, CLAIMS_EACH, MEMBERS, POOLS = 8, 62, 50, 4
 READY = CLIENTS * CLAIMS_EACH * 3 // 2 // POOLS
-"""Prebuilds in each pool before a measurement: enough for an uneven choice of pools."""
+"""Number of prebuilds in each pool before a measurement: enough for an uneven choice of pools."""
 KINDS = {
     "none": None,
     "pool_members": {"pool_members": 100_000},
@@ -85,7 +84,7 @@ async def measure(engine: AsyncEngine, database_url: str, rounds: int) -> None:
 
 
 def pgbench(database_url: str, script: str) -> float:
-    """Return claims a second."""
+    """Return the claims per second."""
     words = ["--no-vacuum", "--protocol=prepared", f"--client={CLIENTS}", f"--transactions={CLAIMS_EACH}"]
     done = subprocess.run(
         [wheel_bin_dir() / "pgbench", *words, "--file=/dev/stdin", database_url],

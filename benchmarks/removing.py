@@ -1,4 +1,4 @@
-"""What one batch of each rule of retention takes, and what claims cost beside it; `benchmarks.rows` prints it."""
+"""Measures the time of one batch of each retention rule, and of claims beside it; `benchmarks.rows` prints both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prebuilds.store.retention import RULES, Rule, apply_rule
 
 BATCHES = 10
 BESIDE_S = 10.0
-"""How long claims are measured with, and how long without the removal beside them."""
+"""Seconds for which claims are measured, once with and once without the removal beside them."""
 DUE = text("UPDATE retention SET next_at = now() WHERE rule = :rule")
 
 
@@ -47,7 +47,7 @@ async def _time_batch(engine: AsyncEngine, rule: Rule, settings: Settings) -> tu
 
 
 async def time_claims_beside(engine: AsyncEngine, claim: Callable[[], Awaitable[None]]) -> None:
-    """Print the p50 and p99 of *claim* without and with a control worker that removes rows all the time."""
+    """Print the p50 and p99 of *claim* without and with a control worker that constantly removes rows."""
     alone = await _time_claims(claim)
     removing = asyncio.create_task(Retention(engine, Settings()).run())
     try:

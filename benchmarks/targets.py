@@ -1,11 +1,11 @@
-"""What targets cost everybody else: a pass over 10,000 presets, and claims, with and without 1,000 targets.
+"""Measures what targets cost everybody else: a pass over 10,000 presets, and claims, with and without 1,000 targets.
 
     python -m benchmarks.targets [--presets 10000] [--targets 1000] [--rounds 25]
 
-Two databases on one durable server are filled alike, but for the targets of one, whose pools follow their sizes; every
-second of these has a schedule whose windows begin early. A pass's snapshot with its plan, and claims, run in both in
-turn, so that whatever else the machine does slows both alike. It ends with exit code 1 when a pass is more than 1.3
-times slower with targets.
+Two databases on one durable server have the same presets; in one of them 1,000 presets also have a target that their
+pools follow, half of these with a schedule whose windows begin early. A pass's snapshot and plan, and claims, run in
+both databases in turn, so that other work of the machine slows both alike. The exit code is 1 when a pass is more than
+1.3 times slower with targets.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ AIM = (
     UPDATE presets SET timezone = 'Europe/Berlin', ready_by = true
      WHERE target IS NOT NULL AND id IN (SELECT id FROM presets WHERE target IS NOT NULL ORDER BY id LIMIT :half)
     """,
-    # A window in which as many are desired, so that no pass has anything to do.
+    # The window desires the same count, so that no pass has anything to do.
     """
     INSERT INTO preset_schedules (preset_id, position, cron, instances)
     SELECT id, 0, '* 8-18 * * 1-5', :ready FROM presets WHERE ready_by
@@ -129,18 +129,18 @@ STEPS: dict[str, Callable[[Filled], Awaitable[None]]] = {"pass": take_pass, f"{C
 
 
 class _NoNudges(Dispatcher):
-    """Asks for no pass."""
+    """Requests no passes."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         super().__init__(engine, Client.__new__(Client))
 
     def nudge(self, preset_ids: Any, *, urgent: bool = False) -> None:
-        """Ask for nothing."""
+        """Do nothing."""
 
 
 async def size_all(filled: Filled) -> tuple[int, float, float]:
-    """Compute all sizes that are due, as a worker does each minute: how many, and the seconds that they took, of which
-    of the CPU."""
+    """Compute all sizes that are due, as a worker does each minute. Return their number, the seconds that this took,
+    and the seconds of CPU."""
     await filled.engine.dispose()
     async with filled.engine.begin() as connection:
         await connection.execute(text("UPDATE preset_sizes SET sized_at = now() - interval '1 minute'"))

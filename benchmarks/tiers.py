@@ -1,12 +1,13 @@
-"""From a claim to a workspace that is usable: from a ready prebuild, from a paused one, and made for the claim.
+"""Measures the time from a claim to a usable workspace: from a ready prebuild, from a paused one, and created for the
+claim.
 
     python -m benchmarks.tiers [--driver process|container|both] [--claims 10]
 
 Everything is real: a stack of its own with a worker of every role, templates of the `process` and the `container`
-driver, and claims one after the other, each on an otherwise idle system. Usable is when the claim's build has
-succeeded, which the driver lets happen only when the workspace answers. The container driver needs an engine
-(`DOCKER_HOST`) and an image with a shell and busybox' httpd (`--image`). `--setup` is how long a new
-workspace is set up before it serves, as a clone and an install would take; one that is resumed has that behind it.
+driver, and claims one after the other, each on an otherwise idle system. A workspace is usable when the claim's build
+has succeeded, which requires that the workspace answers. The container driver needs an engine (`DOCKER_HOST`) and an
+image with a shell and busybox' httpd (`--image`). `--setup` is the time that setting up a new workspace takes, as a
+clone and an install would; a resumed one needs no set-up.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from prebuilds.views import PresetRow
 WAIT_S = 120.0
 PORT = 8000
 KINDS = {"ready": (1, 0), "paused": (0, 1), "made for the claim": (0, 0)}
-"""Kind of claim -> prebuilds that are kept ready, and paused, for it."""
+"""Kind of claim -> number of ready and of paused prebuilds that are kept for it."""
 
 
 def source_of(driver: str, setup_s: float, image: str) -> dict[str, Any]:
-    """Return a source whose workspaces are set up once, and then serve."""
+    """Return a source whose workspaces are set up once before they serve."""
     home = "." if driver == "process" else "/home"
     setup = f"test -e {home}/index.html || (sleep {setup_s:g}; echo ready > {home}/index.html)"
     if driver == "process":
@@ -53,7 +54,7 @@ def source_of(driver: str, setup_s: float, image: str) -> dict[str, Any]:
 async def measure(
     client: PrebuildsClient, row_of: Callable[[], Awaitable[PresetRow]], driver: str, kind: str, claims: int
 ) -> Sample:
-    """Claim again and again, each time when the pool is whole and nothing is under way."""
+    """Claim repeatedly, each time after the pool is complete and all builds have ended."""
     ready, paused = KINDS[kind]
     sample = Sample(f"{driver}, {kind}")
     for n in range(claims):

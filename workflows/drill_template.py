@@ -1,8 +1,8 @@
 """DrillTemplate: claims a prebuild for nobody, tries it out and releases it.
 
-Control workers start it when a template is due, or when an operator asks. It goes on after a worker's death, and what
-it has claimed is released whatever happens. If the workflow itself is terminated, it is started again, and goes on with
-what the database has of it.
+Control workers start it when a template is due, or when an operator requests it. It survives a worker's death, and
+always releases what it has claimed. If the workflow itself is terminated, a control worker starts it again, and it
+continues from the drill's row.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ SAYS_NOTHING = (
     *("PresetNotFound", "TemplateNotFound", "TemplateUnavailable"),
     "InvalidInput",  # the variable with its claim parameters is missing or wrong on a claims worker
 )
-"""Errors that say nothing of the template: the drill is skipped."""
+"""Errors that are not the template's fault: the drill is skipped, not failed."""
 TAKE_UP_TIMEOUT = timedelta(minutes=1)
-"""A queue is not served when no worker picks up a task within this time."""
+"""A queue counts as unserved if no worker picks up a task within this time."""
 STEP_SLACK = timedelta(minutes=1)
-"""What a step gets beside its own timeout, to begin, and to begin again after its worker has died."""
+"""Time beyond a step's own timeout, for its start, and for a second start after its worker has died."""
 RELEASE_TIMEOUT_S = 300.0
-"""How long the deletion of the workspace may take until the drill says that it has failed. It goes on."""
+"""Seconds after which the drill reports that the workspace is not deleted. The deletion itself goes on."""
 RETRY = RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=10))
 
-# Longer than a failover takes. After a longer outage the workflow fails, and is started again.
+# Longer than a failover. After a longer outage the workflow fails, and a control worker starts it again.
 RECORD = workflow.ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30), schedule_to_close_timeout=timedelta(minutes=10), retry_policy=RETRY
 )
@@ -66,7 +66,7 @@ HEARTBEAT = timedelta(seconds=5)
 
 
 class _Stopped(Exception):
-    """A drill whose workspace does not go on to the next step."""
+    """Ends a drill before its next step."""
 
     def __init__(self, reason: str, evidence: Sequence[str] = (), *, skipped: bool = False) -> None:
         super().__init__(reason)
@@ -88,7 +88,8 @@ class DrillTemplate:
         """Drill one preset of the template. A drill that fails or is skipped is a result, not an error.
 
         Raises:
-            ApplicationError: `InvalidInput`: the input is none; `DrillNotFound`; or `StoreUnavailable`.
+            ApplicationError: The input is invalid (`InvalidInput`), the drill does not exist (`DrillNotFound`), or the
+                database is away (`StoreUnavailable`).
         """
         try:
             self._id = parse_input(DrillInput, only_input(raw), "input").drill_id
@@ -104,7 +105,7 @@ class DrillTemplate:
                     usable_seconds=begun.usable_seconds,
                 )
             stopped = await self._try(begun, begun.preset_id)
-            # Also when the drill is cancelled: what it has claimed is released.
+            # A cancelled drill releases its workspace, too.
             end, _ = await to_its_end(asyncio.ensure_future(self._end(begun, stopped)))
         except (InvalidInput, DrillNotFound, FailureError) as error:
             raise refused(error) from None
@@ -120,7 +121,7 @@ class DrillTemplate:
         """Claim a prebuild and try it out.
 
         Returns:
-            Why that came to no good end; None when it did. `_stage` is the step that it came to.
+            Why it failed or was skipped; None if all went well. `_stage` is the last step that began.
         """
         try:
             build_id = await self._take(preset_id)
@@ -140,7 +141,7 @@ class DrillTemplate:
         return won.build_id
 
     async def _hand_over(self, begun: BegunDrill, build_id: UUID) -> str:
-        """Wait for the hand-over; return the queue that reaches the workspace."""
+        """Wait for the hand-over, and return the task queue that reaches the workspace."""
         self._enter("build", "waits for the hand-over")
         ended = await self._watch(build_id, begun.timeout_seconds)
         if ended.status is not BuildStatus.SUCCEEDED:
@@ -170,7 +171,7 @@ class DrillTemplate:
             raise _Stopped(tried.reason or "", tried.evidence)
 
     async def _end(self, begun: BegunDrill, stopped: _Stopped | None) -> DrillEnd:
-        """Release what was claimed, and record how the drill has ended."""
+        """Release the workspace, and record how the drill ended."""
         workflow.set_current_details("releases the workspace")
         not_released = await self._release(begun)
         if stopped is None and not_released is not None:
@@ -190,7 +191,8 @@ class DrillTemplate:
         return end
 
     async def _release(self, begun: BegunDrill) -> _Stopped | None:
-        """Release what was claimed, also by an attempt of which nothing is known. Returns why it is not gone."""
+        """Release the drill's workspace, also one that an attempt without a known outcome has claimed. Return why it is
+        not gone; None if it is."""
         build_id = await workflow.execute_activity_method(DrillActivities.release_drilled, self._id, **RECORD)
         if build_id is None:
             return None

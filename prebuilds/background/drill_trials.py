@@ -1,4 +1,5 @@
-"""Trying out a workspace that a drill has claimed, on the host that can reach it: is it ready, and does it work?"""
+"""Tries out a workspace that a drill has claimed, on the host that can reach it: waits until it is ready, and runs the
+template's check."""
 
 from __future__ import annotations
 
@@ -16,28 +17,28 @@ from prebuilds.vocabulary.words import one_line
 POLL_S = 0.05
 POLL_MAX_S = 2.0
 PROBE_TIMEOUT_S = 10.0
-"""Longer than a driver gives a workspace to answer, which is at most 8 s."""
+"""Longer than any driver waits for a workspace's answer: 8 s at most."""
 ADDRESS = "PREBUILDS_ADDRESS"
-"""The variable that tells a check where the workspace is reached."""
+"""The environment variable that gives a check the workspace's address."""
 
 
 @dataclass(frozen=True)
 class TrialEnd:
-    """How a trial has ended."""
+    """The result of a trial."""
 
     stage: DrillStage | None = None
-    """Where it has failed; None when all is well."""
+    """The step that failed; None if none did."""
     reason: str | None = None
     evidence: list[str] = field(default_factory=list)
     ready_seconds: float | None = None
-    """How long it took until the workspace was ready; None when it never was."""
+    """Seconds until the workspace was ready; None if it never was."""
 
 
 async def try_workspace(driver: Provisioner, trial: Trial) -> TrialEnd:
     """Wait until a workspace is ready, then run its template's check.
 
     Raises:
-        ProvisionerUnavailable: It cannot be reached from here now; which says nothing of the workspace.
+        ProvisionerUnavailable: This host cannot reach it now, so nothing is known about the workspace.
     """
     clock = asyncio.get_running_loop().time
     begun, timeout = clock(), trial.policy.timeout
@@ -98,8 +99,8 @@ async def _run(driver: Provisioner, trial: Trial, policy: DrillPolicy) -> _Failu
 
 
 async def _get(trial: Trial, path: str, policy: DrillPolicy) -> _Failure | None:
-    """Ask for a path below the workspace's address. The answer's body is not read: only its status is the check."""
-    import httpx  # its import takes a tenth of a second: only for a template that asks for it
+    """Request a path below the workspace's address. Only the answer's status is checked; its body is not read."""
+    import httpx  # imported here, since it takes a tenth of a second and few templates need it
 
     if trial.address is None:
         return _Failure("the workspace has no address that http could ask")

@@ -1,4 +1,4 @@
-"""Starts drills that are due, in every control worker, and makes up for everything that a drill may leave behind."""
+"""Starts due drills, in every control worker, and releases workspaces that a drill has left behind."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
 LEFT_BEHIND_EVERY = 12
-"""Steps between two looks for workspaces that were left behind: a minute."""
+"""Number of steps between two searches for workspaces that were left behind: a minute."""
 
 
 class Driller:
-    """Records drills that are due, starts their workflows, and releases what a lost drill has claimed."""
+    """Records due drills, starts their workflows, and releases workspaces that drills have left behind."""
 
     def __init__(self, engine: AsyncEngine, client: Client, dispatcher: Dispatcher) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class Driller:
         self._dispatcher = dispatcher
 
     async def run(self) -> None:
-        """Do this until cancelled. What fails is logged and tried again."""
+        """Repeat `step` until cancelled. A failure is logged, and the step tried again."""
         steps = 0
         while True:
             try:
@@ -48,7 +48,7 @@ class Driller:
         """Record the drills that are due, and start the workflows of those that have not ended.
 
         Returns:
-            The drills that were started, for the first time or again.
+            The drills whose workflows were started, for the first time or again.
         """
         await record_due(self._engine)
         begun = await take_open(self._engine)
@@ -57,7 +57,7 @@ class Driller:
         return begun
 
     async def release_left_behind(self) -> list[UUID]:
-        """Release workspaces that a drill has claimed which is over. Returns them."""
+        """Release the workspaces of drills that have ended. Return their ids."""
         left = await find_left_behind(self._engine)
         for workspace_id in left:
             recorded = await release_own(self._engine, workspace_id)
@@ -70,7 +70,7 @@ class Driller:
 
 
 async def start_drill(client: Client, drill_id: UUID) -> None:
-    """Start a drill's workflow, or attach to the one that runs. One that has ended in vain goes on by this."""
+    """Start a drill's workflow, or attach to the running one. A workflow that failed is started again."""
     await client.start_workflow(
         "DrillTemplate",
         DrillInput(drill_id=drill_id),

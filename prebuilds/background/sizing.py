@@ -31,11 +31,11 @@ CHOSEN_FOR = timedelta(hours=6)
 TRY_AGAIN_AFTER = timedelta(minutes=30)
 """The same while there was too little history to choose by."""
 CLAIMS_REPLAYED_MAX = 20_000
-"""The newest claims by which a rule is chosen; ten times as many of a busy day (`Demand.newest`). They bound what a
-choice costs."""
+"""Maximum number of claims, the newest ones, by which a rule is chosen; ten times as many for a busy day
+(`Demand.newest`). It bounds the cost of a choice."""
 REST_AFTER_CHOICE = 2
-"""Before the next choice a worker waits this many times as long as the last one took. A thousand presets that get a
-target at once are sized all the same by the rule that they have, and other threads get their share of the CPU."""
+"""After a choice, a worker waits this many times as long as the choice took, so that other threads get CPU time. Until
+their choice, presets are sized by the rule that they have."""
 ALTERNATIVES_SHOWN = 5
 
 
@@ -46,7 +46,7 @@ class Sizer:
         self._engine = engine
         self._dispatcher = dispatcher
         self._choose_from = 0.0
-        """When the next rule may be chosen, by the clock of the event loop."""
+        """When the next rule may be chosen, by the event loop's clock."""
 
     async def run(self) -> None:
         """Compute sizes until cancelled. What fails is logged and tried again."""
@@ -76,7 +76,7 @@ class Sizer:
                 sized = await self._size(turn, lead_s)
                 if sized is not None and await record_size(self._engine, turn, sized):
                     self._dispatcher.nudge([turn.preset_id])
-            except Exception as error:  # one preset that cannot be sized holds up no other
+            except Exception as error:  # a preset that cannot be sized must not stop the others
                 logger.warning(
                     "A preset's size could not be computed; it is tried again in a minute",
                     extra={"preset_id": str(turn.preset_id), "error": repr(error)},
@@ -84,15 +84,15 @@ class Sizer:
         return len(turns)
 
     async def _lead_s(self, turn: Turn) -> float | None:
-        """The lead time in seconds; None while no creation of the preset was ever measured."""
+        """Return the lead time in seconds; None until a creation of the preset was measured."""
         async with self._engine.connect() as connection:
             durations = (await read_durations(connection, [turn.preset_id])).get(turn.preset_id, [])
         lead = lead_time(durations)
-        # A pool that was empty for so long that its creations are forgotten has the lead time that it had.
+        # If the pool's creations were removed by retention, its last known lead time is used.
         return lead.total_seconds() if lead is not None else turn.lead_s
 
     async def _size(self, turn: Turn, lead_s: float) -> Sized | None:
-        """The size for the current minute; None without a target that can be read."""
+        """Return the size for the current minute; None without a readable target."""
         policy = SizeTarget.of_json(turn.target)
         if policy is None:
             return None
@@ -155,4 +155,4 @@ def describe(choice: Choice) -> dict[str, Any]:
 def _is_stale(turn: Turn, chosen_at: datetime) -> bool:
     outcome: Mapping[str, Any] = turn.outcome or {}
     followed_for = CHOSEN_FOR if outcome.get("enough_history") else TRY_AGAIN_AFTER
-    return not timedelta(0) <= turn.sized_at - chosen_at <= followed_for  # in the future: a clock was set back
+    return not timedelta(0) <= turn.sized_at - chosen_at <= followed_for  # negative if a clock was set back

@@ -1,4 +1,4 @@
-"""The promises of a driver that implements `PausingProvisioner`: what it pauses does not run, and comes back."""
+"""Checks of a driver that implements `PausingProvisioner`: a paused workspace does not run, and can be resumed."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def killed_while_pausing(trial: Trial) -> None:
 
 def _must_pause(trial: Trial) -> None:
     """Raises:
-    Skipped: The driver does not implement the protocol, which is optional, or not for this source.
+    Skipped: The driver does not implement the protocol, which is optional, or cannot pause this source's workspaces.
     """
     if not isinstance(trial.driver, PausingProvisioner):
         raise Skipped("it has no pause and resume, so its presets have no standby")

@@ -25,7 +25,7 @@ class DrillQuery(PageQuery):
 
 
 class DrillBody(Asked):
-    """What is drilled."""
+    """Which template or preset to drill."""
 
     target: str = Field(description="`organization/template`, whose presets take turns, or a preset's path")
 

@@ -1,4 +1,5 @@
-"""Claims of drills: decided by the same code as a person's, but never of the last ready prebuild, and not counted."""
+"""Claims of drills. The same code decides them as people's claims, but they never take the last ready prebuild and are
+not counted."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from prebuilds.vocabulary import DRILL_USER
 from prebuilds.vocabulary.drills import drill_claim_id, drill_workspace_name
 
 WITHIN = timedelta(seconds=10)
-"""How long an attempt may take."""
+"""Time limit of an attempt."""
 
 
 class DrillClaims:
@@ -39,14 +40,15 @@ class DrillClaims:
         """Take the oldest ready prebuild of a preset, unless it is the last one.
 
         Args:
-            run: The run of the drill's workflow that this is an attempt at.
+            run: The run of the drill's workflow to which this attempt belongs.
         Returns:
-            What the drill has taken, now or by an earlier attempt.
+            The prebuild that the drill has taken, now or by an earlier attempt.
         Raises:
-            InvalidInput: The claim parameters that the template wants are not to be had here.
-            NoClaimablePrebuiltWorkspaces: None can be spared. This is the answer of *run*: no attempt at it takes one.
-            PrebuildsError: Another refusal of a claim, which is its answer as well.
-            StoreUnavailable: The database is away. Whether one was taken is known to the next attempt.
+            InvalidInput: This worker does not have the claim parameters that the template's drills need.
+            NoClaimablePrebuiltWorkspaces: No prebuild can be spared. This is final for *run*: no later attempt takes
+                one.
+            PrebuildsError: Another refusal of a claim, which is final as well.
+            StoreUnavailable: The database is away. The next attempt finds out whether a prebuild was taken.
         """
         claim_id, target = drill_claim_id(drill_id), ClaimTarget(str(preset_id), preset_id=preset_id)
         request = ClaimRequest(

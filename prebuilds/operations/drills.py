@@ -36,8 +36,10 @@ class DrillOperations:
     context: Context
 
     async def run(self, actor: Actor, target: str) -> DrillRow:
-        """Start a drill now. The template needs no schedule of drills. While a drill of the same target that somebody has
-        requested runs, no second one starts, so a repeated request is safe.
+        """Start a drill now. The template needs no schedule of drills.
+
+        While a drill of the same target that somebody has requested runs, no second one starts, so a repeated request
+        is safe.
 
         Args:
             target: `organization/template`, whose presets take turns, or `organization/template/preset`.

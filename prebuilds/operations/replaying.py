@@ -1,7 +1,7 @@
-"""Long computations of requests, one at a time in each process, with a bound on how many wait.
+"""Runs long computations for requests, one at a time in each process, with a bound on how many wait.
 
-A computation is Python's own work, and so takes the CPU from everything else in its process. It cannot be ended either
-once it has begun: its caller may go away, and its turn lasts until it is done.
+A computation is pure Python, so it slows everything else in its process. Once begun, it cannot be stopped, even if its
+caller goes away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from prebuilds.api import RateLimited
 T = TypeVar("T")
 
 AT_ONCE_MAX = 8
-"""Computations that are under way or wait. The last of them waits for about a quarter of a minute."""
+"""Maximum number of running and waiting computations. The last one waits for about a quarter of a minute."""
 RETRY_AFTER_S = 10
 
 # Threads, not tasks: a process may have several event loops.
@@ -26,10 +26,10 @@ _places = threading.BoundedSemaphore(AT_ONCE_MAX)
 
 
 async def in_turn(function: Callable[..., T], *args: Any) -> T:
-    """Call a function in the process's one thread for long computations.
+    """Call a function in the process's only thread for long computations.
 
     Raises:
-        RateLimited: `AT_ONCE_MAX` of them are under way or wait.
+        RateLimited: `AT_ONCE_MAX` computations run or wait.
     """
     _take_place()
     future = _one_thread.submit(function, *args)
@@ -38,10 +38,10 @@ async def in_turn(function: Callable[..., T], *args: Any) -> T:
 
 
 def check_room() -> None:
-    """Look whether a place is free, before what a computation needs is read from the database.
+    """Check that a place is free, before the input of a computation is read from the database.
 
     Raises:
-        RateLimited: None is.
+        RateLimited: No place is free.
     """
     _take_place()
     _places.release()

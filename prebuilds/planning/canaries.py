@@ -1,7 +1,7 @@
-"""Judges a canary: a new version that a share of a pool and of its claims gets before all of them do.
+"""Judges a canary: a new version that a share of each pool, and of its claims, tries first.
 
-What is judged is a sample: the creations, hand-overs and drills of the new version that have ended since the rollout
-began. One is bad when it failed, or when a creation took longer than the old version's do, by a stated factor.
+The sample is the creations, hand-overs and drills of the new version that have ended since the rollout began. One of
+these is bad if it failed, or if it is a creation that took too many times as long as the old version's.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from typing import Any
 
 
 class CanaryState(StrEnum):
-    """How a rollout's canary stands. A rollout without one has none of these."""
+    """The state of a rollout's canary."""
 
     RUNNING = "running"
     PASSED = "passed"
-    """The new version goes on to all."""
+    """The new version then replaces the whole of each pool."""
     FAILED = "failed"
-    """The version before became active again."""
+    """The earlier version became active again."""
     ENDED = "ended"
-    """The template's policy has no canary any more, so that the new version goes on to all."""
+    """The template's policy has no canary any more, so the new version replaces the whole of each pool."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
-    """How a new version is tried."""
+    """How a share of each pool tries a new version."""
 
     percent: int
     """The new version's share of each pool, and of the pool's claims by name, in percent."""
     lasts: timedelta
-    """How long it runs at least."""
+    """Minimum duration."""
     min_claims: int
-    """How many hand-overs of the new version must have ended, and the size of sample by which failures count."""
+    """Minimum number of finished hand-overs of the new version; also the sample size from which failures are judged."""
     max_failure: int
-    """Percent of the sample that may be bad."""
+    """Maximum percentage of the sample that may be bad."""
     slower_than: float | None = None
-    """How many times the median of the old version's creations a creation may take; None for any time."""
+    """A creation is bad if it takes more than this many times the old version's median; None for no limit."""
 
     @classmethod
     def of_json(cls, stored: Mapping[str, Any] | None) -> CanaryPolicy | None:
-        """Read what the template's row has; None is no canary."""
+        """Read the JSON value of the template's row; None for no canary."""
         if stored is None:
             return None
         return cls(
@@ -54,7 +54,7 @@ class CanaryPolicy:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `of_json` reads."""
+        """Return the JSON value that `of_json` reads."""
         return {
             "percent": self.percent,
             "for_seconds": self.lasts.total_seconds(),
@@ -66,14 +66,14 @@ class CanaryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
-    """What has ended of a new version since its rollout began."""
+    """Counts of what has ended of a new version since its rollout began."""
 
     age: timedelta
-    """Since the rollout began."""
+    """Time since the rollout began."""
     creations: int = 0
     creations_failed: int = 0
     creations_slow: int = 0
-    """Those that succeeded, and took longer than the policy lets them."""
+    """Creations that succeeded but took longer than the policy allows."""
     hand_overs: int = 0
     """Hand-overs of people's claims, each counted once however often it was tried. Those of drills are not among
     them."""
@@ -106,7 +106,7 @@ class CanaryEvidence:
         return any(100 * bad > policy.max_failure * max(ended, policy.min_claims) for ended, bad in counted)
 
     def tell(self) -> str:
-        """Return the figures as words."""
+        """Describe the figures in words."""
         return (
             f"{self.bad} of {self.sample} were bad: {self.creations_failed} of {self.creations} creations failed and "
             f"{self.creations_slow} were slow, {self.hand_overs_failed} of {self.hand_overs} hand-overs and "
@@ -116,22 +116,22 @@ class CanaryEvidence:
 
 @dataclass(frozen=True, slots=True)
 class CanaryVerdict:
-    """What is to be done about a canary that runs."""
+    """The decision about a running canary."""
 
     state: CanaryState
     reason: str | None = None
-    """Why it has failed; None unless it has."""
+    """Why it failed; None if it did not."""
 
 
 def judge_canary(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: str | None = None) -> CanaryVerdict:
-    """Decide about a canary that runs.
+    """Decide about a running canary.
 
     It fails at once while creations of the new version are held for good, and as soon as more are bad than a sample of
     `min_claims` may have, of all or of one kind: however well the rest of such a sample went, it would be too many.
 
     Args:
-        policy: Of the template, now; None when it has none any more.
-        held: The hold that does not end by itself, with its preset; None when there is none.
+        policy: The template's current canary policy; None if it has none any more.
+        held: A hold of the new version that does not end by itself, with its preset; None if there is none.
     """
     if policy is None:
         return CanaryVerdict(CanaryState.ENDED)

@@ -1,6 +1,6 @@
-"""Drills: a prebuild is claimed for nobody, tried out and released, so that a template that is broken is found before a
-person finds it. Here is decided when one is due, which preset it takes, and when a template has gone without for too
-long.
+"""Decides about drills: when one is due, which preset it takes, and when a template has had no success for too long. A
+drill claims a prebuild for nobody, tries it out and releases it, so that a broken template is found before a person
+claims one.
 """
 
 from __future__ import annotations
@@ -16,35 +16,36 @@ from prebuilds.api import InvalidInput
 from prebuilds.planning.autostart import FIELD, next_start
 
 TIMEOUT = timedelta(minutes=5)
-"""How long each step of a drill may take when its template does not say."""
+"""Default time limit of each step of a drill."""
 SPARE_MIN = 2
-"""A drill takes a prebuild only when this many are ready, so that the last one is a person's."""
+"""A drill takes a prebuild only if this many are ready, so that the last one is left for a person."""
 
 LATE = timedelta(hours=1)
-"""How long after its time a drill may still be at work."""
+"""How long a drill may still run after its scheduled time."""
 
 
 @dataclass(frozen=True, slots=True)
 class DrillPolicy:
-    """How a template is drilled."""
+    """A template's `drill` settings."""
 
     cron: str | None = None
-    """When: five fields; None for a template that is drilled by hand alone."""
+    """The schedule, in five fields; None for a template without one, whose drills people start."""
     timezone: str = "UTC"
     command: tuple[str, ...] | None = None
-    """The check: a command that runs in the workspace and must exit with 0."""
+    """A check: a command that runs in the workspace and must exit with 0."""
     http_path: str | None = None
-    """The check: a path below the workspace's address that must answer. Without either, being ready is enough."""
+    """A check: a path below the workspace's address that must answer. Without a check, it is enough that the workspace
+    becomes ready."""
     http_status: int | None = None
-    """The status that the path must answer with; None for any below 400."""
+    """The HTTP status that the path must return; None for any below 400."""
     timeout: timedelta = TIMEOUT
-    """How long each step may take."""
+    """Time limit of each step."""
     parameters: str | None = None
-    """The variable of the claims workers that has the claim parameters; None: a drill brings none."""
+    """The claims workers' environment variable that has the claim parameters; None for no claim parameters."""
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> DrillPolicy:
-        """Read a stored policy; None is that of a template without one."""
+        """Read a stored policy; None gives the policy of a template without `drill`."""
         if value is None:
             return cls()
         command = value.get("command")
@@ -61,21 +62,21 @@ class DrillPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A preset that a drill may take a prebuild of."""
+    """A preset from which a drill may take a prebuild."""
 
     preset_id: UUID
     name: str
     ready: int
-    """Its ready prebuilds; a higher number than `SPARE_MIN` may be cut to that."""
+    """Number of its ready prebuilds; callers may cut it to `SPARE_MIN`."""
     held: bool
-    """Whether creation is held, so that nothing would replace what a drill takes."""
+    """Whether creation is held, so that nothing would replace the prebuild that a drill takes."""
     drilled_at: datetime | None
-    """When it was drilled last; None for never."""
+    """Time of its last drill; None for never."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What keeps a drill from beginning, whatever the presets have."""
+    """Reasons against a drill that do not depend on the presets."""
 
     paused: bool = False
     loop_runs: bool = True
@@ -85,7 +86,7 @@ class Surroundings:
     enabled: bool = True
     """Whether the organization has the feature on."""
     has_user: bool = True
-    """Whether the drills' user exists: a person may have had its name first."""
+    """Whether the drills' system user exists. It does not if a person has its name."""
 
 
 def next_due(cron: str, timezone: str, after: datetime) -> datetime:
@@ -105,7 +106,7 @@ _ZONE = "Europe/Berlin"
 
 
 def why_not_now(around: Surroundings) -> str | None:
-    """Return why no drill may begin, for people; None when one may."""
+    """Return why no drill may start, as text for people; None if one may."""
     reasons = (
         (
             not around.has_user,
@@ -144,14 +145,14 @@ def read_parameters(variable: str, value: str | None, names: Collection[str]) ->
 
 
 def choose_preset(candidates: Collection[Candidate]) -> Candidate | str:
-    """Choose the preset that a drill takes: of those that can spare a prebuild, the one that was drilled longest ago.
+    """Choose a drill's preset: of those that can spare a prebuild, the one that was drilled longest ago.
 
     So the presets of a template take turns, and a drill costs one prebuild.
 
     Args:
         candidates: The presets that have a pool.
     Returns:
-        The preset; or why there is none, for people.
+        The preset; or why there is none, as text for people.
     """
     if not candidates:
         return "no preset has a pool"
@@ -165,10 +166,10 @@ def choose_preset(candidates: Collection[Candidate]) -> Candidate | str:
 
 
 def is_stale(cron: str, timezone: str, since: datetime, succeeded_at: datetime | None, now: datetime) -> bool:
-    """Return whether a template has gone without a successful drill for two of its times in a row.
+    """Return whether a template has had no successful drill for two scheduled times in a row.
 
-    One drill that fails or is skipped is no reason yet: a failure has an alarm of its own, and pools are empty
-    at times.
+    One drill that fails or is skipped is not enough: a failure has an alarm of its own, and a pool may be empty for a
+    while.
 
     Args:
         since: When the schedule was set.
@@ -179,4 +180,4 @@ def is_stale(cron: str, timezone: str, since: datetime, succeeded_at: datetime |
         second = next_due(cron, timezone, first)
         return second + min(LATE, next_due(cron, timezone, second) - second) <= now
     except ValueError:
-        return False  # it cannot be read, or comes never again
+        return False  # the schedule cannot be read, or never comes again

@@ -1,6 +1,6 @@
-"""Brings the generations of a pool together for `plan_step`: from counts for a whole pass, and from rows for one pool.
+"""Collects the generations of a pool for `plan_step`: from counts for a whole pass, and from rows for one pool.
 
-Both come to the same numbers, by the same functions; the rows then say which members these numbers mean.
+Both give the same numbers, by the same functions; the rows also say which members these numbers mean.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Generations:
 
     new: PresetCounts
     old: Sequence[PresetCounts]
-    """The one that the rollout began from first, then the newest first."""
+    """The old generations: first the one that the rollout began from, then the others, newest first."""
     state: PoolState
     """The figures of the new generation."""
     pool: PoolInRollout
     share: MemberShare | None
-    """Its share of the organization's limit on pool members; None for no limit."""
+    """The pool's share of the organization's limit on pool members; None for no limit."""
 
     @property
     def all(self) -> list[PresetCounts]:
@@ -50,7 +50,7 @@ class Generations:
 def find_generations(
     presets: Iterable[PresetCounts], at: Instant, shares: Mapping[UUID, MemberShare]
 ) -> dict[UUID, Generations]:
-    """Return the pools with several generations, by the id of each generation's preset.
+    """Return the pools with several generations, each under the preset id of each of its generations.
 
     Args:
         shares: The shares of organizations' limits on pool members, by preset.
@@ -63,7 +63,7 @@ def find_generations(
 
 
 def generations_of(snapshot: PresetSnapshot) -> Generations | None:
-    """Return the generations of one pool; None when its preset is planned alone."""
+    """Return the generations of one pool; None if it has only one."""
     if not snapshot.others:
         return None
     items = [
@@ -76,7 +76,7 @@ def generations_of(snapshot: PresetSnapshot) -> Generations | None:
 
 
 def allow_step(generations: Generations, step: Step, deletes: int) -> AllowedWork:
-    """Return how much of a step may begin now, before the capacity is shared.
+    """Return the part of a step that may begin now, before the capacity is shared.
 
     Args:
         deletes: Deletions that are due in all generations.
@@ -96,7 +96,7 @@ def allow_step(generations: Generations, step: Step, deletes: int) -> AllowedWor
 
 
 def rows_of_generations(snapshot: PresetSnapshot) -> list[GenerationRows]:
-    """Return the rows of all generations that a snapshot has, in no order."""
+    """Return the rows of all generations in a snapshot, in no particular order."""
     return [GenerationRows(snapshot.preset, snapshot.prebuilds, snapshot.history), *snapshot.others]
 
 
@@ -111,7 +111,7 @@ def members_to_remove(one: GenerationRows, count: int, at: Instant) -> list[UUID
 
 
 def by_age(prebuild: Prebuild) -> tuple[object, object]:
-    """The key by which prebuilds are ordered: the oldest first, then by id."""
+    """Sort key: the oldest first, then by id."""
     return prebuild.created_at, prebuild.id
 
 
@@ -138,8 +138,8 @@ def _bring_together(
 
 
 def _canary(new: Preset, old: Sequence[PresetCounts]) -> int | None:
-    """The percentage that a canary gives the new generation; None while none runs, and where the version that the
-    rollout began from has no such pool."""
+    """Return the percentage that a canary gives the new generation; None without a running canary, and if the version
+    that the rollout began from has no such pool."""
     rollout = new.rollout
     if rollout is None or not rollout.canary or rollout.policy.canary is None:
         return None

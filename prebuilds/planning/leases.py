@@ -1,7 +1,7 @@
 """Decides about leases: when a workspace's people are told that its lease ends, and when the workspace is released.
 
-Nobody loses a workspace unannounced. The end is told first. A release that is late, because the workers or the database
-were away, is announced again: meanwhile nobody could renew the lease.
+No workspace is released unannounced. A release that is late, because the workers or the database were away, is
+announced again, since nobody could renew the lease meanwhile.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 NOTICE_SHARE = 4
-"""The end is told when a quarter of the lease is left: a caller that renews after each third of it is not told."""
+"""The end is announced when a quarter of the lease is left, so a caller that renews after each third gets no
+announcement."""
 NOTICE_MAX = timedelta(days=1)
 NOTICE_MIN = timedelta(minutes=5)
-"""The least time between the telling and the release; half of the usual notice where that is shorter."""
+"""Minimum time between the announcement and the release; half of the usual notice if that is shorter."""
 LATE = timedelta(minutes=2)
-"""How late a release may be. The relay looks every two seconds, and releases nothing in its first minute. So a release
-that is later than this follows an outage."""
+"""Maximum delay of a normal release. The relay sweeps every two seconds, and releases nothing in its first minute, so a
+later release follows an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +25,26 @@ class Lease:
     """How long a workspace is kept for a caller that may be gone."""
 
     length: timedelta
-    """How long a renewal lasts."""
+    """Duration of each renewal."""
     until: datetime | None
-    """When it ends. None: it is suspended until it is renewed, as after a restore of the database."""
+    """When it ends; None if it is suspended until it is renewed, as after a restore of the database."""
     told_at: datetime | None = None
-    """When its end was told; None when it was not, or when the lease was renewed since."""
+    """When its end was announced; None if it was not, or if the lease was renewed since."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseOutlook:
-    """What follows from a lease unless it is renewed. At most one of the two is not None."""
+    """The next step of a lease that is not renewed. At most one of the two times is not None."""
 
     tell_at: datetime | None = None
-    """When its end is told; in the past when that is due. None: it is told already, or the lease is suspended."""
+    """When to announce its end, in the past if that is due; None if it is announced already, or the lease is
+    suspended."""
     release_at: datetime | None = None
-    """When the workspace is released; None before its end is told."""
+    """When to release the workspace; None before the announcement."""
 
 
 def find_lease_outlook(lease: Lease | None, now: datetime) -> LeaseOutlook:
-    """Return what follows from a lease, decided at *now*. None is no lease, from which nothing follows."""
+    """Return the next step of a lease at *now*; for None, which is no lease, there is none."""
     if lease is None or lease.until is None:
         return LeaseOutlook()
     if lease.told_at is None:
@@ -54,5 +56,5 @@ def find_lease_outlook(lease: Lease | None, now: datetime) -> LeaseOutlook:
 
 
 def _notice(lease: Lease) -> timedelta:
-    """How long before its end a lease's end is told."""
+    """Return how long before a lease's end the end is announced."""
     return min(lease.length / NOTICE_SHARE, NOTICE_MAX)

@@ -1,4 +1,4 @@
-"""Limits of a preset and of an organization on what is there, or under way, at a time."""
+"""Applies limits: on a preset's concurrent creations and deletions, and on an organization's pool members."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from prebuilds.planning.snapshot import GlobalSnapshot, Instant, MemberShare, Po
 from prebuilds.planning.state import PoolState, pool_state
 
 HELD_FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
-"""Holds that last until somebody acts. Meanwhile the others use what such a preset leaves of the limit."""
+"""Holds that last until somebody acts. Meanwhile the other presets get this preset's unused share of the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedWork:
-    """How much of what is due in one pool may begin now."""
+    """The due work of one pool that may begin now."""
 
     creates: int
     deletes: int
     held: Held | None
-    """The first hold on creations, without capacity; None when there is none."""
+    """The first hold on creations, except for capacity; None if nothing holds them."""
     moves: int = 0
-    """Pauses and resumes, which no limit holds."""
+    """Number of pauses and resumes, which no limit holds."""
 
 
 def allow_work(
     preset: Preset, state: PoolState, deletes: int, others: Sequence[tuple[Preset, Due]] = ()
 ) -> AllowedWork:
-    """Return what one pool may begin now, before the capacity is shared.
+    """Return the work of one pool that may begin now, before the capacity is shared.
 
     Args:
         deletes: Deletions that are due.
@@ -75,31 +75,31 @@ def _find_creations(state: PoolState) -> tuple[int, Held | None]:
 
 @dataclass(frozen=True, slots=True)
 class PoolWant:
-    """What one pool wants of a limit on pool members."""
+    """One pool's demand on a limit on pool members."""
 
     floor: int
     """Members that it gets before others get more than theirs (`PoolState.least`)."""
     wanted: int
-    """All members that it wants, with those for claims that wait."""
+    """All members that it should have, including those for waiting claims."""
     members: int
-    """Members that it has, and that are neither expired nor unhealthy."""
+    """Members that it has and that are neither expired nor unhealthy."""
     waiting: bool = False
-    """Whether a claim waits for one of them."""
+    """Whether a claim waits for a prebuild of this pool."""
 
 
 def share_members(wants: Sequence[PoolWant], limit: int, rotation: int) -> list[int]:
     """Divide a limit on pool members among the pools of one organization.
 
-    Floors come first. If they do not fit, each pool gets a part in proportion to its floor; if they do, what is left
-    raises the lowest pools to one level. What remains of either division is single members: for pools with waiting
-    claims first, then for those that have one more already, so that no member is deleted for another's turn, then by
-    rotation.
+    Floors come first. If the limit is below their sum, each pool gets a part in proportion to its floor. Otherwise the
+    rest raises the lowest pools to one level. Members left over by rounding go one each to pools with waiting claims,
+    then to pools that have such a member already, so that none is deleted for another pool's turn, then by rotation.
 
     Args:
-        wants: One for each pool, in the same order each time.
+        wants: One for each pool, in the same order in every pass.
         rotation: A number that grows by one with each pass.
     Returns:
-        The most members of each pool, in the order of *wants*; together the limit, or all that is wanted if that fits.
+        The maximum number of members of each pool, in the order of *wants*. Their sum is the limit, or the sum of what
+        the pools want if that is less.
     """
     floors = [min(want.floor, want.wanted) for want in wants]
     if sum(want.wanted for want in wants) <= limit:
@@ -139,7 +139,7 @@ def _at_level(wants: Sequence[PoolWant], floors: Sequence[int], level: int) -> l
 def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
     """Return the share of each pool whose organization limits pool members, by preset.
 
-    Of a pool with several generations, the share is the new one's, and is that of all of them.
+    A pool with several generations has one share for all of them, under the new generation's preset.
     """
     limited: dict[UUID | None, list[PresetCounts]] = defaultdict(list)
     for item in snapshot.presets:
@@ -157,10 +157,10 @@ def member_shares(snapshot: GlobalSnapshot) -> dict[UUID, MemberShare]:
 
 
 def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: GlobalSnapshot) -> PoolWant:
-    """Return what a preset wants of the limit.
+    """Return a preset's demand on the limit.
 
     Args:
-        pool: The generations of its pool, the new one first; None when it has only this one.
+        pool: The generations of its pool, the new one first; None if it has only this one.
     """
     preset = item.preset
     if pool is not None and pool[0] is not item:
@@ -168,7 +168,7 @@ def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: Glo
     members = sum(_members_of(one) for one in pool or [item])
     state = pool_state(preset, item.counts, item.history, snapshot)
     wanted = state.target + (preset.standby if preset.active else 0)
-    # A new generation that is held leaves the old ones standing, and what claims take is made from them.
+    # While the new generation is held, the old ones stay, and claimed members are replaced in them.
     if pool is None and state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
         wanted = min(wanted, members)
     return PoolWant(min(state.least, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)

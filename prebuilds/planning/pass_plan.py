@@ -35,12 +35,12 @@ class PresetDecision:
     held: Held | None
     """The first hold on its creations, including capacity; None when there is none."""
     generations: Generations | None = None
-    """All generations of its pool; None when it has only this one."""
+    """All generations of its pool; None if it has only this one."""
 
     @property
     def has_work(self) -> bool:
         """Whether the preset has anything to create, delete, cancel, pause or resume."""
-        moves = self.state.standby.moves if self.generations is None else 0  # none while versions are replaced
+        moves = self.state.standby.moves if self.generations is None else 0  # no moves during a rollout
         return self.deletes or self.creates > 0 or moves > 0
 
 
@@ -129,15 +129,15 @@ def plan_pass(snapshot: GlobalSnapshot, excluded: Container[UUID] = ()) -> PassP
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What one preset may begin before the capacity is shared. That of a pool with several generations is the new
-    one's alone."""
+    """The work that one preset may begin, before the capacity is shared. In a pool with several generations, the new
+    generation has all of the pool's work."""
 
     item: PresetCounts
     state: PoolState
     allowed: AllowedWork
     cancellations: int
     pending: int
-    """Creations that have not begun."""
+    """Number of creations that no worker has begun."""
     generations: Generations | None = None
 
 
@@ -198,7 +198,7 @@ def _decide_preset(work: _Work, snapshot: GlobalSnapshot, shares: Shares | None)
 
 
 def _share_pending_builds(snapshot: GlobalSnapshot, work: Sequence[_Work], excluded: Container[UUID]) -> Shares | None:
-    """Share the capacity that deletions, pauses and resumes leave among the creations that no other hold withholds.
+    """Share the capacity that deletions, pauses and resumes leave among the creations that nothing else holds.
 
     Returns:
         None for no limit.

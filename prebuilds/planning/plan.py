@@ -1,8 +1,8 @@
 """Plans one pass over one preset: takes a snapshot, and returns ids to create, delete and cancel.
 
-While a rollout is open, the plan is that of all generations of the preset's pool, whichever of them was asked for.
+While a rollout is open, the plan covers all generations of the preset's pool, whichever of them is reconciled.
 
-A plan is a proposal. The pool changes after the snapshot, so whoever carries the plan out plans again behind the
+A plan is a proposal. The pool changes after the snapshot, so the code that carries it out plans again behind the
 preset's lock and does what both plans have. A plan names ids and not counts, so that carrying it out twice is harmless.
 """
 
@@ -38,7 +38,7 @@ CREATES_PER_PASS_MAX = 100
 """Creations of one preset per pass. A pool of thousands fills over several passes, so that no transaction is long."""
 DELETES_PER_PASS_MAX = 100
 MOVES_PER_PASS_MAX = 100
-"""Pauses of one preset per pass, and as many resumes."""
+"""Maximum number of pauses of one preset per pass, and of resumes."""
 CANCELS_PER_PASS_MAX = 500
 """More cancellations than deletions fit in a pass, since a cancellation is two rows of one statement."""
 
@@ -50,9 +50,9 @@ class Reason(StrEnum):
     UNHEALTHY = "unhealthy"
     EXTRANEOUS = "extraneous"
     POOL_MEMBERS = "pool_members"
-    """It is within the target, and beyond the preset's share of the organization's limit."""
+    """The prebuild is within the target, but beyond the preset's share of the organization's limit."""
     REPLACED = "replaced"
-    """It belongs to an older version, and a rollout replaces it."""
+    """The prebuild belongs to an older version, and a rollout replaces it."""
     INACTIVE = "inactive"
     EVIDENCE = "evidence"
 
@@ -71,9 +71,9 @@ class ReconcilePlan:
     cancel: list[UUID] = field(default_factory=list)
     """Workspaces whose creation has not begun."""
     resume: list[UUID] = field(default_factory=list)
-    """Paused prebuilds that are to be ready again, oldest first."""
+    """Paused prebuilds to resume, oldest first."""
     pause: list[UUID] = field(default_factory=list)
-    """Ready prebuilds that are to be paused, newest first."""
+    """Ready prebuilds to pause, newest first."""
     held: str | None = None
     """The `Hold` that withholds creation; None when none does."""
     held_until: datetime | None = None
@@ -81,7 +81,7 @@ class ReconcilePlan:
     more: bool = False
     """Whether a limit of this module has cut the plan short, so that another pass has work at once."""
     create_for: UUID | None = None
-    """The preset that gets the creations, where that is another generation of the pool; None: the planned one."""
+    """The preset that gets the creations, if that is another generation of the pool; None for the planned preset."""
 
     @property
     def empty(self) -> bool:
@@ -97,11 +97,11 @@ def plan_preset(
     Args:
         snapshot: All rows of one pool, in any order, read in one transaction.
         pass_number: A number from the database's sequence. It never repeats, and is part of every new id.
-        pending_max: How many pending creations this preset may have; None for no limit.
-        as_it_stands: Of a pool with several generations: whether to plan creations as if the plan's deletions and
-            cancellations had not taken effect.
+        pending_max: Maximum number of pending creations of this preset; None for no limit.
+        as_it_stands: For a pool with several generations: plan creations as if the plan's deletions and cancellations
+            had no effect.
     Returns:
-        What to create, delete, cancel, pause and resume; nothing while paused. The same arguments give the same plan.
+        The ids to create, delete, cancel, pause and resume; none while paused. The same arguments give the same plan.
     Source: docs/architecture.md, "Reconciling".
     """
     preset = snapshot.preset
@@ -125,7 +125,7 @@ def plan_preset(
             preset.id,
             delete=delete[:DELETES_PER_PASS_MAX],
             cancel=cancel[:CANCELS_PER_PASS_MAX],
-            # What is cancelled leaves room for deletions, and no end of a build tells of it.
+            # Cancellations make room for deletions, but no build ends that would nudge the preset again.
             more=len(delete) > DELETES_PER_PASS_MAX
             or len(cancel) > CANCELS_PER_PASS_MAX
             or bool(cancel and len(delete) < len(due)),
@@ -165,7 +165,7 @@ def deletions(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
     oldest paused ones beyond the standby. For an inactive preset, all running and paused prebuilds come first. Evidence
     that has been kept long enough comes last.
 
-    Of a pool with several generations, the deletions are those of all of them.
+    For a pool with several generations, the deletions of all of them are returned.
     """
     if generations_of(snapshot) is not None:
         return _deletions_of_generations(snapshot)
@@ -235,7 +235,7 @@ def _plan_generations(
         cancel=cancel[:CANCELS_PER_PASS_MAX],
         held=reason,
         held_until=until,
-        # What is cancelled leaves room for more, and no end of a build tells of it.
+        # Cancellations make room for more, but no build ends that would nudge the preset again.
         more=create > CREATES_PER_PASS_MAX
         or len(delete) > DELETES_PER_PASS_MAX
         or len(cancel) > CANCELS_PER_PASS_MAX
@@ -278,12 +278,12 @@ def _oldest_first(snapshot: PresetSnapshot) -> list[Prebuild]:
 
 
 def _fresh(snapshot: PresetSnapshot) -> list[UUID]:
-    """The running prebuilds that are neither expired nor unhealthy, oldest first."""
+    """Return the running prebuilds that are neither expired nor unhealthy, oldest first."""
     return [p.id for p in _unexpired(snapshot) if p.running and not is_unhealthy(p)]
 
 
 def _idle(snapshot: PresetSnapshot) -> list[UUID]:
-    """The paused prebuilds that are not expired, oldest first."""
+    """Return the paused prebuilds that are not expired, oldest first."""
     return [p.id for p in _unexpired(snapshot) if p.paused]
 
 

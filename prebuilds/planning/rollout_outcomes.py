@@ -1,4 +1,4 @@
-"""Decides from a pass's plan what has become of each open rollout."""
+"""Decides from a pass's plan whether each open rollout has succeeded, failed or made progress."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ FOR_GOOD = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
 
 @dataclass(frozen=True, slots=True)
 class RolloutOutcome:
-    """What has become of a rollout since it was last looked at."""
+    """A change of a rollout since the last pass."""
 
     rollout: Rollout
-    """As it was."""
+    """The rollout as the snapshot has it."""
     state: RolloutState
     reason: str | None
-    """Why it has failed; None unless it has."""
+    """Why it failed; None if it did not."""
     progress: int
-    """Percent of the members that are new and ready."""
+    """Percentage of members that are new and ready."""
     preset_ids: tuple[UUID, ...]
-    """The presets of the new version that replace others."""
+    """The presets of the new version that replace older ones."""
 
 
 def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
-    """Return the open rollouts whose state or progress has changed. While everything is paused, none has.
+    """Return the open rollouts whose state or progress has changed; none while everything is paused.
 
     A rollout has succeeded when each pool that it replaces has its desired count ready, or what its share of a limit
     on pool members allows of it, and nothing of an older version is left. Members of the new version that were claimed
@@ -62,7 +62,7 @@ def lacks_room(one: PresetDecision) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunningCanary:
-    """A canary that is to be judged."""
+    """A running canary, to be judged."""
 
     rollout: Rollout
     template: UUID
@@ -72,7 +72,7 @@ class RunningCanary:
 
 
 def canaries_of(plan: PassPlan) -> list[RunningCanary]:
-    """Return the canaries that run, of rollouts that nobody has paused. While everything is paused, there are none."""
+    """Return the running canaries of rollouts that are not paused; none while everything is paused."""
     found: dict[UUID, RunningCanary] = {}
     for one in () if plan.paused else plan.decisions:
         preset = one.item.preset
@@ -116,13 +116,13 @@ def _judge(decisions: Sequence[PresetDecision]) -> RolloutOutcome | None:
 
 
 def _is_switched_off(decisions: Sequence[PresetDecision]) -> bool:
-    """Whether the new version has pools that are not active, since the template is deprecated or prebuilds are off. If
-    it has none any more, nothing is left to roll out."""
+    """Return whether the new version's pools are inactive, since the template is deprecated or prebuilds are off. A new
+    version without pools is not switched off: nothing is left to roll out."""
     return any(not one.item.preset.rolled_from and one.item.preset.base_instances is not None for one in decisions)
 
 
 def _desired(decision: PresetDecision) -> int:
-    """The desired count, or what the share of a limit on pool members allows of it."""
+    """Return the desired count, or the part of it that a limit on pool members allows."""
     return decision.state.desired if decision.generations is None else decision.generations.pool.desired
 
 
@@ -136,6 +136,6 @@ def _reason_of(decision: PresetDecision) -> str:
 
 
 def _is_left(decision: PresetDecision) -> bool:
-    """Whether an older generation has members that run or are being made."""
+    """Return whether an older generation has members that run or are being made."""
     counts = decision.item.counts
     return counts.running + counts.starting + counts.paused + counts.pausing > 0

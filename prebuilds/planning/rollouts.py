@@ -5,8 +5,9 @@ active version's is the new one, all others are old. As with a Deployment of Kub
 to `max_surge` more than the pool's target, and old ones go only while more than the desired count less
 `max_unavailable` are ready.
 
-Claims take members while a rollout runs, and what replaces them is ready one lead time later. Such members count as
-ready where old ones are removed: else a pool that is claimed from all the time would never be replaced.
+Claims take members while a rollout runs, and their replacements are ready one lead time later. When old members are
+removed, members that were claimed within the last lead time count as ready. Otherwise a pool with constant claims would
+never be replaced.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Strategy(StrEnum):
     """How a new version replaces a pool."""
 
     SURGE = "surge"
-    """New members first; old ones go as new ones are ready."""
+    """Create new members first; remove old ones as new ones become ready."""
     RECREATE = "recreate"
-    """All old members go at once."""
+    """Remove all old members at once."""
 
 
 class RolloutState(StrEnum):
@@ -38,7 +39,7 @@ class RolloutState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     FAILED = "failed"
-    """Creations of the new version are held until somebody acts. It runs again when the hold is lifted."""
+    """Creations of the new version are held until somebody acts. The rollout runs again when the hold is lifted."""
     SUCCEEDED = "succeeded"
     SUPERSEDED = "superseded"
     """Another version became active before it had succeeded."""
@@ -55,17 +56,17 @@ class RolloutPolicy:
 
     strategy: Strategy = Strategy.SURGE
     max_surge: Amount = "25%"
-    """How many members there may be beyond the target. A percentage is rounded up."""
+    """Maximum number of members beyond the target. A percentage is rounded up."""
     max_unavailable: Amount = 0
-    """How many fewer than the desired count may be ready. A percentage is rounded down."""
+    """Maximum number of ready members missing from the desired count. A percentage is rounded down."""
     serve_old: bool = True
     """Whether claims by name get a member of an older version while none of the new one is ready."""
     canary: CanaryPolicy | None = None
-    """How a new version is tried by a share of each pool first; None: it is not."""
+    """How a share of each pool tries a new version first; None for no canary."""
 
     @classmethod
     def of_json(cls, stored: Mapping[str, Any] | None) -> RolloutPolicy:
-        """Read what the template's row has; None is a template that says nothing."""
+        """Read the template row's JSON value; None gives the defaults."""
         if stored is None:
             return cls()
         return cls(
@@ -77,7 +78,7 @@ class RolloutPolicy:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `of_json` reads."""
+        """Return the JSON value that `of_json` reads."""
         return {
             "strategy": self.strategy,
             "max_surge": self.max_surge,
@@ -87,23 +88,23 @@ class RolloutPolicy:
         }
 
     def surge(self, desired: int) -> int:
-        """Return how many members there may be beyond the target."""
+        """Return the maximum number of members beyond the target."""
         return count_of(self.max_surge, desired, up=True)
 
     def unavailable(self, desired: int) -> int:
-        """Return how many fewer than *desired* may be ready; 1 when both limits come to 0, since nothing could be
-        replaced then."""
+        """Return the maximum number of ready members missing from *desired*. It is 1 if both limits come to 0, since
+        otherwise nothing could be replaced."""
         allowed = count_of(self.max_unavailable, desired, up=False)
         return allowed if allowed or self.surge(desired) else 1
 
 
 def share_of(percent: int, desired: int) -> int:
-    """Return how many members of a pool a canary gets: the percentage rounded up."""
+    """Return a canary's number of members in a pool: the percentage, rounded up."""
     return count_of(f"{percent}%", desired, up=True)
 
 
 def count_of(amount: Amount, whole: int, *, up: bool) -> int:
-    """Return the number of members that an amount comes to."""
+    """Return an amount as a number of members."""
     if isinstance(amount, int):
         return amount
     hundredths = int(amount.removesuffix("%")) * whole
@@ -112,37 +113,37 @@ def count_of(amount: Amount, whole: int, *, up: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The open rollout of a template, as its pools' plans need it."""
+    """The open rollout of a template, as planning its pools needs it."""
 
     id: UUID
     policy: RolloutPolicy
     state: RolloutState
     progress: int = 0
-    """Percent of the members that were new when it was last looked at."""
+    """Percentage of members that were new at the last pass."""
     canary: bool = False
-    """Whether a canary runs: the new version has its share, and no verdict yet."""
+    """Whether a canary runs: the new version has a share of each pool, and no verdict yet."""
     leaves_failed: bool = False
     """Whether it began because the version that it leaves has failed as a canary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation of a pool, in numbers."""
+    """One generation of a pool, as counts."""
 
     preset_id: UUID
     fresh: int = 0
     """Running members that are neither expired nor unhealthy."""
     ready: int = 0
-    """Those of them that a claim may get."""
+    """Fresh members that a claim can get."""
     starting: int = 0
     pending: int = 0
-    """Starting members whose creation has not begun."""
+    """Starting members whose build no worker has begun."""
     held: bool = False
     """Whether its creations are held."""
 
     @property
     def total(self) -> int:
-        """Its members without those that are deleted for reasons of their own."""
+        """Its members, without those that are deleted anyway because they are expired or unhealthy."""
         return self.fresh + self.starting
 
 
@@ -152,29 +153,29 @@ class PoolInRollout:
 
     desired: int
     target: int
-    """The desired count plus the claims that wait."""
+    """The desired count plus the waiting claims."""
     new: Generation
     old: Sequence[Generation]
-    """The one that the rollout began from first, then the newest first."""
+    """The old generations: first the one that the rollout began from, then the others, newest first."""
     policy: RolloutPolicy
     paused: bool = False
     """Whether somebody has paused the rollout."""
     lately: int = 0
-    """Members that were claimed within the last lead time: what replaces them is not ready yet."""
+    """Members that were claimed within the last lead time, so that their replacements are not ready yet."""
     excess: int = 0
-    """How many members all pools of the organization have beyond its limit on pool members."""
+    """Number of members that the organization's pools have beyond its limit on pool members."""
     canary: int | None = None
-    """The percentage that the new generation gets while a canary runs; None while none runs."""
+    """The new generation's percentage while a canary runs; None without a running canary."""
 
     @property
     def new_target(self) -> int:
-        """How many members the new generation is to have."""
+        """Number of members that the new generation should have."""
         return self.target if self.canary is None else min(share_of(self.canary, self.desired), self.target)
 
     @property
     def old_target(self) -> int:
-        """How many members the old generations keep while a canary runs: what the new one leaves, and at least one,
-        since they serve the other claims."""
+        """Number of members that the old generations keep while a canary runs: the rest of the target, and at least
+        one, since they serve the other claims."""
         if self.canary is None or not self.target:
             return 0
         return max(self.target - self.new_target, 1)
@@ -185,7 +186,8 @@ class PoolInRollout:
 
     @property
     def limit(self) -> int:
-        """The most members that there may be. What a surge has added goes first when a limit on pool members binds."""
+        """The maximum number of members. If the organization's limit on pool members is exceeded, the surge shrinks
+        first."""
         surged = self.target + self.policy.surge(self.desired)
         return min(surged, max(self.total - self.excess, self.target)) if self.excess else surged
 
@@ -195,40 +197,41 @@ class PoolInRollout:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the new generation has all its members ready, so that paused ones of older generations go, too.
-        Once only these are left, what claims have taken lately counts: else they stay while claims never pause."""
+        """Whether the new generation has all its members ready, so that paused members of older generations are
+        deleted, too. If only paused members are left, recently claimed members count as ready; otherwise they would
+        stay as long as claims go on."""
         made = self.new.ready if any(one.total for one in self.old) else self.new.ready + self.lately
         return not self.stands and self.canary is None and made >= self.target
 
     @property
     def stands(self) -> bool:
-        """Whether the old generations stay as they are, since the new one may not grow."""
+        """Whether the old generations keep their members, since the new one may not grow."""
         return self.paused or self.new.held
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one pass does to the generations of a pool, in numbers by preset."""
+    """What one pass does to the generations of a pool: counts by preset."""
 
     create: int = 0
     create_for: UUID | None = None
-    """The generation that gets the creations; None when there are none."""
+    """The preset of the generation that gets the creations; None without creations."""
     remove: Mapping[UUID, int] = field(default_factory=dict)
-    """Fresh members to delete: those that no claim can get first, then the oldest."""
+    """Number of fresh members to delete: first those that no claim can get, then the oldest."""
     cancel: Mapping[UUID, int] = field(default_factory=dict)
-    """Creations of old generations to cancel, which have not begun."""
+    """Number of creations of old generations to cancel; no worker has begun them."""
 
 
 def plan_step(pool: PoolInRollout, *, as_it_stands: bool = False) -> Step:
     """Plan what one pass does to the generations of a pool.
 
-    The new generation grows to the target. While it may not, since the rollout is paused or its creations are held,
-    the old ones stay, and what claims take is made anew from the newest old generation whose creations are not held.
-    While a canary runs, it grows to its share, and the old ones keep the rest.
+    The new generation grows to the target. While it may not grow, because the rollout is paused or its creations are
+    held, the old generations stay, and claimed members are replaced in the newest old generation whose creations are
+    not held. While a canary runs, the new generation grows to its share, and the old ones keep the rest.
 
     Args:
-        as_it_stands: Whether to count creations as if nothing is removed or cancelled, which is what a pass may do
-            whose deletions have not taken effect.
+        as_it_stands: Count creations as if nothing is removed or cancelled. A pass needs this if its deletions have not
+            taken effect.
     """
     cancel = _plan_cancellations(pool)
     remove = _plan_removals(pool, canceled=sum(cancel.values()))
@@ -249,7 +252,7 @@ def plan_step(pool: PoolInRollout, *, as_it_stands: bool = False) -> Step:
 
 
 def _plan_removals(pool: PoolInRollout, *, canceled: int) -> dict[UUID, int]:
-    """Count the fresh members of each generation that go, without zeros."""
+    """Count the fresh members to remove from each generation, without zeros."""
     found = {pool.new.preset_id: max(pool.new.fresh - pool.target, 0)}
     ready = pool.ready - min(found[pool.new.preset_id], pool.new.ready)
     spare = max(ready + pool.lately - (pool.desired - pool.policy.unavailable(pool.desired)), 0)
@@ -265,7 +268,7 @@ def _plan_removals(pool: PoolInRollout, *, canceled: int) -> dict[UUID, int]:
 
 
 def _plan_cancellations(pool: PoolInRollout) -> dict[UUID, int]:
-    """Count the creations of each old generation that are cancelled, without zeros."""
+    """Count the creations to cancel in each old generation, without zeros."""
     found: dict[UUID, int] = {}
     surplus = sum(one.pending for one in pool.old)
     if pool.stands:

@@ -52,24 +52,24 @@ class Preset:
     sized: int | None = None
     """The size that its target's rule says now; None: none was computed yet."""
     ready_by: bool = False
-    """Whether the prebuilds of a window are to be ready when it begins."""
+    """Whether a window's prebuilds should be ready when it begins."""
     head_start: timedelta = timedelta(0)
-    """How long before a window begins its creations are due, if it is `ready_by`; zero until one was measured."""
+    """How long before a window its creations are due if `ready_by` is set; zero until a lead time was measured."""
     waiting: int = 0
     """How many claims wait for one of its prebuilds."""
     standby: int = 0
-    """How many prebuilds should be paused, beside those that should be ready."""
+    """Number of prebuilds that should be paused, beside those that should be ready."""
     max_concurrent: int | None = None
-    """How many creations and deletions may be under way at a time; None: any number."""
+    """Maximum number of creations and deletions under way at a time; None for no limit."""
     pool_members: int | None = None
-    """How many members the pools of its organization may have together; None: any number."""
+    """Maximum number of members of all pools of its organization; None for no limit."""
     template_id: UUID | None = None
     serves: bool = False
     """Whether its version is the template's active one."""
     rollout: Rollout | None = None
-    """The open rollout of its template; None when there is none."""
+    """The open rollout of its template; None if there is none."""
     rolled_from: bool = False
-    """Whether it belongs to the version from which that rollout began."""
+    """Whether the preset belongs to the version from which that rollout began."""
 
     @property
     def path(self) -> str:
@@ -78,7 +78,7 @@ class Preset:
 
     @property
     def early(self) -> timedelta:
-        """How long before a window begins it decides already."""
+        """How long before its beginning a window already decides the desired count."""
         return self.head_start if self.ready_by else timedelta(0)
 
 
@@ -106,7 +106,7 @@ class Prebuild:
 
     @property
     def paused(self) -> bool:
-        """Whether its latest build is a pause that has succeeded."""
+        """Whether its latest build is a successful pause."""
         return self.transition is Transition.PAUSE and self.status is BuildStatus.SUCCEEDED
 
     @property
@@ -128,7 +128,7 @@ class Prebuild:
 
     @property
     def failed_to_move(self) -> bool:
-        """Whether it is evidence of a pause or a resume, and is not kept for good."""
+        """Whether it is evidence of a failed pause or resume that is not kept for good."""
         moves = self.transition in (Transition.PAUSE, Transition.START) and self.build_number > 1
         return moves and self.evidence and not self.kept
 
@@ -156,16 +156,16 @@ class PoolCounts:
     evidence_due: int = 0
     """Evidence that has been kept long enough."""
     paused: int = 0
-    """Paused prebuilds, including expired ones. This and the following are counted only of a pool that should have
-    paused prebuilds, or has some; else they are 0."""
+    """Paused prebuilds, including expired ones. This and the following counts are 0 unless the pool should have or does
+    have paused prebuilds."""
     paused_expired: int = 0
     pausing: int = 0
     resuming: int = 0
-    """Starting prebuilds that have been ready before."""
+    """Starting prebuilds that were ready before."""
     moves_failed: int = 0
-    """Evidence of pauses and resumes that is not kept for good."""
+    """Evidence of failed pauses and resumes that is not kept for good."""
     resumes_failed: int = 0
-    """The same of resumes alone."""
+    """Evidence of failed resumes that is not kept for good."""
 
     @property
     def fresh(self) -> int:
@@ -174,13 +174,13 @@ class PoolCounts:
 
     @property
     def members(self) -> int:
-        """The prebuilds that a limit on pool members counts: those that run, are paused, or are being made. One that
-        is being deleted, or is kept as evidence, is none."""
+        """Number of prebuilds that count toward a limit on pool members: those that run, are paused, or are being made,
+        but not those that are being deleted or kept as evidence."""
         return self.running + self.starting + self.paused + self.pausing
 
     @property
     def unexpired_paused(self) -> int:
-        """Paused prebuilds that are not expired, so that a person may still get them."""
+        """Paused prebuilds that are not expired, so that a claim can still get them."""
         return self.paused - self.paused_expired
 
 
@@ -216,7 +216,7 @@ class PresetCounts:
     lately: int = 0
     """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
     lately_own: int = 0
-    """Those of them that were of this generation."""
+    """Those of this generation among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,9 +245,9 @@ class MemberShare:
     """One pool's part of its organization's limit on pool members."""
 
     most: int
-    """How many members it may have that are neither expired nor unhealthy."""
+    """Maximum number of members that are neither expired nor unhealthy."""
     room: int
-    """How many more members all pools of the organization may have together; negative when there are too many."""
+    """Number of members that all pools of the organization may add together; negative if there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +269,7 @@ class PresetSnapshot(Instant):
     prebuilds: list[Prebuild] = field(default_factory=list)
     history: CreationHistory = field(default_factory=CreationHistory)
     share: MemberShare | None = None
-    """None: its organization has no limit on pool members."""
+    """None if its organization has no limit on pool members."""
     others: list[GenerationRows] = field(default_factory=list)
     """The other generations of its pool; empty unless a rollout is open, or one of them has a `max_concurrent`."""
     lately: int = 0
@@ -277,7 +277,8 @@ class PresetSnapshot(Instant):
 
 
 def is_expired(preset: Preset, created_at: datetime, taken_at: datetime) -> bool:
-    """Whether a running or paused prebuild is expired. Both limits are strict: at that instant it is not."""
+    """Return whether a running or paused prebuild is expired. Both limits are strict: at the exact instant it is
+    not."""
     if preset.last_invalidated_at is not None and created_at < preset.last_invalidated_at:
         return True
     return preset.expire_after is not None and timedelta(0) < preset.expire_after < taken_at - created_at
@@ -317,7 +318,7 @@ def count_prebuilds(preset: Preset, prebuilds: Iterable[Prebuild], at: Instant) 
 
 
 def _count_standby(preset: Preset, rows: Iterable[Prebuild], at: Instant) -> dict[str, int]:
-    """Count what concerns the standby of a pool that wants one or has one."""
+    """Count the prebuilds that concern the standby of a pool that should have or does have one."""
     rows = list(rows)
     paused = [p for p in rows if p.paused]
     unmoved = [p for p in rows if p.failed_to_move]

@@ -26,7 +26,7 @@ class Desired:
     sized: bool = False
     """Whether the count is what the preset's target asks for."""
     early: bool = False
-    """Whether the window has not begun yet, and its prebuilds are to be ready when it does."""
+    """Whether the window has not begun yet, but its prebuilds should be ready when it does."""
     least: int | None = None
     """How many of them a limit on pool members leaves it before others get more: the target's `min`, or that of the
     window; None: all."""
@@ -41,7 +41,7 @@ class PoolState:
     window: str | None
     """The cron expression of the window that decides; None when the base count does."""
     early: bool
-    """Whether that window has not begun yet."""
+    """Whether the deciding window has not begun yet."""
     sized: bool
     """Whether `desired` is what the preset's target asks for."""
     least: int
@@ -60,18 +60,19 @@ class PoolState:
     missing: int
     """How many creations would bring the pool to its target if there were no hold."""
     held: Held | None
-    """The first hold on creation, without capacity and limits; None when there is none, and for an inactive preset,
+    """The first hold on creation, except for capacity and limits; None if nothing holds it, and for an inactive preset,
     which creates nothing."""
     surplus: int = 0
-    """How many of the extraneous prebuilds are within the target, and beyond the share of the limit on pool members."""
+    """Number of extraneous prebuilds that are within the target but beyond the share of the limit on pool members."""
     room: int | None = None
-    """How many creations the limit on pool members allows now; None: there is no such limit."""
+    """Number of creations that the limit on pool members allows now; None for no such limit."""
     standby: Standby = NO_STANDBY
-    """What to do about paused prebuilds. Those that are to be paused are not extraneous; `missing` counts for both."""
+    """What to do about paused prebuilds. Prebuilds to be paused are not extraneous; `missing` covers target and
+    standby."""
 
 
 def desired_at(preset: Preset, at: datetime) -> Desired:
-    """Return the desired count at an instant: that of the schedule's window, or else what is desired outside windows.
+    """Return the desired count at an instant: that of the schedule's window, or else the count outside windows.
 
     A window with a least count decides where that is more than what is desired outside windows. A window decides before
     it begins, too, by `preset.early`, as far as it desires more than what holds until then.
@@ -93,8 +94,8 @@ def desired_at(preset: Preset, at: datetime) -> Desired:
 
 
 def desired_outside_windows(preset: Preset) -> Desired:
-    """Return the target's size if the pool is to follow it, or else the base count. Before a size is known, the base
-    count keeps to the target's bounds, too."""
+    """Return the target's size if the pool follows it, or else the base count. Until a size is known, the base count is
+    kept within the target's bounds."""
     base = preset.base_instances or 0
     if preset.target is None or not preset.target.acts:
         return Desired(base)
@@ -104,11 +105,11 @@ def desired_outside_windows(preset: Preset) -> Desired:
 
 
 def undo_changes(preset: Preset, changes: Iterable[Mapping[str, Sequence[Any]]]) -> Preset:
-    """Return a preset with the desired counts that it had before *changes*: base count, time zone, windows, target and
-    its size, how early windows decide, and standby.
+    """Return a preset as it was before *changes*, as far as they affect desired counts: base count, time zone, windows,
+    target and its size, how early windows decide, and standby.
 
     Args:
-        changes: What `policy_changes` has returned for each change, oldest first.
+        changes: The result of `policy_changes` for each change, oldest first.
     """
     old: dict[str, Any] = {}
     for change in changes:
@@ -134,7 +135,7 @@ def pool_state(
     """Compute the figures of one pool.
 
     Args:
-        share: Its part of the organization's limit on pool members; None for no limit.
+        share: The pool's share of the organization's limit on pool members; None for no limit.
     """
     desired = desired_at(preset, at.taken_at) if preset.active else Desired(0)
     target = desired.instances + (preset.waiting if preset.active else 0)
@@ -166,7 +167,7 @@ def pool_state(
 def _keep_to_share(state: PoolState, counts: PoolCounts, share: MemberShare) -> PoolState:
     """Return the figures of an active pool that keeps to its share of the limit on pool members."""
     extraneous = max(counts.fresh - min(state.target, share.most), 0)
-    # What this pool deletes in the same pass makes room.
+    # Deletions of this pool in the same pass make room.
     room = share.room + counts.expired + counts.unhealthy + extraneous
     return replace(
         state,
@@ -179,7 +180,7 @@ def _keep_to_share(state: PoolState, counts: PoolCounts, share: MemberShare) -> 
 def _with_standby(
     state: PoolState, preset: Preset, counts: PoolCounts, at: Instant, share: MemberShare | None
 ) -> PoolState:
-    """Return the figures with what the pool does about paused prebuilds. The ready ones have the share first."""
+    """Return the figures with the plan for paused prebuilds. Ready prebuilds use the share first."""
     if not preset.active or not (preset.standby or counts.paused or counts.pausing):
         return state
     desired = preset.standby if share is None else min(preset.standby, max(share.most - state.target, 0))

@@ -1,14 +1,15 @@
 """Plans a pool's standby: paused prebuilds, which cost less than ready ones and are ready again sooner than new ones.
 
 Ready prebuilds are refilled from the standby first. The standby is refilled by pausing the newest ready prebuilds that
-are beyond the target, and by creations, which are beyond the target once they are ready. What neither wants is deleted.
+are beyond the target, and by creations, which are beyond the target once they are ready. Prebuilds that neither tier
+needs are deleted.
 
-No prebuild goes to and fro while the target stays as it is: one is resumed only while ready ones are missing, and one
-is paused only while there are more of them than the target.
+No prebuild moves back and forth while the target stays the same: a prebuild is resumed only while ready ones are
+missing, and paused only while there are more ready ones than the target.
 
-A prebuild whose pause or resume has failed is kept as evidence, and keeps its place in the standby as long as that. So
-a driver that fails each time costs no more prebuilds than the standby has, in each retention of evidence. While one
-whose resume has failed is there, ready prebuilds are refilled by creations alone.
+A prebuild whose pause or resume failed is kept as evidence, and counts toward the standby as long as it is kept. So a
+driver that always fails costs at most as many prebuilds as the standby has, in each retention period of evidence. While
+there is evidence of a failed resume, ready prebuilds are refilled only by creations.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ class Standby:
     """What a pool does about its paused prebuilds, as counts."""
 
     desired: int = 0
-    """How many prebuilds should be paused."""
+    """Number of prebuilds that should be paused."""
     resumes: int = 0
-    """How many paused prebuilds are to be resumed, the oldest first."""
+    """Number of paused prebuilds to resume, oldest first."""
     pauses: int = 0
-    """How many ready prebuilds are to be paused, the newest."""
+    """Number of ready prebuilds to pause, newest first."""
     surplus: int = 0
-    """How many paused prebuilds are beyond the standby and are to be deleted: the oldest of those that stay paused."""
+    """Number of paused prebuilds beyond the standby, to delete: the oldest of those that stay paused."""
     missing: int = 0
-    """How many creations would bring the pool to its target and its standby."""
+    """Number of creations that would bring the pool to its target and its standby."""
 
     @property
     def moves(self) -> int:
-        """How many prebuilds are to be paused or resumed."""
+        """Number of prebuilds to pause or resume."""
         return self.resumes + self.pauses
 
 
@@ -54,14 +55,14 @@ def plan_standby(
     """Plan the standby of an active pool.
 
     Args:
-        desired: How many prebuilds should be paused.
-        target: How many prebuilds should be ready.
-        extraneous: How many ready prebuilds are beyond that, and may be paused instead of deleted.
-        most: How many members the pool may have; None for any number.
-        paused: Whether reconciliation is paused, so that nothing is paused or resumed.
+        desired: Number of prebuilds that should be paused.
+        target: Number of prebuilds that should be ready.
+        extraneous: Number of ready prebuilds beyond that, which may be paused instead of deleted.
+        most: Maximum number of members of the pool; None for no limit.
+        paused: Whether reconciliation is paused; then no prebuild is paused or resumed.
     """
     idle = counts.unexpired_paused
-    # Creations that are under way count for the standby, as long as resuming one is the quicker way.
+    # Creations under way count toward the standby while resuming a prebuild is quicker than waiting for them.
     allowed = target if most is None else min(target, most)
     lacking = max(allowed - counts.fresh - counts.resuming, 0)
     resumes = 0 if counts.resumes_failed or paused else min(lacking, idle)

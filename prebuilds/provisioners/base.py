@@ -223,7 +223,7 @@ class Provisioner(Protocol):
         """End what runs and keep what is stored. Succeeds when nothing exists.
 
         Returns:
-            What is left; None: people are shown the same resources as before.
+            What is left; None if people are shown the same resources as before.
         """
         ...
 
@@ -311,12 +311,12 @@ class KeepingProvisioner(Protocol):
 
 @dataclass(frozen=True)
 class CheckEnded:
-    """How a command that was run in a workspace has ended."""
+    """The result of a command that was run in a workspace."""
 
     code: int | None
-    """Its exit code; None when it did not end in time."""
+    """Its exit code; None if it did not end in time."""
     output: str
-    """What it has written, at most some ten thousand characters."""
+    """Its output, at most some ten thousand characters."""
 
 
 @runtime_checkable
@@ -328,10 +328,10 @@ class CheckingProvisioner(Protocol):
     ) -> CheckEnded:
         """Run a command where the workspace's owner works, with the rights of the workspace and no others.
 
-        Output is bounded, and so is the time: what is left after *timeout_s* is killed, or ends with the workspace.
+        Output and time are bounded: processes that still run after *timeout_s* are killed, or end with the workspace.
 
         Args:
-            env: Variables beside those of the workspace.
+            env: Environment variables beside those of the workspace.
         Raises:
             NotMadeHere: Only the host that created the workspace can run it.
             ProvisionFailed: The workspace does not run, or has no such program. Of such a program a driver whose engine
@@ -351,7 +351,7 @@ class PausingProvisioner(Protocol):
     """
 
     def pauses(self, source: dict[str, Any]) -> bool:
-        """Return whether workspaces of such a source can be paused. Writes nothing.
+        """Return whether workspaces of this source can be paused. Writes nothing.
 
         Raises:
             InvalidSource: The source is wrong.
@@ -359,22 +359,22 @@ class PausingProvisioner(Protocol):
         ...
 
     async def pause(self, wanted: Provision, progress: Progress) -> Stopped | None:
-        """Put a workspace away that no person has: afterwards nothing of it runs, and everything that is stored stays.
-        Succeeds when it is paused already, and when nothing exists.
+        """Pause a workspace that no person has: afterwards nothing of it runs, and everything that is stored stays.
+        Succeeds also if it is paused already, or if nothing exists.
 
         Returns:
-            What is left; None: people are shown the same resources as before.
+            What is left; None if people are shown the same resources as before.
         Raises:
-            ProvisionFailed: It could not be paused. A repeated call goes on from where it stands.
+            ProvisionFailed: It could not be paused. A repeated call continues from there.
         """
         ...
 
     async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
-        """Make a paused workspace run again, with what was stored; return once it is ready. Its address may change.
-        Changes nothing of one that runs, and makes what is missing as `apply` does.
+        """Make a paused workspace run again with its stored files, and return once it is ready. Its address may change.
+        Changes nothing of a running workspace, and creates what is missing as `apply` does.
 
         Raises:
-            ProvisionFailed: It does not run, or was not ready within `ready_timeout_s`. What was stored is kept.
+            ProvisionFailed: It does not run, or was not ready within `ready_timeout_s`. The stored files are kept.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Checks what drivers return and raise: others write them, and what is recorded must be readable ever after."""
+"""Checks what drivers return and raise: other people write them, and a recorded value must stay readable."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from prebuilds.provisioners.base import Provisioned, Stopped
 from prebuilds.vocabulary.plain_text import escape, escape_all
 
 ADDRESS_MAX = 2_000
-"""The most characters of an address."""
+"""Maximum length of an address, in characters."""
 RESOURCES_MAX = 100_000
-"""The most characters of a workspace's resources as JSON. People read them."""
+"""Maximum length of a workspace's resources as JSON, in characters. People read them."""
 STATE_MAX = 32_000_000
-"""The same for a driver's state. Terraform's, the largest, is a hundredth of it."""
+"""Maximum length of a driver's state as JSON, in characters. Terraform's, the largest, is a hundredth of this."""
 REPLACEMENTS_MAX = 1_000
 UNPRINTABLE = ", which cannot be printed"
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class InvalidReply(ProvisionFailed):
-    """A driver has returned, or wanted to save, what cannot be recorded. Nothing of it was."""
+    """A driver returned or saved a value that cannot be recorded. Nothing of it was recorded."""
 
     default_remedy = "have the provisioner corrected: `prebuilds provisioners conform` shows what it gets wrong"
 
 
 def check_made(method: str, reply: object, *, optional: bool = False) -> Provisioned | None:
-    """Return what `apply`, `claim` or `stop` has returned.
+    """Check and return the result of `apply`, `claim` or `stop`.
 
     Args:
         method: The driver's method, for the message.
-        optional: Whether the driver may say nothing, by None.
+        optional: Whether None is a valid result.
     Raises:
-        InvalidReply: It is no `Provisioned`, or has values that cannot be recorded.
+        InvalidReply: The result is no `Provisioned`, or has values that cannot be recorded.
     """
     if reply is None and optional:
         return None
@@ -56,10 +56,10 @@ def check_made(method: str, reply: object, *, optional: bool = False) -> Provisi
 
 
 def check_replacements(field: str, reply: object) -> list[Replacement]:
-    """Return what `plan` has returned.
+    """Check and return the result of `plan`.
 
     Raises:
-        InvalidReply: It is no list of `Replacement`, or has too many.
+        InvalidReply: The result is no list of `Replacement`, or has too many of them.
     """
     if not isinstance(reply, list) or not all(isinstance(one, Replacement) for one in reply):
         raise InvalidReply.field(field, "must be a list of Replacement")
@@ -69,11 +69,11 @@ def check_replacements(field: str, reply: object) -> list[Replacement]:
 
 
 def json_object(field: str, value: object, length_max: int) -> str:
-    """Return a mapping as JSON that the database takes.
+    """Return a mapping as JSON that the database accepts.
 
     Raises:
-        InvalidReply: It is no mapping, or it has what JSON or PostgreSQL has not: other types, NaN, a NUL, half of a
-            surrogate pair; or it is too long or too deep.
+        InvalidReply: It is no mapping; it has values that JSON or PostgreSQL cannot store, such as other types, NaN,
+            NUL or half of a surrogate pair; or it is too long or too deep.
     """
     if not isinstance(value, dict):
         raise InvalidReply.field(field, f"must be a mapping, and is a {type(value).__name__}")
@@ -92,7 +92,7 @@ def json_object(field: str, value: object, length_max: int) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """Return an exception's type and text. Drivers raise anything, also what cannot be printed."""
+    """Return an exception's type and text. A driver may raise an exception that cannot be printed."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:

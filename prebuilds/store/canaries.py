@@ -1,4 +1,4 @@
-"""Canaries: a pass judges those that run, and ends them behind the locks that activating a version takes."""
+"""Judges canaries in each pass, and ends them behind the locks that activating a version takes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ INVALIDATE = text("""
 
 
 async def judge_canaries(engine: AsyncEngine, plan: PassPlan, rules: Rules) -> None:
-    """Judge every canary that runs, and end those whose verdict is found.
+    """Judge every running canary, and end those that have a verdict.
 
     A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
     pass. So is one that cannot be judged or ended: that is logged, and stops neither other canaries nor the pass.
@@ -105,7 +105,8 @@ async def _judge_one(engine: AsyncEngine, canary: RunningCanary, rules: Rules) -
 async def read_evidence(
     connection: AsyncConnection, rollout_id: UUID, policy: CanaryPolicy | None
 ) -> CanaryEvidence | None:
-    """Read what has ended of a rollout's new version; None when there is no such rollout."""
+    """Read the finished creations, hand-overs and drills of a rollout's new version; None if there is no such
+    rollout."""
     slower_than = None if policy is None else policy.slower_than
     values = {"id": rollout_id, "slower_than": slower_than}
     row = (await connection.execute(READ_EVIDENCE, values)).one_or_none()
@@ -113,7 +114,7 @@ async def read_evidence(
 
 
 async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules) -> None:
-    """Judge a canary again behind the locks, since the pass may have read its snapshot long ago, and end it."""
+    """Judge a canary again behind the locks, since the pass's snapshot may be old, and end it if it has a verdict."""
     try:
         path, row, presets = await lock_newest(connection, str(canary.template))
     except (TemplateNotFound, InvalidInput):
@@ -148,7 +149,7 @@ def _judge(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: Any) -> 
 
 
 async def _held_still(connection: AsyncConnection, held: Any, rules: Rules) -> dict[UUID, str]:
-    """Return those of *held* whose creations are held now, too."""
+    """Return the entries of *held* whose creations are still held."""
     found = {}
     for preset_id, reason in held.items():
         generations = generations_of(await read_preset(connection, preset_id, rules))

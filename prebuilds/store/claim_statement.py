@@ -1,5 +1,5 @@
-"""The claim's one statement: what it sends, and what comes back. It is decided alone here; see `SharedStatements` for
-claims that are decided together."""
+"""The claim's one statement: its arguments and its result. It is run here for a single claim or for several; see
+`SharedStatements`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ClaimValues(NamedTuple):
     ends_at: datetime | None
     token: UUID | None
     traceparent: str | None
-    """The trace that the claim's build keeps; `decide_claim` finds it in a setting."""
+    """The trace context that the claim's build stores; `decide_claim` reads it from a setting."""
 
 
 TYPES = (
@@ -58,7 +58,7 @@ class Decision(NamedTuple):
     """What the statement returns for a claim."""
 
     answer: str | None
-    """JSON; None of a claim that `try_claim` has left."""
+    """JSON; None for a claim that `try_claim` has left undecided."""
     fresh: bool | None
     organization: str | None
     template: str | None
@@ -69,20 +69,20 @@ class Decision(NamedTuple):
 _DECISION = f"SELECT {', '.join(Decision._fields)}"
 _AFTER_ID = ", ".join(f"${n}" for n in range(2, len(TYPES)))
 CLAIM = f"{_DECISION} FROM decide_claim($1, {_AFTER_ID})"
-# Makes the setting by which the claim's build keeps its trace. The function depends on its value, and so comes second.
+# Sets the setting from which the claim's build takes its trace. The claim's function needs it, and so is called second.
 TRACED_CLAIM = f"""
     {_DECISION} FROM set_config('{SETTING}', ${len(TYPES)}, true) AS traced
       CROSS JOIN LATERAL decide_claim(left(traced, 0) || $1::text, {_AFTER_ID})
 """
-# Around either statement, for a claim that asks for a lease.
+# Wraps either statement for a claim with a lease.
 BEGIN_LEASE = f"""
     SELECT begin_lease(d.answer, d.fresh, ${{lease}}::interval) AS answer, {", ".join(Decision._fields[1:])}
       FROM ({{claim}}) AS d
 """
 LEASED_CLAIM = BEGIN_LEASE.format(claim=CLAIM, lease=len(TYPES))
 TRACED_LEASED_CLAIM = BEGIN_LEASE.format(claim=TRACED_CLAIM, lease=len(TYPES) + 1)
-# Takes a prebuild only while another one is ready. It locks both: whoever wants the other one meanwhile waits for the
-# end of this statement, so no two of these, and no two claims, count on the same one.
+# Takes a prebuild only if another one is ready. It locks both, so nobody else can take the other one before this
+# statement ends, and two such statements never rely on the same spare prebuild.
 SPARE_CLAIM = f"""
     WITH spare AS MATERIALIZED (
         SELECT w.id FROM workspaces w JOIN presets p ON p.id = w.claimable_preset_id
@@ -108,8 +108,8 @@ async def decide_alone(
     """Decide one claim by a statement of its own.
 
     Args:
-        connection: In a transaction; or the pool, for a transaction of its own.
-        lease: The lease that begins with the claim; None for none.
+        connection: A connection in a transaction; or the pool, for a transaction of its own.
+        lease: The lease that begins with the claim; None for no lease.
     """
     traced = values.traceparent is not None
     given: tuple[object, ...] = values if traced else values[:-1]
@@ -122,10 +122,10 @@ async def decide_alone(
 
 
 async def decide_spare(pool: asyncpg.Pool[Any], values: ClaimValues) -> Decision:
-    """Decide one claim, by a preset's id, that may not take the last ready prebuild.
+    """Decide one claim by a preset's id that may not take the last ready prebuild.
 
     Raises:
-        NoClaimablePrebuiltWorkspaces: It would. Nothing was written.
+        NoClaimablePrebuiltWorkspaces: There is no other ready prebuild. Nothing was written.
     """
     row = await pool.fetchrow(SPARE_CLAIM, *values[:-1])
     if row is None:
@@ -138,6 +138,7 @@ async def decide_together(pool: asyncpg.Pool[Any], claims: list[ClaimValues]) ->
     """Decide claims by one statement.
 
     Returns:
-        One decision for each claim, in their order. One without an answer was left: nothing was written for it.
+        One decision for each claim, in their order. A decision without an answer means that nothing was written for
+        this claim.
     """
     return [Decision(*row[0]) for row in await pool.fetch(SHARED_CLAIM, *zip(*claims, strict=True))]

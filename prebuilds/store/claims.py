@@ -200,13 +200,13 @@ class ClaimStore:
     async def claim_spare(
         self, claim_id: str, request: ClaimRequest, target: ClaimTarget, request_hash: bytes, run: ClaimRun
     ) -> ClaimOutcome:
-        """Decide a claim as `claim` does, but take no prebuild when it would be the last ready one.
+        """Decide a claim as `claim` does, but never take the last ready prebuild.
 
         Args:
             target: A preset's id.
         Raises:
             NoClaimablePrebuiltWorkspaces: No prebuild can be spared; nothing was written.
-            PrebuildsError: As of `claim`.
+            PrebuildsError: The same as of `claim`.
         """
         values = self._values_of(claim_id, request, target, request_hash, run, None)
         return await run_transaction(lambda: self._read(decide_spare(self.pool, values), claim_id, request, target))
@@ -302,7 +302,7 @@ class ClaimStore:
     async def _read(
         self, deciding: Awaitable[Decision], claim_id: str, request: ClaimRequest, target: ClaimTarget
     ) -> ClaimOutcome:
-        """Return what the statement has decided, and raise its refusal."""
+        """Return the statement's decision, or raise its refusal."""
         try:
             decision = await deciding
         except asyncpg.UniqueViolationError as error:

@@ -1,4 +1,4 @@
-"""What the steps of a drill read: how the builds of its workspace stand, and what its check needs."""
+"""Reads for the steps of a drill: the builds of its workspace, and the input of its check."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class EndedBuild:
     status: BuildStatus
     error: str | None
     seconds: float
-    """From its record to its end, by the database's clock."""
+    """Seconds from its record to its end, by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A workspace that is to be tried out."""
+    """A workspace to try out."""
 
     workspace_id: UUID
     address: str | None
@@ -58,7 +58,7 @@ class Trial:
 
 
 async def read_ended(engine: AsyncEngine, build_id: UUID) -> EndedBuild | None:
-    """Read how a build has ended; None while it has not."""
+    """Read how a build ended; None while it has not."""
     async with engine.connect() as connection:
         row = (await connection.execute(READ_END, {"id": build_id})).one_or_none()
     if row is None or row.seconds is None:
@@ -67,8 +67,8 @@ async def read_ended(engine: AsyncEngine, build_id: UUID) -> EndedBuild | None:
 
 
 async def read_trial(engine: AsyncEngine, drill_id: UUID) -> Trial | None:
-    """Read what trying out a drill's workspace needs; None when it has none, or that is being stopped or deleted, or a
-    person's."""
+    """Read the input of a trial of a drill's workspace; None if there is no workspace, if it is being stopped or
+    deleted, or if it belongs to a person."""
     async with engine.connect() as connection:
         values = {"id": drill_id, "claim_id": drill_claim_id(drill_id), "drill_user": DRILL_USER_ID}
         row = (await connection.execute(READ_TRIAL, values)).one_or_none()
@@ -78,7 +78,7 @@ async def read_trial(engine: AsyncEngine, drill_id: UUID) -> Trial | None:
 
 
 async def read_claimed(engine: AsyncEngine, drill_id: UUID) -> UUID | None:
-    """Return the live workspace that a drill has claimed; None when there is none, or it is a person's now."""
+    """Return the live workspace that a drill has claimed; None if there is none, or if it belongs to a person now."""
     async with engine.connect() as connection:
         values = {"claim_id": drill_claim_id(drill_id), "drill_user": DRILL_USER_ID}
         found: UUID | None = await connection.scalar(READ_CLAIMED, values)
@@ -86,10 +86,10 @@ async def read_claimed(engine: AsyncEngine, drill_id: UUID) -> UUID | None:
 
 
 async def release_own(engine: AsyncEngine, workspace_id: UUID) -> RecordedBuild | None:
-    """Record the deletion of a workspace of drills. A repeated request gets the same build.
+    """Record the deletion of a drill's workspace. A repeated request gets the same build.
 
     Returns:
-        None when there is no such workspace any more, or when it was transferred to a person, whose it is now.
+        The build; None if there is no such workspace any more, or if it was transferred to a person.
     """
     async with engine.begin() as connection:
         try:
@@ -108,6 +108,7 @@ async def read_evidence(engine: AsyncEngine, build_id: UUID, error: str | None) 
 
 
 def last_lines(output: str) -> list[str]:
-    """Return the end of a program's output as lines that are safe to show: bounded, and without control characters."""
+    """Return the end of a program's output as lines that are safe to show: of bounded length, without control
+    characters."""
     lines = [line for line in output.replace("\r", "\n").split("\n") if line.strip()][-EVIDENCE_LINES:]
     return [escape(line, keep="\t")[:EVIDENCE_CHARS] for line in lines]

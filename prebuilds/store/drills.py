@@ -1,4 +1,4 @@
-"""Drills: whose turn it is, what each begins with, and how it ends."""
+"""Records drills: which are due, what each one starts with, and its end."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from prebuilds.vocabulary.drills import DrillOutcome, DrillStage, drill_claim_id
 
 AT_ONCE = 50
 REDISPATCH = timedelta(minutes=1)
-"""After this time a drill that has not ended has its workflow started again."""
+"""A drill that has not ended after this time has its workflow started again."""
 CANDIDATES_MAX = 20
 
 NOW = text("SELECT now()")
@@ -48,7 +48,7 @@ RESCHEDULE = text("""
 """)
 SET_NEXT = text("UPDATE drill_schedules SET next_at = :next_at WHERE template_id = :template_id")
 END_SCHEDULE = text("DELETE FROM drill_schedules WHERE template_id = :template_id")
-# A restored database may name a time for which there was a drill already.
+# In a restored database, the next time may be one that already had its drill.
 INSERT_DUE = text("""
     INSERT INTO drills (id, template_id, due_at, next_dispatch_at) VALUES (:id, :template_id, :due_at, now())
         ON CONFLICT DO NOTHING
@@ -115,8 +115,8 @@ END = text("""
      WHERE id = :id AND ended_at IS NULL
  RETURNING id
 """)
-# Whatever a drill has claimed is released, also when its workflow was terminated, its end was recorded before a late
-# claim, or the database was restored to a time before the drill.
+# Every workspace that a drill has claimed is released, also if its workflow was terminated, if a late claim came after
+# the drill's end, or if the database was restored to a time before the drill.
 LEFT_BEHIND = text("""
     SELECT w.id FROM workspaces w
      WHERE w.owner_id = :drill_user AND w.deleted_at IS NULL AND w.latest_transition <> 'delete'
@@ -128,20 +128,20 @@ LEFT_BEHIND = text("""
 
 @dataclass(frozen=True, slots=True)
 class BegunDrill:
-    """What a drill goes on with."""
+    """What a drill's workflow needs to start or to continue."""
 
     id: UUID
     outcome: DrillOutcome | None
-    """How it has ended; None while it has not."""
+    """How the drill ended; None while it runs."""
     stage: DrillStage | None
     reason: str | None
     usable_seconds: float | None
     preset_id: UUID | None
-    """Whose prebuild it takes; None when it has ended without one."""
+    """The preset whose prebuild it takes; None if it ended without one."""
     preset: str
-    """`organization/template/preset`, or the template's path."""
+    """`organization/template/preset`, or the template's path if there is no preset."""
     timeout_seconds: float
-    """How long each step may take."""
+    """Time limit of each step."""
 
 
 @dataclass(frozen=True)
@@ -151,19 +151,19 @@ class DrillEnd:
     id: UUID
     outcome: DrillOutcome
     stage: DrillStage | None = None
-    """Where it has failed; None when it has not."""
+    """The step that failed; None if none did."""
     reason: str | None = None
     evidence: Sequence[str] = ()
-    """The last lines of what has failed, without control characters."""
+    """The last lines of the failed step's output, without control characters."""
     usable_seconds: float | None = None
-    """From the claim until the workspace was ready; None when it never was."""
+    """Seconds from the claim until the workspace was ready; None if it never was."""
 
 
 async def record_due(engine: AsyncEngine) -> int:
-    """Record a drill for each template that is due, and when its next one is. Several workers may do this at once.
+    """Record a drill for each template that is due, and the time of its next one. Several workers may do this at once.
 
-    Of times that nobody was there for, there is one drill. A drill that is still at work when the next one is due
-    makes that one unnecessary.
+    Times that were missed while no worker ran get one drill together. A time at which the template's previous drill
+    still runs gets none.
 
     Returns:
         How many templates were due.
@@ -180,14 +180,15 @@ async def record_due(engine: AsyncEngine) -> int:
 
 
 async def reschedule(connection: AsyncConnection, template_id: UUID, policy: DrillPolicy) -> None:
-    """Record when the next drill of a template is due whose policy is set now."""
+    """Record when the next drill of a template is due, after its policy was set."""
     await _schedule(connection, RESCHEDULE, template_id, policy, await connection.scalar(NOW))
 
 
 async def _schedule(
     connection: AsyncConnection, statement: TextClause, template_id: UUID, policy: DrillPolicy, now: datetime
 ) -> None:
-    """Record when a template is due next. Without a schedule, or by one that comes never again, it is not."""
+    """Record when a template's next drill is due. Remove the time if it has no schedule, or one that never comes
+    again."""
     try:
         next_at = None if policy.cron is None else next_due(policy.cron, policy.timezone, now)
     except ValueError:
@@ -201,12 +202,12 @@ async def _schedule(
 async def request_drill(
     connection: AsyncConnection, template_id: UUID, requested_by: str, preset: str | None = None
 ) -> UUID:
-    """Record a drill that somebody asks for, which begins now. While one of the same target that somebody asked for has
-    not ended, it is that one: a repeated request takes no second prebuild.
+    """Record a drill that somebody requests, which starts now. While a drill of the same target that somebody requested
+    runs, return that one instead, so that a repeated request takes no second prebuild.
 
     Args:
-        requested_by: Who asks.
-        preset: The preset's name; None for the one whose turn it is.
+        requested_by: The person who requests it.
+        preset: The preset's name; None to choose the one that was drilled longest ago.
     Returns:
         The drill's id.
     """
@@ -223,7 +224,7 @@ async def take_open(engine: AsyncEngine) -> list[UUID]:
 
 
 async def begin_drill(engine: AsyncEngine, drill_id: UUID, rules: Rules) -> BegunDrill | None:
-    """Choose the preset that a drill takes, once, or end the drill as skipped. A drill that goes on keeps its choice.
+    """Choose a drill's preset, or end the drill as skipped. A repeated call returns the first choice.
 
     Returns:
         None when there is no such drill.
@@ -249,16 +250,16 @@ async def begin_drill(engine: AsyncEngine, drill_id: UUID, rules: Rules) -> Begu
 
 
 async def record_claim(engine: AsyncEngine, drill_id: UUID) -> None:
-    """Record what a drill's claim has won, so that whoever asks for the drill sees it."""
+    """Record the workspace that a drill has claimed, so that it is shown with the drill."""
     async with engine.begin() as connection:
         await connection.execute(RECORD_CLAIM, {"id": drill_id, "claim_id": drill_claim_id(drill_id)})
 
 
 async def end_drill(engine: AsyncEngine, end: DrillEnd) -> dict[str, str] | None:
-    """Record how a drill has ended, with its event and, of a failure, a notification. A drill ends once.
+    """Record how a drill ended, with an event and, if it failed, a notification. Only the first call has an effect.
 
     Returns:
-        The names of its template, for the metrics; None when it had ended before.
+        The names of its template, for the metrics; None if it had ended before.
     """
     values = {
         "id": end.id,
@@ -294,7 +295,7 @@ async def end_drill(engine: AsyncEngine, end: DrillEnd) -> dict[str, str] | None
 
 
 async def find_left_behind(engine: AsyncEngine) -> list[UUID]:
-    """Find workspaces of drills that have ended, or that are not known, and that nobody has released."""
+    """Find unreleased workspaces of drills that have ended or that have no row."""
     async with engine.connect() as connection:
         values = {"drill_user": DRILL_USER_ID, "limit": AT_ONCE}
         return list(await connection.scalars(LEFT_BEHIND, values))

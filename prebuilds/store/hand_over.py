@@ -92,7 +92,7 @@ REACHED_LIMIT = text("""
     SELECT limit_name, maximum, used FROM reached_limit(:organization_id, :owner_id, CAST(:limits AS jsonb))
      WHERE limit_name IS NOT NULL
 """)
-# Once for each claim and limit, since the relay asks again every two seconds.
+# Recorded once for each claim and limit, since the relay tries again every two seconds.
 RECORD_PASSED_OVER = text("""
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_passed_over', 'queue', :preset_id, :claim_id, CAST(:data AS jsonb)
@@ -119,7 +119,7 @@ class Served:
     build_ids: list[UUID] = field(default_factory=list)
     """Builds to be started."""
     preset_ids: list[UUID] = field(default_factory=list)
-    """Presets to be reconciled: their pool has given a prebuild away, or has one that may have to be paused."""
+    """Presets to reconcile: their pool has handed out a prebuild, or has one that may have to be paused."""
     labels: list[dict[str, str]] = field(default_factory=list)
     """The preset's names for each prebuild that was handed over, for the metrics."""
     waited: list[timedelta] = field(default_factory=list)
@@ -137,12 +137,12 @@ class Served:
 async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Served) -> None:
     """Give a preset's ready prebuilds, oldest first, to the head of its queue, until one of both is used up.
 
-    A waiter whom a limit on workspaces keeps from one more is passed over, and keeps its place.
+    A waiter that has reached a limit on workspaces is skipped, and keeps its place.
 
     Args:
         connection: In a transaction that holds the preset's row with a shared lock, so that nobody joins the queue
             meanwhile.
-        served: What is to be done after the commit is added to it.
+        served: The work to do after the commit is added to it.
     """
     preset = (await connection.execute(PRESET, {"preset_id": preset_id})).one_or_none()
     if preset is None:
@@ -218,7 +218,8 @@ def _limits_of(preset: Row[Any]) -> dict[str, Any]:
 
 
 async def _has_turn(connection: AsyncConnection, preset: Row[Any]) -> bool:
-    """Whether the preset may serve the next claim. While a canary runs, its version has a share. Locks its count."""
+    """Return whether the preset may serve the next claim. While a canary runs, the new version gets its share of the
+    claims. Locks the canary's count."""
     if preset.canary_rollout_id is None:
         return True
     canary = {"rollout_id": preset.canary_rollout_id, "preset_id": preset.active_preset_id}
@@ -233,8 +234,8 @@ async def _count_for_canary(connection: AsyncConnection, preset: Row[Any]) -> No
 
 
 async def _find_reached_limit(connection: AsyncConnection, preset: Row[Any], head: Row[Any]) -> str | None:
-    """Return the limit that keeps a waiter from one more workspace, and record that it is passed over; None for no
-    such limit."""
+    """Return the limit on workspaces that a waiter has reached, and record that it is skipped; None if it has reached
+    none."""
     values = {**_limits_of(preset), "owner_id": head.owner_id}
     reached = (await connection.execute(REACHED_LIMIT, values)).one_or_none()
     if reached is None:

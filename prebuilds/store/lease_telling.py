@@ -1,4 +1,4 @@
-"""Tells that leases end: by an event of the workspace and by a notification, once for each announced release."""
+"""Announces that leases end: by an event of the workspace and by a notification, once for each announced release."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ RECORD_EVENTS = text("""
 
 @dataclass(frozen=True, slots=True)
 class EndingLease:
-    """A lease whose end is to be told."""
+    """A lease whose end is to be announced."""
 
     workspace_id: UUID
     build_id: UUID
     """The workspace's latest build."""
     lease_until: datetime
     release_at: datetime
-    """When the workspace is released unless the lease is renewed; not before `lease_until`."""
+    """When the workspace is released unless the lease is renewed; never before `lease_until`."""
 
 
 async def tell_leases(connection: AsyncConnection, ending: Sequence[EndingLease]) -> None:
-    """Tell that leases end. The workspaces' rows must be locked by the caller's transaction."""
+    """Announce that leases end. The caller's transaction must have locked the workspaces' rows."""
     ids = [one.workspace_id for one in ending]
     untils, releases = [one.lease_until for one in ending], [one.release_at for one in ending]
     await connection.execute(SET_TOLD, {"ids": ids})

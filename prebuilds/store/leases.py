@@ -1,7 +1,7 @@
-"""Leases of claimed workspaces: renewed by who uses them, begun anew by builds, suspended by a restore.
+"""Leases of claimed workspaces: callers renew them, builds restart them, a restore suspends them.
 
-The relay tells and releases (`actions.py`). A renewal and a release both lock the workspace's row, so exactly one of
-them wins.
+The relay announces the end of a lease and releases the workspace (`actions.py`). A renewal and a release both lock the
+workspace's row, so exactly one of them wins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from prebuilds.store.workspaces import lock_workspace
 from prebuilds.views import LeaseRenewal
 from prebuilds.vocabulary import LEASE_MAX, LEASE_MIN, LEASE_OR_NONE_RULE, LEASE_RULE, Transition
 
-# A renewal never shortens. The end was told for the time before, so it is told anew only when it moves.
+# A renewal never shortens a lease. An announced end is announced again only if the renewal has moved it.
 RENEW = text("""
     UPDATE workspaces
        SET lease = :lease, lease_until = greatest(lease_until, now() + CAST(:lease AS interval)),
@@ -33,7 +33,7 @@ SET_LEASE = text("""
        SET lease = CAST(:lease AS interval), lease_until = now() + CAST(:lease AS interval), lease_told_at = NULL
      WHERE id = :id
 """)
-# Nobody could use the workspace before this build: a hand-over, or a start before which none has succeeded.
+# Builds before which nobody could use the workspace: a hand-over, or a start without an earlier successful start.
 RESTART = text("""
     UPDATE workspaces w SET lease_until = greatest(w.lease_until, now() + w.lease), lease_told_at = NULL
       FROM workspace_builds b
@@ -44,7 +44,7 @@ RESTART = text("""
                             WHERE e.workspace_id = w.id AND e.number < b.number AND e.transition = 'start'
                               AND e.stage <> 'create' AND e.status = 'succeeded'))
 """)
-# Renewals since the backup are lost, and so is the news that somebody has ended a lease.
+# The restored database has lost renewals since the backup, and the ends of leases that people have removed.
 _RUNNING = "lease_until IS NOT NULL AND deleted_at IS NULL AND latest_transition <> 'delete'"
 SUSPEND = text(f"""
     WITH locked AS (SELECT id FROM workspaces WHERE {_RUNNING} ORDER BY id FOR NO KEY UPDATE)
@@ -53,7 +53,8 @@ SUSPEND = text(f"""
            next_action_at = CASE WHEN w.latest_ended_at IS NULL THEN w.next_action_at ELSE now() END
       FROM locked WHERE w.id = locked.id
 """)
-# A row that waits for its release is only computed again. This has no index, as it runs once in ten minutes.
+# For a row that waits for its release, the next action is only computed again. This statement has no index, since it
+# runs once in ten minutes.
 WAKE_FORGOTTEN = text("""
     UPDATE workspaces SET next_action_at = now()
      WHERE id IN (SELECT id FROM workspaces
@@ -67,10 +68,10 @@ COUNT_RUNNING = text(f"SELECT count(*) FROM workspaces WHERE {_RUNNING}")
 
 
 def check_lease(lease: timedelta | None, *, or_none: bool = False) -> None:
-    """Raise unless a lease has a valid length. None is valid.
+    """Raise unless a lease has a valid length. None passes.
 
     Args:
-        or_none: Whether zero, for no lease, is valid, too.
+        or_none: Also accept zero, which means no lease.
     Raises:
         InvalidInput: It is too short or too long.
     """
@@ -124,7 +125,7 @@ async def set_lease(connection: AsyncConnection, workspace_id: UUID, lease: time
 
 
 async def restart_lease(connection: AsyncConnection, workspace_id: UUID, number: int) -> None:
-    """Begin a workspace's lease anew at the end of a build, if nobody could use the workspace before.
+    """Restart a workspace's lease at the end of a build, if nobody could use the workspace before.
 
     Args:
         number: The build's number.
@@ -133,7 +134,7 @@ async def restart_lease(connection: AsyncConnection, workspace_id: UUID, number:
 
 
 async def suspend_leases(connection: AsyncConnection, *, dry_run: bool) -> int:
-    """Suspend all leases: each ends only after it was renewed. Returns how many leases that concerns.
+    """Suspend all leases: a suspended lease ends only after somebody has renewed it. Return their number.
 
     Args:
         dry_run: Count them, and change nothing.
@@ -144,12 +145,12 @@ async def suspend_leases(connection: AsyncConnection, *, dry_run: bool) -> int:
 
 
 async def wake_forgotten(engine: AsyncEngine) -> int:
-    """Have the relay look at leases that are over and that no sweep will meet in time.
+    """Make the relay examine leases that are over and that no sweep would reach in time.
 
-    A relay of the release before clears the time at which a leased workspace is to be looked at.
+    A relay of the release before clears the time at which a leased workspace is examined next.
 
     Returns:
-        How many workspaces will be looked at.
+        The number of workspaces that will be examined.
     """
     async with engine.begin() as connection:
         return (await connection.execute(WAKE_FORGOTTEN, {"limit": WOKEN_AT_ONCE})).rowcount

@@ -1,4 +1,4 @@
-"""Claims that missed a preset by one parameter alone: recorded as events, told to operators."""
+"""Near misses: claims that missed a preset by one parameter. They are recorded as events and shown to operators."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 
 DAYS = 14
 TOLD_MIN = 10
-"""Fewer misses than this may be one person's mistake."""
+"""Near misses below this number may be one person's mistake, and are not shown."""
 READ_MAX = 5000
-"""The newest that are looked at."""
+"""Maximum number of near misses that are read, the newest ones."""
 
-# Attempts at a claim miss alike, and are one miss. What has won before, alone or as a batch, misses nothing when it is
-# asked for again, although its preset has other values now.
+# All attempts at a claim are one miss. A claim or batch that has won is no miss when it is repeated, even if its preset
+# has other values by then.
 RECORD = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_near_miss', $1, $2, $3, jsonb_build_object('preset', $4::text, 'parameter', $5::text)
      WHERE NOT EXISTS (SELECT FROM events WHERE claim_id = $3 AND workspace_id IS NULL AND kind = 'claim_near_miss')
        AND NOT EXISTS (SELECT FROM claims WHERE id IN ($3, $3 || '/0') AND workspace_id IS NOT NULL)
 """
-# By the name, so that a new version goes on with the counts of the one before. Each is one of the claims that meant the
-# preset; the others are its demand.
+# Counted by the preset's name, so that a new version continues the counts of the one before. Claims of the preset are
+# its near misses and its demand together.
 READ = text(f"""
     WITH newest AS (
         SELECT preset_id, data ->> 'parameter' AS parameter, at FROM events
@@ -56,7 +56,7 @@ READ = text(f"""
 
 
 async def record_near_miss(pool: asyncpg.Pool[Any], near: NearMiss, claim_id: str, request: ClaimRequest) -> None:
-    """Record which preset a claim has missed by one parameter alone. Where that fails, the claim goes on without."""
+    """Record which preset a claim has missed by one parameter. If that fails, the claim goes on without the record."""
     try:
         await pool.execute(RECORD, request.asked_by, near.offer.id, claim_id, near.offer.name, near.parameter)
     except ANY_FAULT as error:
@@ -64,10 +64,10 @@ async def record_near_miss(pool: asyncpg.Pool[Any], near: NearMiss, claim_id: st
 
 
 async def read_near_misses(connection: AsyncConnection, preset: str | None = None) -> list[NearMissRow]:
-    """Read by which parameters claims of the last `DAYS` days have missed presets, those with the most first.
+    """Read the near misses of the last `DAYS` days by preset and parameter, those with the most misses first.
 
     Args:
-        preset: Only those of this path; None for all.
+        preset: Only those of the preset with this path; None for all.
     """
     rows = await connection.execute(READ, {"preset": preset})
     return [

@@ -18,12 +18,12 @@ from prebuilds.vocabulary import PREBUILDS_USER
 
 NOTIFIERS = ("log", "webhook")
 DRILL_FAILED = "drill_failed"
-"""The kind of a notification of a drill."""
+"""The kind of a notification about a failed drill."""
 CANARY_FAILED = "canary_failed"
-"""The kind of a notification of a canary, and of its event."""
+"""The kind of a notification about a failed canary, and of its event."""
 BATCH_MAX = 10
 RESERVED_FOR = timedelta(seconds=30)
-"""How long a batch is its sender's; then another worker may send it. A batch is sent at once, with a timeout of 5 s."""
+"""How long a batch is reserved for its sender. A batch is sent at once, with a timeout of 5 s."""
 FORGOTTEN_AT_ONCE = 500
 NOTIFICATIONS = uuid5(NAMESPACE_URL, "prebuilds/notifications")
 
@@ -51,8 +51,8 @@ TAKE_DUE = text("""
      WHERE n.id = due.id AND n.notifier = due.notifier
  RETURNING n.id, n.notifier, n.kind, n.body, n.attempts, now() - n.created_at AS age
 """)
-# A sender that got an answer marks the notification as sent, also when it is reserved no more. Only the sender that has
-# reserved it may record a failure.
+# A sender that got an answer marks the notification as sent, also after its reservation has ended. Only the sender with
+# the reservation may record a failure.
 MARK_SENT = text("""
     UPDATE notifications SET status = 'sent', ended_at = now(), error = NULL
      WHERE id = :id AND notifier = :notifier AND status <> 'sent'
@@ -85,15 +85,15 @@ COUNT_FAILING = text("""
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a notification tells about one workspace."""
+    """The content of a notification about one workspace."""
 
     workspace_id: UUID
     build_id: UUID
-    """The build that it is about, or else the workspace's latest one."""
+    """The build that the notification is about, or else the workspace's latest one."""
     key: str
-    """Distinguishes it from others of the same kind about this build."""
+    """Distinguishes the notification from others of the same kind about this build."""
     facts: Mapping[str, Any]
-    """What its body has beside the names and ids of the workspace."""
+    """Content of the body beside the names and ids of the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +153,17 @@ async def record_notifications(connection: AsyncConnection, kind: str, subjects:
 async def record_drill_failure(
     connection: AsyncConnection, drill_id: UUID, build_id: UUID | None, facts: Mapping[str, Any]
 ) -> None:
-    """Record a notification of a drill that has failed for every notifier, in the caller's transaction.
+    """Record a notification about a failed drill for every notifier, in the caller's transaction.
 
     Args:
-        build_id: The build that handed the workspace over; None when the drill has claimed nothing.
+        build_id: The build that handed the workspace over; None if the drill has claimed nothing.
         facts: What receivers are told.
     """
     await _record_one(connection, DRILL_FAILED, drill_id, facts, build_id)
 
 
 async def record_canary_failure(connection: AsyncConnection, rollout_id: UUID, facts: Mapping[str, Any]) -> None:
-    """Record a notification of a canary that has failed for every notifier, in the caller's transaction.
+    """Record a notification about a failed canary for every notifier, in the caller's transaction.
 
     Args:
         facts: What receivers are told.

@@ -2,7 +2,7 @@
 
 The fence is the preset's row. It accepts a pass's writes only if no later pass has written, so a frozen activity that
 wakes up late changes nothing. Behind the fence the pool is read and planned again. A pass deletes the ids that both
-plans have, and creates the first of the planned ids, up to the new plan's number. While the row is locked, nothing can
+plans have, and creates the first of the planned ids, as many as the new plan has. While the row is locked, nothing can
 enlarge the pool or change the policy, so no pass creates or deletes too much.
 
 While a rollout is open, a pass writes to all generations of a pool, and the fence is the rows of all their presets.
@@ -143,13 +143,13 @@ class FencedPreset:
     template_id: UUID
     organization_id: UUID
     locked: frozenset[UUID]
-    """The presets whose rows are locked: this one, and the other generations of its pool."""
+    """The presets whose rows are locked: the preset itself and the other generations of its pool."""
 
     async def record_event(self, kind: str, data: dict[str, Any], preset_id: UUID | None = None) -> None:
-        """Record an event about the changes, with the figures that they follow from.
+        """Record an event about the changes, with the figures that led to them.
 
         Args:
-            preset_id: The generation that was changed; None for the preset itself.
+            preset_id: The preset of the changed generation; None for the preset itself.
         """
         generations = generations_of(self.snapshot)
         figures = asdict(state_of(self.snapshot) if generations is None else generations.state)
@@ -167,7 +167,7 @@ class FencedPreset:
 async def enter_fence(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, rules: Rules, *, lock_capacity: bool = False
 ) -> AsyncIterator[FencedPreset]:
-    """Begin a transaction that locks a preset, and the other generations of its pool, for the writes of a pass.
+    """Begin a transaction that locks a preset and the other generations of its pool for the writes of a pass.
 
     Args:
         lock_capacity: Also lock the count of pending builds.
@@ -216,8 +216,8 @@ async def create_prebuilds(
     Workspaces that exist already are left alone, so a repetition makes no second one.
 
     Args:
-        pending_max: The most pending creations of the preset, as in the plan; None for no limit.
-        create_for: The plan's.
+        pending_max: Maximum number of pending creations of the preset, as in the plan; None for no limit.
+        create_for: The plan's `create_for`.
     Raises:
         SupersededPass: A later pass of the preset has written already.
     """
@@ -226,7 +226,7 @@ async def create_prebuilds(
         made = set(await fenced.connection.scalars(EXISTING, {"ids": list(ids)}))
         plan = plan_preset(fenced.snapshot, pass_number, pending_max, as_it_stands=True)
         allowed = len(plan.create) if plan.create_for == create_for else 0
-        if fenced.snapshot.share is not None:  # the plan counts on room that its deletions make; these may have failed
+        if fenced.snapshot.share is not None:  # the plan relied on its deletions for room, but these may have failed
             allowed = min(allowed, fenced.snapshot.share.room)
         if limit is not None:
             allowed = min(allowed, limit - int(str(await fenced.connection.scalar(COUNT_PENDING))))
@@ -286,8 +286,8 @@ async def delete_prebuilds(
 async def cancel_creations(
     engine: AsyncEngine, preset_id: UUID, pass_number: int, ids: Sequence[UUID], rules: Rules
 ) -> Written:
-    """End each of *ids* whose creation has not begun, if the preset is inactive. Workspace and build end together. Of a
-    pool with several generations, those end that a plan of now cancels, too.
+    """End each of *ids* whose creation has not begun, if the preset is inactive. Workspace and build end together. In a
+    pool with several generations, only those end that a new plan cancels, too.
 
     Raises:
         SupersededPass: A later pass of the preset has written already.

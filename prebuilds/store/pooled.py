@@ -1,8 +1,8 @@
-"""Connections through a PgBouncer that pools transactions, where two transactions may meet two sessions of the server.
+"""Connections through a PgBouncer in transaction mode, where each transaction may run in another session of the server.
 
-Nothing may then be left in a session: no prepared statement, since the next transaction would not find it, and no
-setting, since the next client of that session would have it. So statements are not named, each is within a
-transaction, and each transaction begins with its settings. That costs a claim three round trips more.
+So nothing may be left in a session: no prepared statement, since the next transaction would not find it, and no
+setting, since another client would get it. Statements are unnamed, each runs in a transaction, and each transaction
+begins with its settings. That costs a claim three more round trips.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import asyncpg
 if TYPE_CHECKING:
     Base = asyncpg.Connection[Any]
 else:
-    Base = asyncpg.Connection  # has a parameter in its stubs alone
+    Base = asyncpg.Connection  # a type parameter exists in its stubs only
 
 
 READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED;"
@@ -28,15 +28,15 @@ class Connecting(NamedTuple):
     options: dict[str, Any]
     """Arguments for `asyncpg.connect` and `asyncpg.create_pool`."""
     begin: Callable[[Any], Coroutine[Any, Any, None]]
-    """What is done once with each new connection."""
+    """Called once with each new connection."""
 
 
 def connected_by(settings: Mapping[str, str], *, transactions: bool) -> Connecting:
     """Return how to open connections that have *settings*.
 
     Args:
-        settings: PostgreSQL's parameters and their values. All may be set by anybody, at any time.
-        transactions: Whether each transaction may meet another session.
+        settings: PostgreSQL's parameters and their values. Every role may set them at any time.
+        transactions: Whether each transaction may run in another session.
     """
     if not transactions:
         in_session = "; ".join(f"SET {name} = '{value}'" for name, value in settings.items())
@@ -53,12 +53,12 @@ def connected_by(settings: Mapping[str, str], *, transactions: bool) -> Connecti
 
 
 def statement_options(*, transactions: bool) -> dict[str, Any]:
-    """Return the arguments by which SQLAlchemy prepares statements without a name, and keeps none."""
+    """Return the arguments that make SQLAlchemy prepare unnamed statements and cache none."""
     return {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str} if transactions else {}
 
 
 def _beginning(settings: Mapping[str, str]) -> str:
-    """Return what follows the `BEGIN ...;` of a transaction."""
+    """Return the statements that follow the `BEGIN ...;` of a transaction."""
     return " ".join(f"SET LOCAL {name} = '{value}';" for name, value in settings.items())
 
 

@@ -1,7 +1,7 @@
-"""What people change of rollouts: they pause and resume them, and undo them.
+"""Changes that people make to rollouts: pause, resume and undo.
 
-Each change takes `lock_apply`, then locks the template's presets by id, then the template, as `apply` and passes do. So
-no pass that has read the state before writes after the change.
+Each change takes `lock_apply`, then locks the template's presets by id, then the template, in the same order as `apply`
+and passes. So no pass that has read the earlier state writes after the change.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ACTIVATE = text("UPDATE templates SET active_version_id = :version_id WHERE id =
 
 
 async def pause_rollout(engine: AsyncEngine, template: str, by: str, *, resume: bool = False) -> list[UUID]:
-    """Pause a template's open rollout, or let it go on.
+    """Pause a template's open rollout, or resume it.
 
     Args:
         by: Who asks, for the events.
-        resume: Let it go on instead.
+        resume: True to resume it.
     Returns:
-        The presets to nudge; empty when nothing was changed.
+        The presets to nudge; empty if nothing was changed.
     Raises:
         TemplateNotFound: There is no such template.
         InvalidInput: No rollout of it is open.
@@ -59,10 +59,10 @@ async def pause_rollout(engine: AsyncEngine, template: str, by: str, *, resume: 
 
 
 async def undo_rollout(engine: AsyncEngine, template: str, by: str) -> list[UUID]:
-    """Activate the version again from which a template's newest rollout began, as applying its content would.
+    """Activate again the version from which a template's newest rollout began, as applying its content would.
 
-    Policy stays what it is now: counts, expiry, schedules and targets are those of the version that is active so far.
-    The way back is a rollout of its own.
+    Policy does not change: counts, expiry, schedules and targets stay those of the currently active version. The way
+        back is a new rollout.
 
     Returns:
         The presets to nudge.
@@ -78,10 +78,10 @@ async def undo_rollout(engine: AsyncEngine, template: str, by: str) -> list[UUID
 async def go_back(
     connection: AsyncConnection, path: str, row: Row[Any], by: str, *, because: str | None = None
 ) -> list[UUID]:
-    """Activate the version again from which a rollout began, in a transaction that has locked it by `lock_newest`.
+    """Activate again the version from which a rollout began, in a transaction that has locked it by `lock_newest`.
 
     Args:
-        path: The template's.
+        path: The template's path.
         because: How the rollout's canary has failed; None when somebody has asked for the way back.
     Returns:
         The presets to nudge.
@@ -141,7 +141,8 @@ async def go_back(
 
 
 async def lock_newest(connection: AsyncConnection, template: str) -> tuple[str, Row[Any], list[Row[Any]]]:
-    """Lock a template's presets, then it with its newest rollout. Returns the path, the rollout, and the presets.
+    """Lock a template's presets, then the template with its newest rollout. Return the path, the rollout, and the
+    presets.
 
     Raises:
         TemplateNotFound: There is no such template.

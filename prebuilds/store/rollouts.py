@@ -1,4 +1,4 @@
-"""Rollouts: the activation of a version begins one, and a pass or the next activation ends it."""
+"""Begins and ends rollouts: the activation of a version begins one, and a pass or the next activation ends it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BEGIN = text("""
     VALUES (:id, :template_id, :from_version_id, :to_version_id, :from_number, :to_number, :from_presets,
             CAST(:policy AS jsonb), :by, :canary_state, :leaves)
 """)
-# Only of presets that the caller has locked or made. What an inactive one still has says nothing (`lock_canary.sql`).
+# Only presets that the caller has locked or made. On an inactive preset the column has no meaning (`lock_canary.sql`).
 STOP_SHARING = text("""
     UPDATE presets SET canary_rollout_id = NULL
      WHERE id = ANY(CAST(:presets AS uuid[])) AND canary_rollout_id IS NOT NULL
@@ -66,15 +66,15 @@ class ActivatedPools:
     presets: Mapping[str, UUID]
     """Its presets that have a pool, by name."""
     earlier_version_id: UUID
-    """The version that was active so far."""
+    """The version that was active before."""
     earlier_number: int
     earlier_presets: Sequence[UUID]
     """All presets of that version."""
     policy: RolloutPolicy
     goes_back: bool = False
-    """Whether it became active because a rollout is undone: what was active before is not tried by a canary."""
+    """Whether it became active because a rollout is undone: an earlier version needs no canary."""
     because: str | None = None
-    """Why the open rollout ends, if not simply because this version became active."""
+    """Why the open rollout ends; None if it ends only because this version became active."""
     leaves_failed: bool = False
     """Whether it became active because the version before it has failed as a canary."""
 
@@ -87,7 +87,7 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
     never was. There is none when no pool has to be replaced.
 
     Args:
-        by: Who activates, for the events.
+        by: The actor, for the events.
     """
     template = {"template_id": activated.template_id}
     opened = (await connection.execute(READ_OPEN, template)).one_or_none()
@@ -141,13 +141,13 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
 
 
 async def end_rollouts(connection: AsyncConnection, template_id: UUID, reason: str) -> None:
-    """End a template's open rollout because the template itself ends."""
+    """End a template's open rollout because the template is deleted or deprecated."""
     values = {"template_id": template_id, "state": RolloutState.SUPERSEDED, "reason": reason}
     await connection.execute(END, values)
 
 
 async def record_outcomes(engine: AsyncEngine, outcomes: Sequence[RolloutOutcome]) -> None:
-    """Record what a pass has found out about open rollouts, unless something has changed their state since."""
+    """Record the outcomes that a pass has found for open rollouts, unless their state has changed since."""
     for one in outcomes:
         async with engine.begin() as connection:
             values = {"id": one.rollout.id, "state": one.state, "was": one.rollout.state, "open": list(OPEN)}
@@ -167,7 +167,7 @@ async def record_outcomes(engine: AsyncEngine, outcomes: Sequence[RolloutOutcome
 
 
 def _kind_of(outcome: RolloutOutcome) -> str | None:
-    """The event of an outcome: of a changed state, or of a further quarter; None for a smaller step."""
+    """Return the event for an outcome: for a changed state, or for each further quarter; None for smaller progress."""
     if outcome.state is not outcome.rollout.state:
         return "rollout_goes_on" if outcome.state is RolloutState.RUNNING else f"rollout_{outcome.state}"
     return "rollout_progress" if outcome.progress // 25 > outcome.rollout.progress // 25 else None

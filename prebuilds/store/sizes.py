@@ -23,7 +23,7 @@ from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID
 TURNS_MAX = 20
 
 # Each preset once a minute, those first that were left longest. Of several workers that ask at once, one gets the turn.
-# A turn in the future was taken before the database's clock was set back.
+# A turn with a future time was taken before the database's clock was set back.
 _IS_DUE = "(z.sized_at < date_trunc('minute', now()) OR z.sized_at > now() + interval '1 minute')"
 TAKE_TURNS = text(f"""
     WITH due AS (
@@ -51,7 +51,7 @@ RECORD = text("""
      WHERE template_id = :template_id AND preset_name = :preset_name AND sized_at = :sized_at
     RETURNING 1
 """)
-# Members of the pool, those being made among them.
+# Members of the pool, including those being made.
 COUNT_MEMBERS = text(f"""
     SELECT count(*) FROM workspaces
      WHERE preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
@@ -78,12 +78,12 @@ class Turn:
     preset_name: str
     preset_id: UUID
     target: Mapping[str, Any] | None
-    """Its target, as `SizeTarget.of_json` reads it; None: it has none."""
+    """Its target, as `SizeTarget.of_json` reads it; None for no target."""
     timezone: str | None
     ready_by: bool
     """Whether the prebuilds of a window are to be ready when it begins."""
     head_start_s: float | None
-    """How long before a window its creations begin; None until one was measured."""
+    """How long before a window its creations begin, in seconds; None until a lead time was measured."""
     size: int | None
     asked: Sequence[Any] | None
     """The sizes that were asked for before, as `asked_of_json` reads them."""
@@ -93,7 +93,7 @@ class Turn:
     """The target for which the rule was chosen."""
     outcome: Mapping[str, Any] | None
     lead_s: float | None
-    """The lead time that the size before was computed for."""
+    """The lead time for which the previous size was computed."""
     chosen_at: datetime | None
     sized_at: datetime
     """The database's time of the turn."""
@@ -111,7 +111,7 @@ class Sized:
     outcome: Mapping[str, Any] | None
     lead_s: float
     chosen_at: datetime | None
-    """When the rule was chosen; None: it is followed until one is chosen for this target."""
+    """When the rule was chosen; None if it is only followed until one is chosen for this target."""
 
 
 async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
@@ -141,7 +141,7 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
 
 
 async def read_size(connection: AsyncConnection, preset_id: UUID) -> PoolSize | None:
-    """Read what the target of an existing preset asks for, and why; None: it has no target."""
+    """Read the size that an existing preset's target results in, and why; None if it has no target."""
     row = (await connection.execute(READ_SIZE, {"preset_id": preset_id})).one()
     if SizeTarget.of_json(row.target) is None:
         return None
@@ -164,7 +164,7 @@ async def read_size(connection: AsyncConnection, preset_id: UUID) -> PoolSize | 
 
 
 def followed_rule(value: Mapping[str, Any] | None) -> Rule | None:
-    """Return the rule that was kept; None when none was, or another release has chosen it."""
+    """Return the stored rule; None if there is none, or if another release has chosen it."""
     try:
         return None if value is None else rule_of_json(value)
     except (KeyError, TypeError):
@@ -172,13 +172,13 @@ def followed_rule(value: Mapping[str, Any] | None) -> Rule | None:
 
 
 async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
-    """Record a size, and tell it as an event where a pool follows it, or no longer does.
+    """Record a size, with an event if the pool follows it or has stopped following it.
 
-    While no pool follows it, its changes are told nobody. So the size at which a pool stopped to follow is told then:
-    without it, nobody could say later what the pool had before.
+    Size changes that the pool does not follow have no events. So the event at the moment when it stops following has
+    the size: otherwise the earlier desired counts could not be reconstructed.
 
     Returns:
-        Whether the pool has another size to follow now.
+        Whether the pool now follows another size.
     """
     values = {
         "template_id": turn.template_id,
@@ -209,20 +209,20 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
 
 
 async def count_members(connection: AsyncConnection, preset_id: UUID, since: datetime, until: datetime) -> int:
-    """How many members of a preset's pool were made in a time.
+    """Count the members of a preset's pool that were created within a period.
 
     Args:
-        until: The time of now. What was made later was made before a clock was set back.
+        until: The current time. Members with a later creation time were created before a clock was set back.
     """
     values = {"preset_id": preset_id, "since": since, "until": until}
     return int(str(await connection.scalar(COUNT_MEMBERS, values)))
 
 
 async def record_head_start(engine: AsyncEngine, turn: Turn, head_start: timedelta, lead_s: float) -> None:
-    """Record how long before a window its creations begin, and tell it as an event, if it has changed.
+    """Record how long before a window its creations begin, with an event if it has changed.
 
     Args:
-        lead_s: The lead time from which it follows, in seconds.
+        lead_s: The lead time from which it was computed, in seconds.
     """
     seconds = head_start.total_seconds()
     if seconds == turn.head_start_s:

@@ -12,7 +12,7 @@ INSTANT = text(
 )
 
 IS_OPEN = "r.state IN ('running', 'paused', 'failed')"
-"""What is true of a rollout `r` that is open: the condition of a unique index."""
+"""Condition for a rollout `r` that is open; a unique index has the same one."""
 
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
@@ -69,7 +69,7 @@ _COUNT_POOLS = f"""
      ORDER BY o.name, t.name, p.name, v.number
 """
 COUNT_POOLS = text(_COUNT_POOLS.format(of_workspaces="true", of_presets="true"))
-# By preset, so that the index of the pools serves it however many pools other organizations have.
+# Joined by preset, so that the pools' index is used, however many pools other organizations have.
 COUNT_POOLS_OF = text(
     _COUNT_POOLS.format(
         of_workspaces="""w.preset_id IN (SELECT x.id FROM templates y JOIN template_versions z ON z.template_id = y.id
@@ -79,7 +79,8 @@ COUNT_POOLS_OF = text(
     )
 )
 
-# Only of pools that want a standby or have one: these counts would make the statement above a twelfth slower for all.
+# Only pools that should have or do have paused prebuilds. In the statement above, these counts would cost every pass a
+# twelfth of its time.
 COUNT_STANDBY = text(f"""
     SELECT w.preset_id,
            count(*) FILTER (WHERE paused) AS paused,
@@ -115,8 +116,8 @@ READ_OTHERS = text(f"""
                           AND w.quarantined_at IS NULL))
      ORDER BY v.number
 """)
-# How many members of a pool were claimed within the time that its newest creation has taken: what replaces them is
-# still being made. Only pools whose template has an open rollout are counted.
+# Members of a pool that were claimed within the time that its newest creation took, so that their replacements are
+# still being made. Counted only for pools whose template has an open rollout.
 _LATELY = f"""
     SELECT p.template_id, p.name, p.id AS preset_id, count(*) AS lately
       FROM rollouts r JOIN presets p ON p.template_id = r.template_id
@@ -155,9 +156,8 @@ COUNT_WAITING = text("""
      WHERE decided_at IS NULL AND deadline > now() GROUP BY template_id, preset_name
 """)
 
-# Only presets with a failed creation since their holds were last lifted have a history: the newest creations, as many
-# as any rule examines. Creations of one pass have the same created_at; of these, the one that ended later is the newer
-# one.
+# The newest creations, as many as any rule examines, of presets with a failed creation since their holds were last
+# lifted. Creations of one pass have the same created_at; among these, the one that ended later counts as newer.
 _HISTORIES = """
     WITH failing AS (
         SELECT b.preset_id, p.limit_reset_at,

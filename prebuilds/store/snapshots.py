@@ -179,7 +179,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
 async def _read_generation(
     connection: AsyncConnection, row: Row[tuple[object, ...]], rules: Rules, waiting: Waiting
 ) -> GenerationRows:
-    """Read the rows of one preset's pool, of which *row* says all else."""
+    """Read the rows of one preset's pool; *row* has the preset itself."""
     windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": row.id}))
     history = await connection.execute(READ_HISTORY_OF, {"preset_id": row.id, **_history_values(rules)})
     prebuilds = await connection.execute(READ_POOL, {"preset_id": row.id})

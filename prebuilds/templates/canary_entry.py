@@ -1,4 +1,4 @@
-"""The `canary` of a template's entry: how a new version is tried by a share first."""
+"""The `canary` of a template's entry: how a share of each pool tries a new version first."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ Percentage = Annotated[str, AfterValidator(_percentage), WithJsonSchema({"type":
 
 
 class CanaryEntry(Payload):
-    """A share of each pool, and of its claims, that gets a new version before all of them do."""
+    """A share of each pool, and of its claims, that gets a new version first."""
 
     model_config = ConfigDict(serialize_by_alias=True)  # `for` is a word of Python
     percent: Annotated[StrictInt, Field(ge=1, le=99)]
     """The new version's share of a pool's prebuilds, rounded up, and of its claims by name, exactly."""
     for_: Annotated[Duration, AfterValidator(_positive)] = Field(alias="for")
-    """How long the canary runs at least."""
+    """Minimum duration of the canary."""
     min_claims: Annotated[StrictInt, Field(ge=1, le=CLAIMS_MAX)] = 20
-    """How many claims of the new version must have been handed over before it goes on to all."""
+    """Minimum number of hand-overs of the new version before it replaces the whole of each pool."""
     max_failure: Percentage = "5%"
-    """How many of the new version's creations, hand-overs and drills may fail."""
+    """Maximum share of the new version's creations, hand-overs and drills that may fail."""
     slower_than: Annotated[float, Field(ge=1, le=1000)] | None = None
-    """A creation that takes so many times the median of the old version's counts as failed; None: however slow."""
+    """A creation that takes more than this many times the old version's median counts as failed; None for no limit."""
 
     def stored(self) -> dict[str, Any]:
         """The policy as a JSON value; `CanaryPolicy.of_json` reads it."""

@@ -1,4 +1,4 @@
-"""The `drill` of a template's entry: when its claims are tried out, and how."""
+"""The `drill` of a template's entry: when drills run, and what they check."""
 
 from __future__ import annotations
 
@@ -49,27 +49,27 @@ class DrillHttp(Payload):
     path: Annotated[Text, AfterValidator(_path)] = "/"
     """A path below the workspace's address."""
     status: Annotated[StrictInt, Field(ge=100, le=599)] | None = None
-    """The status of the answer; None for any below 400. A redirect is an answer, and is not followed."""
+    """The answer's HTTP status; None for any below 400. Redirects are not followed."""
 
 
 class DrillEntry(Payload):
-    """Drills of a template: by a schedule, a prebuild is claimed for nobody, tried out and released."""
+    """Drills of a template: on a schedule, a prebuild is claimed for nobody, tried out and released."""
 
     schedule: Annotated[Text, AfterValidator(_cron)]
-    """When: a cron expression of five fields, such as `0 3 * * *`. The presets with a pool take turns."""
+    """When drills run: a cron expression of five fields, such as `0 3 * * *`. The presets with a pool take turns."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """The time zone of the schedule."""
     command: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] | None = None
-    """The check: a command that runs in the workspace, without a shell, and must exit with 0. PREBUILDS_ADDRESS tells
-    it the workspace's address. Only drivers that can run one have this: `process` and `container`."""
+    """A check: a command that runs in the workspace, without a shell, and must exit with 0. PREBUILDS_ADDRESS has the
+    workspace's address. The driver must be able to run commands; `process` and `container` are."""
     http: DrillHttp | None = None
-    """The check: a request to the workspace's address. Without either, it is enough that the workspace is ready."""
+    """A check: a request to the workspace's address. Without a check, it is enough that the workspace becomes ready."""
     parameters: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """The claim parameters that a drill brings: the name of a variable of every claims worker, whose value is a JSON
-    object such as `{"token": "..."}`. Each preset gets those that it lists in `claim_parameters`. None: a drill brings
-    none."""
+    """The claim parameters of a drill's claim: the name of an environment variable of every claims worker, whose value
+    is a JSON object such as `{"token": "..."}`. Each preset gets those that it lists in `claim_parameters`. None for no
+    claim parameters."""
     timeout: Annotated[Duration, AfterValidator(_bounded)] = TIMEOUT
-    """How long each step may take: the hand-over, the wait until it is ready, and the check."""
+    """Time limit of each step: the hand-over, the wait until the workspace is ready, and the check."""
 
     @field_validator("command", mode="before")
     @classmethod

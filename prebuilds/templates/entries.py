@@ -188,7 +188,7 @@ class StandbyEntry(Payload):
     """What a pool keeps beside its ready prebuilds."""
 
     paused: Instances = 0
-    """How many prebuilds are kept paused: they keep their files, cost less, and are ready again sooner than new ones.
+    """Number of paused prebuilds to keep. They keep their files, cost less, and are ready again sooner than new ones.
     The template's driver must be able to pause."""
 
 
@@ -208,7 +208,8 @@ class PresetEntry(Payload):
     claim_parameters: Annotated[list[ParameterName], AfterValidator(_distinct)] = Field(default_factory=list)
     """The parameters that a claim may set; they reach the provisioner's claim step."""
     timezone: Annotated[str, AfterValidator(_timezone)] | None = None
-    """The time zone of the schedule, such as Europe/Berlin. A schedule needs one. A target's hours of the week, too."""
+    """The time zone of the schedule and of a target's hours of the week, such as Europe/Berlin. A schedule needs
+    one."""
     schedule: list[WindowEntry] = Field(default_factory=list)
     """Windows with a count of their own. They must not overlap. They go before the target and `instances`."""
     ready_by: StrictBool = False
@@ -218,9 +219,9 @@ class PresetEntry(Payload):
     cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
     """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
     standby: StandbyEntry = StandbyEntry()
-    """What is kept beside the ready prebuilds. It needs `instances`, which may be 0."""
+    """Paused prebuilds to keep beside the ready ones. It needs `instances`, which may be 0."""
     max_concurrent: Annotated[StrictInt, Field(ge=1, le=INSTANCES_MAX)] | None = None
-    """How many creations and deletions of the pool may be under way at a time; None for any number."""
+    """Maximum number of creations and deletions of the pool under way at a time; None for no limit."""
 
     @model_validator(mode="after")
     def _target_has_a_pool(self) -> PresetEntry:
@@ -268,12 +269,13 @@ class RolloutEntry(Payload):
     """How a new version of the template replaces its pools."""
 
     strategy: Strategy = Strategy.SURGE
-    """`surge` makes new prebuilds first, and old ones go as new ones are ready; `recreate` removes all old ones at
-    once."""
+    """`surge` creates new prebuilds first, and removes old ones as new ones become ready; `recreate` removes all old
+    ones at once."""
     max_surge: Amount = "25%"
-    """How many prebuilds a pool may have beyond its count, as a number or a percentage, which is rounded up."""
+    """Maximum number of prebuilds beyond a pool's count: a number, or a percentage, which is rounded up."""
     max_unavailable: Amount = 0
-    """How many fewer than a pool's count may be ready, as a number or a percentage, which is rounded down."""
+    """Maximum number of ready prebuilds missing from a pool's count: a number, or a percentage, which is rounded
+    down."""
     serve_old: StrictBool = True
     """Whether claims by name get a prebuild of an older version while none of the new one is ready."""
 
@@ -306,11 +308,11 @@ class TemplateEntry(Payload):
     default_ttl: Limit = None
     """How long a start of a claimed workspace lasts, unless its claim says otherwise; None or 0 for no end."""
     drill: DrillEntry | None = None
-    """When and how claims of the template are tried out; None: they are not."""
+    """When and how drills try the template out; None for no drills."""
     rollout: RolloutEntry | None = None
     """How a new version replaces pools; None for the defaults."""
     canary: CanaryEntry | None = None
-    """How a new version is tried by a share of each pool first; None: it is not."""
+    """How a share of each pool tries a new version first; None for no canary."""
     presets: list[PresetEntry] = Field(default_factory=list)
 
     _kept: Kept | None = PrivateAttr(default=None)
@@ -370,19 +372,19 @@ LimitNumber = Annotated[StrictInt, Field(ge=1, le=MEMBERS_MAX)]
 
 
 class LimitsEntry(Payload):
-    """How much an organization may have at a time. A limit that is left out is removed."""
+    """Limits of an organization. A limit that is left out is removed."""
 
     pool_members: Annotated[StrictInt, Field(ge=0, le=MEMBERS_MAX)] | None = None
-    """Prebuilds of all its pools together that run or are being made; None for any number."""
+    """Maximum number of prebuilds, of all its pools together, that run or are being made; None for no limit."""
     workspaces: LimitNumber | None = None
-    """Live workspaces of all its members together, stopped ones too; None for any number."""
+    """Maximum number of live workspaces of all its members together, including stopped ones; None for no limit."""
     workspaces_per_member: LimitNumber | None = None
-    """Live workspaces of each member; None for any number."""
+    """Maximum number of live workspaces of each member; None for no limit."""
     claims_per_minute: LimitNumber | None = None
-    """New claims within any minute; None for any number."""
+    """Maximum number of new claims within any minute; None for no limit."""
 
     def stored(self) -> dict[str, int] | None:
-        """The limits as a JSON value; None without any."""
+        """The limits as a JSON value; None without limits."""
         return self.model_dump(exclude_none=True) or None
 
 
@@ -398,7 +400,7 @@ class OrganizationEntry(Payload):
     members_exact: StrictBool | None = None
     """Whether everybody else is removed, and no claim adds anybody; None leaves it as it is and removes nobody."""
     limits: LimitsEntry | None = None
-    """How much it may have at a time; None leaves it as it is, and `{}` removes all limits."""
+    """The organization's limits; None leaves them as they are, and `{}` removes them all."""
     templates: list[TemplateEntry] = Field(default_factory=list)
 
     @model_validator(mode="after")

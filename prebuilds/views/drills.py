@@ -1,4 +1,4 @@
-"""Drills, and what commands on them return."""
+"""Drills as commands show them."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class DrillRow(Payload):
     template: str
     """`organization/template`."""
     preset: str | None
-    """The name of the preset that it took a prebuild of; None while none is chosen."""
+    """The name of the preset whose prebuild it took; None until one is chosen."""
     version: int | None
-    """The number of the template's version that it has tried; None while no preset is chosen, or when the version is
-    removed."""
+    """The number of the template version that it tried; None until a preset is chosen, and after the version's
+    removal."""
     requested_by: str | None
-    """Who asked for it; None for the template's schedule."""
+    """Who started it; None for the template's schedule."""
     due_at: Timestamp
     status: Literal["running", "succeeded", "failed", "skipped"]
     stage: DrillStage | None
-    """Where it failed; None unless it has."""
+    """The step that failed; None if none did."""
     reason: str | None
-    """Why it has failed or was skipped; None otherwise."""
+    """Why it failed or was skipped; None otherwise."""
     evidence: list[str] = Field(default_factory=list)
-    """The last lines that the step which failed has written."""
+    """The last lines of the failed step's output."""
     usable_seconds: float | None
-    """From the claim until the workspace was ready; None unless it was."""
+    """Seconds from the claim until the workspace was ready; None if it never was."""
     workspace_id: UUID | None
-    """The workspace that it has claimed; None while it has none."""
+    """The workspace that it has claimed; None if it has none."""
     build_id: UUID | None
     """The build that hands the workspace over."""
     claimed_at: Timestamp | None
@@ -53,18 +53,18 @@ class DrillPage(Payload):
 
 
 class DrillState(Payload):
-    """How the drills of one template stand."""
+    """The state of one template's drills."""
 
     organization: str
     template: str
     next_at: Timestamp | None
-    """When the next one is due; None when none is scheduled."""
+    """When the next drill is due; None without a schedule."""
     succeeded_at: Timestamp | None
-    """When the newest success ended; None when there was none."""
+    """When the newest successful drill ended; None if there was none."""
     usable_seconds: float | None
-    """From the claim until the workspace was ready, in that success."""
+    """Seconds from the claim until the workspace was ready, in that drill."""
     failed: bool
-    """Whether the newest drill that was not skipped has failed."""
+    """Whether the newest drill that was not skipped failed."""
     stage: DrillStage | None
     reason: str | None
     stale: bool

@@ -11,7 +11,7 @@ from prebuilds.vocabulary import Timestamp
 
 
 class RolloutPool(Payload):
-    """One pool that a rollout replaces, now."""
+    """The current state of one pool that a rollout replaces."""
 
     preset: str
     """Its name in the template."""
@@ -28,19 +28,19 @@ class RolloutPool(Payload):
 
 
 class RolloutCanary(Payload):
-    """How a share of the pools tries, or has tried, a rollout's new version."""
+    """The canary of a rollout, running or ended."""
 
     state: str
     """`running`, `passed`, `failed`, or `ended` when the rollout or the template's canary ended before a verdict."""
     percent: int
     """The new version's share of each pool, and of the pool's claims by name, when the rollout began."""
     claims: int
-    """Claims by name that were served while it ran."""
+    """Number of claims by name that were served while the canary ran."""
     new_claims: int
-    """Those of them that the new version has served."""
+    """Number of these that the new version has served."""
     evidence: str | None = None
-    """How many of the new version's creations, hand-overs and drills were bad so far; only where one rollout is shown,
-    and only while its canary runs."""
+    """How many of the new version's creations, hand-overs and drills were bad so far. Set only when one rollout is
+    shown and its canary runs."""
 
 
 class RolloutRow(Payload):
@@ -50,24 +50,24 @@ class RolloutRow(Payload):
     template: str
     """`organization/template`."""
     from_version: int
-    """The version that the pools stood on when it began."""
+    """The pools' version when the rollout began."""
     to_version: int
     state: str
     """`running`, `paused`, `failed`, `succeeded`, `superseded` or `undone`. The first three are open."""
     reason: str | None
-    """Why it has failed or ended; None when that needs no reason."""
+    """Why it failed or ended early; None otherwise."""
     progress: int
-    """Percent of the members that were new and ready at the last pass."""
+    """Percentage of members that were new and ready at the last pass."""
     strategy: str
-    """The template's strategy when it began."""
+    """The template's strategy when the rollout began."""
     started_by: str
     started_at: Timestamp
     ended_at: Timestamp | None
-    """None while it is open."""
+    """When it ended; None while it is open."""
     canary: RolloutCanary | None = None
-    """None when the new version goes to all at once."""
+    """The rollout's canary; None if it has none."""
     pools: list[RolloutPool] = Field(default_factory=list)
-    """The pools that it replaces; only where one rollout is shown, and only while it is open."""
+    """The pools that it replaces. Set only when one rollout is shown and it is open."""
 
 
 class RolloutPage(Payload):

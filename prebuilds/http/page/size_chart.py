@@ -24,11 +24,11 @@ STYLE = """
     .today { fill: none; stroke: #8a5a00; stroke-width: 1.5; stroke-dasharray: 5 3; }
     .missed { fill: #c62828; }
 """
-"""For a picture that stands alone. On the page its style sheet styles the classes."""
+"""Style for a stand-alone picture. On the page, the page's style sheet styles the classes."""
 
 
 def draw_sizes(report: SizeReport) -> Markup:
-    """Draw a report; empty when nothing was scored."""
+    """Draw a report as SVG; empty if nothing was scored."""
     parts = report.parts
     if not parts:
         return Markup("")

@@ -1,4 +1,4 @@
-"""The size that a pool follows now, by the rule that was chosen and by what was asked for before."""
+"""Computes the size that a pool follows, from the chosen rule and from earlier sizes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from prebuilds.planning.sizing.shrinking import Asked, still_asked
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What a turn has come to."""
+    """The result of a sizer's turn for one preset."""
 
     asked: Sequence[Asked]
     """What holds the size up, to be kept for the next turn."""
     bounds: Bounds
     before: int | None
-    """The size that was followed until now; None: none was."""
+    """The size that was followed until now; None if none was."""
 
     @property
     def shrinks(self) -> bool:
-        """Whether the pool is to shrink, so that `young` matters."""
+        """Whether the pool should shrink, so that `young` matters."""
         return self.before is not None and self.asked[0].size < self.before
 
     def size(self, young: int) -> int:
-        """The size to follow.
+        """Return the size to follow.
 
         Args:
-            young: How many members are younger than their cost warrants. The oldest are deleted first, so that none of
-                these is deleted for a size that is not below their number.
+            young: Number of members that are too young to be deleted, given their cost. The oldest are deleted first,
+                so none of these is deleted while the size is at least their number.
         """
         return self.bounds.clamp(max(self.asked[0].size, min(self.before or 0, young)))
 
@@ -47,11 +47,11 @@ def next_size(
     before: int | None,
     asked: Iterable[Asked],
 ) -> Next:
-    """Ask a rule for the size of now.
+    """Compute the current size by a rule.
 
     Args:
-        demand: The last whole minutes before *at*, as many as the rule and the cool-down look back.
-        before: The size that was followed until now; None: none was.
+        demand: The last whole minutes before *at*, for as long as the rule and the cool-down look back.
+        before: The size that was followed until now; None if none was.
         asked: What the turn before has kept.
     """
     size = bounds.settle(rule.sizes(demand, lead_s), lead_s)[-1]

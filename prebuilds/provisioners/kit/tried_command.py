@@ -1,4 +1,4 @@
-"""Running a command that nobody trusts to end: its time and its output are bounded, and its children end with it."""
+"""Runs a command that may hang: its time and its output are bounded, and its children are killed with it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from prebuilds.provisioners.kit.confined import start_confined
 from prebuilds.provisioners.kit.finishing import to_the_end
 
 OUTPUT_KEPT = 16_384
-"""Bytes of output that are kept, the last ones."""
+"""Maximum number of bytes of output that are kept; the last ones are."""
 POLL_S = 0.05
 CHUNK = 65_536
 LAST_CHUNKS = 4
-"""What is still read after the command has ended; what its children go on writing is not waited for."""
+"""Maximum number of reads after the command has ended: its children may go on writing for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,25 +31,25 @@ class Tried:
     """How a command has ended."""
 
     code: int | None
-    """Its exit code, negative for a signal; None when it took too long and was killed."""
+    """Its exit code, negative for a signal; None if it took too long and was killed."""
     output: str
-    """The end of what it has written."""
+    """The end of its output."""
 
 
 async def try_command(
     argv: Sequence[str], *, folder: Path, env: Mapping[str, str], user: int | None, timeout_s: float
 ) -> Tried:
-    """Run *argv* in a session of its own, and kill that session when the command has ended or *timeout_s* has passed.
+    """Run *argv* in a session of its own.
 
-    A cancellation kills it, too.
+    Kill that session when the command has ended, when *timeout_s* has passed, or on a cancellation.
 
     Args:
-        user: User id to run it as, without any further rights; None: the worker's.
+        user: User id to run it as, without any further rights; None for the worker's user.
     Raises:
         OSError: The program cannot be started.
     """
     stop = threading.Event()
-    # A thread of its own. Those that the loop shares are few: commands that take an hour would keep others from them.
+    # Uses a thread of its own: commands that take an hour would block the few threads that the event loop shares.
     with _own_thread() as thread:
         running = asyncio.ensure_future(
             asyncio.get_running_loop().run_in_executor(thread, _run, argv, folder, env, user, timeout_s, stop)
@@ -91,7 +91,7 @@ def _run(
         with selectors.DefaultSelector() as selector:
             selector.register(reading, selectors.EVENT_READ)
             while not ended and time.monotonic() < ends_at and not stop.is_set():
-                if not selector.get_map():  # it has closed its output, and runs on
+                if not selector.get_map():  # it has closed its output, and still runs
                     time.sleep(POLL_S)
                 elif selector.select(POLL_S):
                     chunk = _read(reading)
@@ -99,7 +99,7 @@ def _run(
                     if not chunk:
                         selector.unregister(reading)
                 ended = _has_ended(child)
-        # Killed before it is reaped: until then no other process can have its number.
+        # Kill before reaping: until the process is reaped, no other process can have its number.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         code = child.wait()

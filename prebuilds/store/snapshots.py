@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
 from prebuilds.planning.limits import member_shares
-from prebuilds.planning.rollouts import Rollout, RolloutPolicy, RolloutState
 from prebuilds.planning.rules import Rules
-from prebuilds.planning.schedule import StoredWindow, Window
-from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import (
-    Creation,
     CreationHistory,
     GenerationRows,
     GlobalSnapshot,
-    PoolCounts,
-    Prebuild,
-    Preset,
     PresetCounts,
     PresetSnapshot,
+)
+from prebuilds.store.snapshot_rows import (
+    Waiting,
+    counts_of,
+    history_of,
+    named_rows,
+    prebuild_of,
+    preset_of,
+    windows_of,
 )
 from prebuilds.store.snapshot_statements import (
     COUNT_LATELY,
@@ -48,7 +49,6 @@ from prebuilds.store.snapshot_statements import (
     READ_WINDOWS_IN,
     READ_WINDOWS_OF,
 )
-from prebuilds.vocabulary import BuildStatus, Transition
 
 ISOLATION = text("SELECT current_setting('transaction_isolation')")
 
@@ -94,13 +94,13 @@ async def _count_pools(
     """Count the pools of all presets, or of one organization's."""
     of = {} if organization_id is None else {"organization_id": organization_id}
     instant = (await connection.execute(INSTANT)).one()
-    windows = _windows(await connection.execute(READ_WINDOWS_IN if of else READ_WINDOWS, of))
+    windows = windows_of(await connection.execute(READ_WINDOWS_IN if of else READ_WINDOWS, of))
     waiting = await _count_waiting(connection)
     histories = await connection.execute(READ_HISTORIES_IN if of else READ_HISTORIES, of | _history_values(rules))
-    history = {row.preset_id: _history(row) for row in histories}
+    history = {row.preset_id: history_of(row) for row in histories}
     lately = await _count_lately(connection, COUNT_LATELY)
     counted = {"enabled": rules.enabled, "retention": rules.failed_retention, **of}
-    found = await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted)
+    found = named_rows(await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted))
     standbys = {row.preset_id: row for row in await connection.execute(COUNT_STANDBY)}
     none = CreationHistory()
     return GlobalSnapshot(
@@ -110,8 +110,8 @@ async def _count_pools(
         passes=instant.passes,
         presets=[
             PresetCounts(
-                _preset(row, windows.get(row.id, ()), waiting),
-                _counts(row, standbys.get(row.id)),
+                preset_of(row, windows.get(row.id, ()), waiting),
+                counts_of(row, standbys.get(row.id)),
                 history.get(row.id, none),
                 sum(lately.get((row.template_id, row.name), {}).values()) if row.rollout_id is not None else 0,
                 lately.get((row.template_id, row.name), {}).get(row.id, 0) if row.rollout_id is not None else 0,
@@ -176,17 +176,15 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     )
 
 
-async def _read_generation(
-    connection: AsyncConnection, row: Row[tuple[object, ...]], rules: Rules, waiting: Waiting
-) -> GenerationRows:
+async def _read_generation(connection: AsyncConnection, row: Any, rules: Rules, waiting: Waiting) -> GenerationRows:
     """Read the rows of one preset's pool; *row* has the preset itself."""
-    windows = _windows(await connection.execute(READ_WINDOWS_OF, {"preset_id": row.id}))
+    windows = windows_of(await connection.execute(READ_WINDOWS_OF, {"preset_id": row.id}))
     history = await connection.execute(READ_HISTORY_OF, {"preset_id": row.id, **_history_values(rules)})
     prebuilds = await connection.execute(READ_POOL, {"preset_id": row.id})
     return GenerationRows(
-        preset=_preset(row, windows.get(row.id, ()), waiting),
-        prebuilds=[_prebuild(p) for p in prebuilds],
-        history=next((_history(h) for h in history), CreationHistory()),
+        preset=preset_of(row, windows.get(row.id, ()), waiting),
+        prebuilds=[prebuild_of(p) for p in named_rows(prebuilds)],
+        history=next((history_of(h) for h in history), CreationHistory()),
     )
 
 
@@ -194,10 +192,6 @@ async def next_pass_number(engine: AsyncEngine) -> int:
     """Take a pass number, which no pass has had before, also not before a restart."""
     async with engine.begin() as connection:
         return int(str(await connection.scalar(NEXT_PASS_NUMBER)))
-
-
-Waiting: TypeAlias = dict[tuple[UUID, str], int]
-"""The number of waiting claims by template and preset name. The template's active version serves them."""
 
 
 async def _count_lately(
@@ -214,95 +208,5 @@ def _history_values(rules: Rules) -> dict[str, Any]:
     return {"hard_limit": rules.failure_hard_limit, "lookback": rules.backoff_lookback}
 
 
-def _windows(rows: Any) -> dict[UUID, tuple[StoredWindow, ...]]:
-    windows: dict[UUID, list[StoredWindow]] = defaultdict(list)
-    for row in rows:
-        windows[row.preset_id].append(Window(row.cron, row.instances, row.least).stored())
-    return {preset: tuple(found) for preset, found in windows.items()}
-
-
-def _history(row: Row[tuple[object, ...]]) -> CreationHistory:
-    newest = zip(row.created_ats, row.faileds, strict=True)
-    return CreationHistory(
-        newest=tuple(Creation(created_at, failed) for created_at, failed in newest),
-        failures=row.failures,
-        invalid_at=row.invalid_at,
-        succeeded_at=row.succeeded_at,
-    )
-
-
 async def _count_waiting(connection: AsyncConnection) -> Waiting:
     return {(row.template_id, row.preset_name): row.waiting for row in await connection.execute(COUNT_WAITING)}
-
-
-def _preset(row: Row[tuple[object, ...]], windows: tuple[StoredWindow, ...], waiting: Waiting) -> Preset:
-    return Preset(
-        id=row.id,
-        organization=row.organization,
-        template=row.template,
-        version=row.version,
-        name=row.name,
-        active=bool(row.active),  # null when the template has no active version
-        base_instances=row.desired_instances,
-        expire_after=row.expire_after,
-        last_invalidated_at=row.last_invalidated_at,
-        timezone=row.timezone,
-        windows=windows,
-        organization_id=row.organization_id,
-        member=row.member,
-        target=SizeTarget.of_json(row.target),
-        sized=row.sized,
-        ready_by=row.ready_by,
-        head_start=timedelta(seconds=row.head_start_seconds or 0),
-        waiting=waiting.get((row.template_id, row.name), 0) if row.serves else 0,
-        max_concurrent=row.max_concurrent,
-        pool_members=row.pool_members,
-        standby=row.standby_paused,
-        template_id=row.template_id,
-        serves=bool(row.serves),
-        rollout=_rollout(row),
-        rolled_from=bool(row.rolled_from),
-    )
-
-
-def _rollout(row: Row[tuple[object, ...]]) -> Rollout | None:
-    if row.rollout_id is None:
-        return None
-    policy, state = RolloutPolicy.of_json(row.rollout_policy), RolloutState(row.rollout_state)
-    return Rollout(row.rollout_id, policy, state, row.rollout_progress, bool(row.canary), bool(row.leaves_failed))
-
-
-_OF_STANDBY = ("paused", "paused_expired", "pausing", "resuming", "moves_failed", "resumes_failed")
-
-
-def _counts(row: Row[tuple[object, ...]], standby: Row[tuple[object, ...]] | None) -> PoolCounts:
-    if row.preset_id is None:
-        return PoolCounts()
-    return PoolCounts(
-        running=row.running,
-        expired=row.expired,
-        unhealthy=row.unhealthy,
-        eligible=row.eligible,
-        starting=row.starting,
-        stopping=row.stopping,
-        deleting=row.deleting,
-        creations_pending=row.creations_pending,
-        pending=row.pending,
-        failed=row.failed,
-        evidence_due=row.evidence_due,
-        **({} if standby is None else {name: getattr(standby, name) for name in _OF_STANDBY}),
-    )
-
-
-def _prebuild(row: Row[tuple[object, ...]]) -> Prebuild:
-    return Prebuild(
-        id=row.id,
-        created_at=row.created_at,
-        build_number=row.latest_build,
-        transition=Transition(row.latest_transition),
-        status=BuildStatus(row.latest_status),
-        ended_at=row.latest_ended_at,
-        claimable=row.claimable,
-        probe_failures=row.probe_failures,
-        kept=row.kept,
-    )

@@ -13,7 +13,9 @@ from prebuilds.planning.concurrency import share_concurrent
 from prebuilds.planning.holds import Held, Hold, creation_hold
 from prebuilds.planning.limits import AllowedWork
 from prebuilds.planning.pool_generations import group_generations
-from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutState, Step
+from prebuilds.planning.pool_in_rollout import Generation, PoolInRollout
+from prebuilds.planning.rollout_steps import Step
+from prebuilds.planning.rollouts import RolloutState
 from prebuilds.planning.snapshot import (
     GenerationRows,
     Instant,
@@ -92,7 +94,8 @@ def allow_step(generations: Generations, step: Step, deletes: int) -> AllowedWor
         creates=creates,
         deletes=deletes,
     )
-    return AllowedWork(allowed, deletes, held or (Held(Hold.MAX_CONCURRENT) if allowed < creates else None))
+    held = held or (Held(Hold.MAX_CONCURRENT) if allowed < creates else None)
+    return AllowedWork(allowed, deletes, held, step.moves)
 
 
 def rows_of_generations(snapshot: PresetSnapshot) -> list[GenerationRows]:
@@ -102,12 +105,24 @@ def rows_of_generations(snapshot: PresetSnapshot) -> list[GenerationRows]:
 
 def members_to_remove(one: GenerationRows, count: int, at: Instant) -> list[UUID]:
     """Return *count* fresh members of a generation: those that no claim can get first, then the oldest."""
-    fresh = [
-        p
-        for p in one.prebuilds
-        if p.running and not is_unhealthy(p) and not is_expired(one.preset, p.created_at, at.taken_at)
-    ]
-    return [p.id for p in sorted(fresh, key=lambda p: (p.claimable, *by_age(p)))[:count]]
+    return [p.id for p in sorted(_fresh(one, at), key=lambda p: (p.claimable, *by_age(p)))[:count]]
+
+
+def members_to_pause(one: GenerationRows, count: int, at: Instant) -> list[UUID]:
+    """Return *count* ready members of a generation, the newest first."""
+    ready = sorted((p for p in _fresh(one, at) if p.claimable), key=by_age, reverse=True)
+    return [p.id for p in ready[:count]]
+
+
+def idle_members(one: GenerationRows, at: Instant) -> list[UUID]:
+    """Return the paused members of a generation that are not expired, the oldest first."""
+    unexpired = [p for p in one.prebuilds if p.paused and not is_expired(one.preset, p.created_at, at.taken_at)]
+    return [p.id for p in sorted(unexpired, key=by_age)]
+
+
+def _fresh(one: GenerationRows, at: Instant) -> list[Prebuild]:
+    valid = [p for p in one.prebuilds if p.running and not is_unhealthy(p)]
+    return [p for p in valid if not is_expired(one.preset, p.created_at, at.taken_at)]
 
 
 def by_age(prebuild: Prebuild) -> tuple[object, object]:
@@ -133,6 +148,8 @@ def _bring_together(
         lately=new.lately,
         excess=0 if share is None else max(-share.room, 0),
         canary=_canary(new.preset, old),
+        standby=state.standby.desired,
+        cramped=share is not None and share.room <= 0,
     )
     return Generations(new, old, state, pool, share)
 
@@ -164,4 +181,9 @@ def _generation(item: PresetCounts, *, held: bool) -> Generation:
         starting=counts.starting,
         pending=counts.creations_pending,
         held=held,
+        idle=counts.unexpired_paused,
+        pausing=counts.pausing,
+        resuming=counts.resuming,
+        moves_failed=counts.moves_failed,
+        resumes_failed=counts.resumes_failed,
     )

@@ -17,7 +17,7 @@ from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.limits import AllowedWork, allow_work, count_deletions, find_due, member_shares
 from prebuilds.planning.plan import DELETES_PER_PASS_MAX
 from prebuilds.planning.pool_generations import other_generations
-from prebuilds.planning.rollouts import plan_step
+from prebuilds.planning.rollout_steps import plan_step
 from prebuilds.planning.snapshot import GlobalSnapshot, MemberShare, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 
@@ -36,12 +36,13 @@ class PresetDecision:
     """The first hold on its creations, including capacity; None when there is none."""
     generations: Generations | None = None
     """All generations of its pool; None if it has only this one."""
+    moves: int = 0
+    """Number of pauses and resumes that are due."""
 
     @property
     def has_work(self) -> bool:
         """Whether the preset has anything to create, delete, cancel, pause or resume."""
-        moves = self.state.standby.moves if self.generations is None else 0  # no moves during a rollout
-        return self.deletes or self.creates > 0 or moves > 0
+        return self.deletes or self.creates > 0 or self.moves > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,11 +173,8 @@ def _work_of_generation(item: PresetCounts, generations: Generations, snapshot: 
         state = pool_state(item.preset, item.counts, item.history, snapshot)
         return _Work(item, state, AllowedWork(0, 0, None), 0, 0, generations)
     step, every = plan_step(generations.pool), [one.counts for one in generations.all]
-    deletions = sum(step.remove.values()) + sum(
-        c.expired + c.unhealthy + c.paused_expired + c.evidence_due for c in every
-    )
-    if generations.pool.is_whole:
-        deletions += sum(one.counts.unexpired_paused for one in generations.old)
+    deletions = sum(step.remove.values()) + sum(step.drop.values())
+    deletions += sum(c.expired + c.unhealthy + c.paused_expired + c.evidence_due for c in every)
     return _Work(
         item,
         generations.state,
@@ -194,7 +192,10 @@ def _decide_preset(work: _Work, snapshot: GlobalSnapshot, shares: Shares | None)
         if room < creates:
             held, creates = Held(Hold.CAPACITY), room
     deletes = not snapshot.paused and work.allowed.deletes + work.cancellations > 0
-    return PresetDecision(work.item, work.state, creates, deletes=deletes, held=held, generations=work.generations)
+    moves = 0 if snapshot.paused else work.allowed.moves
+    return PresetDecision(
+        work.item, work.state, creates, deletes=deletes, held=held, generations=work.generations, moves=moves
+    )
 
 
 def _share_pending_builds(snapshot: GlobalSnapshot, work: Sequence[_Work], excluded: Container[UUID]) -> Shares | None:

@@ -17,12 +17,14 @@ from prebuilds.planning.generations import (
     allow_step,
     by_age,
     generations_of,
+    idle_members,
+    members_to_pause,
     members_to_remove,
     rows_of_generations,
 )
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.limits import allow_work, find_due
-from prebuilds.planning.rollouts import plan_step
+from prebuilds.planning.rollout_steps import plan_step
 from prebuilds.planning.snapshot import (
     Prebuild,
     PresetCounts,
@@ -213,11 +215,11 @@ def _plan_generations(
     due = list(_deletions_of_generations(snapshot))
     allowed = allow_step(generations, step, len(due))
     delete = due[: allowed.deletes]
-    cancel = [
-        p.id
-        for one in rows_of_generations(snapshot)
-        for p in _youngest_pending(one.prebuilds)[: step.cancel.get(one.preset.id, 0)]
-    ]
+    rows = rows_of_generations(snapshot)
+    cancel = [p.id for one in rows for p in _youngest_pending(one.prebuilds)[: step.cancel.get(one.preset.id, 0)]]
+    resume = [i for one in rows for i in idle_members(one, snapshot)[: step.resume.get(one.preset.id, 0)]]
+    pause = [i for one in rows for i in members_to_pause(one, step.pause.get(one.preset.id, 0), snapshot)]
+    pause = [i for i in pause if i not in due]
     create, held = allowed.creates, allowed.held
     reason, until = (None, None) if held is None else (held.reason, held.until)
     if pending_max is not None:
@@ -233,10 +235,13 @@ def _plan_generations(
         create=new,
         delete=delete[:DELETES_PER_PASS_MAX],
         cancel=cancel[:CANCELS_PER_PASS_MAX],
+        resume=resume[:MOVES_PER_PASS_MAX],
+        pause=pause[:MOVES_PER_PASS_MAX],
         held=reason,
         held_until=until,
         # Cancellations make room for more, but no build ends that would nudge the preset again.
         more=create > CREATES_PER_PASS_MAX
+        or max(len(resume), len(pause)) > MOVES_PER_PASS_MAX
         or len(delete) > DELETES_PER_PASS_MAX
         or len(cancel) > CANCELS_PER_PASS_MAX
         or bool(cancel and (len(delete) < len(due) or create < step.create)),
@@ -259,12 +264,8 @@ def _deletions_of_generations(snapshot: PresetSnapshot) -> dict[UUID, Reason]:
     for one in rows:
         reason = Reason.EXTRANEOUS if one.preset.id == new else Reason.REPLACED
         due |= dict.fromkeys(members_to_remove(one, step.remove.get(one.preset.id, 0), snapshot), reason)
-    if generations.pool.is_whole:
-        for one in rows:
-            if one.preset.id != new:
-                due |= {
-                    p.id: Reason.REPLACED for p in sorted(one.prebuilds, key=by_age) if p.paused and p.id not in due
-                }
+        stay_paused = idle_members(one, snapshot)[step.resume.get(one.preset.id, 0) :]
+        due |= dict.fromkeys(stay_paused[: step.drop.get(one.preset.id, 0)], reason)
     every = sorted((p for one in rows for p in one.prebuilds), key=by_age)
     return due | {p.id: Reason.EVIDENCE for p in every if is_evidence_due(p, snapshot.taken_at, snapshot.rules)}
 

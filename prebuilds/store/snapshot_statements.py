@@ -14,12 +14,16 @@ INSTANT = text(
 IS_OPEN = "r.state IN ('running', 'paused', 'failed')"
 """Condition for a rollout `r` that is open; a unique index has the same one."""
 
+# What an older generation has paused, while a rollout is open, is of the pool's standby, also where it had none itself.
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,
     p.template_id, p.template_version_id = t.active_version_id AS serves, p.target, p.ready_by,
     CASE WHEN p.target IS NOT NULL THEN z.size END AS sized, z.head_start_seconds, p.max_concurrent,
-    CAST(o.limits ->> 'pool_members' AS integer) AS pool_members, p.standby_paused,
+    CAST(o.limits ->> 'pool_members' AS integer) AS pool_members,
+    CASE WHEN r.id IS NULL OR p.template_version_id = t.active_version_id THEN p.standby_paused
+         ELSE (SELECT max(g.standby_paused) FROM presets g WHERE g.template_id = p.template_id AND g.name = p.name)
+    END AS standby_paused,
     r.id AS rollout_id, r.state AS rollout_state, t.rollout AS rollout_policy,
     r.progress AS rollout_progress, r.canary_state = 'running' AS canary, p.id = ANY(r.from_presets) AS rolled_from,
     r.leaves = 'failed' AS leaves_failed,
@@ -97,7 +101,13 @@ COUNT_STANDBY = text(f"""
                                AND latest_status IN ('failed', 'canceled') AND NOT kept AS unmoved) AS s
      WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL AND w.quarantined_at IS NULL
        AND w.preset_id IN (SELECT id FROM presets WHERE standby_paused > 0
-                            UNION SELECT preset_id FROM workspaces WHERE resume_build_id IS NOT NULL)
+                            UNION SELECT preset_id FROM workspaces WHERE resume_build_id IS NOT NULL
+                            UNION SELECT g.id
+                              FROM rollouts r JOIN templates t ON t.id = r.template_id
+                              JOIN presets x ON x.template_id = r.template_id AND x.standby_paused > 0
+                              JOIN presets g ON g.template_id = r.template_id AND g.name = x.name
+                                            AND g.template_version_id <> t.active_version_id
+                             WHERE {IS_OPEN})
      GROUP BY w.preset_id
 """)
 

@@ -20,9 +20,9 @@ from prebuilds.store.pool import RECORD_BUILDS, FencedPreset, Written, enter_fen
 from prebuilds.vocabulary import PREBUILDS_USER_ID, Stage, Transition, build_id_of
 
 LOCK_MOVABLE = text(f"""
-    SELECT id, latest_build FROM workspaces
-     WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = :preset_id AND owner_id = '{PREBUILDS_USER_ID}'
-       AND deleted_at IS NULL AND quarantined_at IS NULL
+    SELECT id, latest_build, preset_id FROM workspaces
+     WHERE id = ANY(CAST(:ids AS uuid[])) AND preset_id = ANY(CAST(:presets AS uuid[]))
+       AND owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
        AND latest_transition = :settled AND latest_status = 'succeeded'
      ORDER BY id FOR NO KEY UPDATE
 """)
@@ -63,7 +63,7 @@ async def _move(fenced: FencedPreset, ids: Sequence[UUID], *, resumes: bool) -> 
     if not ids:
         return Written([], [])
     settled, transition = (Transition.PAUSE, Transition.START) if resumes else (Transition.START, Transition.PAUSE)
-    wanted = {"ids": list(ids), "preset_id": fenced.snapshot.preset.id, "settled": settled}
+    wanted = {"ids": list(ids), "presets": list(fenced.locked), "settled": settled}
     rows = (await fenced.connection.execute(LOCK_MOVABLE, wanted)).all()
     if not rows:
         return Written([], [])
@@ -73,5 +73,7 @@ async def _move(fenced: FencedPreset, ids: Sequence[UUID], *, resumes: bool) -> 
     await keep_trace(fenced.connection)
     await fenced.connection.execute(BEGIN_MOVES, {"ids": moved, "numbers": numbers, "transition": transition})
     await fenced.connection.execute(RECORD_RESUMES if resumes else RECORD_PAUSES, values)
-    await fenced.record_event("prebuilds_resumed" if resumes else "prebuilds_paused", {"workspaces": moved})
+    for generation in sorted({row.preset_id for row in rows}):
+        of_it = {"workspaces": [row.id for row in rows if row.preset_id == generation]}
+        await fenced.record_event("prebuilds_resumed" if resumes else "prebuilds_paused", of_it, generation)
     return Written(moved, builds)

@@ -12,14 +12,16 @@ from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import plan_preset
 from prebuilds.planning.rollout_outcomes import judge_rollouts
 from prebuilds.planning.rules import Rules
+from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.canaries import judge_canaries
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
+from prebuilds.store.standby import move_prebuilds
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus
-from tests.postgres.pool_steps import RULES, finish
+from tests.postgres.pool_steps import RULES
 
 UNFINISHED = text("""
     SELECT b.id, b.workspace_id, b.transition, v.number AS version
@@ -54,6 +56,8 @@ async def run_child(engine: AsyncEngine, preset_id: UUID, rules: Rules = RULES) 
     number = await next_pass_number(engine)
     async with snapshot_transaction(engine) as connection:
         plan = plan_preset(await snapshot_preset(connection, preset_id, rules), number)
+    if plan.resume or plan.pause:
+        await move_prebuilds(engine, preset_id, number, rules, resume=plan.resume, pause=plan.pause)
     await delete_prebuilds(engine, preset_id, number, plan.delete, rules)
     await cancel_creations(engine, preset_id, number, plan.cancel, rules)
     await create_prebuilds(engine, preset_id, number, plan.create, rules, create_for=plan.create_for)
@@ -70,7 +74,8 @@ async def end_builds(
         if build.transition == "start" and build.version == bad_version:
             await end_build(engine, build.id, BuildStatus.FAILED, error="no", error_type=error_type)
         elif build.transition == "start":
-            await finish(engine, build.workspace_id)
+            made = Provisioned(address=f"http://{build.workspace_id}")
+            await end_build(engine, build.id, BuildStatus.SUCCEEDED, provisioned=made)
         else:
             await end_build(engine, build.id, BuildStatus.SUCCEEDED)
 

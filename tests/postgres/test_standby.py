@@ -14,21 +14,25 @@ from prebuilds.api import SupersededPass
 from prebuilds.planning.plan import plan_preset
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.provisioners.base import Provisioned, Stopped
+from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.demand import count_claims
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.jobs import list_jobs
+from prebuilds.store.jobs import cancel_jobs, list_jobs
+from prebuilds.store.outlooks import read_outlook
 from prebuilds.store.pool import Written, delete_prebuilds
+from prebuilds.store.preset_list import list_presets
 from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
 from prebuilds.store.standby import move_prebuilds
 from prebuilds.store.status import read_status
-from prebuilds.store.workspaces import show_workspace
+from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus, Source, build_id_of
 from tests.builders import MadePreset, apply_file, make_preset
+from tests.postgres.lifecycle_steps import DEV, HOUR, builds_of, let_pass, row_of, run
 from tests.postgres.pool_steps import RULES, claim, make_ready, owner_of, snapshot_of, together, workspace_ids
 from tests.rows import do, one
 
@@ -48,7 +52,7 @@ async def move(engine: AsyncEngine, preset: MadePreset) -> Written:
     return await move_prebuilds(engine, preset.id, number, RULES, resume=plan.resume, pause=plan.pause)
 
 
-async def end(engine: AsyncEngine, build_id: UUID, status: BuildStatus = BuildStatus.SUCCEEDED) -> BuildEnd:
+async def end_move(engine: AsyncEngine, build_id: UUID, status: BuildStatus = BuildStatus.SUCCEEDED) -> BuildEnd:
     await begin_build(engine, build_id)
     made = Provisioned(address="http://again") if status is BuildStatus.SUCCEEDED else None
     row = await one(engine, "SELECT transition FROM workspace_builds WHERE id = :id", id=build_id)
@@ -63,7 +67,7 @@ async def make_paused(engine: AsyncEngine, preset: MadePreset, number: int) -> l
     moved = await move(engine, preset)
     assert len(moved.workspace_ids) == number
     for build_id in moved.build_ids:
-        await end(engine, build_id)
+        await end_move(engine, build_id)
     return sorted(moved.workspace_ids)
 
 
@@ -85,7 +89,7 @@ async def test_a_surplus_is_paused_and_resumed_when_one_is_missing(engine: Async
     assert await counts_of(engine, preset) == {"running": 1, "pausing": 1}
     [job] = await list_jobs(engine, JobFilter(status=[BuildStatus.PENDING]))
     assert (job.transition, job.stage, job.initiator) == ("pause", "none", "prebuilds")
-    await end(engine, paused.build_ids[0])
+    await end_move(engine, paused.build_ids[0])
     assert await counts_of(engine, preset) == {"running": 1, "paused": 1}
     shown = await show_workspace(engine, str(paused.workspace_ids[0]))
     assert (shown.status, shown.ready, shown.address, shown.resources) == ("paused", False, None, {"left": "files"})
@@ -93,7 +97,7 @@ async def test_a_surplus_is_paused_and_resumed_when_one_is_missing(engine: Async
     resumed = await move(engine, preset)
     assert resumed.workspace_ids == paused.workspace_ids
     assert await counts_of(engine, preset) == {"starting": 1, "resuming": 1}
-    await end(engine, resumed.build_ids[0])
+    await end_move(engine, resumed.build_ids[0])
     assert await counts_of(engine, preset) == {"running": 1}
     shown = await show_workspace(engine, str(paused.workspace_ids[0]))
     assert (shown.status, shown.ready, shown.address) == ("running", True, "http://again")
@@ -118,12 +122,12 @@ async def test_what_fails_to_move_is_counted_so(engine: AsyncEngine, store: Clai
     await do(engine, "UPDATE presets SET desired_instances = 2 WHERE id = :id", id=preset.id)
     moved = await move(engine, preset)
     for workspace_id, build_id in zip(moved.workspace_ids, moved.build_ids, strict=True):
-        await end(engine, build_id, BuildStatus.FAILED if workspace_id == bad else BuildStatus.SUCCEEDED)
+        await end_move(engine, build_id, BuildStatus.FAILED if workspace_id == bad else BuildStatus.SUCCEEDED)
     assert await counts_of(engine, preset) == {"running": 1, "moves_failed": 1, "resumes_failed": 1}
     await do(engine, "UPDATE presets SET desired_instances = 0 WHERE id = :id", id=preset.id)
     again = await move(engine, preset)
     assert again.workspace_ids == [good]
-    await end(engine, again.build_ids[0], BuildStatus.FAILED)
+    await end_move(engine, again.build_ids[0], BuildStatus.FAILED)
     assert await counts_of(engine, preset) == {"moves_failed": 2, "resumes_failed": 1}
     assert (await claim(store, preset)).result is None, "what has failed is not handed out"
 
@@ -170,7 +174,7 @@ async def test_a_claim_takes_a_paused_one_only_when_none_is_ready(engine: AsyncE
     assert tuple(build) == ("claim", "pending", "alice")
     again = await claim(store, preset, "second", name="dev")
     assert (again.result, again.decided_now) == (result, False)
-    await end(engine, result.build_id)
+    await end_move(engine, result.build_id)
     shown = await show_workspace(engine, "alice/dev")
     assert (shown.status, shown.address) == ("running", "http://again")
     newest = (await one(engine, "SELECT max(id) FROM events")).max
@@ -251,9 +255,84 @@ async def test_none_is_claimed_that_a_ready_one_would_not_be(engine: AsyncEngine
         return
     number = await next_pass_number(engine)
     plan = plan_preset(await snapshot_of(engine, preset), number)
+    if how == "another version":  # it stays until the new version has paused ones
+        assert (plan.delete, len(plan.create)) == ([], 2)
+        return
     assert plan.delete == [target]
     assert (await delete_prebuilds(engine, preset.id, number, [target], RULES)).workspace_ids == [target]
     assert await owner_of(engine, target) is not None
+
+
+async def promoting(engine: AsyncEngine, store: ClaimStore) -> tuple[UUID, UUID]:
+    """A claim of a paused prebuild whose build has begun: the workspace and that build."""
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    [workspace_id] = await make_paused(engine, preset, 1)
+    assert (await claim(store, preset, name="dev")).result is not None
+    await begin_build(engine, build_id_of(workspace_id, 3))
+    return workspace_id, build_id_of(workspace_id, 3)
+
+
+async def test_a_promotion_that_runs_is_cancelled_by_a_release(engine: AsyncEngine, store: ClaimStore) -> None:
+    workspace_id, promotion = await promoting(engine, store)
+    _, deletion = await release_workspace(engine, DEV, "alice")
+    assert deletion.canceled == [promotion]
+    await end_build(engine, promotion, BuildStatus.CANCELED, error="canceled", error_type="Canceled")
+    assert await builds_of(engine, workspace_id) == [
+        "pause none succeeded prebuilds",
+        "start claim canceled alice",
+        "delete none pending alice",
+    ]
+    await run(engine, workspace_id)
+    assert (await row_of(engine, workspace_id)).deleted_at is not None
+
+
+@pytest.mark.parametrize("end", [BuildStatus.FAILED, BuildStatus.CANCELED])
+async def test_a_promotion_that_ends_badly_is_tried_again_for_its_owner(
+    engine: AsyncEngine, store: ClaimStore, end: BuildStatus
+) -> None:
+    """It timed out, or an operator has cancelled it."""
+    workspace_id, promotion = await promoting(engine, store)
+    if end is BuildStatus.CANCELED:
+        await cancel_jobs(engine, JobFilter(status=[BuildStatus.RUNNING]), "ops")
+    await end_build(
+        engine, promotion, BuildStatus.FAILED, error="no", error_type="BuildTimedOut", unless_canceling=True
+    )
+    shown = await show_workspace(engine, DEV)
+    assert (shown.status, shown.owner, shown.ready, shown.address) == (end, "alice", False, None)
+    await let_pass(engine, HOUR)
+    again = await take_due_actions(engine)
+    assert again == [build_id_of(workspace_id, 4)]
+    await end_move(engine, again[0])
+    shown = await show_workspace(engine, DEV)
+    assert (shown.status, shown.ready, shown.address) == ("running", True, "http://again")
+    assert (await builds_of(engine, workspace_id))[-1] == "start claim succeeded alice"
+
+
+async def test_how_long_a_claim_of_a_paused_one_waits_is_measured(engine: AsyncEngine, store: ClaimStore) -> None:
+    preset = await make_preset(engine, instances=0, **STANDBY)
+    await make_paused(engine, preset, 2)
+    await do(engine, "UPDATE workspace_builds SET completed_at = created_at + interval '60 s' WHERE number = 1")
+
+    async def wait_of() -> float | None:
+        [row] = await list_presets(engine, RULES)
+        outlook = await read_outlook(engine, "acme/python/small", RULES, None)
+        assert outlook.wait == (
+            None if row.estimated_wait_seconds is None else timedelta(seconds=row.estimated_wait_seconds)
+        )
+        return row.estimated_wait_seconds
+
+    assert await wait_of() == 60, "as long as a creation, before one was measured"
+    claimed = (await claim(store, preset)).result
+    assert claimed is not None
+    assert claimed.build_id is not None
+    await end_move(engine, claimed.build_id)
+    await do(engine, "UPDATE workspace_builds SET completed_at = created_at + interval '2 s' WHERE stage = 'claim'")
+    assert await wait_of() == 2
+    await do(engine, "UPDATE presets SET desired_instances = 1 WHERE id = :id", id=preset.id)
+    assert len((await move(engine, preset)).build_ids) == 1
+    outlook = await read_outlook(engine, "acme/python/small", RULES, 1)
+    assert outlook.wait is not None
+    assert timedelta(seconds=0.9) < outlook.wait < timedelta(seconds=2), "of who waits in line for the resume"
 
 
 async def test_a_standby_is_changed_in_place(engine: AsyncEngine) -> None:

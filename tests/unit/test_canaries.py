@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from prebuilds.api import InvalidInput
 from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy, judge_canary
-from prebuilds.planning.rollouts import Generation, PoolInRollout, RolloutPolicy, plan_step
+from prebuilds.planning.pool_in_rollout import Generation, PoolInRollout
+from prebuilds.planning.rollout_steps import plan_step
+from prebuilds.planning.rollouts import RolloutPolicy
 from prebuilds.templates import parse_template_file
 
 POLICY = CanaryPolicy(percent=10, lasts=timedelta(minutes=30), min_claims=20, max_failure=5, slower_than=2)

@@ -56,12 +56,16 @@ class Pools:
     came_from: int = 1
     bad: bool = False
     """Whether creations of the active version fail."""
+    bad_names: tuple[str, ...] = NAMES
+    """Of which presets."""
     rollout: Rollout | None = None
     waiting: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     rows: dict[Key, dict[UUID, Prebuild]] = field(default_factory=lambda: defaultdict(dict))
     made: dict[Key, list[Creation]] = field(default_factory=lambda: defaultdict(list))
     claimed: dict[Key, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     begun: dict[UUID, datetime] = field(default_factory=dict)
+    took: dict[str, timedelta] = field(default_factory=lambda: dict.fromkeys(NAMES, BUILD))
+    """How long the newest creation has taken from its record."""
     writes: int = 0
 
     # --- Reading ---
@@ -105,7 +109,11 @@ class Pools:
 
     def lately(self, name: str, version: int | None = None) -> int:
         keys = [key for key in self.claimed if key[0] == name and version in (None, key[1])]
-        return 0 if self.rollout is None else sum(at > self.now - BUILD for key in keys for at in self.claimed[key])
+        return (
+            0
+            if self.rollout is None
+            else sum(at > self.now - self.took[name] for key in keys for at in self.claimed[key])
+        )
 
     def whole(self) -> GlobalSnapshot:
         at = PresetSnapshot(taken_at=self.now, epoch=EPOCH, rules=RULES, preset=PRESET)
@@ -142,11 +150,21 @@ class Pools:
             if name in (None, key[0])
         )
 
+    def fresh_members(self, name: str) -> int:
+        """Those that are not deleted for reasons of their own."""
+        rows = [row for key, found in self.rows.items() if key[0] == name for row in found.values()]
+        return self.members(name) - sum(row.running and row.probe_failures > 1 for row in rows)
+
     def under_way(self, key: Key) -> int:
         return sum(row.in_progress in (START, DELETE) for row in self.rows[key].values())
 
     def ready(self, name: str) -> int:
         return sum(row.claimable for key, rows in self.rows.items() for row in rows.values() if key[0] == name)
+
+    def idle(self, name: str) -> dict[int, int]:
+        """The paused ones by version."""
+        found = {key[1]: sum(row.paused for row in rows.values()) for key, rows in self.rows.items() if key[0] == name}
+        return {version: count for version, count in found.items() if count}
 
     # --- What happens ---
 
@@ -190,14 +208,14 @@ class Pools:
         self.rollout = Rollout(UUID(int=self.version), self.policy, RolloutState.RUNNING)
 
     def claim(self, name: str) -> None:
-        for version in range(self.version, 0, -1):
-            rows = self.rows[name, version]
-            ready = sorted((r for r in rows.values() if r.claimable), key=lambda r: (r.created_at, r.id))
-            ready += [r for r in rows.values() if r.paused]
-            if ready:
-                del rows[ready[0].id]
-                self.claimed[name, version].append(self.now)
-                return
+        for kind in ("claimable", "paused"):
+            for version in range(self.version, 0, -1):
+                rows = self.rows[name, version]
+                found = sorted((r for r in rows.values() if getattr(r, kind)), key=lambda r: (r.created_at, r.id))
+                if found:
+                    del rows[found[0].id]
+                    self.claimed[name, version].append(self.now)
+                    return
 
     def finish(self, time: timedelta) -> None:
         """Let time pass; builds begin at once and last as long as `BUILD`."""
@@ -209,7 +227,10 @@ class Pools:
                     self.begun[row.id] = self.now
                 elif row.status is RUNNING and self.begun[row.id] <= self.now - BUILD:
                     creation = row.build_number == 1 and row.transition is START
-                    self.end(key, row, failed=self.bad and creation and key[1] == self.version)
+                    self.end(key, row, failed=creation and self._is_bad(key))
+
+    def _is_bad(self, key: Key) -> bool:
+        return self.bad and key[0] in self.bad_names and key[1] == self.version
 
     def end(self, key: Key, row: Prebuild, *, failed: bool) -> None:
         rows = self.rows[key]
@@ -218,6 +239,7 @@ class Pools:
             return
         if row.build_number == 1 and row.transition is START:
             self.made[key].insert(0, Creation(row.created_at, failed=failed))
+            self.took[key[0]] = self.took[key[0]] if failed else self.now - row.created_at
         status = FAILED if failed else SUCCEEDED
         claimable = not failed and row.transition is START
         rows[row.id] = replace(row, status=status, claimable=claimable, ended_at=self.now)
@@ -251,7 +273,8 @@ class Pools:
         name = key[0]
         plan = plan_preset(self.one(key), self.passes)
         self.writes += len(plan.create) + len(plan.delete) + len(plan.cancel) + len(plan.resume) + len(plan.pause)
-        self.rows[key] = {row.id: row for row in begin_moves(plan, self.move(key, plan))}
+        for one in [k for k in self.keys() if k[0] == name]:
+            self.rows[one] = {row.id: row for row in begin_moves(plan, self.move(one, plan))}
         if lost != "delete":
             self.delete(key, plan)
             canceled = {*plan.cancel} & {*plan_preset(self.one(key), self.passes).cancel} if plan.cancel else set()
@@ -264,9 +287,13 @@ class Pools:
             share = self.one(key).share
             allowed = allowed if share is None else min(allowed, max(share.room, 0))
             number = plan.create_for.int // 100 if plan.create_for is not None else key[1]
+            before = self.fresh_members(name)
             for workspace in plan.create[:allowed]:
                 self.rows[name, number][workspace] = Prebuild(workspace, self.now, 1, START, PENDING)
             assert self.limit is None or not allowed or self.members() <= self.limit
+            desired, standby = self.desired[name] + self.waiting[name], self.standby[name]
+            most = desired + self.policy.surge(self.desired[name]) + standby + self.policy.surge(standby)
+            assert self.rollout is None or self.fresh_members(name) <= max(before, most), "never more than two surges"
             if allowed:
                 self.check_concurrent(name)
 
@@ -442,6 +469,55 @@ def test_a_rollout_ends_although_claims_never_pause_and_the_old_version_has_a_st
         if pools.rollout is None:
             return
     pytest.fail("it does not end")
+
+
+def test_the_standby_is_replaced_last_and_never_runs_out() -> None:
+    pools = pools_of(4, standby=3)
+    pools.activate()
+    seen = [pools.idle("a")]
+    for _ in range(40):
+        pools.reconcile()
+        assert pools.members("a") <= 4 + 1 + 3 + 1
+        pools.finish(BUILD)
+        old_ready = sum(row.running for row in pools.rows["a", 1].values())
+        assert not (old_ready and 2 in pools.idle("a")), "ready ones first"
+        if (found := pools.idle("a")) != seen[-1]:
+            seen.append(found)
+    assert seen == [{1: 3}, {1: 3, 2: 1}, {1: 2, 2: 1}, {1: 2, 2: 2}, {1: 1, 2: 2}, {1: 1, 2: 3}, {2: 3}]
+    assert (pools.ready("a"), pools.rollout) == (4, None)
+
+
+@pytest.mark.parametrize("state", [RolloutState.FAILED, RolloutState.PAUSED])
+def test_the_standby_of_the_old_version_is_used_and_refilled_while_it_stands(state: RolloutState) -> None:
+    pools = pools_of(3, standby=2)
+    pools.activate()
+    pools.bad = True
+    if state is RolloutState.PAUSED:
+        assert pools.rollout is not None
+        pools.rollout = replace(pools.rollout, state=state)
+    pools.settle()
+    for _ in range(4):
+        pools.claim("a")
+    pools.reconcile()
+    assert sum(row.in_progress is START for row in pools.rows["a", 1].values()) == 5 - 1, "one is paused still"
+    pools.settle()
+    assert (pools.ready("a"), pools.idle("a"), pools.rollout and pools.rollout.state) == (3, {1: 2}, state)
+
+
+def test_a_finished_pool_has_its_standby_while_another_pool_of_the_template_has_failed() -> None:
+    pools = pools_of(3, standby=2)
+    pools.desired["b"] = 2
+    pools.settle()
+    pools.activate()
+    pools.bad, pools.bad_names = True, ("b",)
+    pools.settle()
+    assert pools.rollout is not None
+    assert pools.rollout.state is RolloutState.FAILED
+    assert (pools.ready("a"), pools.idle("a")) == (3, {2: 2})
+    for _ in range(4):
+        pools.claim("a")
+    pools.settle()
+    assert (pools.ready("a"), pools.idle("a"), pools.ready("b")) == (3, {2: 2}, 2)
 
 
 def test_a_surge_gives_way_when_the_limit_on_pool_members_is_lowered() -> None:

@@ -13,18 +13,10 @@ from prebuilds.api import InvalidInput
 from prebuilds.planning.generations import find_generations, generations_of
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.plan import Reason, deletions, plan_preset
+from prebuilds.planning.pool_in_rollout import Generation, PoolInRollout
 from prebuilds.planning.rollout_outcomes import canaries_of, judge_rollouts
-from prebuilds.planning.rollouts import (
-    Generation,
-    PoolInRollout,
-    Rollout,
-    RolloutPolicy,
-    RolloutState,
-    Step,
-    Strategy,
-    count_of,
-    plan_step,
-)
+from prebuilds.planning.rollout_steps import Step, plan_step
+from prebuilds.planning.rollouts import Rollout, RolloutPolicy, RolloutState, Strategy, count_of
 from prebuilds.planning.snapshot import (
     GenerationRows,
     GlobalSnapshot,

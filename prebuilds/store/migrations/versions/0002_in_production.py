@@ -26,7 +26,7 @@ DRILL_USER, DRILL_USER_ID = "prebuilds-drill", "2c82fe37-eee5-5c8f-a39f-0ea2a943
 
 FUNCTIONS: tuple[str, ...] = (
     *("check_people", "claim_paused", "lock_limits", "reached_limit", "admit_claim"),
-    *("find_older_ready", "tell_version", "lock_canary", "count_canary_claim"),
+    *("find_older_ready", "tell_version", "claim_older_paused", "lock_canary", "count_canary_claim"),
     *("claim_workspace", "answer_claim_run", "decide_claim", "try_claim", "begin_lease"),
 )
 """The SQL functions that this version creates or replaces, in this order: each is a file of the folder `0002`."""

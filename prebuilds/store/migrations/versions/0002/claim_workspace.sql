@@ -242,6 +242,15 @@ BEGIN
             PERFORM count_canary_claim(v_canary, v_active, v_new) WHERE v_canary IS NOT NULL;
             RETURN;
         END IF;
+        IF p_preset_id IS NULL THEN
+            answer := claim_older_paused(
+                p_claim_id, p_request_hash, v_preset.template_id, v_active, v_preset.name, v_owner, v_owner_name,
+                v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets, p_ends_at);
+            IF answer IS NOT NULL THEN
+                PERFORM count_canary_claim(v_canary, v_active, false) WHERE v_canary IS NOT NULL;
+                RETURN;
+            END IF;
+        END IF;
         -- Nothing is handed over, so check the name now: a miss or a wait has no constraint to do it.
         IF EXISTS (SELECT FROM workspaces w
                     WHERE w.owner_id = v_owner AND w.name = p_name AND w.deleted_at IS NULL) THEN

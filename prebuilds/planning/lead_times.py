@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from prebuilds.planning.plan import state_of
-from prebuilds.planning.snapshot import PresetSnapshot
+from prebuilds.planning.snapshot import PresetSnapshot, is_expired
 from prebuilds.planning.state import PoolState, desired_at
+from prebuilds.planning.tiers import NO_STANDBY
 from prebuilds.vocabulary import Transition
 
 LEADS_MAX = 20
@@ -43,6 +45,41 @@ def head_start(lead: timedelta, before: timedelta = timedelta(0)) -> timedelta:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """How long the newest builds of a pool took from their record to their success, by kind and in any order."""
+
+    creations: Sequence[timedelta] = ()
+    promotions: Sequence[timedelta] = ()
+    """Hand-overs of paused prebuilds to claims."""
+    resumes: Sequence[timedelta] = ()
+    """Of paused prebuilds that became ready ones of the pool."""
+
+    @property
+    def lead(self) -> timedelta | None:
+        """The time within which a creation is ready; None when none was measured."""
+        return lead_time(self.creations)
+
+    @property
+    def resume_lead(self) -> timedelta | None:
+        """The same of a resume. Before one was measured, it is a creation's: a resume makes anew what was lost."""
+        return lead_time(self.resumes or self.promotions or self.creations)
+
+    @property
+    def promotion(self) -> timedelta | None:
+        """What a claim of a paused prebuild waits at the median; before one was measured, the lead time."""
+        found = self.promotions or self.resumes
+        return timedelta(seconds=statistics.median(one.total_seconds() for one in found)) if found else self.lead
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """When the starts that are under way in a pool were recorded, in any order."""
+
+    creations: Sequence[datetime] = ()
+    resumes: Sequence[datetime] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """What a claim that finds nothing ready can expect."""
 
@@ -67,35 +104,43 @@ def lead_time(durations: Sequence[timedelta]) -> timedelta | None:
 
 def outlook(
     snapshot: PresetSnapshot,
-    durations: Sequence[timedelta],
+    measured: Measured,
     *,
     ahead: int,
     waits: bool = False,
     stopped: bool = False,
+    resumes_begun: Sequence[datetime] = (),
 ) -> Outlook:
     """What one more claim of an empty pool can expect.
 
-    Prebuilds that are being made go to the claims that wait, first come, first served. Whatever is missing is created
-    at the loop's next pass, which a claim brings about; all of it at the same time.
+    A claim takes a paused prebuild at once, and waits until that is ready again. Prebuilds that are being made go to
+    the claims that wait, first come, first served. Whatever is missing is resumed or created at the loop's next pass,
+    which a claim brings about; all of it at the same time.
 
     Args:
         snapshot: The preset's pool.
-        durations: Of its newest creations that have succeeded (`lead_time`).
+        measured: What its newest builds took.
         ahead: How many claims get a prebuild before this one.
         waits: Whether the claim stands in the queue itself. Then a prebuild is created for it, also while the schedule
             desires none.
         stopped: Whether the loop was stopped, so that nothing is created but what is begun.
+        resumes_begun: When each resume that is under way was recorded.
     """
-    begun = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START]
+    made = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START and p.build_number == 1]
     state = state_of(snapshot)
     if stopped:
-        state = replace(state, active=False)
-    found = forecast(state, begun, snapshot.taken_at, durations, ahead=ahead, waits=waits)
+        state = replace(state, active=False, standby=NO_STANDBY)
+    idle = any(
+        p.paused and not is_expired(snapshot.preset, p.created_at, snapshot.taken_at) for p in snapshot.prebuilds
+    )
+    if idle and not waits and snapshot.preset.active:
+        return Outlook(measured.promotion)
+    found = forecast(state, Begun(made, resumes_begun), snapshot.taken_at, measured, ahead=ahead, waits=waits)
     if found.wait is not None or stopped:
         return replace(found, idle=found.wait is None)
     if state.active and state.held is None and state.desired == 0 and not waits:
         opens = _until_desired(snapshot)
-        return replace(found, wait=opens and opens + (lead_time(durations) or timedelta(0)))
+        return replace(found, wait=opens and opens + (measured.lead or timedelta(0)))
     return found
 
 
@@ -113,9 +158,9 @@ def _until_desired(snapshot: PresetSnapshot) -> timedelta | None:
 
 def forecast(
     state: PoolState,
-    begun: Sequence[datetime],
+    begun: Begun,
     taken_at: datetime,
-    durations: Sequence[timedelta],
+    measured: Measured,
     *,
     ahead: int,
     waits: bool = False,
@@ -123,14 +168,15 @@ def forecast(
     """The same as `outlook`, from a pool's figures.
 
     Args:
-        begun: When each of the starts that are under way was recorded, in any order.
         taken_at: The time of the figures.
     """
     held_until = state.held.until if state.held is not None else None
-    lead = lead_time(durations)
-    if lead is None:
+    lead, resume_lead = measured.lead, measured.resume_lead
+    if lead is None or resume_lead is None:
         return Outlook(None, held_until)
-    due = sorted(max(at + lead - taken_at, OVERDUE) for at in begun)
+    due = [max(at + lead - taken_at, OVERDUE) for at in begun.creations]
+    due += [max(at + resume_lead - taken_at, OVERDUE) for at in begun.resumes]
+    due = sorted([*due, *[resume_lead] * state.standby.resumes])
     if ahead < len(due):
         return Outlook(due[ahead], held_until)
     comes = state.active and state.held is None and state.room != 0 and (waits or state.desired > 0)

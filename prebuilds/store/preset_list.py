@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +17,11 @@ from prebuilds.planning.rules import Rules
 from prebuilds.planning.schedule import Window
 from prebuilds.planning.snapshot import GlobalSnapshot, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
-from prebuilds.store.outlooks import read_durations
+from prebuilds.store.outlooks import read_begun, read_measured
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.templates import find_live_template
 from prebuilds.views import PresetInfo
 from prebuilds.views.presets import TargetRow, WindowRow
-from prebuilds.vocabulary import PREBUILDS_USER_ID
 
 PRESET_DETAILS = text("""
     SELECT p.id, p.is_default, p.claim_parameters, p.limit_reset_at, p.cost_per_hour, p.target,
@@ -31,13 +29,6 @@ PRESET_DETAILS = text("""
                AS parameters
       FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id AND t.deleted_at IS NULL
      WHERE CAST(:template_id AS uuid) IS NULL OR t.id = :template_id
-""")
-
-STARTS_UNDER_WAY = text(f"""
-    SELECT preset_id, created_at FROM workspaces
-     WHERE owner_id = '{PREBUILDS_USER_ID}' AND deleted_at IS NULL AND quarantined_at IS NULL
-       AND latest_transition = 'start' AND latest_status IN ('pending', 'running', 'canceling')
-       AND preset_id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -56,7 +47,7 @@ async def list_presets(
         details = {row.id: row for row in await connection.execute(PRESET_DETAILS, {"template_id": only})}
         snapshot = await snapshot_state(connection, rules)
         found = [(item, _state(item, snapshot)) for item in snapshot.presets if item.preset.id in details]
-        waits = await _waits(connection, snapshot, [(item.preset, state) for item, state in found])
+        waits = await _waits(connection, snapshot, found)
     return [
         _info(
             item.preset,
@@ -74,23 +65,24 @@ def _state(item: PresetCounts, snapshot: GlobalSnapshot) -> PoolState:
 
 
 async def _waits(
-    connection: AsyncConnection, snapshot: GlobalSnapshot, presets: Collection[tuple[Preset, PoolState]]
+    connection: AsyncConnection, snapshot: GlobalSnapshot, presets: Collection[tuple[PresetCounts, PoolState]]
 ) -> dict[UUID, timedelta | None]:
     """How long a claim of each preset has to wait; None where nothing is known. Only empty pools are looked into."""
-    empty = [preset.id for preset, state in presets if not state.eligible]
-    begun: dict[UUID, list[datetime]] = defaultdict(list)
-    durations: dict[UUID, list[timedelta]] = {}
-    if empty:
-        for row in await connection.execute(STARTS_UNDER_WAY, {"ids": empty}):
-            begun[row.preset_id].append(row.created_at)
-        durations = await read_durations(connection, empty)
-    waits: dict[UUID, timedelta | None] = {}
-    for preset, state in presets:
-        if state.eligible:
-            waits[preset.id] = timedelta(0)
-            continue
-        taken = durations.get(preset.id, [])
-        waits[preset.id] = forecast(state, begun[preset.id], snapshot.taken_at, taken, ahead=preset.waiting).wait
+    waits: dict[UUID, timedelta | None] = {item.preset.id: timedelta(0) for item, _ in presets}
+    empty = [(item, state) for item, state in presets if not state.eligible]
+    if not empty:
+        return waits
+    ids = [item.preset.id for item, _ in empty]
+    begun = await read_begun(connection, ids)
+    with_standby = [item.preset.id for item, _ in empty if item.preset.standby or item.counts.paused]
+    measured = await read_measured(connection, ids, with_standby)
+    for item, state in empty:
+        preset, took = item.preset, measured[item.preset.id]
+        if preset.active and item.counts.unexpired_paused:
+            waits[preset.id] = took.promotion
+        else:
+            found = forecast(state, begun[preset.id], snapshot.taken_at, took, ahead=preset.waiting)
+            waits[preset.id] = found.wait
     return waits
 
 

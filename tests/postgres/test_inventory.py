@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -18,11 +19,13 @@ from prebuilds.store import inventory_findings
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.lifecycle import start_workspace, stop_workspace
+from prebuilds.store.snapshots import next_pass_number
+from prebuilds.store.standby import move_prebuilds
 from prebuilds.store.workspaces import release_workspace, show_workspace
 from prebuilds.vocabulary import ORCHESTRATOR_ID
 from tests.builders import MadePreset, make_preset
 from tests.postgres.inventory_steps import Host, end_all, provision, replace_number, sightings, silent, told
-from tests.postgres.pool_steps import claim, record_prebuilds, snapshot_of
+from tests.postgres.pool_steps import RULES, claim, record_prebuilds, snapshot_of
 from tests.rows import do, events, one
 
 
@@ -140,6 +143,37 @@ async def test_a_vanished_prebuild_is_replaced(
 async def test_a_folder_that_is_gone_too_has_vanished(engine: AsyncEngine, host: Host, prebuild: UUID) -> None:
     await end_all(host.driver)
     assert told(await host.look()) == [(prebuild, "vanished", 1, "none")]
+
+
+async def test_a_paused_one_need_not_run_and_its_leftovers_go(
+    engine: AsyncEngine, host: Host, preset: MadePreset, prebuild: UUID
+) -> None:
+    await do(engine, "UPDATE presets SET desired_instances = 0, standby_paused = 1")
+    number = await next_pass_number(engine)
+    moved = await move_prebuilds(engine, preset.id, number, RULES, resume=[], pause=[prebuild])
+    assert moved.workspace_ids == [prebuild]
+    await host.build(prebuild)
+    assert not await host.runs(prebuild)
+    assert await host.look() == await host.look() == [], "it exists, and nothing of it should run"
+    await do(engine, "UPDATE workspaces SET deleted_at = now(), resume_build_id = NULL WHERE id = :id", id=prebuild)
+    assert told(await host.look()) == [(prebuild, "orphan", 1, "none")]
+    assert told(await host.look()) == [(prebuild, "orphan", 2, "removed")]
+    assert await host.driver.inventory() == []
+
+
+async def test_a_paused_one_whose_files_are_gone_is_made_anew_by_its_resume(
+    engine: AsyncEngine, host: Host, preset: MadePreset, prebuild: UUID
+) -> None:
+    await do(engine, "UPDATE presets SET desired_instances = 0, standby_paused = 1")
+    await move_prebuilds(engine, preset.id, await next_pass_number(engine), RULES, resume=[], pause=[prebuild])
+    await host.build(prebuild)
+    shutil.rmtree((await show_workspace(engine, str(prebuild))).resources["folder"])
+    assert await host.look() == await host.look() == [], "nobody can tell before it is resumed"
+    await do(engine, "UPDATE presets SET desired_instances = 1, standby_paused = 0")
+    await move_prebuilds(engine, preset.id, await next_pass_number(engine), RULES, resume=[prebuild], pause=[])
+    await host.build(prebuild)
+    assert await host.runs(prebuild)
+    assert (await show_workspace(engine, str(prebuild))).ready
 
 
 async def test_an_owner_is_told_once_and_nothing_of_theirs_is_changed(

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from prebuilds.planning.lead_times import OVERDUE, Outlook, lead_time, outlook
+from prebuilds.planning.lead_times import OVERDUE, Measured, Outlook, lead_time, outlook
 from prebuilds.planning.snapshot import Creation, CreationHistory, Prebuild, Preset, PresetSnapshot
 from prebuilds.vocabulary import BuildStatus, Transition
 
 NOW = datetime(2026, 3, 2, 9, 14, tzinfo=UTC)
-MINUTE = [timedelta(seconds=60)] * 10
+MINUTE = Measured([timedelta(seconds=60)] * 10)
 
 
 def seconds(*values: float) -> list[timedelta]:
@@ -72,12 +72,31 @@ def test_a_claim_is_told_when_a_prebuild_is_there_for_it(
     assert found.wait == (None if expected is None else timedelta(seconds=expected))
 
 
+def idle() -> Prebuild:
+    return Prebuild(uuid4(), NOW - timedelta(hours=1), 2, Transition.PAUSE, BuildStatus.SUCCEEDED)
+
+
+def test_a_claim_of_a_paused_one_waits_for_its_promotion() -> None:
+    """Nobody waits for a creation while one is paused, and a claim in the queue waits for a resume."""
+    measured = Measured(MINUTE.creations, promotions=seconds(2, 4, 30), resumes=seconds(1, 3, 5))
+    spare, none_paused = pool(idle(), instances=0), pool(instances=1, waiting=1)
+    assert outlook(spare, measured, ahead=0).wait == timedelta(seconds=4)
+    assert outlook(spare, Measured(MINUTE.creations), ahead=0).wait == timedelta(seconds=60), "as long as a creation"
+    assert outlook(pool(idle(), instances=1), measured, ahead=0, waits=True).wait == timedelta(seconds=5)
+    begun = [NOW - timedelta(seconds=2)]
+    assert outlook(none_paused, measured, ahead=0, waits=True, resumes_begun=begun).wait == timedelta(seconds=3)
+    assert outlook(none_paused, measured, ahead=1, waits=True, resumes_begun=begun).wait == timedelta(seconds=60)
+    expired = pool(replace(idle(), created_at=NOW - timedelta(days=9)), instances=0)
+    expired = replace(expired, preset=replace(expired.preset, expire_after=timedelta(days=1)))
+    assert outlook(expired, measured, ahead=0).wait is None
+
+
 def test_for_a_claim_in_the_queue_a_prebuild_is_made_while_none_is_desired() -> None:
     assert outlook(pool(instances=0, waiting=1), MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1)
 
 
 def test_without_a_measured_creation_nothing_is_told() -> None:
-    assert outlook(pool(starting(20)), [], ahead=0).wait is None
+    assert outlook(pool(starting(20)), Measured(), ahead=0).wait is None
 
 
 def test_a_backoff_tells_when_it_ends() -> None:
@@ -92,6 +111,6 @@ def test_before_its_schedule_begins_a_pool_makes_nothing() -> None:
         asleep = pool(instances=0)
         asleep = replace(asleep, preset=replace(asleep.preset, timezone="UTC", windows=((cron, 5),)))
         assert outlook(asleep, MINUTE, ahead=0).wait == timedelta(minutes=minutes, seconds=60)
-        assert outlook(asleep, MINUTE, ahead=0, waits=True).wait == MINUTE[0], "one is made for who waits"
+        assert outlook(asleep, MINUTE, ahead=0, waits=True).wait == timedelta(minutes=1), "one is made for who waits"
         assert outlook(asleep, MINUTE, ahead=0, waits=True, stopped=True) == Outlook(None, idle=True)
     assert outlook(pool(instances=0), MINUTE, ahead=0).wait is None

@@ -177,6 +177,14 @@ workspace_builds = Table(
         "created_at",
         postgresql_where=text("number = 1 AND status = 'failed'"),
     ),
+    Index(
+        "workspace_builds_promotions_idx",
+        "preset_id",
+        text("created_at DESC"),
+        postgresql_where=text(
+            "number > 2 AND transition = 'start' AND stage IN ('claim', 'resume') AND status = 'succeeded'"
+        ),
+    ),
     Index("workspace_builds_failed_idx", "preset_id", "completed_at", postgresql_where=text("status = 'failed'")),
     CheckConstraint("number >= 1", name="workspace_builds_number_check"),
     CheckConstraint(one_of("transition", "start", "stop", "pause", "delete"), name="workspace_builds_transition_check"),

@@ -413,6 +413,15 @@ CLAIMS_EVENTS: tuple[Step, ...] = (
 """Finds a claim's events that are of no workspace; its workspace finds the others. It takes the place of an index of
 all claim ids, which each claim paid for with a hundredth of its time (decision 0050)."""
 
+PROMOTIONS: tuple[Step, ...] = (
+    IndexStep(
+        "workspace_builds_promotions_idx",
+        "workspace_builds (preset_id, created_at DESC) WHERE number > 2 AND transition = 'start'"
+        " AND stage IN ('claim', 'resume') AND status = 'succeeded'",
+    ),
+)
+"""Finds how long paused prebuilds took until they were ready again. A usual claim's build is a workspace's second."""
+
 EXPAND: tuple[Step, ...] = (
     *STEPS,
     *RETENTION,
@@ -429,6 +438,7 @@ EXPAND: tuple[Step, ...] = (
     *CANARIES,
     *LEFT_VERSIONS,
     *CLAIMS_EVENTS,
+    *PROMOTIONS,
     *cheaper_checks(),
     *function_steps(Path(__file__).with_name("0002"), FUNCTIONS),
 )

@@ -42,7 +42,7 @@ from tests.template_files import PRESET, merged, problems, written
         ({"cron": "* 1-1/2 * * *"}, ".cron", "hour 1-1/2 cannot be read"),
         ({"cron": 5}, ".cron", "must be text; put it in quotes"),
         ({"instances": -1}, ".instances", "greater than or equal to 0"),
-        ({"instances": ...}, ".instances", "is required"),
+        ({"instances": ...}, "", "needs either instances or min"),
         ({"cron": ...}, ".cron", "is required"),
         ({"name": "day"}, ".name", "unknown key"),
     ],

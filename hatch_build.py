@@ -35,8 +35,8 @@ def with_wheel_names(source: str, file: str) -> str:
         else:
             continue
         if taken := [name for name in names if name.split(".")[0] in TOP_LEVEL]:
-            told = f"write `from {taken[0]} import ...` on a line of its own; the wheel renames no other form"
-            raise ValueError(f"{file}:{node.lineno}: {told}")
+            remedy = f"write `from {taken[0]} import ...` on a line of its own; the wheel renames no other form"
+            raise ValueError(f"{file}:{node.lineno}: {remedy}")
     return renamed
 
 

@@ -43,7 +43,7 @@ class OperatorActivities:
         operations = self._operations.on(fenced(engine, RequestFence(run.id, run.expires_at)))
         answer: Any
         try:
-            answer = await carry_out(operations, request, asked_at=run.began_at)
+            answer = await carry_out(operations, request, requested_at=run.began_at)
         except AnsweredBefore:
             answer = await recorded_answer(engine, run.id)
         except PrebuildsError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.stacks import run, stack, told, worker
+from benchmarks.stacks import print_report, run, stack, worker
 from prebuilds.bench.claiming import Claims, burst
 from prebuilds.bench.filling import Pools
 from prebuilds.bench.noop import noop_process
@@ -37,7 +37,7 @@ async def main() -> None:
         async with noop_process(running.temporal_address, NOOP_QUEUE):
             report = await burst(claims, NUMBER, rounds)
         report.counts = await claims.counts()
-        told(report)
+        print_report(report)
         await engine.dispose()
 
 

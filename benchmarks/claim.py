@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.stacks import run, stack, told, worker
+from benchmarks.stacks import print_report, run, stack, worker
 from prebuilds.bench.claiming import Claims, batches, poisson, saturation, sequential
 from prebuilds.bench.figures import Report, Sample
 from prebuilds.bench.filling import Pools
@@ -72,17 +72,17 @@ async def measure(running: Stack, size: Size) -> None:
     await pools.fill(engine, ready=0)
     claims = Claims(client, engine, pools, NOOP_QUEUE)
     async with noop_process(running.temporal_address, NOOP_QUEUE):
-        told(await sequential(claims, size.pairs))
-        told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
-        told(await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=5))
-        told(await batches(claims, BATCH, size.batches))
+        print_report(await sequential(claims, size.pairs))
+        print_report(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
+        print_report(await saturation(claims, clients=CLIENTS, seconds=size.saturated_s, slice_s=5))
+        print_report(await batches(claims, BATCH, size.batches))
     own = await connect(running.temporal_address)
     async with claims_worker(own, running.database_url) as prebuilds, noop_worker(own, f"{NOOP_QUEUE}-eager"):
         eager = Claims(prebuilds, engine, pools, f"{NOOP_QUEUE}-eager", eager=True)
         report = await sequential(eager, size.pairs, "claim, eager")
     report.counts = await claims.counts() | {"duplicates": claims.duplicates + eager.duplicates}
-    told(report)
-    told(await statement(engine, running.database_url, size.statement_s))
+    print_report(report)
+    print_report(await statement(engine, running.database_url, size.statement_s))
     await engine.dispose()
 
 

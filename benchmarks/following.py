@@ -230,13 +230,13 @@ class Pool:
         number = await next_pass_number(self.engine)
         async with snapshot_transaction(self.engine) as connection:
             plan = plan_preset(await snapshot_preset(connection, self.preset_id, RULES), number)
-        asked = (self.engine, self.preset_id, number)
+        target = (self.engine, self.preset_id, number)
         if plan.delete:
-            for build in (await delete_prebuilds(*asked, plan.delete, RULES)).build_ids:
+            for build in (await delete_prebuilds(*target, plan.delete, RULES)).build_ids:
                 await begin_build(self.engine, build)
                 await end_build(self.engine, build, BuildStatus.SUCCEEDED)
         if plan.create:
-            made: Written = await create_prebuilds(*asked, plan.create, RULES)
+            made: Written = await create_prebuilds(*target, plan.create, RULES)
             for build in made.build_ids:
                 await begin_build(self.engine, build)
                 self.plan(self.now_s + self.lead_s, "ready", build)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from benchmarks.stacks import run, stack, told, worker
+from benchmarks.stacks import print_report, run, stack, worker
 from prebuilds.bench.claiming import burst, poisson, saturation
 from prebuilds.bench.figures import Report, Sample
 from prebuilds.bench.filling import Pools
@@ -62,10 +62,10 @@ async def measure(running: Stack, http: aiohttp.ClientSession, size: Size) -> No
         claims = HttpClaims(client, engine, pools, http, tokens)
         async with await create_claim_pool(running.database_url, size=STORE_CALLERS) as pool:
             store = ClaimStore(pool, enabled=True)
-            told(await sequential(claims, store, size.rounds))
-            told(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
-            told(await at_once(claims, size.bursts))
-            told(await sustained(claims, store, size.saturated_s))
+            print_report(await sequential(claims, store, size.rounds))
+            print_report(await poisson(claims, rate=RATE, seconds=size.seconds, slice_s=size.slice_s))
+            print_report(await at_once(claims, size.bursts))
+            print_report(await sustained(claims, store, size.saturated_s))
     await engine.dispose()
 
 

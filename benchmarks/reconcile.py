@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
 
-from benchmarks.stacks import NO_PASSES, run, stack, told, worker
+from benchmarks.stacks import NO_PASSES, print_report, run, stack, worker
 from prebuilds.bench.claiming import Claims
 from prebuilds.bench.figures import Report, Sample, ratio
 from prebuilds.bench.filling import Pools
@@ -63,14 +63,14 @@ async def measure(running: Stack, sizes: Sequence[int], passes: int) -> None:
         await Pools(presets=size - filled).fill(engine, ready=READY, queue=QUEUE)
         filled = size
         report = await idle_passes(client, engine, passes, f"{size:,} presets, {size * READY:,} workspaces")
-        told(report)
+        print_report(report)
         medians.append((size, report.figures[-1].p50_ms or 0))
     for (small, fast), (large, slow) in pairwise(medians):
         print(f"{large / small:.0f} times the presets: {slow / fast:.1f} times the pass", flush=True)
     pools = Pools()
     await pools.fill(engine, ready=3 * CLAIMS)
     await client.pause("the benchmark's claims are from a pool that is not refilled")
-    told(await claims_beside_passes(Claims(client, engine, pools, "")))
+    print_report(await claims_beside_passes(Claims(client, engine, pools, "")))
     await engine.dispose()
 
 

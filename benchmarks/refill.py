@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.service import RPCError
 
 from benchmarks.instant import QUEUE
-from benchmarks.stacks import run, stack, told, worker
+from benchmarks.stacks import print_report, run, stack, worker
 from prebuilds.bench.claiming import Claims
 from prebuilds.bench.figures import Report, Sample, histogram, quantile
 from prebuilds.bench.filling import Pools
@@ -63,7 +63,7 @@ async def sustained(claims: Claims, engine: AsyncEngine, seconds: float, handed:
         held = not sample.errors and (quantile(sample.took_ms, 0.99) or 0) <= P99_MS
         verdict = "holds" if held else "too many"
         title = f"{rate:g} claims/s for {seconds:g} s over {POOLS} pools of {READY}, {handed}: {verdict}"
-        told(Report(title=title, figures=[sample.figure()], histogram=histogram(sample)))
+        print_report(Report(title=title, figures=[sample.figure()], histogram=histogram(sample)))
         if not held:
             break
     await whole(engine, claims.pools)
@@ -131,7 +131,7 @@ async def main() -> None:
                 await claims.claim()
             settle_heap()  # else this process' own pauses were told as its claims'
             if not hands_over:
-                told(await replacements(claims, engine, 10 if quick else 30))
+                print_report(await replacements(claims, engine, 10 if quick else 30))
             await sustained(claims, engine, 5 if quick else 15, handed)
             counts = await claims.counts()
             print(", ".join(f"{name}: {count}" for name, count in counts.items()), end="\n\n", flush=True)

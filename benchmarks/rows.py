@@ -68,8 +68,8 @@ async def claim(filled: Filled) -> None:
 
 async def claim_one(filled: Filled) -> None:
     id = f"bench-{uuid4()}"
-    asked = {"preset": preset_path(), "owner": person(), "name": f"n{uuid4().hex[:12]}"}
-    request = ClaimRequest.model_validate(asked)
+    fields = {"preset": preset_path(), "owner": person(), "name": f"n{uuid4().hex[:12]}"}
+    request = ClaimRequest.model_validate(fields)
     target = ClaimTarget(preset_path(), path=(ORGANIZATION, "t1", "p1"))
     async with filled.engine.connect() as connection:
         now = (await connection.execute(text("SELECT now()"))).scalar_one()

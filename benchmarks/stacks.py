@@ -32,7 +32,7 @@ async def stack(*workers: WorkerProcess) -> AsyncIterator[Stack]:
             yield running
 
 
-def told(report: Report) -> None:
+def print_report(report: Report) -> None:
     print(report.text(), end="\n\n", flush=True)
 
 

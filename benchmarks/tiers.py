@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from benchmarks.stacks import run, stack, told, worker
+from benchmarks.stacks import print_report, run, stack, worker
 from prebuilds.bench.figures import Report, Sample
 from prebuilds.client import PrebuildsClient
 from prebuilds.planning.rules import Rules
@@ -83,8 +83,8 @@ async def main() -> None:
     parser.add_argument("--claims", type=int, default=10)
     parser.add_argument("--setup", type=float, default=5.0, help="seconds; 5 unless said")
     parser.add_argument("--image", default="busybox:latest")
-    asked = parser.parse_args()
-    drivers = ["process", "container"] if asked.driver == "both" else [asked.driver]
+    options = parser.parse_args()
+    drivers = ["process", "container"] if options.driver == "both" else [options.driver]
     async with stack(worker("all")) as running:
         engine = create_engine(running.database_url)
         client = await PrebuildsClient.connect(running.temporal_address)
@@ -93,7 +93,7 @@ async def main() -> None:
             samples = []
             for kind, (ready, paused) in KINDS.items():
                 preset = {"name": "one", "instances": ready, "standby": {"paused": paused}}
-                source = source_of(driver, asked.setup, asked.image)
+                source = source_of(driver, options.setup, options.image)
                 template = {"name": driver, "provisioner": driver, "source": source, "presets": [preset]}
                 organization = {"name": "tiers", "members": ["alice"], "templates": [template]}
                 file = TemplateFile.model_validate({"organizations": [organization]})
@@ -104,9 +104,9 @@ async def main() -> None:
                     found = await read_status(engine, Rules())
                     return next(row for row in found.presets if row.template == driver and row.active)  # noqa: B023
 
-                samples.append(await measure(client, row_of, driver, kind, asked.claims))
-            title = f"claim to usable, {asked.claims} claims each, a new workspace is set up for {asked.setup:g} s"
-            told(Report(title=title, figures=[sample.figure() for sample in samples]))
+                samples.append(await measure(client, row_of, driver, kind, options.claims))
+            title = f"claim to usable, {options.claims} claims each, a new workspace is set up for {options.setup:g} s"
+            print_report(Report(title=title, figures=[sample.figure() for sample in samples]))
         await engine.dispose()
 
 

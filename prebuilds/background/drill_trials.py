@@ -120,5 +120,5 @@ async def _get(trial: Trial, path: str, policy: DrillPolicy) -> _Failure | None:
     wanted = policy.http_status
     if status == wanted or (wanted is None and status < 400):
         return None
-    told = f", and {wanted} is wanted" if wanted is not None else ""
-    return _Failure(f"GET {path} was answered with status {status}{told}")
+    expected = f", and {wanted} is wanted" if wanted is not None else ""
+    return _Failure(f"GET {path} was answered with status {status}{expected}")

@@ -16,7 +16,7 @@ from prebuilds.planning.sizing.choosing import FIRST, Choice, choose
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.following import next_size
 from prebuilds.planning.sizing.rules import HISTORY_DAYS
-from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS, asked_of_json, asked_to_json
+from prebuilds.planning.sizing.shrinking import WARRANTED_LEADS, sizes_of_json, sizes_to_json
 from prebuilds.planning.sizing.stored import rule_to_json
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.store.demand import read_demand
@@ -107,9 +107,9 @@ class Sizer:
             self._choose_from = now() + REST_AFTER_CHOICE * (now() - begun)
             rule, outcome, chosen_at = choice.rule, describe(choice), turn.sized_at
         demand = await self._demand(turn, rule.lookback_min(lead_s) + policy.bounds.cool_down(lead_s))
-        asked = asked_of_json(turn.asked)
+        holding = sizes_of_json(turn.holding)
         found = await asyncio.to_thread(
-            next_size, rule, demand, lead_s, policy.bounds, at=turn.sized_at, before=turn.size, asked=asked
+            next_size, rule, demand, lead_s, policy.bounds, at=turn.sized_at, before=turn.size, holding=holding
         )
         young = 0
         if found.shrinks:
@@ -117,7 +117,7 @@ class Sizer:
             async with self._engine.connect() as connection:
                 young = await count_members(connection, turn.preset_id, since, turn.sized_at)
         return Sized(
-            found.size(young), asked_to_json(found.asked), rule_to_json(rule), rule.name, outcome, lead_s, chosen_at
+            found.size(young), sizes_to_json(found.holding), rule_to_json(rule), rule.name, outcome, lead_s, chosen_at
         )
 
     async def _demand(self, turn: Turn, minutes: int) -> Demand:

@@ -210,7 +210,11 @@ class ClaimsClient(TemporalPart):
         waits = request.on_empty is OnEmpty.WAIT
         bound_s = ANSWER_TIMEOUT_S + (request.wait_timeout_seconds if waits else 0)
         leave = partial(
-            self._stop_waiting, starting, id, _member_ids(request, claim_id), request.asked_by if abandon else None
+            self._stop_waiting,
+            starting,
+            id,
+            _member_ids(request, claim_id),
+            request.initiator_or_owner if abandon else None,
         )
         known = {"claim_id": claim_id}
         try:
@@ -360,5 +364,5 @@ def _search_attributes(request: ClaimTerms) -> dict[str, str | None]:
         "preset": request.preset,
         "template": request.template,
         "owner": request.owner,
-        "initiator": request.asked_by,
+        "initiator": request.initiator_or_owner,
     }

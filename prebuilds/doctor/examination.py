@@ -299,9 +299,9 @@ class Examination:
         failed = [f"{state.path} (at {state.stage}: {state.reason})" for state in states if state.failed]
         stale = [state.path for state in states if state.stale]
         if failed or stale:
-            told = [f"failed: {_first(failed)}"] if failed else []
-            told += [f"without a success for two of their times: {_first(stale)}"] if stale else []
-            raise CheckFailed("; ".join(told), remedies.SEE_DRILLS)
+            problems = [f"failed: {_first(failed)}"] if failed else []
+            problems += [f"without a success for two of their times: {_first(stale)}"] if stale else []
+            raise CheckFailed("; ".join(problems), remedies.SEE_DRILLS)
         return f"of {len(states)} templates with drills none has failed last" if states else "none is scheduled"
 
     async def tokens(self) -> str:

@@ -35,7 +35,7 @@ from prebuilds.http import (
 )
 from prebuilds.http.authentication import Claimant, Entrance, Gate
 from prebuilds.http.bounds import Bounds
-from prebuilds.http.documents import Asked, add_common, unfold
+from prebuilds.http.documents import RequestFields, add_common, unfold
 from prebuilds.http.models import Health
 from prebuilds.http.page import forms
 from prebuilds.http.page import routes as pages
@@ -77,7 +77,7 @@ async def readyz(service: Served) -> Response:
     return JSONResponse(found.model_dump(), 200 if found.status == "ok" else 503)
 
 
-class Nothing(Asked):
+class Nothing(RequestFields):
     """A body as long as a claim's."""
 
     preset: str

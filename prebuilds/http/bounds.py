@@ -40,7 +40,7 @@ class Bounds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._service.asked_at = asyncio.get_running_loop().time()
+        self._service.last_request_at = asyncio.get_running_loop().time()
         if scope["path"] in HEALTH:
             await self._serve(scope, receive, send)
             return

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Path, Query
 from pydantic import Field
 
 from prebuilds.http import examples, upkeep_examples
-from prebuilds.http.documents import Asked, answers
+from prebuilds.http.documents import RequestFields, answers
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.waiting import wait_of, waiting_turn
 from prebuilds.payloads import WorkspaceBuildResult
@@ -24,7 +24,7 @@ BuildId = Annotated[UUID, Path(description="A build's id", examples=[examples.JO
 Prefer = Annotated[str | None, Header(description="`wait=N` holds the answer for up to N seconds, at most 60")]
 
 
-class BuildsQuery(Asked):
+class BuildsQuery(RequestFields):
     """Whose builds."""
 
     of: str = Field(description="A build's id, a workspace's id, or `owner/name`", examples=["alice/alice-dev"])

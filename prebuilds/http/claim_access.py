@@ -49,7 +49,7 @@ async def find_claim(
         raise unknown
     resources = [
         await _resource_of(service, actor, tuple(name for name in people if name), target or "")
-        for *people, target in _asked(found)
+        for *people, target in _parties(found)
     ]
     try:
         for resource in resources:
@@ -61,8 +61,8 @@ async def find_claim(
     return found
 
 
-def _asked(found: ClaimFound | ClaimsResult) -> set[tuple[str | None, str | None, str | None]]:
-    """The owner, the initiator and the target of each claim."""
+def _parties(found: ClaimFound | ClaimsResult) -> set[tuple[str | None, str | None, str | None]]:
+    """Return the owner, the initiator and the target of each claim."""
     if isinstance(found, ClaimFound):
         return {(found.owner, found.initiator, found.target)}
     return {(claim.owner, claim.initiator, str(claim.preset_id or "")) for claim in found.claims}

@@ -21,7 +21,7 @@ from prebuilds.planning.policy import Action
 from prebuilds.settings import temporal_ui
 
 PREFIX = "/codec/"
-ASKED_HEADERS = ("Authorization", "Authorization-Extras", "Content-Type", "X-Namespace")
+REQUEST_HEADERS = ("Authorization", "Authorization-Extras", "Content-Type", "X-Namespace")
 """What Temporal's UI sends."""
 
 router = APIRouter(prefix="/codec", include_in_schema=False)  # its document is Temporal's
@@ -52,7 +52,7 @@ class CodecCors:
 
 class _OfTheUi(CORSMiddleware):
     def __init__(self, app: ASGIApp, service: Service) -> None:
-        super().__init__(app, allow_methods=("POST",), allow_headers=ASKED_HEADERS)
+        super().__init__(app, allow_methods=("POST",), allow_headers=REQUEST_HEADERS)
         self._service = service
 
     def is_allowed_origin(self, origin: str) -> bool:

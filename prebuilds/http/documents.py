@@ -113,13 +113,13 @@ def in_path(description: str, example: str) -> Any:
     return Path(description=f"{description}; a slash is written `%2F`", examples=[example])
 
 
-class Asked(Payload):
+class RequestFields(Payload):
     """A body, or the parameters of a query. Its validator is built at once, as the framework needs it."""
 
     model_config = ConfigDict(defer_build=False)
 
 
-class PageQuery(Asked):
+class PageQuery(RequestFields):
     """Which page of a list."""
 
     limit: int = Field(LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="The most rows of the page")

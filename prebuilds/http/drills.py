@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import Asked, PageQuery, answers
+from prebuilds.http.documents import PageQuery, RequestFields, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.payloads.not_found import no_drill
 from prebuilds.planning.policy import Action, Resource
@@ -24,7 +24,7 @@ class DrillQuery(PageQuery):
     template: str | None = Field(None, description="`organization/template`, or an id")
 
 
-class DrillBody(Asked):
+class DrillBody(RequestFields):
     """Which template or preset to drill."""
 
     target: str = Field(description="`organization/template`, whose presets take turns, or a preset's path")

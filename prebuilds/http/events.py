@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import ALWAYS, Asked, problem_responses
+from prebuilds.http.documents import ALWAYS, RequestFields, problem_responses
 from prebuilds.http.guard import Guarded
 from prebuilds.http.streams import EventStream, frame, open_stream
 from prebuilds.planning.policy import Action
@@ -19,7 +19,7 @@ from prebuilds.planning.policy import Action
 router = APIRouter(prefix="/v1", tags=["events"])
 
 
-class EventQuery(Asked):
+class EventQuery(RequestFields):
     """From where on."""
 
     after: str | None = Field(

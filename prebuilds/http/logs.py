@@ -11,7 +11,7 @@ from pydantic import Field
 
 from prebuilds.api import InvalidInput
 from prebuilds.http import examples
-from prebuilds.http.documents import ALWAYS, DECODED, Asked, in_path, problem_responses, whole
+from prebuilds.http.documents import ALWAYS, DECODED, RequestFields, in_path, problem_responses, whole
 from prebuilds.http.guard import Guard, Guarded
 from prebuilds.http.streams import frame, open_stream
 from prebuilds.operations.logs import LogPart, Position
@@ -26,7 +26,7 @@ END = "end"
 STREAM = "text/event-stream"
 
 
-class LogQuery(Asked):
+class LogQuery(RequestFields):
     """In which way."""
 
     follow: bool = Field(False, description="A stream, as with `Accept: text/event-stream`")

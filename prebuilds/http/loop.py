@@ -11,7 +11,7 @@ from fastapi import APIRouter, Body
 from pydantic import Field
 
 from prebuilds.http import examples, upkeep_examples
-from prebuilds.http.documents import Asked, answers
+from prebuilds.http.documents import RequestFields, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.waiting import WAIT_MAX_S, waiting_turn
 from prebuilds.payloads import OrchestratorStatus
@@ -25,7 +25,7 @@ DRAIN_WAIT_S = 20.0
 """How long a start waits for a loop that is draining, in seconds."""
 
 
-class LoopStart(Asked):
+class LoopStart(RequestFields):
     """How the loop runs."""
 
     interval_seconds: float | None = Field(
@@ -33,20 +33,20 @@ class LoopStart(Asked):
     )
 
 
-class LoopStop(Asked):
+class LoopStop(RequestFields):
     """Why the loop is stopped."""
 
     cause: Text = Field(description="For logs, the loop's result and whoever asks", min_length=1)
     wait: bool = Field(False, description="Answer when the loop has ended, or after 60 seconds")
 
 
-class LoopPause(Asked):
+class LoopPause(RequestFields):
     """Why the pools are paused."""
 
     reason: Text = Field(description="For whoever finds the pools held", min_length=1)
 
 
-class ReconcileBody(Asked):
+class ReconcileBody(RequestFields):
     """Which pass."""
 
     preset: Text | None = Field(None, description="Only this preset, by path or id; null for all")
@@ -134,13 +134,13 @@ async def reconcile(
     guard: Guarded, body: Annotated[ReconcileBody | None, Body(examples=[{"preset": "acme/python/small"}])] = None
 ) -> Reconciled:
     """`reconciled` says whether that pass has ended."""
-    asked = body or ReconcileBody()
+    options = body or ReconcileBody()
     preset = None
-    if asked.preset is None:
+    if options.preset is None:
         guard.check(Action.RECONCILE)
     else:
-        preset = await guard.preset(asked.preset, Action.RECONCILE)
-    if asked.wait:
+        preset = await guard.preset(options.preset, Action.RECONCILE)
+    if options.wait:
         with waiting_turn(guard.service, guard.actor.token_id):
             try:
                 async with asyncio.timeout(WAIT_MAX_S):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from prebuilds.http import upkeep_examples
-from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
+from prebuilds.http.documents import DECODED, PageQuery, RequestFields, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.views import LeavingResult, LimitPage, MemberPage, MembersResult, UserPage
@@ -20,7 +20,7 @@ Organization = Annotated[str, in_path("An organization's name", "acme"), DECODED
 PEOPLE = {"users": ["alice", "bob"]}
 
 
-class PeopleBody(Asked):
+class PeopleBody(RequestFields):
     """Who."""
 
     users: list[Text] = Field(min_length=1, max_length=1000, description="Their names; case does not matter")

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import AwareDatetime, Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
+from prebuilds.http.documents import DECODED, PageQuery, RequestFields, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.planning.policy import Action
@@ -36,7 +36,7 @@ class ExplainQuery(PageQuery):
     )
 
 
-class SizeQuery(Asked):
+class SizeQuery(RequestFields):
     """What the size is to reach, and which past is replayed."""
 
     hit_rate: float | None = Field(

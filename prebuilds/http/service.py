@@ -27,7 +27,7 @@ class Service:
     waiting: WaitingClaims
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server is about to end: nobody is kept waiting any longer."""
-    asked_at: float = 0.0
+    last_request_at: float = 0.0
     """When the last request came in, by the event loop's clock."""
     held_of: Counter[UUID | None] = field(default_factory=Counter)
     """Answers that are held, and streams, by their token's id."""

@@ -127,7 +127,7 @@ async def _run(
 async def _until_quiet(service: Service) -> None:
     clock = asyncio.get_running_loop().time
     begun = clock()
-    while (now := clock()) - begun < QUIET_WITHIN_S and now - max(service.asked_at, begun) < QUIET_S:  # noqa: ASYNC110
+    while (now := clock()) - begun < QUIET_WITHIN_S and now - max(service.last_request_at, begun) < QUIET_S:  # noqa: ASYNC110
         await asyncio.sleep(CHECK_INTERVAL_S)
 
 

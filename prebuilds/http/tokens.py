@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from prebuilds.http import upkeep_examples
-from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
+from prebuilds.http.documents import DECODED, PageQuery, RequestFields, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.planning.policy import Action
 from prebuilds.views import TokenCreated, TokenPage, TokenRevoked, TokensConfirmed
@@ -27,7 +27,7 @@ class TokenQuery(PageQuery):
     revoked: bool = Field(False, description="Also those that were revoked")
 
 
-class TokenBody(Asked):
+class TokenBody(RequestFields):
     """A new token."""
 
     name: Text
@@ -38,7 +38,7 @@ class TokenBody(Asked):
     )
 
 
-class ConfirmBody(Asked):
+class ConfirmBody(RequestFields):
     """Which tokens are still to be trusted."""
 
     names: list[Text] | None = Field(None, max_length=10_000, description="null for all that are not revoked")

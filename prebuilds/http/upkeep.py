@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from prebuilds.http import examples, upkeep_examples
-from prebuilds.http.documents import Asked, answers
+from prebuilds.http.documents import RequestFields, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.templates import Template
 from prebuilds.http.workspaces import Workspace
@@ -20,14 +20,14 @@ from prebuilds.vocabulary import Text
 router = APIRouter(prefix="/v1", tags=["upkeep"])
 
 
-class TransferBody(Asked):
+class TransferBody(RequestFields):
     """To whom."""
 
     to: Text = Field(description="The new owner, an enabled member of the workspace's organization")
     name: Text | None = Field(None, description="The workspace's new name; null keeps its name")
 
 
-class PruneBody(Asked):
+class PruneBody(RequestFields):
     """Which prebuilds; at least one of `failed` and `stopped`."""
 
     failed: bool = Field(False, description="Those that failed or were canceled")

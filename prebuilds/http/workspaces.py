@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prebuilds.api import InvalidInput
 from prebuilds.http import examples
-from prebuilds.http.documents import DECODED, Asked, PageQuery, answers, in_path
+from prebuilds.http.documents import DECODED, PageQuery, RequestFields, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.payloads import ReleaseResult
 from prebuilds.planning.policy import Action
@@ -38,7 +38,7 @@ class WorkspaceQuery(PageQuery):
     prebuilt: bool = Field(False, description="Only workspaces that nobody has claimed")
 
 
-class WorkspaceSet(Asked):
+class WorkspaceSet(RequestFields):
     """New settings of a claimed workspace. What is left out, or null, stays as it is."""
 
     ttl_seconds: float | None = Field(
@@ -54,7 +54,7 @@ class WorkspaceSet(Asked):
     )
 
 
-class LeaseRenew(Asked):
+class LeaseRenew(RequestFields):
     """How to renew a lease."""
 
     lease_seconds: LeaseSeconds | None = Field(

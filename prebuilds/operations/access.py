@@ -165,7 +165,7 @@ class Gate:
         return await asyncio.shield(task)
 
     async def _ask(self, proof: TokenProof) -> _Answer:
-        asked_at = self._clock()  # before the statement, so that no answer is used longer than it may be
+        read_at = self._clock()  # before the statement, so that no answer is used longer than it may be
         try:
             # A late joiner gets an answer read before their request, so bound how old it may be.
             async with asyncio.timeout(CACHE_S), nullcontext() if proof in self._answers else self._strangers:
@@ -174,11 +174,11 @@ class Gate:
             if is_lost(error):
                 raise store_unavailable(error) from error
             raise
-        return _judge(proof, found, asked_at)
+        return _judge(proof, found, read_at)
 
     async def _ask_provider(self, provider: IdentityProvider, token: str) -> _Answer:
-        asked_at = self._clock()
-        good_until = asked_at + CACHE_S
+        read_at = self._clock()
+        good_until = read_at + CACHE_S
         try:
             identity = await provider.verify(token)
         except InvalidIdentity as error:
@@ -194,7 +194,7 @@ class Gate:
             raise _restore_found()
         if login.disabled:
             return _Answer(None, good_until, "user_disabled")
-        good_until = min(good_until, asked_at + identity.expires_in.total_seconds())
+        good_until = min(good_until, read_at + identity.expires_in.total_seconds())
         return _Answer(Actor(login.name, identity.scopes, login.name), good_until)
 
     def _keep(self, proof: _Presented, done: asyncio.Task[_Answer]) -> None:
@@ -248,13 +248,13 @@ class Gate:
         task.add_done_callback(self._tasks.discard)
 
 
-def _judge(proof: TokenProof, found: FoundToken | None, asked_at: float) -> _Answer:
+def _judge(proof: TokenProof, found: FoundToken | None, read_at: float) -> _Answer:
     """What is to be answered to who presents *proof*.
 
     Raises:
         DatabaseRestored: See `Gate.authenticate`. It is not remembered, so that it ends with the restore's answer.
     """
-    good_until = asked_at + CACHE_S
+    good_until = read_at + CACHE_S
     # An unknown id is compared, too, so that the time tells nobody which ids exist.
     if not proof.matches(found.digest if found is not None else bytes(32)) or found is None:
         return _Answer(None, good_until)
@@ -263,7 +263,7 @@ def _judge(proof: TokenProof, found: FoundToken | None, asked_at: float) -> _Ans
     if found.state != "good":
         return _Answer(None, good_until, found.state, found.name)
     if found.expires_in is not None:
-        good_until = min(good_until, asked_at + found.expires_in.total_seconds())
+        good_until = min(good_until, read_at + found.expires_in.total_seconds())
     name = found.user or f"token/{found.name}"
     return _Answer(Actor(name, found.scopes, found.user, proof.id), good_until, token_name=found.name)
 

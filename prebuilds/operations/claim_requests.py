@@ -41,7 +41,7 @@ def check_request(request: Terms) -> Terms:
     Raises:
         InvalidInput: Naming each wrong field.
     """
-    for field, user in (("owner", request.owner), ("initiator", request.asked_by)):
+    for field, user in (("owner", request.owner), ("initiator", request.initiator_or_owner)):
         if is_system(user):
             raise InvalidInput.field(field, RESERVED_RULE)
     if request.template is not None:

@@ -63,11 +63,11 @@ async def rotate_keys(actor: Actor, *, tell: Callable[[str], None] = _tell_nobod
     async with open_database() as engine:
         await load_request_key(engine, ring)
 
-        def told(kind: str, changed: int) -> None:
+        def report_progress(kind: str, changed: int) -> None:
             tell(f"{KINDS[kind]}: {changed} encrypted anew")
 
-        claims = await resealing.reseal_claims(engine, ring, told)
-        states = await resealing.reseal_states(engine, ring, told)
+        claims = await resealing.reseal_claims(engine, ring, report_progress)
+        states = await resealing.reseal_states(engine, ring, report_progress)
         changed = claims.changed + states.changed
         if changed:
             await resealing.record_rotation(engine, actor.name, ring.current, changed)

@@ -91,14 +91,14 @@ class LoopOperations:
         return await self._describe_change(started, interval_applied=interval is not None)
 
     async def stop(
-        self, actor: Actor, cause: str = NO_CAUSE, *, wait: bool = False, asked_at: datetime | None = None
+        self, actor: Actor, cause: str = NO_CAUSE, *, wait: bool = False, requested_at: datetime | None = None
     ) -> LoopChange:
         """Signal the loop to stop. Nothing changes if no loop runs.
 
         Args:
             cause: The reason, kept for logs, the loop's result and operators.
             wait: Return only when the loop has ended.
-            asked_at: Time of the request by Temporal's clock; a loop that started later goes on. None for now.
+            requested_at: Time of the request by Temporal's clock; a loop that started later goes on. None for now.
         Raises:
             InvalidInput: *cause* has control characters. (The loop itself accepts any cause and escapes it.)
             StackUnreachable: With *wait*: no control worker runs that could end the loop. The signal stays with the
@@ -108,8 +108,8 @@ class LoopOperations:
         handle = self.context.client.get_workflow_handle(ORCHESTRATOR_ID)
         try:
             stop = {"cause": cause, "by": actor.name}
-            if asked_at is not None:
-                stop["asked_at"] = asked_at.isoformat()
+            if requested_at is not None:
+                stop["asked_at"] = requested_at.isoformat()
             await handle.signal("stop", stop)
         except RPCError as error:
             if not no_such_workflow(error):

@@ -134,7 +134,7 @@ class IdentityProvider:
         async with self._reading:
             if self._keys is not known:
                 return self._keys
-            asked_at = self._clock()
+            fetched_at = self._clock()
             try:
                 by_id = await self._fetch_keys()
             except (httpx.HTTPError, ValueError, jwt.PyJWTError, InvalidInput) as error:
@@ -145,7 +145,7 @@ class IdentityProvider:
                         remedy="try again; an operator sees why in the server's log",
                     ) from error
                 by_id = known.by_id
-            self._keys = _Keys(by_id, asked_at)
+            self._keys = _Keys(by_id, fetched_at)
             return self._keys
 
     async def _fetch_keys(self) -> dict[str | None, jwt.PyJWK]:

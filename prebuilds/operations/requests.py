@@ -53,13 +53,13 @@ async def carry_out(
     operations: Operations,
     request: OperatorRequest,
     *,
-    asked_at: datetime | None = None,
+    requested_at: datetime | None = None,
     actor: Actor | None = None,
 ) -> Any:
     """Carry out a request.
 
     Args:
-        asked_at: Time of the request by Temporal's clock; None for now.
+        requested_at: Time of the request by Temporal's clock; None for now.
         actor: Who asks. None means the caller who started the workflow, under the name that the request gives. That
             actor has all rights, since Temporal decides who may start workflows in the namespace.
     Returns:
@@ -76,7 +76,7 @@ async def carry_out(
     if request.action == "status":
         answer = await operations.status.page(request.after, request.limit)
     elif request.action in get_args(DeploymentAction):
-        answer = await _change_loop(operations.loop, actor, request, asked_at)
+        answer = await _change_loop(operations.loop, actor, request, requested_at)
     elif request.action in get_args(PeopleAction):
         answer = await _change_people(operations.people, actor, request)
     elif request.action in get_args(DrillAction):
@@ -90,13 +90,13 @@ async def carry_out(
 
 
 async def _change_loop(
-    loop: LoopOperations, actor: Actor, request: OperatorRequest, asked_at: datetime | None
+    loop: LoopOperations, actor: Actor, request: OperatorRequest, requested_at: datetime | None
 ) -> LoopChange:
     match request.action:
         case "start":
             return await loop.start(actor, _duration(request.interval_seconds), within_s=DRAIN_WAIT_S)
         case "stop":
-            return await loop.stop(actor, request.reason or NO_CAUSE, asked_at=asked_at)
+            return await loop.stop(actor, request.reason or NO_CAUSE, requested_at=requested_at)
         case "pause":
             return await loop.pause(actor, request.reason or "")
         case _:

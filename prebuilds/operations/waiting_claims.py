@@ -114,7 +114,9 @@ class WaitingClaims:
             left_s = deadline - asyncio.get_running_loop().time()
             changed = await self._watch.next_change(claim_id, place, left_s) if left_s > 0 else None
             if changed is None:
-                return ClaimFound(claim_id, run, owner=request.owner, initiator=request.asked_by, request_hash=asked)
+                return ClaimFound(
+                    claim_id, run, owner=request.owner, initiator=request.initiator_or_owner, request_hash=asked
+                )
             place = changed
         place.check_request(asked)
         return place if place.won is None else Decided(place.won, decided_now=place.run == run)

@@ -67,8 +67,8 @@ class ClaimTerms(Payload):
         return self
 
     @property
-    def asked_by(self) -> str:
-        """The name of the person who asks: the initiator, or else the owner."""
+    def initiator_or_owner(self) -> str:
+        """The name of the initiator, or else of the owner."""
         return self.owner if self.initiator is None else self.initiator
 
     def same_for_all_spellings(self) -> Self:

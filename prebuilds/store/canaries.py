@@ -138,8 +138,8 @@ async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules)
     await record_for_each(connection, f"canary_{verdict.state}", PREBUILDS_USER, active, facts)
     if verdict.state is CanaryState.FAILED:
         organization, _, template = path.partition("/")
-        told = {"organization": organization, "template": template, "preset": None, **facts}
-        await record_canary_failure(connection, row.id, told)
+        body = {"organization": organization, "template": template, "preset": None, **facts}
+        await record_canary_failure(connection, row.id, body)
         await connection.execute(INVALIDATE, {"id": row.id, "of": row.template_id})
         await go_back(connection, path, row, PREBUILDS_USER, because=f"failed: canary: {verdict.reason}")
 

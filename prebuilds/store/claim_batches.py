@@ -90,7 +90,9 @@ class ClaimBatches:
         """
         first = requests[0]
         values = (member_ids(claim_id, 1)[0], first.owner, first.name, len(requests), missed.miss_reason, run.id)
-        await run_transaction(partial(self._store.pool.execute, RECORD_MISS, first.asked_by, missed.preset_id, *values))
+        await run_transaction(
+            partial(self._store.pool.execute, RECORD_MISS, first.initiator_or_owner, missed.preset_id, *values)
+        )
 
     async def _transact(
         self,

@@ -162,7 +162,7 @@ class ClaimQueue:
             await connection.execute(DELETE_LEFTOVER_PLACE, claim_id, *queue)
             timeout = timedelta(seconds=request.wait_timeout_seconds)
             clear, secrets = request.model_dump_json(exclude=SECRET_FIELDS), self._store.seal(request)
-            people = (owner_key(request.owner), owner_key(request.asked_by))
+            people = (owner_key(request.owner), owner_key(request.initiator_or_owner))
             await keep_trace_of_claim(connection)
             place = (claim_id, workflow_id, *queue, clear, secrets, request_hash, timeout, *people)
             try:
@@ -170,7 +170,7 @@ class ClaimQueue:
             except asyncpg.DataError as error:
                 raise unstorable(request, claim_id, error) from error
             if is_new:
-                facts = (request.asked_by, preset_id, claim_id, request.owner, request.name)
+                facts = (request.initiator_or_owner, preset_id, claim_id, request.owner, request.name)
                 await connection.execute(RECORD_QUEUED, *facts)
             return _queued(await connection.fetchrow(POSITION, claim_id))
 

@@ -90,7 +90,7 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             inputs={"create_owner": ""},
         ),
         "InitiatorNotFound": InitiatorNotFound(
-            f"initiator {request.asked_by} is not known",
+            f"initiator {request.initiator_or_owner} is not known",
             {"initiator": "is not known"},
             remedy="correct the name, or make them a member with `prebuilds members add`",
         ),
@@ -100,7 +100,7 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
             remedy="let them claim again with `prebuilds users enable`",
         ),
         "InitiatorDisabled": InitiatorNotFound(
-            f"initiator {request.asked_by} is disabled",
+            f"initiator {request.initiator_or_owner} is disabled",
             {"initiator": "is disabled"},
             remedy="let them claim again with `prebuilds users enable`",
         ),
@@ -145,16 +145,16 @@ def limit_exceeded(facts: str | None, owner: str) -> LimitExceeded:
         facts: What the database function `admit_claim` says beside its refusal, a JSON object.
         owner: Whose claim it is.
     """
-    told: dict[str, Any] = json.loads(facts or "{}")
-    limit, maximum = told.get("limit", ""), told.get("maximum")
-    organization, wait = told.get("organization", "its organization"), told.get("retry_after_seconds")
+    reached: dict[str, Any] = json.loads(facts or "{}")
+    limit, maximum = reached.get("limit", ""), reached.get("maximum")
+    organization, wait = reached.get("organization", "its organization"), reached.get("retry_after_seconds")
     whose = f"{owner}'s live workspaces in {organization}"
     if limit == "workspaces":
         whose = f"the live workspaces of {organization}"
     elif limit == "claims_per_minute":
         whose = f"the claims of {organization} within a minute"
-    message = f"{limit} is {maximum}, and {whose} are {told.get('used')}"
-    details = {"organization": organization, "limit": limit, "maximum": maximum, "used": told.get("used")}
+    message = f"{limit} is {maximum}, and {whose} are {reached.get('used')}"
+    details = {"organization": organization, "limit": limit, "maximum": maximum, "used": reached.get("used")}
     remedy = None if wait is None else f"claim again in {wait} s"
     return LimitExceeded(message, details | {"retry_after_seconds": wait}, remedy=remedy)
 

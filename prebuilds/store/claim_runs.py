@@ -44,11 +44,11 @@ async def record_answer(
     record = None
     if error is not None:
         record = json.dumps(record_of(error), default=str)
-    asked: tuple[str | None, ...] = (None, None, None)
+    parties: tuple[str | None, ...] = (None, None, None)
     if request is not None:
-        asked = owner_key(request.owner), owner_key(request.asked_by), request.preset or request.template
+        parties = owner_key(request.owner), owner_key(request.initiator_or_owner), request.preset or request.template
     answer: str | None = await connection.fetchval(
-        ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record, *asked
+        ANSWER_RUN, claim_id, request_hash, run.id, run.began_at, record, *parties
     )
     return json.loads(answer) if answer is not None else {}
 

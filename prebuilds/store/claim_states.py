@@ -115,8 +115,8 @@ async def read_batch(engine: AsyncEngine, claim_ids: Sequence[str]) -> list[Clai
 
 def _found(row: Any) -> ClaimFound:
     answer: Mapping[str, Any] = row.answer or {}
-    asked = {"owner": row.owner, "initiator": row.initiator, "target": row.target, "request_hash": row.request_hash}
-    found = ClaimFound(row.id, row.run, **asked)
+    parties = {"owner": row.owner, "initiator": row.initiator, "target": row.target, "request_hash": row.request_hash}
+    found = ClaimFound(row.id, row.run, **parties)
     if row.workspace_id is not None:
         won = ClaimResult.model_validate(answer)
         found = replace(found, owner=won.owner, initiator=won.initiator, target=str(won.preset_id or ""))

@@ -280,7 +280,7 @@ class ClaimStore:
             template,
             preset,
             owner_key(request.owner),
-            owner_key(request.asked_by),
+            owner_key(request.initiator_or_owner),
             request.name,
             request.autostart_schedule,
             request.next_start_at,

@@ -57,10 +57,10 @@ class DatabaseClock:
     async def measure(self) -> None:
         """Ask the database for its time. It is taken to be that of the end of the round trip."""
         async with self._pool.acquire() as connection:  # a busy pool's connection is waited for before
-            asked = time.monotonic()
+            sent = time.monotonic()
             at: datetime = await connection.fetchval(READ_CLOCK)
             answered = time.monotonic()
-        if self._measured is None or answered - asked <= ROUND_TRIP_MAX_S:
+        if self._measured is None or answered - sent <= ROUND_TRIP_MAX_S:
             self._measured = at, answered
 
     def doubt(self) -> None:

@@ -62,7 +62,7 @@ LOCK_SETTLED = text("""
      WHERE id = :id AND deleted_at IS NULL AND quarantined_at IS NULL
        AND latest_status NOT IN ('pending', 'running', 'canceling') FOR NO KEY UPDATE
 """)
-MARK_TOLD = text("""
+MARK_REPORTED = text("""
     UPDATE inventory_sightings SET told_at = now()
      WHERE workspace_id = :id AND provisioner = :provisioner AND place = :place AND told_at IS NULL
  RETURNING 1
@@ -82,7 +82,7 @@ async def report_orphan(engine: AsyncEngine, place: Place, found: Found) -> None
     """Record an event about an orphan that only a person may remove, with its owner. It is recorded once."""
     workspace_id = found.sighting.workspace_id
     async with engine.begin() as connection:
-        if await connection.scalar(MARK_TOLD, key_of(place) | {"id": workspace_id}) is not None:
+        if await connection.scalar(MARK_REPORTED, key_of(place) | {"id": workspace_id}) is not None:
             mark = {"claimed_by": found.claimed_by, "claim_id": found.claim_id}
             await record_event(
                 connection, "orphan_reported", PREBUILDS_USER, workspace_id=workspace_id, data=_event_data(place) | mark
@@ -151,7 +151,7 @@ async def report_vanished(engine: AsyncEngine, place: Place, found: Found) -> bo
         row = (await connection.execute(LOCK_OWNED, _started(found))).one_or_none()
         if row is None:
             return False
-        if await connection.scalar(MARK_TOLD, key_of(place) | {"id": workspace_id}) is not None:
+        if await connection.scalar(MARK_REPORTED, key_of(place) | {"id": workspace_id}) is not None:
             await record_event(
                 connection, "workspace_vanished", PREBUILDS_USER, workspace_id=workspace_id, data=_event_data(place)
             )

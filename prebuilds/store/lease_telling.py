@@ -16,7 +16,7 @@ from prebuilds.vocabulary import PREBUILDS_USER
 ENDING = "lease_ending"
 """The kind of the event and of the notification."""
 
-SET_TOLD = text("UPDATE workspaces SET lease_told_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
+SET_ANNOUNCED = text("UPDATE workspaces SET lease_told_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))")
 RECORD_EVENTS = text("""
     INSERT INTO events (kind, actor, workspace_id, data)
     SELECT :kind, :actor, n.id, jsonb_build_object('lease_until', n.lease_until, 'release_at', n.release_at)
@@ -42,9 +42,9 @@ async def tell_leases(connection: AsyncConnection, ending: Sequence[EndingLease]
     """Announce that leases end. The caller's transaction must have locked the workspaces' rows."""
     ids = [one.workspace_id for one in ending]
     untils, releases = [one.lease_until for one in ending], [one.release_at for one in ending]
-    await connection.execute(SET_TOLD, {"ids": ids})
-    told = {"kind": ENDING, "actor": PREBUILDS_USER, "ids": ids, "untils": untils, "releases": releases}
-    await connection.execute(RECORD_EVENTS, told)
+    await connection.execute(SET_ANNOUNCED, {"ids": ids})
+    values = {"kind": ENDING, "actor": PREBUILDS_USER, "ids": ids, "untils": untils, "releases": releases}
+    await connection.execute(RECORD_EVENTS, values)
     subjects = [
         Subject(
             one.workspace_id,

@@ -38,11 +38,11 @@ async def only_migration(
         A function that raises StackUnreachable once the lock is lost.
     """
     async with engine.connect() as connection:
-        told = False
+        announced = False
         while not await _try_lock(connection):
-            if not told:
+            if not announced:
                 tell("another migration of this database is under way; this one waits for it")
-                told = True
+                announced = True
             await connection.rollback()
             await asyncio.sleep(POLL_S)
         await connection.execute(REST)

@@ -17,7 +17,7 @@ from prebuilds.views.pools import NearMissRow
 logger = logging.getLogger(__name__)
 
 DAYS = 14
-TOLD_MIN = 10
+SHOWN_MIN = 10
 """Near misses below this number may be one person's mistake, and are not shown."""
 READ_MAX = 5000
 """Maximum number of near misses that are read, the newest ones."""
@@ -40,7 +40,7 @@ READ = text(f"""
         SELECT p.template_id, p.name, n.parameter, count(*) AS missed
           FROM newest n JOIN presets p ON p.id = n.preset_id
          WHERE n.at > now() - interval '{DAYS} days'
-         GROUP BY 1, 2, 3 HAVING count(*) >= {TOLD_MIN}
+         GROUP BY 1, 2, 3 HAVING count(*) >= {SHOWN_MIN}
     )
     SELECT o.name || '/' || t.name || '/' || m.name AS preset, m.parameter, m.missed,
            m.missed + (SELECT coalesce(sum((SELECT sum(n) FROM unnest(d.claims) AS n)), 0)
@@ -58,7 +58,7 @@ READ = text(f"""
 async def record_near_miss(pool: asyncpg.Pool[Any], near: NearMiss, claim_id: str, request: ClaimRequest) -> None:
     """Record which preset a claim has missed by one parameter. If that fails, the claim goes on without the record."""
     try:
-        await pool.execute(RECORD, request.asked_by, near.offer.id, claim_id, near.offer.name, near.parameter)
+        await pool.execute(RECORD, request.initiator_or_owner, near.offer.id, claim_id, near.offer.name, near.parameter)
     except ANY_FAULT as error:
         logger.warning("A near miss could not be recorded", extra={"claim_id": claim_id, "error": repr(error)})
 

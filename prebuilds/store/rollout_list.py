@@ -73,8 +73,8 @@ async def read_rollout(engine: AsyncEngine, template: str, rules: Rules) -> Roll
         if canary is not None and canary.state == CanaryState.RUNNING:
             policy = RolloutPolicy.of_json(await connection.scalar(READ_POLICY, {"id": row.id})).canary
             evidence = await read_evidence(connection, row.id, policy)
-            told = None if evidence is None else evidence.tell()
-            canary = canary.model_copy(update={"evidence": told})
+            in_words = None if evidence is None else evidence.tell()
+            canary = canary.model_copy(update={"evidence": in_words})
     return row.model_copy(update={"pools": pools, "canary": canary})
 
 

@@ -85,8 +85,8 @@ class Turn:
     head_start_s: float | None
     """How long before a window its creations begin, in seconds; None until a lead time was measured."""
     size: int | None
-    asked: Sequence[Any] | None
-    """The sizes that were asked for before, as `asked_of_json` reads them."""
+    holding: Sequence[Any] | None
+    """The wanted sizes of earlier turns, as `sizes_of_json` reads them."""
     rule: Mapping[str, Any] | None
     """The rule that it follows, as `rule_of_json` reads it; None when none was chosen yet."""
     chosen_for: Mapping[str, Any] | None
@@ -104,8 +104,8 @@ class Sized:
     """What a turn has come to."""
 
     size: int
-    asked: Sequence[Any]
-    """What still holds the size up, as `asked_of_json` reads it."""
+    holding: Sequence[Any]
+    """The wanted sizes that still hold the size up, as `sizes_of_json` reads them."""
     rule: Mapping[str, Any]
     rule_name: str
     outcome: Mapping[str, Any] | None
@@ -128,7 +128,7 @@ async def take_turns(engine: AsyncEngine, limit: int = TURNS_MAX) -> list[Turn]:
             ready_by=row.ready_by,
             head_start_s=row.head_start_seconds,
             size=row.size,
-            asked=row.asked,
+            holding=row.asked,
             rule=row.rule,
             chosen_for=row.chosen_for,
             outcome=row.outcome,
@@ -185,7 +185,7 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
         "preset_name": turn.preset_name,
         "sized_at": turn.sized_at,
         "size": sized.size,
-        "asked": json.dumps(sized.asked),
+        "asked": json.dumps(sized.holding),
         "rule": json.dumps(sized.rule),
         "chosen_for": json.dumps(turn.target),
         "outcome": None if sized.outcome is None else json.dumps(sized.outcome),
@@ -195,7 +195,7 @@ async def record_size(engine: AsyncEngine, turn: Turn, sized: Sized) -> bool:
     async with engine.begin() as connection:
         if await connection.scalar(RECORD, values) is None:
             return False
-        acts, acted = (told is not None and told["mode"] == "act" for told in (turn.target, turn.chosen_for))
+        acts, acted = (target is not None and target["mode"] == "act" for target in (turn.target, turn.chosen_for))
         if acts == acted and (not acts or sized.size == turn.size):
             return False
         data = {

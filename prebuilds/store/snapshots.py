@@ -148,7 +148,7 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         raise PresetNotFound(f"no preset has the id {preset_id}")
     instant = (await connection.execute(INSTANT)).one()
     waiting = await _count_waiting(connection)
-    asked = await _read_generation(connection, row, rules, waiting)
+    own = await _read_generation(connection, row, rules, waiting)
     others, lately = [], 0
     pool = {"template_id": row.template_id, "name": row.name}
     if row.rollout_id is not None or row.counts_others:
@@ -167,9 +167,9 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
         paused=instant.paused,
         rules=rules,
         epoch=instant.epoch,
-        preset=asked.preset,
-        prebuilds=asked.prebuilds,
-        history=asked.history,
+        preset=own.preset,
+        prebuilds=own.prebuilds,
+        history=own.history,
         share=share,
         others=others,
         lately=lately,

@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from prebuilds.temporal.connecting import described
 from prebuilds.vocabulary import CONTROL_QUEUE, ORCHESTRATOR_ID
 
-ASKED_AT_ONCE = 10
+QUERIES_AT_ONCE = 10
 PAUSED_MAX = 10
 """The most paused builds that are named."""
 WARNINGS_TIMEOUT_S = 1.0
@@ -25,7 +25,7 @@ SILENT_AFTER = timedelta(seconds=90)
 """A poller of a workflow queue that is silent for longer is gone. A living worker polls again within 60 s, since its
 workflow tasks are too short to delay that."""
 
-NOT_TOLD = (RPCError, RuntimeError, ValueError)
+NO_ANSWER = (RPCError, RuntimeError, ValueError)
 """How a question fails while Temporal is away: a client that cannot connect raises the last two."""
 
 Kind = Literal["activity", "workflow"]
@@ -48,7 +48,7 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
     Raises:
         RPCError: Temporal does not answer, or refuses.
     """
-    at_once = asyncio.Semaphore(ASKED_AT_ONCE)
+    at_once = asyncio.Semaphore(QUERIES_AT_ONCE)
 
     async def is_served(queue: str) -> bool:
         async with at_once:
@@ -123,7 +123,7 @@ async def control_is_unserved(client: Client) -> bool:
     """Whether no control worker serves the control queue; False when Temporal does not answer."""
     try:
         return bool(await queues_without_pollers(client, (CONTROL_QUEUE,), "workflow"))
-    except NOT_TOLD:
+    except NO_ANSWER:
         return False
 
 
@@ -133,7 +133,7 @@ async def loop_is_unserved(client: Client) -> bool:
         return False
     try:
         found = await described(client, ORCHESTRATOR_ID)
-    except NOT_TOLD:
+    except NO_ANSWER:
         return False
     return found is not None and found.status is WorkflowExecutionStatus.RUNNING
 

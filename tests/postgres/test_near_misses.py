@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import NoClaimablePrebuiltWorkspaces, PresetNotFound
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
-from prebuilds.store.near_misses import TOLD_MIN, read_near_misses
+from prebuilds.store.near_misses import SHOWN_MIN, read_near_misses
 from prebuilds.views.pools import NearMissRow
 from tests.builders import apply_file, find_preset
 from tests.postgres.pool_steps import Desk, make_ready
@@ -41,27 +41,27 @@ async def test_claims_that_miss_by_one_parameter_are_told(engine: AsyncEngine, d
         with pytest.raises(PresetNotFound):
             await ask("far", size="large", region="asia")
         assert await recorded(engine) == 0
-        for n in range(TOLD_MIN):
+        for n in range(SHOWN_MIN):
             assert not await told(engine)
             with pytest.raises(PresetNotFound):
                 await ask(f"c{n}", region="asia")
         assert await told(engine) == [
-            NearMissRow(preset="acme/python/small", parameter="region", missed=TOLD_MIN, claims=TOLD_MIN)
+            NearMissRow(preset="acme/python/small", parameter="region", missed=SHOWN_MIN, claims=SHOWN_MIN)
         ]
         with pytest.raises(PresetNotFound):
             await ask("c1", region="asia")
-        assert await recorded(engine) == TOLD_MIN, "tried again, it is the same claim"
+        assert await recorded(engine) == SHOWN_MIN, "tried again, it is the same claim"
 
         await apply_file(engine, small, {"name": "any", "default": True})
         with pytest.raises(NoClaimablePrebuiltWorkspaces):
             await ask("default", region="asia")
-        assert (await told(engine))[0].missed == TOLD_MIN + 1, "a preset without a pool serves nobody"
+        assert (await told(engine))[0].missed == SHOWN_MIN + 1, "a preset without a pool serves nobody"
     await do(
         engine,
         "INSERT INTO preset_demand SELECT template_id, name, now() - interval '1 day', ARRAY[9, 0, 0, 0, 0, 1], 9"
         " FROM presets WHERE name = 'small'",
     )
-    assert [near.claims for near in await told(engine, "acme/python/small")] == [TOLD_MIN + 11]
+    assert [near.claims for near in await told(engine, "acme/python/small")] == [SHOWN_MIN + 11]
     assert not await told(engine, "acme/python/any")
     await do(engine, "UPDATE events SET at = at - interval '15 days'")
     assert not await told(engine)

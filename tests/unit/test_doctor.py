@@ -16,7 +16,7 @@ from temporalio.client import Client
 
 from prebuilds.doctor.steps import STEPS
 from prebuilds.planning.health import clock_gap_s
-from prebuilds.temporal.queues import ASKED_AT_ONCE, Kind, Version, idle_versions, queues_without_pollers
+from prebuilds.temporal.queues import QUERIES_AT_ONCE, Kind, Version, idle_versions, queues_without_pollers
 
 ASKED = datetime(2026, 3, 1, 9, 0, 0, tzinfo=UTC)
 
@@ -112,7 +112,7 @@ async def test_many_queues_are_asked_a_few_at_a_time() -> None:
     server = Server()
     queues = {f"queue-{n}" for n in range(50)}
     assert await queues_without_pollers(server.as_client(), queues) == queues
-    assert server.asked_at_once == ASKED_AT_ONCE
+    assert server.asked_at_once == QUERIES_AT_ONCE
 
 
 def test_every_step_waits_for_steps_that_exist_and_never_in_a_circle() -> None:

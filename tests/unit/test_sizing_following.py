@@ -24,10 +24,10 @@ from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.rules import Fixed, PeakHold, Rate, Rule
 from prebuilds.planning.sizing.shrinking import (
     WARRANTED_LEADS,
-    Asked,
-    asked_of_json,
-    asked_to_json,
-    still_asked,
+    WantedSize,
+    holding_sizes,
+    sizes_of_json,
+    sizes_to_json,
 )
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.planning.snapshot import Prebuild
@@ -46,7 +46,7 @@ class Driven:
     lead_s: float
     now: datetime = NOW
     size: int | None = None
-    asked: Sequence[Asked] = ()
+    holding: Sequence[WantedSize] = ()
     minutes: list[int] = field(default_factory=list)
     """Claims of each minute so far."""
     members: dict[UUID, datetime] = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Driven:
         self.minutes.append(claims)
         counts = [n for minute in self.minutes for n in (minute, *[0] * (SLOTS_PER_MINUTE - 1))]
         demand = Demand(self.now - len(self.minutes) * MINUTE, counts)
-        kept = asked_of_json(asked_to_json(self.asked))
-        found = next_size(self.rule, demand, self.lead_s, self.bounds, at=self.now, before=self.size, asked=kept)
+        kept = sizes_of_json(sizes_to_json(self.holding))
+        found = next_size(self.rule, demand, self.lead_s, self.bounds, at=self.now, before=self.size, holding=kept)
         since = self.now - timedelta(seconds=WARRANTED_LEADS * self.lead_s)
         before = self.size
         self.size = found.size(sum(since <= made <= self.now for made in self.members.values()))
-        self.asked = found.asked
+        self.holding = found.holding
         self.sizes.append(self.size)
         if before is not None and self.size < before:
             self.shrunk.append(self.now)
@@ -156,7 +156,7 @@ def test_bounds_hold_for_any_change_of_target_rule_lead_time_and_clock(changes: 
     """And no size falls below what was asked for within the cool-down, by the time that really passed."""
     pool = Driven(RULES[0], Bounds(max=30), 60)
     passed = timedelta(0)
-    asked: list[tuple[timedelta, int]] = []
+    holding: list[tuple[timedelta, int]] = []
     for claims, change in changes:
         step = MINUTE
         match change:
@@ -172,8 +172,8 @@ def test_bounds_hold_for_any_change_of_target_rule_lead_time_and_clock(changes: 
         passed += max(step, timedelta(0))
         bounds = pool.bounds
         assert bounds.min <= (pool.size or 0) <= bounds.max
-        asked.append((passed, pool.asked[-1].size))
-        recent = [size for at, size in asked if passed - at <= COOL_DOWN]
+        holding.append((passed, pool.holding[-1].size))
+        recent = [size for at, size in holding if passed - at <= COOL_DOWN]
         assert (pool.size or 0) >= min(max(recent), bounds.max)
 
 
@@ -185,13 +185,13 @@ def test_bounds_hold_for_any_change_of_target_rule_lead_time_and_clock(changes: 
 def test_what_is_kept_is_little_and_says_the_most_of_the_cool_down(
     steps: list[tuple[int, int]], cool_down: int
 ) -> None:
-    kept: list[Asked] = []
-    everything: list[Asked] = []
+    kept: list[WantedSize] = []
+    everything: list[WantedSize] = []
     at = NOW
     for seconds, size in steps:
         at += timedelta(seconds=seconds)
-        everything.append(Asked(at, size))
-        kept = still_asked(kept, everything[-1], timedelta(seconds=cool_down))
+        everything.append(WantedSize(at, size))
+        kept = holding_sizes(kept, everything[-1], timedelta(seconds=cool_down))
         recent = [one.size for one in everything if at - one.at <= timedelta(seconds=cool_down)]
         assert kept[0].size == max(recent)
         assert all(older.size > newer.size for older, newer in pairwise(kept)), "no more than there are sizes"
@@ -243,4 +243,4 @@ def test_what_was_made_for_claims_just_now_is_not_deleted() -> None:
 
 @pytest.mark.parametrize("value", [None, 3, "x", [["x", 1]], [[1, 2]], [["2026-01-01T00:00:00+00:00"]], {"a": 1}])
 def test_what_another_release_has_kept_holds_nothing_up(value: Any) -> None:
-    assert asked_of_json(value) == []
+    assert sizes_of_json(value) == []

@@ -77,11 +77,11 @@ def stand_alone(drawn: Markup) -> str:
 
 def _describe(report: SizeReport) -> str:
     rates = {line.chosen: line for line in report.lines if line.chosen or line.today}
-    told = [
+    parts = [
         f"{100 * line.hit_rate:.1f} % found one ready and {line.idle_mean:.1f} were idle under {line.rule}"
         for line in rates.values()
     ]
-    return f"Claims, sizes and misses of {report.preset}: " + "; ".join(told)
+    return f"Claims, sizes and misses of {report.preset}: " + "; ".join(parts)
 
 
 def _title(part: SizePart) -> str:

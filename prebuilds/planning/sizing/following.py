@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.rules import Rule
-from prebuilds.planning.sizing.shrinking import Asked, still_asked
+from prebuilds.planning.sizing.shrinking import WantedSize, holding_sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """The result of a sizer's turn for one preset."""
 
-    asked: Sequence[Asked]
-    """What holds the size up, to be kept for the next turn."""
+    holding: Sequence[WantedSize]
+    """Wanted sizes that hold the size up, to be stored for the next turn."""
     bounds: Bounds
     before: int | None
     """The size that was followed until now; None if none was."""
@@ -25,7 +25,7 @@ class Next:
     @property
     def shrinks(self) -> bool:
         """Whether the pool should shrink, so that `young` matters."""
-        return self.before is not None and self.asked[0].size < self.before
+        return self.before is not None and self.holding[0].size < self.before
 
     def size(self, young: int) -> int:
         """Return the size to follow.
@@ -34,7 +34,7 @@ class Next:
             young: Number of members that are too young to be deleted, given their cost. The oldest are deleted first,
                 so none of these is deleted while the size is at least their number.
         """
-        return self.bounds.clamp(max(self.asked[0].size, min(self.before or 0, young)))
+        return self.bounds.clamp(max(self.holding[0].size, min(self.before or 0, young)))
 
 
 def next_size(
@@ -45,15 +45,15 @@ def next_size(
     *,
     at: datetime,
     before: int | None,
-    asked: Iterable[Asked],
+    holding: Iterable[WantedSize],
 ) -> Next:
     """Compute the current size by a rule.
 
     Args:
         demand: The last whole minutes before *at*, for as long as the rule and the cool-down look back.
         before: The size that was followed until now; None if none was.
-        asked: What the turn before has kept.
+        holding: The wanted sizes that the previous turn has stored.
     """
     size = bounds.settle(rule.sizes(demand, lead_s), lead_s)[-1]
     cool_down = timedelta(minutes=bounds.cool_down(lead_s))
-    return Next(still_asked(asked, Asked(at, size), cool_down), bounds, before)
+    return Next(holding_sizes(holding, WantedSize(at, size), cool_down), bounds, before)

@@ -18,7 +18,7 @@ class Bounds:
     min: int = 0
     max: int = 1000
     cool_down_min: int = 10
-    """A size falls only to the most that was asked for within these minutes at least (`cool_down`)."""
+    """A size falls only to the largest one wanted within these minutes at least (`cool_down`)."""
 
     def clamp(self, size: int) -> int:
         """The nearest size within the bounds."""

@@ -1,7 +1,7 @@
-"""How far a pool may shrink now: a size falls only to the most that was asked for within the cool-down.
+"""Bounds how far a pool may shrink now: a size falls only to the largest one that a rule wanted within the cool-down.
 
-`Bounds.settle` does the same for a replay. But a rule's sizes of the last minutes are computed anew each minute, with
-the lead time of now, and another rule may have been chosen: so what was really asked for is kept.
+`Bounds.settle` does the same for a replay. In a real pool, the lead time changes and another rule may be chosen, so the
+sizes of the last minutes cannot be computed again. They are stored instead.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ from datetime import datetime, timedelta
 from typing import Any
 
 WARRANTED_LEADS = 2
-"""A member is worth keeping until it was ready for as long as its creation took, and so for two lead times in all."""
+"""Lead times for which a member is worth keeping: one for its creation, and one in which it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A size that was asked for."""
+class WantedSize:
+    """A size that a rule wanted at a time."""
 
     at: datetime
     size: int
 
 
-def still_asked(before: Iterable[Asked], now: Asked, cool_down: timedelta) -> list[Asked]:
-    """Return what holds a size up now and later: of what was asked for within the cool-down, each that is larger than
-    all that came after it, oldest first.
+def holding_sizes(before: Iterable[WantedSize], now: WantedSize, cool_down: timedelta) -> list[WantedSize]:
+    """Return the wanted sizes within the cool-down that are larger than all later ones, oldest first.
 
-    The first has the size to follow. What was asked for in the future, before a clock was set back, counts as asked for
-    now: so no clock lets a pool shrink at once, or holds its size for longer than a cool-down.
+    The first one is the size to follow; the others hold the size up later. A size with a future time, from before a
+    clock was set back, counts as wanted now. So a changed clock neither lets a pool shrink at once nor holds its size
+    for longer than a cool-down.
     """
-    kept: list[Asked] = []
-    for asked in (*(Asked(min(one.at, now.at), one.size) for one in before), now):
-        if now.at - asked.at > cool_down:
+    kept: list[WantedSize] = []
+    for wanted in (*(WantedSize(min(one.at, now.at), one.size) for one in before), now):
+        if now.at - wanted.at > cool_down:
             continue
-        while kept and kept[-1].size <= asked.size:
+        while kept and kept[-1].size <= wanted.size:
             kept.pop()
-        kept.append(asked)
+        kept.append(wanted)
     return kept
 
 
-def asked_to_json(asked: Iterable[Asked]) -> list[list[Any]]:
-    """Return them as a JSON value."""
-    return [[one.at.isoformat(), one.size] for one in asked]
+def sizes_to_json(sizes: Iterable[WantedSize]) -> list[list[Any]]:
+    """Return the sizes as a JSON value."""
+    return [[one.at.isoformat(), one.size] for one in sizes]
 
 
-def asked_of_json(value: Any) -> list[Asked]:
-    """Read what `asked_to_json` has returned; nothing where another release has written it in another form."""
+def sizes_of_json(value: Any) -> list[WantedSize]:
+    """Read the value of `sizes_to_json`; empty if another release has written it in another form."""
     try:
-        return [Asked(datetime.fromisoformat(at), int(size)) for at, size in value or ()]
+        return [WantedSize(datetime.fromisoformat(at), int(size)) for at, size in value or ()]
     except (TypeError, ValueError):
         return []

@@ -45,7 +45,7 @@ class Engines:
         self._gateway: str | None = None
         """The engine's host as this worker's own container reaches it; None: the worker is no container of the engine,
         or shares its host's network."""
-        self._asked = not (self.is_local and any(Path(file).exists() for file in INSIDE_FILES))
+        self._gateway_known = not (self.is_local and any(Path(file).exists() for file in INSIDE_FILES))
 
     @property
     def is_local(self) -> bool:
@@ -102,11 +102,11 @@ class Engines:
         async with docker:
             engine = Engine(docker)
             await engine.settle_api_version()
-            if not self._asked:
+            if not self._gateway_known:
                 own = await engine.find(
                     socket.gethostname()
                 )  # engines name a container by its id unless told otherwise
                 self._gateway = own.gateway if own is not None else None
-                self._asked = True
+                self._gateway_known = True
             self._api_version = docker.api_version  # negotiated once, not again for each connection
             yield engine

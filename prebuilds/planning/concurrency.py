@@ -24,14 +24,16 @@ class Due:
 
 def max_concurrent_of(preset: Preset, others: Iterable[Preset]) -> int | None:
     """Return the limit of a pool: that of the generation of the template's active version, or else the preset's own."""
-    return next((one for one in (preset, *others) if one.serves), preset).max_concurrent
+    if preset.serves:
+        return preset.max_concurrent
+    return next((one for one in others if one.serves), preset).max_concurrent
 
 
-def share_with_others(limit: int | None, own: Due, others: Sequence[Due]) -> tuple[int, int]:
+def share_with_others(limit: int, own: Due, others: Sequence[Due]) -> tuple[int, int]:
     """Return how many creations and how many deletions of one generation may begin now.
 
     Args:
-        limit: The most creations and deletions of the whole pool that may be under way; None for any number.
+        limit: The most creations and deletions of the whole pool that may be under way.
         others: The pool's other generations.
     """
     every = (own, *others)

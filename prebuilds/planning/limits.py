@@ -39,8 +39,10 @@ def allow_work(
         others: The pool's other generations, where its `max_concurrent` counts these, too.
     """
     due, held = _find_creations(state)
-    own = Due(state.starting, state.deleting, due, deletes)
     limit = max_concurrent_of(preset, [other for other, _ in others])
+    if limit is None:
+        return AllowedWork(due, deletes, held, state.standby.moves)
+    own = Due(state.starting, state.deleting, due, deletes)
     creates, deletes = share_with_others(limit, own, [work for _, work in others])
     held = Held(Hold.MAX_CONCURRENT) if creates < due else held
     return AllowedWork(creates, deletes, held, state.standby.moves)

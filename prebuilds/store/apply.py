@@ -1,7 +1,8 @@
 """Organizations, members and templates, as `apply` writes them; versions and presets are in `versions`.
 
 Every function works inside the caller's transaction, which holds `lock_apply`. Locks go preset, then template, then
-workspaces, which is the order of a reconcile pass and of a claim; so nobody waits for another in a circle.
+recent claims, then workspaces, which is the order of a reconcile pass and of a claim; so nobody waits for another in a
+circle.
 """
 
 from __future__ import annotations
@@ -104,11 +105,18 @@ async def switch_organization(connection: AsyncConnection, organization_id: UUID
 
 
 async def set_limits(connection: AsyncConnection, organization_id: UUID, limits: Mapping[str, int] | None) -> None:
-    """Replace the limits of an organization; None removes them all."""
+    """Replace the limits of an organization; None removes them all. Without `claims_per_minute`, `forget_claims` comes
+    later in the transaction."""
     stored = None if limits is None else json.dumps(limits)
     await connection.execute(SET_LIMITS, {"id": organization_id, "limits": stored})
-    if "claims_per_minute" not in (limits or {}):
-        await connection.execute(FORGET_CLAIMS, {"id": organization_id})
+
+
+async def forget_claims(connection: AsyncConnection, organization_id: UUID) -> None:
+    """Forget the claims of the last minute, once nothing limits them.
+
+    Claims lock these rows before prebuilds, and batches lock a preset before these rows.
+    """
+    await connection.execute(FORGET_CLAIMS, {"id": organization_id})
 
 
 async def create_users(connection: AsyncConnection, names: Sequence[str]) -> set[str]:

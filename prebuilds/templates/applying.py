@@ -90,6 +90,8 @@ class _Applying:
     organizations: list[str] = field(default_factory=list)
     """The names of the organizations in which something was changed."""
     templates: list[ApplyingTemplate] = field(default_factory=list)
+    unlimited: list[UUID] = field(default_factory=list)
+    """The organizations that have lost their `claims_per_minute`."""
 
     async def organization(self, entry: OrganizationEntry) -> None:
         before = self.result.change_count
@@ -114,7 +116,10 @@ class _Applying:
                 changes["prebuilds"] = (found.enabled, not found.enabled)
             if entry.limits is not None and entry.limits.stored() != found.limits:
                 await store.set_limits(self.connection, organization_id, entry.limits.stored())
-                changes |= limit_changes(found.limits, entry.limits.stored())
+                limits = limit_changes(found.limits, entry.limits.stored())
+                if limits.get("limits.claims_per_minute", (None, 1))[1] is None:
+                    self.unlimited.append(organization_id)
+                changes |= limits
             if changes:
                 await self._policy_changed(label, changes)
                 self.result.updated.append(label)
@@ -125,7 +130,8 @@ class _Applying:
             await self._template(organization_id, f"{entry.name}/{template.name}", template)
 
     async def finish(self) -> ApplyResult:
-        """Write what others wait for, as late as possible, in the order of locks: presets, templates, workspaces.
+        """Write what others wait for, as late as possible, in the order of locks: presets, templates, recent claims,
+        workspaces.
 
         Raises:
             TemplateNotFound: A template was deleted in the meantime.
@@ -136,6 +142,8 @@ class _Applying:
             await template.activate()
         for template in self.templates:
             await template.schedule_drills()
+        for organization_id in self.unlimited:
+            await store.forget_claims(self.connection, organization_id)
         for template in self.templates:
             await template.set_expiry()
         if self.result.changed:

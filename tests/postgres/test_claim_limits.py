@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import LimitExceeded, NoClaimablePrebuiltWorkspaces
 from prebuilds.operations.limits import LimitOperations
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
+from prebuilds.store.claim_batches import LOCK_FOR_BATCH_BY_ID
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
@@ -24,7 +25,7 @@ from prebuilds.store.hand_over import serve_all_waiters
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import OnEmpty
 from tests.builders import MadePreset, apply_file, find_preset
-from tests.postgres.pool_steps import Desk, begin_prebuilds, claim, finish, make_ready, new_run
+from tests.postgres.pool_steps import Desk, begin_prebuilds, claim, finish, make_ready, new_run, until_blocked
 from tests.rows import do, events, one
 
 SMALL = {"name": "small", "instances": 0}
@@ -234,6 +235,24 @@ async def test_a_limit_that_is_removed_forgets_what_it_counted(engine: AsyncEngi
     await limited(engine, workspaces=9)
     assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 0
     await desk.ask("c2", on_empty="create")
+
+
+async def test_a_limit_is_removed_in_no_circle_with_a_batch(engine: AsyncEngine, stores: list[ClaimStore]) -> None:
+    """A batch holds its preset when it counts its claims; `apply` changes that preset and forgets what was counted."""
+    preset = await limited(engine, claims_per_minute=9)
+    await Desk(engine, stores[0]).ask("c1", on_empty="create")
+    await a_minute_later(engine)
+    request = ClaimRequest(preset="acme/python/small", owner="alice", name="b", on_empty=OnEmpty.CREATE)
+    target = ClaimTarget("small", preset_id=preset.id)
+    async with stores[0].pool.acquire() as batch, batch.transaction():
+        await batch.fetchrow(LOCK_FOR_BATCH_BY_ID, preset.id)
+        grown = SMALL | {"instances": 1}
+        applying = asyncio.create_task(apply_file(engine, grown, members=PEOPLE, limits={"workspaces": 9}))
+        await until_blocked(batch)
+        claimed = await stores[0].claim_on(batch, "b/0", request, target, b"batch", new_run(), held=True)
+    assert claimed.result is not None
+    assert (await applying).changed
+    assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 0
 
 
 # --- Claims that wait ------------------------------------------------------------------------------------------------

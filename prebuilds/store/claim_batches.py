@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 
 from prebuilds.payloads import ClaimRequest, ClaimRun
-from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, refusal
+from prebuilds.store.claim_refusals import SUPERSEDED, ClaimTarget, beyond_limits, refusal
 from prebuilds.store.claim_runs import record_answer, recorded_refusal
 from prebuilds.store.claim_statement import Connection
 from prebuilds.store.claim_transactions import RetryTransaction, run_transaction
@@ -16,7 +17,8 @@ from prebuilds.store.claims import ClaimOutcome, ClaimStore
 # passes, `apply` and other batches do: they take turns. The template's row is locked too, so that its active version
 # stays what it is, and all members get the same one.
 _LOCK_FOR_BATCH = """
-    SELECT p.id FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
+    SELECT p.id, o.name AS organization, o.limits
+      FROM presets p JOIN templates t ON t.id = p.template_id JOIN organizations o ON o.id = t.organization_id
      WHERE {} FOR NO KEY UPDATE OF p FOR SHARE OF t
 """
 LOCK_FOR_BATCH_BY_ID = _LOCK_FOR_BATCH.format("p.id = $1")
@@ -129,15 +131,20 @@ class ClaimBatches:
     ) -> list[ClaimOutcome]:
         """In the requests' order; ends with the first miss, if there is one."""
         if target.preset_id is not None:
-            locked = await connection.fetchval(LOCK_FOR_BATCH_BY_ID, target.preset_id)
+            row = await connection.fetchrow(LOCK_FOR_BATCH_BY_ID, target.preset_id)
         else:
-            locked = await connection.fetchval(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
+            row = await connection.fetchrow(LOCK_FOR_BATCH, *(target.path or (None, None, None)))
+        locked = None if row is None else row["id"]
         ids = member_ids(claim_id, len(requests))
         answered = await record_answer(connection, ids[0], request_hash, run, None, requests[0])
         if answered.get("error") == SUPERSEDED:
             raise refusal(SUPERSEDED, requests[0], target, claim_id)
         if refused := recorded_refusal(answered):
             raise refused
+        if row is not None and row["limits"] is not None and answered.get("source") is None:
+            never = beyond_limits(len(requests), row["organization"], json.loads(row["limits"]))
+            if never is not None:
+                raise never
         claims: dict[int, ClaimOutcome] = {}
         # In the order of names, so that two batches of one owner, from whatever pools, lock the same names in one
         # order.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ REFUSED = "PB001"
 """The SQLSTATE by which the database's functions refuse; the message is the kind of refusal."""
 LATE = "Late"
 """The kind of refusal for a statement that reaches the database after its attempt has ended."""
+CLAIM_LIMITS = ("claims_per_minute", "workspaces", "workspaces_per_member")
+"""The limits of an organization on claims."""
 SUPERSEDED = "Superseded"
 """The kind of refusal for an attempt after a later run of the same claim has begun."""
 
@@ -157,6 +159,25 @@ def limit_exceeded(facts: str | None, owner: str) -> LimitExceeded:
     details = {"organization": organization, "limit": limit, "maximum": maximum, "used": reached.get("used")}
     remedy = None if wait is None else f"claim again in {wait} s"
     return LimitExceeded(message, details | {"retry_after_seconds": wait}, remedy=remedy)
+
+
+def beyond_limits(number: int, organization: str, limits: Mapping[str, int]) -> InvalidInput | None:
+    """The error of a batch that its organization's limits can never allow, however long it waits.
+
+    Args:
+        number: How many workspaces it asks for.
+    Returns:
+        None when no limit is below that number.
+    """
+    below = [(maximum, limit) for limit in CLAIM_LIMITS if (maximum := limits.get(limit)) and maximum < number]
+    if not below:
+        return None
+    maximum, limit = min(below)
+    return InvalidInput.field(
+        "names",
+        f"{number} workspaces at once are never allowed, since {limit} of {organization} is {maximum}",
+        remedy=f"ask for at most {maximum} at once, or have the limit raised",
+    )
 
 
 def reused(claim_id: str) -> ClaimIdReused:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from prebuilds.api import LimitExceeded, NoClaimablePrebuiltWorkspaces
+from prebuilds.api import InvalidInput, LimitExceeded, NoClaimablePrebuiltWorkspaces
 from prebuilds.operations.limits import LimitOperations
 from prebuilds.payloads import ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.store.claim_batches import LOCK_FOR_BATCH_BY_ID
@@ -123,12 +123,14 @@ async def test_a_refusal_names_the_limit_and_writes_nothing(engine: AsyncEngine,
 
 async def test_what_is_won_is_answered_again_whatever_the_limits(engine: AsyncEngine, desk: Desk) -> None:
     preset = await limited(engine)
-    await make_ready(engine, preset, 3)
+    await make_ready(engine, preset, 5)
     first, second = await desk.ask("c1", name="a"), await desk.ask("c2", name="b")
+    batch = await desk.ask_all("b1", ["x", "y"], on_empty="create")
     await limited(engine, workspaces_per_member=1, workspaces=1, claims_per_minute=1)
     assert await desk.ask("c1", name="a") == first
     assert await desk.ask("c2", name="b") == second
-    assert (await refusal_of(desk.ask("c3"))).details["used"] == 2
+    assert await desk.ask_all("b1", ["x", "y"], on_empty="create") == batch
+    assert (await refusal_of(desk.ask("c3"))).details["used"] == 4
     await limited(engine)
     assert isinstance(await desk.ask("c3"), ClaimResult)
 
@@ -152,6 +154,24 @@ async def test_a_batch_counts_each_of_its_workspaces(engine: AsyncEngine, desk: 
     assert (await refusal_of(desk.ask_all("b2", ["c", "d"]))).details["used"] == 3, "with the first one of the batch"
     assert (await one(engine, "SELECT count(*) FROM workspaces WHERE claimed_at IS NOT NULL")).count == 2
     assert len((await desk.ask_all("b3", ["c"])).claims) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "other"),
+    [("claims_per_minute", "workspaces"), ("workspaces", "claims_per_minute"), ("workspaces_per_member", "workspaces")],
+)
+async def test_a_batch_beyond_a_limit_is_refused_for_good(
+    engine: AsyncEngine, desk: Desk, limit: str, other: str
+) -> None:
+    preset = await limited(engine, **{limit: 2, other: 3})
+    await make_ready(engine, preset, 4)
+    with pytest.raises(InvalidInput) as refused:
+        await desk.ask_all("b1", ["a", "b", "c", "d"])
+    assert not refused.value.retryable
+    assert refused.value.details == {"names": f"4 workspaces at once are never allowed, since {limit} of acme is 2"}
+    assert "at most 2" in refused.value.remedy
+    assert (await one(engine, "SELECT count(*) FROM recent_claims")).count == 0
+    assert len((await desk.ask_all("b2", ["a", "b"])).claims) == 2
 
 
 async def test_created_and_stopped_ones_count_and_those_being_deleted_do_not(engine: AsyncEngine, desk: Desk) -> None:

@@ -135,6 +135,15 @@ BEGIN
             build_open := v_found.hands_over;
             RETURN;
         END IF;
+        IF p_alone THEN
+            -- The last prebuild may be locked by an attempt at this same claim, which inserts the claim's row next. Wait for
+            -- its end here: `claim_workspace` would wait with that row in its hands, in a circle.
+            PERFORM FROM workspaces
+              WHERE claimable_preset_id = v_found.id
+                AND NOT is_expired(created_at, expires_at, v_found.last_invalidated_at)
+              ORDER BY created_at, id
+              LIMIT 1 FOR NO KEY UPDATE;
+        END IF;
     END IF;
 
     IF NOT p_alone THEN

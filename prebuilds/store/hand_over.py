@@ -61,7 +61,7 @@ HEAD = text("""
      ORDER BY q.position LIMIT 1 FOR UPDATE OF q FOR UPDATE OF c SKIP LOCKED
 """)
 OLDEST_READY = text("""
-    SELECT id, claim_build_id, address, latest_build + 1 AS build_number FROM workspaces
+    SELECT id, claim_build_id, address, latest_build + 1 AS build_number, template_version_id FROM workspaces
      WHERE claimable_preset_id = :preset_id
        AND NOT is_expired(created_at, expires_at, CAST(:invalidated AS timestamptz))
      ORDER BY created_at, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
@@ -262,7 +262,7 @@ async def _hand_over(connection: AsyncConnection, preset: Row[Any], prebuild: Ro
         "number": prebuild.build_number,
         "address": prebuild.address,
         "preset_id": preset.id,
-        "version_id": preset.template_version_id,
+        "version_id": prebuild.template_version_id,
         "hands_over": preset.hands_over,
         "owner_id": head.owner_id,
         "owner": people.owner,

@@ -176,8 +176,6 @@ VERSIONS = text(f"""
            AND NOT EXISTS (SELECT FROM workspace_builds b WHERE b.template_version_id = v.id)
            AND NOT EXISTS (SELECT FROM presets p JOIN workspaces w ON w.preset_id = p.id
                             WHERE p.template_version_id = v.id)
-           AND NOT EXISTS (SELECT FROM presets p JOIN workspace_builds b ON b.preset_id = p.id
-                            WHERE p.template_version_id = v.id)
            AND NOT EXISTS (SELECT FROM rollouts r
                             WHERE r.template_id = t.id AND r.state IN ('running', 'paused', 'failed')
                               AND (r.from_version_id = v.id

@@ -57,6 +57,10 @@ LARGE: dict[str, Any] = {"name": "large", "parameters": {"size": "large"}, "inst
 HUGE = LARGE | {"parameters": {"size": "huge"}}
 RECREATE = {"rollout": {"strategy": "recreate"}}
 BY_PATH = ClaimTarget("acme/python/small", path=["acme", "python", "small"])
+BUILDS_OF_OTHERS = """
+    SELECT count(*) FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
+     WHERE (b.preset_id, b.template_version_id) IS DISTINCT FROM (w.preset_id, w.template_version_id)
+"""
 
 
 @pytest.fixture
@@ -116,6 +120,8 @@ async def test_another_preset_changes_and_the_pool_stays(
     assert (await one(engine, "SELECT status FROM workspace_builds WHERE workspace_id = :id", id=pending))[
         0
     ] == "pending"
+    assert (await one(engine, "SELECT count(*) FROM workspace_builds WHERE stage = 'claim'")).count == 3
+    assert (await one(engine, BUILDS_OF_OTHERS)).count == 0, "a build's preset and version are its workspace's"
 
 
 @pytest.mark.parametrize("entry", [{"source": {"command": ["sleep", "1"]}}, {"queue": "gpu"}])

@@ -139,6 +139,11 @@ async def test_versions_go_with_their_presets_and_files_when_nothing_uses_them(
     )
     assert await count(engine, "template_versions", "number IN (1, 2, 13)") == 3
     await do(engine, "UPDATE rollouts SET state = 'succeeded', ended_at = now() WHERE ended_at IS NULL")
+    # As the release before has recorded claims of a kept pool: under the version that was active.
+    version = "(SELECT {} FROM template_versions WHERE number = {})"
+    await do(engine, f"UPDATE workspace_builds SET template_version_id = {version.format('id', 1)}")
+    assert await remove_old(engine, "versions") == {}
+    await do(engine, f"UPDATE workspace_builds SET template_version_id = {version.format('id', 2)}")
     assert await remove_old(engine, "versions") == {"template_versions": 1, "presets": 1}
     assert await remove_old(engine, "versions") == {}
 

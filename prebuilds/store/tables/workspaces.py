@@ -132,8 +132,10 @@ workspace_builds = Table(
     Column("stage", Text, nullable=False),
     Column("status", Text, nullable=False, server_default=text("'pending'")),
     uuid_column("initiator_id", "users.id"),
-    uuid_column("preset_id", "presets.id", null=True),
-    uuid_column("template_version_id", "template_versions.id"),
+    # These two are the workspace's own, whose row is there for as long as the build's. So they need no foreign keys of
+    # their own, which each claim would pay for (decision 0050).
+    uuid_column("preset_id", null=True),
+    uuid_column("template_version_id"),
     Column("error", Text),
     Column("error_type", Text),
     Column("provisioner_state", JSONB),
@@ -156,7 +158,6 @@ workspace_builds = Table(
     Index("workspace_builds_outbox_idx", "next_dispatch_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_queue_idx", "initiator_id", "created_at", postgresql_where=text(UNFINISHED)),
     Index("workspace_builds_created_idx", "created_at"),
-    Index("workspace_builds_preset_idx", "preset_id"),  # for the check when a preset is removed
     Index("workspace_builds_version_idx", "template_version_id", text("created_at DESC"), "id"),
     Index("workspace_builds_initiator_idx", "initiator_id", text("created_at DESC"), "id"),
     Index(

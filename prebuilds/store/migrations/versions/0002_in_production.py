@@ -268,6 +268,11 @@ RETENTION: tuple[Step, ...] = (
     ),
     # A claim that has won keeps its row, and its workspace's goes.
     ShortStep("claims_without_workspaces", ("ALTER TABLE claims DROP CONSTRAINT claims_workspace_id_fkey",)),
+    # A build's preset and version are its workspace's, which has the same foreign keys (decision 0050).
+    *(
+        ShortStep(f"builds_without_{key}", (f"ALTER TABLE workspace_builds DROP CONSTRAINT workspace_builds_{key}",))
+        for key in ("preset_id_fkey", "template_version_id_fkey")
+    ),
     # The tables that grow are vacuumed by hundredths of them: a fifth of a year's rows is much too late.
     OnlineStep("workspaces_vacuum", f"ALTER TABLE workspaces SET ({_OFTEN})"),
     OnlineStep("workspace_builds_vacuum", f"ALTER TABLE workspace_builds SET ({_OFTEN})"),
@@ -278,7 +283,6 @@ RETENTION: tuple[Step, ...] = (
     IndexStep("workspaces_preset_idx", "workspaces (preset_id)"),
     IndexStep("workspaces_places_idx", "workspaces (template_version_id, host, deleted_at DESC)"),
     IndexStep("workspaces_released_name_idx", "workspaces (owner_id, name, deleted_at) WHERE deleted_at IS NOT NULL"),
-    IndexStep("workspace_builds_preset_idx", "workspace_builds (preset_id)"),
     IndexStep("workspace_builds_version_idx", "workspace_builds (template_version_id, created_at DESC, id)"),
     IndexStep("workspace_builds_initiator_idx", "workspace_builds (initiator_id, created_at DESC, id)"),
     IndexStep(

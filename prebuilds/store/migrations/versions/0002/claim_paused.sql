@@ -4,7 +4,7 @@
 -- The answer has no address before the build's end. Its deadline is when the workspace should be usable: the build fails
 -- when it was not ready within the template's ready_timeout.
 CREATE OR REPLACE FUNCTION claim_paused(
-    p_claim_id text, p_request_hash bytea, p_preset_id uuid, p_version_id uuid, p_owner_id uuid, p_owner text,
+    p_claim_id text, p_request_hash bytea, p_preset_id uuid, p_owner_id uuid, p_owner text,
     p_initiator_id uuid, p_initiator text, p_name text, p_autostart text, p_next_start timestamptz, p_ttl interval,
     p_secrets jsonb, p_ends_at timestamptz
 ) RETURNS jsonb LANGUAGE plpgsql AS $$
@@ -20,7 +20,7 @@ BEGIN
     END IF;
     SELECT p.expire_after, p.last_invalidated_at, now() + t.ready_timeout AS deadline INTO v_preset
       FROM presets p JOIN templates t ON t.id = p.template_id WHERE p.id = p_preset_id;
-    SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number INTO v_workspace
+    SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number, w.template_version_id INTO v_workspace
       FROM workspaces w
      WHERE w.preset_id = p_preset_id AND w.resume_build_id IS NOT NULL AND w.quarantined_at IS NULL
        AND w.latest_transition = 'pause' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL AND w.claimed_at IS NULL
@@ -29,7 +29,7 @@ BEGIN
      LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         -- Try again and wait for locks: the transaction that has locked the last one may roll back.
-        SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number INTO v_workspace
+        SELECT w.id, w.resume_build_id, w.latest_build + 1 AS build_number, w.template_version_id INTO v_workspace
           FROM workspaces w
          WHERE w.preset_id = p_preset_id AND w.resume_build_id IS NOT NULL AND w.quarantined_at IS NULL
            AND w.latest_transition = 'pause' AND w.latest_status = 'succeeded' AND w.deleted_at IS NULL
@@ -46,8 +46,8 @@ BEGIN
     END IF;
     PERFORM hand_over(
         p_claim_id, p_request_hash, v_workspace.id, v_workspace.resume_build_id, v_workspace.build_number, NULL,
-        p_preset_id, p_version_id, true, p_owner_id, p_owner, p_initiator_id, p_initiator, p_name, p_autostart,
-        p_next_start, p_ttl, p_secrets);
+        p_preset_id, v_workspace.template_version_id, true, p_owner_id, p_owner, p_initiator_id, p_initiator, p_name,
+        p_autostart, p_next_start, p_ttl, p_secrets);
     UPDATE workspaces SET resume_build_id = NULL WHERE id = v_workspace.id;
     UPDATE claims c
        SET answer = c.answer || jsonb_build_object('source', 'paused', 'deadline', v_preset.deadline)

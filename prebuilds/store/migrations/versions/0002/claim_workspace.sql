@@ -189,7 +189,8 @@ BEGIN
                 v_new := v_turn.is_new;
             END IF;
         END IF;
-        SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
+        SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number, w.template_version_id
+          INTO v_workspace
           FROM workspaces w
          WHERE v_new AND w.claimable_preset_id = v_preset.id
            AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
@@ -197,7 +198,8 @@ BEGIN
          LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
         IF NOT FOUND THEN
             -- Try again and wait for locks: the transaction that has locked the last prebuild may roll back.
-            SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number INTO v_workspace
+            SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1 AS build_number, w.template_version_id
+              INTO v_workspace
               FROM workspaces w
              WHERE v_new AND w.claimable_preset_id = v_preset.id
                AND NOT is_expired(w.created_at, w.expires_at, v_preset.last_invalidated_at)
@@ -210,7 +212,7 @@ BEGIN
         IF FOUND THEN
             answer := hand_over(
                 p_claim_id, p_request_hash, v_workspace.id, v_workspace.claim_build_id, v_workspace.build_number,
-                v_workspace.address, v_preset.id, v_preset.template_version_id, v_preset.hands_over, v_owner,
+                v_workspace.address, v_preset.id, v_workspace.template_version_id, v_preset.hands_over, v_owner,
                 v_owner_name, v_initiator, v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets);
             PERFORM count_canary_claim(v_canary, v_active, true) WHERE v_canary IS NOT NULL;
             RETURN;
@@ -233,8 +235,8 @@ BEGIN
             v_preset.template_version_id := v_turn.version_id;
         END IF;
         answer := claim_paused(
-            p_claim_id, p_request_hash, v_preset.id, v_preset.template_version_id, v_owner, v_owner_name, v_initiator,
-            v_initiator_name, p_name, p_autostart, p_next_start, v_ttl, p_secrets, p_ends_at);
+            p_claim_id, p_request_hash, v_preset.id, v_owner, v_owner_name, v_initiator, v_initiator_name, p_name,
+            p_autostart, p_next_start, v_ttl, p_secrets, p_ends_at);
         IF answer IS NOT NULL THEN
             IF NOT v_new THEN
                 answer := tell_version(p_claim_id, v_turn.version);

@@ -64,7 +64,7 @@ BEGIN
         -- Writes nothing when no prebuild is ready, or when another attempt at this claim has written the claim's row
         -- meanwhile: it waits here for that one's end. One statement does all, since each costs a claim 3 % of its time.
         WITH ready AS MATERIALIZED (
-            SELECT id, claim_build_id, address
+            SELECT id, claim_build_id, address, template_version_id
               FROM workspaces
              WHERE claimable_preset_id = v_found.id
                AND NOT is_expired(created_at, expires_at, v_found.last_invalidated_at)
@@ -96,13 +96,13 @@ BEGIN
                    latest_ended_at = CASE WHEN v_found.hands_over THEN NULL ELSE now() END
               FROM claimed c, ready r
              WHERE w.id = c.workspace_id
-         RETURNING w.id, w.latest_build, r.claim_build_id
+         RETURNING w.id, w.latest_build, w.template_version_id, r.claim_build_id
         ), built AS (
             -- The initiator is a person, never the prebuilds user; a constraint of the table checks this, too.
             INSERT INTO workspace_builds (id, workspace_id, number, transition, stage, initiator_id, preset_id,
                                           template_version_id, status, started_at, completed_at, next_dispatch_at)
             SELECT g.claim_build_id, g.id, g.latest_build, 'start', 'claim', v_found.initiator_id, v_found.id,
-                   v_found.template_version_id, CASE WHEN v_found.hands_over THEN 'pending' ELSE 'succeeded' END,
+                   g.template_version_id, CASE WHEN v_found.hands_over THEN 'pending' ELSE 'succeeded' END,
                    CASE WHEN v_found.hands_over THEN NULL ELSE now() END,
                    CASE WHEN v_found.hands_over THEN NULL ELSE now() END,
                    CASE WHEN v_found.hands_over THEN now() + interval '1 second' END

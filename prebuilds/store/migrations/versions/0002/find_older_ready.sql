@@ -8,7 +8,7 @@ RETURNS TABLE (
     workspace_id uuid, claim_build_id uuid, address text, build_number int, preset_id uuid, version_id uuid,
     version int, hands_over boolean
 ) LANGUAGE sql AS $$
-    SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1, p.id, v.id, v.number, v.hands_over
+    SELECT w.id, w.claim_build_id, w.address, w.latest_build + 1, p.id, w.template_version_id, v.number, v.hands_over
       FROM rollouts r
       JOIN templates t ON t.id = r.template_id
       JOIN presets active ON active.id = p_preset_id AND active.desired_instances IS NOT NULL

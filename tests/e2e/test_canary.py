@@ -1,4 +1,4 @@
-"""A canary at a running stack: a version whose hand-overs fail meets its share of the claims, and goes back by itself."""
+"""A canary at a running stack: a version whose hand-overs fail meets its share of claims, and goes back by itself."""
 
 from __future__ import annotations
 

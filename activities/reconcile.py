@@ -19,7 +19,7 @@ from prebuilds.planning.plan import ReconcilePlan, plan_preset
 from prebuilds.planning.rollout_outcomes import judge_rollouts
 from prebuilds.planning.rules import Rules
 from prebuilds.store import loop, pool, standby
-from prebuilds.store.canaries import judge_canaries
+from prebuilds.store.canaries import judge_canaries, read_canaries
 from prebuilds.store.events import record_notes
 from prebuilds.store.history import check_history
 from prebuilds.store.membership import join_organizations
@@ -109,9 +109,10 @@ class ReconcileActivities:
                 snapshot = await snapshot_state(connection, self._rules)
             barred = await join_organizations(self._engine, snapshot)
             plan = plan_pass(snapshot, barred)
-            self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None)
+            canaries = await read_canaries(self._engine, plan)
+            self._gauges.observe(plan, timedelta(seconds=interval_seconds) if interval_seconds else None, canaries)
             await record_notes(self._engine, plan.notes())
-            await judge_canaries(self._engine, plan, self._rules)
+            await judge_canaries(self._engine, canaries, self._rules)
             await record_outcomes(self._engine, judge_rollouts(plan))
             working = plan.presets_to_reconcile(PRESETS_PER_PASS_MAX)
             number = await loop.begin_pass(self._engine, snapshot, with_work=len(working))

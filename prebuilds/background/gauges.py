@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
+from prebuilds.store.canaries import read_canaries
 from prebuilds.store.drill_list import read_states
 from prebuilds.store.health import read_health
 from prebuilds.store.loop import read_control
@@ -102,5 +103,6 @@ class GaugeKeeper:
             return False
         async with snapshot_transaction(self._engine) as connection:
             snapshot = await snapshot_state(connection, self._rules)
-        self._gauges.observe(plan_pass(snapshot), interval)
+        plan = plan_pass(snapshot)
+        self._gauges.observe(plan, interval, await read_canaries(self._engine, plan))
         return True

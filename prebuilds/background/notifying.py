@@ -24,6 +24,7 @@ from prebuilds.store.notifications import (
     put_off,
     take_due,
 )
+from prebuilds.telemetry.metrics import METRICS
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -75,6 +76,7 @@ class Notifier:
         if notification.notifier == "log":
             _log(notification)
             await mark_sent(self._engine, notification)
+            count_outcome(notification)
             return
         status, error = await self._post(notification)
         verdict = judge_delivery(status, notification.attempts, notification.age)
@@ -128,11 +130,27 @@ LOGGED_AS = {
     "resources_replaced": (logging.WARNING, "A claim has replaced resources"),
     CANARY_FAILED: (logging.WARNING, "A canary has failed, and the version before is active again"),
     DRILL_FAILED: (logging.WARNING, "A drill has failed"),
+    "rollout_failed": (logging.WARNING, "A rollout has failed, and the old version stays"),
+    "rollout_undone": (logging.WARNING, "A rollout was undone, and the version before is active again"),
+    "rollout_superseded": (logging.INFO, "A rollout was ended before it was done"),
+    "rollout_succeeded": (logging.INFO, "A rollout has succeeded"),
+    "canary_passed": (logging.INFO, "A canary has passed, and its version goes on to all"),
+    "canary_ended": (logging.INFO, "A canary was ended without a verdict, and its version goes on to all"),
     "lease_ending": (logging.INFO, "A workspace is released when its lease ends, unless the lease is renewed"),
 }
 """Kind of a notification -> level and text of its line in the log."""
 SHOWN_APART = ("kind", "id", "organization", "template", "preset", "workspace_name", "at")
 """What the line in the log says in other words than the body."""
+
+
+def count_outcome(notification: Notification) -> None:
+    """Count an outcome of a rollout or a canary. Commands bring them about, too, and export no metrics; each has its
+    line in some control worker's log."""
+    subject, _, outcome = notification.kind.partition("_")
+    count = {"rollout": METRICS.count_rollout, "canary": METRICS.count_canary}.get(subject)
+    if count is not None:
+        body = notification.body
+        count({"organization_name": body["organization"], "template_name": body["template"]}, outcome)
 
 
 def _log(notification: Notification) -> None:

@@ -84,25 +84,25 @@ class CanaryEvidence:
 
     @property
     def sample(self) -> int:
-        return sum(ended for ended, _ in self._kinds)
+        return sum(ended for ended, _ in self.kinds.values())
 
     @property
     def bad(self) -> int:
-        return sum(bad for _, bad in self._kinds)
+        return sum(bad for _, bad in self.kinds.values())
 
     @property
-    def _kinds(self) -> tuple[tuple[int, int], ...]:
+    def kinds(self) -> dict[str, tuple[int, int]]:
         """How many of each kind have ended, and how many of these were bad."""
-        return (
-            (self.creations, self.creations_failed + self.creations_slow),
-            (self.hand_overs, self.hand_overs_failed),
-            (self.drills, self.drills_failed),
-        )
+        return {
+            "creation": (self.creations, self.creations_failed + self.creations_slow),
+            "hand_over": (self.hand_overs, self.hand_overs_failed),
+            "drill": (self.drills, self.drills_failed),
+        }
 
     def is_bad(self, policy: CanaryPolicy) -> bool:
         """Whether more are bad than a sample of `min_claims` may have: of all together, or of one kind. Each claim
         brings a creation that replaces what it took, so that good creations would hide hand-overs that fail."""
-        counted = (*self._kinds, (self.sample, self.bad))
+        counted = (*self.kinds.values(), (self.sample, self.bad))
         return any(100 * bad > policy.max_failure * max(ended, policy.min_claims) for ended, bad in counted)
 
     def tell(self) -> str:

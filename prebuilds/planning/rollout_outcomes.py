@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from prebuilds.planning.canaries import CanaryEvidence
 from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import PassPlan, PresetDecision
 from prebuilds.planning.rollouts import Rollout, RolloutState
@@ -62,27 +63,47 @@ def lacks_room(one: PresetDecision) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunningCanary:
-    """A running canary, to be judged."""
+    """A running canary."""
 
     rollout: Rollout
-    template: UUID
+    template_id: UUID
+    organization: str
+    template: str
+    """The template's name."""
+    paused: bool
+    """Whether it gets no verdict now, since its rollout is paused, or everything."""
     held: Mapping[UUID, str]
     """The new version's presets that replace others, and whose creations are held until somebody acts, with their names
     and holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryFigures:
+    """A running canary, with what is known of its new version."""
+
+    canary: RunningCanary
+    evidence: CanaryEvidence
+    claims: int
+    """Claims by name that were served while it ran."""
+    new_claims: int
+    """Those of them that the new version has served."""
+
+
 def canaries_of(plan: PassPlan) -> list[RunningCanary]:
-    """Return the running canaries of rollouts that are not paused; none while everything is paused."""
+    """Return the running canaries."""
     found: dict[UUID, RunningCanary] = {}
-    for one in () if plan.paused else plan.decisions:
+    for one in plan.decisions:
         preset = one.item.preset
         rollout = preset.rollout
-        if rollout is None or not rollout.canary or rollout.state is RolloutState.PAUSED or preset.template_id is None:
+        if rollout is None or not rollout.canary or preset.template_id is None:
             continue
         held = {} if rollout.id not in found else dict(found[rollout.id].held)
         if one.generations is not None and preset.active and _held_for_good(one):
             held[preset.id] = f"{preset.name}: {_reason_of(one)}"
-        found[rollout.id] = RunningCanary(rollout, preset.template_id, held)
+        paused = plan.paused or rollout.state is RolloutState.PAUSED
+        found[rollout.id] = RunningCanary(
+            rollout, preset.template_id, preset.organization, preset.template, paused, held
+        )
     return list(found.values())
 
 

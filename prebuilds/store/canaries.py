@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +15,12 @@ from prebuilds.api import InvalidInput, PrebuildsError, TemplateNotFound
 from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy, CanaryState, CanaryVerdict, judge_canary
 from prebuilds.planning.generations import generations_of
 from prebuilds.planning.pass_plan import PassPlan
-from prebuilds.planning.rollout_outcomes import FOR_GOOD, RunningCanary, canaries_of
+from prebuilds.planning.rollout_outcomes import FOR_GOOD, CanaryFigures, RunningCanary, canaries_of
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState
 from prebuilds.planning.rules import Rules
 from prebuilds.store.apply import try_lock_apply
 from prebuilds.store.events import record_for_each
-from prebuilds.store.notifications import record_canary_failure
+from prebuilds.store.notifications import record_canary_failure, record_outcome
 from prebuilds.store.rollout_changes import go_back, lock_newest
 from prebuilds.store.snapshots import read_preset
 from prebuilds.vocabulary import DRILL_USER_ID, PREBUILDS_USER
@@ -75,31 +76,43 @@ INVALIDATE = text("""
 """)
 
 
-async def judge_canaries(engine: AsyncEngine, plan: PassPlan, rules: Rules) -> None:
-    """Judge every running canary, and end those that have a verdict.
-
-    A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
-    pass. So is one that cannot be judged or ended: that is logged, and stops neither other canaries nor the pass.
-    """
+async def read_canaries(engine: AsyncEngine, plan: PassPlan) -> list[CanaryFigures]:
+    """Read the figures of every running canary. One that cannot be read is logged and left out."""
+    found = []
     for canary in canaries_of(plan):
         try:
-            await _judge_one(engine, canary, rules)
+            async with engine.connect() as connection:
+                evidence = await read_evidence(connection, canary.rollout.id, canary.rollout.policy.canary)
+                shares = (await connection.execute(READ_SHARES, {"id": canary.rollout.id})).one()
+        except DBAPIError:
+            _log("A canary could not be read; the next pass tries again", canary)
+            continue
+        if evidence is not None:
+            found.append(CanaryFigures(canary, evidence, shares.claims, shares.new_claims))
+    return found
+
+
+async def judge_canaries(engine: AsyncEngine, canaries: Sequence[CanaryFigures], rules: Rules) -> None:
+    """End those canaries that have a verdict, unless their rollouts are paused.
+
+    A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
+    pass. So is one that cannot be ended: that is logged, and stops neither other canaries nor the pass.
+    """
+    for one in canaries:
+        policy = one.canary.rollout.policy.canary
+        if one.canary.paused or _judge(policy, one.evidence, one.canary.held).state is CanaryState.RUNNING:
+            continue
+        try:
+            async with engine.begin() as connection:
+                if await try_lock_apply(connection):
+                    await _end(connection, one.canary, rules)
         except (DBAPIError, PrebuildsError):
-            logger.warning(
-                "A canary could not be judged or ended; the next pass tries again",
-                extra={"rollout_id": str(canary.rollout.id)},
-                exc_info=True,
-            )
+            _log("A canary could not be ended; the next pass tries again", one.canary)
 
 
-async def _judge_one(engine: AsyncEngine, canary: RunningCanary, rules: Rules) -> None:
-    async with engine.connect() as connection:
-        evidence = await read_evidence(connection, canary.rollout.id, canary.rollout.policy.canary)
-    if evidence is None or _judge(canary.rollout.policy.canary, evidence, canary.held).state is CanaryState.RUNNING:
-        return
-    async with engine.begin() as connection:
-        if await try_lock_apply(connection):
-            await _end(connection, canary, rules)
+def _log(line: str, canary: RunningCanary) -> None:
+    extra = {"rollout_id": str(canary.rollout.id), "template": f"{canary.organization}/{canary.template}"}
+    logger.warning(line, extra=extra, exc_info=True)
 
 
 async def read_evidence(
@@ -116,7 +129,7 @@ async def read_evidence(
 async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules) -> None:
     """Judge a canary again behind the locks, since the pass's snapshot may be old, and end it if it has a verdict."""
     try:
-        path, row, presets = await lock_newest(connection, str(canary.template))
+        path, row, presets = await lock_newest(connection, str(canary.template_id))
     except (TemplateNotFound, InvalidInput):
         return
     if row.id != canary.rollout.id or row.canary_state != CanaryState.RUNNING or row.state not in OPEN:
@@ -136,7 +149,9 @@ async def _end(connection: AsyncConnection, canary: RunningCanary, rules: Rules)
     active = [preset.id for preset in presets if preset.template_version_id == row.active_version_id]
     facts = await _facts(connection, row, evidence, verdict)
     await record_for_each(connection, f"canary_{verdict.state}", PREBUILDS_USER, active, facts)
-    if verdict.state is CanaryState.FAILED:
+    if verdict.state is not CanaryState.FAILED:
+        await record_outcome(connection, f"canary_{verdict.state}", row.id, facts, only_logged=True)
+    else:
         organization, _, template = path.partition("/")
         body = {"organization": organization, "template": template, "preset": None, **facts}
         await record_canary_failure(connection, row.id, body)

@@ -35,6 +35,11 @@ READ_FACTS = text("""
       LEFT JOIN presets p ON p.id = w.preset_id LEFT JOIN claims c ON c.workspace_id = w.id
      WHERE w.id = ANY(CAST(:ids AS uuid[]))
 """)
+READ_TEMPLATE = text("""
+    SELECT now() AS at, o.name AS organization, t.name AS template
+      FROM rollouts r JOIN templates t ON t.id = r.template_id JOIN organizations o ON o.id = t.organization_id
+     WHERE r.id = :id
+""")
 RECORD = text("""
     INSERT INTO notifications (id, notifier, kind, build_id, body)
     SELECT n.id, notifier, :kind, n.build_id, CAST(n.body AS jsonb)
@@ -171,8 +176,29 @@ async def record_canary_failure(connection: AsyncConnection, rollout_id: UUID, f
     await _record_one(connection, CANARY_FAILED, rollout_id, facts, None)
 
 
+async def record_outcome(
+    connection: AsyncConnection, kind: str, rollout_id: UUID, facts: Mapping[str, Any], *, only_logged: bool = False
+) -> None:
+    """Record a notification of what has become of a rollout or its canary, in the caller's transaction.
+
+    Args:
+        kind: That of the event.
+        facts: What receivers are told beside the template.
+        only_logged: Whether a line in the log is enough: somebody was told otherwise, or need not act.
+    """
+    row = (await connection.execute(READ_TEMPLATE, {"id": rollout_id})).one()
+    told = {"organization": row.organization, "template": row.template, "preset": None, "rollout": rollout_id, **facts}
+    id_ = uuid5(NOTIFICATIONS, f"{rollout_id}/{kind}/{row.at}")  # a rollout may fail, go on, and fail again
+    await _record_one(connection, kind, id_, told, None, NOTIFIERS[:1] if only_logged else NOTIFIERS)
+
+
 async def _record_one(
-    connection: AsyncConnection, kind: str, id_: UUID, facts: Mapping[str, Any], build_id: UUID | None
+    connection: AsyncConnection,
+    kind: str,
+    id_: UUID,
+    facts: Mapping[str, Any],
+    build_id: UUID | None,
+    notifiers: Sequence[str] = NOTIFIERS,
 ) -> None:
     at = await connection.scalar(text("SELECT now()"))
     body = {"kind": kind, "id": id_, **facts, "at": at}
@@ -181,7 +207,7 @@ async def _record_one(
         "ids": [id_],
         "build_ids": [build_id],
         "bodies": [json.dumps(body, default=_as_json)],
-        "notifiers": list(NOTIFIERS),
+        "notifiers": list(notifiers),
     }
     await connection.execute(RECORD, values)
 

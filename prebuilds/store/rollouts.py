@@ -14,6 +14,7 @@ from prebuilds.planning.canaries import CanaryState
 from prebuilds.planning.rollout_outcomes import RolloutOutcome
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState, Strategy
 from prebuilds.store.events import record_for_each
+from prebuilds.store.notifications import record_outcome
 from prebuilds.vocabulary import PREBUILDS_USER
 
 READ_OPEN = text("""
@@ -52,7 +53,8 @@ END = text("""
     UPDATE rollouts
        SET state = :state, reason = :reason, ended_at = now(),
            canary_state = CASE canary_state WHEN 'running' THEN 'ended' ELSE canary_state END
-     WHERE template_id = :template_id AND state IN ('running', 'paused', 'failed') RETURNING id
+     WHERE template_id = :template_id AND state IN ('running', 'paused', 'failed')
+ RETURNING id, from_number, to_number
 """)
 
 
@@ -103,13 +105,12 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
         await connection.execute(END, template | {"state": state, "reason": reason})
         if not undone and opened.leaves is None:
             start = (opened.from_version_id, opened.from_number, opened.from_presets)
-        await record_for_each(
-            connection,
-            f"rollout_{state}",
-            by,
-            list(activated.presets.values())[:1],
-            {"rollout": opened.id, "from": opened.from_number, "to": opened.to_number, "by_version": activated.number},
-        )
+        facts = {"from": opened.from_number, "to": opened.to_number, "by_version": activated.number}
+        told = list(activated.presets.values())[:1]
+        await record_for_each(connection, f"rollout_{state}", by, told, {"rollout": opened.id, **facts})
+        facts |= {"by": by, "reason": reason}
+        # A canary that failed has its own notification.
+        await record_outcome(connection, f"rollout_{state}", opened.id, facts, only_logged=activated.leaves_failed)
     version_id, number, presets = start
     before = {row.name: row.id for row in await connection.execute(READ_NAMES, {"ids": presets})}
     replacing = [id_ for name, id_ in activated.presets.items() if before.get(name, id_) != id_]
@@ -140,10 +141,12 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
     await record_for_each(connection, "rollout_started", by, replacing, data)
 
 
-async def end_rollouts(connection: AsyncConnection, template_id: UUID, reason: str) -> None:
-    """End a template's open rollout because the template is deleted or deprecated."""
+async def end_rollouts(connection: AsyncConnection, template_id: UUID, reason: str, by: str) -> None:
+    """End a template's open rollout because the template is deleted."""
     values = {"template_id": template_id, "state": RolloutState.SUPERSEDED, "reason": reason}
-    await connection.execute(END, values)
+    for row in await connection.execute(END, values):
+        facts = {"from": row.from_number, "to": row.to_number, "by": by, "reason": reason}
+        await record_outcome(connection, f"rollout_{RolloutState.SUPERSEDED}", row.id, facts, only_logged=True)
 
 
 async def record_outcomes(engine: AsyncEngine, outcomes: Sequence[RolloutOutcome]) -> None:
@@ -164,6 +167,9 @@ async def record_outcomes(engine: AsyncEngine, outcomes: Sequence[RolloutOutcome
                 "reason": one.reason,
             }
             await record_for_each(connection, kind, PREBUILDS_USER, one.preset_ids, data)
+            if kind in ("rollout_succeeded", "rollout_failed"):
+                only_logged = one.state is RolloutState.SUCCEEDED
+                await record_outcome(connection, kind, one.rollout.id, data, only_logged=only_logged)
 
 
 def _kind_of(outcome: RolloutOutcome) -> str | None:

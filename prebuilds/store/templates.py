@@ -154,7 +154,7 @@ async def delete_template(engine: AsyncEngine, reference: str, by: str) -> Chang
         if found.deleted_at is None:
             presets = await _lock_presets_of(connection, found)
             await connection.execute(DELETE_TEMPLATE, {"id": found.id})
-            await end_rollouts(connection, found.id, "the template was deleted")
+            await end_rollouts(connection, found.id, "the template was deleted", by)
             await _record_change(connection, "template_deleted", by, found, presets)
     change = TemplateChange(
         id=found.id,

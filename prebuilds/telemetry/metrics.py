@@ -7,7 +7,7 @@ text is never a label.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,8 +17,10 @@ from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 
 from prebuilds.planning.holds import Hold
 from prebuilds.planning.pass_plan import PassPlan, PresetDecision
+from prebuilds.planning.rollout_outcomes import CanaryFigures
 from prebuilds.planning.snapshot import PresetCounts
 from prebuilds.planning.state import PoolState
+from prebuilds.telemetry.rollout_gauges import RolloutGauges
 
 CLAIM_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)
 PASS_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -74,6 +76,8 @@ class Metrics:
             explicit_bucket_boundaries_advisory=BUILD_BUCKETS_S,
         )
         self._drills = meter.create_counter("prebuilds_drills", description="Drills that have ended, by their outcome")
+        self._rollouts = meter.create_counter("prebuilds_rollouts", description="Outcomes of rollouts")
+        self._canaries = meter.create_counter("prebuilds_canaries", description="Canaries that have ended, by outcome")
         self._pass_s = meter.create_histogram(
             "prebuilds_pass_duration",
             unit="s",
@@ -136,6 +140,14 @@ class Metrics:
         """Count a drill that has ended: succeeded, failed or skipped."""
         self._drills.add(1, {**labels, "result": outcome})
 
+    def count_rollout(self, labels: Mapping[str, str], outcome: str) -> None:
+        """Count an outcome of a rollout: succeeded, failed, superseded or undone. One that failed may go on."""
+        self._rollouts.add(1, {**labels, "result": outcome})
+
+    def count_canary(self, labels: Mapping[str, str], outcome: str) -> None:
+        """Count a canary that has ended: passed, failed, or ended without a verdict."""
+        self._canaries.add(1, {**labels, "result": outcome})
+
     def record_pass(self, duration: timedelta) -> None:
         """Record a pass that has ended."""
         self._pass_s.record(duration.total_seconds())
@@ -189,6 +201,8 @@ class PoolGauges:
         self.interval = interval
         self._clock = clock
         self._seen: tuple[float, PassPlan] | None = None
+        self._canaries: Sequence[CanaryFigures] = ()
+        self._rollouts = RolloutGauges(self._current_plan, lambda: self._canaries)
         meter = get_meter("prebuilds")
         for name, (read, description) in _GAUGES.items():
             meter.create_observable_gauge(
@@ -219,12 +233,16 @@ class PoolGauges:
             description="When the last pass took its snapshot, by the database's clock",
         )
 
-    def observe(self, plan: PassPlan, interval: timedelta | None = None) -> None:
+    def observe(
+        self, plan: PassPlan, interval: timedelta | None = None, canaries: Sequence[CanaryFigures] = ()
+    ) -> None:
         """Show the pools of *plan* from now on.
 
         Args:
             interval: The loop's interval between passes; None keeps the one known so far.
+            canaries: Those that run.
         """
+        self._canaries = canaries
         self.interval = interval or self.interval
         self._seen = self._clock(), plan
 

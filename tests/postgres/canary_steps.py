@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.planning.pass_plan import plan_pass
-from prebuilds.store.canaries import judge_canaries
+from prebuilds.store.canaries import judge_canaries, read_canaries
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool
@@ -80,4 +80,4 @@ async def judge(engine: AsyncEngine) -> None:
     """Judge the canaries as a pass does, without what else a pass does."""
     async with snapshot_transaction(engine) as connection:
         plan = plan_pass(await snapshot_state(connection, RULES))
-    await judge_canaries(engine, plan, RULES)
+    await judge_canaries(engine, await read_canaries(engine, plan), RULES)

@@ -15,7 +15,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.provisioners.base import Provisioned
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.canaries import judge_canaries
+from prebuilds.store.canaries import judge_canaries, read_canaries
 from prebuilds.store.pool import cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
@@ -43,7 +43,7 @@ async def run_pass(engine: AsyncEngine, rules: Rules = RULES) -> int:
     """Run one pass over everything, as the loop does it. Returns how many presets had work."""
     async with snapshot_transaction(engine) as connection:
         plan = plan_pass(await snapshot_state(connection, rules))
-    await judge_canaries(engine, plan, rules)
+    await judge_canaries(engine, await read_canaries(engine, plan), rules)
     await record_outcomes(engine, judge_rollouts(plan))
     working = plan.presets_to_reconcile(500)
     for preset_id in working:

@@ -14,12 +14,17 @@ SERVE = """
 import asyncio, os, urllib.request
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+from prebuilds.background.notifying import count_outcome
+from prebuilds.store.notifications import Notification
 from prebuilds.planning.health import DeploymentHealth
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.views import DrillState
 from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
+from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy
 from prebuilds.planning.pass_plan import plan_pass
+from prebuilds.planning.rollout_outcomes import CanaryFigures, canaries_of
+from prebuilds.planning.rollouts import Rollout, RolloutPolicy, RolloutState
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import GlobalSnapshot, PoolCounts, Preset, PresetCounts
 from prebuilds.stack.temporal_server import free_port
@@ -56,6 +61,9 @@ async def main():
             notifications_failing=2, notifications_given_up=1, findings={"orphan": 3},
         ))
         METRICS.count_drill({"organization_name": "acme", "template_name": "python"}, "failed")
+        for kind in ("rollout_failed", "canary_failed", "drill_failed"):
+            told = {"organization": "acme", "template": "python"}
+            count_outcome(Notification(UUID(int=4), "log", kind, told, 1, timedelta(0)))
         DrillGauges().show([DrillState(
             organization="acme", template="python", next_at=None, succeeded_at=datetime(2026, 3, 2, 3, tzinfo=UTC),
             usable_seconds=0.4, failed=True, stage="check", reason="no", stale=True,
@@ -64,13 +72,17 @@ async def main():
         counts = PoolCounts(running=2, eligible=1, starting=1)
         def preset(n, name, **policy):
             return Preset(UUID(int=n), "acme", "python", 1, name, **{"active": True, "base_instances": 5} | policy)
+        policy = RolloutPolicy(canary=CanaryPolicy(10, timedelta(minutes=30), 20, 5))
+        trying = Rollout(UUID(int=9), policy, RolloutState.FAILED, 40, True)
         def observe(paused, *presets):
-            gauges.observe(plan_pass(GlobalSnapshot(
+            plan = plan_pass(GlobalSnapshot(
                 taken_at=datetime(2026, 3, 2, 12, tzinfo=UTC),
                 paused=paused,
                 rules=Rules(max_pending_builds=1),
                 presets=[PresetCounts(preset, counts) for preset in presets],
-            )))
+            ))
+            evidence = CanaryEvidence(timedelta(minutes=9), creations=4, hand_overs=2, hand_overs_failed=1)
+            gauges.observe(plan, canaries=[CanaryFigures(one, evidence, 20, 2) for one in canaries_of(plan)])
         async def show(title):
             def read(path="/metrics"):
                 return urllib.request.urlopen(f"http://127.0.0.1:{port}{path}").read().decode()
@@ -84,7 +96,7 @@ async def main():
             else:
                 raise AssertionError("any path is answered")
         odd = preset(2, "odd", timezone="Nowhere/Else", windows=(("* 8 * * *", 9),), base_instances=2)
-        observe(False, preset(1, "small"), odd, preset(3, "old", active=False))
+        observe(False, preset(1, "small", rollout=trying, template_id=UUID(int=8)), odd, preset(3, "old", active=False))
         await show("first")
         now[0] = 30.0
         observe(True, preset(1, "small"))

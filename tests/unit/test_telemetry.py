@@ -105,6 +105,31 @@ def test_metrics_have_the_names_and_values_that_dashboards_read() -> None:
     assert not set(GAUGES) & names(later), "a worker that runs no pass drops its gauges"
 
 
+def test_rollouts_and_canaries_are_shown_while_they_are_open() -> None:
+    first, paused, _ = exported()
+    template = 'organization_name="acme",template_name="python"'
+    assert {line for line in first.splitlines() if line.startswith(("prebuilds_rollout", "prebuilds_canar"))} == {
+        'prebuilds_rollouts_total{organization_name="acme",result="failed",template_name="python"} 1.0',
+        'prebuilds_canaries_total{organization_name="acme",result="failed",template_name="python"} 1.0',
+        f"prebuilds_rollout_progress_ratio{{{template}}} 0.4",
+        f"prebuilds_canary_share_ratio{{{template}}} 0.1",
+        f'prebuilds_canary_claims{{{template},version="new"}} 2.0',
+        f'prebuilds_canary_claims{{{template},version="old"}} 18.0',
+        *(
+            f'prebuilds_rollout_state{{organization_name="acme",state="{state}",template_name="python"}} {value}.0'
+            for state, value in (("running", 0), ("paused", 0), ("failed", 1))
+        ),
+        *(
+            f'prebuilds_canary_sample{{kind="{kind}",organization_name="acme",result="{result}",template_name="python"}}'
+            f" {value}.0"
+            for kind, results in (("creation", (4, 0)), ("hand_over", (1, 1)), ("drill", (0, 0)))
+            for result, value in zip(("good", "bad"), results, strict=True)
+        ),
+    }
+    assert "prebuilds_rollout_state{" not in paused, "a rollout that has ended leaves none"
+    assert "prebuilds_canary_" not in paused
+
+
 def test_nothing_is_loaded_while_nothing_is_exported() -> None:
     code = """
 import asyncio, sys

@@ -88,6 +88,8 @@ async def test_every_address_against_every_scope(engine: AsyncEngine, database_u
                     path, _, target = address.partition("?target=")
                     form = {"target": target, "cause": "x"}
                     assert (await http.post(path, data=form, headers=OWN)).status_code == refused, (path, str(scope))
+            there, gone = [await http.get("/find", params={"what": claim_id}) for claim_id in ("c1", "c0")]
+            assert (there.status_code != gone.status_code) == allowed("/claims/c1", scope, workspace), str(scope)
     changed = "SELECT paused, loop, (SELECT count(*) FROM presets WHERE last_invalidated_at IS NOT NULL) FROM settings"
     assert tuple(await one(engine, changed)) == (False, "never_started", 0)
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from prebuilds.api import ClaimNotFound
 from prebuilds.http.authentication import check_allowed, check_found
 from prebuilds.http.claim_access import find_claim
 from prebuilds.http.page import showing
@@ -118,7 +119,7 @@ async def find(request: Request, viewer: SignedIn, what: str = "") -> Response:
         is_path = False
     except ValueError:
         is_path = what.count("/") == 1
-    if is_path or (what and not await service_of(request).direct.find(what)):
+    if is_path or (what and not await _sees_claim(request, viewer, what)):
         found = await operations.workspaces.show(what)
         check_workspace(request, viewer, found, what)
         return RedirectResponse(f"/workspaces/{found.id}", 303, SECURITY)
@@ -131,6 +132,15 @@ async def asset(name: str) -> Response:
     if name not in ASSETS:
         raise HTTPException(404)
     return asset_response(name)
+
+
+async def _sees_claim(request: Request, viewer: Viewer, claim_id: str) -> bool:
+    """Return whether there is such a claim that the viewer may see."""
+    try:
+        await find_claim(request, service_of(request), viewer.actor, claim_id, Action.SEE_CLAIM)
+    except ClaimNotFound:
+        return False
+    return True
 
 
 def check_reader(request: Request, viewer: Viewer) -> None:

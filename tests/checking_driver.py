@@ -74,4 +74,4 @@ class WaitsForever(CheckingFolder):
     async def _run(
         self, workspace_id: UUID, words: Sequence[str], env: Mapping[str, str], timeout_s: float
     ) -> CheckEnded:
-        return await super()._run(workspace_id, words, env, min(timeout_s * 4, 60.0))
+        return await super()._run(workspace_id, words, env, min(timeout_s * 2, 60.0))

@@ -29,7 +29,7 @@ NOT_OF_THE_EXAMPLE = ("failed_start_leaves_nothing", "suspended_comes_back", *PA
 
 def outcome_of(check: str, driver: Any, state_dir: Path) -> Outcome:
     # Hurried is only who dawdles: on a busy machine a good driver may take longer than that.
-    hurried = {broken.TakesItsTime: 0.3, checking.WaitsForever: 2.0, checking.LeavesItRunning: 1.0}
+    hurried = {broken.TakesItsTime: 0.3, checking.WaitsForever: 0.5, checking.LeavesItRunning: 1.0}
     prompt_s = hurried.get(driver, PROMPT_S)
     return asyncio.run(run_check(check, Subject(driver, prompt_s=prompt_s, cuts=3), state_dir))
 

@@ -22,7 +22,6 @@ from prebuilds.settings import Settings
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import begin_build, save_state
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.inventory import Place, read_recorded
 from prebuilds.store.inventory_findings import read_removal
 from prebuilds.store.workspaces import show_workspace
@@ -38,12 +37,6 @@ OPS = Actor("ops")
 LEFT = {"vm": "i-0123", "region": "eu"}
 CREATION, DELETION, REPEAT = 1, 3, 4
 """Builds of the workspace; the second one hands it over."""
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,7 +16,6 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import RecordedBuild
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.lifecycle import set_workspace, start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import build_id_of
@@ -38,13 +36,6 @@ from tests.postgres.lifecycle_steps import (
 )
 from tests.postgres.pool_steps import claim, make_ready, workspace_ids
 from tests.rows import do, events, one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
 
 # --- ttl and schedule ---
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,6 @@ from prebuilds.operations.claims import VERSION_TRIES_MAX
 from prebuilds.payloads import ClaimResult
 from prebuilds.planning.choose import PresetOffer
 from prebuilds.store.claim_offers import offers_of_template
-from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.templates import delete_template, deprecate_template
 from tests.builders import apply_file, find_preset
 from tests.postgres.pool_steps import Desk, got, make_ready
@@ -42,17 +40,6 @@ class Versions:
     ready: int = 2
     """Prebuilds of each."""
     made: int = 0
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 @pytest.fixture

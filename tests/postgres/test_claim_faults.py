@@ -17,7 +17,7 @@ from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces, StoreUnavail
 from prebuilds.payloads import ClaimResult, ClaimsResult
 from prebuilds.store.claim_offers import offers_of_template, template_exists
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, create_engine, dsn_of
+from prebuilds.store.engine import create_engine, dsn_of
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 from tests.builders import make_preset
 from tests.postgres.pool_steps import (
@@ -35,17 +35,6 @@ from tests.rows import do, one, rows_of
 T = TypeVar("T")
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 """No PostgreSQL answers there."""
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 # --- Connections that are cut ----------------------------------------------------------------------------------------

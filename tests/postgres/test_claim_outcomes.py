@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -18,7 +18,6 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import explain_claim
 from prebuilds.store.loop import pause
 from prebuilds.store.workspaces import show_workspace
@@ -26,18 +25,6 @@ from prebuilds.vocabulary import build_id_of
 from tests.builders import MadePreset, apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import Desk, Workflows, fail, make_ready, record_prebuilds
 from tests.rows import do, one, rows_of
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
-
 
 # --- Why nothing was ready -------------------------------------------------------------------------------------------
 

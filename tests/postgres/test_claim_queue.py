@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
@@ -14,7 +13,7 @@ from prebuilds.api import ClaimIdReused, ClaimTimedOut, NameTaken, NotAMember, P
 from prebuilds.payloads import ClaimPlace, ClaimRequest, ClaimResult
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claims import ClaimStore, hash_request
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.vocabulary import PREBUILDS_USER_ID, OnEmpty, build_id_of
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import (
@@ -40,17 +39,6 @@ UNMATCHED = """
       JOIN workspaces w ON w.claimable_preset_id = p.id
      WHERE q.decided_at IS NULL
 """
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def one_member_less(engine: AsyncEngine, name: str) -> None:

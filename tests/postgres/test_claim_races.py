@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
-import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import ClaimIdReused, NoClaimablePrebuiltWorkspaces, WorkspaceNotFound
@@ -39,17 +37,6 @@ from tests.postgres.pool_steps import (
 from tests.rows import do, one, rows_of
 
 ROUNDS = 30
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def delete(engine: AsyncEngine, preset: MadePreset) -> Written:

@@ -4,7 +4,6 @@ serves what no hand-over has seen."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import cast
 
@@ -22,24 +21,12 @@ from prebuilds.payloads import ClaimPlace, ClaimRequest, ClaimResult, ClaimRun
 from prebuilds.settings import Settings
 from prebuilds.store.claim_queue_sweep import take_due_waiters, withdraw_waiters
 from prebuilds.store.claim_states import read_claims
-from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.templates import deprecate_template
 from prebuilds.vocabulary import PREBUILDS_USER_ID, build_id_of
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import Desk, Workflows, begin_prebuilds, finish, make_ready, record_prebuilds
 from tests.rows import do, events, one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -14,7 +13,6 @@ from prebuilds.api import ClaimIdReused, InvalidInput, NoClaimablePrebuiltWorksp
 from prebuilds.background.demand import DemandCounter
 from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.limits import list_limits
 from prebuilds.store.people import members_except
 from prebuilds.store.pools import read_hour
@@ -25,12 +23,6 @@ from tests.postgres.drill_steps import DRILL, SMALL, Recorded, begun, drilled_pr
 from tests.postgres.http_steps import serving
 from tests.postgres.pool_steps import Desk, claim, make_ready, new_run
 from tests.rows import do, one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

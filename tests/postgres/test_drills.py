@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -27,7 +26,6 @@ from prebuilds.settings import Settings
 from prebuilds.store import drill_list, drill_steps, drills
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.drills import DrillEnd
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.loop import pause
 from prebuilds.store.transfers import transfer_workspace
 from prebuilds.telemetry.drill_gauges import _GAUGES, DrillGauges
@@ -42,12 +40,6 @@ from tests.postgres.test_late_requests import new_request
 from tests.rows import do, events, one
 
 LABELS = {"organization_name": "acme", "template_name": "python"}
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,7 +23,6 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.evidence import keep, prune
 from prebuilds.store.loop import pause
 from prebuilds.store.pool import delete_prebuilds
@@ -37,12 +35,6 @@ from tests.rows import events, one, rows_of
 
 PATH = "acme/python/small"
 CLEARS_AT_ONCE = Rules(failed_retention=timedelta(0))
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def stop_one(engine: AsyncEngine, workspace_id: UUID) -> None:

@@ -21,7 +21,7 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.apply import update_template
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.events import record_notes
 from prebuilds.store.explain import explain_preset
 from prebuilds.store.history import mark_restored
@@ -61,17 +61,6 @@ BUILDS_OF_OTHERS = """
     SELECT count(*) FROM workspace_builds b JOIN workspaces w ON w.id = b.workspace_id
      WHERE (b.preset_id, b.template_version_id) IS DISTINCT FROM (w.preset_id, w.template_version_id)
 """
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def applied(engine: AsyncEngine, *presets: dict[str, Any], preset: str = "small", **entry: Any) -> MadePreset:

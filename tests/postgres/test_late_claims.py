@@ -6,7 +6,6 @@ Each test interleaves by hand what two workers do for one claim, when the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -25,22 +24,11 @@ from prebuilds.api import (
 from prebuilds.payloads import ClaimPlace, ClaimResult, ClaimRun
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.clock import DatabaseClock
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.workspaces import release_workspace
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import Desk, make_ready, new_run, until_blocked
 from tests.rows import do, events, one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=6) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def given(engine: AsyncEngine) -> int:

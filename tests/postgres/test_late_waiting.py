@@ -6,7 +6,7 @@ Each test interleaves by hand what two workers do for one claim, when the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -25,24 +25,12 @@ from prebuilds.api import (
 )
 from prebuilds.operations.direct_claims import BEFORE_ALL
 from prebuilds.payloads import ClaimPlace, ClaimQueued, ClaimRequest, ClaimResult, ClaimRun
-from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from tests.builders import make_preset
 from tests.postgres.pool_steps import Desk, begin_prebuilds, finish, got, make_ready, new_run, until_blocked
 from tests.rows import do, one
 
 Late = Callable[[Desk, ClaimRun], Awaitable[Any]]
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=6) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def given(engine: AsyncEngine) -> int:

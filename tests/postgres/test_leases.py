@@ -6,7 +6,6 @@ Time passes by moving the rows' times into the past.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -23,7 +22,6 @@ from prebuilds.store.actions import TAKE_DUE, take_due_actions
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claim_statement import decide_alone
 from prebuilds.store.claims import ClaimStore, hash_request
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.identity import read_identity
 from prebuilds.store.leases import renew_lease, wake_forgotten
 from prebuilds.store.lifecycle import set_workspace, start_workspace, stop_workspace
@@ -41,12 +39,6 @@ TEN, SECOND = timedelta(minutes=10), timedelta(seconds=1)
 LEASED = {"lease_seconds": 600}
 NO_TEMPORAL: Any = None
 """For a relay that asks Temporal nothing, since no claim waits."""
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def sweep_until_told(engine: AsyncEngine) -> None:

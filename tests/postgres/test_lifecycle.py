@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -15,7 +14,6 @@ from prebuilds.api import InvalidInput, WorkspaceNotFound
 from prebuilds.planning.autostart import next_start
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.lifecycle import retry_workspace, set_workspace, start_workspace, stop_workspace
 from prebuilds.store.pool import delete_prebuilds
@@ -40,12 +38,6 @@ from tests.postgres.lifecycle_steps import (
 )
 from tests.postgres.pool_steps import RULES, claim, fail, make_ready, workspace_ids
 from tests.rows import events, one, rows_of
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def test_stop_and_start_are_recorded_once_for_the_owner(engine: AsyncEngine, store: ClaimStore) -> None:

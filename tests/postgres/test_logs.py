@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,7 +18,6 @@ from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.settings import Settings
 from prebuilds.store import logs
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.logs import Position, find_logged_builds, read_log
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
@@ -29,12 +27,6 @@ from tests.postgres.pool_steps import make_ready, record_prebuilds
 from tests.postgres.retention_steps import remove_old
 from tests.rows import do, one
 from tests.workflow.fakes import until
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def test_lines_are_kept_in_order_before_the_build_has_ended(engine: AsyncEngine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TypeAlias
 from uuid import UUID
@@ -18,7 +18,6 @@ from prebuilds.provisioners.base import Progress, Provision
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.workspaces import release_workspace
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from prebuilds.vocabulary.words import clock
@@ -29,12 +28,6 @@ from tests.postgres.pool_steps import fail
 from tests.rows import do, one
 
 Logs: TypeAlias = Callable[..., Awaitable[tuple[int, str]]]
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +19,6 @@ from prebuilds.api import (
 from prebuilds.planning.plan import deletions, state_of
 from prebuilds.planning.rules import Rules
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.evidence import prune
 from prebuilds.store.loop import pause
 from prebuilds.store.pool import create_prebuilds
@@ -42,12 +40,6 @@ from tests.postgres.pool_steps import (
 from tests.rows import do, events, one, rows_of
 
 PATH, TEMPLATE = "acme/python/small", "acme/python"
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 # --- Presets ---------------------------------------------------------------------------------------------------------

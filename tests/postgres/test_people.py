@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -13,7 +12,7 @@ from prebuilds.api import InitiatorNotFound, InvalidInput, NotAMember, OwnerNotF
 from prebuilds.payloads import ClaimRequest, ClaimResult
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.people import (
     add_members,
     list_members,
@@ -39,17 +38,6 @@ from tests.postgres.pool_steps import (
 from tests.rows import do, events, one, rows_of
 
 EMAIL = "Alice.Smith@example.com"
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 # --- Names -----------------------------------------------------------------------------------------------------------

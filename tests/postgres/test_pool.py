@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from prebuilds.store.build_begin import BuildWaiting, begin_build, record_host
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build, take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs, list_jobs
 from prebuilds.store.loop import pause
 from prebuilds.store.pool import cancel_creations, cancel_pending_creations, create_prebuilds, delete_prebuilds
@@ -29,12 +27,6 @@ from prebuilds.vocabulary import BuildStatus, Transition, build_id_of
 from tests.builders import apply_file, make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, workspace_ids
 from tests.rows import do, one, rows_of
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def test_a_plan_carried_out_twice_at_once_makes_each_once(engine: AsyncEngine) -> None:

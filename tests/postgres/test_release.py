@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -24,7 +23,6 @@ from prebuilds.settings import Settings
 from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.lifecycle import start_workspace, stop_workspace
 from prebuilds.store.workspaces import release_workspace, show_workspace
@@ -48,12 +46,6 @@ from tests.rows import do, one
 
 CANCELED, SUCCEEDED = BuildStatus.CANCELED, BuildStatus.SUCCEEDED
 OPS = Actor("ops")
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

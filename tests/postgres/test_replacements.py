@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,19 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.telemetry.metrics import METRICS
 from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.postgres.lifecycle_steps import claimed
 from tests.postgres.log_steps import Telling, log_of, run, telling
 from tests.rows import events
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
-
 
 DISK = Replacement(resource="disk.home", paths=["owner", "tags.name"])
 VM = Replacement(resource="vm.main", paths=["image"])

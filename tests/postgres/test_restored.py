@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.store import history as store_history
 from prebuilds.store.build_record import take_due_builds
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.identity import read_identity
 from prebuilds.store.loop import read_control
 from prebuilds.store.pool import create_prebuilds, delete_prebuilds
@@ -26,12 +24,6 @@ from tests.builders import make_preset
 from tests.postgres.pool_steps import RULES, claim, make_ready, planned_ids, record_prebuilds, snapshot_of
 from tests.postgres.retention_steps import remove_old
 from tests.rows import do, events, one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

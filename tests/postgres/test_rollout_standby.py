@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,7 +10,6 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 from tests.builders import MadePreset, apply_file, find_preset
@@ -26,12 +23,6 @@ PAUSED = f"""
         SELECT v.number, count(*) AS paused FROM workspaces w JOIN template_versions v ON v.id = w.template_version_id
          WHERE w.owner_id = '{PREBUILDS_USER_ID}' AND w.resume_build_id IS NOT NULL GROUP BY v.number) AS x
 """
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def version(engine: AsyncEngine, number: int, instances: int = 2, standby: int = 2) -> MadePreset:

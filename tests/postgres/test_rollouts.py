@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from prebuilds.planning.plan import plan_preset
 from prebuilds.planning.snapshot import count_prebuilds
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.pool import create_prebuilds
 from prebuilds.store.presets import invalidate
 from prebuilds.store.snapshots import next_pass_number, snapshot_state, snapshot_transaction
@@ -39,17 +37,6 @@ from tests.postgres.rollout_steps import end_builds, members, roll, run_child, r
 from tests.rows import do, events, one
 
 BY_PATH = ClaimTarget("acme/python/small", path=["acme", "python", "small"])
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
 
 
 async def version(engine: AsyncEngine, number: int, instances: int = 8, **entry: Any) -> MadePreset:

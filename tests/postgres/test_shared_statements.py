@@ -40,17 +40,6 @@ SLEEPING = """
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=12) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-@pytest.fixture
-def desk(engine: AsyncEngine, store: ClaimStore) -> Desk:
-    return Desk(engine, store)
-
-
-@pytest.fixture
 async def other(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
     connection = await asyncpg.connect(dsn_of(database_url))
     yield connection

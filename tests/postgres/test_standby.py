@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,7 +18,6 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import BuildEnd, end_build
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.demand import count_claims
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.jobs import cancel_jobs, list_jobs
 from prebuilds.store.outlooks import read_outlook
 from prebuilds.store.pool import Written, delete_prebuilds
@@ -37,12 +35,6 @@ from tests.postgres.pool_steps import RULES, claim, make_ready, owner_of, snapsh
 from tests.rows import do, one
 
 STANDBY = {"standby": {"paused": 2}}
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def move(engine: AsyncEngine, preset: MadePreset) -> Written:

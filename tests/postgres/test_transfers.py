@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.api import InvalidInput, NameTaken, NotAMember, OwnerNotFound, PrebuildsError, WorkspaceNotFound
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.given_up import give_up_claims
 from prebuilds.store.lifecycle import start_workspace, stop_workspace
 from prebuilds.store.people import remove_all_members, switch_users
@@ -23,12 +22,6 @@ from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import DEV, FAILED, builds_of, claimed, row_of, run
 from tests.postgres.pool_steps import Desk, claim, make_ready, until_blocked
 from tests.rows import do, events, one, rows_of
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=4) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.mark.parametrize(("by", "initiator"), [("ops", "bob"), ("Alice", "alice"), ("prebuilds", "bob")])

@@ -63,7 +63,7 @@ class CarryOut:
     pending_max: int | None = None
     """The most pending creations that the preset may have; None for no limit."""
     create_for: UUID | None = None
-    """The plan's."""
+    """The plan's `create_for`."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""What a year of claims costs: a million workspaces beside ten thousand.
+"""Measures what a year of claims costs: a million workspaces compared with ten thousand.
 
     python -m benchmarks.rows [--workspaces 1000000] [--beside 10000] [--rounds 15]
 
-Both databases are filled by `benchmarks.seeding`, on one durable server. Then the claim's statement, a pass's snapshot,
-the relay's sweep, the status and the lists run in both in turn, so that whatever else the machine does slows both
-alike. Then old rows are removed from the larger one, with claims beside it and without. It ends with exit code 1 when
-a statement is more than so many times slower in the larger database.
+`benchmarks.seeding` fills both databases on one durable server. The claim's statement, a pass's snapshot, the relay's
+sweep, the status and the lists run in both databases in turn, so that other work of the machine slows both alike. Then
+old rows are removed from the larger one, with and without claims beside it. The exit code is 1 when a statement is
+slower in the larger database by more than its allowed factor.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from prebuilds.vocabulary import BuildStatus
 CLAIM_RATIO_MAX, RATIO_MAX = 1.3, 2.0
 CLAIMS_EACH_ROUND = 20
 CLAIMS_BESIDE = 500
-"""Claims that are measured beside the removal of old rows, at the most."""
+"""Maximum number of claims that are measured beside the removal of old rows."""
 DUE = 1000
 SIZES = """
     SELECT c.relname, c.reltuples::bigint AS rows, pg_table_size(c.oid) AS heap, pg_indexes_size(c.oid) AS indexes

@@ -303,15 +303,16 @@ class TokenNotFound(PrebuildsError):
 
 
 class RateLimited(PrebuildsError):
-    """The token has sent too many requests, or too many of one kind wait. Details: `limit`, `retry_after_seconds`."""
+    """The token has sent too many requests, or too many requests of one kind wait. Details: `limit`,
+    `retry_after_seconds`."""
 
     default_remedy = "try again after `retry_after_seconds`"
     retryable = True
 
 
 class LimitExceeded(PrebuildsError):
-    """A limit of the organization keeps it, or the claim's owner, from one more. Details: `organization`, `limit`,
-    `maximum`, `used`, and `retry_after_seconds`, which is None when only a release makes room; else it is retryable."""
+    """The organization, or the claim's owner, has reached a limit. Details: `organization`, `limit`, `maximum`, `used`,
+    and `retry_after_seconds`, which is None if only a release makes room; otherwise the error is retryable."""
 
     decided = True
     default_remedy = "release a workspace, or ask for a higher limit"

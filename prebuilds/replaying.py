@@ -52,7 +52,7 @@ UNREADABLE = (
     *(ValueError, ParseError, IndexError, KeyError, TypeError, AttributeError),
     *(EOFError, zlib.error, RecursionError),
 )
-"""What reading a file raises that is no history."""
+"""Exceptions of reading a file that is no history."""
 MESSAGE = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 """The SDK's words within the text of its error."""
 

@@ -46,8 +46,8 @@ class ReconcilePreset:
         return await self._carry_out(plan)
 
     async def _carry_out(self, plan: ReconcilePlan) -> ReconcilePresetResult:
-        """Resume and pause, delete, cancel and create, in this order: a resume is the quickest, and deletions free what
-        creations need. Each step runs although another one has failed."""
+        """Resume and pause, delete, cancel and create, in this order: a resume is the quickest, and deletions free room
+        for creations. Each step runs even if another one failed."""
         self._lost = 0
         self._errors: list[str] = []
         moved = await self._move(plan)
@@ -66,8 +66,8 @@ class ReconcilePreset:
         )
 
     async def _move(self, plan: ReconcilePlan) -> int:
-        """Resume and pause what the plan says, and return for how many it took effect."""
-        if not plan.resume and not plan.pause:  # as in every run from before there were pauses
+        """Resume and pause as planned. Return the number of prebuilds for which this took effect."""
+        if not plan.resume and not plan.pause:  # also true in runs of releases without pauses
             return 0
         moves = Moves(plan.preset_id, plan.pass_number, plan.resume, plan.pause)
         step = run_step(ReconcileActivities.move_prebuilds, moves, bounds=STEP)
@@ -86,7 +86,7 @@ class ReconcilePreset:
         return await self._count_step(run_step(write, carry_out, bounds=STEP), len(ids))
 
     async def _count_step(self, step: Awaitable[CarriedOut], planned: int) -> int:
-        """Await a step for *planned* prebuilds, and return for how many it took effect."""
+        """Await a step for *planned* prebuilds, and return the number for which it took effect."""
         try:
             done = await step
         except FailureError as error:

@@ -78,7 +78,7 @@ class GaugeKeeper:
         self._deployment.show_reachable(True)
 
     async def show_health(self) -> None:
-        """Show the health of the deployment and how its drills stand, and none where it cannot be read."""
+        """Update the gauges of the deployment's health and of its drills; remove them if they cannot be read."""
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 self._deployment.show(await read_health(self._engine))

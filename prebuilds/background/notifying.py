@@ -66,7 +66,7 @@ class Notifier:
     async def sweep(self) -> int:
         """Deliver one batch of due notifications; return how many were tried."""
         due = await take_due(self._engine, self._notifiers)
-        # A notification whose outcome cannot be recorded is delivered again later; it must not stop others.
+        # If an outcome cannot be recorded, its notification is sent again later; the others go on.
         for failure in await asyncio.gather(*[self._deliver(one) for one in due], return_exceptions=True):
             if isinstance(failure, Exception):
                 logger.warning("The outcome of a notification could not be recorded", extra={"error": repr(failure)})
@@ -140,7 +140,7 @@ LOGGED_AS = {
 }
 """Kind of a notification -> level and text of its line in the log."""
 SHOWN_APART = ("kind", "id", "organization", "template", "preset", "workspace_name", "at")
-"""What the line in the log says in other words than the body."""
+"""Fields of the body that the log line has under other names."""
 
 
 def count_outcome(notification: Notification) -> None:

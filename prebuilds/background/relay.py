@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 2.0
 KEEP_ALIVE_INTERVAL_S = 60.0
 UNBROKEN_S = 60.0
-"""How long a relay must have swept, without a failure, before it releases workspaces whose lease has ended. Meanwhile,
-callers who could not reach the database renew their leases, and the loop or a host notices that the database was
-restored: it may have lost renewals."""
+"""Seconds of sweeps without a failure before a relay releases workspaces whose lease has ended. In this time, callers
+that could not reach the database renew their leases, and the loop or a host notices a restore, which may have lost
+renewals."""
 LOOP_NUMBER = "loop_number"
 """The memo's key for the number of the loop's start. A run that continues as new keeps the memo."""
 INVENTORY_TIMEOUT = timedelta(minutes=30)
@@ -120,7 +120,7 @@ class Relay:
         self._settings = settings
         self._demand = DemandCounter(engine)
         self._unbroken_since: float | None = None
-        """When this relay first swept after its last failure, by the event loop's clock; None before that."""
+        """Time of this relay's first sweep since its last failure, by the event loop's clock; None before that."""
 
     async def run(self) -> None:
         """Sweep until cancelled. A failed sweep is logged and repeated: the relay must outlive every outage."""

@@ -50,7 +50,7 @@ def _row(p: PresetInfo) -> tuple[object, ...]:
 
 
 def _target(target: TargetRow, size: int | None) -> str:
-    """What is to be reached and the size that follows, such as `99% act: 7`."""
+    """Describe a target and its size, such as `99% act: 7`."""
     rate, wait = target.hit_rate, target.wait_p95_seconds
     wish = f"{100 * rate:g}%" if rate is not None else f"{wait:g}s"
     return f"{wish} {target.mode}: {'-' if size is None else size}"

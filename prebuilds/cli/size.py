@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = ("", "RULE", "HIT", "P95 WAIT", "IDLE", "PEAK", "HOURS", "COST", "NOW", "MET")
 DROP = ("HOURS", "PEAK", "P95 WAIT", "COST")
 CSV_LINES_MAX = 1_000_000
-"""Lines of a file. Only the newest 200,000 claims of a day are replayed in any case."""
+"""Maximum number of lines of a file. At most the newest 200,000 claims are replayed."""
 YEARS = range(1970, 9000)
 
 
@@ -80,11 +80,11 @@ def read_target(text: str) -> tuple[float | None, str | None]:
 
 
 def read_times(path: Path) -> Sequence[datetime]:
-    """Read the times of claims from the first column of a CSV file. A first line that is no time is its heading.
+    """Read the times of claims from the first column of a CSV file. A first line without a time is a heading.
 
     Raises:
-        InvalidInput: A line has no time, or one without its zone, and then it names the line; or the file is no text,
-            or has more lines than `CSV_LINES_MAX`.
+        InvalidInput: A line, which the message names, has no time or a time without a zone; or the file is no text, or
+            has more than `CSV_LINES_MAX` lines.
     """
     import csv
     from datetime import datetime

@@ -27,7 +27,7 @@ _COLUMNS = (
     "HELD",
 )
 _STANDBY = "PAUSED"
-"""The column of paused prebuilds, which is shown where a pool has or wants some."""
+"""The column of paused prebuilds, shown only if a pool should have or does have some."""
 _DROP = ("EXPIRED", "VERSION", "DELETING", "STOPPING", "FAILED", "ACTUAL")
 _EMPTY = "no presets; see `prebuilds apply`"
 
@@ -121,7 +121,7 @@ def _loop_line(loop: LoopStatus) -> str:
 
 
 def _pools(found: SystemStatus) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """The table's columns and rows."""
+    """Return the table's columns and rows."""
     rows = [_row(preset) for preset in found.presets]
     if not any(preset.standby or preset.paused for preset in found.presets):
         return _COLUMNS, rows

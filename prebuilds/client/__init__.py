@@ -150,8 +150,8 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient, DrillsClient):
         Args:
             ttl: How long a start lasts; zero for no end, None to leave it unchanged.
             autostart_schedule: Cron expression; empty for no schedule, None to leave it unchanged.
-            lease_seconds: How long it is kept from now unless its lease is renewed, also shorter than what is left;
-                zero for good, None to leave its lease and the lease's end unchanged.
+            lease_seconds: How long it is kept from now unless its lease is renewed, also shorter than the remaining
+                time; zero for no lease, None to leave the lease and its end unchanged.
         """
         request = {
             "action": "set",
@@ -164,15 +164,15 @@ class PrebuildsClient(ClaimsClient, BuildsClient, LoopClient, DrillsClient):
         return WorkspaceSettings.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))
 
     async def renew(self, workspace: str, lease_seconds: float | None = None, *, by: str = "operator") -> LeaseRenewal:
-        """Renew the lease of a claimed workspace from now. It never ends earlier than before. Renewing twice is as
-        renewing once, and renewing after each third of the lease leaves time for an outage.
+        """Renew the lease of a claimed workspace from now. A renewal never shortens the lease and is safe to repeat.
+        Renew after each third of the lease, to leave time for an outage.
 
         Args:
-            lease_seconds: How long each renewal lasts from now on; None for as long as before.
+            lease_seconds: Duration of each renewal from now on; None leaves it unchanged.
         Raises:
             InvalidInput: The workspace has no lease, or *lease_seconds* is not between a minute and 30 days.
-            WorkspaceNotFound: The workspace is being released, or was. Its details have `lease_until` when its lease
-                has ended.
+            WorkspaceNotFound: The workspace is being released, or was released. If its lease has ended, the details
+                have `lease_until`.
         """
         request = {"action": "renew", "workspace": workspace, "by": by, "lease_seconds": lease_seconds}
         return LeaseRenewal.model_validate(await self._operate(parse_input(OperatorRequest, request, "request")))

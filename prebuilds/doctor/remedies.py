@@ -40,10 +40,10 @@ TURN_FAIRNESS_ON = "set matching.enableFairness to true in the dynamic config of
 
 
 def make_current(idle: Mapping[str, Collection[tuple[str, str] | None]]) -> str:
-    """Say how the workers that poll get tasks.
+    """Return what to do so that idle workers get tasks.
 
     Args:
-        idle: Queue -> the versions (deployment and build id) of its workers; None is that of workers without one.
+        idle: Queue -> the versions (deployment and build id) of its workers; None stands for workers without a version.
     """
     versions = sorted({version for of_queue in idle.values() for version in of_queue if version is not None})
     commands = [

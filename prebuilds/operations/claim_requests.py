@@ -97,7 +97,8 @@ def preset_target(preset: str) -> ClaimTarget:
 
 @lru_cache(maxsize=1000)
 def _target_at(path: str) -> ClaimTarget:
-    """Each claim needs it twice, and most claims are of a few presets. A path that is none is not kept."""
+    """Parse a preset's path. The result is cached, since each claim needs it twice and most claims are of a few
+    presets. An invalid path is not cached."""
     return ClaimTarget(path, path=tuple(parse_path(path, 3, "preset", "acme/python/small")))
 
 

@@ -19,15 +19,15 @@ from prebuilds.store.near_misses import record_near_miss
 async def find_target(
     pool: asyncpg.Pool[Any], request: ClaimRequest, claim_id: str | None = None
 ) -> tuple[ClaimRequest, ClaimTarget]:
-    """Find the preset that a claim means. A claim that names it and sets no parameters costs no statement here.
+    """Find the preset of a claim. A claim that names its preset and sets no parameters needs no statement here.
 
     Args:
-        claim_id: Under this id it is recorded that the claim has missed a preset by one parameter alone; None: nowhere.
+        claim_id: A near miss is recorded under this id; None to record none.
     Returns:
-        The request with all that it sets among its `claim_parameters`; and the preset, which need not exist when the
-        request names it: the claim's own statement says what is missing.
+        The request, with all its parameters among `claim_parameters`, and the preset. A preset that the request names
+        may not exist; the claim's own statement refuses it then.
     Raises:
-        TemplateNotFound, PresetNotFound: The claim names a template that does not exist, or no preset of it fits.
+        TemplateNotFound, PresetNotFound: The claim names a template that does not exist, or none of its presets fits.
         InvalidInput: Naming each parameter that the preset does not let a claim set.
         StoreUnavailable: The database is away.
     """
@@ -37,7 +37,7 @@ async def find_target(
         if not offers and not await template_exists(pool, *path):
             raise TemplateNotFound(f"no template {request.template}", {"template": "does not exist"})
         near = find_near_miss(offers, request.parameters, choose_preset(offers, request.parameters))
-        if near is not None and claim_id is not None:  # it gets no prebuild in any case, so that no hit pays for it
+        if near is not None and claim_id is not None:  # such a claim gets no prebuild, so this slows no hit
             await record_near_miss(pool, near, claim_id, request)
         offer = choose_offer(request, offers)
         target = ClaimTarget(f"{request.template}/{offer.name}", preset_id=offer.id)

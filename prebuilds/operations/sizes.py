@@ -28,8 +28,8 @@ from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
 
 CLAIMS_MAX = 20_000
-"""The newest claims that are replayed; ten times as many of a busy day (`Demand.newest`). They bound what one question
-costs: two seconds of CPU, and eight for the busiest pool."""
+"""Maximum number of claims, the newest ones, that are replayed; ten times as many for a busy day (`Demand.newest`). It
+bounds the cost of one question: two seconds of CPU, and eight for the busiest pool."""
 BOUNDS = Bounds(min=0, max=500)
 HIT_RATE = 0.99
 """What is asked for a preset that has no target."""
@@ -45,7 +45,7 @@ class SizeOperations:
         """Replay the demand of a preset under each rule.
 
         Raises:
-            InvalidInput: The question is not valid, or nothing was measured that it needs; names the field.
+            InvalidInput: The question is not valid, or needs a measurement that does not exist yet. Names the field.
             PresetNotFound: No live template has this preset.
             RateLimited: Too many questions wait for their turn.
             StackUnreachable: The database went away.

@@ -96,8 +96,8 @@ class WorkspaceOperations:
         Args:
             ttl: How long a start lasts; zero removes the limit, None leaves it unchanged.
             autostart: Cron expression; empty or `none` removes the schedule, None leaves it unchanged.
-            lease: How long it is kept from now unless its lease is renewed; zero for good, None leaves its lease and
-                the lease's end unchanged.
+            lease: How long it is kept from now unless its lease is renewed; zero removes the lease, None leaves the
+                lease and its end unchanged.
         """
         engine, by = self.context.engine, actor.name
         return await lifecycle.set_workspace(engine, workspace, by, ttl=ttl, autostart=autostart, lease=lease)
@@ -106,10 +106,10 @@ class WorkspaceOperations:
         """Renew the lease of a claimed workspace from now. It never ends earlier than before.
 
         Args:
-            lease: How long each renewal lasts from now on; None for as long as before.
+            lease: Duration of each renewal from now on; None leaves it unchanged.
         Raises:
-            InvalidInput: It has no lease.
-            WorkspaceNotFound: It is being released.
+            InvalidInput: The workspace has no lease.
+            WorkspaceNotFound: The workspace is being released.
         """
         return await leases.renew_lease(self.context.engine, workspace, actor.name, lease=lease)
 

@@ -21,12 +21,12 @@ class Payload(BaseModel):
 
 
 ONLY_LEASED: Any = Field(default=None, exclude_if=lambda value: value is None)
-"""A field of a record that is written for workspaces with a lease alone. The release before refuses keys that it does
-not know, so it goes on with everybody else's records."""
+"""A field that is written only for workspaces with a lease. The release before refuses unknown keys, so it can still
+read all other records."""
 ONLY_PAUSED: Any = Field(default=None, exclude_if=lambda value: value is None)
-"""The same of a field about a paused prebuild."""
+"""A field that is written only for a paused prebuild, for the same reason."""
 ONLY_STANDBY: Any = Field(default=0, exclude_if=lambda value: not value)
-"""The same of a count of pools with a standby, which is left out when it is 0."""
+"""A count of pools with a standby, which is left out if it is 0, for the same reason."""
 
 P = TypeVar("P", bound=BaseModel)
 

@@ -45,11 +45,11 @@ class DrillResult(Payload):
     drill_id: UUID
     status: DrillOutcome
     stage: DrillStage | None = None
-    """Where it has failed; None unless it has."""
+    """The step that failed; None if none did."""
     reason: str | None = None
-    """Why it has failed or was skipped; None otherwise."""
+    """Why it failed or was skipped; None otherwise."""
     usable_seconds: float | None = None
-    """From the claim until the workspace was ready; None unless it was."""
+    """Seconds from the claim until the workspace was ready; None if it never was."""
 
 
 class WorkspaceBuildResult(Payload):

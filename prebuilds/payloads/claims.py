@@ -49,8 +49,8 @@ class ClaimTerms(Payload):
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """How long the workspace runs after a start; None for the template's `default_ttl`, 0 for no end."""
     lease_seconds: LeaseSeconds | None = ONLY_LEASED
-    """How long the workspace is kept for a caller that may be gone: it is released when this time ends without a
-    renewal. The time begins when the workspace is ready. None for no lease."""
+    """How long the workspace is kept without a renewal; then it is released. The time begins when the workspace is
+    ready. None for no lease."""
     claim_parameters: Texts = Field(default_factory=dict)
     """Values for parameters that the preset lists in `claim_parameters`. They are treated as secrets."""
     on_empty: OnEmpty = OnEmpty.FAIL
@@ -126,25 +126,26 @@ class ClaimResult(Payload):
     preset_id: UUID | None
     source: Source
     """`prebuilt`: the workspace was ready in the pool. `paused`: none was ready, and a paused one is being resumed.
-    `created`: there was none of these, and it is being made."""
+    `created`: there was neither, and a workspace is being created."""
     miss_reason: MissReason | None
     """Why no prebuild was ready; None when `source` is `prebuilt` or `paused`."""
     build_id: UUID
     """The build that hands the workspace over or makes it. The workspace is ready when this build has succeeded."""
     claimed_at: Timestamp
     address: str | None
-    """The workspace's address; None for a `paused` or `created` one, which gets its address when its build succeeds."""
+    """The workspace's address; None for a `paused` or `created` workspace, whose address is known when its build
+    succeeds."""
     lease_seconds: float | None = ONLY_LEASED
-    """How long the lease lasts, and each renewal; left out for a claim without a lease."""
+    """Duration of the lease and of each renewal, in seconds; left out for a claim without a lease."""
     lease_until: Timestamp | None = ONLY_LEASED
-    """The earliest end of the lease. It begins anew when the claim's build ends, and at each renewal; this answer stays
-    as it is. Left out for a claim without a lease."""
+    """The earliest end of the lease. The lease restarts when the claim's build ends and at each renewal, but this
+    answer does not change. Left out for a claim without a lease."""
     deadline: Timestamp | None = ONLY_PAUSED
-    """When a `paused` one should be usable: its build fails when it is not ready within the template's `ready_timeout`.
-    Left out for the others."""
+    """When a `paused` workspace should be usable: its build fails if it is not ready within the template's
+    `ready_timeout`. Left out for other sources."""
     version: Annotated[int | None, Field(exclude_if=lambda value: value is None)] = None
-    """The template version of a prebuild that an older version serves while a rollout runs; None, and left out, when it
-    is of the active version."""
+    """The template version of a prebuild of an older version, which may serve while a rollout runs; None, and left out,
+    for the active version."""
 
 
 class ClaimsResult(Payload):

@@ -66,8 +66,8 @@ class OperatorRequest(Payload):
     autostart_schedule: Text | None = None
     """For `set`: a cron expression; empty or `none` for no schedule, None keeps the current schedule."""
     lease_seconds: LeaseSecondsOrNone | None = ONLY_LEASED
-    """For `renew`: how long the lease lasts from now on, None for as long as before. For `set`: the same, also shorter
-    than what is left; 0 for no lease, None keeps the current lease."""
+    """For `renew`: the duration of each renewal from now on; None leaves it unchanged. For `set`: the same, also
+    shorter than the remaining time; 0 for no lease, None leaves the lease unchanged."""
     claim_ids: list[Text] = Field(default_factory=list, max_length=CLAIMS_MAX)
     """For `release_claims`: the claims that are given up. They leave the queue, and workspaces that they have won are
     released."""

@@ -38,7 +38,7 @@ def choose_preset(offers: Sequence[PresetOffer], parameters: Mapping[str, str]) 
 
 @dataclass(frozen=True, slots=True)
 class NearMiss:
-    """A preset with a pool that a claim would have got, had one of its parameters another value."""
+    """A preset with a pool that a claim would have got if one of its parameters had another value."""
 
     offer: PresetOffer
     parameter: str
@@ -47,13 +47,13 @@ class NearMiss:
 def find_near_miss(
     offers: Sequence[PresetOffer], parameters: Mapping[str, str], chosen: PresetOffer | None
 ) -> NearMiss | None:
-    """Return which preset a claim has missed by one parameter alone; None when it gets one with a pool, or there is no
-    such preset.
+    """Return the preset that a claim has missed by one parameter; None if the claim gets a preset with a pool, or if
+    there is no such preset.
 
     Args:
-        chosen: The preset that the claim gets by `choose_preset`.
+        chosen: The preset that `choose_preset` has chosen for the claim.
     Returns:
-        Of several presets the one with the most parameters; of equal ones the first by name.
+        Among several presets, the one with the most parameters; among equal ones, the first by name.
     """
     if chosen is not None and chosen.has_pool:
         return None

@@ -24,9 +24,9 @@ class Span:
 
 
 def spans(preset: Preset, after: datetime, length: timedelta = WEEK) -> list[Span]:
-    """Return what is desired from *after* on, as spans without gaps, in order.
+    """Return the desired counts from *after* on, as spans without gaps, in order.
 
-    Outside the schedule's windows it is what is desired there now, also where the pool follows its target.
+    Outside the schedule's windows, the current count outside windows is used, also for a pool that follows its target.
 
     Args:
         after: Any time; the first span begins at it.
@@ -86,7 +86,7 @@ def next_change(preset: Preset, after: datetime) -> Span | None:
 
 @lru_cache(maxsize=4096)
 def _next_change(schedule: Schedule, outside: int, early: timedelta, since: datetime) -> Span | None:
-    # Cached from one possible change to the next, so that a page that asks every two seconds searches once for each.
+    # Cached until the next possible change, since a page reads it every two seconds.
     now = schedule.instances_at(since, outside, early)
     for at in _changes(since, since + WEEK + STEP, early):
         if (instances := schedule.instances_at(at, outside, early)) != now:
@@ -95,12 +95,12 @@ def _next_change(schedule: Schedule, outside: int, early: timedelta, since: date
 
 
 def _last_change_before(at: datetime, early: timedelta) -> datetime:
-    """The last instant, up to *at*, at which another number may begin to be desired."""
+    """Return the last instant, up to *at*, at which the desired count may change."""
     return max(first_step_after(at) - STEP, first_step_after(at + early) - early - STEP)
 
 
 def _changes(after: datetime, until: datetime, early: timedelta) -> Iterator[datetime]:
-    """The instants after *after* and before *until* at which another number may begin to be desired, in order."""
+    """Return the instants after *after* and before *until* at which the desired count may change, in order."""
     at, early_at = first_step_after(after), first_step_after(after + early) - early
     while (first := min(at, early_at)) < until:
         yield first

@@ -69,9 +69,9 @@ class TemplatePolicy:
     build_timeout: timedelta
     ready_timeout: timedelta
     drill: Mapping[str, Any] | None = None
-    """When and how claims are tried out, as `DrillPolicy.of_json` reads it; None: they are not."""
+    """When and how drills try the template out, as `DrillPolicy.of_json` reads it; None for no drills."""
     rollout: Mapping[str, Any] | None = None
-    """How a new version replaces pools, as `RolloutPolicy.of_json` reads it; None: by the defaults."""
+    """How a new version replaces pools, as `RolloutPolicy.of_json` reads it; None for the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ class PresetPolicy:
     target: Mapping[str, Any] | None = None
     """What the pool is to reach, as `SizeTarget.of_json` reads it; None: `instances` is its size."""
     ready_by: bool = False
-    """Whether the prebuilds of a window are to be ready when it begins."""
+    """Whether a window's prebuilds should be ready when it begins."""
     cost_per_hour: float | None = None
     """What one prebuild costs for an hour, in any currency; None: not known."""
     standby: int = 0
-    """How many prebuilds are kept paused, beside those that are kept ready."""
+    """Number of paused prebuilds to keep, beside the ready ones."""
     max_concurrent: int | None = None
-    """How many of its pool's creations and deletions may be under way at a time; None: any number."""
+    """Maximum number of the pool's creations and deletions under way at a time; None for no limit."""
 
 
 def policy_changes(
@@ -122,7 +122,7 @@ def policy_changes(
 def limit_changes(
     before: Mapping[str, int] | None, after: Mapping[str, int] | None
 ) -> dict[str, tuple[int | None, int | None]]:
-    """Return the limits of an organization that differ: `limits.NAME` -> (old, new); None for no limit."""
+    """Return an organization's changed limits: `limits.NAME` -> (old, new); None for no limit."""
     old, new = before or {}, after or {}
     return {
         f"limits.{name}": (old.get(name), new.get(name))

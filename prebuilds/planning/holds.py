@@ -21,7 +21,7 @@ class Hold(StrEnum):
     BACKOFF = "backoff"
     CAPACITY = "capacity"
     MAX_CONCURRENT = "max_concurrent"
-    """As many creations and deletions are under way as the preset allows at a time."""
+    """The preset's limit on concurrent creations and deletions is reached."""
     POOL_MEMBERS = "pool_members"
     """The organization's pools have as many members as its limit allows, or the preset's share of it is used up."""
 

@@ -21,9 +21,9 @@ LEAD_SHARE = 0.9
 time."""
 HEAD_START_MAX = timedelta(days=1)
 PASS_MARGIN = timedelta(seconds=30)
-"""A window's creations begin at a pass, and passes come every 15 seconds unless an operator says otherwise."""
+"""Margin for the next pass, at which a window's creations begin. By default, passes run every 15 seconds."""
 KEPT_SHARE = 0.8
-"""A head start falls only when it would be below this share of what it was, so that it does not sway."""
+"""A head start falls only if it would be below this share of its previous value, so that it does not fluctuate."""
 AHEAD_MAX_MIN = 60
 """How far a schedule is looked ahead, in minutes. Who is told to come back then is told the rest."""
 OVERDUE = timedelta(seconds=1)
@@ -31,13 +31,13 @@ OVERDUE = timedelta(seconds=1)
 
 
 def head_start(lead: timedelta, before: timedelta = timedelta(0)) -> timedelta:
-    """How long before a window its creations begin, so that its prebuilds are ready when it does.
+    """Return how long before a window its creations should begin, so that its prebuilds are ready in time.
 
     Args:
         lead: The lead time.
-        before: The head start so far; zero when there was none.
+        before: The previous head start; zero if there was none.
     Returns:
-        Whole minutes: at least the lead time and a margin for the next pass, and at most `HEAD_START_MAX`.
+        Whole minutes: at least the lead time plus the margin for the next pass, and at most `HEAD_START_MAX`.
     """
     minutes = math.ceil((lead + PASS_MARGIN) / timedelta(minutes=1))
     needed = min(timedelta(minutes=minutes), HEAD_START_MAX)

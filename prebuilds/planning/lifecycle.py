@@ -70,7 +70,7 @@ class NextAction:
     transition: Transition
     stage: Stage = Stage.NONE
     reason: str = ""
-    """`TTL`, `AUTOSTART`, `LEASE`, or which kind of retry it is."""
+    """`TTL`, `AUTOSTART`, `LEASE`, or the kind of retry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Life:
     next_start_at: datetime | None = None
     """The schedule's next moment, as it was last computed; None when it was not computed yet."""
     lease: Lease | None = None
-    """None: it stays until somebody releases it."""
+    """The workspace's lease; None if it stays until somebody releases it."""
 
     @property
     def start_stage(self) -> Stage:
@@ -113,7 +113,7 @@ class Outlook:
     unreadable: bool = False
     """Whether the stored schedule cannot be read, so that the workspace does not start by itself."""
     tell_lease_at: datetime | None = None
-    """When it is to be told that the lease ends, in the past when that is due. None: it is not to be told."""
+    """When to announce the lease's end, in the past if that is due; None if there is nothing to announce."""
 
 
 def find_outlook(life: Life, now: datetime) -> Outlook:
@@ -194,7 +194,7 @@ def next_action(
 
 
 def _find_lease_outlook(life: Life, now: datetime) -> LeaseOutlook:
-    """Return what follows from the lease. An unfinished build comes first, and a deletion has ended the lease."""
+    """Return the next step of the lease; none while a build is unfinished, and none after a deletion."""
     if not life.claimed or life.latest.completed_at is None or life.latest.transition is Transition.DELETE:
         return LeaseOutlook()
     return find_lease_outlook(life.lease, now)

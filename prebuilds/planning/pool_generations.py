@@ -1,4 +1,4 @@
-"""Finds which presets are generations of one pool, while a new version of a template replaces an older one."""
+"""Finds the presets that are generations of one pool, while a new version of a template replaces an older one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prebuilds.planning.snapshot import Preset, PresetCounts
 
 
 def is_led(preset: Preset) -> bool:
-    """Whether a preset's pool replaces older generations step by step, so that they are planned with it."""
+    """Return whether a preset's pool replaces older generations step by step, so that they are planned with it."""
     rollout = preset.rollout
     return preset.active and rollout is not None and rollout.policy.strategy is Strategy.SURGE
 

@@ -40,7 +40,7 @@ _BOUNDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _ZONE = re.compile(r"(?:CRON_)?TZ=(\S*)\s", re.ASCII)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 STEP = timedelta(minutes=15)
-"""Windows are made of whole hours of local time, and every zone's offset is a multiple of a quarter of an hour. So
+"""Windows consist of whole hours of local time, and every zone's offset is a multiple of a quarter of an hour. So
 nothing changes within a step."""
 
 
@@ -147,9 +147,10 @@ class Schedule:
         all windows, and in one whose least count it keeps already.
 
         Args:
-            base: How many are desired outside all windows.
-            head_start: How long before a window its prebuilds are desired already, where they are more than at
-                *instant*. If it reaches several windows, the largest one decides; of equal ones the first.
+            base: The desired count outside all windows.
+            head_start: How long before its beginning a window already decides, if it desires more than the count at
+                *instant*. If several windows begin within this time, the largest count decides; among equal ones, the
+                first window.
         """
         now = self.window_at(instant)
         if now is not None and now.least and now.instances <= base:
@@ -166,7 +167,7 @@ class Schedule:
         return deciding
 
     def instances_at(self, instant: datetime, base: int, head_start: timedelta = timedelta(0)) -> int:
-        """Return how many prebuilds are desired at *instant*: the count of the window that decides, or *base*."""
+        """Return the desired count at *instant*: that of the deciding window, or *base*."""
         window = self.deciding_at(instant, base, head_start)
         return base if window is None else window.count(base)
 
@@ -283,7 +284,7 @@ def _zone(timezone: str) -> ZoneInfo:
 
 
 def zone_or_utc(timezone: str | None) -> tzinfo:
-    """Return a time zone by its IANA name; UTC where there is none, or none that is known."""
+    """Return a time zone by its IANA name; UTC for None and for an unknown name."""
     try:
         return UTC if timezone is None else _zone(timezone)
     except UnreadableSchedule:

@@ -83,7 +83,7 @@ def read_by_name(name: str, source: dict[str, Any]) -> Kept:
 def hands_over(name: str, source: dict[str, Any]) -> bool:
     """Return whether the driver *name* acts when a workspace of this source is claimed.
 
-    True also when the driver is not installed here, or fails, so that the worker that has it is called.
+    True also if the driver is not installed here, or fails, so that the worker that has the driver is called.
     """
     with TemporaryDirectory(prefix="prebuilds-check-") as folder:  # the driver only reads the source
         try:

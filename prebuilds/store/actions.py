@@ -40,7 +40,7 @@ BATCHES_MAX = 10
 """Transactions in one sweep: enough for a thousand schedules of the same minute."""
 
 PUT_OFF = timedelta(seconds=5)
-"""How long a release is put off each time."""
+"""How long a release is postponed each time."""
 
 TAKE_DUE = text("""
     SELECT id FROM workspaces WHERE next_action_at <= now() AND deleted_at IS NULL AND quarantined_at IS NULL
@@ -109,7 +109,7 @@ async def take_due_actions(engine: AsyncEngine, *, leases: bool = True) -> list[
     """Record the builds of all actions that are due now.
 
     Args:
-        leases: Whether workspaces whose lease has ended are released; they are put off otherwise.
+        leases: Whether to release workspaces whose lease has ended; otherwise their release is postponed.
     Returns:
         The ids of these builds, which the caller starts.
     """
@@ -186,12 +186,12 @@ def life_of(row: Row[tuple[object, ...]]) -> Life:
 async def _record_due_actions(
     connection: AsyncConnection, rows: Sequence[Row[tuple[object, ...]]], *, leases: bool
 ) -> list[UUID]:
-    """Record the builds of workspaces' actions, and only the action's new time where it is not due. Tell the leases'
-    ends that are due to be told.
+    """Record the builds of due actions; for an action that is not due, record only its new time. Announce the ends of
+    leases that are due to be announced.
 
     The rows are locked, and the latest build of each whose action is due has ended, so none supersedes another build.
-    All builds are recorded by one statement each for builds, workspaces and events: one by one, a thousand schedules
-    of the same minute took the relay seconds.
+    One statement each records all builds, workspaces and events: recorded one by one, a thousand schedules of the same
+    minute took the relay seconds.
 
     Returns:
         The ids of the builds.

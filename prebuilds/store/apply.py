@@ -66,7 +66,7 @@ UPDATE_TEMPLATE = text("""
 class RecordedOrganization:
     id: UUID
     enabled: bool
-    """Whether the feature is on for it."""
+    """Whether prebuilds are enabled for the organization."""
     limits: Mapping[str, int] | None
 
 

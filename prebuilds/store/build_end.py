@@ -52,7 +52,7 @@ STARTED = text("""
            last_used_at = CASE WHEN :counts_as_use THEN now() ELSE last_used_at END
      WHERE id = :workspace_id
 """)
-# The claim's build of a paused prebuild: its id is kept here, since SQL cannot compute it.
+# The id of the claim's build for a paused prebuild is stored here, since SQL cannot compute it.
 MAKE_RESUMABLE = text("""
     UPDATE workspaces SET resume_build_id = :resume_build_id WHERE id = :workspace_id AND quarantined_at IS NULL
 """)
@@ -184,7 +184,7 @@ async def end_build(
             await serve_waiters(connection, facts.preset_id, served)
         took = completed_at - facts.created_at
         if standby and facts.pool and facts.preset_id is not None:
-            served.preset_ids.append(facts.preset_id)  # what is ready now may be one to pause
+            served.preset_ids.append(facts.preset_id)  # the prebuild may have to be paused
         return BuildEnd(facts, status, error, ended_now=True, took=took, served=served, canceled=canceled)
 
 

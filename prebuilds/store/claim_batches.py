@@ -27,14 +27,14 @@ LOCK_FOR_BATCH = _LOCK_FOR_BATCH.format("""
        AND p.template_version_id = t.active_version_id
 """)
 
-# A prebuild of another preset than the locked one is an older version's, which serves while a rollout runs.
+# A prebuild of another preset than the locked one belongs to an older version, which may serve while a rollout runs.
 IS_ACTIVE = """
     SELECT EXISTS (SELECT FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
                     WHERE p.id = $1)
 """
 
 
-# Each attempt at a run misses alike, and is one miss.
+# All attempts of a run are one miss.
 RECORD_MISS = """
     INSERT INTO events (kind, actor, preset_id, claim_id, data)
     SELECT 'claim_missed', $1, $2, $3,
@@ -85,7 +85,7 @@ class ClaimBatches:
     async def record_miss(
         self, claim_id: str, requests: Sequence[ClaimRequest], run: ClaimRun, missed: ClaimOutcome
     ) -> None:
-        """Record that a batch has missed, as an event. Its transaction was rolled back, and so had none.
+        """Record an event that a batch has missed. The batch's own transaction was rolled back, and its event with it.
 
         Raises:
             StoreUnavailable: The database is away.

@@ -141,11 +141,11 @@ def refusal(kind: str, request: ClaimRequest, target: ClaimTarget, claim_id: str
 
 
 def limit_exceeded(facts: str | None, owner: str) -> LimitExceeded:
-    """The error of a claim that a limit does not allow.
+    """Return the error for a claim that a limit does not allow.
 
     Args:
-        facts: What the database function `admit_claim` says beside its refusal, a JSON object.
-        owner: Whose claim it is.
+        facts: The JSON object that the database function `admit_claim` adds to its refusal.
+        owner: The claim's owner.
     """
     reached: dict[str, Any] = json.loads(facts or "{}")
     limit, maximum = reached.get("limit", ""), reached.get("maximum")

@@ -21,16 +21,16 @@ from prebuilds.vocabulary import DRILL_USER
 
 EVENTS_PER_SWEEP_MAX = 5000
 
-# One worker counts at a time. The others go on without waiting: the relay that asks also starts builds, and a worker
-# that was frozen in the middle of its transaction keeps the row for a long time.
+# One worker counts at a time. The others do not wait: their relays also start builds, and a worker that freezes in its
+# transaction would keep the row for a long time.
 TAKE_TURN = text("SELECT event_id FROM demand_progress FOR UPDATE SKIP LOCKED")
 LAST_OF_BATCH = text("""
     SELECT max(id) FROM (SELECT id FROM events WHERE id > :after AND id <= :up_to ORDER BY id LIMIT :limit) AS batch
 """)
 _OF_CLAIMS = "('claim_prebuilt', 'claim_created', 'claim_missed', 'claim_queued')"
-# A claim counts once, when it was made, by its first event: others follow when it waits or is tried again. The one
-# that tells of its workspace is its last. A batch that missed has one event, which tells how many it wanted. A claim of
-# a paused prebuild is no hit: it has found none ready.
+# A claim counts once, at the time of its first event; more events follow when it waits or is tried again. Its last
+# event has its workspace. A batch that missed has one event with the number of workspaces that it wanted. A claim of a
+# paused prebuild is no hit, since it found none ready.
 COUNT = text(f"""
     WITH made AS (
         SELECT p.template_id, p.name AS preset_name, coalesce(c.created_at, e.at) AS at,
@@ -61,7 +61,7 @@ COUNT = text(f"""
 """)
 MOVE_ON = text("UPDATE demand_progress SET event_id = :to")
 FIND_POOL = text("SELECT template_id, name, cost_per_hour FROM presets WHERE id = :preset_id")
-# One row of two arrays: two weeks are 20,000 minutes, and as many rows would hold up the event loop.
+# One row with two arrays: two weeks are 20,000 minutes, and that many rows would block the event loop.
 READ = text("""
     SELECT (SELECT min(minute) FROM preset_demand WHERE template_id = :template_id AND preset_name = :preset_name)
                AS first_minute,
@@ -78,13 +78,13 @@ async def read_progress(engine: AsyncEngine) -> int:
 
 
 async def count_claims(engine: AsyncEngine, up_to: int) -> int:
-    """Count the claims of events that are not counted yet, at most `EVENTS_PER_SWEEP_MAX` events.
+    """Count the claims of new events, at most `EVENTS_PER_SWEEP_MAX` of them.
 
     Args:
-        up_to: The last event that is settled: no lower number can appear any more.
+        up_to: The last settled event: no event with a lower number can appear any more.
     Returns:
-        The number up to which claims are counted now. A lower one than *up_to* means that there are more; -1 that
-        another worker counts at this moment.
+        The number of the last counted event. If it is lower than *up_to*, there are more; -1 means that another worker
+        is counting.
     """
     async with engine.begin() as connection:
         turn = await connection.scalar(TAKE_TURN)
@@ -130,12 +130,12 @@ async def read_demand(
 ) -> Demand:
     """Read the demand of a preset by its name.
 
-    It begins later than asked for where the first claim of all was later: what was before teaches nothing.
+    It begins later than *begins_at* if the first claim of all was later: the time before has no information.
 
     Args:
-        timezone: The preset's, by which its hours of the week are counted.
+        timezone: The preset's time zone, by which hours of the week are counted.
         begins_at: A whole minute.
-        minutes: How many minutes from then.
+        minutes: Number of minutes from *begins_at*.
     """
     values = {"template_id": template_id, "preset_name": preset_name}
     span = {"from": begins_at, "until": begins_at + timedelta(minutes=minutes)}

@@ -104,7 +104,7 @@ UNCLAIMED = text(f"""
 
 
 async def unclaimed_presets(engine: AsyncEngine) -> list[str]:
-    """Return the paths of presets that hold prebuilds, and that nobody has claimed for `UNCLAIMED_DAYS`."""
+    """Return the paths of presets that have prebuilds but have had no claim for `UNCLAIMED_DAYS`."""
     async with engine.connect() as connection:
         return list(await connection.scalars(UNCLAIMED))
 

@@ -1,4 +1,4 @@
-"""What follows from an inventory's findings: a removed orphan, a replaced prebuild, a warned owner, a quarantine.
+"""Acts on an inventory's findings: removes orphans, replaces prebuilds, warns owners, quarantines workspaces.
 
 Each consequence checks, in its own transaction, that the finding still holds.
 """
@@ -45,7 +45,7 @@ _STILL_STARTED = """
     id = :id AND deleted_at IS NULL AND latest_transition = 'start' AND latest_status = 'succeeded'
              AND latest_ended_at = :started_at
 """
-# A claim that is under way wins: the row then has an owner, and the next inspection warns the owner.
+# A concurrent claim wins: the row then has an owner, whom the next inspection warns.
 GIVE_UP = text(f"""
     UPDATE workspaces
        SET claimable_preset_id = NULL, claim_build_id = NULL, expires_at = NULL,
@@ -79,7 +79,7 @@ async def record_removed(engine: AsyncEngine, place: Place, workspace_id: UUID) 
 
 
 async def report_orphan(engine: AsyncEngine, place: Place, found: Found) -> None:
-    """Record an event about an orphan that only a person may remove, with its owner. It is recorded once."""
+    """Record an event, once, about an orphan that only a person may remove, with its owner."""
     workspace_id = found.sighting.workspace_id
     async with engine.begin() as connection:
         if await connection.scalar(MARK_REPORTED, key_of(place) | {"id": workspace_id}) is not None:
@@ -90,10 +90,10 @@ async def report_orphan(engine: AsyncEngine, place: Place, found: Found) -> None
 
 
 async def read_removal(engine: AsyncEngine, workspace_id: UUID) -> Provision | None:
-    """Read the argument of a driver's `destroy` for an orphan, as far as it is known.
+    """Read the argument for a driver's `destroy` of an orphan, as far as it is known.
 
     Returns:
-        The argument; with only the workspace's id when no row knows the orphan. None when nothing may remove it: its
+        The argument, with only the workspace's id if the orphan has no row. None if it must not be removed, since its
         row is live after all, or was abandoned.
     """
     async with engine.connect() as connection:
@@ -122,7 +122,7 @@ async def give_up_vanished(engine: AsyncEngine, place: Place, found: Found) -> U
     """Give up a prebuild that vanished: it cannot be claimed any more, and the next pass replaces it as unhealthy.
 
     Returns:
-        Its preset's id, for a nudge; None when it was given up before, or has changed since it was found.
+        Its preset's id, for a nudge; None if it was given up before, or has changed since it was found.
     """
     async with engine.begin() as connection:
         row = (await connection.execute(GIVE_UP, _started(found))).one_or_none()
@@ -141,10 +141,10 @@ async def give_up_vanished(engine: AsyncEngine, place: Place, found: Found) -> U
 
 
 async def report_vanished(engine: AsyncEngine, place: Place, found: Found) -> bool:
-    """Warn the owner of a workspace that vanished: by an event, once, and by a warning in its details.
+    """Warn the owner of a workspace that vanished, by one event and by a warning in its details.
 
     Returns:
-        Whether the owner is warned, now or before; False when the workspace has changed since it was found.
+        Whether the owner is warned, now or before; False if the workspace has changed since it was found.
     """
     workspace_id = found.sighting.workspace_id
     async with engine.begin() as connection:
@@ -161,12 +161,12 @@ async def report_vanished(engine: AsyncEngine, place: Place, found: Found) -> bo
 async def quarantine_contradicted(engine: AsyncEngine, place: Place, found: Found, epoch: UUID) -> bool:
     """Quarantine a workspace whose mark names another owner than its row.
 
-    If the mark was made in the current epoch, the database should know that owner: then it was restored.
+    If the mark was made in the current epoch but the database does not know that owner, the database was restored.
 
     Args:
         epoch: The database's epoch when the place was inspected.
     Returns:
-        Whether it was quarantined now; False when it was before, or when a build of it is under way.
+        Whether it was quarantined now; False if it was before, or if a build of it is under way.
     """
     workspace_id = found.sighting.workspace_id
     what = (

@@ -1,4 +1,4 @@
-"""What people do with claimed workspaces: start, stop, retry a failed build, set ttl, schedule and lease.
+"""Operations of people on claimed workspaces: start, stop, retry a failed build, set ttl, schedule and lease.
 
 A request for a state that the workspace has already is answered and records nothing. So a request that is sent twice
 takes effect once.
@@ -105,7 +105,7 @@ async def set_workspace(
         by: Who asks, for the event.
         ttl: How long the workspace runs after a start; zero for no end, None to keep the current ttl.
         autostart: A cron expression for `next_start`; empty or `none` for no schedule, None to keep the current one.
-        lease: How long the workspace is kept from now unless its lease is renewed; zero for good, None to keep the
+        lease: How long the workspace is kept from now unless its lease is renewed; zero for no lease, None to keep the
             current lease and its end.
     Raises:
         InvalidInput: None of them is given, one is invalid, or the workspace is a prebuild or is being deleted.

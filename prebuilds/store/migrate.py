@@ -85,20 +85,20 @@ async def migrate(
     """Create the schema, or bring it to this release's version beside the workers of the release before.
 
     An empty database gets all of it in one transaction. One that is in use is changed step by step: no step holds a
-    lock that workers wait for longer than 100 ms, and a migration that was killed goes on where it ended. The version
-    in `alembic_version` stays the one before, so that the release before still starts; `finish` sets it.
+    lock that workers wait for longer than 100 ms, and a migration that was killed continues where it stopped. The
+    version in `alembic_version` stays the one before, so that the release before still starts; `finish` sets it.
 
     It is safe to repeat, and to run at the same time from several places.
 
     Args:
-        finish: No worker of the release before runs any more: shut it out, and drop what only it needed.
-        patience_s: How long each step waits for others' transactions, in seconds.
+        finish: Shut out the release before, and drop what only it needed. None of its workers may run any more.
+        patience_s: How long each step waits for other transactions, in seconds.
         tell: Called with a line of text for each step.
     Raises:
         StackUnreachable: The server is too old, the database has another encoding, the role may not create tables
             there, or the schema is newer than this release.
-        MigrationBlocked: A step has not got its lock.
-        InvalidInput: A database that is in use has steps to do, and is reached through a pool of transactions.
+        MigrationBlocked: A step could not get its lock.
+        InvalidInput: A database in use needs changes, but is reached through a PgBouncer in transaction mode.
     """
     async with only_migration(engine, tell) as check:
         before = await _check_server(engine)
@@ -185,11 +185,11 @@ async def _check_server(engine: AsyncEngine) -> str | None:
 
 
 async def _refuse_pooled_transactions(engine: AsyncEngine) -> None:
-    """Refuse to change a schema in use through a PgBouncer that pools transactions. There, a step's settings would stay
-    behind in a session for others, and a build of an index may end with its message."""
+    """Refuse to change a schema in use through a PgBouncer in transaction mode. A step's settings would stay in a
+    session that others use, and the build of an index may end when its statement returns."""
     async with engine.connect() as connection:
         driver = (await connection.get_raw_connection()).driver_connection
-    if issubclass(type(driver), PooledConnection):  # asyncpg calls each connection an instance of each connection class
+    if issubclass(type(driver), PooledConnection):  # in asyncpg, isinstance is true for every connection class
         raise InvalidInput.field(
             "PREBUILDS_DATABASE_URL",
             "it leads through a pool of transactions (pool_mode=transaction), and the database is in use",

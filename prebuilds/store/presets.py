@@ -142,7 +142,7 @@ async def invalidate(engine: AsyncEngine, by: str, *, preset: str | None, templa
         if preset is not None:
             found_preset = await find_preset(connection, preset)
             ids = [found_preset.id]
-            if preset == found_preset.path:  # an id means that preset alone
+            if preset == found_preset.path:  # an id names only that preset
                 ids = list(await connection.scalars(GENERATIONS, {"preset_id": found_preset.id}))
         else:
             found = await find_live_template(connection, template or "")

@@ -1,6 +1,6 @@
 """What `prebuilds restored` does after a restore of the database.
 
-In a restored database, a prebuild may seem idle that was claimed after the backup. A driver that acts at a hand-over
+In a restored database, a prebuild that was claimed after the backup may seem idle. A driver that acts at a hand-over
 has marked what it handed over, and refuses to hand over or remove it again. So the prebuilds of such drivers are
 replaced. Where a driver does nothing at a hand-over, there are no marks. So its prebuilds are quarantined, and only a
 person decides about them. Leases are suspended: a caller that lives renews its own.

@@ -90,10 +90,10 @@ async def apply_rule(engine: AsyncEngine, rule: Rule, life: timedelta, rules: Ru
     """Take a turn of a rule and remove at most one batch.
 
     Args:
-        life: How long the rule's rows are kept.
+        life: The time for which the rule's rows are kept.
         rules: The rules of creation: the rows from which a preset's holds follow stay.
     Returns:
-        None when it was not this caller's turn: the rule is not due, another relay has it, or a restore was found.
+        None if it was not this caller's turn: the rule is not due, another relay runs it, or a restore was found.
     """
     async with engine.begin() as connection:
         turn = (await connection.execute(TAKE_TURN, {"rule": rule.name, "round": ROUND})).one_or_none()

@@ -1,4 +1,4 @@
-"""Which workspaces people may steer: claimed ones that are not being deleted."""
+"""Checks that people may operate a workspace: it must be claimed and not being deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
     """Raise unless the workspace is claimed.
 
     Raises:
-        InvalidInput: It is a prebuild.
+        InvalidInput: The workspace is a prebuild.
     """
     if row.claimed_at is None:
         raise InvalidInput.field(
@@ -23,10 +23,10 @@ def refuse_prebuild(row: Row[tuple[object, ...]]) -> None:
 
 
 def refuse_deletion(row: Row[tuple[object, ...]]) -> None:
-    """Raise when the workspace is being deleted.
+    """Raise if the workspace is being deleted.
 
     Raises:
-        InvalidInput: It is being deleted.
+        InvalidInput: The workspace is being deleted.
     """
     if row.transition == Transition.DELETE:
         raise InvalidInput.field(

@@ -1,8 +1,8 @@
 """Transfers of claimed workspaces to another owner.
 
 A transfer changes the row's owner and name, and records a build of stage `claim` that hands the workspace over as for a
-prebuild. That build has no claim parameters of the owner before. The claim that had won the workspace answers with it
-no more, and its lease ends: the new owner keeps the workspace.
+prebuild. That build has no claim parameters of the previous owner. The claim that won the workspace no longer returns
+it, and its lease ends: the new owner keeps the workspace.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ READ_CONTENT = text("""
                        FROM presets p WHERE p.template_version_id = v.id), '{}') AS parameters
       FROM template_versions v WHERE v.id = :version_id
 """)
-# Ready, paused, or being made.
+# Workspaces that are ready, paused, or being created.
 COUNT_PREBUILDS = text(f"""
     SELECT w.preset_id, count(*) AS prebuilds FROM workspaces w
      WHERE w.preset_id = ANY(CAST(:ids AS uuid[])) AND w.owner_id = '{PREBUILDS_USER_ID}' AND w.deleted_at IS NULL
@@ -179,7 +179,7 @@ async def read_presets(connection: AsyncConnection, version_id: UUID) -> dict[st
 
 
 async def read_presets_by_id(connection: AsyncConnection, ids: Collection[UUID]) -> dict[str, RecordedPreset]:
-    """Presets of one version by their ids, by name; without those that do not exist."""
+    """Return presets of one version by their ids, as name -> preset; ids that do not exist are left out."""
     return await _read_presets(connection, ids)
 
 

@@ -39,7 +39,7 @@ class TimedClaim:
     end_phase: Callable[[ClaimPhase], None]
     """To be called as each phase ends. A phase begins where the one before ended."""
     source: str | None = None
-    """`prebuilt`, `paused` or `created`, to be set by the caller; None when no workspace was handed out."""
+    """`prebuilt`, `paused` or `created`, set by the caller; None if no workspace was handed out."""
 
 
 class Metrics:

@@ -51,7 +51,7 @@ class ApplyingTemplate:
     expiry: dict[UUID, timedelta | None] = field(default_factory=dict)
     """Pools whose prebuilds get another expiry."""
     number: int = 0
-    """The number of the file's version, once it is recorded."""
+    """The number of the file's version, set when the version is recorded."""
 
     @cached_property
     def content(self) -> VersionContent:
@@ -137,7 +137,7 @@ class ApplyingTemplate:
             await begin_rollout(self.connection, activated, self.actor)
 
     async def schedule_drills(self) -> None:
-        """Record when the next drill is due, of a template whose drills have changed."""
+        """Record when the next drill is due, for a template whose drills have changed."""
         if "drill" in self.changes or (self.found is None and self.entry.drill is not None):
             await drills.reschedule(self.connection, self.template_id, DrillPolicy.of_json(self.entry.policy().drill))
 

@@ -30,7 +30,7 @@ NO_ANSWER = (RPCError, RuntimeError, ValueError)
 
 Kind = Literal["activity", "workflow"]
 Version = tuple[str, str] | None
-"""A worker deployment's name and a build id of it; None for workers without a version."""
+"""A worker deployment's name and a build id; None for workers without a version."""
 _TYPES = {
     "activity": TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
     "workflow": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
@@ -61,8 +61,8 @@ async def queues_without_pollers(client: Client, queues: Collection[str], kind: 
 
 
 async def idle_versions(client: Client, queues: Collection[str]) -> dict[str, set[Version]]:
-    """Return those workflow queues that are polled by workers which all get no task, since another version is current:
-    queue -> the versions of these workers, of which None is that of workers without one.
+    """Return the workflow queues whose polling workers all get no tasks, since another version is current: queue -> the
+    versions of these workers; None stands for workers without a version.
 
     Raises:
         RPCError: Temporal does not answer, or refuses.
@@ -83,7 +83,7 @@ def _version(poller: PollerInfo) -> Version:
 
 
 def _versions_with_tasks(info: TaskQueueVersioningInfo) -> set[Version]:
-    """Return the versions to which a queue's tasks go. Where none is current, workers without a version get them."""
+    """Return the versions that get a queue's tasks. Without a current version, workers without a version get them."""
     current, ramping = info.current_deployment_version, info.ramping_deployment_version
     found: set[Version] = {(current.deployment_name, current.build_id) if current.build_id else None}
     if info.ramping_version_percentage:

@@ -22,14 +22,14 @@ STICKY_TIMEOUT = timedelta(seconds=1)
 """How long the workflows that a dead worker had cached wait for it; the SDK's default is 10 s."""
 
 DEPLOYMENT_NAME, BUILD_ID = "TEMPORAL_DEPLOYMENT_NAME", "TEMPORAL_WORKER_BUILD_ID"
-"""The variables by which Temporal's Worker Controller, or whoever starts a worker, says which version it is."""
+"""The environment variables with which Temporal's Worker Controller, or a person, gives a worker its version."""
 
 
 def read_worker_version() -> WorkerDeploymentConfig | None:
-    """Read from the environment which version of a worker deployment this process is; None: it has no version.
+    """Read this process's version of a worker deployment from the environment; None for no version.
 
-    Every run moves to the version that is current, at its next task. None is pinned to the one that began it: ids of
-    workflows are our locks, and a run whose last worker has gone would hold its build, preset or claim for ever.
+    Every run moves to the current version at its next task. No run is pinned to the version that began it: workflow ids
+    are our locks, and a pinned run whose last worker has gone would hold its build, preset or claim for ever.
     Source: docs/decisions/0049.
 
     Raises:
@@ -49,8 +49,8 @@ def read_worker_version() -> WorkerDeploymentConfig | None:
 
 
 COLLECTED_AFTER = (20_000, 20, 50)
-"""When garbage is collected: after so many new objects, and the older ones after so many collections of the younger. By
-Python's own 700 it went through the same hundreds of requests under way again and again, a tenth of a claim's time."""
+"""Thresholds of the garbage collector's three generations. With Python's default of 700 objects, it examined the same
+hundreds of open requests again and again, which took a tenth of a claim's time."""
 
 
 def settle_heap() -> None:

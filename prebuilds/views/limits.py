@@ -10,14 +10,14 @@ class LimitRow(Payload):
 
     organization: str
     limit: str
-    """Its name in the template file, such as `pool_members`."""
+    """The limit's name in the template file, such as `pool_members`."""
     maximum: int
     used: int
-    """What counts toward it now; of `workspaces_per_member` the workspaces of the member who has most."""
+    """How much counts toward the limit now; for `workspaces_per_member`, the workspaces of the member who has most."""
 
     @property
     def reached(self) -> bool:
-        """Whether nothing is left of it."""
+        """Whether the limit is used up."""
         return self.used >= self.maximum
 
 

@@ -51,7 +51,7 @@ class Overview(SystemStatus):
     max_pending_builds: int | None
     """The most pending builds of all pools; None without a limit."""
     limits: list[LimitRow]
-    """Those of all organizations, with what is used of each."""
+    """The limits of all organizations, with what is used of each."""
 
 
 class HourSlot(Payload):
@@ -126,34 +126,35 @@ class SpanRow(Payload):
 
 
 class NearMissRow(Payload):
-    """Claims that would have got a preset, had one parameter of theirs another value, and that no other pool served."""
+    """Claims that would have got a preset if one of their parameters had another value, and that no other pool
+    served."""
 
     preset: str
     """`organization/template/preset`."""
     parameter: str
     missed: int
-    """How many in the last 14 days."""
+    """Number of such claims in the last 14 days."""
     claims: int
-    """With all that got the preset in that time, or missed it otherwise."""
+    """Number of all claims of the preset in that time, including these."""
 
 
 class PoolSize(Payload):
-    """What a preset's target asks for, and why."""
+    """The size that a preset's target results in, and why."""
 
     target: TargetRow
     size: int | None
-    """None until a creation was measured."""
+    """The size; None until a creation was measured."""
     rule: str | None
-    """The rule that says the size; None where there is no size, or another release has chosen the rule."""
+    """The rule of the size; None without a size, or if another release has chosen the rule."""
     lead_seconds: float | None
     chosen_at: Timestamp | None
-    """When the rule was chosen for this target; None: none was yet."""
+    """When the rule was chosen for this target; None if none was chosen yet."""
     sized_at: Timestamp | None
-    """When the size was computed last."""
+    """When the size was last computed."""
     enough_history: bool
-    """Whether rules could be told from each other. The figures below are None if not."""
+    """Whether the history is long enough to compare rules. If not, the following figures are None."""
     met: bool | None
-    """Whether the rule met the target on the past claims by which it was chosen."""
+    """Whether the rule met the target on the past claims for which it was chosen."""
     hit_rate: float | None
     wait_p95_seconds: float | None
     idle_mean: float | None
@@ -177,16 +178,17 @@ class PoolDetails(Payload):
     base: int | None
     windows: list[WindowRow]
     ready_by: bool
-    """Whether the prebuilds of a window are to be ready when it begins."""
+    """Whether a window's prebuilds should be ready when it begins."""
     head_start_seconds: float | None
-    """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
+    """Seconds before a window at which its creations begin; None without `ready_by`, and until a lead time was
+    measured."""
     rollout: RolloutRow | None
-    """The newest rollout of its template; None when there was none."""
+    """The newest rollout of its template; None if there was none."""
     size: PoolSize | None
-    """None: it has no target."""
+    """The size by its target; None without a target."""
     near_misses: list[NearMissRow]
-    """By which parameters claims have missed it."""
+    """Near misses of the preset, by parameter."""
     drills: list[DrillRow]
-    """The newest ones of its template that took a prebuild of it, newest first."""
+    """The newest drills that took a prebuild of the preset, newest first."""
     week: list[SpanRow]
     """What is desired in the next seven days, in order and without gaps."""

@@ -26,16 +26,16 @@ class WindowRow(Payload):
 
 
 class TargetRow(Payload):
-    """What a preset's pool is to reach: one of `hit_rate` and `wait_p95_seconds`."""
+    """A preset's target: either `hit_rate` or `wait_p95_seconds` is set."""
 
     hit_rate: float | None
     wait_p95_seconds: float | None
     min: int
     max: int
     max_idle: float | None
-    """The most prebuilds that may be ready on average; None without a limit."""
+    """Maximum average number of ready prebuilds; None for no limit."""
     mode: Literal["suggest", "act"]
-    """`act`: the pool follows the size; `suggest`: the size is shown only."""
+    """`act`: the pool follows the size; `suggest`: the size is only shown."""
 
 
 class PresetInfo(Payload):
@@ -56,19 +56,20 @@ class PresetInfo(Payload):
     timezone: str | None
     schedule: list[WindowRow]
     ready_by: bool = False
-    """Whether the prebuilds of a window are to be ready when it begins."""
+    """Whether a window's prebuilds should be ready when it begins."""
     head_start_seconds: float | None = None
-    """How long before a window its creations begin, with `ready_by`; None without it, and until one was measured."""
+    """Seconds before a window at which its creations begin; None without `ready_by`, and until a lead time was
+    measured."""
     target: TargetRow | None = None
-    """None: `instances` is the pool's size, outside the windows of the schedule."""
+    """The preset's target; None if `instances` is the pool's size outside the schedule's windows."""
     size: int | None = None
-    """What the target asks for now; None without a target, and until a creation was measured."""
+    """The size that the target results in now; None without a target, and until a creation was measured."""
     cost_per_hour: float | None = None
-    """What one prebuild costs for an hour; None where nobody has said it."""
+    """Cost of one prebuild per hour; None if the template file does not have it."""
     standby: int = ONLY_STANDBY
-    """How many prebuilds are kept paused, beside those that are kept ready."""
+    """Number of paused prebuilds to keep, beside the ready ones."""
     max_concurrent: int | None = None
-    """How many creations and deletions may be under way at a time; None: any number."""
+    """Maximum number of creations and deletions under way at a time; None for no limit."""
     last_invalidated_at: Timestamp | None
     limit_reset_at: Timestamp | None
     ready: int

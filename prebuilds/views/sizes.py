@@ -48,14 +48,14 @@ class SizeLine(Payload):
 
 
 class SizePart(Payload):
-    """A part of the time that was scored, under the chosen rule and under today's policy."""
+    """A part of the scored time, under the chosen rule and under today's policy."""
 
     begins_at: Timestamp
     claims: int
     size: int
-    """The largest in this time under the chosen rule."""
+    """The largest size in this part under the chosen rule."""
     missed: int
-    """Claims that found none ready under the chosen rule."""
+    """Number of claims that found none ready under the chosen rule."""
     today_size: int
     today_missed: int
 

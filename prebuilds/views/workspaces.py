@@ -47,12 +47,12 @@ class WorkspaceDetails(WorkspaceRow):
     next_start_at: Timestamp | None
     """When the schedule starts it next; None without a schedule."""
     next_action_at: Timestamp | None
-    """When it is examined next: its ttl or its lease ends, its schedule starts it, or something that failed is tried
-    again. None when nothing is planned."""
+    """Time of its next automatic action: its ttl or its lease ends, its schedule starts it, or a failed build is
+    retried. None if nothing is planned."""
     lease_seconds: float | None = ONLY_LEASED
-    """How long each renewal of its lease lasts; left out when it has no lease."""
+    """Duration of each renewal of its lease, in seconds; left out without a lease."""
     lease_until: Timestamp | None = ONLY_LEASED
-    """When its lease ends, and it is released; left out when it has no lease, or the lease is suspended until it is
+    """When its lease ends and it is released; left out without a lease, and while the lease is suspended until it is
     renewed."""
     builds: list[JobRow]
     events: list[EventRow]
@@ -131,9 +131,9 @@ class LeaseRenewal(Payload):
     workspace: str
     """`owner/name`."""
     lease_seconds: float
-    """How long each renewal lasts from now on."""
+    """Duration of each renewal from now on, in seconds."""
     lease_until: Timestamp
-    """When the lease ends, and the workspace is released unless the lease is renewed again."""
+    """When the lease ends and the workspace is released, unless the lease is renewed again."""
 
 
 class WorkspacePage(Payload):

@@ -1,4 +1,4 @@
-"""The words of drills."""
+"""Names and ids of drills."""
 
 from __future__ import annotations
 

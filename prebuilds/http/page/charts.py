@@ -21,8 +21,8 @@ def svg(kind: str, width: float, height: float, label: str, body: str) -> Markup
     """Return a picture.
 
     Args:
-        label: What it shows, for who cannot see it.
-        body: Its shapes; made of numbers and escaped texts.
+        label: A description for people who cannot see the picture.
+        body: Its shapes, made of numbers and escaped texts.
     """
     return Markup(
         '<svg class="{}" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">{}</svg>'
@@ -35,7 +35,7 @@ def number(value: float) -> str:
 
 
 def rect(kind: str, x: float, y: float, width: float, height: float, title: str = "", radius: float = 0) -> str:
-    """Return a rectangle, with a text that is shown to who points at it."""
+    """Return a rectangle with a tooltip."""
     shape = f'x="{number(x)}" y="{number(y)}" width="{number(max(width, 0))}" height="{number(max(height, 0))}"'
     inner = f"<title>{escape(title)}</title>" if title else ""
     return f'<rect class="{kind}" {shape} rx="{number(radius)}">{inner}</rect>'

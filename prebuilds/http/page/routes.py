@@ -65,7 +65,7 @@ async def live_preset(request: Request, viewer: SignedIn, organization: str, tem
 
 @router.get("/presets/{organization}/{template}/{preset}/size")
 async def preset_size(request: Request, viewer: SignedIn, organization: str, template: str, preset: str) -> Response:
-    """Show what each rule of a preset's size would have come to. It is computed for each look, and not kept."""
+    """Show the result of each rule for a preset's size. It is computed for each request and not stored."""
     path = _checked_path(request, viewer, organization, template, preset)
     report = await service_of(request).operations.sizes.size(path, SizeQuestion())
     values = {"report": report, "chart": draw_sizes(report), "path": path}

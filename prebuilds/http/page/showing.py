@@ -95,8 +95,8 @@ def _is_alarming(row: LimitRow) -> bool:
 
 
 def _limit_alarm(row: LimitRow) -> Alarm:
-    """The alarm of an organization that may have no more workspaces. What other limits withhold is shown elsewhere, or
-    concerns one member or one minute."""
+    """Return the alarm of an organization that may have no more workspaces. Other limits are shown elsewhere, or
+    concern one member or one minute."""
     text = f"{row.organization} has {row.used} of {row.maximum} workspaces, so claims are refused"
     return Alarm(text, "release some, or raise `limits` in its template file and apply it")
 

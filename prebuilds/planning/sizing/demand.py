@@ -15,9 +15,9 @@ SLOT_S = 10
 SLOTS_PER_MINUTE = 60 // SLOT_S
 DAY_MIN = 24 * 60
 STEP_MIN = 15
-"""No zone's clock begins an hour within a quarter of an hour of UTC."""
+"""Minutes. In every time zone, hours begin at a multiple of a quarter of an hour of UTC."""
 BUSY_DAY = 10
-"""How many times the bound of claims a day may have."""
+"""A busy day may have this many times the bound on claims."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Demand:
     counts: Sequence[int]
     """Claims in each slot of `SLOT_S`, oldest first; whole minutes, so that their number is a multiple of 6."""
     zone: tzinfo = UTC
-    """By whose clock the hours of the week are counted."""
+    """The time zone by which hours of the week are counted."""
 
     @classmethod
     def of_times(cls, times: Iterable[datetime], *, begins_at: datetime, minutes: int) -> Demand:
@@ -66,9 +66,10 @@ class Demand:
         return replace(self, counts=self.counts[: minutes * SLOTS_PER_MINUTE])
 
     def newest(self, claims_max: int) -> Demand:
-        """Its newest minutes with at most so many claims, and at least a day of them if it has one.
+        """Return the newest minutes with at most so many claims, but at least a day if there is one.
 
-        A day may have ten times as many claims. A busier one is cut, so that there is too little history to choose by.
+        That day may have ten times as many claims. A busier day is cut, so that there is too little history to choose a
+        rule.
         """
         claims = 0
         for minute in range(self.minutes - 1, -1, -1):
@@ -97,7 +98,7 @@ class Demand:
 
     @cached_property
     def _within(self) -> dict[int, Sequence[int]]:
-        """What is kept for each lead time, as long as this demand lives and no longer."""
+        """Results cached for each lead time, as long as this object lives."""
         return {}
 
     def _most_within(self, slots: int) -> Sequence[int]:
@@ -106,7 +107,7 @@ class Demand:
         return [max(sums[n : n + SLOTS_PER_MINUTE]) for n in range(0, len(sums), SLOTS_PER_MINUTE)]
 
     def hours_of_week(self, minutes: int) -> Sequence[int]:
-        """The hour of the week of each of so many minutes from its beginning, from 0 for Monday's first."""
+        """Return the hour of the week of each of the first minutes; 0 is the first hour of Monday."""
         if minutes not in self._hours:
             self._hours[minutes] = self._list_hours(minutes)
         return self._hours[minutes]

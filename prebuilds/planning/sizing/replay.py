@@ -25,8 +25,8 @@ class Bounds:
         return min(max(size, self.min), self.max)
 
     def cool_down(self, lead_s: float) -> int:
-        """The minutes for which a larger size is held: no member that was made for it is deleted while it is younger
-        than its cost warrants."""
+        """The minutes for which a larger size is held, so that no member is deleted while it is too young, given its
+        cost."""
         return max(self.cool_down_min, math.ceil(WARRANTED_LEADS * lead_s / 60))
 
     def settle(self, sizes: Sequence[int], lead_s: float) -> list[int]:

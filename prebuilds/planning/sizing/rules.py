@@ -117,9 +117,9 @@ class PeakHold:
 
 @dataclass(frozen=True, slots=True)
 class ByHour:
-    """A quantile of the claims within one lead time, over the same hour of the weeks before by the demand's zone.
+    """A quantile of the claims within one lead time, over the same hour of earlier weeks in the demand's time zone.
 
-    The hour that begins within a lead time counts already. A week that was not seen yet says nothing: the size is 0.
+    An hour that begins within a lead time counts already. Without an earlier week, the size is 0.
     """
 
     quantile: float

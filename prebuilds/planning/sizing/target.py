@@ -21,10 +21,10 @@ class SizeTarget:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> SizeTarget | None:
-        """Read what the preset's row and its recorded changes hold.
+        """Read a target from the preset's row or from a recorded change.
 
         Returns:
-            None: the preset has no target, or one that only another release can read. A target never stops a pass.
+            None if the preset has no target, or one that only another release can read: a target never stops a pass.
         """
         if value is None:
             return None

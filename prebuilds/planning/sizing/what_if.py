@@ -15,7 +15,7 @@ from prebuilds.planning.sizing.rules import Rule
 from prebuilds.planning.sizing.target import SizeTarget
 
 PARTS = 96
-"""The report divides the scored time into this many parts; a day has parts of a quarter of an hour."""
+"""Number of parts into which the report divides the scored time; for a day, a part is a quarter of an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def best_of_each_kind(tried: Sequence[Tried], besides: Rule) -> list[Tried]:
 
 
 Held: TypeAlias = tuple[Sequence[int], Score]
-"""The sizes of a replay, one for each minute of the demand at least, and what they came to."""
+"""The sizes of a replay, at least one for each minute of the demand, and their score."""
 
 
 def _parts(demand: Demand, chosen: Held, today: Held, begin: int) -> list[Part]:

@@ -144,7 +144,7 @@ class ContainerProvisioner:
         return True
 
     async def pause(self, wanted: Provision, progress: Progress) -> None:
-        """Stop the container; keep it with its volumes. A frozen one (`docker pause`) would keep its memory."""
+        """Stop the container, and keep it with its volumes. `docker pause` would keep its memory in use."""
         await self.stop(wanted, progress)
 
     async def resume(self, wanted: Provision, progress: Progress) -> Provisioned:
@@ -172,8 +172,8 @@ class ContainerProvisioner:
     async def run_check(
         self, workspace_id: UUID, words: Sequence[str], env: Mapping[str, str], timeout_s: float
     ) -> CheckEnded:
-        """Run a command in the container, as its user. One that takes too long goes on until the container is removed,
-        since engines cannot end it."""
+        """Run a command in the container, as its user. A command that takes too long runs until the container is
+        removed, since engines cannot stop it."""
         async with self._engines.open() as engine:
             container = await self._find(engine, workspace_id)
             if container is None or not container.running:

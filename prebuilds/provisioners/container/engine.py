@@ -40,10 +40,10 @@ class Engine(Inside, Images):
         self._docker = docker
 
     async def settle_api_version(self) -> None:
-        """Take the version of the API that the engine names in the answer to a ping, unless one is settled.
+        """Use the API version that the engine names in its answer to a ping, unless one is set already.
 
-        The library would ask for `/version`. Podman then has the package manager tell the versions of its parts, which
-        takes it a tenth of a second of CPU time.
+        The library would request `/version`, for which Podman asks the package manager for the versions of its parts: a
+        tenth of a second of CPU time.
         """
         if self._docker.api_version != "auto":
             return

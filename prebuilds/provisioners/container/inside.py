@@ -61,7 +61,7 @@ class Inside:
     ) -> tuple[int | None, str]:
         """Run a command in the container, as the container's user.
 
-        Returns its exit code, None when it did not end within *timeout_s*, and the end of its output.
+        Returns its exit code, or None if it did not end within *timeout_s*, and the end of its output.
         """
         output = bytearray()
         with engine_errors(f"running a command in {name}"):

@@ -139,7 +139,7 @@ class ProcessProvisioner:
             await self._runner.end(wanted.workspace_id, record)
 
     def pauses(self, source: dict[str, Any]) -> bool:
-        """Return True: a paused workspace is its folder, without a process."""
+        """Return True: a paused workspace is its folder without a process."""
         return True
 
     async def pause(self, wanted: Provision, progress: Progress) -> None:

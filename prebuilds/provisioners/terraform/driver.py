@@ -151,14 +151,14 @@ class TerraformProvisioner:
         return await self._put_away(wanted, progress, RunStage.STOP)
 
     def pauses(self, source: dict[str, Any]) -> bool:
-        """Return whether the module declares `prebuilds_start_count`, by which it removes what costs."""
+        """Return whether the module declares `prebuilds_start_count`, with which it can remove costly resources."""
         return read_module(parse_source(source)).frees_when_stopped
 
     async def pause(self, wanted: Provision, progress: Progress) -> Stopped | None:
         """Apply the module with the stage `paused` and `prebuilds_start_count = 0`.
 
         Raises:
-            ProvisionFailed: The module cannot be paused, or would replace something. Everything stays.
+            ProvisionFailed: The module cannot be paused, or would replace a resource. Nothing was changed.
         """
         return await self._put_away(wanted, progress, RunStage.PAUSED)
 
@@ -167,7 +167,7 @@ class TerraformProvisioner:
         return await self.apply(wanted, progress)
 
     async def _put_away(self, wanted: Provision, progress: Progress, stage: RunStage) -> Stopped | None:
-        """Free what the module counts by `prebuilds_start_count`, and record that the workspace does not run."""
+        """Remove the resources that depend on `prebuilds_start_count`, and record that the workspace does not run."""
         stopped = None
         async with self._folders.locked(wanted.workspace_id):
             record = self._folders.enter(wanted)
@@ -182,13 +182,13 @@ class TerraformProvisioner:
         return stopped
 
     async def _free(self, wanted: Provision, progress: Progress, stage: RunStage) -> Stopped | None:
-        """Apply the module with the stage, where it declares `prebuilds_start_count` and nothing is replaced.
+        """Apply the module with the stage, if it declares `prebuilds_start_count` and nothing would be replaced.
 
-        The state may have other values than this stop: the prebuild's, when no claim has applied the module since.
-        Then the plan may replace what is to be kept, such as a disk that names its owner.
+        The state may have other values than this stop: those of the prebuild, if no claim has applied the module since.
+        Then the plan may replace a resource to be kept, such as a disk that names its owner.
 
         Raises:
-            ProvisionFailed: A pause could free nothing. A stop keeps everything then, and succeeds.
+            ProvisionFailed: A pause cannot remove anything. In that case a stop keeps everything and succeeds.
         """
         pauses = stage is RunStage.PAUSED
         try:

@@ -122,7 +122,7 @@ READY_BY: tuple[Step, ...] = (
     ),
     IndexStep("events_head_start_changed_idx", "events (preset_id, id) WHERE kind = 'head_start_changed'"),
 )
-"""How long before a window of a schedule its creations start."""
+"""The time before a schedule's window at which its creations start."""
 
 LEAST: tuple[Step, ...] = (
     ShortStep("least_of_windows", ("ALTER TABLE preset_schedules ADD COLUMN least boolean NOT NULL DEFAULT false",)),
@@ -164,7 +164,7 @@ ROLLOUTS: tuple[Step, ...] = (
     ),
     IndexStep("presets_name_idx", "presets (template_id, name)"),
 )
-"""What replaces pools step by step."""
+"""Rollouts, which replace pools step by step."""
 
 CANARIES: tuple[Step, ...] = (
     ShortStep(
@@ -187,7 +187,7 @@ CANARIES: tuple[Step, ...] = (
         ),
     ),
 )
-"""A new version that a share of each pool gets first."""
+"""Canaries: a share of each pool tries a new version first."""
 
 LEFT_VERSIONS: tuple[Step, ...] = (
     ShortStep(
@@ -201,7 +201,7 @@ LEFT_VERSIONS: tuple[Step, ...] = (
 """Which rollouts are the way back from a version that was never rolled out whole."""
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
-"""What a pool's size may not fall below yet."""
+"""Sizes that still hold a pool's size up."""
 NEAR_MISSES: tuple[Step, ...] = (IndexStep("events_near_miss_idx", "events (id) WHERE kind = 'claim_near_miss'"),)
 
 CHEAPER_CHECKS = {
@@ -325,7 +325,7 @@ LIMITS: tuple[Step, ...] = (
         ),
     ),
 )
-"""How much of a preset, or of an organization, there may be at a time."""
+"""Limits of presets and organizations."""
 
 LEASES: tuple[Step, ...] = (
     ShortStep(
@@ -338,7 +338,7 @@ LEASES: tuple[Step, ...] = (
         ),
     ),
 )
-"""What keeps a workspace for a caller that may be gone."""
+"""Leases: a workspace is released unless its caller renews it."""
 
 DRILLS: tuple[Step, ...] = (
     ShortStep(
@@ -388,7 +388,7 @@ DRILLS: tuple[Step, ...] = (
             "CREATE INDEX drills_ended_idx ON drills (ended_at) WHERE ended_at IS NOT NULL",
         ),
     ),
-    # Where a person has this name already, there is no such user, and drills are skipped.
+    # If a person has this name already, the system user is not created, and drills are skipped.
     ShortStep(
         "drill_user",
         (
@@ -397,7 +397,7 @@ DRILLS: tuple[Step, ...] = (
         ),
     ),
     ShortStep("retention_of_drills", ("INSERT INTO retention (rule) VALUES ('drills') ON CONFLICT DO NOTHING",)),
-    # A drill that could not claim has a notification and no build.
+    # A notification about a drill that could not claim has no build.
     ShortStep("notifications_of_drills", ("ALTER TABLE notifications ALTER build_id DROP NOT NULL",)),
 )
 """Drills, and the user who claims for them."""
@@ -414,8 +414,8 @@ REPEATED_DRILLS: tuple[Step, ...] = (
 CLAIMS_EVENTS: tuple[Step, ...] = (
     IndexStep("events_lost_claim_idx", "events (claim_id) WHERE claim_id IS NOT NULL AND workspace_id IS NULL"),
 )
-"""Finds a claim's events that are of no workspace; its workspace finds the others. It takes the place of an index of
-all claim ids, which each claim paid for with a hundredth of its time (decision 0050)."""
+"""Finds a claim's events that belong to no workspace; the others are found by the workspace. It replaces an index of
+all claim ids, which cost each claim a hundredth of its time (decision 0050)."""
 
 PROMOTIONS: tuple[Step, ...] = (
     IndexStep(

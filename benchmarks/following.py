@@ -13,13 +13,10 @@ from __future__ import annotations
 import argparse
 import heapq
 import random
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from benchmarks.demands import DAY_MIN, DEMANDS
-from benchmarks.stacks import run
+from benchmarks.stacks import measure_on_server, run
 from prebuilds.background.demand import DemandCounter
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.sizing import Sizer
@@ -40,7 +37,6 @@ from prebuilds.planning.sizing.demand import SLOTS_PER_MINUTE, Demand
 from prebuilds.planning.sizing.replay import Score, replay
 from prebuilds.planning.sizing.stored import rule_of_json
 from prebuilds.planning.sizing.target import SizeTarget
-from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claim_refusals import ClaimTarget
@@ -333,15 +329,7 @@ async def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--demand", nargs="+", default=[case.demand for case in CASES])
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="prebuilds-following-") as folder:
-        server = EmbeddedPostgres(Path(folder) / "postgres", durable=False)
-        server.start()
-        try:
-            good = await measure(server.url, given.demand, given.hours, given.seed)
-        finally:
-            server.stop()
-    if not good:
-        sys.exit(1)
+    await measure_on_server(lambda url: measure(url, given.demand, given.hours, given.seed), durable=False)
 
 
 if __name__ == "__main__":

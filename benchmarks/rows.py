@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -26,10 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.removing import time_batches, time_claims_beside
 from benchmarks.seeding import ORGANIZATION, Seed, person, preset_path, seed
-from benchmarks.stacks import run
+from benchmarks.stacks import measure_on_server, run
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.planning.rules import Rules
-from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.store import actions, build_record, hand_over, inventory, jobs, snapshots, status, workspaces
 from prebuilds.store.claim_queue_sweep import take_due_waiters
 from prebuilds.store.claim_refusals import ClaimTarget
@@ -202,15 +199,7 @@ async def main() -> None:
     parser.add_argument("--beside", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=15)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="prebuilds-rows-") as folder:
-        server = EmbeddedPostgres(Path(folder) / "postgres", durable=True)
-        server.start()
-        try:
-            good = await measure(server.url, given.beside, given.workspaces, given.rounds)
-        finally:
-            server.stop()
-    if not good:
-        raise SystemExit(1)
+    await measure_on_server(lambda url: measure(url, given.beside, given.workspaces, given.rounds))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,6 +14,7 @@ from uuid import UUID
 
 from prebuilds.bench.figures import Report
 from prebuilds.stack import Stack, WorkerProcess, role_worker
+from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.stack.preparing import set_up
 
 NO_PASSES = {"PREBUILDS_RECONCILE_INTERVAL": "1h"}
@@ -30,6 +31,23 @@ async def stack(*workers: WorkerProcess) -> AsyncIterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
         async with Stack(Path(folder), workers, prepare=prepare) as running:
             yield running
+
+
+async def measure_on_server(measure: Callable[[str], Awaitable[bool]], *, durable: bool = True) -> None:
+    """Run a measurement on a PostgreSQL server of its own, and exit with 1 unless its outcome is good.
+
+    Args:
+        measure: Takes the server's URL, and returns whether the outcome is good.
+    """
+    with tempfile.TemporaryDirectory(prefix="prebuilds-bench-") as folder:
+        server = EmbeddedPostgres(Path(folder) / "postgres", durable=durable)
+        server.start()
+        try:
+            good = await measure(server.url)
+        finally:
+            server.stop()
+    if not good:
+        raise SystemExit(1)
 
 
 def print_report(report: Report) -> None:

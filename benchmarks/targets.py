@@ -14,11 +14,9 @@ import argparse
 import gc
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,14 +25,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
-from benchmarks.stacks import run
+from benchmarks.stacks import measure_on_server, run
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.background.sizing import Sizer
 from prebuilds.bench.filling import Pools
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rules import Rules
-from prebuilds.stack.postgres import EmbeddedPostgres
 from prebuilds.store import snapshots
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimStore, hash_request
@@ -187,15 +184,7 @@ async def main() -> None:
     parser.add_argument("--targets", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=25)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="prebuilds-targets-") as folder:
-        server = EmbeddedPostgres(Path(folder) / "postgres", durable=True)
-        server.start()
-        try:
-            good = await measure(server.url, given.presets, given.targets, given.rounds)
-        finally:
-            server.stop()
-    if not good:
-        raise SystemExit(1)
+    await measure_on_server(lambda url: measure(url, given.presets, given.targets, given.rounds))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ async def find_target(
     named = await offer_of_preset(pool, target)
     if named is None:
         return request, target
-    if request.parameters.keys() - named.claim_parameters:  # an older version may have other values
+    if request.parameters.keys() - named.claim_parameters:  # an older version may have other parameters
         target = ClaimTarget(target.label, preset_id=named.id)
     return with_claim_parameters(request, named), target
 

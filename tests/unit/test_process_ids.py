@@ -14,7 +14,7 @@ import pytest
 
 from prebuilds.provisioners.base import InvalidSource, Provision
 from prebuilds.provisioners.kit import processes
-from prebuilds.provisioners.kit.confined import start_confined
+from prebuilds.provisioners.kit.confined import start_session
 from prebuilds.provisioners.process import host as process_host
 from prebuilds.provisioners.process import ids as process_ids
 from prebuilds.provisioners.process import isolation as process_isolation
@@ -55,7 +55,7 @@ def test_an_id_is_one_workspace_s_until_that_is_gone_and_comes_around_last(users
 @linux_root
 def test_what_runs_as_a_user_ends_with_it_however_it_hides(users: UserIds, tmp_path: Path) -> None:
     script = "(setsid env -i sleep 1000 &) ; echo up; exec sleep 1000"
-    child = start_confined(["sh", "-c", script], user=100_004, folder=Path("/"), env={}, output=subprocess.PIPE)
+    child = start_session(["sh", "-c", script], user=100_004, folder=Path("/"), env={}, output=subprocess.PIPE)
     assert child.stdout is not None
     with child.stdout:
         assert child.stdout.readline() == b"up\n"
@@ -76,7 +76,7 @@ def test_a_workspace_cannot_pass_its_processes_off_as_a_neighbours(users: UserId
     assert theirs is not None
     tags = {process_host.WORKSPACE_TAG: str(neighbour), process_host.HOST_TAG: f"test/{hostile}"}
     children = [
-        start_confined(["sleep", "1000"], user=user, folder=Path("/"), env=tags, output=subprocess.DEVNULL)
+        start_session(["sleep", "1000"], user=user, folder=Path("/"), env=tags, output=subprocess.DEVNULL)
         for user in (mine, theirs)
     ]
     forged, true = (child.pid for child in children)

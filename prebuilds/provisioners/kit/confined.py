@@ -24,26 +24,33 @@ PROCESSES_MAX = 4096
 """Limit on one user's processes and threads, so that a fork bomb does not stop the host."""
 
 
-def start_confined(
-    argv: Sequence[str], *, user: int, folder: Path, env: Mapping[str, str], output: IO[bytes] | int
+def start_session(
+    argv: Sequence[str], *, user: int | None, folder: Path, env: Mapping[str, str], output: IO[bytes] | int
 ) -> subprocess.Popen[bytes]:
-    """Start *argv* as *user* and the group with the same number, in a session of its own.
+    """Start *argv* in a session of its own.
 
+    Args:
+        user: User id to run it as, with the group of the same number and without any further rights; None for the
+            worker's user.
     Raises:
         OSError: The program cannot be started.
     """
-    return _confined(
-        lambda: subprocess.Popen(
-            _bounded(argv),
+
+    def start(argv: Sequence[str], **identity: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
             cwd=folder,
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **_as(user),
+            **identity,
         )
-    )
+
+    if user is None:
+        return start(argv)
+    return _confined(lambda: start(_bounded(argv), **_as(user)))
 
 
 def run_confined(

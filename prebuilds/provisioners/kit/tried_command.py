@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from prebuilds.provisioners.kit.confined import start_confined
+from prebuilds.provisioners.kit.confined import start_session
 from prebuilds.provisioners.kit.finishing import to_the_end
 
 OUTPUT_KEPT = 16_384
@@ -84,7 +84,7 @@ def _run(
     try:
         os.set_blocking(reading, False)
         try:
-            child = _start(argv, folder, env, user, writing)
+            child = start_session(argv, user=user, folder=folder, env=env, output=writing)
         finally:
             os.close(writing)
         ends_at, kept, ended = time.monotonic() + timeout_s, b"", False
@@ -108,22 +108,6 @@ def _run(
         return Tried(code if ended else None, kept.decode(errors="replace"))
     finally:
         os.close(reading)
-
-
-def _start(
-    argv: Sequence[str], folder: Path, env: Mapping[str, str], user: int | None, output: int
-) -> subprocess.Popen[bytes]:
-    if user is not None:
-        return start_confined(argv, user=user, folder=folder, env=env, output=output)
-    return subprocess.Popen(
-        argv,
-        cwd=folder,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
 
 
 def _read(reading: int) -> bytes:

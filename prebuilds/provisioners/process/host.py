@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,7 @@ from uuid import UUID
 import psutil
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.kit.confined import start_confined
+from prebuilds.provisioners.kit.confined import start_session
 from prebuilds.provisioners.kit.host import make_folder
 from prebuilds.provisioners.kit.processes import Found, forget_child, is_alive, keep_child, reap, send, start_of
 
@@ -42,18 +41,7 @@ def spawn(argv: list[str], *, folder: Path, env: Mapping[str, str], log: Path, u
     """
     reap()
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, LOG_MODE), "ab") as output:
-        if user is not None:
-            child = start_confined(argv, user=user, folder=folder, env=env, output=output)
-        else:
-            child = subprocess.Popen(
-                argv,
-                cwd=folder,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        child = start_session(argv, user=user, folder=folder, env=env, output=output)
     return keep_child(child)
 
 

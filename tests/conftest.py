@@ -8,6 +8,7 @@ outlives its event loop: the server is a process, what connects is made for each
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import psutil
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -56,6 +58,37 @@ def pytest_sessionfinish() -> None:
                 child.wait(5)
             except subprocess.TimeoutExpired:
                 print(f"a test has left the process {child.pid} running: {child.args}", file=sys.stderr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail when something still runs that works in a folder of this run's tests, or was told of one, after the last.
+
+    It is set up before the other fixtures of the session, and so comes after them. A folder is one pytest process's.
+    """
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    ours = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
+    found = [process for process in psutil.process_iter() if process.pid not in ours and _knows(process, folder)]
+    _, left = psutil.wait_procs(found, timeout=5)  # what was killed is seen until the system has taken it down
+    told = []
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            told.append(f"{process.pid} {' '.join(process.cmdline())}")
+            process.kill()
+    assert not told, f"left running by a test: {told}"
+
+
+def _knows(process: psutil.Process, folder: str) -> bool:
+    try:
+        words, variables = process.cmdline(), process.environ()
+        if process.ppid() == os.getpid() and any("multiprocessing" in word for word in words):
+            return False  # it forks stacks, ends with this process, and has the environment of the first test with one
+        return f"{process.cwd()}/".startswith(f"{folder}/") or any(
+            f"{folder}/" in word for word in (*words, *variables.values())
+        )
+    except (psutil.Error, OSError):  # it has ended, or is another user's
+        return False
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ BOOKS = """
 STUCK = 'TemporalReportedProblems IN ("category=WorkflowTaskFailed") AND ExecutionStatus = "Running"'
 
 
+def end_workspaces(state_dirs: Iterable[Path]) -> None:
+    """Kill the workspaces of hosts whose workers have ended: they outlive their workers."""
+    hosts = {path.read_text() for path in (folder / "host-id" for folder in state_dirs) if path.exists()}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("PREBUILDS_HOST_ID", "").rpartition("/")[2] in hosts:
+                process.kill()
+
+
 class Upgrade:
     """One deployment, upgraded from one release to the other."""
 
@@ -98,14 +107,7 @@ class Upgrade:
         """Kill what is left."""
         for worker in self._workers:
             worker.end()
-        hosts = {(self._folder / host / "host-id").read_text() for host in ("one", "two") if self._knows(host)}
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, OSError):
-                if process.environ().get("PREBUILDS_HOST_ID", "").rpartition("/")[2] in hosts:
-                    process.kill()
-
-    def _knows(self, host: str) -> bool:
-        return (self._folder / host / "host-id").exists()
+        end_workspaces(self._folder / host for host in ("one", "two"))
 
     async def _set_up(self, pool: int) -> None:
         templates = self._folder / "templates.yaml"

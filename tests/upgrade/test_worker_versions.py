@@ -20,7 +20,7 @@ from prebuilds.temporal.workers import BUILD_ID, DEPLOYMENT_NAME
 from prebuilds.vocabulary import ORCHESTRATOR_ID, OnEmpty
 from tests.e2e.dev_stack import BIN
 from tests.rows import one
-from tests.upgrade.campaign import TEMPLATES
+from tests.upgrade.campaign import TEMPLATES, end_workspaces
 from tests.upgrade.releases import Worker, this_release
 
 VERSIONED_ROLES = ("control", "claims")
@@ -77,6 +77,7 @@ class Versions:
     def end(self) -> None:
         for worker in self._workers:
             worker.end()
+        end_workspaces([self._folder / "host"])
 
 
 @pytest.fixture

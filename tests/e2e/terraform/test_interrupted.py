@@ -153,13 +153,12 @@ async def test_what_a_killed_worker_left_running_is_ended_before_going_on(
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WORKER, build.model_dump_json(), str(tmp_path / "host-a")
     )
+    mark = tmp_path / "host-a/terraform/workspaces" / str(build.workspace_id) / "running.json"
     await reached((tmp_path / "begun").exists, "the slow resource to begin")
+    await reached(lambda: json.loads(mark.read_text()) != [], "the worker to have noted what it runs")
     worker.kill()
     await worker.wait()
-    orphan = json.loads(
-        (tmp_path / "host-a/terraform/workspaces" / str(build.workspace_id) / "running.json").read_text()
-    )
-    assert psutil.pid_exists(orphan[0])
+    assert psutil.pid_exists(json.loads(mark.read_text())[0])
     (tmp_path / "go").touch()
     await driver.apply(build, log)
     assert (tmp_path / "made").read_text() == "made\n"

@@ -15,6 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from prebuilds.cli import run
 from prebuilds.conformance.examine import CHECKS
 from prebuilds.conformance.subject import Subject
 from prebuilds.provisioners.base import Provision
@@ -181,13 +182,21 @@ def test_a_broken_promise_is_told_and_is_exit_code_1(installed: dict[str, str], 
     ],
 )
 def test_what_cannot_be_checked_is_a_typed_error(
-    words: list[str], env: dict[str, str], error: str, tmp_path: Path
+    words: list[str],
+    env: dict[str, str],
+    error: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = {"LIST": "- 1\n", "TYPO": "command: [sleep, infinity]\ncomand: [sleep]\n"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     words = [str(tmp_path / word) if word in files else word for word in words]
-    code, said, errors = prebuilds(os.environ | env, "provisioners", "check", *words)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    code = run(["provisioners", "check", *words])
+    said, errors = capsys.readouterr()
     assert (code, said) == (1, "")
     assert error in errors
 

@@ -1,7 +1,7 @@
 """`prebuilds dev` and its workers, forked from a process that has imported everything.
 
-Each interpreter of a stack takes a second of CPU time for its imports, and each stack has five. The rest is as in the
-command: the same `main`, a session and environment of its own, and workers that die with their supervisor.
+Each interpreter of a stack takes a second or two of CPU time for its imports, and each stack has five. The rest is as
+in the command: the same `main`, a session and environment of its own, and workers that die with their supervisor.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import worker  # noqa: F401
 from prebuilds import cli, stack
-from prebuilds.payloads import build_validators
 from prebuilds.stack import temporal_server
 
-build_validators()
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__])
+CONTEXT.set_forkserver_preload([__name__, "tests.e2e.preloaded"])
 START = stack.start_child
 PDEATHSIG = 1
 """As `PR_SET_PDEATHSIG` in `prctl`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import tests.e2e.preloaded  # noqa: F401
 import worker
 from prebuilds import provisioners
 from prebuilds.provisioners.base import Provisioner

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from temporalio.testing import WorkflowEnvironment
 
 from prebuilds.bench.noop import Noop
@@ -16,5 +18,6 @@ async def test_a_worker_has_built_every_validator_before_it_serves(dev: Workflow
         number: int
 
     assert not NotUsedYet.__pydantic_complete__
-    worker_on(dev.client, "queue", workflows=[Noop])
+    made = worker_on(dev.client, "queue", workflows=[Noop])
     assert NotUsedYet.__pydantic_complete__
+    assert made.config()["build_id"] == f"prebuilds-{version('prebuilds')}", "not what the SDK makes of all imports"

@@ -25,6 +25,11 @@ class Hold(StrEnum):
     POOL_MEMBERS = "pool_members"
     """The organization's pools have as many members as its limit allows, or the preset's share of it is used up."""
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it lasts until an operator acts on the preset."""
+        return self in (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
+
 
 @dataclass(frozen=True, slots=True)
 class Held:

@@ -13,9 +13,6 @@ from prebuilds.planning.pool_generations import group_generations
 from prebuilds.planning.snapshot import GlobalSnapshot, Instant, MemberShare, PoolCounts, Preset, PresetCounts
 from prebuilds.planning.state import PoolState, pool_state
 
-HELD_FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
-"""Holds that last until somebody acts. Meanwhile the other presets get this preset's unused share of the limit."""
-
 
 @dataclass(frozen=True, slots=True)
 class AllowedWork:
@@ -167,16 +164,11 @@ def _want(item: PresetCounts, pool: Sequence[PresetCounts] | None, snapshot: Glo
     preset = item.preset
     if pool is not None and pool[0] is not item:
         return PoolWant(0, 0, 0)
-    members = sum(_members_of(one) for one in pool or [item])
+    members = sum(one.counts.usable_members for one in pool or [item])
     state = pool_state(preset, item.counts, item.history, snapshot)
     wanted = state.target + (preset.standby if preset.active else 0)
-    # While the new generation is held, the old ones stay, and claimed members are replaced in them.
-    if pool is None and state.held is not None and state.held.reason in HELD_FOR_SOMEBODY:
+    # The other presets get the share that a held preset cannot use. While the new generation of a rollout is held, the
+    # old ones stay, and claimed members are replaced in them.
+    if pool is None and state.held is not None and state.held.reason.lasts:
         wanted = min(wanted, members)
     return PoolWant(min(state.least, wanted), wanted, members, waiting=preset.active and preset.waiting > 0)
-
-
-def _members_of(item: PresetCounts) -> int:
-    """Count the members of a generation that are neither expired nor unhealthy."""
-    counts = item.counts
-    return counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing

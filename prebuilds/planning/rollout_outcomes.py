@@ -12,9 +12,6 @@ from prebuilds.planning.holds import Held, Hold
 from prebuilds.planning.pass_plan import PassPlan, PresetDecision
 from prebuilds.planning.rollouts import Rollout, RolloutState
 
-FOR_GOOD = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
-"""Holds that do not end by themselves."""
-
 
 @dataclass(frozen=True, slots=True)
 class RolloutOutcome:
@@ -148,7 +145,7 @@ def _desired(decision: PresetDecision) -> int:
 
 
 def _held_for_good(decision: PresetDecision) -> bool:
-    return decision.state.held is not None and decision.state.held.reason in FOR_GOOD
+    return decision.state.held is not None and decision.state.held.reason.lasts
 
 
 def _reason_of(decision: PresetDecision) -> str:

@@ -179,6 +179,11 @@ class PoolCounts:
         return self.running + self.starting + self.paused + self.pausing
 
     @property
+    def usable_members(self) -> int:
+        """The members that are neither expired nor unhealthy."""
+        return self.fresh + self.starting + self.unexpired_paused + self.pausing
+
+    @property
     def unexpired_paused(self) -> int:
         """Paused prebuilds that are not expired, so that a claim can still get them."""
         return self.paused - self.paused_expired

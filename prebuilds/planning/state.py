@@ -192,8 +192,7 @@ def _with_standby(
     if room is not None and share is not None:
         deleted = counts.expired + counts.unhealthy + counts.paused_expired + standby.surplus
         deleted += state.extraneous - standby.pauses
-        members = counts.fresh + counts.starting + counts.unexpired_paused + counts.pausing
-        room = max(min(share.most - members, share.room + deleted), 0)
+        room = max(min(share.most - counts.usable_members, share.room + deleted), 0)
     return replace(
         state,
         missing=standby.missing,

@@ -15,7 +15,7 @@ from prebuilds.api import InvalidInput, PrebuildsError, TemplateNotFound
 from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy, CanaryState, CanaryVerdict, judge_canary
 from prebuilds.planning.generations import generations_of
 from prebuilds.planning.pass_plan import PassPlan
-from prebuilds.planning.rollout_outcomes import FOR_GOOD, CanaryFigures, RunningCanary, canaries_of
+from prebuilds.planning.rollout_outcomes import CanaryFigures, RunningCanary, canaries_of
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy, RolloutState
 from prebuilds.planning.rules import Rules
 from prebuilds.store.apply import try_lock_apply
@@ -169,7 +169,7 @@ async def _held_still(connection: AsyncConnection, held: Any, rules: Rules) -> d
     for preset_id, reason in held.items():
         generations = generations_of(await read_preset(connection, preset_id, rules))
         now = None if generations is None else generations.state.held
-        if now is not None and now.reason in FOR_GOOD:
+        if now is not None and now.reason.lasts:
             found[preset_id] = reason
     return found
 

@@ -28,9 +28,6 @@ QUEUES_IN_USE = text("""
      WHERE t.deleted_at IS NULL AND NOT t.deprecated
 """)
 
-FOR_SOMEBODY = (Hold.VALIDATION_FAILED, Hold.HARD_LIMITED)
-"""Holds that stay until a person acts."""
-
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
@@ -120,7 +117,7 @@ async def presets_held_for_good(engine: AsyncEngine, rules: Rules) -> list[HeldP
     return [
         HeldPreset(preset.path, hold.reason)
         for preset, hold in held
-        if hold is not None and hold.reason in FOR_SOMEBODY and _ever_wants_one(preset)
+        if hold is not None and hold.reason.lasts and _ever_wants_one(preset)
     ]
 
 

@@ -37,8 +37,9 @@ from prebuilds.payloads import (
 )
 from prebuilds.templates.canary_entry import CanaryEntry
 from prebuilds.templates.drill_entry import DrillEntry, DrillHttp
-from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
+from prebuilds.templates.entries import OrganizationEntry, TemplateEntry
 from prebuilds.templates.file import TemplateFile
+from prebuilds.templates.preset_entry import PresetEntry, WindowEntry
 from prebuilds.temporal.search_attributes import KEYWORDS
 from prebuilds.views import (
     AbandonResult,

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictInt, WithJsonSchema
+from pydantic import ConfigDict, Field, StrictInt
 
 from prebuilds.payloads import Payload
-from prebuilds.vocabulary import Duration
+from prebuilds.templates.values import Percentage, PositiveDuration
 
 CLAIMS_MAX = 10_000
-_PERCENTAGE = re.compile(r"(0|[1-9][0-9]?|100)%")
-
-
-def _positive(value: timedelta) -> timedelta:
-    if not value:
-        raise ValueError("must be more than 0")
-    return value
-
-
-def _percentage(value: str) -> str:
-    if not _PERCENTAGE.fullmatch(value):
-        raise ValueError("must be a percentage from 0% to 100%")
-    return value
-
-
-Percentage = Annotated[str, AfterValidator(_percentage), WithJsonSchema({"type": "string"})]
-"""A percentage such as `5%`."""
 
 
 class CanaryEntry(Payload):
@@ -37,7 +18,7 @@ class CanaryEntry(Payload):
     model_config = ConfigDict(serialize_by_alias=True)  # `for` is a word of Python
     percent: Annotated[StrictInt, Field(ge=1, le=99)]
     """The new version's share of a pool's prebuilds, rounded up, and of its claims by name, exactly."""
-    for_: Annotated[Duration, AfterValidator(_positive)] = Field(alias="for")
+    for_: PositiveDuration = Field(alias="for")
     """Minimum duration of the canary."""
     min_claims: Annotated[StrictInt, Field(ge=1, le=CLAIMS_MAX)] = 20
     """Minimum number of hand-overs of the new version before it replaces the whole of each pool."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Annotated, Any
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, StrictInt, field_validator, model_validator
 
 from prebuilds.payloads import Payload
 from prebuilds.planning.drills import TIMEOUT, next_due
+from prebuilds.templates.values import TimeZone
 from prebuilds.vocabulary import Duration, Text
 
 TIMEOUT_MAX = timedelta(hours=1)
 WORDS_MAX = 100
 PATH_LENGTH_MAX = 2000
-
-_time_zones = cache(available_timezones)
-
-
-def _timezone(value: str) -> str:
-    if value not in _time_zones():
-        raise ValueError("must be the name of a time zone, such as Europe/Berlin or UTC")
-    return value
 
 
 def _cron(value: str) -> str:
@@ -57,7 +48,7 @@ class DrillEntry(Payload):
 
     schedule: Annotated[Text, AfterValidator(_cron)]
     """When drills run: a cron expression of five fields, such as `0 3 * * *`. The presets with a pool take turns."""
-    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    timezone: TimeZone = "UTC"
     """The time zone of the schedule."""
     command: Annotated[list[Text], Field(min_length=1, max_length=WORDS_MAX)] | None = None
     """A check: a command that runs in the workspace, without a shell, and must exit with 0. PREBUILDS_ADDRESS has the

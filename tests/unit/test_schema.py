@@ -11,7 +11,8 @@ import pytest
 from prebuilds.cli import run
 from prebuilds.cli.schema import claim_schema, field_texts, templates_schema
 from prebuilds.payloads import ClaimRequest
-from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry, WindowEntry
+from prebuilds.templates.entries import OrganizationEntry, TemplateEntry
+from prebuilds.templates.preset_entry import PresetEntry, WindowEntry
 from prebuilds.vocabulary import parse_duration
 
 

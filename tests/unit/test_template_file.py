@@ -16,7 +16,8 @@ from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.target import SizeTarget
 from prebuilds.templates import parse_template_file
-from prebuilds.templates.entries import OrganizationEntry, PresetEntry, TemplateEntry
+from prebuilds.templates.entries import OrganizationEntry, TemplateEntry
+from prebuilds.templates.preset_entry import PresetEntry
 from tests.template_files import CONTRACT, TEMPLATE, written
 
 

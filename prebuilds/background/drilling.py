@@ -12,8 +12,9 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
 from prebuilds.background.dispatch import Dispatcher
 from prebuilds.payloads import DrillInput
+from prebuilds.store.drill_schedules import record_due
 from prebuilds.store.drill_steps import release_own
-from prebuilds.store.drills import find_left_behind, record_due, take_open
+from prebuilds.store.drills import find_left_behind, take_open
 from prebuilds.vocabulary import CONTROL_QUEUE, drill_workflow_id
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from prebuilds.api import TemplateNotFound
 from prebuilds.planning.content import ContentIds, VersionContent, content_changes, file_changes, policy_changes
 from prebuilds.planning.drills import DrillPolicy
 from prebuilds.planning.rollouts import RolloutPolicy
-from prebuilds.store import drills, versions
+from prebuilds.store import drill_schedules, versions
 from prebuilds.store.apply import RecordedTemplate, update_template
 from prebuilds.store.events import record_event, record_for_each
 from prebuilds.store.rollouts import ActivatedPools, begin_rollout
@@ -139,7 +139,9 @@ class ApplyingTemplate:
     async def schedule_drills(self) -> None:
         """Record when the next drill is due, for a template whose drills have changed."""
         if "drill" in self.changes or (self.found is None and self.entry.drill is not None):
-            await drills.reschedule(self.connection, self.template_id, DrillPolicy.of_json(self.entry.policy().drill))
+            await drill_schedules.reschedule(
+                self.connection, self.template_id, DrillPolicy.of_json(self.entry.policy().drill)
+            )
 
     async def set_expiry(self) -> None:
         """Carry changed expiries over to the prebuilds that can be claimed now."""

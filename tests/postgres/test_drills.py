@@ -23,7 +23,7 @@ from prebuilds.operations.drill_claims import DrillClaims
 from prebuilds.operations.facade import Operations
 from prebuilds.payloads import RequestRun
 from prebuilds.settings import Settings
-from prebuilds.store import drill_list, drill_steps, drills
+from prebuilds.store import drill_list, drill_schedules, drill_steps, drills
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.drills import DrillEnd
 from prebuilds.store.loop import pause
@@ -49,9 +49,9 @@ def taking(engine: AsyncEngine, store: ClaimStore) -> DrillClaims:
 
 async def test_one_is_recorded_for_each_time_however_many_look(engine: AsyncEngine) -> None:
     preset = await drilled_preset(engine)
-    assert await drills.record_due(engine) == 0
+    assert await drill_schedules.record_due(engine) == 0
     await do(engine, "UPDATE drill_schedules SET next_at = now() - interval '3 days'")
-    due = await asyncio.gather(*[drills.record_due(engine) for _ in range(8)])
+    due = await asyncio.gather(*[drill_schedules.record_due(engine) for _ in range(8)])
     assert sum(due) == 1
     row = await one(engine, "SELECT requested_by, template_id, now() - due_at AS ago FROM drills")
     assert (row.requested_by, row.template_id) == (None, preset.template_id)
@@ -64,17 +64,17 @@ async def test_one_is_recorded_for_each_time_however_many_look(engine: AsyncEngi
     started = await asyncio.gather(*[drills.take_open(engine) for _ in range(4)])
     assert [len(ids) for ids in started if ids] == [1], "one worker starts it"
     await do(engine, "UPDATE drill_schedules SET next_at = now()")
-    await drills.record_due(engine)
+    await drill_schedules.record_due(engine)
     assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 1, "the one before is still at work"
 
 
 async def test_a_restored_schedule_records_no_second_one(engine: AsyncEngine) -> None:
     await drilled_preset(engine)
     await do(engine, "UPDATE drill_schedules SET next_at = '2026-03-02 03:00Z'")
-    await drills.record_due(engine)
+    await drill_schedules.record_due(engine)
     await do(engine, "UPDATE drills SET outcome = 'succeeded', ended_at = now()")
     await do(engine, "UPDATE drill_schedules SET next_at = '2026-03-02 03:00Z'")
-    await drills.record_due(engine)
+    await drill_schedules.record_due(engine)
     assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 1
 
 
@@ -123,9 +123,9 @@ async def test_the_policy_changes_in_place(engine: AsyncEngine) -> None:
     assert [change.field for change in changed.changes] == ["drill"]
     assert (await find_preset(engine)).version_id == preset.version_id
     await apply_file(engine, SMALL)
-    await drills.record_due(engine)
+    await drill_schedules.record_due(engine)
     await do(engine, "UPDATE drill_schedules SET next_at = now()")
-    await drills.record_due(engine)
+    await drill_schedules.record_due(engine)
     assert (await one(engine, "SELECT count(*) AS n FROM drill_schedules")).n == 0
     assert (await one(engine, "SELECT count(*) AS n FROM drills")).n == 0
 
@@ -134,7 +134,7 @@ async def test_a_retired_template_is_not_drilled(engine: AsyncEngine) -> None:
     await drilled_preset(engine)
     await do(engine, "UPDATE drill_schedules SET next_at = now()")
     await do(engine, "UPDATE templates SET deprecated = true")
-    assert await drills.record_due(engine) == 0
+    assert await drill_schedules.record_due(engine) == 0
 
 
 @pytest.mark.parametrize(

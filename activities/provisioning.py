@@ -28,12 +28,12 @@ from prebuilds.provisioners.base import (
     InvalidSource,
     Locality,
     OwnedByAnother,
-    PausingProvisioner,
     Provision,
     Provisioned,
     Provisioner,
     StaleBuild,
 )
+from prebuilds.provisioners.optional import PausingProvisioner
 from prebuilds.provisioners.replies import STATE_MAX, UNPRINTABLE, check_made, check_replacements, json_object, words_of
 from prebuilds.store import build_begin
 from prebuilds.store.build_begin import AttemptOvertaken, SecretsUnreadable

@@ -9,8 +9,8 @@ from typing import ClassVar
 from uuid import UUID
 
 from prebuilds.api import ProvisionFailed
-from prebuilds.provisioners.base import CheckEnded
 from prebuilds.provisioners.kit.tried_command import try_command
+from prebuilds.provisioners.optional import CheckEnded
 from tests.broken_drivers import FolderProvisioner
 
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from prebuilds.api import ProvisionFailed
 from prebuilds.planning.drills import DrillPolicy
-from prebuilds.provisioners.base import CheckEnded, CheckingProvisioner, Provisioner
+from prebuilds.provisioners.base import Provisioner
+from prebuilds.provisioners.optional import CheckEnded, CheckingProvisioner
 from prebuilds.store.drill_steps import Trial, last_lines
 from prebuilds.vocabulary.drills import DrillStage
 from prebuilds.vocabulary.words import one_line

@@ -13,7 +13,7 @@ import psutil
 from prebuilds.api import PrebuildsError, ProvisionFailed
 from prebuilds.conformance.subject import Skipped, Violation, expect
 from prebuilds.conformance.trial import Trial, error_text
-from prebuilds.provisioners.base import CheckEnded, CheckingProvisioner
+from prebuilds.provisioners.optional import CheckEnded, CheckingProvisioner
 
 LIMIT_S = 60.0
 """The time limit of commands that end by themselves. A driver that waits for what such a command leaves takes as long.

@@ -8,7 +8,7 @@ from prebuilds.conformance.cuts import spread
 from prebuilds.conformance.subject import Skipped, expect
 from prebuilds.conformance.trial import Trial, same_thing
 from prebuilds.conformance.victims import using_victims
-from prebuilds.provisioners.base import HostProvisioner, PausingProvisioner
+from prebuilds.provisioners.optional import HostProvisioner, PausingProvisioner
 
 
 async def pause_keeps_it(trial: Trial) -> None:

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from prebuilds.conformance.subject import Skipped, expect
 from prebuilds.conformance.trial import Trial
-from prebuilds.provisioners.base import HostProvisioner, Provision, Provisioner
+from prebuilds.provisioners.base import Provision, Provisioner
+from prebuilds.provisioners.optional import HostProvisioner
 
 POLL_S = 0.05
 

@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-from prebuilds.provisioners.base import InvalidSource, KeepingProvisioner, Kept, Provisioner
+from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.provisioners.optional import KeepingProvisioner, Kept
 
 logger = logging.getLogger(__name__)
 

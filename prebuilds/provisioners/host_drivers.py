@@ -14,7 +14,8 @@ from typing import TypeVar
 from uuid import UUID
 
 from prebuilds.provisioners import known
-from prebuilds.provisioners.base import HostProvisioner, Provisioner, TendedProvisioner
+from prebuilds.provisioners.base import Provisioner
+from prebuilds.provisioners.optional import HostProvisioner, TendedProvisioner
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from prebuilds.planning.schedule import (
     describe_overlap,
     find_overlap,
 )
-from prebuilds.provisioners.base import CheckingProvisioner, InvalidSource, Kept, PausingProvisioner, Provisioner
+from prebuilds.provisioners.base import InvalidSource, Provisioner
+from prebuilds.provisioners.optional import CheckingProvisioner, Kept, PausingProvisioner
 from prebuilds.provisioners.replies import words_of
 from prebuilds.templates.yaml_text import Path
 from prebuilds.vocabulary.plain_text import VALUES, check_plain

@@ -24,7 +24,7 @@ from pydantic import (
 from prebuilds.payloads import Payload
 from prebuilds.planning.content import TemplatePolicy, VersionContent
 from prebuilds.planning.rollouts import Strategy
-from prebuilds.provisioners.base import Kept
+from prebuilds.provisioners.optional import Kept
 from prebuilds.templates.canary_entry import CanaryEntry
 from prebuilds.templates.drill_entry import DrillEntry
 from prebuilds.templates.preset_entry import PresetEntry

@@ -11,9 +11,10 @@ import pytest
 
 from prebuilds import provisioners
 from prebuilds.provisioners import host_drivers
-from prebuilds.provisioners.base import HostProvisioner, Provisioner, TendedProvisioner
+from prebuilds.provisioners.base import Provisioner
 from prebuilds.provisioners.container.driver import ContainerProvisioner
 from prebuilds.provisioners.host_drivers import HostDrivers
+from prebuilds.provisioners.optional import HostProvisioner, TendedProvisioner
 from prebuilds.provisioners.process import driver as process_driver
 from prebuilds.provisioners.process.driver import ProcessProvisioner
 from prebuilds.provisioners.process.folder import Launch, ProcessFolders, Record

@@ -18,7 +18,6 @@ from uuid import UUID
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
-    CheckEnded,
     InvalidSource,
     InventoryItem,
     Locality,
@@ -56,6 +55,7 @@ from prebuilds.provisioners.container.state import Container
 from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.marks import Mark
 from prebuilds.provisioners.kit.placeholders import fill
+from prebuilds.provisioners.optional import CheckEnded
 
 POLL_S = 0.05
 POLL_MAX_S = 1.0

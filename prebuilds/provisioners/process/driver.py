@@ -18,7 +18,6 @@ from uuid import UUID
 from prebuilds.api import ProvisionFailed
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
-    CheckEnded,
     InvalidSource,
     InventoryItem,
     Locality,
@@ -40,6 +39,7 @@ from prebuilds.provisioners.kit.marks import (
     read_mark,
 )
 from prebuilds.provisioners.kit.tried_command import try_command
+from prebuilds.provisioners.optional import CheckEnded
 from prebuilds.provisioners.process.folder import ProcessFolders, Record
 from prebuilds.provisioners.process.ids import UserIds
 from prebuilds.provisioners.process.isolation import log_isolation

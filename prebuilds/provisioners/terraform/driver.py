@@ -17,7 +17,6 @@ from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import (
     InvalidSource,
     InventoryItem,
-    Kept,
     Locality,
     NotMadeHere,
     Progress,
@@ -28,6 +27,7 @@ from prebuilds.provisioners.base import (
 from prebuilds.provisioners.kit.finishing import to_the_end
 from prebuilds.provisioners.kit.marks import read_inventory_fields
 from prebuilds.provisioners.kit.trees import CannotKeep, pack_tree
+from prebuilds.provisioners.optional import Kept
 from prebuilds.provisioners.terraform.check import check_module
 from prebuilds.provisioners.terraform.folder import TerraformFolders
 from prebuilds.provisioners.terraform.module import RunStage, load_module, read_module

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from prebuilds.provisioners.base import CheckEnded
 from prebuilds.provisioners.container.driver import ContainerProvisioner
+from prebuilds.provisioners.optional import CheckEnded
 from tests.e2e.container.builds import SLEEP, log
 from tests.e2e.provisions import wanted
 

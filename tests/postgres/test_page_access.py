@@ -14,9 +14,9 @@ from prebuilds.vocabulary.actors import Actor
 from prebuilds.vocabulary.scopes import Right, Scope
 from tests.builders import make_preset
 from tests.postgres.http_steps import KnownTokens, serving
+from tests.postgres.page_steps import OWN, first_events, sign_in
 from tests.postgres.pool_steps import make_ready
 from tests.postgres.test_http_access import routes_of
-from tests.postgres.test_page import OWN, first_events, sign_in
 from tests.rows import one
 
 READERS = {Right.READ, Right.OPERATE, Right.ADMIN}

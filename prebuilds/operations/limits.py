@@ -1,4 +1,4 @@
-"""The limits of organizations, with what is used of each. `apply` sets them."""
+"""Reads the limits of organizations, and how much of each is used. `apply` sets them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prebuilds.views import LimitRow, Page
 
 @dataclass(frozen=True, slots=True)
 class LimitOperations:
-    """Reads limits; changes nothing."""
+    """Operations on limits, which only read."""
 
     engine: AsyncEngine
 

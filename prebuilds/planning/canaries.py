@@ -78,7 +78,7 @@ class CanaryEvidence:
     """Hand-overs of people's claims, each counted once however often it was tried. Those of drills are not among
     them."""
     hand_overs_failed: int = 0
-    """Those whose first try failed."""
+    """Hand-overs whose first attempt failed."""
     drills: int = 0
     drills_failed: int = 0
 
@@ -92,7 +92,7 @@ class CanaryEvidence:
 
     @property
     def kinds(self) -> dict[str, tuple[int, int]]:
-        """How many of each kind have ended, and how many of these were bad."""
+        """Return the number of finished ones of each kind, and the number of bad ones among them."""
         return {
             "creation": (self.creations, self.creations_failed + self.creations_slow),
             "hand_over": (self.hand_overs, self.hand_overs_failed),

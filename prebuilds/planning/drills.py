@@ -126,7 +126,7 @@ def read_parameters(variable: str, value: str | None, names: Collection[str]) ->
 
     Args:
         variable: Its name, for the message. No value is quoted.
-        value: None: it is not set.
+        value: The variable's value; None if it is not set.
         names: The claim parameters that the preset lists; others are left out.
     Raises:
         InvalidInput: It is not set, or is no JSON object of texts.

@@ -52,7 +52,7 @@ class Measured:
     promotions: Sequence[timedelta] = ()
     """Hand-overs of paused prebuilds to claims."""
     resumes: Sequence[timedelta] = ()
-    """Of paused prebuilds that became ready ones of the pool."""
+    """Durations of resumes that made paused prebuilds ready in the pool."""
 
     @property
     def lead(self) -> timedelta | None:
@@ -61,12 +61,13 @@ class Measured:
 
     @property
     def resume_lead(self) -> timedelta | None:
-        """The same of a resume. Before one was measured, it is a creation's: a resume makes anew what was lost."""
+        """The lead time of a resume. Before one was measured, it is that of a creation, since a resume may have to
+        create what was lost."""
         return lead_time(self.resumes or self.promotions or self.creations)
 
     @property
     def promotion(self) -> timedelta | None:
-        """What a claim of a paused prebuild waits at the median; before one was measured, the lead time."""
+        """The median wait of a claim of a paused prebuild; before one was measured, the lead time."""
         found = self.promotions or self.resumes
         return timedelta(seconds=statistics.median(one.total_seconds() for one in found)) if found else self.lead
 
@@ -111,7 +112,7 @@ def outlook(
     stopped: bool = False,
     resumes_begun: Sequence[datetime] = (),
 ) -> Outlook:
-    """What one more claim of an empty pool can expect.
+    """Estimate the wait of one more claim of an empty pool.
 
     A claim takes a paused prebuild at once, and waits until that is ready again. Prebuilds that are being made go to
     the claims that wait, first come, first served. Whatever is missing is resumed or created at the loop's next pass,

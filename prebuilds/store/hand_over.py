@@ -155,7 +155,7 @@ async def serve_waiters(connection: AsyncConnection, preset_id: UUID, served: Se
     queue = {"template_id": preset.template_id, "name": preset.name}
     ready = {"preset_id": preset_id, "invalidated": preset.last_invalidated_at}
     passed: list[UUID] = []
-    if preset.limits is not None:  # before any prebuild is locked, as claims do
+    if preset.limits is not None:  # locked before any prebuild, in the order of claims
         await connection.execute(LOCK_LIMITS, _limits_of(preset))
     while (
         await _has_turn(connection, preset)

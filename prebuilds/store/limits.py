@@ -1,4 +1,4 @@
-"""The limits of organizations: what locks the counts that they bound, and how much of each is used."""
+"""The limits of organizations: locks for the counts that they bound, and how much of each limit is used."""
 
 from __future__ import annotations
 

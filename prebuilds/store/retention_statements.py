@@ -38,9 +38,10 @@ _BUILDS_GONE = """
     (SELECT count(*) FROM notified) AS removed_notifications,
     (SELECT count(*) FROM builds) AS removed_workspace_builds
 """
-# These stay: abandoned ones, since what is left of them is a person's to remove; and creations of an active preset from
-# which its holds follow (`_HISTORIES`): those within the backoff's lookback, the newest as many as the hard limit, and
-# the newest that has succeeded or was invalid. A log goes by its own rule first: it may be long.
+# These stay: abandoned workspaces, since a person has to remove what is left of them; and the creations on which an
+# active preset's holds depend (`_HISTORIES`): those within the backoff's lookback, the newest ones up to the hard
+# limit, and the newest one that succeeded or was invalid. A build's log is removed first, by its own rule, since it may
+# be long.
 WORKSPACES = text(f"""
     WITH candidates AS MATERIALIZED (
         SELECT id, preset_id, created_at, deleted_at, abandoned_at FROM workspaces
@@ -85,7 +86,7 @@ WORKSPACES = text(f"""
 """)
 
 # These builds of a live workspace stay: the first one, the latest one, the newest ended one of each kind, and the
-# newest one with a saved state. They say what the workspace is and what happens to it next.
+# newest one with a saved state. The workspace's state and its next action follow from them.
 BUILDS = text(f"""
     WITH candidates AS MATERIALIZED (
         SELECT id, workspace_id, number, transition, stage, created_at, completed_at,
@@ -154,9 +155,9 @@ NOTIFICATIONS = text(f"""
     SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_notifications
 """)
 
-# A version goes with its presets, once it is not active, no open rollout began from it, and no workspace and no build
-# is left of either. Files go when no version keeps them. Rollouts that ended long ago go, too, but for each template's
-# newest one.
+# A version is removed with its presets once it is not active, no open rollout began from it, and no workspace or build
+# of it is left. Files are removed when no version has them. Rollouts that ended long ago are removed, too, except for
+# each template's newest one.
 VERSIONS = text(f"""
     WITH rollouts_due AS MATERIALIZED (
         SELECT r.id FROM rollouts r
@@ -217,7 +218,7 @@ DEMAND = text(f"""
     SELECT (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM gone) AS removed_preset_demand
 """)
 
-# Each template's newest drill and newest success stay: they say how it is, and since when.
+# Each template's newest drill and newest successful drill stay, since its state follows from them.
 DRILLS = text(f"""
     WITH due AS MATERIALIZED (
         SELECT id FROM drills d

@@ -1,4 +1,4 @@
-"""Gauges of drills, by template. Each control worker shows them, as the database has them."""
+"""Gauges of drills, by template. Each control worker exports them from the database."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prebuilds.views import DrillState
 
 
 class DrillGauges:
-    """Shows how the drills of each template stand that has any."""
+    """Exports the state of each template's drills."""
 
     def __init__(self) -> None:
         self._states: Sequence[DrillState] = ()
@@ -21,7 +21,7 @@ class DrillGauges:
             )
 
     def show(self, states: Sequence[DrillState]) -> None:
-        """Show these from now on; none, as when they could not be read."""
+        """Export these states from now on; none if they could not be read."""
         self._states = states
 
     def _make_callback(
@@ -50,4 +50,4 @@ _GAUGES: dict[str, tuple[Callable[[DrillState], float | None], str, str]] = {
     "failed": (lambda state: int(state.failed), "", "1 while the newest drill that was not skipped has failed"),
     "stale": (lambda state: int(state.stale), "", "1 after two scheduled times in a row without a success"),
 }
-"""Gauge -> how it is read (None: it is not shown), its unit, and what it is."""
+"""Gauge -> function that reads its value (None hides it), unit, and description."""

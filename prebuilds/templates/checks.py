@@ -168,7 +168,7 @@ def _standby_of_what_cannot_pause(
         if isinstance(driver, PausingProvisioner) and driver.pauses(source):
             return {}
     except Exception:
-        return {}  # what is wrong with the driver or the source is said there
+        return {}  # the check of the driver and the source reports it
     why = f"the provisioner {name} cannot pause"
     if isinstance(driver, PausingProvisioner):
         why = f"the provisioner {name} cannot pause what this source makes"
@@ -220,7 +220,7 @@ def _command_nobody_runs(template: dict[Any, Any], path: Path, load: Load) -> di
     try:
         runs = isinstance(load(name), CheckingProvisioner)
     except Exception:
-        return {}  # said of the provisioner
+        return {}  # the check of the provisioner reports it
     return (
         {} if runs else {(*path, "drill", "command"): f"{name} cannot run a command in a workspace; give http instead"}
     )

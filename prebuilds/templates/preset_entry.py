@@ -54,7 +54,7 @@ class WindowEntry(Payload):
 
 
 class TargetEntry(Payload):
-    """What a pool is to reach: one of `hit_rate` and `wait_p95`. Its size follows from its own demand."""
+    """A pool's target: either `hit_rate` or `wait_p95`. The pool's size follows from its own demand."""
 
     hit_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     """The share of claims that find a prebuild ready, such as 0.99. A claim that finds none goes elsewhere."""
@@ -90,7 +90,7 @@ class TargetEntry(Payload):
 
 
 class StandbyEntry(Payload):
-    """What a pool keeps beside its ready prebuilds."""
+    """The prebuilds that a pool keeps beside its ready ones."""
 
     paused: Instances = 0
     """Number of paused prebuilds to keep. They keep their files, cost less, and are ready again sooner than new ones.
@@ -120,9 +120,9 @@ class PresetEntry(Payload):
     ready_by: StrictBool = False
     """Whether a window's prebuilds are ready when it begins: their creations start one measured lead time early."""
     target: TargetEntry | None = None
-    """What the pool is to reach. It needs `instances`, which is the size until one is known."""
+    """The pool's target. It needs `instances`, which is the size until another one is known."""
     cost_per_hour: Annotated[float, Field(ge=0, le=COST_MAX)] | None = None
-    """What one prebuild costs for an hour, in any currency; what sizes cost is then told in it."""
+    """Cost of one prebuild per hour, in any currency; `prebuilds size` then shows costs in it."""
     standby: StandbyEntry = StandbyEntry()
     """Paused prebuilds to keep beside the ready ones. It needs `instances`, which may be 0."""
     max_concurrent: Annotated[StrictInt, Field(ge=1, le=INSTANCES_MAX)] | None = None

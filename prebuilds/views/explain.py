@@ -52,7 +52,7 @@ class ClaimExplanation(Payload):
     miss_reason: str | None
     """Why no prebuild was ready; for a waiting claim, when it came. None when a prebuild was ready."""
     error: str | None = None
-    """With what the claim was refused, `TYPE: message`; None when it was not."""
+    """The claim's refusal as `TYPE: message`; None if it was not refused."""
     workspace_id: UUID | None
     preset_id: UUID | None
     created_at: Timestamp

@@ -40,7 +40,7 @@ preset_sizes = Table(
     Column("template_id", Uuid, ForeignKey("templates.id", ondelete="CASCADE"), primary_key=True),
     Column("preset_name", Text, primary_key=True),
     Column("size", Integer),  # null: nothing was computed yet
-    Column("asked", JSONB),  # the sizes asked for within the cool-down that hold it up; null: none was kept
+    Column("asked", JSONB),  # wanted sizes that hold it up (`sizes_of_json`); null: none is stored
     Column("rule", JSONB),  # the rule that is followed; null: none was chosen yet
     Column("chosen_for", JSONB),  # the target that it was chosen for
     Column("outcome", JSONB),  # what the rules came to when it was chosen

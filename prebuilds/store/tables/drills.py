@@ -1,4 +1,4 @@
-"""Drills: when a template is due for one, and what each has found."""
+"""Drills: the schedules of templates, and the drills with their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from prebuilds.store.tables.columns import metadata, one_of, time_column, uuid_column
 
-# A row for each template that is drilled by a schedule. `apply` keeps it.
+# One row for each template with a schedule of drills. `apply` maintains it.
 drill_schedules = Table(
     "drill_schedules",
     metadata,
@@ -17,7 +17,7 @@ drill_schedules = Table(
     Index("drill_schedules_next_at_idx", "next_at"),
 )
 
-# Drills with their results, also those that have not ended.
+# Drills with their results, including drills that still run.
 drills = Table(
     "drills",
     metadata,

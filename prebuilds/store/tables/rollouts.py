@@ -1,4 +1,4 @@
-"""Rollouts: how a template's pools came, or come, from one version to the next."""
+"""Rollouts: how a template's pools move from one version to the next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ rollouts = Table(
     CheckConstraint("leaves IN ('unfinished', 'failed')", name="rollouts_leaves_check"),
 )
 
-# The claims by name of each pool while a canary runs: how many were served, and how many of them by the new version.
+# Counts of each pool's claims by name while a canary runs: all that were served, and those that the new version served.
 canary_claims = Table(
     "canary_claims",
     metadata,

@@ -70,7 +70,7 @@ workspaces = Table(
     Column("quarantine_reason", Text),
     Column("lease", Interval),  # how long a renewal lasts; null: no lease
     time_column("lease_until"),  # null beside a lease: it is suspended until it is renewed
-    time_column("lease_told_at"),  # when the lease's end was told; null: not since the last renewal
+    time_column("lease_told_at"),  # when the lease's end was announced; null: not since the last renewal
     Index("workspaces_live_name_key", "owner_id", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
     Index(
         "workspaces_claimable_idx",

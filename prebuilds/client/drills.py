@@ -32,7 +32,7 @@ class DrillsClient(TemporalPart):
 
         Args:
             template: Only those of this template, by id or `organization/template`; None for all.
-            limit: The most rows, at most a hundred over Temporal; None for that many.
+            limit: The most rows, at most 50 over Temporal; None for as many as the deployment gives at once.
             after: The `next` of the previous page; None for the first page.
         """
         request = {"action": "list_drills", "template": template, "limit": limit, "after": after}

@@ -22,8 +22,8 @@ from prebuilds.vocabulary.actors import Actor
 
 logger = logging.getLogger(__name__)
 
-DRILLS_PAGE_MAX = 100
-"""Drills in one answer of an `OperatorRequest`. Each has at most some 5 KB, and an answer at most 2 MB."""
+DRILLS_PAGE_MAX = 50
+"""Drills in one answer of an `OperatorRequest`. Each has at most 20 KB of evidence, and an answer at most 2 MB."""
 START_S = 5.0
 """How long a start may take, in seconds. A control worker makes up for one that takes longer, as when Temporal is away.
 """

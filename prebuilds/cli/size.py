@@ -39,12 +39,22 @@ def size(
         Path | None, typer.Option(help="Replay these claims instead: a time in the first column of each line")
     ] = None,
     lead: Annotated[str | None, typer.Option(help="The lead time to assume, such as 60s; as it was measured")] = None,
+    paused: Annotated[
+        int, typer.Option(help="Try up to so many paused prebuilds beside a fixed number of ready ones")
+    ] = 0,
+    paused_cost: Annotated[
+        float | None, typer.Option(help="What a paused prebuild costs, as a share of a ready one; 0.1")
+    ] = None,
+    promotion: Annotated[
+        str | None, typer.Option(help="How long a paused prebuild takes to be ready, such as 2s; as it was measured")
+    ] = None,
     suggest: Annotated[bool, typer.Option("--suggest", help="Print the target as YAML, and nothing else")] = False,
 ) -> None:
     """Show what each rule of a pool's size would have held, hit and cost on its past claims. It changes nothing."""
 
     async def go() -> None:
         from prebuilds.planning.sizing.question import SizeQuestion
+        from prebuilds.planning.sizing.tiers import PAUSED_COST
 
         hit_rate, wait = (None, None) if target is None else read_target(target)
         question = SizeQuestion(
@@ -53,6 +63,9 @@ def size(
             last=duration(last, "last"),
             lead=None if lead is None else duration(lead, "lead"),
             times=None if csv is None else read_times(csv),
+            paused_max=paused,
+            paused_cost=PAUSED_COST if paused_cost is None else paused_cost,
+            promotion=None if promotion is None else duration(promotion, "promotion"),
         )
         async with operations() as system:
             with progress("replaying claims"):
@@ -62,7 +75,7 @@ def size(
             return
         document(report, human=_summary(report))
         if not output.AS_JSON:
-            table(COLUMNS, [_row(line) for line in report.lines], empty="", drop=DROP)
+            table(*size_table(report), empty="", drop=DROP)
             for line in chart_lines(report, shutil.get_terminal_size().columns):
                 say_line(line)
 
@@ -129,6 +142,11 @@ def _summary(report: SizeReport) -> str:
         f"{report.preset}: {report.claims} claims, lead time {report.lead_seconds:.0f} s; target: {wish}, "
         f"between {wanted.min} and {wanted.max}{idle}"
     )
+    if report.promotion_seconds is not None:
+        text = (
+            f"{text}\nA paused prebuild is ready {report.promotion_seconds:.1f} s after its claim, and costs "
+            f"{report.paused_cost:g} of a ready one. HOURS are those of ready ones and of creations."
+        )
     if report.windows:
         windows = "; ".join(f"{window.cron}: {window.count}" for window in report.windows)
         text = f"{text}\nThe schedule's windows hold under each rule: {windows}"
@@ -139,6 +157,15 @@ def _summary(report: SizeReport) -> str:
     if not report.met:
         return f"{text}\nNo rule met it; the chosen one came nearest."
     return text
+
+
+def size_table(report: SizeReport) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+    """The columns and rows; paused prebuilds have a column where some were replayed."""
+    rows = [_row(line) for line in report.lines]
+    if report.paused_cost is None:
+        return COLUMNS, rows
+    with_paused = [(*row[:-1], line.paused, row[-1]) for row, line in zip(rows, report.lines, strict=True)]
+    return (*COLUMNS[:-1], "PAUSED", COLUMNS[-1]), with_paused
 
 
 def _row(line: SizeLine) -> tuple[object, ...]:

@@ -11,17 +11,18 @@ from prebuilds.failures.database import reaching
 from prebuilds.operations.context import Context
 from prebuilds.operations.replaying import check_room, in_turn
 from prebuilds.planning.coming import with_windows
-from prebuilds.planning.lead_times import lead_time
+from prebuilds.planning.lead_times import Measured
 from prebuilds.planning.schedule import zone_or_utc
 from prebuilds.planning.sizing.choosing import Target
 from prebuilds.planning.sizing.demand import Demand
 from prebuilds.planning.sizing.question import SizeQuestion, check_question, demand_of
 from prebuilds.planning.sizing.replay import Bounds
 from prebuilds.planning.sizing.target import SizeTarget
+from prebuilds.planning.sizing.tiers import Spares
 from prebuilds.planning.sizing.what_if import Line, WhatIf, what_if
 from prebuilds.planning.snapshot import Preset
 from prebuilds.store.demand import find_pool, read_demand
-from prebuilds.store.outlooks import read_durations
+from prebuilds.store.outlooks import read_measured
 from prebuilds.store.preset_list import window_rows
 from prebuilds.store.presets import find_preset
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
@@ -29,7 +30,8 @@ from prebuilds.views.sizes import SizeLine, SizePart, SizeReport, SizeWanted
 
 CLAIMS_MAX = 20_000
 """Maximum number of claims, the newest ones, that are replayed; ten times as many for a busy day (`Demand.newest`). It
-bounds the cost of one question: two seconds of CPU, and eight for the busiest pool."""
+bounds the cost of one question: two seconds of CPU, and eight for the busiest pool. To try paused prebuilds costs as
+much again."""
 BOUNDS = Bounds(min=0, max=500)
 HIT_RATE = 0.99
 """What is asked for a preset that has no target."""
@@ -58,7 +60,8 @@ class SizeOperations:
                 found = await find_preset(connection, preset)
                 snapshot = await snapshot_preset(connection, found.id, rules)
                 pool = await find_pool(connection, found.id)
-                durations = (await read_durations(connection, [found.id])).get(found.id, [])
+                with_paused = [found.id] if snapshot.preset.standby or question.paused_max else []
+                measured = (await read_measured(connection, [found.id], with_paused))[found.id]
                 if question.times is None:
                     minutes = int(question.last.total_seconds() // 60)
                     ends_at = snapshot.taken_at.replace(second=0, microsecond=0)
@@ -67,15 +70,16 @@ class SizeOperations:
                     demand = await read_demand(connection, *pool_of, begins_at, minutes, snapshot.preset.timezone)
                 else:
                     demand = replace(demand_of(question.times), zone=zone_or_utc(snapshot.preset.timezone))
-        lead = question.lead or lead_time(durations)
+        lead = question.lead or measured.lead
         if lead is None:
             raise InvalidInput.field(
                 "lead", "is needed: no creation of this preset was measured yet", "give one, such as 60s"
             )
         wanted = _wanted(question, snapshot.preset)
         demand = demand.newest(CLAIMS_MAX)
-        found_out = await in_turn(_replayed, demand, wanted, snapshot.preset, lead.total_seconds())
-        return _report(snapshot.preset, demand, wanted, lead, found_out, pool.cost_per_hour)
+        spares = _spares(question, measured, lead) if with_paused else None
+        found_out = await in_turn(_replayed, demand, wanted, snapshot.preset, lead.total_seconds(), spares)
+        return _report(snapshot.preset, demand, wanted, lead, found_out, pool.cost_per_hour, spares)
 
 
 def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
@@ -89,16 +93,31 @@ def _wanted(question: SizeQuestion, preset: Preset) -> SizeTarget:
     return SizeTarget(Target(hit_rate=question.hit_rate or HIT_RATE, idle_max=idle_max), bounds, acts=False)
 
 
-def _replayed(demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float) -> WhatIf:
+def _spares(question: SizeQuestion, measured: Measured, lead: timedelta) -> Spares:
+    """Before a promotion was measured, one takes as long as a creation, so that paused prebuilds show no gain."""
+    promotion = question.promotion or measured.promotion or lead
+    resume = question.promotion or measured.resume_lead or lead
+    return Spares(question.paused_max, promotion.total_seconds(), resume.total_seconds(), question.paused_cost)
+
+
+def _replayed(
+    demand: Demand, wanted: SizeTarget, preset: Preset, lead_s: float, spares: Spares | None = None
+) -> WhatIf:
     def windowed(sizes: Sequence[int]) -> list[int]:
         return with_windows(preset, demand.begins_at, sizes)
 
     today = windowed([preset.base_instances or 0] * (demand.minutes + 1))
-    return what_if(demand, wanted, today, lead_s, windowed)
+    return what_if(demand, wanted, today, lead_s, windowed, spares, preset.standby)
 
 
 def _report(
-    preset: Preset, demand: Demand, wanted: SizeTarget, lead: timedelta, found: WhatIf, cost_per_hour: float | None
+    preset: Preset,
+    demand: Demand,
+    wanted: SizeTarget,
+    lead: timedelta,
+    found: WhatIf,
+    cost_per_hour: float | None,
+    spares: Spares | None,
 ) -> SizeReport:
     target = SizeWanted(
         hit_rate=wanted.target.hit_rate,
@@ -119,7 +138,9 @@ def _report(
         windows=window_rows(preset),
         met=found.met,
         enough_history=found.enough_history,
-        lines=[_line(line, cost_per_hour) for line in found.lines],
+        lines=[_line(line, cost_per_hour, spares) for line in found.lines],
+        promotion_seconds=None if spares is None else spares.promotion_s,
+        paused_cost=None if spares is None else spares.cost,
         parts=[
             SizePart(
                 begins_at=part.begins_at,
@@ -135,8 +156,9 @@ def _report(
     )
 
 
-def _line(line: Line, cost_per_hour: float | None) -> SizeLine:
+def _line(line: Line, cost_per_hour: float | None, spares: Spares | None) -> SizeLine:
     score = line.score
+    priced_hours = score.priced_s(0.0 if spares is None else spares.cost) / 3600
     return SizeLine(
         rule=line.rule,
         today=line.today,
@@ -148,14 +170,19 @@ def _line(line: Line, cost_per_hour: float | None) -> SizeLine:
         idle_mean=score.idle_mean,
         idle_peak=score.idle_peak,
         member_hours=score.member_hours,
-        cost=None if cost_per_hour is None else score.member_hours * cost_per_hour,
+        cost=None if cost_per_hour is None else priced_hours * cost_per_hour,
         size_now=line.size_now,
+        paused=line.paused,
+        paused_hours=score.paused_s / 3600,
     )
 
 
 def _suggestion(target: SizeWanted, found: WhatIf) -> str:
-    """The target as a line of YAML, its largest size twice the peak that the replay came to."""
+    """The target as a line of YAML, its largest size twice the peak that the replay came to; or counts of both tiers,
+    where these are the cheapest."""
     chosen = next(line for line in found.lines if line.chosen)
+    if chosen.pair:
+        return f"instances: {chosen.size_now}\nstandby: {{paused: {chosen.paused}}}"
     wish = (
         f"hit_rate: {target.hit_rate:g}" if target.hit_rate is not None else f"wait_p95: {target.wait_p95_seconds:g}s"
     )

@@ -94,7 +94,10 @@ EXPLAIN_PRESET = Route("GET", "/v1/presets/{preset}/explain", query=("at", *PAGE
 SIZE_PRESET = Route(
     "GET",
     "/v1/presets/{preset}/size",
-    query=("hit_rate", "wait_p95_seconds", "last_seconds", "lead_seconds"),
+    query=(
+        *("hit_rate", "wait_p95_seconds", "last_seconds", "lead_seconds"),
+        *("paused_max", "paused_cost", "promotion_seconds"),
+    ),
     answer_s=HELD_S,
 )
 INVALIDATE_PRESET = Route("POST", "/v1/presets/{preset}:invalidate", repeats=False)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from prebuilds.payloads import Payload
+from prebuilds.payloads import ONLY_PAUSED, ONLY_STANDBY, Payload
 from prebuilds.views.presets import WindowRow
 from prebuilds.vocabulary import Timestamp
 
@@ -42,9 +42,13 @@ class SizeLine(Payload):
     member_hours: float
     """Hours of all prebuilds, those being made among them."""
     cost: float | None
-    """Member hours times the preset's `cost_per_hour`; None without one."""
+    """Member hours times the preset's `cost_per_hour`, and paused hours times `paused_cost` of it; None without one."""
     size_now: int
     """The size that it asks for now."""
+    paused: int = ONLY_STANDBY
+    """Paused prebuilds that it holds beside these."""
+    paused_hours: float = ONLY_STANDBY
+    """Hours of these."""
 
 
 class SizePart(Payload):
@@ -83,4 +87,8 @@ class SizeReport(Payload):
     """Today's policy, the chosen rule, then the best of each other kind."""
     parts: list[SizePart]
     suggestion: str
-    """The target as YAML, for the preset's entry in the template file."""
+    """The target, or counts of both tiers, as YAML, for the preset's entry in the template file."""
+    promotion_seconds: float | None = ONLY_PAUSED
+    """What a claim of a paused prebuild waits; only where paused ones were replayed."""
+    paused_cost: float | None = ONLY_PAUSED
+    """What a paused prebuild costs, as a share of a ready one; likewise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from temporalio.client import Client
 
 from prebuilds.api import InvalidInput, PresetNotFound
-from prebuilds.cli.size import read_target, read_times
+from prebuilds.cli.size import read_target, read_times, size_table
 from prebuilds.cli.size_chart import chart_lines
 from prebuilds.operations.context import Context
 from prebuilds.operations.sizes import SizeOperations
@@ -156,3 +157,28 @@ async def test_an_unknown_preset_is_told(engine: AsyncEngine, sizes: SizeOperati
 )
 def test_a_target_is_a_share_or_a_wait(typed: str, read: tuple[float | None, str | None]) -> None:
     assert read_target(typed) == read
+
+
+async def test_counts_of_both_tiers_stand_beside_the_rules(engine: AsyncEngine, sizes: SizeOperations) -> None:
+    await make_preset(engine, instances=3, standby={"paused": 2})
+    await do(engine, "UPDATE presets SET cost_per_hour = 0.5")
+    await add_demand(engine, 3000)
+    minute = timedelta(minutes=1)
+    question = SizeQuestion(wait_p95=timedelta(seconds=5), last=3000 * minute, lead=minute)
+    own = await sizes.size("acme/python/small", question)
+    assert {line.paused for line in own.lines} == {2}, "what the preset has paused is held under each rule"
+    assert (own.promotion_seconds, own.paused_cost) == (60.0, 0.1), "as a creation, before one was measured"
+    promotion = timedelta(seconds=2)
+    report = await sizes.size("acme/python/small", replace(question, paused_max=8, promotion=promotion))
+    today, chosen, other, *_ = report.lines
+    assert (today.size_now, today.paused) == (3, 2)
+    assert (chosen.rule, chosen.chosen, chosen.met) == (f"fixed {chosen.size_now}", True, True)
+    assert chosen.cost is not None
+    assert other.cost is not None
+    assert chosen.cost < other.cost or not other.met
+    assert chosen.cost == pytest.approx((chosen.member_hours + 0.1 * chosen.paused_hours) / 2)
+    assert report.suggestion == f"instances: {chosen.size_now}\nstandby: {{paused: {chosen.paused}}}"
+    columns, rows = size_table(report)
+    assert [row[columns.index("PAUSED")] for row in rows][:2] == [2, chosen.paused]
+    with pytest.raises(InvalidInput, match="paused_cost"):
+        await sizes.size("acme/python/small", replace(question, paused_cost=2.0))

@@ -91,6 +91,9 @@ class RemoteSizes(Remote):
             wait_p95_seconds=None if question.wait_p95 is None else question.wait_p95.total_seconds(),
             last_seconds=question.last.total_seconds(),
             lead_seconds=None if question.lead is None else question.lead.total_seconds(),
+            paused_max=question.paused_max,
+            paused_cost=question.paused_cost,
+            promotion_seconds=None if question.promotion is None else question.promotion.total_seconds(),
         )
 
 

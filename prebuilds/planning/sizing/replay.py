@@ -49,6 +49,17 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Paused:
+    """The paused prebuilds that a pool keeps beside its ready ones."""
+
+    count: int
+    promotion_s: float
+    """What a claim of one waits."""
+    resume_s: float
+    """Seconds until one of them is a ready one of the pool."""
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """What a replay came to."""
 
@@ -56,7 +67,7 @@ class Score:
     hits: int
     """Claims that found one ready."""
     waits_s: Sequence[float]
-    """What each of the other claims waited, in rising order; empty where a miss leaves."""
+    """What each of the other claims waited, in rising order. Where a miss leaves, those that took a paused one."""
     minutes: int
     idle_s: float
     """Seconds of all members that were ready and not claimed."""
@@ -65,6 +76,8 @@ class Score:
     idle_peak: int
     missed_at: Sequence[float]
     """When each claim came that found none ready, in seconds from the demand's beginning."""
+    paused_s: float = 0.0
+    """Seconds of all paused prebuilds, which are in none of the figures above."""
 
     @property
     def hit_rate(self) -> float:
@@ -81,13 +94,29 @@ class Score:
         """What the pool cost, in hours of one member."""
         return self.member_s / 3600
 
+    def priced_s(self, paused_cost: float) -> float:
+        """The same in seconds, with paused prebuilds.
+
+        Args:
+            paused_cost: What one of these costs, as a share of a ready one.
+        """
+        return self.member_s + paused_cost * self.paused_s
+
     def wait_s(self, quantile: float) -> float:
         """The wait within which this share of all claims was served, in seconds; hits waited for nothing."""
         place = math.ceil(quantile * self.claims) - 1 - self.hits
         return self.waits_s[min(place, len(self.waits_s) - 1)] if place >= 0 and self.waits_s else 0.0
 
 
-def replay(demand: Demand, sizes: Sequence[int], lead_s: float, *, waits: bool = False, score_from: int = 0) -> Score:
+def replay(
+    demand: Demand,
+    sizes: Sequence[int],
+    lead_s: float,
+    *,
+    waits: bool = False,
+    score_from: int = 0,
+    paused: Paused | None = None,
+) -> Score:
     """Run a pool of these sizes through a demand.
 
     The pool is as the planner keeps it: what is claimed is created again at once, a higher size is created at once, a
@@ -99,8 +128,9 @@ def replay(demand: Demand, sizes: Sequence[int], lead_s: float, *, waits: bool =
         waits: Whether a claim that finds none ready waits in line, and one more is created for it.
         score_from: The minute from which claims and idle members count. The earlier ones only bring the pool into the
             state that it has then.
+        paused: What it keeps paused at all times; None for none.
     """
-    pool = _Pool(lead_s)
+    pool = _Pool(lead_s) if paused is None else _PoolWithPaused(lead_s, paused)
     arrivals = iter(demand.arrivals)
     arrival = next(arrivals, math.inf)
     for minute, size in _changes(sizes[: demand.minutes], score_from):
@@ -123,6 +153,7 @@ def replay(demand: Demand, sizes: Sequence[int], lead_s: float, *, waits: bool =
         member_s=pool.member_s,
         idle_peak=pool.idle_peak,
         missed_at=pool.missed_at,
+        paused_s=pool.paused_s,
     )
 
 
@@ -153,7 +184,7 @@ class _Pool:
         self.claims = self.hits = 0
         self.waits_s: list[float] = []
         self.missed_at: list[float] = []
-        self.idle_s = self.member_s = 0.0
+        self.idle_s = self.member_s = self.paused_s = 0.0
         self.idle_peak = self.ready
 
     def go_on_until(self, at: float) -> None:
@@ -186,8 +217,12 @@ class _Pool:
         if not hit and waits:
             self.promised += 1
             self._create()
-            self.waits_s.append(self.due[self.promised - 1] - at)
+            self.waits_s.append(self._next(self.promised - 1) - at)
         self._create()
+
+    def _next(self, place: int) -> float:
+        """When the creation at this place among those under way is ready."""
+        return self.due[place]
 
     def _create(self) -> None:
         for _ in range(self.size + self.promised - self.ready - len(self.due)):
@@ -198,3 +233,67 @@ class _Pool:
         self.idle_s += self.ready * past_s
         self.member_s += (self.ready + len(self.due)) * past_s
         self.now = at
+
+
+class _PoolWithPaused(_Pool):
+    """The same with paused prebuilds, as `plan_standby` keeps them. A pause takes no time."""
+
+    def __init__(self, lead_s: float, paused: Paused) -> None:
+        self._paused = paused
+        self._idle = 0
+        self._resumed: deque[float] = deque()
+        """When each resume under way is ready."""
+        super().__init__(lead_s)
+
+    def go_on_until(self, at: float) -> None:
+        while due := [one[0] for one in (self.due, self._resumed) if one and one[0] <= at]:
+            first = min(due)
+            self._count(first)
+            (self.due if self.due and self.due[0] == first else self._resumed).popleft()
+            if self.promised:
+                self.promised -= 1
+            else:
+                self.ready += 1
+                self._put_surplus_away()
+                self.idle_peak = max(self.idle_peak, self.ready)
+        self._count(at)
+
+    def resize(self, at: float, size: int) -> None:
+        self.go_on_until(at)
+        self.size = size
+        self._put_surplus_away()
+        self._create()
+
+    def claim(self, at: float, *, waits: bool) -> None:
+        self.go_on_until(at)
+        if self.ready or not self._idle:
+            super().claim(at, waits=waits)
+            return
+        self.claims += 1
+        self.missed_at.append(at)
+        self._idle -= 1
+        self.waits_s.append(self._paused.promotion_s)
+        self._create()
+
+    def _next(self, place: int) -> float:
+        return sorted([*self.due, *self._resumed])[place]
+
+    def _put_surplus_away(self) -> None:
+        surplus = max(self.ready - self.size, 0)
+        self.ready -= surplus
+        self._idle = min(self._idle + surplus, max(self._idle, self._paused.count))
+
+    def _create(self) -> None:
+        target, starting = self.size + self.promised, len(self.due) + len(self._resumed)
+        missing = target + self._paused.count - self.ready - starting - self._idle
+        resumes = min(max(target - self.ready - len(self._resumed), 0), self._idle)
+        self._idle -= resumes
+        self._resumed.extend([self.now + self._paused.resume_s] * resumes)
+        missing = max(missing, target - self.ready - starting - resumes)
+        self.due.extend([self.now + self.lead_s] * missing)
+
+    def _count(self, at: float) -> None:
+        past_s = at - self.now
+        self.paused_s += self._idle * past_s
+        self.member_s += len(self._resumed) * past_s
+        super()._count(at)

@@ -41,7 +41,7 @@ with workflow.unsafe.imports_passed_through():
 SAYS_NOTHING = (
     *("NoClaimablePrebuiltWorkspaces", "PrebuiltWorkspacesNotSupported", "DatabaseRestored", "StoreUnavailable"),
     *("PresetNotFound", "TemplateNotFound", "TemplateUnavailable"),
-    "InvalidInput",  # the variable with its claim parameters is missing or wrong on a claims worker
+    "InvalidInput",  # a claims worker's variable with the claim parameters is missing or wrong
 )
 """Errors that are not the template's fault: the drill is skipped, not failed."""
 TAKE_UP_TIMEOUT = timedelta(minutes=1)

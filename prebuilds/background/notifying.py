@@ -144,8 +144,8 @@ SHOWN_APART = ("kind", "id", "organization", "template", "preset", "workspace_na
 
 
 def count_outcome(notification: Notification) -> None:
-    """Count an outcome of a rollout or a canary. Commands bring them about, too, and export no metrics; each has its
-    line in some control worker's log."""
+    """Count an outcome of a rollout or a canary when its line is logged: a command may cause an outcome, but exports no
+    metrics."""
     subject, _, outcome = notification.kind.partition("_")
     count = {"rollout": METRICS.count_rollout, "canary": METRICS.count_canary}.get(subject)
     if count is not None:

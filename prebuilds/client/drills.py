@@ -1,4 +1,4 @@
-"""Drills by a client: begun, listed and shown."""
+"""The client's methods for drills: start, list and show them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prebuilds.views import DrillPage, DrillRow
 
 
 class DrillsClient(TemporalPart):
-    """The part of `PrebuildsClient` that tries templates out."""
+    """The methods of `PrebuildsClient` for drills."""
 
     async def run_drill(self, target: str, by: str = "operator") -> DrillRow:
-        """Begin a drill now; `show_drill` tells how it goes on. While one of the same target that somebody asked for
-        has not ended, it is that one.
+        """Start a drill now; `show_drill` returns its later state. While a drill of the same target that somebody has
+        requested runs, return that one.
 
         Args:
             target: `organization/template`, whose presets take turns, or `organization/template/preset`.

@@ -1,4 +1,4 @@
-"""The promises of a driver that implements `CheckingProvisioner`: a drill's command runs in the workspace, and ends."""
+"""Checks of a driver that implements `CheckingProvisioner`: a drill's command runs in the workspace, and is ended."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from prebuilds.conformance.trial import Trial, error_text
 from prebuilds.provisioners.optional import CheckEnded, CheckingProvisioner
 
 LIMIT_S = 60.0
-"""The time limit of commands that end by themselves. A driver that waits for what such a command leaves takes as long.
-"""
+"""The time limit of commands that end by themselves. A driver that waits for such a command's children takes this
+long."""
 NOT_FOUND = (126, 127)
-"""What a shell ends with that finds no program, or none that it may run."""
+"""Exit codes of a shell that cannot find or may not run a program."""
 OUTPUT_MAX = 100_000
-"""Characters of output that a driver may return: ten times what it should."""
+"""Maximum number of characters of output: ten times what a driver should return."""
 POLL_S = 0.1
 
 

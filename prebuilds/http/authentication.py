@@ -111,11 +111,12 @@ def check_allowed(request: Request, actor: Actor, action: Action, resource: Reso
 def check_found(
     gate: Gate, actor: Actor, action: Action, resource: Resource, sees: Action, unknown: PrebuildsError
 ) -> None:
-    """Refuse what the policy denies for a thing that was looked up. Who may not see it does not learn that it exists.
+    """Raise unless the policy allows an action on a resource that was looked up. An actor that may not see the resource
+    does not learn that it exists.
 
     Args:
-        sees: The action of seeing it.
-        unknown: What is raised where there is none.
+        sees: The action of seeing the resource.
+        unknown: The error for a resource that does not exist.
     Raises:
         Forbidden: The actor may see it, but not do *action*. It names the scope that would be enough.
         PrebuildsError: *unknown*.

@@ -66,7 +66,8 @@ def check_claim_id(claim_id: str, *, members: int = 0) -> str:
     """Return *claim_id* if somebody may claim with it. Arguments are those of `parse_claim_id`.
 
     Raises:
-        InvalidInput: It is not a claim id, or it belongs to a drill: who reads a drill's id could else claim first.
+        InvalidInput: It is no claim id, or it belongs to a drill: somebody who knows the drill's id could otherwise
+            claim first.
     """
     parse_claim_id(claim_id, members=members)
     if is_drill_claim_id(claim_id):

@@ -30,7 +30,7 @@ class DrillClaims:
         self, store: ClaimStore, dispatcher: Dispatcher, environ: Mapping[str, str] = MappingProxyType(os.environ)
     ) -> None:
         """Args:
-        environ: Where the variables are that have drills' claim parameters.
+        environ: The environment, which has the claim parameters of drills.
         """
         self._store = store
         self._dispatcher = dispatcher
@@ -56,7 +56,7 @@ class DrillClaims:
         )
         request_hash, run = self._store.hash_request(request), self._store.ending(run, WITHIN)
         try:
-            # The hash is of the request without them: a variable may change between two attempts.
+            # The hash leaves the claim parameters out, since the variable may change between two attempts.
             brings = {"claim_parameters": await self._claim_parameters(drill_id, preset_id)}
             wanted = request.model_copy(update=brings)
             claimed = await self._store.claim_spare(claim_id, wanted, target, request_hash, run)

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 DRILLS_PAGE_MAX = 50
 """Drills in one answer of an `OperatorRequest`. Each has at most 20 KB of evidence, and an answer at most 2 MB."""
 START_S = 5.0
-"""How long a start may take, in seconds. A control worker makes up for one that takes longer, as when Temporal is away.
-"""
+"""Time limit of a start, in seconds. If it takes longer, for instance while Temporal is away, a control worker starts
+the drill."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class DrillOperations:
 
         Args:
             template, after: As of `list`.
-            limit: The most rows; None or a larger number means `DRILLS_PAGE_MAX`.
+            limit: Maximum number of rows; None or a larger number means `DRILLS_PAGE_MAX`.
         """
         page = await self.list(template, limit=min(limit or DRILLS_PAGE_MAX, DRILLS_PAGE_MAX), after=after)
         return DrillPage(drills=page.rows, next=page.next)

@@ -1,4 +1,5 @@
-"""The errors of references that name nothing. Who may not see a thing gets the same one, so each has one place."""
+"""Errors for references that name nothing. A caller that may not see a resource gets the same error, so each is made in
+one place."""
 
 from __future__ import annotations
 
@@ -9,19 +10,19 @@ from prebuilds.payloads.paths import parse_workspace_path
 
 
 def no_template(reference: str) -> PrebuildsError:
-    """Return the error of a template that never was."""
+    """Return the error for a template that never existed."""
     return TemplateNotFound(
         f"no template {reference}", {"template": "does not exist"}, remedy="see `prebuilds templates list`"
     )
 
 
 def no_preset(reference: str) -> PrebuildsError:
-    """Return the error of a preset that never was."""
+    """Return the error for a preset that never existed."""
     return PresetNotFound(f"no preset {reference}", {"preset": "does not exist"}, remedy="see `prebuilds presets list`")
 
 
 def no_workspace(reference: str) -> PrebuildsError:
-    """Return the error of a workspace, given by `owner/name` or its id, that is not there.
+    """Return the error for a workspace, given by `owner/name` or its id, that does not exist.
 
     Raises:
         InvalidInput: *reference* is neither.
@@ -35,7 +36,7 @@ def no_workspace(reference: str) -> PrebuildsError:
 
 
 def no_build(build_id: UUID) -> PrebuildsError:
-    """Return the error of a build that is not there."""
+    """Return the error for a build that does not exist."""
     return WorkspaceNotFound(
         f"no build has the id {build_id}",
         {"build_id": str(build_id)},
@@ -44,7 +45,7 @@ def no_build(build_id: UUID) -> PrebuildsError:
 
 
 def no_log(reference: str) -> PrebuildsError:
-    """Return the error of a build or a workspace, given by an id or `owner/name`, that has no log.
+    """Return the error for a build or workspace, given by an id or `owner/name`, that has no log.
 
     Raises:
         InvalidInput: *reference* is neither.
@@ -57,5 +58,5 @@ def no_log(reference: str) -> PrebuildsError:
 
 
 def no_drill(drill_id: UUID) -> PrebuildsError:
-    """Return the error of a drill that is not there."""
+    """Return the error for a drill that does not exist."""
     return DrillNotFound(f"no drill has the id {drill_id}", {"drill": str(drill_id)})

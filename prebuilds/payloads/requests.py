@@ -59,8 +59,8 @@ class OperatorRequest(Payload):
     after: str | None = None
     """For `status`, `list_workspaces` and `list_drills`: the `next` of the previous page; None for the first page."""
     limit: int | None = Field(default=None, ge=1)
-    """For `status`, `list_workspaces` and `list_drills`: the most rows of one page; None for as many as fit into one
-    answer."""
+    """For `status`, `list_workspaces` and `list_drills`: the maximum number of rows of a page; None for as many as fit
+    into one answer."""
     ttl_seconds: float | None = Field(default=None, ge=0, le=TTL_MAX.total_seconds())
     """For `set`: how long the workspace runs after a start; 0 for no end, None keeps the current ttl."""
     autostart_schedule: Text | None = None

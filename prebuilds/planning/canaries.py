@@ -75,8 +75,7 @@ class CanaryEvidence:
     creations_slow: int = 0
     """Creations that succeeded but took longer than the policy allows."""
     hand_overs: int = 0
-    """Hand-overs of people's claims, each counted once however often it was tried. Those of drills are not among
-    them."""
+    """Hand-overs of people's claims, without those of drills. A hand-over counts once, however often it was tried."""
     hand_overs_failed: int = 0
     """Hand-overs whose first attempt failed."""
     drills: int = 0
@@ -100,8 +99,8 @@ class CanaryEvidence:
         }
 
     def is_bad(self, policy: CanaryPolicy) -> bool:
-        """Whether more are bad than a sample of `min_claims` may have: of all together, or of one kind. Each claim
-        brings a creation that replaces what it took, so that good creations would hide hand-overs that fail."""
+        """Whether more are bad, in all or of one kind, than a sample of `min_claims` may have. The kinds are judged
+        apart, too, since each claim leads to a creation: good creations would hide failing hand-overs."""
         counted = (*self.kinds.values(), (self.sample, self.bad))
         return any(100 * bad > policy.max_failure * max(ended, policy.min_claims) for ended, bad in counted)
 
@@ -126,8 +125,9 @@ class CanaryVerdict:
 def judge_canary(policy: CanaryPolicy | None, evidence: CanaryEvidence, held: str | None = None) -> CanaryVerdict:
     """Decide about a running canary.
 
-    It fails at once while creations of the new version are held for good, and as soon as more are bad than a sample of
-    `min_claims` may have, of all or of one kind: however well the rest of such a sample went, it would be too many.
+    It fails at once while creations of the new version are held until somebody acts. It also fails as soon as more are
+    bad, in all or of one kind, than a sample of `min_claims` may have, since the rest of the sample could not change
+    that.
 
     Args:
         policy: The template's current canary policy; None if it has none any more.

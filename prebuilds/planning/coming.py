@@ -49,7 +49,7 @@ def spans(preset: Preset, after: datetime, length: timedelta = WEEK) -> list[Spa
 
 
 def with_windows(preset: Preset, begins_at: datetime, sizes: Sequence[int]) -> list[int]:
-    """Return what is desired in each minute, where *sizes* are what is desired outside the schedule's windows.
+    """Return the desired count of each minute, when *sizes* are the desired counts outside the schedule's windows.
 
     Args:
         begins_at: The first minute.

@@ -1,7 +1,7 @@
-"""`max_concurrent`: how many creations and deletions of a pool may be under way, in all its generations together.
+"""Applies `max_concurrent`, the limit on a pool's creations and deletions under way in all its generations together.
 
-Generations that no rollout plans together each have a plan of their own. Such a plan counts what is under way in the
-others, and leaves to them what they would get if there was one plan.
+Generations that no rollout plans together have separate plans. Such a plan counts the work under way in the other
+generations, and leaves them the share that they would get in a common plan.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prebuilds.planning.snapshot import Preset
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What one generation has under way, and what is due there and not held."""
+    """The work of one generation that is under way, and that is due and not held."""
 
     starting: int = 0
     deleting: int = 0
@@ -23,7 +23,7 @@ class Due:
 
 
 def max_concurrent_of(preset: Preset, others: Iterable[Preset]) -> int | None:
-    """Return the limit of a pool: that of the generation of the template's active version, or else the preset's own."""
+    """Return a pool's limit: that of the active version's preset, or else the preset's own."""
     if preset.serves:
         return preset.max_concurrent
     return next((one for one in others if one.serves), preset).max_concurrent
@@ -33,7 +33,7 @@ def share_with_others(limit: int, own: Due, others: Sequence[Due]) -> tuple[int,
     """Return how many creations and how many deletions of one generation may begin now.
 
     Args:
-        limit: The most creations and deletions of the whole pool that may be under way.
+        limit: Maximum number of creations and deletions of the whole pool under way.
         others: The pool's other generations.
     """
     every = (own, *others)
@@ -50,11 +50,11 @@ def share_with_others(limit: int, own: Due, others: Sequence[Due]) -> tuple[int,
 def share_concurrent(limit: int | None, *, starting: int, deleting: int, creates: int, deletes: int) -> tuple[int, int]:
     """Return how many creations and how many deletions of one pool may begin now.
 
-    Both get half of the limit when both want more, the odd one going to deletions; what one leaves, the other gets.
-    So a pool that is replaced as a whole is refilled while it is emptied.
+    Each kind gets half of the limit, deletions the odd one, and the unused share of one kind goes to the other. So a
+    pool that is replaced as a whole is refilled while it is emptied.
 
     Args:
-        limit: The most creations and deletions that may be under way at a time; None for any number.
+        limit: Maximum number of creations and deletions under way at a time; None for no limit.
         starting: Creations that are under way.
         deleting: Deletions that are under way.
         creates: Creations that are due.

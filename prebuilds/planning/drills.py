@@ -125,11 +125,11 @@ def read_parameters(variable: str, value: str | None, names: Collection[str]) ->
     """Read the claim parameters of a drill from the value of an environment variable.
 
     Args:
-        variable: Its name, for the message. No value is quoted.
+        variable: The variable's name, for the message, which does not quote the value.
         value: The variable's value; None if it is not set.
         names: The claim parameters that the preset lists; others are left out.
     Raises:
-        InvalidInput: It is not set, or is no JSON object of texts.
+        InvalidInput: The variable is not set, or is no JSON object of texts.
     """
     if value is None:
         wrong = "is not set on this claims worker"

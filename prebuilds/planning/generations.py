@@ -164,7 +164,7 @@ def _canary(new: Preset, old: Sequence[PresetCounts]) -> int | None:
 
 
 def _is_left(preset: Preset) -> bool:
-    """Whether a preset's version has failed as a canary, so that nothing of it is made while it is left."""
+    """Return whether a preset's version failed as a canary and is being left, so that no prebuild of it is created."""
     return preset.rolled_from and preset.rollout is not None and preset.rollout.leaves_failed
 
 

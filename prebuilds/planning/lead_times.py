@@ -114,18 +114,18 @@ def outlook(
 ) -> Outlook:
     """Estimate the wait of one more claim of an empty pool.
 
-    A claim takes a paused prebuild at once, and waits until that is ready again. Prebuilds that are being made go to
-    the claims that wait, first come, first served. Whatever is missing is resumed or created at the loop's next pass,
-    which a claim brings about; all of it at the same time.
+    A claim takes a paused prebuild at once, and waits until it is ready again. Prebuilds that are being made go to
+    waiting claims, first come, first served. All missing ones are resumed or created together at the loop's next pass,
+    which a claim triggers.
 
     Args:
         snapshot: The preset's pool.
-        measured: What its newest builds took.
-        ahead: How many claims get a prebuild before this one.
-        waits: Whether the claim stands in the queue itself. Then a prebuild is created for it, also while the schedule
-            desires none.
-        stopped: Whether the loop was stopped, so that nothing is created but what is begun.
-        resumes_begun: When each resume that is under way was recorded.
+        measured: Durations of the pool's newest builds.
+        ahead: Number of claims that get a prebuild before this one.
+        waits: Whether the claim itself is in the queue. Then a prebuild is created for it even if the schedule desires
+            none.
+        stopped: Whether the loop was stopped, so that no further creation begins.
+        resumes_begun: Times at which the resumes under way were recorded.
     """
     made = [p.created_at for p in snapshot.prebuilds if p.in_progress is Transition.START and p.build_number == 1]
     state = state_of(snapshot)

@@ -33,7 +33,7 @@ def allow_work(
 
     Args:
         deletes: Deletions that are due.
-        others: The pool's other generations, where its `max_concurrent` counts these, too.
+        others: The pool's other generations, if its `max_concurrent` counts them.
     """
     due, held = _find_creations(state)
     limit = max_concurrent_of(preset, [other for other, _ in others])
@@ -46,10 +46,10 @@ def allow_work(
 
 
 def find_due(item: PresetCounts, at: Instant, share: MemberShare | None) -> Due:
-    """Return what is due in a pool, whatever `max_concurrent` allows of it.
+    """Return the due work of a pool, before `max_concurrent` is applied.
 
     Args:
-        share: Its part of the organization's limit on pool members; None for no limit.
+        share: The pool's share of the organization's limit on pool members; None for no limit.
     """
     state = pool_state(item.preset, item.counts, item.history, at, share)
     return Due(state.starting, state.deleting, _find_creations(state)[0], count_deletions(item.counts, state))
@@ -77,7 +77,7 @@ class PoolWant:
     """One pool's demand on a limit on pool members."""
 
     floor: int
-    """Members that it gets before others get more than theirs (`PoolState.least`)."""
+    """Members that the pool gets before others get more than their floor (`PoolState.least`)."""
     wanted: int
     """All members that it should have, including those for waiting claims."""
     members: int

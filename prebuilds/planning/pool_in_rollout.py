@@ -1,4 +1,4 @@
-"""A pool with several generations at one instant, in numbers, as a rollout's plan needs it."""
+"""A pool with several generations at one instant, as counts for a rollout's plan."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Generation:
     """Paused members that are not expired."""
     pausing: int = 0
     resuming: int = 0
-    """Starting members that have been ready before."""
+    """Starting members that were ready before."""
     moves_failed: int = 0
-    """Evidence of pauses and resumes."""
+    """Evidence of failed pauses and resumes."""
     resumes_failed: int = 0
-    """The same of resumes alone."""
+    """Evidence of failed resumes."""
 
     @property
     def total(self) -> int:
@@ -60,7 +60,7 @@ class PoolInRollout:
     canary: int | None = None
     """The new generation's percentage while a canary runs; None without a running canary."""
     standby: int = 0
-    """How many members should be paused."""
+    """Number of members that should be paused."""
     cramped: bool = False
     """Whether the organization's limit on pool members has no room for one more."""
 
@@ -117,10 +117,11 @@ class PoolInRollout:
 
     @property
     def growth(self) -> int:
-        """How many members beyond the target are to be made for the standby; negative while paused ones are used up.
+        """Number of members to make beyond the target for the standby; negative while paused ones are used up.
 
-        While the new generation replaces ready members, it makes none for the standby, and that of the old ones is a
-        reserve. Once it is in place, it makes its own as it made the ready ones: up to a surge more than the standby.
+        While the new generation replaces ready members, it makes none for the standby, and the old generations' standby
+        is a reserve. Once it is in place, it makes its standby as it made its ready members: up to a surge more than
+        the standby.
         """
         if self.stands or self.canary is not None:
             return self.standby - sum(one.idle + one.pausing + one.moves_failed for one in self.all)
@@ -132,7 +133,7 @@ class PoolInRollout:
 
     @property
     def places(self) -> int:
-        """How many members more than the target may be ready or being made, since they are for the standby."""
+        """Number of members beyond the target that may be ready or being made, since they are for the standby."""
         return max(self.growth, 0)
 
     @property

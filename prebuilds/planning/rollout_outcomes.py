@@ -31,11 +31,10 @@ class RolloutOutcome:
 def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
     """Return the open rollouts whose state or progress has changed; none while everything is paused.
 
-    A rollout has succeeded when each pool that it replaces has its desired count ready, or what its share of a limit
-    on pool members allows of it, and nothing of an older version is left. Members of the new version that were claimed
-    within the last lead time count as ready; those of an older one do not, since they say nothing about the new one.
-    While a canary tries any pool, it has not succeeded.
-    It has failed while creations of a new preset are held until somebody acts.
+    A rollout has succeeded when each pool that it replaces has its desired count ready, or the part of it that a limit
+    on pool members allows, no older members are left, and no canary runs. Members of the new version that were claimed
+    within the last lead time count as ready; older ones do not, since they show nothing about the new version. A
+    rollout has failed while creations of a new preset are held until somebody acts.
     """
     by_rollout: dict[UUID, list[PresetDecision]] = defaultdict(list)
     if not plan.paused:
@@ -46,9 +45,9 @@ def judge_rollouts(plan: PassPlan) -> list[RolloutOutcome]:
 
 
 def lacks_room(one: PresetDecision) -> bool:
-    """Whether a rollout of a pool stands still since the limit on pool members leaves no room for its surge.
+    """Return whether a pool's rollout makes no progress because the limit on pool members leaves no room for its surge.
 
-    It goes on when somebody raises the limit or allows members to be unavailable, and by one member with each claim.
+    It continues when somebody raises the limit or allows members to be unavailable, and by one member with each claim.
     """
     pool = one.generations
     if pool is None or pool.new is not one.item or one.held != Held(Hold.POOL_MEMBERS) or one.creates or one.deletes:
@@ -68,22 +67,22 @@ class RunningCanary:
     template: str
     """The template's name."""
     paused: bool
-    """Whether it gets no verdict now, since its rollout is paused, or everything."""
+    """Whether it gets no verdict now, since its rollout or all reconciliation is paused."""
     held: Mapping[UUID, str]
-    """The new version's presets that replace others, and whose creations are held until somebody acts, with their names
-    and holds."""
+    """Presets of the new version that replace others and whose creations are held until somebody acts -> the preset's
+    name and hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryFigures:
-    """A running canary, with what is known of its new version."""
+    """A running canary, with the figures of its new version."""
 
     canary: RunningCanary
     evidence: CanaryEvidence
     claims: int
-    """Claims by name that were served while it ran."""
+    """Number of claims by name that were served while it ran."""
     new_claims: int
-    """Those of them that the new version has served."""
+    """Number of these that the new version has served."""
 
 
 def canaries_of(plan: PassPlan) -> list[RunningCanary]:

@@ -1,4 +1,4 @@
-"""Plans the standby of a pool with several generations: which paused members are resumed, made and deleted, and when.
+"""Plans the standby of a pool with several generations: which members are paused, resumed and deleted, and when.
 
 - While the new generation replaces ready members, it makes none for the standby. Paused members of old generations stay
   as a reserve: claims get them when nothing else is there, as `serve_old` says.
@@ -19,14 +19,14 @@ from prebuilds.planning.pool_in_rollout import Generation, PoolInRollout
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """What one pass does to the standby, in numbers by preset, without zeros."""
+    """What one pass does to the standby: counts by preset, without zeros."""
 
     resume: Mapping[UUID, int] = field(default_factory=dict)
     pause: Mapping[UUID, int] = field(default_factory=dict)
     drop: Mapping[UUID, int] = field(default_factory=dict)
     """Paused members to delete."""
     resumable: int = 0
-    """How many are missing and need no creation, since paused ones will come: some of them perhaps in a later pass."""
+    """Number of missing members that need no creation, since paused ones are resumed, now or in a later pass."""
 
 
 def plan_moves(pool: PoolInRollout) -> Moves:
@@ -49,7 +49,8 @@ def _plan_drops(pool: PoolInRollout, resume: Mapping[UUID, int]) -> dict[UUID, i
     old = [(one, one.idle - resume.get(one.preset_id, 0)) for one in reversed(pool.old)]  # the oldest first
     reserve = pool.standby - new
     if pool.is_in_place:
-        # What claims have taken lately is still being made. Without it the old ones would stay while claims go on.
+        # Replacements of recently claimed members count, too. Otherwise the old ones would stay as long as claims go
+        # on.
         made = new + pool.new.moves_failed + max(pool.new.ready + pool.lately - pool.target, 0)
         fewer = pool.policy.unavailable(pool.standby)
         reserve = pool.standby - (max(fewer, 1) if pool.cramped else fewer) - made
@@ -58,7 +59,7 @@ def _plan_drops(pool: PoolInRollout, resume: Mapping[UUID, int]) -> dict[UUID, i
 
 
 def _share_out(count: int, generations: Iterable[tuple[Generation, int]]) -> dict[UUID, int]:
-    """Take *count* from the generations in their order, from each at most the number beside it."""
+    """Divide *count* among the generations in their order, each up to its own number."""
     found: dict[UUID, int] = {}
     for one, most in generations:
         taken = min(count, most)

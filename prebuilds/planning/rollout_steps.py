@@ -42,7 +42,7 @@ class Step:
 
     @property
     def moves(self) -> int:
-        """How many members are to be paused or resumed."""
+        """Number of members to pause or resume."""
         return sum(self.resume.values()) + sum(self.pause.values())
 
 
@@ -83,7 +83,7 @@ def _plan_removals(pool: PoolInRollout, *, canceled: int, paused: Mapping[UUID, 
     """Count the fresh members to remove from each generation, without zeros.
 
     Args:
-        paused: The ready members of each generation that are paused.
+        paused: Number of ready members of each generation that this step pauses.
     """
     new = pool.new.preset_id
     found = {new: max(pool.new.fresh - paused.get(new, 0) - pool.target, 0)}

@@ -113,4 +113,4 @@ class Rollout:
     canary: bool = False
     """Whether a canary runs: the new version has a share of each pool, and no verdict yet."""
     leaves_failed: bool = False
-    """Whether it began because the version that it leaves has failed as a canary."""
+    """Whether it began because the version that it replaces failed as a canary."""

@@ -45,7 +45,7 @@ nothing changes within a step."""
 
 
 StoredWindow: TypeAlias = tuple[str, int] | tuple[str, int, bool]
-"""A window as it is stored: its cron expression, its instance count, and True where the count is the least."""
+"""A stored window: its cron expression, its instance count, and True if the count is a minimum."""
 
 
 def check_cron(cron: str) -> None:
@@ -108,20 +108,20 @@ class Window:
     cron: str
     instances: int
     least: bool = False
-    """Whether `instances` is the least that is desired, and more is where more is desired outside windows."""
+    """Whether `instances` is a minimum, so that a larger count outside windows applies in the window, too."""
 
     @classmethod
     def of(cls, stored: StoredWindow) -> Window:
-        """Read what `stored` has returned."""
+        """Read the value of `stored`."""
         cron, instances, *least = stored
         return cls(cron, instances, bool(least and least[0]))
 
     def stored(self) -> StoredWindow:
-        """The window as a value of JSON. Without `least` it is what the release before writes and reads."""
+        """Return the window as a JSON value. Without `least`, the release before reads and writes the same value."""
         return (self.cron, self.instances, True) if self.least else (self.cron, self.instances)
 
     def count(self, outside: int) -> int:
-        """How many are desired in the window, where *outside* are desired outside windows."""
+        """Return the desired count in the window, when *outside* is the desired count outside windows."""
         return max(self.instances, outside) if self.least else self.instances
 
 

@@ -32,8 +32,8 @@ class Preset:
     version: int
     name: str
     active: bool
-    """Whether it serves, the template is neither deleted nor deprecated, the feature is on for the organization, and a
-    pool is defined."""
+    """Whether the preset `serves`, its template is neither deleted nor deprecated, prebuilds are enabled for its
+    organization, and it has a pool."""
     base_instances: int | None
     """How many prebuilds are desired outside the schedule's windows. None: no pool."""
     expire_after: timedelta | None = None

@@ -28,8 +28,8 @@ class Desired:
     early: bool = False
     """Whether the window has not begun yet, but its prebuilds should be ready when it does."""
     least: int | None = None
-    """How many of them a limit on pool members leaves it before others get more: the target's `min`, or that of the
-    window; None: all."""
+    """Number of these that the pool keeps under a limit on pool members before others get more: the `min` of the target
+    or the window; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PoolState:
     sized: bool
     """Whether `desired` is what the preset's target asks for."""
     least: int
-    """How many of `desired` the pool gets before others, where a limit on pool members binds."""
+    """Part of `desired` that the pool gets before others, if a limit on pool members binds."""
     unreadable_schedule: str | None
     """Why the stored schedule cannot be read; None when it can."""
     target: int

@@ -1,8 +1,7 @@
 """Organizations, members and templates, as `apply` writes them; versions and presets are in `versions`.
 
 Every function works inside the caller's transaction, which holds `lock_apply`. Locks go preset, then template, then
-recent claims, then workspaces, which is the order of a reconcile pass and of a claim; so nobody waits for another in a
-circle.
+recent claims, then workspaces, in the same order as a reconcile pass and a claim, so that there is no deadlock.
 """
 
 from __future__ import annotations
@@ -105,14 +104,14 @@ async def switch_organization(connection: AsyncConnection, organization_id: UUID
 
 
 async def set_limits(connection: AsyncConnection, organization_id: UUID, limits: Mapping[str, int] | None) -> None:
-    """Replace the limits of an organization; None removes them all. Without `claims_per_minute`, `forget_claims` comes
-    later in the transaction."""
+    """Replace the limits of an organization; None removes them all. If `claims_per_minute` is removed, call
+    `forget_claims` later in the transaction."""
     stored = None if limits is None else json.dumps(limits)
     await connection.execute(SET_LIMITS, {"id": organization_id, "limits": stored})
 
 
 async def forget_claims(connection: AsyncConnection, organization_id: UUID) -> None:
-    """Forget the claims of the last minute, once nothing limits them.
+    """Delete the records of the last minute's claims, when nothing limits claims any more.
 
     Claims lock these rows before prebuilds, and batches lock a preset before these rows.
     """

@@ -27,8 +27,8 @@ from prebuilds.vocabulary import DRILL_USER_ID, PREBUILDS_USER
 
 logger = logging.getLogger(__name__)
 
-# A creation's time is that of its build at work. A hand-over that failed is tried again by further builds: its first
-# one counts. Those of drills are counted as drills.
+# A creation's time is the time from its build's start to its end. A failed hand-over is repeated by further builds, of
+# which the first one counts. Hand-overs to drills are counted as drills.
 READ_EVIDENCE = text(f"""
     SELECT now() - r.started_at AS age, b.*, h.*, d.*
       FROM rollouts r
@@ -68,8 +68,8 @@ READ_SHARES = text("""
 """)
 SET_STATE = text("UPDATE rollouts SET canary_state = :state WHERE id = :id")
 STOP_SHARING = text("UPDATE presets SET canary_rollout_id = NULL WHERE canary_rollout_id = :id AND template_id = :of")
-# While the way back is open, claims by name may get an older version, but nothing that the failed one has made. By the
-# clock, since prebuilds may have been recorded while this transaction waited for their presets' locks.
+# While the rollout back is open, claims by name may get an older version, but no prebuild of the failed one. The
+# current time is used, since prebuilds may have been recorded while this transaction waited for their presets' locks.
 INVALIDATE = text("""
     UPDATE presets SET last_invalidated_at = greatest(last_invalidated_at, clock_timestamp())
      WHERE id IN (SELECT preset_id FROM canary_claims WHERE rollout_id = :id) AND template_id = :of
@@ -77,7 +77,7 @@ INVALIDATE = text("""
 
 
 async def read_canaries(engine: AsyncEngine, plan: PassPlan) -> list[CanaryFigures]:
-    """Read the figures of every running canary. One that cannot be read is logged and left out."""
+    """Read the figures of every running canary. An unreadable one is logged and left out."""
     found = []
     for canary in canaries_of(plan):
         try:
@@ -93,10 +93,10 @@ async def read_canaries(engine: AsyncEngine, plan: PassPlan) -> list[CanaryFigur
 
 
 async def judge_canaries(engine: AsyncEngine, canaries: Sequence[CanaryFigures], rules: Rules) -> None:
-    """End those canaries that have a verdict, unless their rollouts are paused.
+    """End the canaries that have a verdict, unless their rollouts are paused.
 
-    A canary whose verdict could only be recorded after waiting, since somebody is applying a file, is left for the next
-    pass. So is one that cannot be ended: that is logged, and stops neither other canaries nor the pass.
+    While somebody applies a file, verdicts are left for the next pass, since recording them would have to wait. A
+    canary that cannot be ended is logged and left for the next pass, too; the other canaries and the pass go on.
     """
     for one in canaries:
         policy = one.canary.rollout.policy.canary

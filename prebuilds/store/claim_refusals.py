@@ -162,12 +162,12 @@ def limit_exceeded(facts: str | None, owner: str) -> LimitExceeded:
 
 
 def beyond_limits(number: int, organization: str, limits: Mapping[str, int]) -> InvalidInput | None:
-    """The error of a batch that its organization's limits can never allow, however long it waits.
+    """Return the error for a batch that is larger than a limit of its organization, so that waiting cannot help.
 
     Args:
-        number: How many workspaces it asks for.
+        number: Number of workspaces in the batch.
     Returns:
-        None when no limit is below that number.
+        None if no limit is below that number.
     """
     below = [(maximum, limit) for limit in CLAIM_LIMITS if (maximum := limits.get(limit)) and maximum < number]
     if not below:

@@ -80,7 +80,7 @@ class HeldPreset:
 
 
 async def rollouts_without_room(engine: AsyncEngine, rules: Rules) -> list[str]:
-    """Return the paths of presets whose rollouts stand still, since a limit on pool members leaves them no room."""
+    """Return the paths of presets whose rollouts make no progress, since a limit on pool members leaves no room."""
     async with snapshot_transaction(engine) as connection:
         plan = plan_pass(replace(await snapshot_state(connection, rules), paused=False))
     return [one.item.preset.path for one in plan.decisions if lacks_room(one)]

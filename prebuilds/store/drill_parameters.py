@@ -1,4 +1,4 @@
-"""Which claim parameters a drill is to bring, and where their values are."""
+"""Reads which claim parameters a drill needs, and which environment variable has their values."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ READ = """
 
 @dataclass(frozen=True, slots=True)
 class WantedParameters:
-    """Claim parameters that a drill brings."""
+    """The claim parameters of a drill's claim."""
 
     variable: str
     """The environment variable that has their values."""
     names: Sequence[str]
-    """Those that the preset lists."""
+    """The claim parameters that the preset lists."""
 
 
 async def read_wanted(pool: asyncpg.Pool[Any], drill_id: UUID, preset_id: UUID) -> WantedParameters | None:
-    """Read which claim parameters a drill of a preset brings; None for none.
+    """Read the claim parameters that a drill of a preset needs; None for none.
 
     Raises:
         StoreUnavailable: The database is away.

@@ -25,7 +25,7 @@ REDISPATCH = timedelta(minutes=1)
 """A drill that has not ended after this time has its workflow started again."""
 CANDIDATES_MAX = 20
 
-# The update changes nothing: it returns the drill that has not ended.
+# The update changes nothing. It makes the statement return the running drill.
 INSERT_REQUESTED = text("""
     INSERT INTO drills (id, template_id, due_at, next_dispatch_at, requested_by, wanted_preset)
     VALUES (:id, :template_id, now(), now(), :requested_by, :wanted_preset)

@@ -76,7 +76,7 @@ HAND_OVER = text("""
         nullif(coalesce(CAST(:ttl AS interval), CAST(:default_ttl AS interval)), interval '0'),
         CAST(:secrets AS jsonb))
 """)
-# An older version with other claim parameters serves no waiter (`_SERVES`), so there are no turns then.
+# If the older version has other claim parameters, it serves no waiter (`_SERVES`), so there are no turns.
 LOCK_CANARY = text("SELECT is_new FROM lock_canary(:rollout_id, :preset_id, true)")
 COUNT_CANARY_CLAIM = text("""
     SELECT count_canary_claim(:rollout_id, :preset_id, :new) FROM lock_canary(:rollout_id, :preset_id, true)

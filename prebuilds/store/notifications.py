@@ -187,9 +187,9 @@ async def record_outcome(
         only_logged: Whether a line in the log is enough: somebody was told otherwise, or need not act.
     """
     row = (await connection.execute(READ_TEMPLATE, {"id": rollout_id})).one()
-    told = {"organization": row.organization, "template": row.template, "preset": None, "rollout": rollout_id, **facts}
+    body = {"organization": row.organization, "template": row.template, "preset": None, "rollout": rollout_id, **facts}
     id_ = uuid5(NOTIFICATIONS, f"{rollout_id}/{kind}/{row.at}")  # a rollout may fail, go on, and fail again
-    await _record_one(connection, kind, id_, told, None, NOTIFIERS[:1] if only_logged else NOTIFIERS)
+    await _record_one(connection, kind, id_, body, None, NOTIFIERS[:1] if only_logged else NOTIFIERS)
 
 
 async def _record_one(

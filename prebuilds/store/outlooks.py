@@ -88,10 +88,10 @@ async def read_outlook(engine: AsyncEngine, reference: str, rules: Rules, positi
 async def read_measured(
     connection: AsyncConnection, preset_ids: Sequence[UUID], with_standby: Sequence[UUID]
 ) -> dict[UUID, Measured]:
-    """How long the newest builds of presets took; one for each of them, which is empty where nothing was measured.
+    """Read how long the newest builds of presets took: one record for each preset, empty if nothing was measured.
 
     Args:
-        with_standby: Those of the presets whose paused prebuilds matter.
+        with_standby: The presets among them whose paused prebuilds matter.
     """
     creations = await read_durations(connection, preset_ids)
     moves: dict[UUID, dict[str, list[timedelta]]] = defaultdict(lambda: defaultdict(list))
@@ -105,7 +105,7 @@ async def read_measured(
 
 
 async def read_begun(connection: AsyncConnection, preset_ids: Sequence[UUID]) -> dict[UUID, Begun]:
-    """When the starts of presets' pools that are under way were recorded; one for each of them."""
+    """Read when the starts under way in presets' pools were recorded: one record for each preset."""
     creations: dict[UUID, list[datetime]] = defaultdict(list)
     resumes: dict[UUID, list[datetime]] = defaultdict(list)
     for row in await connection.execute(STARTS_UNDER_WAY, {"ids": list(preset_ids)}):
@@ -114,7 +114,7 @@ async def read_begun(connection: AsyncConnection, preset_ids: Sequence[UUID]) ->
 
 
 async def read_durations(connection: AsyncConnection, preset_ids: Sequence[UUID]) -> dict[UUID, list[timedelta]]:
-    """How long the newest creations of presets took; without the presets that had none."""
+    """Read how long the newest creations of presets took. Presets without creations are left out."""
     found: dict[UUID, list[timedelta]] = defaultdict(list)
     for row in await connection.execute(DURATIONS, {"ids": list(preset_ids), "newest": LEADS_MAX}):
         found[row.id].append(row.duration)

@@ -36,7 +36,7 @@ from prebuilds.vocabulary import PREBUILDS_USER, PREBUILDS_USER_ID, build_id_of
 FENCE = text("""
     UPDATE presets SET last_pass = :pass WHERE id = :preset_id AND last_pass <= :pass RETURNING template_version_id
 """)
-# All generations of the preset's pool, where a rollout plans them together, or a limit counts all of them; else none.
+# All generations of the preset's pool if a rollout plans them together or a limit counts them all; otherwise no rows.
 FIND_GENERATIONS = text("""
     WITH pool AS (
         SELECT g.id, g.max_concurrent,
@@ -192,7 +192,7 @@ async def enter_fence(
         if template.limits_members:
             await lock_members(connection, template.organization_id)
         snapshot = await read_preset(connection, preset_id, rules)
-        # Others are planned with it, or counted with it, since before the rows were locked.
+        # Refused if other generations are planned or counted with it since before the rows were locked.
         together = own if generations_of(snapshot) is not None else ids
         if not {one.preset.id for one in snapshot.others} <= together:
             raise SupersededPass(f"a version has become active beside pass {pass_number} of preset {preset_id}")

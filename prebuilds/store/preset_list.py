@@ -35,10 +35,10 @@ PRESET_DETAILS = text("""
 async def list_presets(
     engine: AsyncEngine, rules: Rules, template: str | None = None, reach: Reach = EVERYWHERE
 ) -> list[PresetInfo]:
-    """Presets of the active versions of live templates, by path. *template* is an id or a path.
+    """List the presets of the active versions of live templates, by path. *template* is an id or a path.
 
     Args:
-        reach: Of whoever asks, for *template* alone.
+        reach: The caller's reach; it applies only to *template*.
     Raises:
         TemplateNotFound: No such template, or one of an organization where *reach* has nothing.
     """

@@ -103,11 +103,12 @@ async def find_preset(connection: AsyncConnection, reference: str) -> FoundPrese
 async def find_presets_ever(
     connection: AsyncConnection, reference: str, reach: Reach = EVERYWHERE
 ) -> list[FoundPreset]:
-    """Every preset that a path has ever named, or the one with an id, of deleted templates too: the one that counts
-    now first.
+    """Find every preset that a path has ever named, or the one with an id, including those of deleted templates. The
+    current one comes first.
 
     Args:
-        reach: Of whoever asks: a preset of an organization where it reaches nothing is as one that never was.
+        reach: The caller's reach. A preset of an organization in which it has nothing is treated as one that never
+            existed.
     Raises:
         InvalidInput: Neither an id nor a path.
         PresetNotFound: There never was one.

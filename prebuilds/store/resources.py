@@ -29,7 +29,7 @@ class FoundResource:
     id: UUID
     resource: Resource
     unknown: PrebuildsError
-    """What the reference is answered with where it names nothing, and where the caller may not see what it names."""
+    """The error for a reference that names nothing, or a resource that the caller may not see."""
 
 
 async def find_workspace_resource(connection: AsyncConnection, reference: str) -> FoundResource:

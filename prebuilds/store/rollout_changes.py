@@ -82,7 +82,7 @@ async def go_back(
 
     Args:
         path: The template's path.
-        because: How the rollout's canary has failed; None when somebody has asked for the way back.
+        because: How the rollout's canary failed; None if a person has undone the rollout.
     Returns:
         The presets to nudge.
     Raises:

@@ -78,7 +78,7 @@ class ActivatedPools:
     because: str | None = None
     """Why the open rollout ends; None if it ends only because this version became active."""
     leaves_failed: bool = False
-    """Whether it became active because the version before it has failed as a canary."""
+    """Whether it became active because the version before it failed as a canary."""
 
 
 async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, by: str) -> None:
@@ -106,8 +106,8 @@ async def begin_rollout(connection: AsyncConnection, activated: ActivatedPools, 
         if not undone and opened.leaves is None:
             start = (opened.from_version_id, opened.from_number, opened.from_presets)
         facts = {"from": opened.from_number, "to": opened.to_number, "by_version": activated.number}
-        told = list(activated.presets.values())[:1]
-        await record_for_each(connection, f"rollout_{state}", by, told, {"rollout": opened.id, **facts})
+        presets = list(activated.presets.values())[:1]
+        await record_for_each(connection, f"rollout_{state}", by, presets, {"rollout": opened.id, **facts})
         facts |= {"by": by, "reason": reason}
         # A canary that failed has its own notification.
         await record_outcome(connection, f"rollout_{state}", opened.id, facts, only_logged=activated.leaves_failed)

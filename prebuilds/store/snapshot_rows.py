@@ -1,4 +1,4 @@
-"""The rows of a snapshot's statements, and the records that planning gets for them."""
+"""Turns the rows of a snapshot's statements into records for planning."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def named_rows(result: CursorResult[Any]) -> list[Any]:
     """Return all rows of a result as named tuples.
 
     SQLAlchemy's own rows take twenty times as long to find a column by its name. A pass reads forty columns of each
-    preset, so that this was a quarter of its time with 10,000 presets.
+    preset, which took a quarter of its time with 10,000 presets.
     """
     return list(map(_row_class(tuple(result.keys()))._make, result.all()))
 
@@ -58,7 +58,7 @@ def preset_of(row: Any, windows: tuple[StoredWindow, ...], waiting: Waiting) -> 
 
     Args:
         windows: The windows of its schedule.
-        waiting: How many claims wait, by pool.
+        waiting: Number of waiting claims by pool.
     """
     return Preset(
         id=row.id,
@@ -66,7 +66,7 @@ def preset_of(row: Any, windows: tuple[StoredWindow, ...], waiting: Waiting) -> 
         template=row.template,
         version=row.version,
         name=row.name,
-        active=bool(row.active),  # null when the template has no active version
+        active=bool(row.active),  # null if the template has no active version
         base_instances=row.desired_instances,
         expire_after=row.expire_after,
         last_invalidated_at=row.last_invalidated_at,
@@ -100,10 +100,10 @@ _OF_STANDBY = ("paused", "paused_expired", "pausing", "resuming", "moves_failed"
 
 
 def counts_of(row: Any, standby: Any) -> PoolCounts:
-    """Return the counts of a pool; all are 0 when it has no row.
+    """Return the counts of a pool; all are 0 if it has no row.
 
     Args:
-        standby: The row of its paused prebuilds; None when it has and wants none.
+        standby: The row of its paused prebuilds; None if it neither has nor should have any.
     """
     if row.preset_id is None:
         return PoolCounts()

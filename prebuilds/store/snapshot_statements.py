@@ -14,7 +14,8 @@ INSTANT = text(
 IS_OPEN = "r.state IN ('running', 'paused', 'failed')"
 """Condition for a rollout `r` that is open; a unique index has the same one."""
 
-# What an older generation has paused, while a rollout is open, is of the pool's standby, also where it had none itself.
+# While a rollout is open, paused prebuilds of an older generation belong to the pool's standby, even if that generation
+# has no standby of its own.
 _PRESET = """
     p.id, o.name AS organization, t.name AS template, v.number AS version, p.name, p.desired_instances,
     p.expire_after, p.last_invalidated_at, p.timezone, o.id AS organization_id, m.user_id IS NOT NULL AS member,

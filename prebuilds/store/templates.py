@@ -75,7 +75,8 @@ async def find_templates_ever(
     """Find every template that a path has ever named, or the one with an id. The live template comes first.
 
     Args:
-        reach: Of whoever asks: a template of an organization where it reaches nothing is as one that never was.
+        reach: The caller's reach. A template of an organization in which it has nothing is treated as one that never
+            existed.
     Raises:
         InvalidInput: *reference* is neither an id nor a path.
         TemplateNotFound: There never was such a template.

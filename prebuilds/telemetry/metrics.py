@@ -141,7 +141,8 @@ class Metrics:
         self._drills.add(1, {**labels, "result": outcome})
 
     def count_rollout(self, labels: Mapping[str, str], outcome: str) -> None:
-        """Count an outcome of a rollout: succeeded, failed, superseded or undone. One that failed may go on."""
+        """Count an outcome of a rollout: succeeded, failed, superseded or undone. A failed rollout may still
+        continue."""
         self._rollouts.add(1, {**labels, "result": outcome})
 
     def count_canary(self, labels: Mapping[str, str], outcome: str) -> None:
@@ -236,11 +237,11 @@ class PoolGauges:
     def observe(
         self, plan: PassPlan, interval: timedelta | None = None, canaries: Sequence[CanaryFigures] = ()
     ) -> None:
-        """Show the pools of *plan* from now on.
+        """Export the pools of *plan* from now on.
 
         Args:
-            interval: The loop's interval between passes; None keeps the one known so far.
-            canaries: Those that run.
+            interval: The loop's interval between passes; None keeps the current one.
+            canaries: The running canaries.
         """
         self._canaries = canaries
         self.interval = interval or self.interval

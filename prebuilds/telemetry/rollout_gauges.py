@@ -1,4 +1,4 @@
-"""Gauges of the rollouts that are open and of the canaries that run, by template, from the loop's last pass."""
+"""Gauges of open rollouts and running canaries, by template, from the loop's last pass."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prebuilds.planning.rollouts import OPEN, Rollout
 
 
 class RolloutGauges:
-    """Shows the rollouts of a plan, and the canaries that were read with it. None is left of one that has ended."""
+    """Exports the rollouts of a plan and the canaries that were read with it. An ended one leaves no gauge."""
 
     def __init__(self, plan: Callable[[], PassPlan | None], canaries: Callable[[], Sequence[CanaryFigures]]) -> None:
         """Create the gauges.
 
         Args:
-            plan: Returns the plan to show now; None for none.
-            canaries: Returns its canaries.
+            plan: Returns the plan to export now; None for no plan.
+            canaries: Returns the plan's canaries.
         """
         self._plan = plan
         self._canaries = canaries

@@ -91,7 +91,7 @@ class _Applying:
     """The names of the organizations in which something was changed."""
     templates: list[ApplyingTemplate] = field(default_factory=list)
     unlimited: list[UUID] = field(default_factory=list)
-    """The organizations that have lost their `claims_per_minute`."""
+    """The organizations whose `claims_per_minute` was removed."""
 
     async def organization(self, entry: OrganizationEntry) -> None:
         before = self.result.change_count
@@ -130,8 +130,8 @@ class _Applying:
             await self._template(organization_id, f"{entry.name}/{template.name}", template)
 
     async def finish(self) -> ApplyResult:
-        """Write what others wait for, as late as possible, in the order of locks: presets, templates, recent claims,
-        workspaces.
+        """Make the writes that others wait for as late as possible, in the order of locks: presets, templates, recent
+        claims, workspaces.
 
         Raises:
             TemplateNotFound: A template was deleted in the meantime.

@@ -18,9 +18,9 @@ class PresetExplanation(Payload):
     at: Timestamp
     desired: int
     window: str | None
-    """The schedule's window that `desired` comes from; None when it is the base count, or the target's size."""
+    """The schedule's window that decides `desired`; None if the base count or the target's size does."""
     sized: bool = False
-    """Whether `desired` is the size that the preset's target asks for."""
+    """Whether `desired` is the size that the preset's target results in."""
     early: bool = False
     """Whether that window has not begun yet, and its prebuilds are to be ready when it does (`ready_by`)."""
     base: int | None
@@ -29,8 +29,8 @@ class PresetExplanation(Payload):
     """False when the settings of that time are no longer recorded; then `desired`, `window` and `base` come from the
     oldest recorded settings."""
     held: str | None
-    """Why creation is withheld now, by the words of `status`; None when it is not, or when the explanation is of
-    another time."""
+    """Why creation is held now, in the words of `status`; None if it is not, or if the explanation is of another
+    time."""
     held_until: Timestamp | None
     """When a backoff ends; None otherwise."""
     events: list[EventRow]

@@ -17,11 +17,11 @@ class WindowRow(Payload):
     cron: str
     instances: int
     least: bool = False
-    """Whether `instances` is the least: more are desired where more are outside windows."""
+    """Whether `instances` is a minimum, so that a larger count outside windows applies in the window, too."""
 
     @property
     def count(self) -> str:
-        """What people read: `10`, or `at least 10`."""
+        """The count as text: `10`, or `at least 10`."""
         return f"at least {self.instances}" if self.least else str(self.instances)
 
 

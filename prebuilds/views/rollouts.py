@@ -22,9 +22,9 @@ class RolloutPool(Payload):
     """Ready prebuilds of all older versions."""
     old_starting: int
     held: str | None
-    """Why creations of the new version are withheld, by the words of `status`; None when they are not."""
+    """Why creations of the new version are held, in the words of `status`; None if they are not."""
     lacks_room: bool = False
-    """Whether it stands still since the organization's `pool_members` leaves no room for the surge."""
+    """Whether the rollout makes no progress because the organization's `pool_members` leaves no room for the surge."""
 
 
 class RolloutCanary(Payload):

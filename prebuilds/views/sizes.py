@@ -78,7 +78,7 @@ class SizeReport(Payload):
     """From the start of a creation until nine of ten are ready."""
     target: SizeWanted
     windows: list[WindowRow] = Field(default_factory=list)
-    """The windows of the preset's schedule. They hold under each rule, as they do in the pool."""
+    """The windows of the preset's schedule. They apply under each rule, as in the real pool."""
     met: bool
     """Whether the chosen rule met the target, within `max_idle`."""
     enough_history: bool

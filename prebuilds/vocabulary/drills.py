@@ -20,7 +20,7 @@ def drill_claim_id(drill_id: UUID) -> str:
 
 
 def is_drill_claim_id(claim_id: str) -> bool:
-    """Return whether *claim_id* has the form of a drill's: nobody else may claim with it."""
+    """Return whether *claim_id* has the form of a drill's claim id, with which nobody else may claim."""
     return _CLAIM_ID.fullmatch(claim_id) is not None
 
 

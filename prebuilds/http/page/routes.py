@@ -157,10 +157,10 @@ def check_reader(request: Request, viewer: Viewer) -> None:
 def check_workspace(
     request: Request, viewer: Viewer, found: WorkspaceDetails, reference: str, action: Action = Action.SEE_WORKSPACE
 ) -> None:
-    """Refuse who may not do an action to a workspace. Arguments and errors are those of `check_found`.
+    """Raise unless the viewer may do an action on a workspace. Arguments and errors are those of `check_found`.
 
     Args:
-        reference: What the workspace was found by.
+        reference: The reference by which the workspace was found.
     """
     resource, gate = Resource(found.organization, (found.owner,)), request.app.state.entrance.gate
     check_found(gate, viewer.actor, action, resource, Action.SEE_WORKSPACE, no_workspace(reference))

@@ -79,7 +79,7 @@ def what_if(
     Args:
         today: The sizes of today's policy, one for each minute of the demand and the minute after it.
         lead_s: Seconds from the start of a creation until its prebuild is ready.
-        with_windows: Returns what a pool holds whose rule says these sizes, one for each minute.
+        with_windows: Returns the counts of a pool whose rule gives these sizes, one for each minute.
         spares: Paused prebuilds, of which up to `most` are tried beside a fixed size; None: there are none.
         standby: How many paused prebuilds today's policy holds.
     """

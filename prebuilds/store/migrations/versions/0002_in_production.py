@@ -127,7 +127,7 @@ READY_BY: tuple[Step, ...] = (
 LEAST: tuple[Step, ...] = (
     ShortStep("least_of_windows", ("ALTER TABLE preset_schedules ADD COLUMN least boolean NOT NULL DEFAULT false",)),
 )
-"""Windows whose count is the least. The release before follows it as the count."""
+"""Windows whose count is a minimum. The release before takes it as the exact count."""
 
 ROLLOUTS: tuple[Step, ...] = (
     ShortStep(
@@ -198,7 +198,7 @@ LEFT_VERSIONS: tuple[Step, ...] = (
         ),
     ),
 )
-"""Which rollouts are the way back from a version that was never rolled out whole."""
+"""Marks rollouts that lead back from a version that was never rolled out completely."""
 
 SHRINKING: tuple[Step, ...] = (ShortStep("sizes_asked", ("ALTER TABLE preset_sizes ADD COLUMN asked jsonb",)),)
 """Sizes that still hold a pool's size up."""
@@ -409,7 +409,7 @@ REPEATED_DRILLS: tuple[Step, ...] = (
         unique=True,
     ),
 )
-"""At most one drill at a time of each target that somebody asks for."""
+"""At most one running drill of each target that people have requested."""
 
 CLAIMS_EVENTS: tuple[Step, ...] = (
     IndexStep("events_lost_claim_idx", "events (claim_id) WHERE claim_id IS NOT NULL AND workspace_id IS NULL"),
@@ -424,7 +424,8 @@ PROMOTIONS: tuple[Step, ...] = (
         " AND stage IN ('claim', 'resume') AND status = 'succeeded'",
     ),
 )
-"""Finds how long paused prebuilds took until they were ready again. A usual claim's build is a workspace's second."""
+"""Finds how long paused prebuilds took until they were ready again. Without a pause, a claim's build is the workspace's
+second."""
 
 EXPAND: tuple[Step, ...] = (
     *STEPS,

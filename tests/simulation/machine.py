@@ -20,10 +20,10 @@ from prebuilds.store.workspaces import release_workspace
 from prebuilds.views import JobFilter
 from prebuilds.vocabulary import BuildStatus
 from tests.simulation.must_hold import Checked, Watched, share_of
-from tests.simulation.world import ACTIVE_PRESETS, BUILDS, CLAIM_OWNERS, UNMATCHED
+from tests.simulation.world import ACTIVE_PRESETS, BUILDS, CLAIM_OWNERS, CONTENTS, UNMATCHED
 
 NAMES = ("small", "large")
-KINDS = ("delete", "cancel", "create")
+KINDS = ("move", "delete", "cancel", "create")
 OUTCOMES = ("succeeded", "succeeded", "succeeded", "failed", "succeeded", "invalid", "canceled")
 OVERTAKING = ("policy", "policy", "claim", "build", "version", "pause", "invalidate")
 
@@ -37,9 +37,21 @@ POLICIES = st.fixed_dictionaries(
     {
         "instances": st.sampled_from([2, 4, 1, 3, 0, None]),
         "expire_after": st.sampled_from(["0s", "1h"]),
-        "window": st.sampled_from([None, None, 0, 3]),
+        "window": st.sampled_from([None, None, {"instances": 0}, {"instances": 3}, {"min": 2}]),
+        "standby": st.sampled_from([0, 0, 1, 2]),
+        "max_concurrent": st.sampled_from([None, None, 1, 3]),
     }
 )
+CANARY = {"percent": 50, "for": "30m", "min_claims": 1, "max_failure": "50%"}
+TEMPLATES = st.sampled_from(
+    [
+        {},
+        {"rollout": {"max_surge": 1, "max_unavailable": 1}},
+        {"rollout": {"strategy": "recreate"}},
+        {"canary": CANARY},
+    ]
+)
+POOL_MEMBERS = st.sampled_from([None, None, 3, 6])
 PRESET = st.sampled_from(NAMES)
 
 
@@ -57,9 +69,16 @@ class PoolMachine(Checked):
 
     # --- A deployment ---
 
-    @initialize(rules=RULES, policies=st.tuples(POLICIES, POLICIES))
-    def begin(self, rules: Rules, policies: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    @initialize(rules=RULES, policies=st.tuples(POLICIES, POLICIES), template=TEMPLATES, pool_members=POOL_MEMBERS)
+    def begin(
+        self,
+        rules: Rules,
+        policies: tuple[dict[str, Any], dict[str, Any]],
+        template: dict[str, Any],
+        pool_members: int | None,
+    ) -> None:
         self.world.begin(rules)
+        self.template, self.pool_members = template, pool_members
         self.policies = dict(zip(NAMES, policies, strict=True))
         self._apply()
         # Hypothesis leaves some rules out of each run, so a few runs may have no pass and no claim of their own.
@@ -74,6 +93,12 @@ class PoolMachine(Checked):
         self._apply()
         assert {w.id: w.latest_build for w in self._workspaces()} == before, "policy touches no workspace"
         self._count("policy")
+
+    @rule(pool_members=POOL_MEMBERS)
+    def limit_pools(self, pool_members: int | None) -> None:
+        self.pool_members = pool_members
+        self._apply()
+        self._count("limit_pools")
 
     @rule(presets=st.sampled_from([*[(name,) for name in NAMES], NAMES]), again=st.booleans())
     def new_version(self, presets: tuple[str, ...], again: bool) -> None:
@@ -119,6 +144,8 @@ class PoolMachine(Checked):
         """A pass, and provisioners that are done with so many builds before anything else happens."""
         with Watched(self.world):
             self.world.full_pass()
+        # A canary that has failed has made the content before active again.
+        self.content = {name: int(value) for name, value in self.world.rows(CONTENTS)}
         self._count("pass")
         for outcome in outcomes:
             self.begin_build(0)
@@ -253,13 +280,15 @@ class PoolMachine(Checked):
                 "name": name,
                 "parameters": {"content": str(self.content[name])},
                 "expire_after": policy["expire_after"],
+                "max_concurrent": policy["max_concurrent"],
             }
             if policy["instances"] is not None:
-                preset["instances"] = policy["instances"]
+                preset |= {"instances": policy["instances"], "standby": {"paused": policy["standby"]}}
                 if policy["window"] is not None:
-                    preset |= {"timezone": "UTC", "schedule": [{"cron": "* * * * *", "instances": policy["window"]}]}
+                    preset |= {"timezone": "UTC", "schedule": [{"cron": "* * * * *", **policy["window"]}]}
             presets.append(preset)
-        self.world.apply(*presets)
+        limits = None if self.pool_members is None else {"pool_members": self.pool_members}
+        self.world.apply(*presets, limits=limits, **self.template)
 
     def _pick(self, pick: int, *statuses: str) -> Any:
         found = [b for b in self.world.rows(BUILDS) if b.status in statuses]

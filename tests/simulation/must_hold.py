@@ -17,9 +17,10 @@ from prebuilds.planning.plan import deletions, plan_preset, state_of
 from prebuilds.planning.snapshot import PresetSnapshot, count_prebuilds
 from prebuilds.store import loop
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, Transition
-from tests.simulation.world import BUILDS, QUEUE, WORKSPACES, World
+from tests.simulation.world import BUILDS, CANARIES, QUEUE, WORKSPACES, World
 
 UNFINISHED = ("pending", "running", "canceling")
+COUNTED = (Transition.START, Transition.DELETE)
 CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 60
 
 
@@ -31,6 +32,9 @@ class Checked(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.policies: dict[str, dict[str, Any]] = {}
+        self.template: dict[str, Any] = {}
+        """Its rollout and canary."""
+        self.pool_members: int | None = None
         self.won: dict[UUID, tuple[str, str]] = {}
         """Workspace -> who claimed it under which claim id; released ones are taken out."""
         self.released: set[UUID] = set()
@@ -67,6 +71,11 @@ class Checked(RuleBasedStateMachine):
                 assert (w.transition, w.status, w.owner_id) == ("start", "succeeded", PREBUILDS_USER_ID)
 
     @invariant()
+    def canaries_serve_their_share(self) -> None:
+        for canary in self.world.rows(CANARIES) if "canary" in self.template else ():
+            assert 100 * canary.new_claims <= canary.percent * canary.claims
+
+    @invariant()
     def counts_and_rows_decide_alike(self) -> None:
         """A preset is skipped exactly when its plan would be empty."""
         plan = self._plan()
@@ -85,6 +94,10 @@ class Checked(RuleBasedStateMachine):
         if not self.policies:
             return
         self.world.run(loop.resume(self.world.engine, "ops"))
+        # What waits for claims, or for somebody who makes room, waits no longer.
+        self.template = {key: value for key, value in self.template.items() if key != "canary"}
+        self.pool_members = None
+        self._apply()
         for round_ in range(SETTLING_ROUNDS):
             if round_ < CLEARING_ROUNDS:  # past every backoff, retry and retention; what waits for somebody is lifted
                 self.world.let_pass(timedelta(hours=2))
@@ -96,14 +109,18 @@ class Checked(RuleBasedStateMachine):
                 if build.status == "pending":
                     self.world.begin_build(build.id)
                 self.world.end_build(build.id, BuildStatus.SUCCEEDED)
-            if not worked and not unfinished and round_ >= CLEARING_ROUNDS:
+            if worked or unfinished or round_ < CLEARING_ROUNDS:
+                continue
+            if not any(turn.has_work for turn in self._plan().decisions):  # as when the pass has ended a rollout
                 break
         else:
             raise AssertionError("it does not come to rest")
         for turn in self._plan().decisions:
             state = turn.state
-            assert (state.missing, state.extraneous, state.expired, state.starting) == (0, 0, 0, 0)
+            assert (state.missing, state.extraneous, state.expired, state.starting) == (0, 0, 0, 0), turn
             assert state.eligible == state.desired
+            counts, standby = turn.item.counts, turn.item.preset.standby if state.active else 0
+            assert (counts.paused, counts.pausing) == (standby, 0)
             assert state.active or not state.actual
 
     def _won(self, result: ClaimResult) -> None:
@@ -113,6 +130,10 @@ class Checked(RuleBasedStateMachine):
         assert held in ([], [workspace]), "a claim id holds one workspace"
         if workspace not in self.released:
             self.won[workspace] = holder
+
+    def _apply(self) -> None:
+        """Apply what the policies and the template say."""
+        raise NotImplementedError
 
     def _plan(self) -> PassPlan:
         return plan_pass(self.world.snapshot())
@@ -139,6 +160,7 @@ class Watched:
             now = after.get(preset_id)
             if now is not None:
                 _check(was, now)
+        _check_limits(self._before, after)
         limit = self._world.rules.max_pending_builds
         if limit is not None and any(_created(self._before[i], after[i]) for i in self._before if i in after):
             assert len(self._pending_builds()) <= max(limit, len(self._pending))
@@ -168,12 +190,36 @@ def _check(was: PresetSnapshot, now: PresetSnapshot) -> None:
         state = state_of(now)
         assert now.preset.active
         assert state_of(replace(was, taken_at=now.taken_at)).held is None, "what is held creates nothing"
-        assert count_prebuilds(now.preset, now.prebuilds, now).fresh + state.starting <= state.target
+        most = state.target + now.preset.standby
+        assert count_prebuilds(now.preset, now.prebuilds, now).fresh + state.starting <= most
     assert begun <= set(deletions(replace(was, taken_at=now.taken_at))), "only what is due is deleted"
     if was.preset.active:
         left = count_prebuilds(now.preset, now.prebuilds, now).fresh
         had = count_prebuilds(was.preset, was.prebuilds, now).fresh
-        assert left >= min(had, state_of(was).target), "never a good one at or below what is desired"
+        least = state_of(was).target if was.share is None else min(state_of(was).target, was.share.most)
+        assert left >= min(had, least), "never a good one at or below what is desired"
+
+
+def _check_limits(before: dict[UUID, PresetSnapshot], after: dict[UUID, PresetSnapshot]) -> None:
+    """What a write adds is within the limits of its pool, over all generations, and of its organization."""
+    created = {i: _created(was, after[i]) for i, was in before.items() if i in after}
+    members = sum(count_prebuilds(now.preset, now.prebuilds, now).members for now in after.values())
+    limits = {now.preset.pool_members for now in after.values()}
+    for limit in limits - {None} if any(created.values()) else ():
+        assert members <= limit, "no more pool members than the organization may have"
+    under_way = {i: {p.id for p in now.prebuilds if p.in_progress in COUNTED} for i, now in after.items()}
+    for one in after.values():
+        limit = one.preset.max_concurrent
+        pool = [i for i in after if after[i].preset.name == one.preset.name]
+        begun = [i for i in pool if i in before and _begun(before[i], after[i])]
+        if one.preset.serves and limit is not None and begun:
+            assert sum(len(under_way[i]) for i in pool) <= limit, "of all generations together"
+
+
+def _begun(was: PresetSnapshot, now: PresetSnapshot) -> set[UUID]:
+    """What a write has begun to create or to delete."""
+    deleting = {p.id for p in was.prebuilds if p.in_progress is Transition.DELETE}
+    return _created(was, now) | {p.id for p in now.prebuilds if p.in_progress is Transition.DELETE} - deleting
 
 
 def _check_generations(was: PresetSnapshot, now: PresetSnapshot) -> None:

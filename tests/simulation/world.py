@@ -25,6 +25,7 @@ from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
+from prebuilds.store.canaries import judge_canaries
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
@@ -34,6 +35,7 @@ from prebuilds.store.loop import begin_pass, end_pass
 from prebuilds.store.pool import Written, cancel_creations, create_prebuilds, delete_prebuilds
 from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
+from prebuilds.store.standby import move_prebuilds
 from prebuilds.store.tables import metadata
 from prebuilds.vocabulary import PREBUILDS_USER_ID, BuildStatus, OnEmpty
 from tests.builders import apply_file
@@ -71,6 +73,14 @@ UNMATCHED = text("""
 ACTIVE_PRESETS = text("""
     SELECT p.name, p.id FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
      WHERE t.deleted_at IS NULL
+""")
+CONTENTS = text("""
+    SELECT p.name, r.value FROM presets p JOIN templates t ON t.active_version_id = p.template_version_id
+      JOIN preset_parameters r ON r.preset_id = p.id AND r.name = 'content'
+""")
+CANARIES = text("""
+    SELECT c.claims, c.new_claims, CAST(r.policy #>> '{canary,percent}' AS integer) AS percent
+      FROM canary_claims c JOIN rollouts r ON r.id = c.rollout_id
 """)
 WORKSPACES = text("""
     SELECT w.id, w.owner_id, u.name AS owner, w.preset_id, w.deleted_at, w.latest_build, w.latest_transition,
@@ -121,9 +131,14 @@ class World:
         self.run(clear())
 
     def apply(
-        self, *presets: dict[str, Any], template: str = "python", members: tuple[str, ...] = CLAIM_OWNERS
+        self,
+        *presets: dict[str, Any],
+        template: str = "python",
+        members: tuple[str, ...] = CLAIM_OWNERS,
+        limits: dict[str, int] | None = None,
+        **entry: Any,
     ) -> None:
-        self.run(apply_file(self.engine, *presets, template=template, members=members))
+        self.run(apply_file(self.engine, *presets, template=template, members=members, limits=limits or {}, **entry))
 
     # --- Reading ---
 
@@ -166,7 +181,8 @@ class World:
         self, plan: ReconcilePlan, kind: str, pending_max: int | None = None, times: int = 1
     ) -> list[Written]:
         """One of a child's writes, *times* at once; a superseded one has written nothing."""
-        ids = {"create": plan.create, "delete": plan.delete, "cancel": plan.cancel}[kind]
+        moves = [*plan.resume, *plan.pause]
+        ids = {"create": plan.create, "delete": plan.delete, "cancel": plan.cancel, "move": moves}[kind]
 
         async def once() -> Written:
             asked = (self.engine, plan.preset_id, plan.pass_number, ids, self.rules)
@@ -176,6 +192,9 @@ class World:
                         return await create_prebuilds(*asked, pending_max=pending_max, create_for=plan.create_for)
                     case "delete":
                         return await delete_prebuilds(*asked)
+                    case "move":
+                        at = (self.engine, plan.preset_id, plan.pass_number, self.rules)
+                        return await move_prebuilds(*at, resume=plan.resume, pause=plan.pause)
                     case _:
                         return await cancel_creations(*asked)
             except SupersededPass:
@@ -189,13 +208,14 @@ class World:
     def full_pass(self) -> int:
         """One pass over everything, as the loop does it. Returns how many presets had work."""
         plan = plan_pass(self.snapshot())
+        self.run(judge_canaries(self.engine, plan, self.rules))
         self.run(record_outcomes(self.engine, judge_rollouts(plan)))
         working = plan.presets_to_reconcile(500)
         number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))
         for preset_id in working:
             share = None if plan.shares is None else plan.shares.pending_max(preset_id)
             child = self.plan(preset_id, share)
-            for kind in ("delete", "cancel", "create"):
+            for kind in ("move", "delete", "cancel", "create"):
                 self.carry_out(child, kind, share)
         self.run(end_pass(self.engine, number))
         return len(working)

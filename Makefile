@@ -68,6 +68,7 @@ bench: $(STAMP)  ## The measured claims of the README, on this machine; a tenth 
 
 following: $(STAMP)  ## Whether a real pool follows what the replay of its size foresaw; HOURS=6
 	$(BIN)/python -m benchmarks.following --hours $(or $(HOURS),6)
+	$(BIN)/python -m benchmarks.following_loop
 
 sizes: $(STAMP)  ## What each rule of a pool's size would have cost, on generated demands
 	$(BIN)/python -m benchmarks.sizes

@@ -1,6 +1,6 @@
-"""A provisioner whose workspaces are ready at once, so that all but provisioning is measured.
+"""A provisioner whose workspaces are ready at once, or after some seconds, so that all but provisioning is measured.
 
-python -m benchmarks.instant QUEUE
+python -m benchmarks.instant QUEUE [SECONDS]
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import worker_on
 
 QUEUE = "bench-instant"
-SLOTS = 20
+SLOTS = 60
 
 
 class Instant:
     locality = Locality.SHARED
+
+    def __init__(self, ready_after_s: float) -> None:
+        self.ready_after_s = ready_after_s
 
     def validate(self, source: dict[str, Any]) -> None: ...
 
@@ -37,6 +40,7 @@ class Instant:
         return []
 
     async def apply(self, wanted: Provision, progress: Progress) -> Provisioned:
+        await asyncio.sleep(self.ready_after_s)
         return Provisioned(address="http://127.0.0.1")
 
     async def claim(self, wanted: Provision, progress: Progress) -> Provisioned:
@@ -53,10 +57,10 @@ class Instant:
         return []
 
 
-async def serve(queue: str) -> None:
+async def serve(queue: str, ready_after_s: float) -> None:
     client = await connect()
     engine = create_engine(database_url(load_settings()))
-    driver: Provisioner = Instant()
+    driver: Provisioner = Instant(ready_after_s)
     provisioning = ProvisioningActivities(engine, Dispatcher(engine, client), lambda _: driver, "bench")
     async with AsyncExitStack() as running:
         for pool in (True, False):
@@ -68,4 +72,4 @@ async def serve(queue: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1]))
+    asyncio.run(serve(sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0.0))

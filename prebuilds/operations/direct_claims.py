@@ -216,17 +216,17 @@ class DirectClaims:
             PrebuildsError: The later request was refused, or has missed.
         """
         row_ids = member_ids(claim_id, len(request.names)) if isinstance(request, ClaimsRequest) else [claim_id]
-        asked = self._store.hash_request(request)
+        request_hash = self._store.hash_request(request)
         for _ in range(LATER_RUN_LOOKS):
-            if won := await self._store.won(row_ids, asked):
+            if won := await self._store.won(row_ids, request_hash):
                 if isinstance(request, ClaimsRequest):
                     return Decided(ClaimsResult(claim_id=claim_id, claims=won), decided_now=False)
                 return Decided(won[0], decided_now=False)
-            if denial := await run_transaction(partial(read_denial, self._store.pool, row_ids[0], asked)):
+            if denial := await run_transaction(partial(read_denial, self._store.pool, row_ids[0], request_hash)):
                 label = request.preset or request.template or ""
                 reason = denial.get("miss_reason")
                 raise recorded_refusal(denial) or nothing_ready(label, MissReason(reason) if reason else None)
-            if await self._store.last_request(row_ids[0]) != asked:
+            if await self._store.last_request(row_ids[0]) != request_hash:
                 return None
             await asyncio.sleep(LATER_RUN_PAUSE_S)
         raise StoreUnavailable(

@@ -105,20 +105,25 @@ class WaitingClaims:
         """
         if (won := await self._direct.take_ready(request, claim_id, token_id)) is not None:
             return won
-        run, asked = await self._client.start_claim(request, claim_id), self._direct.hash_request(request)
+        run = await self._client.start_claim(request, claim_id)
+        request_hash = self._direct.hash_request(request)
         place = await self._direct.find(claim_id)
         deadline = asyncio.get_running_loop().time() + PLACE_TIMEOUT_S
         while place is None or not _has_decided(place, run):
             if place is not None:
-                place.check_request(asked)
+                place.check_request(request_hash)
             left_s = deadline - asyncio.get_running_loop().time()
             changed = await self._watch.next_change(claim_id, place, left_s) if left_s > 0 else None
             if changed is None:
                 return ClaimFound(
-                    claim_id, run, owner=request.owner, initiator=request.initiator_or_owner, request_hash=asked
+                    claim_id,
+                    run,
+                    owner=request.owner,
+                    initiator=request.initiator_or_owner,
+                    request_hash=request_hash,
                 )
             place = changed
-        place.check_request(asked)
+        place.check_request(request_hash)
         return place if place.won is None else Decided(place.won, decided_now=place.run == run)
 
     async def next_change(self, claim_id: str, seen: ClaimFound | None, within_s: float) -> ClaimFound | None:

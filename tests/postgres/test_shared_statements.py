@@ -11,6 +11,9 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.api import NameTaken, NoClaimablePrebuiltWorkspaces, PrebuildsError, StoreUnavailable
@@ -20,6 +23,7 @@ from prebuilds.store.claim_statement import ClaimValues, decide_together
 from prebuilds.store.claims import ClaimStore
 from prebuilds.store.engine import create_claim_pool, dsn_of
 from prebuilds.store.shared_statements import SLOW_S, UNDER_WAY_MAX
+from prebuilds.telemetry import tracing
 from tests.builders import MadePreset, make_preset
 from tests.postgres.http_steps import serving
 from tests.postgres.pool_steps import Desk, make_ready, new_run, outcome, together, until_blocked
@@ -145,6 +149,29 @@ async def test_each_claim_keeps_its_own_trace(engine: AsyncEngine, store: ClaimS
         """,
     )
     assert kept.traces == [traces[0], None, traces[1]]
+
+
+async def test_a_shared_statement_is_a_span_below_each_of_its_claims(
+    engine: AsyncEngine, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("tests"))
+
+    async def ask(claim_id: str) -> None:
+        with tracing.span(claim_id):
+            await desk.ask(claim_id)
+
+    await make_ready(engine, await make_preset(engine), AT_ONCE)
+    await together([ask(f"c{n}") for n in range(AT_ONCE)])
+    spans = exported.get_finished_spans()
+    claims = {span.context.span_id for span in spans if span.name.startswith("c")}
+    shared = [span for span in spans if span.name == "SELECT try_claim"]
+    parents = {span.parent.span_id for span in shared if span.parent is not None}
+    assert len(shared) == len(parents) == AT_ONCE - UNDER_WAY_MAX, "one below each claim that had to wait"
+    assert parents <= claims
+    facts = {"db.system.name": "postgresql", "db.query.summary": "SELECT try_claim"}
+    assert all(span.attributes == facts and span.end_time > span.start_time for span in shared)
 
 
 async def test_a_statement_cut_in_the_middle_has_decided_nothing(

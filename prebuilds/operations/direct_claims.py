@@ -65,7 +65,8 @@ class DirectClaims:
         self._engine = engine
         self._rules = rules
         self._outlooks: dict[tuple[str, int | None], tuple[float, Outlook]] = {}
-        self._deciding: set[asyncio.Task[Any]] = set()
+        self._given_up: set[asyncio.Task[None]] = set()
+        """Decisions that nobody waits for any more, until they have ended."""
 
     async def claim(self, request: SomeRequest, claim_id: str, token_id: UUID | None = None) -> SomeDecision:
         """Decide a claim, or a batch of claims. `on_empty` `wait` is for `take_ready`.
@@ -187,22 +188,18 @@ class DirectClaims:
         Raises:
             StoreUnavailable: The database does not answer. What it still gets takes nothing.
         """
-        task = asyncio.create_task(deciding)
-        self._deciding.add(task)
-        task.add_done_callback(self._forget)
+        loop = asyncio.get_running_loop()
+        decision: asyncio.Future[T] = loop.create_future()
+        task = loop.create_task(_pass_on(deciding, decision))
+        too_late = loop.call_later(WITHIN.total_seconds(), _give_up, decision)
         try:
-            await asyncio.wait({task}, timeout=WITHIN.total_seconds())
+            return await decision
         finally:
+            too_late.cancel()
             if not task.done():
                 task.cancel()
-        if not task.done():
-            raise store_unavailable(TimeoutError())
-        return task.result()
-
-    def _forget(self, decided: asyncio.Task[Any]) -> None:
-        self._deciding.discard(decided)
-        if not decided.cancelled():
-            decided.exception()  # nobody may be there to hear of it
+                self._given_up.add(task)
+                task.add_done_callback(self._given_up.discard)
 
     async def _answer_of_later_run(self, request: SomeRequest, claim_id: str) -> SomeDecision | None:
         """Return the answer of the later request that overtook this one.
@@ -234,3 +231,26 @@ class DirectClaims:
             {"claim_id": claim_id},
             remedy="ask again with the same id",
         )
+
+
+async def _pass_on(deciding: Coroutine[Any, Any, T], decision: asyncio.Future[T]) -> None:
+    """Make the outcome of *deciding* that of *decision*, unless nobody waits for it any more.
+
+    Waiting for a future costs a claim one turn of the event loop less than waiting for a task's end by `asyncio.wait`.
+    """
+    try:
+        outcome = await deciding
+    except asyncio.CancelledError:
+        decision.cancel()
+        raise
+    except Exception as error:
+        if not decision.done():
+            decision.set_exception(error)
+    else:
+        if not decision.done():
+            decision.set_result(outcome)
+
+
+def _give_up(decision: asyncio.Future[Any]) -> None:
+    if not decision.done():
+        decision.set_exception(store_unavailable(TimeoutError()))

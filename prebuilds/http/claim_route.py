@@ -4,7 +4,6 @@ CPU time of everything else that a claim does in Python (decision 0032)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from prebuilds.api import InvalidInput
 from prebuilds.http.authentication import admit_request
@@ -31,30 +31,32 @@ class ClaimRoute(APIRoute):
     What the function declares is what the document says of the route. Whatever is declared has to be read here.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return what answers a request: `request`, `service`, `actor`, `body` and `prefer` are given to the function;
-        and `claim_id` where the address has it, else `idempotency_key`."""
-        decide, is_addressed = self.endpoint, "claim_id" in self.param_convertors
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.app = self._answer
+        """Replaces the framework's, which looks for an error's handler a second time, and opens two exit stacks that
+        these routes do not use."""
 
-        async def answer(request: Request) -> Response:
-            actor = await admit_request(request, CLAIMS)  # first, so that nobody else learns what is wrong
-            headers = request.headers
-            named: dict[str, str | None] = {}
-            if is_addressed:
-                named["claim_id"] = claim_id_of(request)
-            else:
-                named["idempotency_key"] = headers.get("idempotency-key")
-            response: Response = await decide(
-                request=request,
-                service=service_of(request),
-                actor=actor,
-                body=await read_claim(request),
-                prefer=headers.get("prefer"),
-                **named,
-            )
-            return response
-
-        return answer
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request: `request`, `service`, `actor`, `body` and `prefer` are given to the function; and
+        `claim_id` where the address has it, else `idempotency_key`."""
+        request = Request(scope, receive, send)
+        actor = await admit_request(request, CLAIMS)  # first, so that nobody else learns what is wrong
+        headers = request.headers
+        named: dict[str, str | None] = {}
+        if "claim_id" in self.param_convertors:
+            named["claim_id"] = claim_id_of(request)
+        else:
+            named["idempotency_key"] = headers.get("idempotency-key")
+        response: Response = await self.endpoint(
+            request=request,
+            service=service_of(request),
+            actor=actor,
+            body=await read_claim(request),
+            prefer=headers.get("prefer"),
+            **named,
+        )
+        await response(scope, receive, send)
 
 
 def claim_id_of(request: Request) -> str:

@@ -126,13 +126,17 @@ class Dispatcher:
             urgent: Whether to nudge them even when they were nudged less than `NUDGE_SPACING_S` ago.
         """
         now = asyncio.get_running_loop().time()
+        is_sooner = False
         for preset in preset_ids:
             spaced = 0.0 if urgent else self._nudged_at.get(preset, 0.0) + NUDGE_SPACING_S
             due = max(now + NUDGE_WINDOW_S, spaced)
-            self._nudges[preset] = min(due, self._nudges.get(preset, due))
+            if due < self._nudges.get(preset, inf):
+                self._nudges[preset] = due
+                is_sooner = True
         if (cause := tracing.link_to_current()) is not None and len(self._nudge_causes) < CAUSES_MAX:
             self._nudge_causes.append(cause)
-        self._schedule_nudges()
+        if is_sooner:
+            self._schedule_nudges()
 
     def follow_up(self, served: Served) -> None:
         """Act on hand-overs: wake the waiting claims, start their builds, refill the pools. Call after the commit."""

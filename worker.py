@@ -74,7 +74,7 @@ from prebuilds.store.migrate import check_schema
 from prebuilds.store.resealing import reseal_claims
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.drill_gauges import DrillGauges
-from prebuilds.telemetry.exporting import exporting, otlp_exports
+from prebuilds.telemetry.exporting import exporting, exports_metrics
 from prebuilds.telemetry.logs import configure_logging
 from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
 from prebuilds.temporal.connecting import connect
@@ -124,7 +124,7 @@ async def serve(
         if "control" in options.roles:
             gauges = PoolGauges(settings.reconcile_interval)
             running.workers.append(_control_worker(client, settings, engine, dispatcher, gauges, version))
-            if settings.metrics_port is not None or otlp_exports("METRICS"):
+            if exports_metrics(settings.metrics_port):
                 keeper = GaugeKeeper(engine, gauges, QueueAges(), DeploymentGauges(), DrillGauges(), settings.rules)
                 background.append(keeper.run)
         if "provisioner" in options.roles:

@@ -102,12 +102,14 @@ class Application(FastAPI):
         return codec.CodecCors(Bounds(app, service, self.state.entrance), service)
 
 
-def create_app(service: Service, gate: Gate) -> FastAPI:
+def create_app(service: Service, gate: Gate, *, with_metrics: bool = False) -> FastAPI:
     """The application of one server.
 
     Args:
         service: What the routes work with; its caller opens and closes it.
         gate: Who may ask. Nothing but health and the documentation, which is the same everywhere, is served without it.
+        with_metrics: Whether the framework's metrics of requests are exported. It would else look at each request
+            whether somebody exports them.
     """
     app = Application(
         title="Prebuilds",
@@ -118,7 +120,7 @@ def create_app(service: Service, gate: Gate) -> FastAPI:
         redirect_slashes=False,
         separate_input_output_schemas=False,
         # FastAPI's own spans go on with any caller's trace, and have the URL's query, which may be a sign-in's secret.
-        telemetry={"tracing": False, "logs": False, "auto_configure": False},
+        telemetry={"tracing": False, "logs": False, "metrics": with_metrics, "auto_configure": False},
     )
     app.state.service, app.state.entrance = service, Entrance(gate)
     app.state.page = PageState(States(service))

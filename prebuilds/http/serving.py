@@ -19,6 +19,7 @@ from prebuilds.http.protocol import BoundedProtocol
 from prebuilds.http.service import Service
 from prebuilds.operations.opening import open_claim_service
 from prebuilds.settings import Settings
+from prebuilds.telemetry.exporting import exports_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ async def serve_http(
         async with open_claim_service(settings, **telemetry) as opened:
             service = Service(opened.operations, opened.direct, opened.waiting)
             address = address_of(sock)
-            await _run(create_app(service, opened.gate), sock, service, stop, opened.watch, address, listening)
+            app = create_app(service, opened.gate, with_metrics=exports_metrics(settings.metrics_port))
+            await _run(app, sock, service, stop, opened.watch, address, listening)
 
 
 def _allow_connections() -> None:

@@ -33,6 +33,11 @@ def otlp_exports(signal: Signal) -> bool:
     return any(environment(f"OTEL_EXPORTER_OTLP_{name}ENDPOINT") for name in (f"{signal}_", ""))
 
 
+def exports_metrics(metrics_port: int | None) -> bool:
+    """Whether this process exports metrics, by a server at *metrics_port* or by OTLP."""
+    return metrics_port is not None or otlp_exports("METRICS")
+
+
 def check_protocol() -> None:
     """Check that the environment asks for the protocol that we speak.
 

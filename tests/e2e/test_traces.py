@@ -201,6 +201,7 @@ def test_metrics_of_claims_builds_and_slots_are_scraped(stack: DevStack) -> None
     for shown in (
         'prebuilds_slots{queue="prebuilds-provisioner-people"} 40.0',
         'prebuilds_slots_used{queue="prebuilds-claims"} 0.0',
+        'http_server_request_duration_seconds_count{http_request_method="PUT"',
         'prebuilds_claim_phase_duration_seconds_bucket{le="0.001",phase="statement"}',
         'prebuilds_claim_duration_seconds_bucket{le="600.0",source="prebuilt"}',
         'prebuilds_build_duration_seconds_bucket{le="0.001",stage="claim"',

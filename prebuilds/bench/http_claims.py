@@ -23,7 +23,7 @@ from prebuilds.client import PrebuildsClient
 from prebuilds.operations.tokens import TokenOperations
 from prebuilds.payloads import ClaimRequest, ClaimRun
 from prebuilds.store.claim_refusals import ClaimTarget
-from prebuilds.store.claims import ClaimStore, hash_request
+from prebuilds.store.claims import ClaimStore
 from prebuilds.vocabulary.actors import OPERATOR
 
 TOKENS = 20
@@ -78,9 +78,8 @@ class HttpClaims(Claims):
         request = ClaimRequest(preset=path, owner=self.pools.organization, name=f"w-{uuid4().hex[:20]}")
         run = ClaimRun(id=uuid4().hex, began_at=datetime.now(UTC))
         claim_id = f"{self.pools.organization}/statement-{uuid4().hex}"
-        claimed = await store.claim(
-            claim_id, request, ClaimTarget(path, path=path.split("/")), hash_request(request), run
-        )
+        target = ClaimTarget(path, path=path.split("/"))
+        claimed = await store.claim(claim_id, request, target, store.hash_request(request), run)
         if claimed.result is None:
             raise RuntimeError(f"nothing was ready: {claimed.miss_reason}")
         self.workspace_ids.append(claimed.result.workspace_id)

@@ -84,8 +84,11 @@ def hash_request(request: ClaimTerms, key: bytes = b"") -> bytes:
         key: The deployment's own (`load_request_key`). Nobody who reads a hash but lacks this key can test guesses of
             the request's secrets against it.
     """
-    text = _SORTED.encode(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True))
-    return hmac.digest(key, text.encode(), "sha256")
+    return hmac.digest(key, _text_to_hash(request), "sha256")
+
+
+def _text_to_hash(request: ClaimTerms) -> bytes:
+    return _SORTED.encode(request.same_for_all_spellings().model_dump(mode="json", exclude_defaults=True)).encode()
 
 
 class ClaimStore:
@@ -113,14 +116,17 @@ class ClaimStore:
         """Acquire it before a connection for a transaction that locks a preset's row."""
         self._statements = SharedStatements(pool)
         self._ring = ring or KeyRing()
-        self._request_key = request_key
+        self._keyed = hmac.new(request_key, digestmod="sha256")
+        """It is copied for each request, which takes a third of the time of a new one."""
         self._clock = clock
         self._enabled = enabled
         self._create_owners = create_owners
 
     def hash_request(self, request: ClaimTerms) -> bytes:
         """`hash_request` with the deployment's key."""
-        return hash_request(request, self._request_key)
+        keyed = self._keyed.copy()
+        keyed.update(_text_to_hash(request))
+        return keyed.digest()
 
     def ending(self, run: ClaimRun, within: timedelta) -> ClaimRun:
         """Return *run* for an attempt that begins now and ends *within* this time. Nothing that reaches the database

@@ -97,7 +97,7 @@ def owner_slug(name: str) -> str:
 
 
 def _is_visible(text: str) -> bool:
-    return all(unicodedata.category(character) not in _REFUSED_CATEGORIES for character in text)
+    return _REFUSED_CATEGORIES.isdisjoint(map(unicodedata.category, text))
 
 
 OwnerName = Annotated[str, AfterValidator(check_owner_name)]

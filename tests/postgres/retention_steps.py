@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from prebuilds.settings import Settings
 from prebuilds.settings.retention import retention_of
 from prebuilds.store.retention import RULES, Removed, apply_rule
-from tests.rows import do
+from tests.rows import do, one
 
 
 async def take_turn(
@@ -40,3 +40,8 @@ async def remove_old(
     removed = await take_turn(engine, name, life=life, batch=batch)
     assert removed is not None
     return dict(removed.rows)
+
+
+async def count(engine: AsyncEngine, table: str, where: str = "true") -> int:
+    """Return the number of a table's rows that meet a condition."""
+    return int((await one(engine, f"SELECT count(*) AS n FROM {table} WHERE {where}")).n)

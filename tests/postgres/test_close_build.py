@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +18,7 @@ from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.build_record import record_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool, dsn_of
+from prebuilds.store.engine import dsn_of
 from prebuilds.store.jobs import cancel_jobs
 from prebuilds.store.lifecycle import stop_workspace
 from prebuilds.store.replacements import record_replacements
@@ -44,12 +43,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
     monkeypatch.setattr(METRICS, "record_build", record_build)
     return counted
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=2) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +13,6 @@ from prebuilds.planning.rules import Rules
 from prebuilds.store.build_begin import begin_build
 from prebuilds.store.build_end import end_build
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.explain import explain_claim, explain_preset, list_waiting
 from prebuilds.store.loop import pause, resume
 from prebuilds.store.paging import LIMIT_DEFAULT
@@ -30,12 +28,6 @@ PATH = "acme/python/small"
 WINDOW = {"cron": "* 9-17 * * 1-5", "instances": 7}
 MONDAY_NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 SUNDAY_NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=2) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def policy_changes_at(engine: AsyncEngine) -> list[datetime]:

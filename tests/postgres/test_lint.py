@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from prebuilds.api import NoClaimablePrebuiltWorkspaces, PresetNotFound, Provisi
 from prebuilds.payloads import Replacement
 from prebuilds.provisioners.base import InvalidSource, Provision, Provisioner, StaleBuild
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from prebuilds.store.lint import Candidate, find_candidates
 from tests.builders import MadePreset, make_preset
 from tests.postgres.pool_steps import begin_prebuilds, claim, make_ready
@@ -44,12 +42,6 @@ class Planning:
 @pytest.fixture
 async def preset(engine: AsyncEngine) -> MadePreset:
     return await make_preset(engine, parameters={"size": "small"}, claim_parameters=["token", "colour"])
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=2) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def candidate(engine: AsyncEngine) -> Candidate:

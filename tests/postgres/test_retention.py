@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,7 +17,6 @@ from prebuilds.planning.plan import state_of
 from prebuilds.settings import Settings
 from prebuilds.store.claim_states import read_claims
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import dsn_of
 from prebuilds.store.explain import explain_claim
 from prebuilds.store.history import report_restored
 from prebuilds.store.identity import read_identity
@@ -30,21 +27,11 @@ from prebuilds.vocabulary import BuildStatus, build_id_of
 from tests.builders import make_preset
 from tests.postgres.lifecycle_steps import claimed, let_pass, row_of, run
 from tests.postgres.pool_steps import claim, fail, make_ready, record_prebuilds, snapshot_of
-from tests.postgres.retention_steps import remove_old, take_turn
+from tests.postgres.retention_steps import count, remove_old, take_turn
 from tests.rows import do, one
 
 DAY = timedelta(days=1)
 MONTH = timedelta(days=31)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with asyncpg.create_pool(dsn_of(database_url), min_size=1, max_size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-async def count(engine: AsyncEngine, table: str, where: str = "true") -> int:
-    return int((await one(engine, f"SELECT count(*) AS n FROM {table} WHERE {where}")).n)
 
 
 async def test_a_won_claim_has_its_answer_after_its_workspace_is_removed(

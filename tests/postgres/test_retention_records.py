@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 
-import asyncpg
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from prebuilds.operations.event_feed import EventFeed
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import dsn_of
 from prebuilds.store.events import record_event
 from prebuilds.store.sign_in_links import make_link
 from tests.builders import apply_file, find_preset, make_preset
 from tests.postgres.pool_steps import claim, make_ready, workspace_ids
-from tests.postgres.retention_steps import remove_old, take_turn
+from tests.postgres.retention_steps import count, remove_old, take_turn
 from tests.rows import do, one
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with asyncpg.create_pool(dsn_of(database_url), min_size=1, max_size=8) as pool:
-        yield ClaimStore(pool, enabled=True)
-
-
-async def count(engine: AsyncEngine, table: str, where: str = "true") -> int:
-    return int((await one(engine, f"SELECT count(*) AS n FROM {table} WHERE {where}")).n)
 
 
 async def test_claims_that_won_nothing_go_and_waiting_ones_stay(engine: AsyncEngine, store: ClaimStore) -> None:

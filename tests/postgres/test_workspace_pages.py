@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -16,17 +15,10 @@ from prebuilds.operations.context import Context
 from prebuilds.operations.facade import Operations
 from prebuilds.settings import Settings
 from prebuilds.store.claims import ClaimStore
-from prebuilds.store.engine import create_claim_pool
 from tests.builders import make_preset
 from tests.postgres.pool_steps import NotedDispatcher, Workflows, claim, make_ready, workspace_ids
 from tests.postgres.test_late_requests import new_request
 from tests.rows import one
-
-
-@pytest.fixture
-async def store(database_url: str) -> AsyncIterator[ClaimStore]:
-    async with await create_claim_pool(database_url, size=2) as pool:
-        yield ClaimStore(pool, enabled=True)
 
 
 async def test_pages_have_each_workspace_once_and_leave_no_trace(engine: AsyncEngine, store: ClaimStore) -> None:

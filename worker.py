@@ -76,7 +76,9 @@ from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.telemetry.exporting import exporting, exports_metrics
 from prebuilds.telemetry.logs import configure_logging
-from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
+from prebuilds.telemetry.metrics import METRICS
+from prebuilds.telemetry.pool_gauges import PoolGauges
+from prebuilds.telemetry.queue_ages import QueueAges
 from prebuilds.temporal.connecting import connect
 from prebuilds.temporal.workers import read_worker_version, settle_heap, worker_on
 from prebuilds.vocabulary import CONTROL_QUEUE, PROVISIONER_QUEUE

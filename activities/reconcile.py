@@ -26,7 +26,8 @@ from prebuilds.store.membership import join_organizations
 from prebuilds.store.pool import Written
 from prebuilds.store.rollouts import record_outcomes
 from prebuilds.store.snapshots import next_pass_number, snapshot_preset, snapshot_state, snapshot_transaction
-from prebuilds.telemetry.metrics import METRICS, PoolGauges
+from prebuilds.telemetry.metrics import METRICS
+from prebuilds.telemetry.pool_gauges import PoolGauges
 
 PRESETS_PER_PASS_MAX = 500
 """The most presets of one pass, which bounds its history. The next pass finds the others again."""

@@ -18,7 +18,8 @@ from prebuilds.store.queue_ages import read_queue_ages
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.drill_gauges import DrillGauges
-from prebuilds.telemetry.metrics import PoolGauges, QueueAges
+from prebuilds.telemetry.pool_gauges import PoolGauges
+from prebuilds.telemetry.queue_ages import QueueAges
 
 logger = logging.getLogger(__name__)
 

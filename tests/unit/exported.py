@@ -20,7 +20,9 @@ from prebuilds.planning.health import DeploymentHealth
 from prebuilds.telemetry.deployment_gauges import DeploymentGauges
 from prebuilds.telemetry.drill_gauges import DrillGauges
 from prebuilds.views import DrillState
-from prebuilds.telemetry.metrics import METRICS, PoolGauges, QueueAges
+from prebuilds.telemetry.metrics import METRICS
+from prebuilds.telemetry.pool_gauges import PoolGauges
+from prebuilds.telemetry.queue_ages import QueueAges
 from prebuilds.planning.canaries import CanaryEvidence, CanaryPolicy
 from prebuilds.planning.pass_plan import plan_pass
 from prebuilds.planning.rollout_outcomes import CanaryFigures, canaries_of

@@ -81,6 +81,8 @@ def _print(row: RolloutRow) -> None:
 def _canary(canary: RolloutCanary) -> str:
     share = f"{canary.new_claims} of {canary.claims} claims by name were the new version's, {canary.percent}% may be"
     evidence = "" if canary.evidence is None else f"; {canary.evidence}"
+    if canary.min_claims is not None:
+        evidence += f"; passes after {canary.min_claims} hand-overs, {canary.handed_over} so far"
     return f"  canary {canary.state}: {share}{evidence}"
 
 

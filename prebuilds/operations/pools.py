@@ -22,7 +22,7 @@ from prebuilds.store.limits import list_limits
 from prebuilds.store.near_misses import read_near_misses
 from prebuilds.store.preset_list import window_rows
 from prebuilds.store.presets import find_presets_ever
-from prebuilds.store.rollout_list import rollout_of_preset
+from prebuilds.store.rollout_list import rollouts_of_preset
 from prebuilds.store.sizes import read_size
 from prebuilds.store.snapshots import snapshot_preset, snapshot_transaction
 from prebuilds.store.status import read_status_on
@@ -93,7 +93,7 @@ class PoolOperations:
                 failures = await pools.read_failures(connection, ids)
                 size = await read_size(connection, explanation.preset_id)
                 drills = await last_drills(connection, explanation.preset_id, DRILLS_SHOWN)
-                rollout = await rollout_of_preset(connection, explanation.preset_id)
+                rollout, failed_canary = await rollouts_of_preset(connection, explanation.preset_id)
                 near_misses = await read_near_misses(connection, explanation.preset)
         row = next((row for row in found.presets if row.preset_id == explanation.preset_id), None)
         queue = None
@@ -114,6 +114,7 @@ class PoolOperations:
             head_start_seconds=defined.early.total_seconds() or None,
             size=size,
             rollout=rollout,
+            failed_canary=failed_canary,
             near_misses=near_misses,
             drills=drills,
             week=[

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # A creation's time is the time from its build's start to its end. A failed hand-over is repeated by further builds, of
 # which the first one counts. Hand-overs to drills are counted as drills.
-READ_EVIDENCE = text(f"""
+_EVIDENCE = f"""
     SELECT now() - r.started_at AS age, b.*, h.*, d.*
       FROM rollouts r
       CROSS JOIN LATERAL (
@@ -43,14 +43,14 @@ READ_EVIDENCE = text(f"""
                     FROM (SELECT completed_at - started_at AS took FROM workspace_builds
                            WHERE preset_id = c.older_preset_id AND number = 1 AND status = 'succeeded'
                            ORDER BY created_at DESC LIMIT 100) AS o) AS old
-             JOIN workspace_builds b ON b.preset_id = c.preset_id
+             JOIN workspace_builds b ON b.preset_id = {{preset}}
             WHERE c.rollout_id = r.id AND b.created_at >= r.started_at AND b.number = 1
               AND b.status IN ('succeeded', 'failed')) AS b
       CROSS JOIN LATERAL (
            SELECT count(*) AS hand_overs, count(*) FILTER (WHERE t.first = 'failed') AS hand_overs_failed
              FROM (SELECT (array_agg(b.status ORDER BY b.number))[1] AS first
                      FROM canary_claims c
-                     JOIN workspaces w ON w.preset_id = c.preset_id AND w.claimed_at >= r.started_at
+                     JOIN workspaces w ON w.preset_id = {{preset}} AND w.claimed_at >= r.started_at
                      JOIN workspace_builds b ON b.workspace_id = w.id
                     WHERE c.rollout_id = r.id AND b.stage = 'claim' AND b.status IN ('succeeded', 'failed')
                       AND b.initiator_id <> '{DRILL_USER_ID}'
@@ -58,10 +58,12 @@ READ_EVIDENCE = text(f"""
       CROSS JOIN LATERAL (
            SELECT count(*) AS drills, count(*) FILTER (WHERE d.outcome = 'failed') AS drills_failed
              FROM drills d
-            WHERE d.template_id = r.template_id AND d.template_version_id = r.to_version_id
+            WHERE d.template_id = r.template_id AND d.template_version_id = {{version}}
               AND d.created_at >= r.started_at AND d.outcome IN ('succeeded', 'failed')) AS d
      WHERE r.id = :id
-""")
+"""
+READ_EVIDENCE = text(_EVIDENCE.format(preset="c.preset_id", version="r.to_version_id"))
+READ_OLDER_EVIDENCE = text(_EVIDENCE.format(preset="c.older_preset_id", version="r.from_version_id"))
 READ_SHARES = text("""
     SELECT coalesce(sum(claims), 0) AS claims, coalesce(sum(new_claims), 0) AS new_claims
       FROM canary_claims WHERE rollout_id = :id
@@ -123,6 +125,13 @@ async def read_evidence(
     slower_than = None if policy is None else policy.slower_than
     values = {"id": rollout_id, "slower_than": slower_than}
     row = (await connection.execute(READ_EVIDENCE, values)).one_or_none()
+    return None if row is None else CanaryEvidence(**row._mapping)
+
+
+async def read_older_evidence(connection: AsyncConnection, rollout_id: UUID) -> CanaryEvidence | None:
+    """Read what has ended of the version that a rollout began from, meanwhile; None when there is no such rollout.
+    None of its creations counts as slow."""
+    row = (await connection.execute(READ_OLDER_EVIDENCE, {"id": rollout_id, "slower_than": None})).one_or_none()
     return None if row is None else CanaryEvidence(**row._mapping)
 
 

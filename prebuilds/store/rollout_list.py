@@ -16,7 +16,7 @@ from prebuilds.planning.policy import EVERYWHERE, Reach
 from prebuilds.planning.rollout_outcomes import lacks_room
 from prebuilds.planning.rollouts import OPEN, RolloutPolicy
 from prebuilds.planning.rules import Rules
-from prebuilds.store.canaries import read_evidence
+from prebuilds.store.canaries import read_evidence, read_older_evidence
 from prebuilds.store.paging import LIMIT_DEFAULT
 from prebuilds.store.snapshots import snapshot_state, snapshot_transaction
 from prebuilds.store.template_lists import newest_first, read_newest
@@ -27,6 +27,7 @@ from prebuilds.views.rollouts import RolloutPool, RolloutRow
 _ROLLOUTS = """
     SELECT r.id, o.name || '/' || t.name AS template, r.from_number AS from_version, r.to_number AS to_version,
            r.state, r.reason, r.progress, r.policy ->> 'strategy' AS strategy, r.started_by, r.started_at, r.ended_at,
+           r.leaves,
            CASE WHEN r.canary_state IS NOT NULL THEN jsonb_build_object(
                'state', r.canary_state, 'percent', r.policy #> '{canary,percent}',
                'claims', (SELECT coalesce(sum(c.claims), 0) FROM canary_claims c WHERE c.rollout_id = r.id),
@@ -40,7 +41,7 @@ NEWEST = text(f"{_ROLLOUTS} WHERE r.template_id = :template_id ORDER BY r.starte
 
 NEWEST_OF_PRESET = text(f"""
     {_ROLLOUTS} WHERE r.template_id = (SELECT template_id FROM presets WHERE id = :preset_id)
-     ORDER BY r.started_at DESC, r.id DESC LIMIT 1
+     ORDER BY r.started_at DESC, r.id DESC LIMIT 2
 """)
 
 
@@ -69,13 +70,8 @@ async def read_rollout(engine: AsyncEngine, template: str, rules: Rules) -> Roll
         pools = []
         if row.state in OPEN:
             pools = _pools_of(plan_pass(await snapshot_state(connection, rules)), row.id)
-        canary = row.canary
-        if canary is not None and canary.state == CanaryState.RUNNING:
-            policy = RolloutPolicy.of_json(await connection.scalar(READ_POLICY, {"id": row.id})).canary
-            evidence = await read_evidence(connection, row.id, policy)
-            in_words = None if evidence is None else evidence.tell()
-            canary = canary.model_copy(update={"evidence": in_words})
-    return row.model_copy(update={"pools": pools, "canary": canary})
+        row = await _with_evidence(connection, row)
+    return row.model_copy(update={"pools": pools})
 
 
 async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutRow:
@@ -89,10 +85,35 @@ async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutR
     return _row(row)
 
 
-async def rollout_of_preset(connection: AsyncConnection, preset_id: UUID) -> RolloutRow | None:
-    """Read the newest rollout of a preset's template, without its pools; None when there was none."""
-    row = (await connection.execute(NEWEST_OF_PRESET, {"preset_id": preset_id})).one_or_none()
-    return None if row is None else _row(row)
+async def rollouts_of_preset(
+    connection: AsyncConnection, preset_id: UUID
+) -> tuple[RolloutRow | None, RolloutRow | None]:
+    """Read the newest rollout of a preset's template, without its pools, and the one with the failed canary if the
+    newest is the way back from that; None for one that there is not."""
+    rows = [_row(row) for row in await connection.execute(NEWEST_OF_PRESET, {"preset_id": preset_id})]
+    if not rows:
+        return None, None
+    failed = rows[1] if len(rows) > 1 and rows[0].leaves == "failed" else None
+    return await _with_evidence(connection, rows[0]), failed
+
+
+async def _with_evidence(connection: AsyncConnection, row: RolloutRow) -> RolloutRow:
+    """Add what a running canary's verdict will follow from."""
+    if row.canary is None or row.canary.state != CanaryState.RUNNING:
+        return row
+    policy = RolloutPolicy.of_json(await connection.scalar(READ_POLICY, {"id": row.id})).canary
+    evidence = await read_evidence(connection, row.id, policy)
+    older = await read_older_evidence(connection, row.id)
+    known: dict[str, Any] = {}
+    if evidence is not None and older is not None:
+        known = {
+            "evidence": evidence.tell(),
+            "older_evidence": f"{older.bad} of {older.sample} were bad",
+            "handed_over": evidence.hand_overs,
+        }
+    if policy is not None:
+        known |= {"min_claims": policy.min_claims, "passes_at": row.started_at + policy.lasts}
+    return row.model_copy(update={"canary": row.canary.model_copy(update=known)})
 
 
 def _row(row: Row[Any]) -> RolloutRow:

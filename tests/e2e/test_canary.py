@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.e2e.browser import chromium, faults
 from tests.e2e.dev_stack import DevStack, until
 
 ORGANIZATION = "trying"
@@ -55,3 +56,9 @@ def test_a_version_whose_hand_overs_fail_goes_back_by_itself(stack: DevStack) ->
     assert "2 of 2 hand-overs" in event["data"]["evidence"]
     log = stack.state_dir / "control.log"
     until(lambda: "A canary has failed" in log.read_text(), "the notification", 10, log)
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(stack.ask("page")["page"])
+        page.goto(f"{stack.facts['http']}/presets/{POOL}")
+        assert "Version 2 went back to version 1 by itself: failed: canary: 2 of " in page.locator("main").inner_text()
+        assert faults(page) == []

@@ -13,6 +13,7 @@ from prebuilds.background.sizing import Sizer
 from prebuilds.store import drills
 from prebuilds.store.drills import DrillEnd
 from tests.builders import apply_file, find_preset, make_preset
+from tests.postgres.canary_steps import judge, tried
 from tests.postgres.http_steps import Server, serving
 from tests.postgres.page_steps import OPERATOR, OWN, TOKENS, first_events, sign_in, words_of
 from tests.postgres.pool_steps import RULES, NotedDispatcher, make_ready
@@ -143,3 +144,23 @@ async def test_the_page_tells_how_a_rollout_stands(engine: AsyncEngine, server: 
     shown = words_of((await http.get("/presets/acme/python/small")).text)
     assert "Rollout from version 1 to 2: failed, small: validation_failed ; 0 % of the prebuilds are new" in shown
     assert "rollout to version 2 failed, the old version stays: small: validation_failed" in shown
+
+
+async def test_the_page_tells_how_a_canary_stands(engine: AsyncEngine, server: Server) -> None:
+    await tried(engine, 4, percent=50)
+    shown = words_of((await (await sign_in(server)).get("/presets/acme/python/small")).text)
+    assert (
+        "Canary of version 2: running ; it gets 50 % of each pool and of claims by name: 0 of 0 claims so far. "
+        "It passes after 4 hand-overs, 0 so far, and in 29 min at the earliest. Of version 2 0 of 2 were bad: "
+    ) in shown
+    assert "of version 1 meanwhile 0 of 0 were bad." in shown
+
+
+async def test_the_page_tells_why_a_canary_went_back(engine: AsyncEngine, server: Server) -> None:
+    _, new = await tried(engine, 4, percent=50)
+    await do(engine, "UPDATE workspace_builds SET status = 'failed' WHERE preset_id = :id", id=new.id)
+    await judge(engine)
+    shown = words_of((await (await sign_in(server)).get("/presets/acme/python/small")).text)
+    assert "Version 2 went back to version 1 by itself: failed: canary: 2 of 2 were bad" in shown
+    assert "Canary of version 2: failed ; it gets 50 %" in shown
+    assert "Rollout from version 2 to 1: running" in shown

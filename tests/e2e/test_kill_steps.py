@@ -1,4 +1,4 @@
-"""Each driver's worker killed once in a claim, a destroy and a create; `make kills` kills at every step."""
+"""Workers killed once in each driver's claim, destroy and create, and one pause and resume; `make kills`: each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from tests.kill_steps.campaign import KINDS
 from tests.kill_steps.setup import campaigns_on
 
 AT = {
-    "process": {"claim": "os.rename", "destroy": "shutil.rmtree", "apply": "subprocess.Popen"},
+    "process": {
+        "claim": "os.rename",
+        "destroy": "shutil.rmtree",
+        "apply": "subprocess.Popen",
+        "pause": "os.rename",
+        "resume": "subprocess.Popen",
+    },
     "container": {"claim": "engine remove", "destroy": "engine remove done", "apply": "container create"},
     "terraform": {"claim": "subprocess.Popen", "destroy": "subprocess.Popen", "apply": "save_state done"},
 }
@@ -25,12 +31,13 @@ def test_a_worker_killed_in_the_middle_leaks_nothing_and_makes_nothing_twice(sta
         for campaign in campaigns:
             campaign.settled()
         for kind in KINDS:
-            for campaign in campaigns:  # all at once: most of the time is spent waiting
+            killed = [campaign for campaign in campaigns if kind in AT[campaign.driver]]
+            for campaign in killed:  # all at once: most of the time is spent waiting
                 campaign.provoke(kind, AT[campaign.driver][kind])
-            for campaign in campaigns:
+            for campaign in killed:
                 step = campaign.killed_at()
                 assert step is not None, f"{campaign.name} {kind} has no such step: {campaign.steps()}"
-            for campaign in campaigns:
+            for campaign in killed:
                 campaign.settled()
         for campaign in campaigns:
             campaign.end()

@@ -1,4 +1,4 @@
-"""`make kills`: a provisioner worker killed at each step of each driver's create, claim and destroy.
+"""`make kills`: a provisioner worker killed at each step of each driver's create, claim, destroy, pause and resume.
 
 python -m tests.kill_steps [--driver process|container|terraform] [--first 1] [--rounds N]; a round is one step
 """
@@ -11,21 +11,23 @@ import tempfile
 from pathlib import Path
 
 from tests.e2e.dev_stack import DevStack
-from tests.kill_steps.campaign import KINDS, Campaign
+from tests.kill_steps.campaign import Campaign
 from tests.kill_steps.setup import DRIVERS, campaigns_on
 
+PAIRS = ({"claim", "destroy"}, {"pause", "resume"})
 ROUNDS_MAX = 200
 """More steps than any effect has: it ends when an effect was over before its step came."""
 
 
 def run(campaign: Campaign, first: int, rounds: int) -> tuple[int, list[str]]:
     """Kill at each step. Returns how often, and what was found wrong."""
-    kills, violations, left = 0, [], set(KINDS)
+    kills, violations, left = 0, [], set(campaign.kinds)
     campaign.settled()
     for number in range(first, first + rounds):
-        for kind in KINDS:
-            # A claim goes on without kills while a destroy has steps left, which begins with what the claim leaves.
-            if kind not in left and (kind == "apply" or not left & {"claim", "destroy"}):
+        for kind in campaign.kinds:
+            # A claim goes on without kills while a destroy has steps left, which begins with what the claim leaves; so
+            # does a pause for a resume.
+            if kind not in left and not any(kind in pair and left & pair for pair in PAIRS):
                 continue
             step = None
             try:

@@ -26,11 +26,11 @@ organizations:
         source: {source}
         ready_timeout: 30s
         presets:
-          - {{name: one, instances: {instances}}}
+          - {{name: one, instances: {instances}, standby: {{paused: {standby}}}}}
 """
 SETTLES_S = 60.0
-KINDS = ("claim", "destroy", "apply")
-"""In this order each begins with what the one before it has left: a pool of one."""
+KINDS = ("claim", "destroy", "apply", "pause", "resume")
+"""In this order each begins with what the one before it has left: a pool of one, and of one paused before a resume."""
 
 _names = count(1)
 
@@ -44,6 +44,8 @@ class Campaign:
         self._world = world
         self._env = env
         self._claimed: str | None = None
+        self._paused = False
+        self.kinds = KINDS if world.paused else KINDS[:3]
 
     def begin(self) -> None:
         """A pool of one."""
@@ -54,11 +56,12 @@ class Campaign:
         """Wait until everything is as it should be."""
         self._stack.wait_whole(self.name, SETTLES_S)
         rows, expected = {}, 1 + (self._claimed is not None)
+        status = "paused" if self._paused else "running"
 
         def agree() -> bool:
             nonlocal rows
             rows = {w["id"]: w["status"] for w in self._stack.workspaces(self.name)}
-            return len(rows) == expected and set(rows.values()) == {"running"} and self._counted(set(rows))
+            return len(rows) == expected and set(rows.values()) == {status} and self._counted(set(rows))
 
         try:
             until(agree, "rows and things agree", SETTLES_S)
@@ -77,6 +80,9 @@ class Campaign:
             assert self._claimed is not None
             assert self._stack.cli("release", self._claimed).code == 0
             self._claimed = None
+        elif kind in ("pause", "resume"):
+            self._paused = kind == "pause"
+            self._apply(int(not self._paused), standby=int(self._paused))
         else:
             assert self._stack.cli("presets", "invalidate", f"{self.name}/desk/one").code == 0
 
@@ -110,16 +116,19 @@ class Campaign:
         assert self._stack.cli("templates", "delete", f"{self.name}/desk").code == 0
         self._host.kill()
 
-    def _apply(self, instances: int) -> None:
+    def _apply(self, instances: int, standby: int = 0) -> None:
         world = self._world
         path = self._stack.files / f"{self.name}.yaml"
         source = json.dumps(world.source)
-        path.write_text(TEMPLATE.format(name=self.name, driver=world.driver, source=source, instances=instances))
+        path.write_text(
+            TEMPLATE.format(name=self.name, driver=world.driver, source=source, instances=instances, standby=standby)
+        )
         said = self._stack.cli("apply", "-f", str(path))
         assert said.code == 0, said
 
     def _counted(self, ids: set[str]) -> bool:
-        return self._world.count(self._host) == dict.fromkeys(ids, self._world.whole)
+        each = self._world.paused if self._paused else self._world.whole
+        return self._world.count(self._host) == dict.fromkeys(ids, each)
 
     def _ask_the_driver(self, ids: set[str]) -> None:
         with patch.dict(os.environ, self._env):
@@ -127,4 +136,4 @@ class Campaign:
                 self._world.driver, Path(self._host.folder), self._stack.identity().deployment_id
             )
             items = asyncio.run(driver.inventory())
-        assert {str(item.workspace_id): item.running for item in items} == dict.fromkeys(ids, True)
+        assert {str(item.workspace_id): item.running for item in items} == dict.fromkeys(ids, not self._paused)

@@ -28,7 +28,13 @@ WRITING = os.O_WRONLY | os.O_RDWR
 CALLS = ("find", "make", "start", "stop", "remove", "put", "run", "volumes", "remove_volume", "has_image")
 RETURNED = "returned"
 SIGNALLED = "!"
-METHODS = {"apply": ("apply",), "claim": ("plan", "claim"), "destroy": ("destroy",)}
+METHODS = {
+    "apply": ("apply",),
+    "claim": ("plan", "claim"),
+    "destroy": ("destroy",),
+    "pause": ("pause",),
+    "resume": ("resume",),
+}
 """What a build calls of a driver, by what the build is for."""
 
 _counted: ContextVar[bool] = ContextVar("counted", default=False)

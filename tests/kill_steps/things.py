@@ -25,6 +25,8 @@ class World(Protocol):
     driver: str
     source: dict[str, Any]
     whole: dict[str, int]
+    paused: dict[str, int]
+    """The same of a paused one; empty where the driver cannot pause what the source makes."""
 
     def count(self, host: Host) -> Counts: ...
 
@@ -42,6 +44,7 @@ class Processes:
         "ready": {"file": "up"},
     }
     whole = {"process": 1, "folder": 1, "port": 1}  # noqa: RUF012
+    paused = {"folder": 1, "port": 1}  # noqa: RUF012
 
     def clear(self, host: Host) -> None:
         for _, process in self._tagged(host):
@@ -84,6 +87,7 @@ class Containers:
         "stop_timeout": "0s",
     }
     whole = {"container": 1, "volume": 1}  # noqa: RUF012
+    paused = {"stopped container": 1, "volume": 1}  # noqa: RUF012
 
     def __init__(self, podman: Podman) -> None:
         self._podman = podman
@@ -119,6 +123,7 @@ resource "terraform_data" "desk" {
 class Terraforms:
     driver = "terraform"
     whole = {"thing": 1, "folder": 1, "resource": 1}  # noqa: RUF012
+    paused: dict[str, int] = {}  # noqa: RUF012
 
     def __init__(self, folder: Path) -> None:
         self._things = folder / "things"

@@ -9,7 +9,7 @@ DECLARE
     v_older record;
 BEGIN
     FOR v_older IN
-        SELECT p.id, v.id AS version_id, v.number
+        SELECT p.id, v.number
           FROM rollouts r
           JOIN templates t ON t.id = r.template_id
           JOIN presets active ON active.id = p_preset_id AND active.desired_instances IS NOT NULL
@@ -23,8 +23,8 @@ BEGIN
          ORDER BY p.id = ANY(r.from_presets) DESC, v.number DESC
     LOOP
         IF claim_paused(
-            p_claim_id, p_request_hash, v_older.id, v_older.version_id, p_owner_id, p_owner, p_initiator_id, p_initiator,
-            p_name, p_autostart, p_next_start, p_ttl, p_secrets, p_ends_at) IS NOT NULL
+            p_claim_id, p_request_hash, v_older.id, p_owner_id, p_owner, p_initiator_id, p_initiator, p_name,
+            p_autostart, p_next_start, p_ttl, p_secrets, p_ends_at) IS NOT NULL
         THEN
             RETURN tell_version(p_claim_id, v_older.number);
         END IF;

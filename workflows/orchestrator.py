@@ -94,7 +94,7 @@ class PrebuildsOrchestrator:
         self._interval_s = self._input.interval_seconds or INTERVAL_S
         self._pass: asyncio.Task[None] | None = None
         self._causes: list[trace.Span] = []
-        """Of the next pass: the spans that have asked for it, and that of the pass before."""
+        """Causes of the next pass, for its trace: the spans of the requests for it, and the span of the pass before."""
         self._pass_timer: asyncio.Task[None] | None = None
         self._due = False
         self._passes_begun = 0  # in this run of the loop; so is the next count, which includes passes that failed

@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 5.0
 CHOSEN_FOR = timedelta(hours=6)
-"""How long a rule is followed until it is chosen again. A choice replays two weeks: about two seconds of CPU."""
+"""The time after which a rule is chosen again. A choice replays two weeks: about two seconds of CPU."""
 TRY_AGAIN_AFTER = timedelta(minutes=30)
-"""The same while there was too little history to choose by."""
+"""The time after which a rule is chosen again if the history was too short for the last choice."""
 CLAIMS_REPLAYED_MAX = 20_000
 """Maximum number of claims, the newest ones, by which a rule is chosen; ten times as many for a busy day
 (`Demand.newest`). It bounds the cost of a choice."""

@@ -93,7 +93,7 @@ def _print_status(found: SystemStatus) -> None:
 
 
 def status_lines(found: SystemStatus, width: int | None = None) -> list[str]:
-    """The same as lines, safe for a terminal.
+    """Return the status as lines that are safe for a terminal.
 
     Args:
         width: Cells of a terminal's line, for which the table leaves out columns; None for no bound.

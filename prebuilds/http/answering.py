@@ -19,12 +19,12 @@ from prebuilds.planning.lead_times import Outlook
 from prebuilds.vocabulary import MissReason, OnEmpty
 
 UNKNOWN_AGAIN_S = 10.0
-"""When to ask again where nothing is known of when a prebuild is ready, in seconds."""
+"""`Retry-After` in seconds if it is not known when a prebuild will be ready."""
 IDLE_AGAIN_S = 60.0
-"""The same where nothing is created until an operator starts the loop."""
+"""`Retry-After` in seconds if nothing is created until an operator starts the loop."""
 AGAIN_MAX_S = 3600.0
 SPREAD = 0.1
-"""By which part of its time a caller comes back later than another one."""
+"""Maximum share by which a caller's time is extended, so that callers do not all come back at once."""
 
 
 async def answer_claim(service: Service, body: SomeRequest, claim_id: str, patience: Patience) -> Response:

@@ -1,4 +1,4 @@
-"""Who may claim, and who may see or end which claim."""
+"""Checks who may claim, and who may see or end a claim."""
 
 from __future__ import annotations
 

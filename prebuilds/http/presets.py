@@ -66,7 +66,7 @@ class SizeQuery(RequestFields):
     format: Literal["json", "svg"] = Field("json", description="`svg`: the chart of the report alone")
 
     def question(self) -> SizeQuestion:
-        """The same as the operation takes it."""
+        """Return the query as the operation's argument."""
         return SizeQuestion(
             hit_rate=self.hit_rate,
             wait_p95=None if self.wait_p95_seconds is None else timedelta(seconds=self.wait_p95_seconds),

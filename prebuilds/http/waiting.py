@@ -21,13 +21,13 @@ from prebuilds.operations.claim_requests import nothing_ready
 from prebuilds.operations.direct_claims import ClaimFound
 
 WAIT_MAX_S = 60.0
-"""The longest that an answer is held. Proxies on the way end what takes longer."""
+"""Maximum time for which an answer is held. Proxies on the way end longer requests."""
 WAITERS_MAX = 500
-"""Answers that are held, and streams, at a time."""
+"""Maximum number of held answers and streams at a time."""
 OF_TOKEN_MAX = 100
-"""The same of one token, so that none takes the places of all others."""
+"""Maximum number of held answers and streams of one token, so that none takes the places of all others."""
 HEARTBEAT_S = 15.0
-"""Without a word for so long, proxies on the way take a stream for dead."""
+"""Interval of a stream's heartbeats, in seconds: proxies on the way end a stream that is silent for longer."""
 RECONNECT_MS = 1000
 _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,6})(?:$|[,;\s])")
 

@@ -20,11 +20,11 @@ from prebuilds.views import EventRecord
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL_S = 0.25
-"""The time between two looks for new events, in seconds, by one statement for all readers of a server."""
+"""Seconds between two reads of new events. One statement reads for all readers of a server."""
 SETTLE_INTERVAL_S = 0.02
-"""The same while a transaction is under way that may bring an earlier event. It takes milliseconds."""
+"""Seconds between two reads while an open transaction may still bring an earlier event. It takes milliseconds."""
 RECENT_MAX = 1000
-"""Newest events that are kept for all readers. Who is further behind reads from the database."""
+"""Number of newest events that are cached for all readers. A reader that is further behind reads from the database."""
 PART_MAX = 500
 """Events of one part."""
 EPOCH_LENGTH = 8

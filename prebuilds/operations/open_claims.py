@@ -36,7 +36,7 @@ async def open_claims(
 async def open_direct_claims(
     engine: AsyncEngine, database_url: str, dispatcher: Dispatcher, settings: Settings
 ) -> AsyncIterator[DirectClaims]:
-    """The same for a process that decides claims without workflows; raises as `open_claims` does."""
+    """Open claims for a process that decides them without workflows. Raises the same errors as `open_claims`."""
     async with _open_store(engine, database_url, settings) as (store, clock):
         claims = Claims(engine, store, dispatcher, settings.rules)
         yield DirectClaims(claims, store, clock, engine, settings.rules)

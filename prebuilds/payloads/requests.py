@@ -53,7 +53,7 @@ class OperatorRequest(Payload):
     reason: Text | None = None
     """For `pause` and `stop`: the reason, which is kept and shown."""
     by: Text = "operator"
-    """Who asks, for the record. A user's name makes that user the initiator of the recorded build."""
+    """The actor, for the record. A user's name makes that user the initiator of the recorded build."""
     interval_seconds: float | None = Field(default=None, gt=0, le=86_400)
     """For `start`: seconds between passes; None keeps the current interval."""
     after: str | None = None

@@ -166,7 +166,7 @@ def forecast(
     ahead: int,
     waits: bool = False,
 ) -> Outlook:
-    """The same as `outlook`, from a pool's figures.
+    """Estimate as `outlook` does, from a pool's figures.
 
     Args:
         taken_at: The time of the figures.

@@ -27,8 +27,8 @@ class Resource:
     organization: str | None = None
     """None: the whole deployment, or what belongs to no organization."""
     people: tuple[str, ...] = ()
-    """Whose it is: the owner of a workspace or of a claim; of a new claim, its initiator as well. Empty: nobody's, such
-    as a pool's. The prebuilds user counts as nobody."""
+    """The people to whom the resource belongs: the owner of a workspace or claim, and for a new claim also its
+    initiator. Empty if it belongs to nobody, such as a prebuild: the prebuilds user counts as nobody."""
 
 
 DEPLOYMENT = Resource()
@@ -176,7 +176,7 @@ def check(actor: Actor, action: Action, resource: Resource = DEPLOYMENT) -> None
 
 
 def reach_of(actor: Actor, action: Action) -> Reach:
-    """To which resources *actor* may do *action*, for a list or for a change of many at once.
+    """Return the resources on which *actor* may do *action*, for a list or for a change of many at once.
 
     A list that is limited to it has exactly the resources for which `may` says yes.
     """

@@ -221,7 +221,7 @@ class PresetCounts:
     lately: int = 0
     """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
     lately_own: int = 0
-    """Those of this generation among them."""
+    """Members of this generation that were claimed within the last lead time; 0 unless a rollout is open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from prebuilds.vocabulary.plain_text import escape
 
 Role = Literal["control", "claims", "provisioner", "http"]
 ROLES: tuple[Role, ...] = ("control", "claims", "provisioner")
-"""Those of `all`. The HTTP server is a process of its own: it needs no Temporal, and listens at an address."""
+"""The roles of `all`. The HTTP server is a separate process: it needs no Temporal, and listens at an address."""
 HTTP: Role = "http"
 
 

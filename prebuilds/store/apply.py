@@ -33,7 +33,7 @@ CREATE_USERS = text("""
     SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:names AS text[]), CAST(:keys AS text[]))
         ON CONFLICT (key) DO NOTHING RETURNING key
 """)
-# Who was removed is a member again, since somebody says so.
+# A removed member becomes a member again, since the file names them.
 ADD_MEMBERS = text("""
     WITH wanted AS (SELECT id, key FROM users WHERE key = ANY(CAST(:keys AS text[]))
     ), back AS (DELETE FROM former_members f USING wanted w

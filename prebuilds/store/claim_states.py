@@ -1,4 +1,4 @@
-"""What has become of claims, as those who asked for them are told."""
+"""Reads the states of claims for their callers."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class ClaimFound:
     """The path of the preset that it waits for; None unless it waits."""
     owner: str | None = None
     initiator: str | None = None
-    """Who asked for it, and for whom; of a claim that has won nothing, the keys of their names."""
+    """The claim's people, by name; for a claim that has won nothing, by the keys of their names."""
     target: str | None = None
-    """The preset that was asked for, by path or id, or the template; of a claim that has won, the preset's id."""
+    """The requested preset, by path or id, or the requested template; for a claim that has won, the preset's id."""
     request_hash: bytes = b""
     """The hash of the request that has won or waits; if none has or does, of the one that was decided last."""
 

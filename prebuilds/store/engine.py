@@ -29,8 +29,8 @@ CLIENT_GRACE_S = 5.0
 CLAIM_TIMEOUT_S = 10
 """The longest time of a claim's statement, kept by both sides: a server that was frozen amid a statement ends it."""
 CLAIM_IDLE_TIMEOUT = "5s"
-"""The same for claims. A claims worker that freezes within a transaction locks a preset's row, for which the ends of
-builds wait."""
+"""Idle timeout of a claim's transaction. It is short, since a claims worker that freezes within a transaction locks a
+preset's row, for which the ends of builds wait."""
 
 HOW_TO_CORRECT = f"correct PREBUILDS_DATABASE_URL; {PASSWORD_FILE} may name a file that has the password as it is"
 

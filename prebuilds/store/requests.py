@@ -37,8 +37,8 @@ ANSWER = text("""
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, excluded.answer)
  RETURNING answer
 """)
-# The same for a request for which nobody waits any more. A row without an answer means that an attempt has taken
-# effect.
+# Records the answer to a request for which nobody waits any more. A row without an answer means that an attempt has
+# taken effect.
 END = text("""
     INSERT INTO operator_requests AS r (run, answer) VALUES (:run, CAST(:answer AS jsonb))
         ON CONFLICT (run) DO UPDATE SET answer = coalesce(r.answer, CAST(:lost AS jsonb))

@@ -30,7 +30,7 @@ class ShortStep:
 
     @property
     def at_once(self) -> tuple[str, ...]:
-        """The same for a database that nobody uses yet."""
+        """The statements for a database that nobody uses yet."""
         return self.statements
 
 
@@ -51,7 +51,7 @@ class IndexStep:
 
     @property
     def at_once(self) -> tuple[str, ...]:
-        """The same for a database that nobody uses yet, within a transaction."""
+        """The statements for a database that nobody uses yet, within a transaction."""
         return (self.statement.replace(" CONCURRENTLY", "", 1),)
 
 
@@ -68,7 +68,7 @@ class OnlineStep:
 
     @property
     def at_once(self) -> tuple[str, ...]:
-        """The same for a database that nobody uses yet, within a transaction."""
+        """The statements for a database that nobody uses yet, within a transaction."""
         return (self.statement.replace(" CONCURRENTLY", "", 1),)
 
 
@@ -88,7 +88,7 @@ class BackfillStep:
 
     @property
     def at_once(self) -> tuple[str, ...]:
-        """The same for a database that nobody uses yet."""
+        """The statements for a database that nobody uses yet."""
         return (f"UPDATE {self.table} SET {self.assign} WHERE {self.where}",)
 
 

@@ -14,7 +14,7 @@ class Right(StrEnum):
     CLAIM = "claim"
     """Claim for oneself, and look after one's own claims and workspaces."""
     CLAIM_OTHERS = "claim:others"
-    """The same for anybody."""
+    """Claim for anybody, and look after anybody's claims and workspaces."""
     READ = "read"
     """See everything."""
     OPERATE = "operate"

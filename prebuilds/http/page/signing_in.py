@@ -30,7 +30,7 @@ class SignedOut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks at the page."""
+    """The person who looks at the page."""
 
     actor: Actor
     token: str
@@ -93,7 +93,7 @@ async def _viewer(request: Request) -> Viewer:
 
 
 SignedIn = Annotated[Viewer, Depends(_viewer)]
-"""Who looks at the page; without a good cookie the page asks to sign in."""
+"""The person who looks at the page; without a valid cookie the page shows the form to sign in."""
 
 
 def check_same_origin(request: Request) -> None:

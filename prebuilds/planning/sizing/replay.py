@@ -91,11 +91,11 @@ class Score:
 
     @property
     def member_hours(self) -> float:
-        """What the pool cost, in hours of one member."""
+        """The cost of the pool, in hours of one member."""
         return self.member_s / 3600
 
     def priced_s(self, paused_cost: float) -> float:
-        """The same in seconds, with paused prebuilds.
+        """Return the cost of the pool in seconds of one member, including paused prebuilds.
 
         Args:
             paused_cost: What one of these costs, as a share of a ready one.
@@ -236,7 +236,7 @@ class _Pool:
 
 
 class _PoolWithPaused(_Pool):
-    """The same with paused prebuilds, as `plan_standby` keeps them. A pause takes no time."""
+    """A pool that also has paused prebuilds, as `plan_standby` keeps them. A pause takes no time."""
 
     def __init__(self, lead_s: float, paused: Paused) -> None:
         self._paused = paused

@@ -34,7 +34,8 @@ class Container:
     has_gpus: bool
     """Whether the engine has taken a request for GPUs."""
     user: str
-    """Who its first process runs as: `1000`, `dev`, `dev:staff`; empty for root. The template's user or the image's."""
+    """The user of its first process: `1000`, `dev`, `dev:staff`; empty for root. It is the template's user or the
+    image's."""
     path: str
     """PATH of its commands."""
     runtime: str

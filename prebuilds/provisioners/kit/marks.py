@@ -27,7 +27,7 @@ UNREADABLE = "(unreadable mark)"
 
 
 class Mark(BaseModel):
-    """Who was given a workspace, and by which claim."""
+    """The owner of a claimed workspace, and the claim."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -27,7 +27,7 @@ claims = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("request_hash", LargeBinary, nullable=False),
-    # Who may see what became of the request: the keys of its people, and its preset (a path or an id) or template.
+    # Decides who may see the request's outcome: the keys of its people, and its preset (a path or an id) or template.
     Column("owner", Text),
     Column("initiator", Text),
     Column("target", Text),

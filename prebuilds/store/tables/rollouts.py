@@ -26,7 +26,7 @@ rollouts = Table(
     time_column("started_at", null=False),
     time_column("ended_at"),
     Column("canary_state", Text),  # null: the new version goes to all at once
-    # Of the way back from a version that was never rolled out whole: `failed` as a canary, or `unfinished`.
+    # Set for a rollout back from a version that was never rolled out completely: `failed` as a canary, or `unfinished`.
     Column("leaves", Text),
     Index(
         "rollouts_open_key",

@@ -48,31 +48,31 @@ class FakePool:
     planning: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once a planning has begun."""
 
-    def _fail_if_told(self, name: str) -> None:
+    def _fail_if_due(self, name: str) -> None:
         if self.failures.get(name, 0) > 0:
             self.failures[name] -= 1
             raise ApplicationError(f"{name} fails on purpose", type="Injected")
 
     @activity.defn
     async def find_work(self, seen: SeenEvent | None = None, interval_seconds: float | None = None) -> Work:
-        self._fail_if_told("find_work")
+        self._fail_if_due("find_work")
         self.passes += 1
         found = self.work(self.passes)
         return found if isinstance(found, Work) else Work(self.passes, found)
 
     @activity.defn
     async def end_pass(self, pass_number: int) -> None:
-        self._fail_if_told("end_pass")
+        self._fail_if_due("end_pass")
         self.ended.append(pass_number)
 
     @activity.defn
     async def record_stop(self, cause: str, loop_number: int | None = None, by: str | None = None) -> None:
-        self._fail_if_told("record_stop")
+        self._fail_if_due("record_stop")
         self.stops.append(cause)
 
     @activity.defn
     async def plan_reconcile(self, preset_id: UUID, pending_max: int | None = None) -> ReconcilePlan:
-        self._fail_if_told("plan_reconcile")
+        self._fail_if_due("plan_reconcile")
         self.shares.append(pending_max)
         self.planning.set()
         if self.hold is not None:
@@ -93,7 +93,7 @@ class FakePool:
         return self._write("cancel", input)
 
     def _write(self, kind: str, input: CarryOut) -> CarriedOut:
-        self._fail_if_told(kind)
+        self._fail_if_due(kind)
         self.written.append((kind, input))
         return CarriedOut(done=len(input.ids), lost=0)
 
@@ -145,15 +145,15 @@ class FakeClaims:
 
     answers: dict[str, list[Any]] = field(default_factory=dict)
     """Activity -> its answers."""
-    asked: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
     """Activities that have begun, in order."""
     raws: list[Any] = field(default_factory=list)
     """The requests of the claims, with their ids."""
-    told: list[str | None] = field(default_factory=list)
+    outcomes: list[str | None] = field(default_factory=list)
     """The outcomes with which claims left the queue."""
 
     async def _answer(self, name: str) -> Any:
-        self.asked.append(name)
+        self.begun.append(name)
         left = self.answers.get(name) or NOTHING_WON[name]
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, asyncio.Future):
@@ -180,8 +180,8 @@ class FakeClaims:
         return answer
 
     @activity.defn
-    async def leave_queue(self, raw: Any, claim_id: str, run: ClaimRun, told: str | None) -> ClaimPlace:
-        self.told.append(told)
+    async def leave_queue(self, raw: Any, claim_id: str, run: ClaimRun, outcome: str | None) -> ClaimPlace:
+        self.outcomes.append(outcome)
         answer: ClaimPlace = await self._answer("leave")
         return answer
 

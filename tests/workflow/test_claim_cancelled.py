@@ -38,7 +38,7 @@ async def test_cancelled_while_it_waits(skipping: WorkflowEnvironment, now: date
         await handle.cancel()
         async with replayed(handle):
             await check_canceled(handle)
-    assert claims.asked[-1] == "leave"
+    assert claims.begun[-1] == "leave"
 
 
 async def test_cancelled_when_the_hand_over_has_won(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -94,7 +94,7 @@ async def test_cancelled_in_the_middle_of_a_step(
             await handle.signal("wake")
         else:
             await skipping.sleep(timedelta(seconds=1))
-        await until(lambda: step in claims.asked, "the step to begin")
+        await until(lambda: step in claims.begun, "the step to begin")
         await handle.cancel()
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
         held.set_result(outcomes[ends])
@@ -105,8 +105,8 @@ async def test_cancelled_in_the_middle_of_a_step(
                 assert (await failure_of(handle)).type == "NameTaken"
             else:
                 await check_canceled(handle)
-                assert claims.asked[-1] == "leave"
-                assert "create" not in claims.asked, "nobody wants one any more"
+                assert claims.begun[-1] == "leave"
+                assert "create" not in claims.begun, "nobody wants one any more"
 
 
 ALL = {"preset": "acme/python/small", "owner": "alice", "names": ["dev"]}
@@ -128,7 +128,7 @@ async def test_many_cancelled_in_the_middle(skipping: WorkflowEnvironment, won: 
     claims = FakeClaims({"claim_all": [held]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, ALL, workflow="ClaimWorkspaces", id="claim-workspaces/b1")
-        await until(lambda: bool(claims.asked), "the decision")
+        await until(lambda: bool(claims.begun), "the decision")
         await handle.cancel()
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
         held.set_result(ALL_WON if won else NoClaimablePrebuiltWorkspaces("none", {"miss_reason": "empty"}))
@@ -158,5 +158,5 @@ async def test_cancelled_before_a_worker_came(skipping: WorkflowEnvironment, won
             with pytest.raises(WorkflowFailureError) as failed:
                 await many.result()
             assert isinstance(failed.value.cause, CancelledError)
-    assert sorted(claims.asked) == ["cancel_all", "leave"]
-    assert claims.told == ["canceled"]
+    assert sorted(claims.begun) == ["cancel_all", "leave"]
+    assert claims.outcomes == ["canceled"]

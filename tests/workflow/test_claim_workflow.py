@@ -63,7 +63,7 @@ async def test_a_database_that_stays_away_ends_a_claim_in_time(skipping: Workflo
     assert "the database is read-only; let it write" in cause.message
     assert ran.close_time is not None
     assert timedelta(seconds=9.9) < ran.close_time - ran.start_time < timedelta(seconds=16)
-    assert 5 <= len(claims.asked) <= 8
+    assert 5 <= len(claims.begun) <= 8
 
 
 async def test_a_database_that_comes_back_gives_the_claim(skipping: WorkflowEnvironment) -> None:
@@ -84,7 +84,7 @@ async def test_a_place_is_shown_and_looked_up_again(skipping: WorkflowEnvironmen
         assert datetime.fromisoformat(status["deadline"]) == now + timedelta(minutes=5)
         async with replayed(handle):
             assert await handle.result() == WON
-    assert claims.asked == ["claim", "look", "look"]
+    assert claims.begun == ["claim", "look", "look"]
 
 
 async def test_being_woken_spares_the_wait(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -113,7 +113,7 @@ async def test_a_wake_before_it_stands_in_the_queue_is_not_lost(skipping: Workfl
     claims = FakeClaims({"claim": [joining], "look": [ClaimPlace(result=WON)]})
     async with claims.worker(skipping.client):
         handle = await start(skipping.client, ASKED)
-        await until(lambda: claims.asked == ["claim"], "the decision")
+        await until(lambda: claims.begun == ["claim"], "the decision")
         await handle.signal("wake")
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
         joining.set_result(queued(now))
@@ -129,7 +129,7 @@ async def test_a_wake_while_it_looks_earns_another_look(skipping: WorkflowEnviro
         handle = await start(skipping.client, ASKED)
         await until_state(handle, "waiting")
         await handle.signal("wake")
-        await until(lambda: claims.asked == ["claim", "look"], "the look")
+        await until(lambda: claims.begun == ["claim", "look"], "the look")
         await handle.signal("wake")
         await until_recorded(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, 2)
         looking.set_result(place(now))
@@ -176,7 +176,7 @@ async def test_a_claim_in_the_queue_outlives_the_database(skipping: WorkflowEnvi
         handle = await start(skipping.client, ASKED)
         async with replayed(handle):
             assert await handle.result() == WON
-    assert claims.asked == ["claim", "look", "look", "look"]
+    assert claims.begun == ["claim", "look", "look", "look"]
 
 
 async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -187,7 +187,7 @@ async def test_a_day_in_the_queue_is_a_short_history(skipping: WorkflowEnvironme
         await until_state(handle, "waiting")
         async with replayed(handle):
             await failure_of(handle)
-        assert 200 < claims.asked.count("look") < 320
+        assert 200 < claims.begun.count("look") < 320
         assert len(await kinds(handle)) < 3000, "of 51,200 that there may be"
 
 
@@ -205,7 +205,7 @@ async def test_a_claim_that_waited_in_vain(skipping: WorkflowEnvironment, now: d
     assert failed.details[1]["inputs"] == {"on_timeout": "create"}
     assert described.close_time is not None
     assert timedelta(minutes=5) <= described.close_time - now < timedelta(minutes=5, seconds=20)
-    assert claims.asked[-1] == "leave"
+    assert claims.begun[-1] == "leave"
 
 
 async def test_a_hand_over_at_the_deadline_counts(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -234,7 +234,7 @@ async def test_instead_of_a_prebuild_one_is_created(skipping: WorkflowEnvironmen
         async with replayed(handle):
             assert (await handle.result()).source == "created"
     assert claims.raws == [(asked, "c1")] * 2
-    assert claims.asked[-2:] == ["leave", "create"]
+    assert claims.begun[-2:] == ["leave", "create"]
 
 
 async def test_a_claim_that_was_withdrawn(skipping: WorkflowEnvironment, now: datetime) -> None:
@@ -243,4 +243,4 @@ async def test_a_claim_that_was_withdrawn(skipping: WorkflowEnvironment, now: da
         handle = await start(skipping.client, ASKED)
         async with replayed(handle):
             assert (await failure_of(handle)).type == "ClaimTimedOut"
-    assert claims.asked == ["claim", "look", "leave"]
+    assert claims.begun == ["claim", "look", "leave"]

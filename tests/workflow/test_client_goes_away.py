@@ -55,12 +55,12 @@ async def test_who_goes_away_leaves_the_queue(
     claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id(new_id))
     async with operating(dev.client), claims.worker(dev.client):
         asking = asyncio.create_task(kind(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT))
-        await until(lambda: bool(claims.asked), "the claim")
+        await until(lambda: bool(claims.begun), "the claim")
         await until_state(handle, "waiting")
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        await until(lambda: "leave" in claims.asked, "the place to be given up")
+        await until(lambda: "leave" in claims.begun, "the place to be given up")
         await until_state(handle, "canceled")
 
 
@@ -71,7 +71,7 @@ async def test_who_has_its_id_may_come_back_for_it(
     claims, handle = waiting_claims(), dev.client.get_workflow_handle(claim_workflow_id("mine"))
     async with claims.worker(dev.client):
         asking = asyncio.create_task(kind(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT, claim_id="mine"))
-        await until(lambda: bool(claims.asked), "the claim")
+        await until(lambda: bool(claims.begun), "the claim")
         await until_state(handle, "waiting")
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -132,7 +132,7 @@ async def test_one_whose_id_nobody_has_is_given_up(
     async with claims.worker(dev.client):
         with pytest.raises(WorkflowFailureError):
             await handle.result()
-    assert claims.asked == ["leave"], "it was cancelled before a worker came, and takes nothing"
+    assert claims.begun == ["leave"], "it was cancelled before a worker came, and takes nothing"
 
 
 @either
@@ -181,8 +181,8 @@ async def test_what_one_who_has_gone_wins_all_the_same_is_released(
             (client.claim(**TERMS, initiator="bob"), decided, WON),
             (client.claim_all(many), decided_all, ClaimsResult(claim_id="many", claims=[WON, WON])),
         ):
-            begun, task = len(claims.asked), asyncio.create_task(asking)
-            await until(lambda begun=begun: len(claims.asked) > begun, "the claim to be decided")
+            begun, task = len(claims.begun), asyncio.create_task(asking)
+            await until(lambda begun=begun: len(claims.begun) > begun, "the claim to be decided")
             task.cancel()
             asyncio.get_running_loop().call_soon(answer.set_result, won)
             with pytest.raises(asyncio.CancelledError) as left:
@@ -203,7 +203,7 @@ async def test_one_that_cannot_be_given_up_in_time_says_its_id(
     claims = FakeClaims({"claim": [decided]})
     async with operating(dev.client) as released, claims.worker(dev.client):
         asking = asyncio.create_task(kind(dev.client).claim(**TERMS))
-        await until(lambda: bool(claims.asked), "the claim to be decided")
+        await until(lambda: bool(claims.begun), "the claim to be decided")
         asking.cancel()
         with pytest.raises(asyncio.CancelledError) as left:
             await asking
@@ -263,7 +263,7 @@ async def test_one_that_waits_is_given_that_time_more(
     async with claims.worker(dev.client):
         asking = asyncio.create_task(PrebuildsClient(dev.client).claim(**TERMS, on_empty=OnEmpty.WAIT, claim_id="c1"))
         handle = dev.client.get_workflow_handle(claim_workflow_id("c1"))
-        await until(lambda: bool(claims.asked), "the claim")
+        await until(lambda: bool(claims.begun), "the claim")
         await until_state(handle, "waiting")
         assert not asking.done()
         await handle.cancel()

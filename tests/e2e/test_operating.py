@@ -28,7 +28,7 @@ TEMPLATE_KEYS = {
 TEMPLATE_CHANGE_KEYS = {"id", "template", "deprecated", "deleted", "changed"}
 EXPLAIN_PRESET_KEYS = {
     *("preset", "preset_id", "at", "desired", "window", "base", "settings_recorded", "held", "held_until", "events"),
-    *("next", "early"),
+    *("next", "early", "sized"),
 }
 EXPLAIN_CLAIM_KEYS = {
     *("claim_id", "outcome", "miss_reason", "workspace_id", "preset_id", "created_at", "completed_at", "events"),

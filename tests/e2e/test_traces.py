@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.collector import Collector, Span, collector
-from tests.e2e.dev_stack import DevStack, TypedStack, until
+from tests.e2e.dev_stack import DevStack, until
 from tests.unit.test_alerts import promtool
 
 READY = {"command": ["sleep", "infinity"], "ready": None}
@@ -65,7 +65,7 @@ def received() -> Iterator[Collector]:
 @pytest.fixture(scope="module")
 def stack(received: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """A stack that goes on with its callers' traces."""
-    stack = TypedStack(
+    stack = DevStack(
         tmp_path_factory.mktemp("traced"),
         PREBUILDS_HTTP_TRACEPARENT="continue",
         PREBUILDS_METRICS_PORT="0",

@@ -276,7 +276,7 @@ class PresetSnapshot(Instant):
     share: MemberShare | None = None
     """None if its organization has no limit on pool members."""
     others: list[GenerationRows] = field(default_factory=list)
-    """The other generations of its pool; empty unless a rollout is open, or one of them has a `max_concurrent`."""
+    """The other generations of its pool; empty unless a rollout plans them together or `max_concurrent` counts them."""
     lately: int = 0
     """Members of any generation that were claimed within the last lead time; 0 unless a rollout is open."""
 

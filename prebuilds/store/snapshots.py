@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from prebuilds.api import PresetNotFound, SnapshotIsolationError
 from prebuilds.planning.limits import member_shares
+from prebuilds.planning.rollouts import Strategy
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     CreationHistory,
@@ -151,7 +152,8 @@ async def read_preset(connection: AsyncConnection, preset_id: UUID, rules: Rules
     own = await _read_generation(connection, row, rules, waiting)
     others, lately = [], 0
     pool = {"template_id": row.template_id, "name": row.name}
-    if row.rollout_id is not None or row.counts_others:
+    rollout = own.preset.rollout
+    if row.counts_others or (rollout is not None and rollout.policy.strategy is Strategy.SURGE):
         values = pool | {"preset_id": preset_id, "enabled": rules.enabled}
         rows = (await connection.execute(READ_OTHERS, values)).all()
         others = [await _read_generation(connection, other, rules, waiting) for other in rows]

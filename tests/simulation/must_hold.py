@@ -21,7 +21,7 @@ from tests.simulation.world import BUILDS, CANARIES, QUEUE, WORKSPACES, World
 
 UNFINISHED = ("pending", "running", "canceling")
 COUNTED = (Transition.START, Transition.DELETE)
-CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 60
+CLEARING_ROUNDS, SETTLING_ROUNDS = 3, 200
 
 
 class Checked(RuleBasedStateMachine):

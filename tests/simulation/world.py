@@ -25,7 +25,7 @@ from prebuilds.planning.snapshot import GlobalSnapshot, PresetSnapshot
 from prebuilds.store.actions import take_due_actions
 from prebuilds.store.build_begin import BuildWaiting, begin_build
 from prebuilds.store.build_end import end_build
-from prebuilds.store.canaries import judge_canaries
+from prebuilds.store.canaries import judge_canaries, read_canaries
 from prebuilds.store.claim_queue import ClaimQueue
 from prebuilds.store.claim_refusals import ClaimTarget
 from prebuilds.store.claims import ClaimOutcome, ClaimStore, hash_request
@@ -208,7 +208,7 @@ class World:
     def full_pass(self) -> int:
         """One pass over everything, as the loop does it. Returns how many presets had work."""
         plan = plan_pass(self.snapshot())
-        self.run(judge_canaries(self.engine, plan, self.rules))
+        self.run(judge_canaries(self.engine, self.run(read_canaries(self.engine, plan)), self.rules))
         self.run(record_outcomes(self.engine, judge_rollouts(plan)))
         working = plan.presets_to_reconcile(500)
         number = self.run(begin_pass(self.engine, self.snapshot(), with_work=len(working)))

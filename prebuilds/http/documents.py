@@ -126,3 +126,9 @@ class PageQuery(RequestFields):
     after: str | None = Field(
         None, description="The `next` of the previous page; without it the first page", max_length=2000
     )
+
+
+class TemplateQuery(PageQuery):
+    """Which page of a list, of one template or of all."""
+
+    template: str | None = Field(None, description="Only those of this template, by `organization/template` or id")

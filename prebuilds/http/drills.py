@@ -9,19 +9,13 @@ from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import PageQuery, RequestFields, answers
+from prebuilds.http.documents import RequestFields, TemplateQuery, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.payloads.not_found import no_drill
 from prebuilds.planning.policy import Action, Resource
 from prebuilds.views import DrillPage, DrillRow
 
 router = APIRouter(prefix="/v1/drills", tags=["drills"])
-
-
-class DrillQuery(PageQuery):
-    """Which drills."""
-
-    template: str | None = Field(None, description="`organization/template`, or an id")
 
 
 class DrillBody(RequestFields):
@@ -36,7 +30,7 @@ class DrillBody(RequestFields):
     operation_id="list_drills",
     responses=answers({"drills": [examples.DRILL], "next": None}, 404, on_404="No such template"),
 )
-async def list_drills(guard: Guarded, query: Annotated[DrillQuery, Query()]) -> DrillPage:
+async def list_drills(guard: Guarded, query: Annotated[TemplateQuery, Query()]) -> DrillPage:
     """The drills of all templates that the token may see, newest first."""
     reach = guard.reach(Action.SEE_TEMPLATES)
     page = await guard.operations.drills.list(query.template, reach=reach, limit=query.limit, after=query.after)

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import AwareDatetime, Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import DECODED, PageQuery, RequestFields, answers, in_path
+from prebuilds.http.documents import DECODED, PageQuery, RequestFields, TemplateQuery, answers, in_path
 from prebuilds.http.guard import Guarded
 from prebuilds.http.page.size_chart import draw_sizes, stand_alone
 from prebuilds.planning.policy import Action
@@ -21,12 +21,6 @@ from prebuilds.views import InvalidateResult, LiftResult, LintReport, PresetExpl
 router = APIRouter(prefix="/v1/presets", tags=["presets"])
 
 Preset = Annotated[str, in_path("`organization/template/preset`, or an id", "acme/python/small"), DECODED]
-
-
-class PresetQuery(PageQuery):
-    """Which presets."""
-
-    template: str | None = Field(None, description="Only presets of this template, by path or id")
 
 
 class ExplainQuery(PageQuery):
@@ -84,7 +78,7 @@ class SizeQuery(RequestFields):
     operation_id="list_presets",
     responses=answers({"presets": [examples.PRESET], "next": None}, 404, on_404="No such template"),
 )
-async def list_presets(guard: Guarded, query: Annotated[PresetQuery, Query()]) -> PresetPage:
+async def list_presets(guard: Guarded, query: Annotated[TemplateQuery, Query()]) -> PresetPage:
     """The presets of the active versions that the token may see, by path. A token that may claim sees them too."""
     reach = guard.reach(Action.SEE_AVAILABILITY)
     page = await guard.operations.presets.list(query.template, reach=reach, limit=query.limit, after=query.after)

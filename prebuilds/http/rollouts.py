@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
 
 from prebuilds.http import examples
-from prebuilds.http.documents import PageQuery, answers
+from prebuilds.http.documents import TemplateQuery, answers
 from prebuilds.http.guard import Guarded
 from prebuilds.http.templates import Template
 from prebuilds.planning.policy import Action
@@ -18,19 +17,13 @@ router = APIRouter(prefix="/v1", tags=["rollouts"])
 _ANSWERS = answers(examples.ROLLOUT, 404)
 
 
-class RolloutQuery(PageQuery):
-    """Which rollouts."""
-
-    template: str | None = Field(None, description="`organization/template`, or an id")
-
-
 @router.get(
     "/rollouts",
     summary="List rollouts",
     operation_id="list_rollouts",
     responses=answers({"rollouts": [examples.ROLLOUT | {"pools": []}], "next": None}, 404, on_404="No such template"),
 )
-async def list_rollouts(guard: Guarded, query: Annotated[RolloutQuery, Query()]) -> RolloutPage:
+async def list_rollouts(guard: Guarded, query: Annotated[TemplateQuery, Query()]) -> RolloutPage:
     """The rollouts of all templates that the token may see, newest first."""
     reach = guard.reach(Action.SEE_TEMPLATES)
     page = await guard.operations.rollouts.list(query.template, reach=reach, limit=query.limit, after=query.after)

@@ -103,13 +103,13 @@ class Application(FastAPI):
 
 
 def create_app(service: Service, gate: Gate, *, with_metrics: bool = False) -> FastAPI:
-    """The application of one server.
+    """Create the application of one server.
 
     Args:
         service: What the routes work with; its caller opens and closes it.
         gate: Who may ask. Nothing but health and the documentation, which is the same everywhere, is served without it.
-        with_metrics: Whether the framework's metrics of requests are exported. It would else look at each request
-            whether somebody exports them.
+        with_metrics: Whether the framework's metrics of requests are exported. Without this, the framework would check
+            at each request whether they are.
     """
     app = Application(
         title="Prebuilds",

@@ -129,8 +129,8 @@ async def read_evidence(
 
 
 async def read_older_evidence(connection: AsyncConnection, rollout_id: UUID) -> CanaryEvidence | None:
-    """Read what has ended of the version that a rollout began from, meanwhile; None when there is no such rollout.
-    None of its creations counts as slow."""
+    """Read what has ended, since the rollout began, of the version that it began from; None if there is no such
+    rollout. None of these creations counts as slow."""
     row = (await connection.execute(READ_OLDER_EVIDENCE, {"id": rollout_id, "slower_than": None})).one_or_none()
     return None if row is None else CanaryEvidence(**row._mapping)
 

@@ -88,8 +88,8 @@ async def newest_rollout(connection: AsyncConnection, template: str) -> RolloutR
 async def rollouts_of_preset(
     connection: AsyncConnection, preset_id: UUID
 ) -> tuple[RolloutRow | None, RolloutRow | None]:
-    """Read the newest rollout of a preset's template, without its pools, and the one with the failed canary if the
-    newest is the way back from that; None for one that there is not."""
+    """Read the newest rollout of a preset's template, without its pools, and, if that leads back from a failed canary,
+    the rollout with the canary; each is None if it does not exist."""
     rows = [_row(row) for row in await connection.execute(NEWEST_OF_PRESET, {"preset_id": preset_id})]
     if not rows:
         return None, None
@@ -98,7 +98,7 @@ async def rollouts_of_preset(
 
 
 async def _with_evidence(connection: AsyncConnection, row: RolloutRow) -> RolloutRow:
-    """Add what a running canary's verdict will follow from."""
+    """Add the figures on which a running canary's verdict will depend."""
     if row.canary is None or row.canary.state != CanaryState.RUNNING:
         return row
     policy = RolloutPolicy.of_json(await connection.scalar(READ_POLICY, {"id": row.id})).canary

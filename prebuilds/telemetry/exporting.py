@@ -34,7 +34,7 @@ def otlp_exports(signal: Signal) -> bool:
 
 
 def exports_metrics(metrics_port: int | None) -> bool:
-    """Whether this process exports metrics, by a server at *metrics_port* or by OTLP."""
+    """Return whether this process exports metrics, by a server at *metrics_port* or by OTLP."""
     return metrics_port is not None or otlp_exports("METRICS")
 
 

@@ -185,7 +185,7 @@ class PoolDetails(Payload):
     rollout: RolloutRow | None
     """The newest rollout of its template; None if there was none."""
     failed_canary: RolloutRow | None
-    """The rollout that failed as a canary, if *rollout* is the way back from it; None otherwise."""
+    """The rollout whose canary failed, if *rollout* leads back from it; None otherwise."""
     size: PoolSize | None
     """The size by its target; None without a target."""
     near_misses: list[NearMissRow]

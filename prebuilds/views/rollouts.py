@@ -39,16 +39,16 @@ class RolloutCanary(Payload):
     new_claims: int
     """Number of these that the new version has served."""
     evidence: str | None = None
-    """How many of the new version's creations, hand-overs and drills were bad so far. This and what follows is set only
-    when one rollout is shown and its canary runs."""
+    """How many of the new version's creations, hand-overs and drills were bad so far. This field and the following ones
+    are set only when one rollout is shown and its canary runs."""
     older_evidence: str | None = None
     """How many of the older version's were bad since the rollout began."""
     handed_over: int | None = None
     """Number of the new version's hand-overs that have ended."""
     min_claims: int | None = None
-    """How many of them there must be before it passes."""
+    """Minimum number of hand-overs before it passes."""
     passes_at: Timestamp | None = None
-    """When it may pass at the earliest. It may fail before."""
+    """The earliest time at which it may pass. It may fail earlier."""
 
 
 class RolloutRow(Payload):
@@ -75,8 +75,8 @@ class RolloutRow(Payload):
     canary: RolloutCanary | None = None
     """The rollout's canary; None if it has none."""
     leaves: str | None = None
-    """What a way back leaves, if that version was never rolled out whole: one that `failed` as a canary, or was
-    `unfinished`. None otherwise."""
+    """For a rollout back from a version that was never rolled out completely: `failed` if that failed as a canary, else
+    `unfinished`. None for other rollouts."""
     pools: list[RolloutPool] = Field(default_factory=list)
     """The pools that it replaces. Set only when one rollout is shown and it is open."""
 

@@ -13,7 +13,7 @@ from prebuilds.planning.limits import member_shares
 from prebuilds.planning.pass_plan import PassPlan, plan_pass
 from prebuilds.planning.plan import ReconcilePlan, deletions, plan_preset
 from prebuilds.planning.rollout_outcomes import judge_rollouts
-from prebuilds.planning.rollouts import OPEN, Rollout, RolloutPolicy, RolloutState
+from prebuilds.planning.rollouts import OPEN, Rollout, RolloutPolicy, RolloutState, Strategy
 from prebuilds.planning.rules import Rules
 from prebuilds.planning.snapshot import (
     Creation,
@@ -147,9 +147,14 @@ class Pools:
         )
 
     def fresh_members(self, name: str) -> int:
-        """Those that are not deleted for reasons of their own."""
-        rows = [row for key, found in self.rows.items() if key[0] == name for row in found.values()]
-        return self.members(name) - sum(row.running and row.probe_failures > 1 for row in rows)
+        """Those that are not deleted for reasons of their own. `recreate` waits for no old build either."""
+        waits = self.policy.strategy is not Strategy.RECREATE
+        rows = [(key[1], row) for key, found in self.rows.items() if key[0] == name for row in found.values()]
+        return self.members(name) - sum(
+            (row.running and row.probe_failures > 1)
+            or not (waits or version == self.version or row.in_progress not in (START, PAUSE))
+            for version, row in rows
+        )
 
     def under_way(self, key: Key) -> int:
         return sum(row.in_progress in (START, DELETE) for row in self.rows[key].values())

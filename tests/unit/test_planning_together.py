@@ -113,6 +113,23 @@ def pools_of(desired: int, *, standby: int = 0, limit: int | None = None, policy
     return found
 
 
+def test_recreating_waits_for_no_build_of_the_old_version() -> None:
+    pools = Pools(
+        policy=RolloutPolicy(strategy=Strategy.RECREATE),
+        desired={"a": 5, "b": 0},
+        standby={"a": 3, "b": 0},
+        limit=None,
+        concurrent=None,
+    )
+    pools.reconcile()
+    pools.finish(timedelta(0))  # their builds begin
+    pools.activate()
+    pools.reconcile()
+    assert (len(pools.rows["a", 1]), len(pools.rows["a", 2])) == (8, 8)
+    pools.settle()
+    assert pools.members("a") == 8
+
+
 def test_a_limit_on_pool_members_leaves_the_old_version_standing_beside_a_bad_one() -> None:
     pools = pools_of(4, limit=6)
     pools.activate()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prebuilds.planning.canaries import CanaryPolicy
 from prebuilds.planning.plan import plan_preset
 from prebuilds.planning.rollouts import RolloutPolicy, RolloutState, Strategy
 from tests.unit.pools import START
@@ -203,6 +204,22 @@ def test_the_standby_of_the_old_version_is_used_and_refilled_while_it_stands(sta
     assert sum(row.in_progress is START for row in pools.rows["a", 1].values()) == 5 - 1, "one is paused still"
     pools.settle()
     assert (pools.ready("a"), pools.idle("a"), pools.rollout and pools.rollout.state) == (3, {1: 2}, state)
+
+
+def test_a_canary_leaves_the_standby_to_the_old_version() -> None:
+    pools = pools_of(4, standby=3, policy=RolloutPolicy(canary=CanaryPolicy(25, timedelta(minutes=30), 20, 5)))
+    pools.activate()
+    assert pools.rollout is not None
+    pools.rollout = replace(pools.rollout, canary=True)
+    pools.settle()
+    for _ in range(6):
+        pools.claim("a")
+    pools.settle()
+    new_ready = sum(row.claimable for row in pools.rows["a", 2].values())
+    assert (pools.ready("a"), new_ready, pools.idle("a")) == (4, 1, {1: 3})
+    pools.rollout = replace(pools.rollout, canary=False)
+    pools.settle()
+    assert (pools.ready("a"), pools.idle("a"), pools.rollout) == (4, {2: 3}, None)
 
 
 def test_a_finished_pool_has_its_standby_while_another_pool_of_the_template_has_failed() -> None:

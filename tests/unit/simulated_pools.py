@@ -294,7 +294,8 @@ class Pools:
             assert self.limit is None or not allowed or self.members() <= self.limit
             desired, standby = self.desired[name] + self.waiting[name], self.standby[name]
             most = desired + self.policy.surge(self.desired[name]) + standby + self.policy.surge(standby)
-            assert self.rollout is None or self.fresh_members(name) <= max(before, most), "never more than two surges"
+            surges = self.rollout is not None and self.policy.strategy is Strategy.SURGE
+            assert not surges or self.fresh_members(name) <= max(before, most), "never more than two surges"
             if allowed:
                 self.check_concurrent(name)
 

@@ -49,6 +49,8 @@ class Pools:
     now: datetime = NOW
     passes: int = 0
     version: int = 1
+    """The newest."""
+    active: int = 1
     came_from: int = 1
     bad: bool = False
     """Whether creations of the active version fail."""
@@ -71,7 +73,7 @@ class Pools:
             (name, version)
             for name in NAMES
             for version in range(1, self.version + 1)
-            if version == self.version
+            if version == self.active
             or self.rows[name, version]
             or (self.rollout is not None and version == self.came_from)
         ]
@@ -83,16 +85,16 @@ class Pools:
             id=UUID(int=100 * version + NAMES.index(name)),
             name=name,
             version=version,
-            active=version == self.version,
+            active=version == self.active,
             base_instances=self.desired[name],
             standby=self.standby[name],
             max_concurrent=self.concurrent,
             pool_members=self.limit,
-            waiting=self.waiting[name] if version == self.version else 0,
+            waiting=self.waiting[name] if version == self.active else 0,
             rollout=self.rollout,
             rolled_from=version == self.came_from,
             template_id=TEMPLATE,
-            serves=version == self.version,
+            serves=version == self.active,
         )
 
     def generation(self, key: Key) -> GenerationRows:
@@ -124,7 +126,7 @@ class Pools:
     def one(self, key: Key) -> PresetSnapshot:
         asked = self.generation(key)
         others = [self.generation(other) for other in self.keys() if other[0] == key[0] and other != key]
-        active = self.preset((key[0], self.version)).id
+        active = self.preset((key[0], self.active)).id
         asked_for = active if self.rollout is not None else asked.preset.id
         return PresetSnapshot(
             taken_at=self.now,
@@ -179,9 +181,9 @@ class Pools:
             case "time":
                 self.finish(timedelta(seconds=number))
             case "fail":
-                running = [r for r in self.rows[name, self.version].values() if r.in_progress is START]
+                running = [r for r in self.rows[name, self.active].values() if r.in_progress is START]
                 for row in running[: number % 3]:
-                    self.end((name, self.version), row, failed=True)
+                    self.end((name, self.active), row, failed=True)
             case "version":
                 self.activate()
             case "bad":
@@ -203,8 +205,9 @@ class Pools:
 
     def activate(self) -> None:
         if self.rollout is None:
-            self.came_from = self.version
+            self.came_from = self.active
         self.version += 1
+        self.active = self.version
         self.bad = False
         self.rollout = Rollout(UUID(int=self.version), self.policy, RolloutState.RUNNING)
 
@@ -231,7 +234,7 @@ class Pools:
                     self.end(key, row, failed=creation and self._is_bad(key))
 
     def _is_bad(self, key: Key) -> bool:
-        return self.bad and key[0] in self.bad_names and key[1] == self.version
+        return self.bad and key[0] in self.bad_names and key[1] == self.active
 
     def end(self, key: Key, row: Prebuild, *, failed: bool) -> None:
         rows = self.rows[key]

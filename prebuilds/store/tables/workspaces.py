@@ -30,6 +30,9 @@ from prebuilds.store.tables.columns import (
 )
 from prebuilds.vocabulary import PREBUILDS_USER_ID
 
+EACH_APART = {"deduplicate_items": "off"}
+"""Storage of an index of which a claim writes the same entry anew (decision 0050)."""
+
 workspaces = Table(
     "workspaces",
     metadata,
@@ -93,8 +96,8 @@ workspaces = Table(
     ),
     Index("workspaces_live_idx", "preset_id", "created_at", "id", postgresql_where=text("deleted_at IS NULL")),
     # PostgreSQL checks by these two that nothing refers to a preset or a version that is removed.
-    Index("workspaces_preset_idx", "preset_id"),
-    Index("workspaces_places_idx", "template_version_id", "host", text("deleted_at DESC")),
+    Index("workspaces_preset_idx", "preset_id", postgresql_with=EACH_APART),
+    Index("workspaces_places_idx", "template_version_id", "host", text("deleted_at DESC"), postgresql_with=EACH_APART),
     Index(
         "workspaces_released_name_idx",
         "owner_id",

@@ -242,6 +242,9 @@ def cheaper_checks() -> tuple[Step, ...]:
 
 _OFTEN = "autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02"
 _APPENDED = "autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_insert_scale_factor = 0.05"
+# A claim's new entry is the same as the one before it. When its page is full, PostgreSQL looks there for entries whose
+# rows are gone. A page of merged entries has up to 1,300 of them, and looking at all costs a claim a tenth of its time.
+_EACH_APART = "WITH (deduplicate_items = off)"
 RETENTION: tuple[Step, ...] = (
     ShortStep(
         "retention",
@@ -280,8 +283,8 @@ RETENTION: tuple[Step, ...] = (
     OnlineStep("events_vacuum", f"ALTER TABLE events SET ({_APPENDED})"),
     OnlineStep("build_logs_vacuum", f"ALTER TABLE build_logs SET ({_APPENDED})"),
     IndexStep("workspaces_live_idx", "workspaces (preset_id, created_at, id) WHERE deleted_at IS NULL"),
-    IndexStep("workspaces_preset_idx", "workspaces (preset_id)"),
-    IndexStep("workspaces_places_idx", "workspaces (template_version_id, host, deleted_at DESC)"),
+    IndexStep("workspaces_preset_idx", f"workspaces (preset_id) {_EACH_APART}"),
+    IndexStep("workspaces_places_idx", f"workspaces (template_version_id, host, deleted_at DESC) {_EACH_APART}"),
     IndexStep("workspaces_released_name_idx", "workspaces (owner_id, name, deleted_at) WHERE deleted_at IS NOT NULL"),
     IndexStep("workspace_builds_version_idx", "workspace_builds (template_version_id, created_at DESC, id)"),
     IndexStep("workspace_builds_initiator_idx", "workspace_builds (initiator_id, created_at DESC, id)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -128,7 +129,12 @@ class Demand:
 
     @cached_property
     def arrivals(self) -> Sequence[float]:
-        """When each claim was made, in seconds from the beginning; those of one slot evenly spread over it."""
+        """When each claim was made, in seconds from the beginning. Those of one slot are spread over it at random,
+        always in the same way: spread evenly, they would hit more often than independent claims do."""
+        chance = random.Random(0)  # noqa: S311 - times, no secrets
         return [
-            (slot + (n + 0.5) / count) * SLOT_S for slot, count in enumerate(self.counts) if count for n in range(count)
+            (slot + at) * SLOT_S
+            for slot, count in enumerate(self.counts)
+            if count
+            for at in sorted(chance.random() for _ in range(count))
         ]

@@ -265,6 +265,7 @@ async def test_a_limit_is_removed_in_no_circle_with_a_batch(engine: AsyncEngine,
     request = ClaimRequest(preset="acme/python/small", owner="alice", name="b", on_empty=OnEmpty.CREATE)
     target = ClaimTarget("small", preset_id=preset.id)
     async with stores[0].pool.acquire() as batch, batch.transaction():
+        await batch.execute("SET LOCAL deadlock_timeout = '10ms'")  # so that a circle ends this one, and not `apply`
         await batch.fetchrow(LOCK_FOR_BATCH_BY_ID, preset.id)
         grown = SMALL | {"instances": 1}
         applying = asyncio.create_task(apply_file(engine, grown, members=PEOPLE, limits={"workspaces": 9}))

@@ -73,10 +73,16 @@ async def test_one_cancelled_before_any_attempt_takes_nothing(engine: AsyncEngin
     assert await given(engine) == 0
 
 
-async def test_leaving_waits_for_an_attempt_that_is_under_way(
-    engine: AsyncEngine, desk: Desk, database_url: str
+@pytest.mark.parametrize("asked_before", [True, False])
+async def test_leaving_and_an_attempt_under_way_agree_on_one_answer(
+    engine: AsyncEngine, desk: Desk, database_url: str, asked_before: bool
 ) -> None:
+    """Leaving waits for an attempt that has the claim's row. An attempt without a row, which waits for the last
+    prebuild, takes nothing afterwards."""
     preset = await make_preset(engine)
+    if asked_before:
+        with pytest.raises(NoClaimablePrebuiltWorkspaces):
+            await desk.ask("c1", name="dev")
     [last] = await make_ready(engine, preset, 1)
     run = new_run()
     other = await asyncpg.connect(dsn_of(database_url))
@@ -87,12 +93,19 @@ async def test_leaving_waits_for_an_attempt_that_is_under_way(
         claiming = asyncio.create_task(desk.ask("c1", run=run, name="dev"))
         await until_blocked(other)
         leaving = asyncio.create_task(desk.leave("c1", "canceled", run=run))
-        await until_blocked(other, 2)
+        if asked_before:
+            await until_blocked(other, 2)
+        else:
+            assert await leaving == ClaimPlace()
         await transaction.rollback()
     finally:
         await other.close()
-    won = await claiming
-    assert await leaving == ClaimPlace(result=won), "what is won counts"
+    if asked_before:
+        assert await leaving == ClaimPlace(result=await claiming), "what is won counts"
+    else:
+        with pytest.raises(RequestCanceled):
+            await claiming
+        assert await given(engine) == 0
 
 
 async def test_leaving_late_gives_up_no_later_runs_place(engine: AsyncEngine, desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from prebuilds.vocabulary import Duration, Text
 TIMEOUT_MAX = timedelta(hours=1)
 WORDS_MAX = 100
 PATH_LENGTH_MAX = 2000
+_VARIABLE = re.compile(r"DRILL_[A-Z0-9_]+")
 
 
 def _cron(value: str) -> str:
@@ -31,6 +33,15 @@ def _path(value: str) -> str:
 def _bounded(value: timedelta) -> timedelta:
     if not timedelta(0) < value <= TIMEOUT_MAX:
         raise ValueError("must be more than 0 and at most 1h")
+    return value
+
+
+def _variable(value: str) -> str:
+    # A template's author must not get other variables of a worker, such as a cloud's key, into a workspace.
+    if not _VARIABLE.fullmatch(value):
+        raise ValueError(
+            "must be the name of an environment variable that begins with DRILL_, such as DRILL_PARAMETERS"
+        )
     return value
 
 
@@ -55,10 +66,10 @@ class DrillEntry(Payload):
     workspace's address. The driver must be able to run commands; `process` and `container` are."""
     http: DrillHttp | None = None
     """A check: a request to the workspace's address. Without a check, it is enough that the workspace becomes ready."""
-    parameters: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    """The claim parameters of a drill's claim: the name of an environment variable of every claims worker, whose value
-    is a JSON object such as `{"token": "..."}`. Each preset gets those that it lists in `claim_parameters`. None for no
-    claim parameters."""
+    parameters: Annotated[str, AfterValidator(_variable)] | None = None
+    """The claim parameters of a drill's claim: the name of an environment variable of every claims worker. It begins
+    with `DRILL_`, and its value is a JSON object such as `{"token": "..."}`. Each preset gets those that it lists in
+    `claim_parameters`. None for no claim parameters."""
     timeout: Annotated[Duration, AfterValidator(_bounded)] = TIMEOUT
     """Time limit of each step: the hand-over, the wait until the workspace is ready, and the check."""
 

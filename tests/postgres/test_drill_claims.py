@@ -130,14 +130,14 @@ async def test_nobody_else_claims_with_its_id(
 
 async def test_it_brings_the_claim_parameters_of_its_workers(engine: AsyncEngine, store: ClaimStore) -> None:
     small = SMALL | {"claim_parameters": ["token"]}
-    preset = await drilled_preset(engine, small, parameters="DRILL")
+    preset = await drilled_preset(engine, small, parameters="DRILL_PARAMETERS")
     await make_ready(engine, preset, 3)
     drill_id, run = await begun(engine, preset), new_run()
     lacking = DrillClaims(store, Recorded(engine), {})
-    with pytest.raises(InvalidInput, match="DRILL is not set"):
+    with pytest.raises(InvalidInput, match="DRILL_PARAMETERS is not set"):
         await lacking.take(drill_id, preset.id, run)
     value = json.dumps({"token": "hunter2", "of_another_preset": "x"})
-    taking = DrillClaims(store, Recorded(engine), {"DRILL": value})
+    taking = DrillClaims(store, Recorded(engine), {"DRILL_PARAMETERS": value})
     won = await taking.take(drill_id, preset.id, new_run())
     kept = await one(
         engine, "SELECT sealed ->> 'data' AS data FROM claim_secrets WHERE workspace_id = :id", id=won.workspace_id

@@ -96,10 +96,15 @@ def test_two_times_without_a_success_are_stale(after: timedelta, stale: bool) ->
 
 def test_a_stored_policy_reads_as_it_was_written() -> None:
     entry = DrillEntry.model_validate(
-        {"schedule": " 0  3 * * * ", "http": {"path": "/ok", "status": 204}, "timeout": "90s", "parameters": "DRILL"}
+        {
+            "schedule": " 0  3 * * * ",
+            "http": {"path": "/ok", "status": 204},
+            "timeout": "90s",
+            "parameters": "DRILL_PARAMETERS",
+        }
     )
     assert DrillPolicy.of_json(entry.stored()) == DrillPolicy(
-        cron="0 3 * * *", http_path="/ok", http_status=204, timeout=timedelta(seconds=90), parameters="DRILL"
+        cron="0 3 * * *", http_path="/ok", http_status=204, timeout=timedelta(seconds=90), parameters="DRILL_PARAMETERS"
     )
     assert DrillPolicy.of_json(None) == DrillPolicy.of_json({}) == DrillPolicy(), "by hand: being ready is enough"
 
@@ -127,6 +132,7 @@ def test_a_preset_gets_what_it_lists_of_a_drills_parameters() -> None:
         ({"http": {"path": "ok"}}, "http.path", "starts with /"),
         ({"http": {"status": 42}}, "http.status", "100"),
         ({"command": ["true"], "http": {}}, "input", "at most one of command and http"),
+        ({"parameters": "AWS_CREDENTIALS"}, "parameters", "begins with DRILL_"),
         ({"timeout": "2h"}, "timeout", "at most 1h"),
         ({"timeout": 0}, "timeout", "more than 0"),
         ({"every": "1d"}, "every", "unknown key"),

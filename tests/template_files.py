@@ -25,7 +25,7 @@ organizations:
         ready_timeout: 90s
         source: {command: ["python3", "-m", "http.server", "{port}"], ready: {http: "/"}}
         default_ttl: 8h
-        drill: {schedule: "0 3 * * *", timezone: Europe/Berlin, command: ["true"], parameters: DRILL_PARAMETERS, timeout: 90s}
+        drill: {schedule: "0 3 * * *", timezone: Europe/Berlin, command: ["true"], parameters: DRILL_P, timeout: 90s}
         rollout: {strategy: surge, max_surge: 10%, max_unavailable: 1, serve_old: true}
         canary: {percent: 10, for: 30m, min_claims: 20, max_failure: 5%, slower_than: 2}
         presets:

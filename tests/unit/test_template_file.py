@@ -50,7 +50,7 @@ def test_every_key_of_the_contract_is_read() -> None:
             "timezone": "Europe/Berlin",
             "command": ["true"],
             "http": None,
-            "parameters": "DRILL_PARAMETERS",
+            "parameters": "DRILL_P",
             "timeout": timedelta(seconds=90),
         },
         "rollout": {"strategy": "surge", "max_surge": "10%", "max_unavailable": 1, "serve_old": True},

@@ -13,7 +13,7 @@ LONGEST_S = 30.0
 """A claim ends within 16 s on a machine that does nothing else; this one runs other tests at the same time."""
 WORDS = {
     "stopped": "does not answer",
-    "frozen": "did not answer",
+    "frozen": "not answer",  # a claim that had no connection yet is told that it does not, others that it did not
     "read-only": "is read-only",
     "standby": "is read-only",
 }

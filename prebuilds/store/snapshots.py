@@ -99,10 +99,11 @@ async def _count_pools(
     waiting = await _count_waiting(connection)
     histories = await connection.execute(READ_HISTORIES_IN if of else READ_HISTORIES, of | _history_values(rules))
     history = {row.preset_id: history_of(row) for row in histories}
-    lately = await _count_lately(connection, COUNT_LATELY)
     counted = {"enabled": rules.enabled, "retention": rules.failed_retention, **of}
     found = named_rows(await connection.execute(COUNT_POOLS_OF if of else COUNT_POOLS, counted))
     standbys = {row.preset_id: row for row in await connection.execute(COUNT_STANDBY)}
+    in_rollout = any(row.rollout_id is not None for row in found)
+    lately = await _count_lately(connection, COUNT_LATELY) if in_rollout else {}
     none = CreationHistory()
     return GlobalSnapshot(
         taken_at=instant.taken_at,

@@ -97,12 +97,16 @@ async def explain_preset(guard: Guarded, preset: Preset, query: Annotated[Explai
     return await guard.operations.explain.preset(found, query.at, limit=query.limit, after=query.after)
 
 
+SIZE_ANSWERS = answers(examples.SIZED, 404)
+SIZE_ANSWERS[200]["content"]["image/svg+xml"] = {"schema": {"type": "string"}}  # with `format=svg`
+
+
 @router.get(
     "/{preset}/size",
     summary="Say what each rule of its size would have come to",
     operation_id="size_preset",
     response_model=SizeReport,
-    responses=answers(examples.SIZED, 404),
+    responses=SIZE_ANSWERS,
 )
 async def size_preset(guard: Guarded, preset: Preset, query: Annotated[SizeQuery, Query()]) -> SizeReport | Response:
     """Past claims are replayed under today's policy and under each rule, and scored on their second half. Nothing is

@@ -75,6 +75,9 @@ async def test_a_what_if_is_a_report_or_its_chart(engine: AsyncEngine, server: S
     drawn = await server.http.get(f"{PRESET}/size?lead_seconds=60&format=svg")
     assert drawn.headers["content-type"].startswith("image/svg+xml")
     assert drawn.text.startswith('<svg class="sizes"')
+    paths = (await server.http.get("/openapi.json")).json()["paths"]
+    described = paths["/v1/presets/{preset}/size"]["get"]["responses"]["200"]["content"]
+    assert described.keys() == {"application/json", "image/svg+xml"}
     assert "</style>" in drawn.text, "it stands alone"
     assert (await server.http.get(f"{PRESET}/size?format=png")).status_code == 422
 

@@ -63,9 +63,9 @@ def drill_claim(name: str) -> tuple[ClaimRequest, ClaimTarget, bytes, ClaimRun]:
     return request, ClaimTarget("drill", path=("acme", "python", "small")), b"drill", new_run()
 
 
-async def refusal_of(asked: Any) -> LimitExceeded:
+async def refusal_of(claiming: Any) -> LimitExceeded:
     with pytest.raises(LimitExceeded) as refused:
-        await asked
+        await claiming
     return refused.value
 
 

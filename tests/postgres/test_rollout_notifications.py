@@ -1,4 +1,4 @@
-"""What becomes of rollouts and canaries is told once each, to whom it concerns."""
+"""Each outcome of a rollout or a canary is notified once, and the log has one line for it."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Pools:
     bad: bool = False
     """Whether creations of the active version fail."""
     bad_names: tuple[str, ...] = NAMES
-    """Of which presets."""
+    """The presets whose creations fail while `bad` is set."""
     rollout: Rollout | None = None
     waiting: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
     rows: dict[Key, dict[UUID, Prebuild]] = field(default_factory=lambda: defaultdict(dict))

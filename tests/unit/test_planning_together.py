@@ -71,7 +71,7 @@ def test_a_bad_version_leaves_the_pools_standing(pools: Pools, events: list[Any]
             pools.happen(kind, name, number)
     pools.waiting = dict.fromkeys(NAMES, 0)
     pools.settle()
-    # Of both together: single members of a limit go to one pool or to the other.
+    # Compare the sum: the odd member of a limit goes to either pool.
     least = sum(pools.ready(name) - pools.policy.unavailable(pools.desired[name]) for name in NAMES)
     pools.activate()
     pools.bad = True

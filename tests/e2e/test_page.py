@@ -32,7 +32,7 @@ organizations:
             schedule: [{{cron: "* 8-18 * * 1-5", instances: 3}}, {{cron: "* 10-15 * * 6", instances: 1}}]
       - name: agents
         provisioner: process
-        source: {{command: [sh, -c, {command}], ready: null}}
+        source: {{command: [sh, -c, {command}], ready: {{file: cloned}}}}
         presets:
           - {{name: sandbox, parameters: {{size: small}}, instances: 3}}
 """
@@ -47,7 +47,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     stack = DevStack(folder)
     stack.start()
     try:
-        repaired = f"if test -e {folder}/repaired; then exec sleep infinity; fi"
+        repaired = f"if test -e {folder}/repaired; then touch cloned; exec sleep infinity; fi"
         command = json.dumps(f"{repaired}; echo 'fatal: repository not found' >&2; exit 128")
         (folder / "pools.yaml").write_text(TEMPLATE.format(command=command))
         said = stack.cli("apply", "-f", str(folder / "pools.yaml"))
